@@ -1,0 +1,130 @@
+"""What clients put in and ask about: blobs, models, example sets, audits."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from api_spec.audit import Audit, Examples
+from api_spec.base import Count, Digest, Document, Integer, Name
+from api_spec.problem import Problem
+from api_spec.report import Outcome
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Stage = Literal[
+    "queued", "loading", "planning", "reading", "probing", "fitting", "testing", "reporting", "done"
+]
+"""Where an audit is, in the order of the pipeline."""
+
+
+class Blob(Document):
+    """Bytes that are kept."""
+
+    digest: Digest
+    size: Count
+
+
+class Tensor(Document):
+    """An input or output of a model."""
+
+    name: str
+    dtype: str
+    shape: list[Integer | str | None]
+
+
+class ModelLayer(Document):
+    """A tensor inside a model, and whether it can be audited."""
+
+    tensor: str
+    operator: str
+    shape: list[Integer | str | None]
+    depth: Count
+    auditable: bool
+    reason: str | None
+    """Why not: the node, its operator and opset."""
+    auto: bool
+    """Whether `layers: auto` picks it."""
+
+
+class Inspection(Document):
+    """What is in a model."""
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    layers: list[ModelLayer]
+    target: str
+    """Which tensor the default target reads, in a sentence."""
+    warnings: list[str]
+
+
+class ExampleSummary(Document):
+    """What is in an example set."""
+
+    kind: Literal["images", "arrays", "table"]
+    count: Count
+    shape: list[Integer]
+    """Of one example, as the model gets it."""
+    names: list[str]
+    """The first few."""
+
+
+class NewModel(Document):
+    """Asks for a blob to be kept as a model."""
+
+    blob: Digest
+    name: Name | None = None
+
+
+class NewExamples(Document):
+    """Asks for a blob to be kept as an example set; what it holds is declared as in an audit."""
+
+    examples: Examples
+    name: Name | None = None
+
+
+class Job(Document):
+    """Work that a worker does: where it stands and how it ended."""
+
+    id: str
+    state: State
+    stage: Stage
+    progress: Annotated[float, Field(ge=0, le=1)]
+    """Share of the work that is done."""
+    attempts: Count
+    created_at: datetime
+    updated_at: datetime
+    problem: Problem | None
+    """Why it failed."""
+
+
+class ModelRecord(Job):
+    """A registered model; `inspection` is there once it succeeded."""
+
+    name: Name | None
+    blob: Digest
+    inspection: Inspection | None
+
+
+class ExamplesRecord(Job):
+    """A registered example set; `summary` is there once it succeeded."""
+
+    name: Name | None
+    examples: Examples
+    summary: ExampleSummary | None
+
+
+class AuditRecord(Job):
+    """An audit; its report is there once it succeeded."""
+
+    audit: Audit
+    outcome: Outcome | None
+    report_digest: Digest | None
+
+
+class AuditPage(Document):
+    """Some audits, the newest first."""
+
+    audits: list[AuditRecord]
+    next_page_token: str | None

@@ -1,0 +1,37 @@
+"""The ground every document stands on: strict models, names, digests and numbers that JSON can carry."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from typing_extensions import TypeAliasType
+
+
+class Document(BaseModel):
+    """A JSON value that refuses unknown fields, is never changed once made, and holds finite numbers only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def _integer(value: Any) -> Any:
+    """JSON Schema calls 204.0 an integer; a strict pydantic integer would not."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_integer)]
+
+Name = TypeAliasType(
+    "Name", Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+)
+"""What an author calls a concept, a target, an example set: up to 64 letters, digits, `_`, `.` and `-`."""
+
+Digest = TypeAliasType("Digest", Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")])
+"""The SHA-256 of some bytes: `sha256:` and 64 hexadecimal digits."""
+
+Source = TypeAliasType("Source", Annotated[str, StringConstraints(min_length=1, max_length=4096)])
+"""Where bytes are: a digest in the API; on the command line also a path relative to the audit file."""
+
+Interval = tuple[float, float]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[Integer, Field(ge=0)]

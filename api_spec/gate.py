@@ -1,0 +1,199 @@
+"""The one place where a verdict is made: from the figures of a report and the lines of a gate, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from api_spec.audit import ConceptLine, GateLine, GroupLine
+from api_spec.base import Interval
+from api_spec.report import Finding, Intervention, LineVerdict, Outcome, Report, Row, Verdict
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one witness says, in one clause; `sign` is the direction of an influence."""
+
+    finding: Finding
+    because: str
+    sign: int = 0
+
+
+def decide(report: Report, gate: Sequence[GateLine]) -> Verdict:
+    """The verdict on every line, and the worst of them; an inconclusive line passes only where its policy says so."""
+    lines = [
+        _concept_verdict(report, position, line)
+        if isinstance(line, ConceptLine)
+        else _group_verdict(report, position, line)
+        for position, line in enumerate(gate)
+    ]
+    outcomes = {line.outcome for line in lines}
+    worst: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
+    return Verdict(outcome=next((outcome for outcome in worst if outcome in outcomes), None), lines=lines)
+
+
+def _concept_verdict(report: Report, position: int, line: ConceptLine) -> LineVerdict:
+    rows = [row for row in report.rows if (row.concept, row.target) == (line.concept, line.target)]
+    witness = next(
+        (one for one in report.interventions if (one.concept, one.target) == (line.concept, line.target)), None
+    )
+    alpha = report.audit.method.alpha
+    opinion = _association(rows, line, alpha)
+    if witness is not None:
+        opinion = _together(opinion, _intervention(witness, line, alpha), line)
+    wanted: Finding = "influential" if line.must == "matter" else "not_influential"
+    outcome: Outcome = "pass" if opinion.finding == wanted else "fail"
+    if opinion.finding == "inconclusive":
+        outcome = line.when_inconclusive
+    verb = "must matter" if line.must == "matter" else "must not matter"
+    return LineVerdict(
+        line=position,
+        subject=f"{line.concept} {verb} to {line.target}",
+        finding=opinion.finding,
+        outcome=outcome,
+        reason=_sentence(opinion.because),
+    )
+
+
+def _association(rows: list[Row], line: ConceptLine, alpha: float) -> Opinion:
+    """Influential at any sound layer, not influential where every sound layer's interval lies inside the tolerance."""
+    if not rows:
+        return Opinion("inconclusive", f"the report has no row for {line.concept} and {line.target}")
+    sound = [row for row in rows if not any(flag.withholds and flag.code != "weak_cav" for flag in row.flags)]
+    if not sound:
+        return Opinion("inconclusive", "every layer is flagged: " + "; ".join(_flags(rows)))
+    moved = [
+        row
+        for row in sound
+        if row.effect.p_corrected < alpha
+        and abs(_effect(row, line)) > line.tolerance
+        and not any(flag.withholds for flag in row.flags)
+    ]
+    if moved:
+        row = max(moved, key=lambda row: abs(_effect(row, line)))
+        return Opinion(
+            "influential",
+            f"at {row.layer} a step towards {line.concept} moves {line.target} by {_size(_effect(row, line), line)} "
+            f"(corrected p {row.effect.p_corrected:.2g})",
+            sign=1 if row.effect.value > 0 else -1,
+        )
+    wide = [row for row in sound if not _inside(_interval(row, line), line.tolerance)]
+    if wide:
+        row = max(wide, key=lambda row: max(map(abs, _interval(row, line))))
+        return Opinion("inconclusive", _undecided(row, line, alpha))
+    if not any(row.accuracy.encoded for row in rows) and line.when_not_encoded == "inconclusive":
+        return Opinion("inconclusive", f"no audited layer encodes {line.concept}, so its absence of effect says nothing")
+    row = max(sound, key=lambda row: max(map(abs, _interval(row, line))))
+    return Opinion(
+        "not_influential",
+        f"at every audited layer the effect of {line.concept} on {line.target} lies within "
+        f"{_size(line.tolerance, line, signed=False)} (widest interval {_range(_interval(row, line), line)} at {row.layer})",
+    )
+
+
+def _undecided(row: Row, line: ConceptLine, alpha: float) -> str:
+    """Why a row that is neither beyond nor inside the tolerance settles nothing, and what would settle it."""
+    effect, interval = _effect(row, line), _interval(row, line)
+    sentence = f"at {row.layer} the effect {_size(effect, line)} has the interval {_range(interval, line)}"
+    weak = [flag.sentence for flag in row.flags if flag.code == "weak_cav"]
+    if weak:
+        return f"{sentence}, and the CAV is weak: {weak[0]}"
+    half, room = (interval[1] - interval[0]) / 2, line.tolerance - abs(effect)
+    if room > 0:
+        factor = (half / room) ** 2
+        few = min((row.n_concept, "concept"), (row.n_target, "target"), (row.n_pool, "pool"))
+        return (
+            f"{sentence}, too wide for the tolerance {_size(line.tolerance, line, signed=False)}; about "
+            f"{factor:.1f} times as many examples would settle it, {few[1]} examples first ({few[0]} now)"
+        )
+    if row.effect.p_corrected >= alpha:
+        return f"{sentence}, beyond the tolerance but not beyond chance (corrected p {row.effect.p_corrected:.2g})"
+    return sentence
+
+
+def _intervention(witness: Intervention, line: ConceptLine, alpha: float) -> Opinion:
+    """What the measured change of the same examples says."""
+    change, interval = (
+        (witness.change_in_sd, witness.interval_in_sd) if line.unit == "sd" else (witness.change, witness.interval)
+    )
+    measured = f"adding {line.concept} to {witness.pairs} examples changes {line.target} by {_size(change, line)}"
+    if witness.p < alpha and abs(change) > line.tolerance:
+        rank = f", rank {witness.rank} of {witness.classes} classes" if witness.rank else ""
+        return Opinion("influential", f"{measured} (p {witness.p:.2g}{rank})", sign=1 if change > 0 else -1)
+    if _inside(interval, line.tolerance):
+        return Opinion("not_influential", f"{measured}, within the tolerance ({_range(interval, line)})")
+    return Opinion("inconclusive", f"{measured}, which the interval {_range(interval, line)} does not settle")
+
+
+def _together(association: Opinion, intervention: Opinion, line: ConceptLine) -> Opinion:
+    """Both witnesses: agreement stands; disagreement is inconclusive unless the policy trusts the intervention."""
+    if association.finding == intervention.finding and association.sign == intervention.sign:
+        both = f"{association.because}; {intervention.because}"
+        joined = both if association.finding == "inconclusive" else f"both witnesses agree: {both}"
+        return Opinion(association.finding, joined, association.sign)
+    if line.when_witnesses_disagree == "intervention" and intervention.finding != "inconclusive":
+        return Opinion(
+            intervention.finding,
+            f"the intervention decides: {intervention.because}; association alone: {association.because}",
+            intervention.sign,
+        )
+    return Opinion(
+        "inconclusive", f"the witnesses do not agree: {association.because}, but {intervention.because}"
+    )
+
+
+def _group_verdict(report: Report, position: int, line: GroupLine) -> LineVerdict:
+    metric = line.metric.replace("_", " ")
+    wanted = " and ".join(
+        [f"at least {line.at_least:g}"] * (line.at_least is not None)
+        + [f"at most {line.at_most:g}"] * (line.at_most is not None)
+    )
+    group = next((group for group in report.groups if group.name == line.group), None)
+    estimate = None if group is None else group.metrics.get(line.metric)
+    if group is None or estimate is None:
+        outcome: Outcome = "inconclusive"
+        reason = f"the report has no {metric} for {line.group}; rates by outcome need 'label' in the group"
+    else:
+        low = line.at_least is not None and estimate.value < line.at_least
+        high = line.at_most is not None and estimate.value > line.at_most
+        outcome = "fail" if low or high else "pass"
+        reason = (
+            f"{metric} by {' and '.join(group.sensitive)} is {estimate.value:.3f} in {group.decisions} "
+            f"(interval {estimate.interval[0]:.3f} to {estimate.interval[1]:.3f}), asked for {wanted}"
+        )
+    return LineVerdict(
+        line=position,
+        subject=f"{metric} of {line.group} {wanted}",
+        finding=None,
+        outcome=outcome,
+        reason=_sentence(reason),
+    )
+
+
+def _effect(row: Row, line: ConceptLine) -> float:
+    return row.effect.in_sd if line.unit == "sd" else row.effect.value
+
+
+def _interval(row: Row, line: ConceptLine) -> Interval:
+    return row.effect.interval_in_sd if line.unit == "sd" else row.effect.interval
+
+
+def _inside(interval: Interval, tolerance: float) -> bool:
+    return -tolerance <= interval[0] and interval[1] <= tolerance
+
+
+def _size(value: float, line: ConceptLine, *, signed: bool = True) -> str:
+    return f"{value:{'+' if signed else ''}.3g} {line.unit}"
+
+
+def _range(interval: Interval, line: ConceptLine) -> str:
+    return f"{interval[0]:+.3g} to {interval[1]:+.3g} {line.unit}"
+
+
+def _flags(rows: list[Row]) -> list[str]:
+    """Each withholding flag's sentence once, in order."""
+    return list(dict.fromkeys(flag.sentence.rstrip(".") for row in rows for flag in row.flags if flag.withholds))
+
+
+def _sentence(clause: str) -> str:
+    return clause[:1].upper() + clause[1:].rstrip(".") + "."
