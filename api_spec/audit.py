@@ -121,7 +121,11 @@ def _layer(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     tensor, at, reduction = value.rpartition("@")
-    return {"tensor": tensor, "reduce": reduction} if at and re.fullmatch(r"flatten|mean|max|token:\d+", reduction) else {"tensor": value}
+    return (
+        {"tensor": tensor, "reduce": reduction}
+        if at and re.fullmatch(r"flatten|mean|max|token:\d+", reduction)
+        else {"tensor": value}
+    )
 
 
 Layer = Annotated[LayerChoice, BeforeValidator(_layer, json_schema_input_type=str | LayerChoice)]
@@ -298,5 +302,3 @@ class Audit(Document):
             kind = str(_kind(one, "images", "arrays", "table"))
             examples[name] = one.model_copy(update={kind: replaced[f"/examples/{name}/{kind}"]})
         return self.model_copy(update={"model": replaced["/model"], "examples": examples})
-
-

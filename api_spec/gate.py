@@ -35,7 +35,8 @@ def decide(report: Report, gate: Sequence[GateLine]) -> Verdict:
 def _concept_verdict(report: Report, position: int, line: ConceptLine) -> LineVerdict:
     rows = [row for row in report.rows if (row.concept, row.target) == (line.concept, line.target)]
     witness = next(
-        (one for one in report.interventions if (one.concept, one.target) == (line.concept, line.target)), None
+        (one for one in report.interventions if (one.concept, one.target) == (line.concept, line.target)),
+        None,
     )
     alpha = report.audit.method.alpha
     opinion = _association(rows, line, alpha)
@@ -82,12 +83,15 @@ def _association(rows: list[Row], line: ConceptLine, alpha: float) -> Opinion:
         row = max(wide, key=lambda row: max(map(abs, _interval(row, line))))
         return Opinion("inconclusive", _undecided(row, line, alpha))
     if not any(row.accuracy.encoded for row in rows) and line.when_not_encoded == "inconclusive":
-        return Opinion("inconclusive", f"no audited layer encodes {line.concept}, so its absence of effect says nothing")
+        return Opinion(
+            "inconclusive", f"no audited layer encodes {line.concept}, so its absence of effect says nothing"
+        )
     row = max(sound, key=lambda row: max(map(abs, _interval(row, line))))
     return Opinion(
         "not_influential",
         f"at every audited layer the effect of {line.concept} on {line.target} lies within "
-        f"{_size(line.tolerance, line, signed=False)} (widest interval {_range(_interval(row, line), line)} at {row.layer})",
+        f"{_size(line.tolerance, line, signed=False)} "
+        f"(widest interval {_range(_interval(row, line), line)} at {row.layer})",
     )
 
 
@@ -137,17 +141,13 @@ def _together(association: Opinion, intervention: Opinion, line: ConceptLine) ->
             f"the intervention decides: {intervention.because}; association alone: {association.because}",
             intervention.sign,
         )
-    return Opinion(
-        "inconclusive", f"the witnesses do not agree: {association.because}, but {intervention.because}"
-    )
+    return Opinion("inconclusive", f"the witnesses do not agree: {association.because}, but {intervention.because}")
 
 
 def _group_verdict(report: Report, position: int, line: GroupLine) -> LineVerdict:
     metric = line.metric.replace("_", " ")
-    wanted = " and ".join(
-        [f"at least {line.at_least:g}"] * (line.at_least is not None)
-        + [f"at most {line.at_most:g}"] * (line.at_most is not None)
-    )
+    bounds = {"at least": line.at_least, "at most": line.at_most}
+    wanted = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
     group = next((group for group in report.groups if group.name == line.group), None)
     estimate = None if group is None else group.metrics.get(line.metric)
     if group is None or estimate is None:

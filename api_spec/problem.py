@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from api_spec.base import Document, Integer
 
 
@@ -22,15 +24,18 @@ class Problem(Document):
     status: Integer
     detail: str
     remedy: str
-    errors: list[Fault] = []
+    errors: list[Fault] = Field(default_factory=list)
     instance: str | None = None
 
     @classmethod
-    def of(
-        cls, code: str, status: int, detail: str, remedy: str, errors: list[Fault] | None = None
-    ) -> Problem:
+    def of(cls, code: str, status: int, detail: str, remedy: str, errors: list[Fault] | None = None) -> Problem:
         """A problem whose title is its code in words."""
         title = code.replace("-", " ").capitalize()
         return cls(
-            type=f"urn:caveat:problem:{code}", title=title, status=status, detail=detail, remedy=remedy, errors=errors or []
+            type=f"urn:caveat:problem:{code}",
+            title=title,
+            status=status,
+            detail=detail,
+            remedy=remedy,
+            errors=errors or [],
         )

@@ -1,0 +1,62 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+CODE   := api_spec vault reports service worker caveat examples bench tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format generate gradients validation bench up clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.oracle: $(VENV)/.dev
+	$(PIP) --editable '.[dev,oracle]'
+	@touch $@
+
+demo: $(VENV)/.demo  ## audit a real ImageNet model and real loan decisions (5 minutes, installation included)
+	$(BIN)/python -m examples.demo
+
+test: $(VENV)/.dev  ## the quick tests, against a real broker, database and models
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+
+test-all: $(VENV)/.oracle  ## every test, torch as the oracle included
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: $(VENV)/.dev  ## format, lint, types, import contract, generated files
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m api_spec.openapi --check
+
+format: $(VENV)/.dev  ## what `check` asks for, as far as a machine can
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+generate: $(VENV)/.dev  ## the committed files that are made by code
+	$(BIN)/python -m api_spec.openapi
+
+gradients: $(VENV)/.oracle  ## docs/gradients.md: correctness and speed of the gradients
+	$(BIN)/python -m bench.gradients
+
+validation: $(VENV)/.dev  ## docs/validation.md: error rate and power of the verdicts
+	$(BIN)/python -m bench.validation
+
+up: $(VENV)/.demo  ## the whole service on this machine
+	$(BIN)/caveat up
+
+clean:  ## what was built here; the virtual environment stays
+	rm -rf .caveat .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build

@@ -1,0 +1,112 @@
+"""Reports made by hand, with only the figures that a verdict looks at left free."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api_spec.audit import Audit
+from api_spec.report import Effect, Engine, Flag, GroupReport, Intervention, Plan, Report, Row, Verdict
+
+AUDIT = {
+    "model": "sha256:" + "0" * 64,
+    "examples": {
+        "photos": {"images": "sha256:" + "1" * 64, "preprocess": {"size": 8}},
+        "marked": {"images": "sha256:" + "2" * 64, "preprocess": {"size": 8}, "pairs_with": "photos"},
+    },
+    "concepts": {"mark": {"examples": "marked", "against": "photos"}},
+    "targets": {"carton": {"index": 1, "examples": "photos"}},
+}
+NULL = {"kind": "random_sets", "sets": 99, "mean": 0.0, "sd": 0.1, "histogram": {"edges": [-1.0, 1.0], "counts": [99]}}
+
+
+def row(
+    *,
+    in_sd: float = 0.0,
+    interval: tuple[float, float] = (-0.05, 0.05),
+    p: float = 0.5,
+    encoded: bool = True,
+    flags: tuple[Flag, ...] = (),
+    layer: str = "block",
+) -> Row:
+    """A row whose effect is `in_sd`, with twice that in logits."""
+    return Row.model_validate(
+        {
+            "concept": "mark",
+            "layer": layer,
+            "target": "carton",
+            "estimator": "logistic",
+            "score": {
+                "value": 0.5,
+                "interval": (0.4, 0.6),
+                "runs": 10,
+                "runs_mean": 0.5,
+                "runs_sd": 0.1,
+                "null": NULL,
+                "p": 0.5,
+            },
+            "effect": Effect.model_validate(
+                {
+                    "value": 2 * in_sd,
+                    "interval": (2 * interval[0], 2 * interval[1]),
+                    "in_sd": in_sd,
+                    "interval_in_sd": interval,
+                    "per_concept_sd": 0.1,
+                    "null": NULL,
+                    "p": p,
+                    "p_corrected": p,
+                }
+            ),
+            "accuracy": {"held_out": 0.9, "shuffled_mean": 0.5, "shuffled_high": 0.6, "encoded": encoded},
+            "cross_check": None,
+            "legacy_t_test": {"p": 0.01, "caution": "Do not act on it."},
+            "flags": flags,
+            "n_concept": 40,
+            "n_pool": 160,
+            "n_target": 60,
+        }
+    )
+
+
+def flag(code: str, *, withholds: bool = True) -> Flag:
+    return Flag.model_validate({"code": code, "sentence": f"The row is {code}.", "withholds": withholds})
+
+
+def witness(*, in_sd: float = 0.0, interval: tuple[float, float] = (-0.05, 0.05), p: float = 0.5) -> Intervention:
+    return Intervention(
+        concept="mark",
+        target="carton",
+        pairs=40,
+        change=2 * in_sd,
+        interval=(2 * interval[0], 2 * interval[1]),
+        change_in_sd=in_sd,
+        interval_in_sd=interval,
+        p=p,
+        probability_without=0.1,
+        probability_with=0.2,
+        flips_to=1,
+        flips_from=0,
+        rank=3,
+        classes=10,
+    )
+
+
+def report(*rows: Row, witnesses: tuple[Intervention, ...] = (), groups: tuple[GroupReport, ...] = ()) -> Report:
+    return Report(
+        engine=Engine(caveat="0", versions={}, provider="cpu"),
+        audit=Audit.model_validate(AUDIT),
+        plan=Plan(layers=[], targets=[], examples=[], gradient_checks=[]),
+        rows=list(rows),
+        interventions=list(witnesses),
+        groups=list(groups),
+        cosines=[],
+        strips=[],
+        warnings=[],
+        verdict=Verdict(outcome=None, lines=[]),
+    )
+
+
+def group(**metrics: float) -> GroupReport:
+    estimates: dict[str, Any] = {
+        name: {"value": value, "interval": (value - 0.1, value + 0.1)} for name, value in metrics.items()
+    }
+    return GroupReport(name="race", decisions="the recorded decisions", sensitive=["race"], rows=[], metrics=estimates)

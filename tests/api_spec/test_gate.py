@@ -1,0 +1,135 @@
+"""Verdicts: three values, two witnesses, and a gate that fails closed."""
+
+from __future__ import annotations
+
+import pytest
+
+from api_spec.audit import ConceptLine, GroupLine
+from api_spec.gate import decide
+from tests.api_spec.evidence import flag, group, report, row, witness
+
+LINE = {"concept": "mark", "target": "carton", "must": "not_matter", "tolerance": 0.1}
+INFLUENTIAL = {"in_sd": 0.5, "interval": (0.4, 0.6), "p": 0.001}
+HARMLESS = {"in_sd": 0.01, "interval": (-0.02, 0.04), "p": 0.6}
+UNSETTLED = {"in_sd": 0.05, "interval": (-0.2, 0.3), "p": 0.4}
+
+
+def line(**fields: object) -> ConceptLine:
+    return ConceptLine.model_validate({**LINE, **fields})
+
+
+@pytest.mark.parametrize(
+    ("rows", "finding", "outcome"),
+    [
+        ([INFLUENTIAL], "influential", "fail"),
+        ([HARMLESS], "not_influential", "pass"),
+        ([UNSETTLED], "inconclusive", "inconclusive"),
+        ([HARMLESS, INFLUENTIAL], "influential", "fail"),
+        ([HARMLESS, UNSETTLED], "inconclusive", "inconclusive"),
+        ([{**INFLUENTIAL, "p": 0.2}], "inconclusive", "inconclusive"),
+        ([{**INFLUENTIAL, "in_sd": 0.09, "interval": (0.05, 0.13)}], "inconclusive", "inconclusive"),
+        ([{**HARMLESS, "p": 0.001}], "not_influential", "pass"),
+        ([{**HARMLESS, "encoded": False}], "inconclusive", "inconclusive"),
+        ([], "inconclusive", "inconclusive"),
+    ],
+)
+def test_association_alone(rows: list[dict], finding: str, outcome: str) -> None:
+    verdict = decide(report(*(row(**fields) for fields in rows)), [line()])
+    assert (verdict.lines[0].finding, verdict.lines[0].outcome, verdict.outcome) == (finding, outcome, outcome)
+
+
+@pytest.mark.parametrize(
+    ("association", "intervention", "finding"),
+    [
+        (INFLUENTIAL, INFLUENTIAL, "influential"),
+        (HARMLESS, HARMLESS, "not_influential"),
+        (INFLUENTIAL, HARMLESS, "inconclusive"),
+        (HARMLESS, INFLUENTIAL, "inconclusive"),
+        (INFLUENTIAL, {"in_sd": -0.5, "interval": (-0.6, -0.4), "p": 0.001}, "inconclusive"),
+        (UNSETTLED, HARMLESS, "inconclusive"),
+        (UNSETTLED, UNSETTLED, "inconclusive"),
+    ],
+)
+def test_witnesses_must_agree(association: dict, intervention: dict, finding: str) -> None:
+    verdict = decide(report(row(**association), witnesses=(witness(**intervention),)), [line()])
+    assert verdict.lines[0].finding == finding
+
+
+def test_a_policy_may_let_the_intervention_decide() -> None:
+    policy = line(when_witnesses_disagree="intervention")
+    evidence = report(row(**INFLUENTIAL), witnesses=(witness(**HARMLESS),))
+    assert decide(evidence, [policy]).lines[0].finding == "not_influential"
+    unsettled = report(row(**INFLUENTIAL), witnesses=(witness(**UNSETTLED),))
+    assert decide(unsettled, [policy]).lines[0].finding == "inconclusive"
+
+
+@pytest.mark.parametrize("code", ["degenerate", "zero_gradient", "confounded_negatives"])
+def test_a_withholding_flag_takes_a_row_out(code: str) -> None:
+    flagged = row(**INFLUENTIAL, flags=(flag(code),))
+    assert decide(report(flagged), [line()]).lines[0].finding == "inconclusive"
+    other = row(**HARMLESS, layer="other")
+    assert decide(report(flagged, other), [line()]).lines[0].finding == "not_influential"
+    noted = row(**INFLUENTIAL, flags=(flag(code, withholds=False),))
+    assert decide(report(noted), [line()]).lines[0].finding == "influential"
+
+
+def test_a_weak_cav_cannot_accuse_but_can_stay_inside_the_tolerance() -> None:
+    weak = flag("weak_cav")
+    assert decide(report(row(**INFLUENTIAL, flags=(weak,))), [line()]).lines[0].finding == "inconclusive"
+    quiet = row(**HARMLESS, flags=(weak,), encoded=False)
+    assert decide(report(quiet), [line(when_not_encoded="not_influential")]).lines[0].outcome == "pass"
+
+
+@pytest.mark.parametrize(("policy", "outcome"), [("inconclusive", "inconclusive"), ("pass", "pass"), ("fail", "fail")])
+def test_what_inconclusive_comes_to_is_policy(policy: str, outcome: str) -> None:
+    assert decide(report(row(**UNSETTLED)), [line(when_inconclusive=policy)]).outcome == outcome
+
+
+def test_a_concept_that_must_matter() -> None:
+    must = line(must="matter")
+    assert decide(report(row(**INFLUENTIAL)), [must]).outcome == "pass"
+    assert decide(report(row(**HARMLESS)), [must]).outcome == "fail"
+    assert decide(report(row(**UNSETTLED)), [must]).outcome == "inconclusive"
+
+
+def test_a_tolerance_in_logits_is_read_in_logits() -> None:
+    evidence = report(row(in_sd=0.08, interval=(0.06, 0.09), p=0.001))
+    assert decide(evidence, [line()]).lines[0].finding == "not_influential"
+    assert decide(evidence, [line(unit="logit")]).lines[0].finding == "influential"
+
+
+def test_an_unsettled_row_says_how_many_more_examples_it_needs() -> None:
+    reason = decide(report(row(**UNSETTLED)), [line()]).lines[0].reason
+    assert "25.0 times as many examples" in reason
+    assert "concept examples first (40 now)" in reason
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "outcome"),
+    [
+        ({"at_least": 0.8}, 0.779, "fail"),
+        ({"at_least": 0.8}, 0.983, "pass"),
+        ({"at_most": 0.8}, 0.9, "fail"),
+        ({"at_least": 0.8, "at_most": 1.25}, 0.8, "pass"),
+    ],
+)
+def test_group_bounds(bound: dict, value: float, outcome: str) -> None:
+    asked = GroupLine.model_validate({"group": "race", "metric": "selection_rate_ratio", **bound})
+    evidence = report(groups=(group(selection_rate_ratio=value),))
+    assert decide(evidence, [asked]).outcome == outcome
+
+
+def test_a_group_metric_that_was_not_measured_is_inconclusive() -> None:
+    asked = GroupLine(group="race", metric="equalized_odds_difference", at_most=0.1)
+    assert decide(report(groups=(group(selection_rate_ratio=0.9),)), [asked]).outcome == "inconclusive"
+
+
+def test_the_whole_verdict_is_the_worst_line() -> None:
+    groups = (group(selection_rate_ratio=0.9),)
+    good = GroupLine(group="race", metric="selection_rate_ratio", at_least=0.8)
+    bad = GroupLine(group="race", metric="selection_rate_ratio", at_least=0.95)
+    evidence = report(row(**UNSETTLED), groups=groups)
+    assert decide(evidence, []).outcome is None
+    assert decide(evidence, [good]).outcome == "pass"
+    assert decide(evidence, [good, line()]).outcome == "inconclusive"
+    assert decide(evidence, [good, line(), bad]).outcome == "fail"

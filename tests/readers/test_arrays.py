@@ -1,0 +1,50 @@
+"""Arrays in `.npy` and `.npz`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from api_spec.audit import Arrays
+from worker.engine.errors import Refused
+from worker.readers import open_examples
+
+
+def test_rows_of_an_npy(tmp_path: Path) -> None:
+    values = np.arange(12.0).reshape(4, 3)
+    np.save(tmp_path / "a.npy", values)
+    source = open_examples(Arrays(arrays="x"), tmp_path / "a.npy", 0)
+    assert (len(source), source.shape) == (4, (3,))
+    np.testing.assert_array_equal(source.load([2, 0]), values[[2, 0]])
+
+
+def test_an_npz_is_read_by_key(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", one=np.zeros((2, 2)), two=np.ones((3, 2)))
+    assert len(open_examples(Arrays(arrays="x", key="two"), tmp_path / "a.npz", 0)) == 3
+    with pytest.raises(Refused, match="one, two"):
+        open_examples(Arrays(arrays="x"), tmp_path / "a.npz", 0)
+    with pytest.raises(Refused, match="no array 'three'"):
+        open_examples(Arrays(arrays="x", key="three"), tmp_path / "a.npz", 0)
+
+
+@pytest.mark.parametrize(
+    ("array", "sentence"),
+    [
+        (np.array([{"a": 1}], dtype=object), "not a NumPy array"),
+        (np.array([["a"]]), "not numbers"),
+        (np.zeros(5), "first axis of at least two"),
+    ],
+)
+def test_what_is_not_an_array_of_examples_is_refused(tmp_path: Path, array: np.ndarray, sentence: str) -> None:
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    with pytest.raises(Refused, match=sentence):
+        open_examples(Arrays(arrays="x"), tmp_path / "a.npy", 0)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x93NUMPY", b"text"])
+def test_bytes_that_are_no_array_are_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.npy").write_bytes(data)
+    with pytest.raises(Refused, match="not a NumPy array"):
+        open_examples(Arrays(arrays="x"), tmp_path / "a.npy", 0)

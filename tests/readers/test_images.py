@@ -1,0 +1,131 @@
+"""Pictures: order, preprocessing, archives, and every way in which they can be wrong."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from api_spec.audit import Images, Preprocess
+from worker.engine.errors import Refused
+from worker.readers import open_examples
+
+
+def png(color: tuple[int, int, int], size: tuple[int, int] = (8, 8)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def zipped(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def tarred(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def declared(**preprocess: object) -> Images:
+    return Images(images="x", preprocess=Preprocess.model_validate({"size": 4, **preprocess}))
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_pictures_come_in_the_order_of_their_names(tmp_path: Path, pack) -> None:
+    path = pack(tmp_path / "a", {"b.png": png((0, 255, 0)), "a.png": png((255, 0, 0)), "notes.txt": b"x"})
+    source = open_examples(declared(), path, seed=0)
+    assert source.names == ("a.png", "b.png")
+    assert source.shape == (3, 4, 4)
+    first, second = source.load([0, 1])
+    assert first[:, 0, 0].tolist() == [255, 0, 0]
+    assert second[:, 0, 0].tolist() == [0, 255, 0]
+
+
+def test_preprocessing_does_what_it_says(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {"a.png": png((10, 20, 30))})
+    mean, std = [1.0, 2.0, 3.0], [2.0, 4.0, 8.0]
+    rgb = open_examples(declared(mean=mean, std=std), path, 0).load([0])[0, :, 0, 0]
+    np.testing.assert_allclose(rgb, (np.array([10, 20, 30]) - mean) / std)
+    bgr = open_examples(declared(channels="bgr", layout="nhwc"), path, 0).load([0])
+    assert bgr.shape == (1, 4, 4, 3)
+    assert bgr[0, 0, 0].tolist() == [30, 20, 10]
+    gray = open_examples(declared(channels="gray"), path, 0)
+    assert gray.shape == (1, 4, 4)
+
+
+def test_crop_keeps_the_centre_and_squash_keeps_everything(tmp_path: Path) -> None:
+    wide = np.zeros((8, 24, 3), np.uint8)
+    wide[:, :8], wide[:, 16:] = (255, 0, 0), (0, 0, 255)
+    buffer = io.BytesIO()
+    Image.fromarray(wide).save(buffer, "PNG")
+    path = zipped(tmp_path / "a.zip", {"a.png": buffer.getvalue()})
+    cropped = open_examples(declared(interpolation="nearest"), path, 0).load([0])
+    squashed = open_examples(declared(interpolation="nearest", fit="squash"), path, 0).load([0])
+    assert cropped.max() == 0
+    assert squashed[0, 0, 0, 0] == 255
+    assert squashed[0, 2, 0, -1] == 255
+
+
+def test_a_sample_takes_the_same_names_in_every_set(tmp_path: Path) -> None:
+    names = [f"{i:02}" for i in range(20)]
+    one = zipped(tmp_path / "a.zip", {f"{name}.png": png((1, 2, 3)) for name in names})
+    two = zipped(tmp_path / "b.zip", {f"marked/{name}.png": png((1, 2, 3)) for name in reversed(names)})
+    some = declared().model_copy(update={"limit": 7})
+    first, second = open_examples(some, one, 3), open_examples(some, two, 3)
+    assert len(first) == 7
+    assert first.keys == second.keys
+    assert open_examples(some, one, 4).keys != first.keys
+
+
+def test_an_empty_zip_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="none of them is a picture") as caught:
+        open_examples(declared(), zipped(tmp_path / "a.zip", {}), 0)
+    assert caught.value.code == "no-pictures"
+
+
+def test_bytes_that_are_no_archive_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"not an archive at all")
+    with pytest.raises(Refused, match="neither a zip nor an uncompressed tar"):
+        open_examples(declared(), path, 0)
+
+
+@pytest.mark.parametrize("bad", [b"", b"\x89PNG but not really", png((1, 2, 3))[:40]])
+def test_a_corrupt_picture_among_good_ones_is_named(tmp_path: Path, bad: bytes) -> None:
+    path = zipped(tmp_path / "a.zip", {"good.png": png((1, 2, 3)), "worse.png": bad})
+    source = open_examples(declared(), path, 0)
+    source.load([0])
+    with pytest.raises(Refused, match=r"worse\.png") as caught:
+        source.load([0, 1])
+    assert caught.value.code == "corrupt-picture"
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    header = bytearray(png((0, 0, 0), (1, 1)))
+    header[16:24] = (60_000).to_bytes(4, "big") * 2
+    header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
+    path = zipped(tmp_path / "a.zip", {"bomb.png": bytes(header)})
+    with pytest.raises(Refused, match=r"bomb\.png"):
+        open_examples(declared(), path, 0).load([0])
+
+
+def test_thumbnails_are_small_pictures(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {"a.png": png((10, 20, 30), (300, 200))})
+    source = open_examples(declared(), path, 0)
+    assert source.thumbnail is not None
+    data = source.thumbnail(0)
+    assert Image.open(io.BytesIO(data)).size == (96, 96)
+    assert data == source.thumbnail(0)

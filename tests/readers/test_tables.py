@@ -1,0 +1,89 @@
+"""Tables in CSV and Parquet, and the conditions that pick rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from api_spec.audit import Table
+from worker.engine.errors import Refused
+from worker.readers import open_examples
+
+ROWS = {"race": [1, 0, 1, 0], "income": [40.0, 50.5, None, 70.0], "city": ["Rome", "Bonn", "Rome", None]}
+
+
+@pytest.fixture(params=["csv", "parquet"])
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / f"t.{request.param}"
+    rows = pa.table(ROWS)
+    if request.param == "csv":
+        pyarrow.csv.write_csv(rows, path)
+    else:
+        pyarrow.parquet.write_table(rows, path)
+    return path
+
+
+def declared(**fields: object) -> Table:
+    return Table.model_validate({"table": "x", "features": ["income", "race"], **fields})
+
+
+def test_features_come_in_the_declared_order(table: Path) -> None:
+    source = open_examples(declared(where="income > 0"), table, 0)
+    np.testing.assert_array_equal(source.load(range(3)), np.array([[40, 1], [50.5, 0], [70, 0]], np.float32))
+    assert source.names == ("row 1", "row 2", "row 4")
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        ("race == 1 and income <= 40", ["row 1"]),
+        ("income != 40", ["row 2", "row 4"]),
+        ("city == Rome and income >= 1e1", ["row 1"]),
+        ("city != 'Rome' and income < 60", ["row 2"]),
+    ],
+)
+def test_conditions(table: Path, where: str, names: list[str]) -> None:
+    assert list(open_examples(declared(where=where), table, 0).names) == names
+
+
+def test_set_overwrites_after_where(table: Path) -> None:
+    source = open_examples(declared(where="race == 0", set={"race": 1}), table, 0)
+    np.testing.assert_array_equal(source.load(range(2))[:, 1], [1, 1])
+
+
+def test_columns_can_be_read_beside_features(table: Path) -> None:
+    source = open_examples(declared(where="income > 0"), table, 0)
+    assert source.columns is not None
+    assert source.columns(["city"])["city"].tolist()[:2] == ["Rome", "Bonn"]
+    with pytest.raises(Refused, match="no column 'sex'"):
+        source.columns(["sex"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "sentence"),
+    [
+        ({"features": ["income", "sex"]}, "missing-column", "no column 'sex'"),
+        ({"where": "sex == 1"}, "missing-column", "names the column 'sex'"),
+        ({"where": "race = 1"}, "unreadable-condition", "cannot be read at 'race = 1'"),
+        ({"where": "race == 1 or race == 0"}, "unreadable-condition", "cannot be read"),
+        ({"where": "race == one"}, "unreadable-condition", "with 'one'"),
+        ({}, "not-a-number", "'income' has no number in row 3"),
+        ({"features": ["city"]}, "not-a-number", "'city' has no number in row 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(table: Path, fields: dict[str, object], code: str, sentence: str) -> None:
+    with pytest.raises(Refused, match=sentence) as caught:
+        open_examples(declared(**fields), table, 0)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1 and nothing more", b"a,b\n1,2,3\n", b"a,a\n1,2\n"])
+def test_bytes_that_are_no_table_are_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "t").write_bytes(data)
+    with pytest.raises(Refused):
+        open_examples(declared(features=["a"]), tmp_path / "t", 0)

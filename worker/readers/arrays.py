@@ -1,0 +1,82 @@
+"""Arrays in `.npy` and `.npz` files."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from api_spec.audit import Arrays
+from worker.engine.errors import Refused
+from worker.readers.reading import ExampleSource, sampled
+
+MAX_UNPACKED_BYTES = 8 * 2**30
+
+
+def open_arrays(declared: Arrays, path: Path, seed: int) -> ExampleSource:
+    """Examples along the first axis of one array; raises `Refused` for objects, pickles and unknown keys."""
+    array = _npz(path, declared.key) if zipfile.is_zipfile(path) else _npy(path)
+    if array.dtype.kind not in "fiub":
+        raise Refused(
+            "not-numbers",
+            f"The array holds {array.dtype}, not numbers.",
+            "Save floats or integers with numpy.save.",
+        )
+    if array.ndim < 2:
+        raise Refused(
+            "wrong-shape",
+            f"The array has the shape {array.shape}; examples lie along the first axis of at least two.",
+            "Reshape it to [examples, features].",
+        )
+    kept = sampled([str(row) for row in range(len(array))], declared.limit, seed)
+
+    def load(positions: Sequence[int]) -> NDArray[Any]:
+        return np.asarray(array[[kept[i] for i in positions]])
+
+    return ExampleSource(kind="arrays", names=tuple(map(str, kept)), shape=array.shape[1:], load=load)
+
+
+def _npy(path: Path) -> NDArray[Any]:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    except (ValueError, EOFError, OSError) as error:
+        raise _unreadable(error) from error
+
+
+def _npz(path: Path, key: str | None) -> NDArray[Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > MAX_UNPACKED_BYTES:
+            raise Refused(
+                "archive-too-large",
+                f"The .npz unpacks to {unpacked:,} bytes; {MAX_UNPACKED_BYTES:,} are allowed.",
+                "Send a .npy, which is read without unpacking.",
+            )
+        with np.load(path, allow_pickle=False) as arrays:
+            names = list(arrays.files)
+            if key is None and len(names) == 1:
+                key = names[0]
+            if key not in names:
+                raise Refused(
+                    "unknown-array",
+                    f"The .npz has no array '{key}'." if key else f"The .npz holds {len(names)} arrays.",
+                    f"Set 'key' to one of: {', '.join(names) or 'none there'}.",
+                )
+            return np.asarray(arrays[key])
+    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
+        if isinstance(error, Refused):
+            raise
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> Refused:
+    return Refused(
+        "not-an-array",
+        f"The bytes are not a NumPy array that can be read ({error}).",
+        "Save the array with numpy.save (no pickled objects) and send the .npy or .npz.",
+    )

@@ -1,0 +1,67 @@
+"""The small language of `where`: comparisons of a column with a constant, joined by `and`."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from worker.engine.errors import Refused
+
+COMPARISONS = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_TERM = re.compile(r"""\s*([A-Za-z_][\w.]*)\s*(==|!=|<=|>=|<|>)\s*(?:'([^']*)'|"([^"]*)"|([-+.\w]+))\s*""")
+
+
+def holds(condition: str, columns: Mapping[str, pa.ChunkedArray]) -> NDArray[np.bool_]:
+    """Rows for which every comparison holds; a missing value holds for none. Raises `Refused` for other syntax."""
+    kept: NDArray[np.bool_] | None = None
+    for term in re.split(r"\band\b", condition):
+        match = _TERM.fullmatch(term)
+        if match is None:
+            raise Refused(
+                "unreadable-condition",
+                f"The condition '{condition}' cannot be read at '{term.strip()}'.",
+                "Write comparisons joined by 'and', such as: race == 1 and income > 40.",
+            )
+        name, comparison, *constants = match.groups()
+        if name not in columns:
+            raise Refused(
+                "missing-column",
+                f"The condition '{condition}' names the column '{name}', which the table does not have.",
+                f"It has: {', '.join(columns)}.",
+            )
+        true = _compared(condition, columns[name], comparison, next(c for c in constants if c is not None))
+        kept = true if kept is None else kept & true
+    assert kept is not None  # a split has at least one part
+    return kept
+
+
+def _compared(condition: str, column: pa.ChunkedArray, comparison: str, constant: str) -> NDArray[np.bool_]:
+    """Where one comparison holds, by numbers where the column holds numbers, else by text."""
+    values = column.to_numpy()
+    missing = column.is_null().to_numpy()
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type):
+        try:
+            wanted: float | str = float({"true": "1", "false": "0"}.get(constant.lower(), constant))
+        except ValueError as error:
+            raise Refused(
+                "unreadable-condition",
+                f"The condition '{condition}' compares a column of numbers with '{constant}'.",
+                "Compare it with a number.",
+            ) from error
+        values = values.astype(np.float64)
+    else:
+        wanted = constant
+        values = np.where(missing, "", values).astype(str)
+    return np.asarray(COMPARISONS[comparison](values, wanted), dtype=bool) & ~missing

@@ -1,0 +1,173 @@
+"""Pictures in a zip or a tar."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from api_spec.audit import Images, Preprocess
+from worker.engine.errors import Refused
+from worker.readers.reading import ExampleSource, sampled
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+MAX_ENTRIES = 200_000
+MAX_ENTRY_BYTES = 64 * 2**20
+MAX_TOTAL_BYTES = 16 * 2**30
+MAX_PIXELS = 64_000_000
+THUMBNAIL_PIXELS = 96
+RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+
+def open_images(declared: Images, path: Path, seed: int) -> ExampleSource:
+    """Pictures of an archive in the order of their names; raises `Refused` for an archive that holds none."""
+    entries = _zip_entries(path) if zipfile.is_zipfile(path) else _tar_entries(path)
+    pictures = {
+        name: read
+        for name, read in sorted(entries.items())
+        if PurePosixPath(name).suffix.lower() in ENDINGS and not PurePosixPath(name).name.startswith(".")
+    }
+    if not pictures:
+        raise Refused(
+            "no-pictures",
+            f"The archive holds {len(entries)} files and none of them is a picture.",
+            "Put PNG, JPEG or WebP files into it.",
+        )
+    names = list(pictures)
+    kept = [names[position] for position in sampled(names, declared.limit, seed)]
+    how = declared.preprocess
+    channels = 1 if how.channels == "gray" else 3
+    shape = (channels, how.size, how.size) if how.layout == "nchw" else (how.size, how.size, channels)
+
+    def load(positions: Sequence[int]) -> NDArray[np.float32]:
+        return np.stack([_pixels(_picture(kept[i], pictures[kept[i]]()), how) for i in positions])
+
+    def thumbnail(position: int) -> bytes:
+        picture = _picture(kept[position], pictures[kept[position]]())
+        return _webp(_fitted(picture.convert("RGB"), how, THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+
+    return ExampleSource(kind="images", names=tuple(kept), shape=shape, load=load, thumbnail=thumbnail)
+
+
+def _zip_entries(path: Path) -> dict[str, Callable[[], bytes]]:
+    """Name → reader, for every file of a zip whose sizes are within bounds."""
+    archive = zipfile.ZipFile(path)
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    _check_sizes([(member.filename, member.file_size) for member in members])
+    return {member.filename: partial(_read_zip, archive, member) for member in members}
+
+
+def _read_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    try:
+        with archive.open(member) as stream:
+            return stream.read(MAX_ENTRY_BYTES)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError) as error:
+        raise _corrupt(member.filename, error) from error
+
+
+def _tar_entries(path: Path) -> dict[str, Callable[[], bytes]]:
+    """Name → reader, for every plain file of an uncompressed tar whose sizes are within bounds; links are left out."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            members = [member for member in archive if member.isreg() and not member.issparse()]
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise Refused(
+            "not-an-archive",
+            f"The pictures are neither a zip nor an uncompressed tar that can be read ({error}).",
+            "Pack the folder of pictures as .zip or .tar and send that.",
+        ) from error
+    _check_sizes([(member.name, member.size) for member in members])
+    return {member.name: partial(_read_slice, path, member.offset_data, member.size) for member in members}
+
+
+def _read_slice(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        return stream.read(size)
+
+
+def _check_sizes(entries: list[tuple[str, int]]) -> None:
+    total = sum(size for _, size in entries)
+    large = next((name for name, size in entries if size > MAX_ENTRY_BYTES), None)
+    if len(entries) > MAX_ENTRIES or total > MAX_TOTAL_BYTES or large is not None:
+        what = f"its file '{large}' is" if large is not None else f"its {len(entries)} files are"
+        raise Refused(
+            "archive-too-large",
+            f"The archive is too large: {what} over the limit once unpacked.",
+            f"Stay under {MAX_ENTRIES:,} files, {MAX_ENTRY_BYTES >> 20} MiB a file and "
+            f"{MAX_TOTAL_BYTES >> 30} GiB in all.",
+        )
+
+
+def _picture(name: str, data: bytes) -> Image.Image:
+    """A decoded picture of an allowed format and size; raises `Refused` that names it."""
+    try:
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        if picture.width * picture.height > MAX_PIXELS:
+            raise Refused(
+                "picture-too-large",
+                f"Picture '{name}' has {picture.width} x {picture.height} pixels; {MAX_PIXELS:,} are allowed.",
+                "Send it smaller: it is resized for the model anyway.",
+            )
+        picture.load()
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        Image.DecompressionBombError,
+    ) as error:
+        if isinstance(error, Refused):
+            raise
+        raise _corrupt(name, error) from error
+    return picture
+
+
+def _corrupt(name: str, error: Exception) -> Refused:
+    return Refused(
+        "corrupt-picture",
+        f"Picture '{name}' cannot be decoded ({type(error).__name__}).",
+        "Replace it by a whole PNG, JPEG or WebP file, or take it out of the set.",
+    )
+
+
+def _pixels(picture: Image.Image, how: Preprocess) -> NDArray[np.float32]:
+    """The model's input for one picture: [channels, size, size] or [size, size, channels]."""
+    mode = "L" if how.channels == "gray" else "RGB"
+    fitted = _fitted(picture.convert(mode), how, how.size, how.resize or how.size)
+    pixels = np.asarray(fitted, dtype=np.float32).reshape(how.size, how.size, -1)
+    if how.channels == "bgr":
+        pixels = pixels[..., ::-1]
+    normalised = (pixels - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1) if how.layout == "nchw" else normalised)
+
+
+def _fitted(picture: Image.Image, how: Preprocess, size: int, shorter: int) -> Image.Image:
+    """The picture as a square of `size` pixels, its shorter side scaled to `shorter` first."""
+    resampling = RESAMPLING[how.interpolation]
+    if how.fit == "squash":
+        return picture.resize((size, size), resampling)
+    scale = max(shorter, size) / min(picture.size)
+    width, height = (max(size, round(side * scale)) for side in picture.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return picture.resize((width, height), resampling).crop((left, top, left + size, top + size))
+
+
+def _webp(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=70, method=4)
+    return buffer.getvalue()
