@@ -13,9 +13,7 @@ from api_spec.problem import Problem
 from api_spec.report import Outcome
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-Stage = Literal[
-    "queued", "loading", "planning", "reading", "probing", "fitting", "testing", "reporting", "done"
-]
+Stage = Literal["queued", "loading", "planning", "reading", "probing", "fitting", "testing", "reporting", "done"]
 """Where an audit is, in the order of the pipeline."""
 
 
@@ -128,3 +126,21 @@ class AuditPage(Document):
 
     audits: list[AuditRecord]
     next_page_token: str | None
+
+
+class Health(Document):
+    """A process that lives."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(Document):
+    """What stands behind the API."""
+
+    status: Literal["ready", "not_ready"]
+    database: Literal["up", "down"]
+    blobs: Literal["up", "down"]
+    broker: Literal["up", "down"]
+    """Down is no reason not to be ready: audits are kept, and run when the broker is back."""
+    workers: dict[str, list[str]]
+    """Workers seen in the last minute, and the protections that each one's kernel cannot give the sandbox."""

@@ -21,9 +21,7 @@ def _integer(value: Any) -> Any:
 
 Integer = Annotated[int, BeforeValidator(_integer)]
 
-Name = TypeAliasType(
-    "Name", Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-)
+Name = TypeAliasType("Name", Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")])
 """What an author calls a concept, a target, an example set: up to 64 letters, digits, `_`, `.` and `-`."""
 
 Digest = TypeAliasType("Digest", Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")])

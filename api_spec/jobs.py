@@ -1,13 +1,38 @@
-"""The queue's contract: what the service asks of a worker, in ids only."""
+"""The contract between the service and a worker: what work there is, what it asks, what it gives, and which bytes it needs.
+
+The queue carries ids only. A job's request stands in the database as the very document that the client sent.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
+
+from api_spec.artifacts import ExampleSummary, Inspection, NewExamples, NewModel
+from api_spec.audit import Arrays, Audit, Images
+from api_spec.report import Report
 
 JobKind = Literal["audit", "model", "examples"]
 
 QUEUE = "caveat"
 RUN_JOB = "caveat.run_job"
 """The one task: `run_job(job_id)`. What kind of job it is, and everything else, stands in the database."""
-REAP = "caveat.reap"
-"""Puts jobs whose lease ran out back into the queue, and rings for those the broker forgot."""
+
+Request = Audit | NewModel | NewExamples
+Result = Report | Inspection | ExampleSummary
+
+REQUESTS: dict[JobKind, type[Request]] = {"audit": Audit, "model": NewModel, "examples": NewExamples}
+RESULTS: dict[JobKind, type[Result]] = {"audit": Report, "model": Inspection, "examples": ExampleSummary}
+
+
+def sources(request: Request) -> dict[str, str]:
+    """Where the bytes of a request are: JSON pointer → digest (or path, on the command line)."""
+    if isinstance(request, Audit):
+        return request.sources()
+    if isinstance(request, NewModel):
+        return {"/blob": request.blob}
+    examples = request.examples
+    if isinstance(examples, Images):
+        return {"/examples/images": examples.images}
+    if isinstance(examples, Arrays):
+        return {"/examples/arrays": examples.arrays}
+    return {"/examples/table": examples.table}

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from typing import Any
+
+from pydantic import ValidationError
+
 from api_spec.base import Document, Integer
 
 
@@ -39,3 +43,35 @@ class Problem(Document):
             remedy=remedy,
             errors=errors or [],
         )
+
+
+def faults_of(error: ValidationError, document: Any) -> list[Fault]:
+    """What pydantic found, as pointers into the document that it looked at."""
+    return [_fault(detail["msg"], detail["loc"], document) for detail in error.errors(include_url=False, include_input=False)]
+
+
+def _fault(message: str, location: tuple[int | str, ...], document: Any) -> Fault:
+    """A validator that looks across fields begins its sentence with the pointer that it means."""
+    sentence = message.removeprefix("Value error, ")
+    if sentence.startswith("/"):
+        return Fault(pointer=sentence.partition(" ")[0], detail=sentence)
+    steps = _walk(document, location)
+    return Fault(pointer="".join(f"/{_escape(step)}" for step in steps or ()), detail=sentence)
+
+
+def _walk(node: Any, location: tuple[int | str, ...]) -> list[int | str] | None:
+    """The steps of `location` that lead through the document; pydantic adds the names of alternatives, which do not."""
+    if not location:
+        return []
+    step, rest = location[0], location[1:]
+    if isinstance(node, dict) and step in node or isinstance(node, list) and isinstance(step, int) and step < len(node):
+        further = _walk(node[step], rest)
+        if further is not None:
+            return [step, *further]
+    if rest:
+        return _walk(node, rest)
+    return [step] if isinstance(node, dict) else None
+
+
+def _escape(step: int | str) -> str:
+    return str(step).replace("~", "~0").replace("/", "~1")

@@ -60,6 +60,8 @@ class Score(Document):
     value: Probability
     interval: Interval
     """Bootstrap over concept, pool and target examples, at 1 - alpha."""
+    smoothed: Probability
+    """The same with a sensitivity counted by how far it is beyond those to random sets, not as 0 or 1."""
     runs: Count
     runs_mean: Probability
     runs_sd: Annotated[float, Field(ge=0)]
@@ -252,8 +254,9 @@ class GradientCheck(Document):
     layer: str
     target: Name
     relative_error: Annotated[float, Field(ge=0)]
-    """Median over random directions."""
-    directions: Count
+    """Median over examples and random directions, relative to the largest derivative."""
+    cosine: Annotated[float, Field(ge=-1, le=1)]
+    """Between the directional derivatives and their finite differences."""
     tolerance: float
 
 

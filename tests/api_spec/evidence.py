@@ -38,6 +38,7 @@ def row(
             "score": {
                 "value": 0.5,
                 "interval": (0.4, 0.6),
+                "smoothed": 0.5,
                 "runs": 10,
                 "runs_mean": 0.5,
                 "runs_sd": 0.1,

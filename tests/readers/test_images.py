@@ -126,6 +126,7 @@ def test_thumbnails_are_small_pictures(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"a.png": png((10, 20, 30), (300, 200))})
     source = open_examples(declared(), path, 0)
     assert source.thumbnail is not None
-    data = source.thumbnail(0)
-    assert Image.open(io.BytesIO(data)).size == (96, 96)
-    assert data == source.thumbnail(0)
+    sharp, blurred = source.thumbnail(0, False), source.thumbnail(0, True)
+    assert Image.open(io.BytesIO(sharp)).size == (96, 96)
+    assert sharp == source.thumbnail(0, False)
+    assert Image.open(io.BytesIO(blurred)).size == (96, 96)

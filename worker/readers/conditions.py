@@ -64,4 +64,5 @@ def _compared(condition: str, column: pa.ChunkedArray, comparison: str, constant
     else:
         wanted = constant
         values = np.where(missing, "", values).astype(str)
-    return np.asarray(COMPARISONS[comparison](values, wanted), dtype=bool) & ~missing
+    true: NDArray[np.bool_] = np.asarray(COMPARISONS[comparison](values, wanted), dtype=bool) & ~missing
+    return true

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFilter, UnidentifiedImageError
 
 from api_spec.audit import Images, Preprocess
 from worker.engine.errors import Refused
@@ -55,9 +55,10 @@ def open_images(declared: Images, path: Path, seed: int) -> ExampleSource:
     def load(positions: Sequence[int]) -> NDArray[np.float32]:
         return np.stack([_pixels(_picture(kept[i], pictures[kept[i]]()), how) for i in positions])
 
-    def thumbnail(position: int) -> bytes:
-        picture = _picture(kept[position], pictures[kept[position]]())
-        return _webp(_fitted(picture.convert("RGB"), how, THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    def thumbnail(position: int, blurred: bool) -> bytes:
+        picture = _picture(kept[position], pictures[kept[position]]()).convert("RGB")
+        small = _fitted(picture, how, THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)
+        return _webp(small.filter(ImageFilter.GaussianBlur(THUMBNAIL_PIXELS / 12)) if blurred else small)
 
     return ExampleSource(kind="images", names=tuple(kept), shape=shape, load=load, thumbnail=thumbnail)
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 class ExampleSource:
     """Examples that can be loaded a batch at a time."""
 
-    kind: str
+    kind: Literal["images", "arrays", "table"]
     names: tuple[str, ...]
     """One a example, unique: a file name, or a row number."""
     shape: tuple[int, ...]
     """Of one example."""
     load: Callable[[Sequence[int]], NDArray[Any]] = field(repr=False)
     """Positions → array [n, *shape]."""
-    thumbnail: Callable[[int], bytes] | None = field(default=None, repr=False)
-    """Position → a small WebP, where examples are pictures."""
+    thumbnail: Callable[[int, bool], bytes] | None = field(default=None, repr=False)
+    """(position, blurred) → a small WebP, where examples are pictures."""
     columns: Callable[[Sequence[str]], pandas.DataFrame] | None = field(default=None, repr=False)
     """Names → columns as they were read, where examples are rows of a table."""
 

@@ -1,0 +1,204 @@
+"""Concept activation vectors, as combinations of examples: a CAV is `v = Xᵀα`, and `α` [n] is what is kept.
+
+`v` is the unit normal of a linear classifier of the concept against the pool, pointing to the concept (Kim et al.
+2018, section 3.1). Every `α` here sums to zero, so `v` does not depend on where the layer has its origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.engine.errors import Refused
+from worker.engine.gram import Floats, centred, isometric_features
+from worker.engine.margin import Loss, Normals, logistic, minimise, squared, squared_hinge
+
+
+@dataclass(frozen=True)
+class Cavs:
+    """R unit CAVs over n examples; `alpha @ k + intercept` [R, n] is over 0 on the side of the concept."""
+
+    alpha: Floats  # [R, n]
+    intercept: Floats  # [R]
+
+
+class Estimator(Protocol):
+    """Normals of R classifiers over a centred Gram matrix whose mean diagonal is 1."""
+
+    def __call__(self, k: Floats, weights: Floats, signs: Floats, regularisation: float) -> Normals:
+        """Weights [R, n] sum to the number of examples; `signs` [R, n] are 1 for the concept, -1 for the rest."""
+        ...
+
+
+ESTIMATORS: dict[str, Estimator] = {}
+
+
+def fit_cavs(
+    k: Floats,
+    positives: NDArray[Any],
+    negatives: NDArray[Any],
+    estimator: str = "logistic",
+    regularisation: float = 1.0,
+) -> Cavs:
+    """One CAV for each row of `positives` and `negatives` [R, n]: how often an example is on that side, 0 for not.
+
+    Both sides weigh the same, whatever their sizes, and all weights of a fit sum to its number of examples: with the
+    penalty `regularisation · τ`, τ the mean squared norm of the centred activations, `logistic` is scikit-learn's
+    `LogisticRegression(C=1/(regularisation·τ), class_weight="balanced")`. An example that is drawn twice counts twice,
+    exactly. Raises Refused for an unknown estimator, an empty side, or activations that are all the same.
+    """
+    origin, k = k.mean(1), centred(k)
+    scale = float(np.trace(k)) / len(k)
+    if not scale > 0:
+        raise Refused(
+            "layer-constant",
+            f"The layer is the same for all {len(k)} examples, so no direction in it can mean anything.",
+            "Audit another layer.",
+        )
+    positives, negatives = np.asarray(positives, dtype=float), np.asarray(negatives, dtype=float)
+    n_positive, n_negative = positives.sum(1, keepdims=True), negatives.sum(1, keepdims=True)
+    if not (n_positive.all() and n_negative.all()):
+        raise Refused(
+            "few-examples",
+            "A CAV needs examples on both sides.",
+            "Give the concept and its pool more examples.",
+        )
+    half = (n_positive + n_negative) / 2
+    weights = half * (positives / n_positive + negatives / n_negative)
+    signs = np.where(positives > 0, 1.0, -1.0)
+    normals = estimator_named(estimator)(k / scale, weights, signs, regularisation)
+    alpha = normals.alpha - normals.alpha.mean(1, keepdims=True)
+    norm = np.sqrt(np.maximum(np.vecdot(alpha @ k, alpha), 0.0))[:, None]
+    alpha = np.divide(alpha, norm, out=np.zeros_like(alpha), where=norm > 0)
+    intercept = np.divide(normals.intercept * scale, norm[:, 0], out=np.zeros(len(alpha)), where=norm[:, 0] > 0)
+    return Cavs(alpha, intercept - alpha @ origin)
+
+
+def estimator_named(name: str) -> Estimator:
+    """The estimator, or Refused with the names there are; `scikit_learn.X` is X fitted on isometric features of K."""
+    if name in ESTIMATORS:
+        return ESTIMATORS[name]
+    library, _, classifier = name.partition(".")
+    if library == "scikit_learn" and classifier in SCIKIT_LEARN:
+        return from_scikit_learn(SCIKIT_LEARN[classifier])
+    there = ", ".join([*ESTIMATORS, *(f"scikit_learn.{each}" for each in SCIKIT_LEARN)])
+    raise Refused("unknown-estimator", f"There is no estimator '{name}'.", f"Choose one of {there}.")
+
+
+def estimator(name: str) -> Callable[[Estimator], Estimator]:
+    """Registers an estimator under the name that an audit asks for it by."""
+
+    def register(fit: Estimator) -> Estimator:
+        assert name not in ESTIMATORS, f"two estimators are called {name}"
+        ESTIMATORS[name] = fit
+        return fit
+
+    return register
+
+
+def _by_margin(name: str, loss: Loss) -> None:
+    @estimator(name)
+    def fit(k: Floats, weights: Floats, signs: Floats, regularisation: float) -> Normals:
+        return minimise(k, weights, signs, loss, regularisation)
+
+
+_by_margin("logistic", logistic)
+
+
+@estimator("mean_difference")
+def mean_difference(k: Floats, weights: Floats, signs: Floats, regularisation: float) -> Normals:
+    """`w = μ⁺ − μ⁻`, the boundary half-way (FastCAV, Schmalwasser et al. 2025; pattern CAVs, Pahde et al. 2025)."""
+    alpha = 2 * signs * weights / weights.sum(1, keepdims=True)
+    middle = np.vecdot(alpha @ k, np.abs(alpha)) / 2
+    return Normals(alpha, -middle)
+
+
+_by_margin("linear_svm", squared_hinge)
+_by_margin("ridge", squared)
+
+
+def from_scikit_learn(make: Callable[[], Any]) -> Estimator:
+    """Any linear classifier of scikit-learn, fitted on features [n, r] with the inner products of the layer.
+
+    Exact where the classifier's penalty does not change under a rotation (any L2 penalty, or none).
+    """
+
+    def fit(k: Floats, weights: Floats, signs: Floats, regularisation: float) -> Normals:
+        features, inverse = isometric_features(k)
+        normals, intercepts = [], []
+        for weight, sign in zip(weights, signs, strict=True):
+            used = weight > 0
+            fitted = make().fit(features[used], sign[used], sample_weight=weight[used])
+            normals.append(inverse @ fitted.coef_[0])
+            intercepts.append(float(np.ravel(fitted.intercept_)[0]))
+        return Normals(np.array(normals), np.array(intercepts))
+
+    return fit
+
+
+def _scikit_learn() -> dict[str, Callable[[], Any]]:
+    from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
+    from sklearn.svm import LinearSVC
+
+    return {
+        "LogisticRegression": lambda: LogisticRegression(max_iter=10_000),
+        "LinearSVC": lambda: LinearSVC(random_state=0, max_iter=100_000),
+        "RidgeClassifier": RidgeClassifier,
+        "SGDClassifier": lambda: SGDClassifier(random_state=0),
+        "Perceptron": lambda: Perceptron(random_state=0),
+    }
+
+
+SCIKIT_LEARN = _scikit_learn()
+"""scikit-learn's linear classifiers, with their own defaults and a fixed seed."""
+
+
+def direction(alpha: Floats, activations: NDArray[Any]) -> Floats:
+    """The CAV itself, `v = Xᵀα` [d], from `alpha` [n] and its examples' activations [n, d]."""
+    v: Floats = alpha @ np.asarray(activations, dtype=np.float64)
+    return v
+
+
+def cosine_matrix(k: Floats, alphas: Floats) -> Floats:
+    """Cosines [q, q] between CAVs `alphas` [q, n] over one Gram matrix [n, n]: how entangled concepts are."""
+    inner = alphas @ centred(k) @ alphas.T
+    norm = np.sqrt(np.maximum(np.diag(inner), 0.0))
+    sizes = np.outer(norm, norm)
+    cosines: Floats = np.divide(inner, sizes, out=np.zeros_like(inner), where=sizes > 0)
+    return np.clip(cosines, -1.0, 1.0)
+
+
+def orthogonalised(k: Floats, alphas: Floats) -> Floats:
+    """Each CAV of `alphas` [q, n] without what it shares with the others, of unit length again.
+
+    These are the normalised rows of `(V Vᵀ)⁻¹ V`: each is orthogonal to every other CAV. Raises Refused where one CAV
+    is a combination of the others, because nothing of it would be left.
+    """
+    k = centred(k)
+    inner = alphas @ k @ alphas.T
+    if np.linalg.cond(inner) > 1e10:
+        raise Refused(
+            "concepts-coincide",
+            "One concept's CAV is a combination of the others', so nothing of it is left once they are taken out.",
+            "Orthogonalise fewer concepts.",
+        )
+    dual = np.linalg.solve(inner, alphas)
+    norm: Floats = np.sqrt(np.vecdot(dual @ k, dual))
+    return dual / norm[:, None]
+
+
+def projections(cross: Floats, alpha: Floats) -> Floats:
+    """Where examples [e] lie along a CAV, in standard deviations from their mean; `cross` [e, n] is `E Xᵀ`."""
+    along: Floats = cross @ alpha
+    spread = float(along.std())
+    return (along - along.mean()) / spread if spread > 0 else np.zeros_like(along)
+
+
+def sensitivity_by_position(gradients: NDArray[Any], v: Floats) -> Floats:
+    """`∇h·v` at each position [m, positions], from unreduced gradients [m, channels, positions] and `v` [channels]."""
+    found: Floats = np.einsum("mcp,c->mp", np.asarray(gradients, dtype=np.float64), v)
+    return found

@@ -1,0 +1,130 @@
+"""Compares gradients with finite differences of the forward graph, as every audit does with its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .differentiate import differentiate, expose, find_layer, opened_at
+from .model import Model
+from .session import Session, open_session
+from .target import Target
+
+TOLERANCE = 0.02
+_STEPS = (1e-2, 3e-3, 1e-3, 3e-4)  # relative to the activations' scale
+_JITTER = 0.1  # likewise: moves the point off ties, such as the zeros that a Relu leaves before a MaxPool
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """How well ∇h·u agrees with [h(a + εu) - h(a - εu)] / 2ε over examples and random directions u.
+
+    `cosine` is between the two; `residual` is the median difference relative to the largest derivative;
+    `suspect` names the operator that made the first layer, counted from the target, that disagrees.
+    """
+
+    layer: str
+    target: str
+    cosine: float
+    residual: float
+    step: float
+    ok: bool
+    suspect: str | None
+
+
+def check_gradients(
+    model: Model,
+    layers: Sequence[str],
+    targets: Sequence[Target],
+    feeds: Mapping[str, NDArray[Any]],
+    *,
+    seed: int,
+    directions: int = 4,
+    tolerance: float = TOLERANCE,
+) -> tuple[GradientCheck, ...]:
+    """Checks every layer against every target on a few examples.
+
+    The graph is opened at the layer and compared with itself near the activations: off their ties, and by
+    the step that agrees best, since a Relu or a maximum that flips inside a step is no error; a wrong gradient
+    agrees at no step. The gradients that the audit uses must then be the same at the activations themselves.
+    """
+    names = list(dict.fromkeys(find_layer(model, layer) for layer in layers))
+    claimed = open_session(differentiate(model, names, targets), threads=1).run(feeds)
+    hidden = [name for name in names if name not in {t.name for t in model.inputs}]
+    seen = dict(feeds) | (open_session(expose(model, hidden), threads=1).run(feeds) if hidden else {})
+    checks = []
+    for name in names:
+        session = open_session(differentiate(opened_at(model, name), [name], targets), threads=1)
+        same = session.run(seen)
+        probes = _differences(session, name, seen, seed, directions)
+        for target in targets:
+            output = f"gradient/{target.name}/{name}"
+            check = _judge(name, target.name, probes, tolerance)
+            drift = _relative(claimed[output] - same[output], claimed[output])
+            ok = check.ok and drift <= tolerance
+            checks.append(replace(check, ok=ok, suspect=None if ok else _readers(model, name)))
+    return tuple(checks)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """One step size: its directions [k, n, ...], and what the graph gave above, below and at the point."""
+
+    step: float
+    directions: NDArray[np.float32]
+    at: dict[str, NDArray[Any]]
+    above: list[dict[str, NDArray[Any]]]
+    below: list[dict[str, NDArray[Any]]]
+
+
+def _differences(session: Session, layer: str, seen: Mapping[str, NDArray[Any]], seed: int, count: int) -> list[_Probe]:
+    rng = np.random.default_rng(seed)
+    activations = np.asarray(seen[layer], np.float32)
+    scale = float(np.sqrt(np.mean(np.square(activations, dtype=np.float64)))) or 1.0
+    point = activations + np.float32(_JITTER * scale) * rng.standard_normal(activations.shape, np.float32)
+    u = rng.standard_normal((count, *point.shape), np.float32)
+    at = session.run({**seen, layer: point})
+    probes = []
+    for step in (np.float32(relative * scale) for relative in _STEPS):
+        above = [session.run({**seen, layer: point + step * d}) for d in u]
+        below = [session.run({**seen, layer: point - step * d}) for d in u]
+        probes.append(_Probe(float(step), u, at, above, below))
+    return probes
+
+
+def _judge(layer: str, target: str, probes: list[_Probe], tolerance: float) -> GradientCheck:
+    best = (np.inf, 0.0, 0.0)
+    for probe in probes:
+        k, n = probe.directions.shape[:2]
+        products = probe.directions.astype(np.float64) * probe.at[f"gradient/{target}/{layer}"]
+        expected = products.reshape(k, n, -1).sum(axis=-1)
+        rises = [
+            up[f"value/{target}"].astype(np.float64) - down[f"value/{target}"]
+            for up, down in zip(probe.above, probe.below, strict=True)
+        ]
+        measured = np.stack(rises).reshape(k, n) / (2 * probe.step)
+        norms = float(np.linalg.norm(expected) * np.linalg.norm(measured))
+        cosine = float((expected * measured).sum() / norms) if norms else float(expected.any() == measured.any())
+        best = min(best, (_relative(expected - measured, measured), cosine, probe.step))
+    residual, cosine, step = best
+    return GradientCheck(layer, target, cosine, residual, step, residual <= tolerance and cosine >= 0.9, None)
+
+
+def _relative(difference: NDArray[Any], to: NDArray[Any]) -> float:
+    """The median difference over the largest magnitude; infinite for NaN."""
+    size = float(np.abs(to).max(initial=0))
+    median = float(np.median(np.abs(difference))) if difference.size else 0.0
+    if not np.isfinite(median + size):
+        return float("inf")
+    return median / size if size else float(median > 0)
+
+
+def _readers(model: Model, layer: str) -> str:
+    """The operators that read a layer: the first suspects when its gradient is wrong."""
+    value = model.value(layer)
+    consumers = value.consumers() if value is not None else ()
+    return ", ".join(sorted({f"{node.op_type} '{node.name}'" for node in consumers})) or "the target"

@@ -1,0 +1,142 @@
+"""What the model did → what it means: one row for each concept, layer and target, tested."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.engine.cav import cosine_matrix, projections
+from worker.engine.correction import correct
+from worker.engine.gram import Floats, Indices, gram, products
+from worker.engine.plan import Layer, Plan
+from worker.engine.probe import Seen
+from worker.engine.stats import ConceptData, RowResult, Settings, TargetData, examine
+
+
+@dataclass(frozen=True)
+class Row:
+    """One concept at one layer for one target."""
+
+    concept: str
+    layer: str
+    target: str
+    result: RowResult
+    p_corrected: float
+    """The effect's p, corrected over all rows of the audit."""
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """A target's examples [n] along a concept at the layer that encodes it best, in standard deviations."""
+
+    concept: str
+    layer: str
+    target: str
+    along: Floats
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The statistics of a whole audit."""
+
+    rows: list[Row]
+    cosines: dict[str, Floats]
+    """Layer → cosines between the concepts' CAVs [q, q]."""
+    strips: list[Sorted]
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """One concept at one layer: a result a target, how well it is encoded, and target examples along it."""
+
+    concept: str
+    layer: str
+    results: Mapping[str, RowResult]
+    accuracy: float
+    along: Mapping[str, Floats]
+
+
+def weigh(plan: Plan, seen: Seen, settings: Settings, progress: Callable[[int], None]) -> Evidence:
+    """Tests every concept at every layer for every target; `progress` hears of each concept at each layer."""
+    findings: list[_Finding] = []
+    cosines = {}
+    for layer in plan.layers:
+        found, cosines[layer.name] = _at_layer(plan, seen, layer, settings, progress)
+        findings += found
+    rows = [(one.concept, one.layer, target, result) for one in findings for target, result in one.results.items()]
+    corrected = correct(np.array([result.effect.p for *_, result in rows]), plan.audit.method.correction)
+    return Evidence(
+        rows=[Row(*row, float(p)) for row, p in zip(rows, corrected, strict=True)],
+        cosines=cosines if len(plan.audit.concepts) > 1 else {},
+        strips=[_strip(plan, findings, concept) for concept in plan.audit.concepts],
+    )
+
+
+def _at_layer(
+    plan: Plan, seen: Seen, layer: Layer, settings: Settings, progress: Callable[[int], None]
+) -> tuple[list[_Finding], Floats]:
+    """All concepts at one layer, from one Gram matrix, and the cosines between their CAVs."""
+    activations = seen.activations[layer.name]
+    k = gram(activations)
+    targets = [
+        TargetData(products(seen.gradients[name, layer.name], activations), seen.values[name]) for name in plan.targets
+    ]
+    findings, alphas = [], []
+    for concept in plan.audit.concepts:
+        tested = examine(_concept_data(plan, k, concept), targets, settings, _generator(plan, layer.name, concept))
+        alphas.append(tested.alpha)
+        findings.append(
+            _Finding(
+                concept=concept,
+                layer=layer.name,
+                results=dict(zip(plan.targets, tested.rows, strict=True)),
+                accuracy=tested.accuracy.held_out,
+                along={
+                    name: projections(k[_rows(plan, _of_target(plan, name))], tested.alpha) for name in plan.targets
+                },
+            )
+        )
+        progress(1)
+    return findings, cosine_matrix(k, np.stack(alphas))
+
+
+def _concept_data(plan: Plan, k: Floats, concept: str) -> ConceptData:
+    """Who is who in the layer's Gram matrix."""
+    asked = plan.audit.concepts[concept]
+    pairing = plan.pairings.get(concept)
+    paired = pairing is not None and pairing.base == asked.against
+    of_targets = {_of_target(plan, name) for name in plan.targets}
+    return ConceptData(
+        k=k,
+        concept=_rows(plan, asked.examples),
+        pool=_rows(plan, asked.against),
+        pairs=np.array(pairing.without, dtype=np.intp) if pairing is not None and paired else None,
+        targets=_rows(plan, next(iter(of_targets))) if len(of_targets) == 1 else None,
+    )
+
+
+def _rows(plan: Plan, examples: str) -> Indices:
+    place = plan.places[examples]
+    return np.arange(place.start, place.stop)
+
+
+def _of_target(plan: Plan, target: str) -> str:
+    return plan.audit.targets[target].examples
+
+
+def _generator(plan: Plan, *names: str) -> np.random.Generator:
+    """Draws of their own for each layer and concept, so that asking for one more does not change the others."""
+    digest = hashlib.sha256("\0".join(names).encode()).digest()
+    words: NDArray[np.uint32] = np.frombuffer(digest, np.uint32)
+    return np.random.default_rng([plan.audit.method.seed, *words.tolist()])
+
+
+def _strip(plan: Plan, findings: list[_Finding], concept: str) -> Sorted:
+    """The first target's examples along the concept, at the layer that encodes it best."""
+    best = max((one for one in findings if one.concept == concept), key=lambda one: one.accuracy)
+    target = next(iter(plan.targets))
+    return Sorted(concept, best.layer, target, best.along[target])

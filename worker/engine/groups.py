@@ -1,0 +1,203 @@
+"""Decisions compared between groups of people, by fairlearn's MetricFrame, with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from fairlearn.metrics import MetricFrame, false_positive_rate, selection_rate, true_positive_rate
+from numpy.typing import NDArray
+
+from worker.engine.errors import Refused
+from worker.engine.gram import Floats
+from worker.engine.intervals import percentile_interval
+from worker.engine.resampling import bootstrap_counts
+
+SMALL = 30
+"""A group of fewer people is flagged: one decision moves its rate by more than three percentage points."""
+
+MISSING = ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its bootstrap interval."""
+
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One group of people; rates by outcome are None without labels, or where the group has no such outcome."""
+
+    group: str
+    n: int
+    selection_rate: Estimate
+    true_positive_rate: Estimate | None
+    false_positive_rate: Estimate | None
+    small: bool
+
+
+@dataclass(frozen=True)
+class GroupComparison:
+    """Every group, largest first, and what the audit may bound: `api_spec.audit.GroupMetric` to its estimate."""
+
+    rows: list[GroupRow]
+    metrics: dict[str, Estimate]
+    left_out: int
+    """People without a value in a sensitive column, who are in no group."""
+
+
+def compare_groups(
+    decisions: NDArray[Any],
+    sensitive: Mapping[str, NDArray[Any]],
+    labels: NDArray[Any] | None = None,
+    *,
+    alpha: float,
+    resamples: int,
+    rng: np.random.Generator,
+) -> GroupComparison:
+    """Rates of favourable decisions [n] between the groups that the values of `sensitive` columns [n] make together.
+
+    Selection rates always; true and false positive rates, and equalised odds, where `labels` [n] are known. Raises
+    Refused for values other than 0 and 1, columns of different lengths, or a single group.
+    """
+    columns = {name: _named(values) for name, values in sensitive.items()}
+    chosen = _binary(decisions, "decisions")
+    truth = None if labels is None else _binary(labels, "labels")
+    lengths = {
+        len(chosen),
+        *(len(values) for values in columns.values()),
+        *([len(truth)] if truth is not None else []),
+    }
+    if len(lengths) > 1:
+        raise Refused(
+            "columns-differ", f"Columns have the lengths {sorted(lengths)}.", "Take them from the same table."
+        )
+    known = np.all([values != MISSING for values in columns.values()], axis=0)
+    columns = {name: values[known] for name, values in columns.items()}
+    chosen, truth = chosen[known], None if truth is None else truth[known]
+    frame = _frame(chosen, truth if truth is not None else chosen, columns)
+    by_group = frame.by_group.dropna(subset=["n"])
+    groups = [key if isinstance(key, tuple) else (key,) for key in by_group.index]
+    if len(groups) < 2:
+        only = " and ".join(map(str, groups[0])) if groups else "none"
+        raise Refused(
+            "one-group",
+            f"All {len(chosen)} people are in one group: {only}.",
+            "Compare columns with two values or more.",
+        )
+    members = np.array(
+        [np.all([columns[name] == value for name, value in zip(columns, key, strict=True)], axis=0) for key in groups]
+    )
+    drawn = bootstrap_counts(len(chosen), resamples, rng)  # [B, n]
+    rates = {"selection_rate": _rates(drawn, members, chosen, np.ones_like(chosen))}
+    if truth is not None:
+        rates["true_positive_rate"] = _rates(drawn, members, chosen, truth)
+        rates["false_positive_rate"] = _rates(drawn, members, chosen, 1 - truth)
+
+    def rate(name: str, group: int) -> Estimate | None:
+        return _estimate(by_group[name].iloc[group], rates[name][:, group], alpha) if name in rates else None
+
+    rows = [
+        GroupRow(
+            group=" and ".join(f"{name}={value}" for name, value in zip(columns, key, strict=True)),
+            n=int(by_group["n"].iloc[number]),
+            selection_rate=Estimate(
+                float(by_group["selection_rate"].iloc[number]),
+                percentile_interval(rates["selection_rate"][:, number], alpha),
+            ),
+            true_positive_rate=rate("true_positive_rate", number),
+            false_positive_rate=rate("false_positive_rate", number),
+            small=bool(by_group["n"].iloc[number] < SMALL),
+        )
+        for number, key in enumerate(groups)
+    ]
+    return GroupComparison(
+        sorted(rows, key=lambda row: (-row.n, row.group)), _metrics(frame, rates, alpha), int((~known).sum())
+    )
+
+
+def _frame(chosen: Floats, truth: Floats, columns: Mapping[str, NDArray[Any]]) -> MetricFrame:
+    return MetricFrame(
+        metrics={
+            "n": lambda y_true, y_pred: len(y_true),
+            "selection_rate": lambda y_true, y_pred: float(selection_rate(y_true, y_pred)),
+            "true_positive_rate": lambda y_true, y_pred: _rate_or_nan(true_positive_rate, y_true, y_pred, 1),
+            "false_positive_rate": lambda y_true, y_pred: _rate_or_nan(false_positive_rate, y_true, y_pred, 0),
+        },
+        y_true=truth.astype(int),
+        y_pred=chosen.astype(int),
+        sensitive_features=pd.DataFrame(dict(columns)),
+    )
+
+
+def _rate_or_nan(rate: Any, y_true: Any, y_pred: Any, outcome: int) -> float:
+    """fairlearn gives 0 for the rate of a group without such an outcome; here it is unknown."""
+    return float(rate(y_true, y_pred, pos_label=1)) if (np.asarray(y_true) == outcome).any() else float("nan")
+
+
+def _metrics(frame: MetricFrame, rates: dict[str, Floats], alpha: float) -> dict[str, Estimate]:
+    gap, ratio = frame.difference(method="between_groups"), frame.ratio(method="between_groups")
+    found = {
+        "selection_rate_ratio": _estimate(ratio["selection_rate"], _ratio(rates["selection_rate"]), alpha),
+        "selection_rate_difference": _estimate(gap["selection_rate"], _difference(rates["selection_rate"]), alpha),
+    }
+    if "true_positive_rate" in rates:
+        positive, negative = (
+            _difference(rates["true_positive_rate"]),
+            _difference(rates["false_positive_rate"]),
+        )
+        found["true_positive_rate_difference"] = _estimate(gap["true_positive_rate"], positive, alpha)
+        found["false_positive_rate_difference"] = _estimate(gap["false_positive_rate"], negative, alpha)
+        worst = np.maximum(gap["true_positive_rate"], gap["false_positive_rate"])
+        found["equalized_odds_difference"] = _estimate(worst, np.maximum(positive, negative), alpha)
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+
+def _rates(drawn: Floats, members: NDArray[np.bool_], chosen: Floats, among: Floats) -> Floats:
+    """The share of favourable decisions among some people of each group, in each resample [B, groups]."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rates: Floats = (drawn @ (members * chosen * among).T) / (drawn @ (members * among).T)
+    return rates
+
+
+def _difference(rates: Floats) -> Floats:
+    difference: Floats = np.fmax.reduce(rates, axis=1) - np.fmin.reduce(rates, axis=1)
+    return difference
+
+
+def _ratio(rates: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio: Floats = np.fmin.reduce(rates, axis=1) / np.fmax.reduce(rates, axis=1)
+    return ratio
+
+
+def _estimate(value: Any, resamples: Floats, alpha: float) -> Estimate | None:
+    """None where the value itself is not a number: nobody in some group, or no group with any favourable decision."""
+    if not np.isfinite(value):
+        return None
+    return Estimate(float(value), percentile_interval(resamples, alpha))
+
+
+def _named(values: NDArray[Any]) -> NDArray[Any]:
+    """Values as text, whole numbers without a fraction, and MISSING for none."""
+    series = pd.Series(np.asarray(values))
+    text = series.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value))
+    return text.where(series.notna(), MISSING).to_numpy(dtype=object)
+
+
+def _binary(values: NDArray[Any], name: str) -> Floats:
+    array = np.asarray(values, dtype=float)
+    if not np.isin(array, (0.0, 1.0)).all():
+        odd = array[~np.isin(array, (0.0, 1.0))][0]
+        raise Refused(
+            "not-binary",
+            f"The {name} hold {odd:g}; a decision is 1 for the favourable one, else 0.",
+            "Recode the column.",
+        )
+    return array

@@ -1,0 +1,138 @@
+"""Which tensors of a model can be audited, and which are worth it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from .backward import reached_from, read_by
+from .differentiate import gradient_state
+from .model import Model
+from .tape import Dim, shape_of_value
+from .target import Target, resolve_target
+
+
+_ACTIVATIONS = {
+    "Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu",
+    "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A tensor between the inputs and the target; `reason` says why it cannot be audited."""
+
+    tensor: str
+    op: str
+    shape: tuple[Dim, ...]
+    depth: int
+    auditable: bool
+    reason: str | None
+
+
+def list_layers(model: Model, target: Target) -> tuple[Layer, ...]:
+    """Every float tensor on a path from the inputs to the target, from the inputs on."""
+    resolved = resolve_target(model, target)
+    nodes = list(model.ir.graph)
+    on_path = _between(model, resolved.tensor)
+    candidates = [
+        (output, node)
+        for node in nodes
+        for output in node.outputs
+        if output in on_path and output.dtype is not None and output.dtype.is_floating_point()
+    ]
+    state = gradient_state(model, target, [output.name or "" for output, _ in candidates])
+    depth: dict[ir.Value, int] = {}
+    layers = []
+    for node in nodes:
+        level = 1 + max((depth.get(x, 0) for x in read_by(node)), default=0)
+        depth.update(dict.fromkeys(node.outputs, level))
+    for output, node in candidates:
+        name = output.name or ""
+        reason = state[name] if name in state else "No gradient reaches it: its values pass through integers."
+        shape = shape_of_value(output) or ()
+        if reason is None and not shape:
+            reason = "It has no batch axis."
+        layers.append(Layer(name, node.op_type, shape, depth[output], reason is None, reason))
+    return tuple(layers)
+
+
+def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, ...]:
+    """A few well-spread layers worth an audit: block outputs that all information passes, and that bend after.
+
+    A layer whose head to the target is affine has the same gradient for every example; it is chosen only
+    where there is nothing else.
+    """
+    logits = resolve_target(model, target).tensor
+    open_layers = [layer for layer in list_layers(model, target) if layer.auditable and layer.tensor != logits]
+    values = {layer.tensor: model.value(layer.tensor) for layer in open_layers}
+    necks, affine = _necks(model, logits), _affine_heads(model, logits)
+    bending = [layer.tensor for layer in open_layers if layer.op != "Dropout" and values[layer.tensor] not in affine]
+    through = [name for name in bending if values[name] in necks]
+    blocks = [name for name in through if not _continues(values[name])]
+    joins = [name for name in blocks if _joins(values[name], _between(model, logits))]
+    worth = joins if len(joins) > 2 else blocks or through or bending or [layer.tensor for layer in open_layers]
+    spread = np.linspace(0.3 if len(worth) > at_most else 0, 1, min(at_most, len(worth))) * (len(worth) - 1)
+    return tuple(worth[i] for i in np.unique(spread.round().astype(int)))
+
+
+def _between(model: Model, target: str) -> set[ir.Value]:
+    """The values on a path from the model's inputs to the target's tensor."""
+    nodes = list(model.ir.graph)
+    reached = reached_from(nodes, [v for v in model.ir.graph.inputs if not v.is_initializer()])
+    needed = {model.value(target)}
+    for node in reversed(nodes):
+        if any(output in needed for output in node.outputs):
+            needed.update(read_by(node))
+    return {v for v in reached if v in needed}
+
+
+def _necks(model: Model, target: str) -> set[ir.Value]:
+    """The values that every path from the inputs to the target passes: where just one value is alive."""
+    between = _between(model, target)
+    last_use = {x: i for i, node in enumerate(model.ir.graph) for x in read_by(node)}
+    alive = {v for v in model.ir.graph.inputs if v in between}
+    necks = set()
+    for i, node in enumerate(model.ir.graph):
+        alive = {v for v in alive if last_use.get(v, -1) > i} | {v for v in node.outputs if v in between}
+        if len(alive) == 1:
+            necks |= alive
+    return necks
+
+
+_CONTINUES = _ACTIVATIONS | {"BatchNormalization"}
+_AFFINE = {
+    "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Conv", "Dropout", "Flatten", "Gemm",
+    "GlobalAveragePool", "Identity", "MatMul", "Mul", "Div", "ReduceMean", "ReduceSum", "Reshape", "Squeeze", "Sub",
+    "Sum", "Transpose", "Unsqueeze", "Slice", "Gather", "Split",
+}  # fmt: skip
+
+
+def _affine_heads(model: Model, target: str) -> set[ir.Value]:
+    """The values of which the target is an affine function."""
+    between = _between(model, target)
+    bent: set[ir.Value] = set()
+    for node in reversed(list(model.ir.graph)):
+        varying = [x for x in read_by(node) if x in between]
+        product = node.op_type in {"Mul", "Div", "MatMul", "Gemm", "Conv"} and len(varying) > 1
+        if any(y in between and y in bent for y in node.outputs) or (
+            any(y in between for y in node.outputs) and (node.op_type not in _AFFINE or product)
+        ):
+            bent.update(varying)
+    return between - bent
+
+
+def _continues(value: ir.Value | None) -> bool:
+    """Whether the block goes on: an activation or a normalisation reads the value, and nothing else does."""
+    consumers = value.consumers() if value is not None else []
+    return len(consumers) == 1 and consumers[0].op_type in _CONTINUES
+
+
+def _joins(value: ir.Value | None, between: set[ir.Value]) -> bool:
+    """Whether branches of the network meet here: in an Add or a Concat, or in the activation after it."""
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in _CONTINUES and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node is not None and node.op_type in {"Add", "Concat", "Sum"} and sum(x in between for x in node.inputs) > 1

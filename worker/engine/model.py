@@ -1,0 +1,307 @@
+"""Reads a model, checks it, and brings it into the one form that the rest of the engine works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.version_converter
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from google.protobuf.message import DecodeError
+
+from .backward import describe
+from .errors import Refused
+from .graph import Graph, TensorInfo, describe_value, prune, without_weights
+from .lowering import lower
+from .session import open_session
+from .tape import shape_of_value
+
+OLDEST = 18  # the opset that rules are written for; older graphs are converted to it
+MAX_BYTES = 8 * 2**30
+DOMAINS = {"", "ai.onnx.ml", "com.microsoft"}
+BATCH = "batch"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checked model: functions inlined, constants lifted, opset 18 or later, shapes inferred."""
+
+    ir: ir.Model
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    symbolic_batch: bool
+    warnings: tuple[str, ...]
+    opset: int
+
+    def value(self, name: str) -> ir.Value | None:
+        """The tensor of that name, or the first output of the node of that name."""
+        for value in (*self.ir.graph.inputs, *self.ir.graph.initializers.values()):
+            if value.name == name:
+                return value
+        by_node = None
+        for node in self.ir.graph:
+            for output in node.outputs:
+                if output.name == name:
+                    return output
+            if node.name == name and by_node is None:
+                by_node = node.outputs[0]
+        return by_node
+
+
+def load(source: Path | bytes, *, bundle: Path | None = None) -> Model:
+    """Reads an ONNX model from a file or from bytes; `Refused` says what is wrong with it.
+
+    `bundle` is the folder that external data may come from; without it external data is refused.
+    """
+    proto = _parse(source)
+    _check(proto, source, bundle)
+    declared = proto.opset_import
+    opset = max((o.version for o in declared if o.domain in ("", "ai.onnx")), default=OLDEST)
+    model = ir.from_proto(proto)
+    _attach_external_data(model, bundle)
+    _own_weights(model)
+    passes.InlinePass()(model)
+    _check_domains(model)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    passes.LiftSubgraphInitializersToMainGraphPass()(model)
+    if opset < OLDEST:
+        model = _converted(model, opset)
+    _own_weights(model)
+    lower(model)
+    passes.RemoveUnusedNodesPass()(model)
+    _name_everything(model)
+    infer_shapes(model)
+    warnings: list[str] = []
+    symbolic = _free_the_batch(model, warnings)
+    inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
+    return Model(
+        model,
+        tuple(describe_value(v) for v in inputs),
+        tuple(describe_value(v) for v in model.graph.outputs),
+        symbolic,
+        tuple(warnings),
+        model.graph.opset_imports.get("", OLDEST),
+    )
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Shapes and types of every tensor, as far as ONNX's own inference finds them."""
+    passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+
+
+def _parse(source: Path | bytes) -> onnx.ModelProto:
+    content = source if isinstance(source, bytes) else _read(source)
+    try:
+        proto = onnx.ModelProto.FromString(content)
+    except DecodeError:
+        if content[:1] == b"\x08":
+            raise Refused(
+                "truncated-model",
+                f"The model file ends early: its {len(content):,} bytes stop inside a field.",
+                "Upload it again, and compare its SHA-256 with the original's.",
+            ) from None
+        proto = onnx.ModelProto()
+    if not proto.HasField("graph") or not proto.ir_version:
+        raise Refused(
+            "not-an-onnx-file",
+            "This is not an ONNX model.",
+            "Export the model with torch.onnx.export, tf2onnx or skl2onnx, and give the .onnx file.",
+        )
+    return proto
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise Refused("no-such-file", f"There is no file '{path}'.", "Give the path of an .onnx file.")
+    if path.stat().st_size > MAX_BYTES:
+        raise Refused(
+            "model-too-large",
+            f"The model file has {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read.",
+            "Store the weights as float32 or float16, without training state.",
+        )
+    return path.read_bytes()
+
+
+def _check(proto: onnx.ModelProto, source: Path | bytes, bundle: Path | None) -> None:
+    for opset in proto.opset_import:
+        newest = onnx.defs.onnx_opset_version()
+        if opset.domain in ("", "ai.onnx") and opset.version > newest:
+            raise Refused(
+                "opset-too-new",
+                f"The model uses ai.onnx opset {opset.version}; this version reads up to {newest}.",
+                f"Export it with opset_version={newest} or lower.",
+            )
+    external = next((t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL), None)
+    if external is not None:
+        if bundle is None:
+            raise Refused(
+                "external-data",
+                f"The weights of '{external.name}' lie in another file.",
+                "Upload the model and its data as one bundle, or save it as one file.",
+            )
+        return  # the checker wants the data beside a path; shapes are checked when the data is attached
+    try:
+        onnx.checker.check_model(proto if proto.ByteSize() < 2**31 else str(source))
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise Refused(
+            "invalid-model",
+            f"The model breaks a rule of ONNX: {_sentence(error)}",
+            "Export it again, or check it with onnx.checker.check_model.",
+        ) from error
+
+
+def _sentence(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    context = next((line for line in lines[1:] if "Context" in line), "")
+    return f"{lines[0].rstrip('.')}. {context}".strip()
+
+
+def _attach_external_data(model: ir.Model, bundle: Path | None) -> None:
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            assert bundle is not None
+            path = (bundle / tensor.location).resolve()
+            if not path.is_relative_to(bundle.resolve()) or not path.is_file():
+                raise Refused(
+                    "external-data",
+                    f"The weights of '{value.name}' should be in '{tensor.location}', which is not in the bundle.",
+                    "Put every data file into the bundle, beside the model.",
+                )
+            tensor.base_dir = bundle
+
+
+def _own_weights(model: ir.Model) -> None:
+    """Every weight as an array over the bytes that were read; a NaN among them is refused."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or isinstance(tensor, ir.Tensor) or tensor.dtype == ir.DataType.STRING:
+            continue
+        array = tensor.numpy()
+        value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=value.name)
+        if tensor.dtype.is_floating_point() and array.size and np.isnan(array.min()):
+            raise Refused(
+                "nan-weights",
+                f"The weights '{value.name}' contain NaN.",
+                "Train or export the model again; no gradient passes through NaN.",
+            )
+
+
+def _check_domains(model: ir.Model) -> None:
+    for node in model.graph.all_nodes():
+        if node.domain not in DOMAINS:
+            raise Refused(
+                "unknown-domain",
+                f"The operator of {describe(node)} belongs to the domain '{node.domain}', which is not known.",
+                "Export the model with standard operators, or with the operator as an ONNX function.",
+            )
+
+
+def _converted(model: ir.Model, opset: int) -> ir.Model:
+    try:
+        return without_weights(model, lambda proto: onnx.version_converter.convert_version(proto, OLDEST))
+    except Exception as error:  # the converter raises RuntimeError and its own classes
+        raise Refused(
+            "opset-not-convertible",
+            f"The model uses ai.onnx opset {opset}, and it cannot be converted to {OLDEST}: {_sentence(error)}",
+            f"Export it with opset_version={OLDEST} or later.",
+        ) from error
+
+
+def _name_everything(model: ir.Model) -> None:
+    """Names for tensors and nodes that have none."""
+    for index, node in enumerate(model.graph.all_nodes()):
+        node.name = node.name or f"{node.op_type}_{index}"
+        for position, output in enumerate(node.outputs):
+            if output.name is None:
+                output.name = f"{node.name}/{position}"
+
+
+def _free_the_batch(model: ir.Model, warnings: list[str]) -> bool:
+    """Makes a fixed leading dimension symbolic where the outputs prove equal; says so where they do not."""
+    inputs = [v for v in model.graph.inputs if not v.is_initializer()]
+    shapes = [shape_of_value(v) for v in inputs]
+    fixed = {shape[0] for shape in shapes if shape and isinstance(shape[0], int)}
+    if not fixed:
+        return bool(shapes)
+    if len(fixed) > 1 or any(not shape or shape[0] not in fixed for shape in shapes):
+        return False
+    (size,) = fixed
+    assert isinstance(size, int)
+    free = model.clone()
+    for value in free.graph.inputs:
+        if not value.is_initializer() and value.shape is not None:
+            value.shape = ir.Shape([BATCH, *value.shape[1:]])
+    _unfix_reshapes(free, size)
+    for value in (v for node in free.graph.all_nodes() for v in node.outputs):
+        value.shape = None
+    infer_shapes(free)
+    if _same_outputs(model, free, size):
+        model.graph = free.graph
+        return True
+    warnings.append(f"The model works on batches of exactly {size}; examples are run in such batches.")
+    return False
+
+
+def _unfix_reshapes(model: ir.Model, size: int) -> None:
+    """Constant Reshape targets that begin with the batch size copy it from their input instead."""
+    for node in list(model.graph.all_nodes()):
+        if node.op_type == "Reshape" and node.domain == "" and len(node.inputs) == 2:
+            shape = node.inputs[1]
+            target = shape.const_value.numpy() if shape is not None and shape.const_value is not None else None
+            if target is not None and target.size > 1 and target[0] == size:
+                inferred = 0 if (target == -1).any() else -1
+                new = ir.Value(
+                    name=f"{node.name}/any_batch",
+                    shape=ir.Shape(target.shape),
+                    type=ir.TensorType(ir.DataType.INT64),
+                    const_value=ir.tensor(np.asarray([inferred, *target[1:]], np.int64), name=f"{node.name}/any_batch"),
+                )
+                model.graph.register_initializer(new)
+                node.replace_input_with(1, new)
+
+
+def _same_outputs(fixed: ir.Model, free: ir.Model, size: int) -> bool:
+    """Whether two fixed batches and one free batch of both give the same outputs, on seeded noise."""
+    rng = np.random.default_rng(0)
+    halves = [_noise(fixed, rng) for _ in range(2)]
+    if halves[0] is None or halves[1] is None:
+        return False
+    try:
+        one = open_session(Graph(fixed), threads=1)
+        both = open_session(Graph(free), threads=1).run(
+            {k: np.concatenate([halves[0][k], halves[1][k]]) for k in halves[0]}
+        )
+        apart = [one.run(half) for half in halves]
+    except (Refused, TypeError):
+        return False
+    return all(_agree([half[name] for half in apart], both[name]) for name in both)
+
+
+def _noise(model: ir.Model, rng: np.random.Generator) -> dict[str, np.ndarray] | None:  # type: ignore[type-arg]
+    """Random values for the inputs: standard normal, or 0 and 1 for integers; None for other types."""
+    feeds = {}
+    for value in model.graph.inputs:
+        if value.is_initializer():
+            continue
+        shape = [d if isinstance(d, int) else 2 for d in shape_of_value(value) or ()]
+        if value.dtype is None or value.dtype == ir.DataType.STRING:
+            return None
+        noise = rng.standard_normal(shape) if value.dtype.is_floating_point() else rng.integers(0, 2, shape)
+        feeds[value.name or ""] = noise.astype(value.dtype.numpy())
+    return feeds
+
+
+def _agree(apart: Sequence[object], both: object) -> bool:
+    if not isinstance(both, np.ndarray) or not all(isinstance(part, np.ndarray) and part.ndim for part in apart):
+        return False
+    joined = np.concatenate([np.asarray(part) for part in apart])
+    if joined.shape != both.shape:
+        return False
+    if not np.issubdtype(both.dtype, np.floating):
+        return bool((joined == both).all())
+    return bool(np.allclose(joined, both, rtol=1e-3, atol=1e-4 * (1 + np.abs(joined).max(initial=0)), equal_nan=True))

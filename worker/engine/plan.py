@@ -1,0 +1,288 @@
+"""From an audit and a model to everything that will be computed, decided before anything is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from api_spec.audit import Audit, LayerChoice
+from worker.engine import layers as model_layers
+from worker.engine.differentiate import Resolved, Target, find_layer, resolve_target
+from worker.engine.errors import Refused, about
+from worker.engine.graph import TensorInfo
+from worker.engine.model import Model
+from worker.engine.reduction import features
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A tensor whose activations become features."""
+
+    name: str
+    """As rows name it: the tensor, and `@` its reduction where that is not `flatten`."""
+    tensor: str
+    reduce: str
+    operator: str
+    shape: tuple[int | str | None, ...]
+    depth: int
+    chosen: bool
+    """Whether it was picked here, not asked for."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What has to be known about one example set."""
+
+    activations: bool = False
+    gradients: tuple[str, ...] = ()
+    """Targets whose gradients are taken at these examples."""
+    outputs: tuple[str, ...] = ()
+    """Targets whose whole output tensor is read."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """A concept whose examples have twins without it: positions in the concept's set and in `against`."""
+
+    concept: str
+    base: str
+    with_concept: tuple[int, ...]
+    without: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One audit, settled."""
+
+    audit: Audit
+    model: Model
+    input: TensorInfo
+    layers: tuple[Layer, ...]
+    targets: Mapping[str, Target]
+    resolved: Mapping[str, Resolved]
+    needs: Mapping[str, Need]
+    places: Mapping[str, slice]
+    """Example set → its rows among all examples whose activations are kept."""
+    pairings: Mapping[str, Pairing]
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def examples(self) -> int:
+        """How many examples have a place."""
+        return max((place.stop for place in self.places.values()), default=0)
+
+
+@dataclass(frozen=True)
+class ExampleOutline:
+    """What planning needs to know of an example set."""
+
+    kind: str
+    shape: tuple[int, ...]
+    keys: tuple[str, ...]
+    """What its examples pair by."""
+
+
+def make_plan(audit: Audit, model: Model, outlines: Mapping[str, ExampleOutline]) -> Plan:
+    """Settles layers, targets, pairs and what is read from which examples; raises `Refused` where it cannot be done."""
+    into = _only_input(model)
+    for name, outline in outlines.items():
+        _check_fit(name, outline, into)
+    targets = {
+        name: Target(name=name, output=asked.output, index=asked.index, versus=asked.versus, scale=asked.scale)
+        for name, asked in audit.targets.items()
+    }
+    resolved = {}
+    for name, target in targets.items():
+        with about(f"/targets/{name}"):
+            resolved[name] = resolve_target(model, target)
+    layers = _layers(audit, model, list(targets.values())) if audit.concepts else ()
+    _check_counts(audit, outlines)
+    pairings = _pairings(audit, outlines)
+    needs = _needs(audit, pairings)
+    return Plan(
+        audit=audit,
+        model=model,
+        input=into,
+        layers=layers,
+        targets=targets,
+        resolved=resolved,
+        needs=needs,
+        places=_places(needs, outlines),
+        pairings=pairings,
+        warnings=model.warnings,
+    )
+
+
+def _only_input(model: Model) -> TensorInfo:
+    if len(model.inputs) != 1:
+        names = ", ".join(tensor.name for tensor in model.inputs)
+        raise Refused(
+            "several-inputs",
+            f"The model has {len(model.inputs)} inputs ({names}); an example set feeds one.",
+            "Export the model with a single input, the others as constants.",
+            "/model",
+        )
+    return model.inputs[0]
+
+
+def _check_fit(name: str, outline: ExampleOutline, into: TensorInfo) -> None:
+    """The examples' shape against the model's input, dimension by dimension; names of dimensions fit any size."""
+    wanted = into.shape[1:]
+    fits = len(wanted) == len(outline.shape) and all(
+        not isinstance(want, int) or want == have for want, have in zip(wanted, outline.shape, strict=True)
+    )
+    if not fits:
+        raise Refused(
+            "shapes-do-not-fit",
+            f"Example set '{name}' has examples of shape {_shape(outline.shape)}; the model's input '{into.name}' "
+            f"takes {_shape(wanted)}.",
+            "Change 'preprocess' (size, layout, channels) or 'features' so that they agree.",
+            f"/examples/{name}",
+        )
+
+
+def _shape(dimensions: Sequence[int | str | None]) -> str:
+    return " x ".join(str(dimension) if dimension is not None else "?" for dimension in dimensions) or "a single number"
+
+
+def _check_counts(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> None:
+    """Every set in a concept or a target has the examples that the test needs."""
+    needed = audit.method.min_examples
+    roles = [
+        (f"/concepts/{name}/examples", f"Concept '{name}'", concept.examples)
+        for name, concept in audit.concepts.items()
+    ]
+    roles += [
+        (f"/concepts/{name}/against", f"The pool of concept '{name}'", concept.against)
+        for name, concept in audit.concepts.items()
+    ]
+    roles += [
+        (f"/targets/{name}/examples", f"Target '{name}'", target.examples) for name, target in audit.targets.items()
+    ]
+    for pointer, role, name in roles if audit.concepts else []:
+        count = len(outlines[name].keys)
+        if count < needed:
+            raise Refused(
+                "too-few-examples",
+                f"{role} has {count} example{'s' * (count != 1)}; {needed} are needed (`method.min_examples`).",
+                f"Add at least {needed - count} to '{name}'.",
+                pointer,
+            )
+
+
+def _layers(audit: Audit, model: Model, targets: list[Target]) -> tuple[Layer, ...]:
+    """The asked-for layers, or a handful that are worth auditing; each must reach every target."""
+    chosen = audit.layers == "auto"
+    asked = (
+        [LayerChoice(tensor=tensor) for tensor in model_layers.choose_layers(model, targets[0])]
+        if isinstance(audit.layers, str)
+        else audit.layers
+    )
+    known = [{layer.tensor: layer for layer in model_layers.list_layers(model, target)} for target in targets]
+    planned = []
+    for position, choice in enumerate(asked):
+        pointer = f"/layers/{position}"
+        with about(pointer):
+            tensor = find_layer(model, choice.tensor)
+        for target, layers in zip(targets, known, strict=True):
+            _check_auditable(layers.get(tensor), tensor, target, layers, pointer)
+        found = known[0][tensor]
+        with about(pointer):
+            features(found.shape, choice.reduce)
+        planned.append(
+            Layer(
+                name=choice.tensor if choice.reduce == "flatten" else f"{choice.tensor}@{choice.reduce}",
+                tensor=tensor,
+                reduce=choice.reduce,
+                operator=found.op,
+                shape=found.shape,
+                depth=found.depth,
+                chosen=chosen,
+            )
+        )
+    return tuple(planned)
+
+
+def _check_auditable(
+    layer: model_layers.Layer | None,
+    tensor: str,
+    target: Target,
+    layers: Mapping[str, model_layers.Layer],
+    pointer: str,
+) -> None:
+    if layer is not None and layer.auditable:
+        return
+    reason = layer.reason if layer is not None else f"'{tensor}' does not lead to the target"
+    can = [one.tensor for one in layers.values() if one.auditable]
+    raise Refused(
+        "layer-cannot-be-audited",
+        f"Layer '{tensor}' cannot be audited for target '{target.name}': {reason}.",
+        f"These can: {', '.join(can[:20]) or 'none'}{' …' if len(can) > 20 else ''}.",
+        pointer,
+    )
+
+
+def _pairings(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> dict[str, Pairing]:
+    """Twins by key, for every concept whose example set declares `pairs_with`."""
+    pairings = {}
+    for concept, asked in audit.concepts.items():
+        base = audit.examples[asked.examples].pairs_with
+        if base is None:
+            continue
+        keys, base_keys = outlines[asked.examples].keys, outlines[base].keys
+        place = {key: position for position, key in enumerate(base_keys)}
+        missing = [key for key in keys if key not in place]
+        if missing or len(place) < len(base_keys):
+            problem = (
+                f"'{missing[0]}' and {len(missing) - 1} others of '{asked.examples}' have no twin in '{base}'"
+                if missing
+                else f"'{base}' holds two examples with one name"
+            )
+            raise Refused(
+                "unpaired-examples",
+                f"Example set '{asked.examples}' pairs with '{base}', but {problem}.",
+                "Give twins the same file name (the ending may differ), or tables the same rows in the same order.",
+                f"/examples/{asked.examples}/pairs_with",
+            )
+        pairings[concept] = Pairing(
+            concept=asked.examples,
+            base=base,
+            with_concept=tuple(range(len(keys))),
+            without=tuple(place[key] for key in keys),
+        )
+    return pairings
+
+
+def _needs(audit: Audit, pairings: Mapping[str, Pairing]) -> dict[str, Need]:
+    """What is read from each example set, so that each example goes through the model once."""
+    activations = {name for concept in audit.concepts.values() for name in (concept.examples, concept.against)}
+    gradients: dict[str, list[str]] = {}
+    outputs: dict[str, list[str]] = {}
+    if audit.concepts:
+        for name, target in audit.targets.items():
+            activations.add(target.examples)
+            gradients.setdefault(target.examples, []).append(name)
+            for pairing in pairings.values():
+                for examples in (pairing.concept, pairing.base):
+                    outputs.setdefault(examples, []).append(name)
+    for group in audit.groups.values():
+        if group.target is not None:
+            outputs.setdefault(group.examples, []).append(group.target)
+    return {
+        name: Need(
+            activations=name in activations,
+            gradients=tuple(gradients.get(name, ())),
+            outputs=tuple(dict.fromkeys(outputs.get(name, ()))),
+        )
+        for name in audit.examples
+        if name in activations | gradients.keys() | outputs.keys()
+    }
+
+
+def _places(needs: Mapping[str, Need], outlines: Mapping[str, ExampleOutline]) -> dict[str, slice]:
+    places, start = {}, 0
+    for name, need in needs.items():
+        if need.activations:
+            places[name] = slice(start, start + len(outlines[name].keys))
+            start = places[name].stop
+    return places

@@ -1,0 +1,196 @@
+"""Arrays → the report, in figures that a person can compare."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from api_spec.audit import Group
+from api_spec.report import (
+    Cosines,
+    Engine,
+    ExampleSetSummary,
+    GradientCheck,
+    GroupReport,
+    Intervention,
+    LayerSummary,
+    Ranked,
+    Report,
+    Strip,
+    TargetSummary,
+    Verdict,
+)
+from api_spec.report import Plan as PlanSummary
+from api_spec.report import Row as ReportRow
+from worker.engine.evidence import Evidence, Row, Sorted
+from worker.engine.groups import GroupComparison
+from worker.engine.plan import Plan
+from worker.engine.probe import Seen
+from worker.engine.witness import Change
+
+DIGITS = 6
+"""Significant digits of every figure: what lies beyond is rounding that differs between machines."""
+SHOWN = 8
+"""Examples at either end of a strip."""
+
+Thumbnail = Callable[[str, int], str | None]
+"""(example set, position) → a small picture as a data URI."""
+
+
+def assemble(
+    plan: Plan,
+    seen: Seen,
+    evidence: Evidence,
+    changes: Mapping[tuple[str, str], Change],
+    groups: Mapping[str, GroupComparison],
+    *,
+    examples: Sequence[ExampleSetSummary],
+    names: Mapping[str, Sequence[str]],
+    thumbnail: Thumbnail,
+    engine: Engine,
+    warnings: Sequence[str],
+) -> Report:
+    """The whole report but for its verdict; `names` are the examples' names in each set."""
+    strips = [_strip(plan, strip, names, thumbnail) for strip in evidence.strips]
+    return Report(
+        engine=engine,
+        audit=plan.audit,
+        plan=_plan(plan, seen, examples),
+        rows=[_row(plan, row) for row in evidence.rows],
+        interventions=[_intervention(*key, change) for key, change in changes.items()],
+        groups=[_group(name, plan.audit.groups[name], compared) for name, compared in groups.items()],
+        cosines=[
+            Cosines(layer=layer, concepts=list(plan.audit.concepts), matrix=_rounded(matrix.tolist()))
+            for layer, matrix in evidence.cosines.items()
+        ],
+        strips=strips,
+        warnings=[*plan.warnings, *warnings],
+        verdict=Verdict(outcome=None, lines=[]),
+    )
+
+
+def _plan(plan: Plan, seen: Seen, examples: Sequence[ExampleSetSummary]) -> PlanSummary:
+    return PlanSummary(
+        layers=[
+            LayerSummary(
+                layer=layer.name,
+                tensor=layer.tensor,
+                operator=layer.operator,
+                shape=["?" if size is None else size for size in layer.shape],
+                features=seen.activations[layer.name].shape[1],
+                depth=layer.depth,
+                chosen=layer.chosen,
+            )
+            for layer in plan.layers
+        ],
+        targets=[
+            TargetSummary(
+                target=name,
+                tensor=resolved.tensor,
+                sentence=resolved.sentence,
+                unit=plan.targets[name].scale,
+                **_rounded(_spread(plan, seen, name)),
+            )
+            for name, resolved in plan.resolved.items()
+        ],
+        examples=list(examples),
+        gradient_checks=[
+            GradientCheck(
+                layer=check.layer,
+                target=check.target,
+                relative_error=_rounded(check.residual),
+                cosine=_rounded(check.cosine),
+                tolerance=plan.audit.method.gradient_tolerance,
+            )
+            for check in seen.checks
+        ],
+    )
+
+
+def _spread(plan: Plan, seen: Seen, target: str) -> dict[str, float]:
+    """Mean and standard deviation of the target over its examples, where they were run."""
+    if target not in seen.values:
+        return {"mean": 0.0, "sd": 0.0}
+    values = seen.values[target]
+    return {"mean": float(values.mean()), "sd": float(values.std(ddof=1))}
+
+
+def _row(plan: Plan, row: Row) -> ReportRow:
+    figures = {
+        field.name: getattr(row.result, field.name)
+        for field in dataclasses.fields(row.result)
+        if field.name != "sensitivities"
+    }
+    document = _rounded(_plain(figures))
+    document["effect"]["p_corrected"] = _rounded(row.p_corrected)
+    named = {"concept": row.concept, "layer": row.layer, "target": row.target}
+    return ReportRow.model_validate({**named, "estimator": plan.audit.method.estimator, **document})
+
+
+def _intervention(concept: str, target: str, change: Change) -> Intervention:
+    return Intervention.model_validate({"concept": concept, "target": target, **_rounded(_plain(change))})
+
+
+def _group(name: str, asked: Group, compared: GroupComparison) -> GroupReport:
+    decisions = (
+        f"the recorded decisions ({asked.decision})"
+        if asked.decision is not None
+        else f"the model's own decisions ({asked.target} over {asked.threshold:g})"
+    )
+    figures = _rounded(_plain(compared))
+    return GroupReport.model_validate(
+        {
+            "name": name,
+            "decisions": decisions,
+            "sensitive": asked.sensitive,
+            "rows": figures["rows"],
+            "metrics": figures["metrics"],
+        }
+    )
+
+
+def _strip(plan: Plan, strip: Sorted, names: Mapping[str, Sequence[str]], thumbnail: Thumbnail) -> Strip:
+    """The ends of a strip, the farthest example first on either side."""
+    examples = plan.audit.targets[strip.target].examples
+    order = np.argsort(-strip.along, kind="stable")
+    shown = min(SHOWN, len(order) // 2)
+
+    def ranked(position: int) -> Ranked:
+        return Ranked(
+            example=names[examples][position],
+            projection=_rounded(float(strip.along[position])),
+            thumbnail=thumbnail(examples, position),
+        )
+
+    return Strip(
+        concept=strip.concept,
+        layer=strip.layer,
+        examples=examples,
+        most=[ranked(int(i)) for i in order[:shown]],
+        least=[ranked(int(i)) for i in order[::-1][:shown]],
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Frozen dataclasses as dictionaries, arrays left out of sight."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value
+
+
+def _rounded(value: Any) -> Any:
+    """Every float to `DIGITS` significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") + 0.0
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return value

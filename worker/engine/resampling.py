@@ -1,0 +1,88 @@
+"""Every random draw of an audit: which examples play the concept, and how often each one counts.
+
+A draw is a row of weights over the n examples of a concept and its pool, the concept's first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.engine.gram import Floats, Indices
+
+Sets = NDArray[np.bool_]
+
+
+def random_sets(n: int, size: int, count: int, rng: np.random.Generator) -> Sets:
+    """`count` sets of `size` out of `n` examples [count, n], each set equally likely."""
+    sets = np.zeros((count, n), dtype=bool)
+    if size:
+        drawn = rng.random((count, n)).argpartition(size - 1, axis=1)[:, :size]
+        np.put_along_axis(sets, drawn, True, axis=1)
+    return sets
+
+
+def swapped_pairs(n: int, partners: Indices, count: int, rng: np.random.Generator) -> Sets:
+    """`count` sets [count, n] that take one of each pair by a fair coin: example i, or its partner `partners[i]`."""
+    heads = rng.random((count, len(partners))) < 0.5
+    sets = np.zeros((count, n), dtype=bool)
+    np.put_along_axis(sets, np.where(heads, np.arange(len(partners)), partners), True, axis=1)
+    return sets
+
+
+def pool_draws(n_concept: int, n_pool: int, count: int, rng: np.random.Generator) -> Sets:
+    """`count` draws [count, n] from the pool, of the concept's size, or half the pool where that is smaller."""
+    size = draw_size(n_concept, n_pool)
+    return np.hstack([np.zeros((count, n_concept), dtype=bool), random_sets(n_pool, size, count, rng)])
+
+
+def draw_size(n_concept: int, n_pool: int) -> int:
+    """How many pool examples one run takes: never so many that all runs take the same ones."""
+    return max(1, min(n_concept, n_pool // 2))
+
+
+def bootstrap_counts(n: int, count: int, rng: np.random.Generator) -> Floats:
+    """How often each of `n` examples is drawn in `count` resamples [count, n] with replacement."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=count).astype(float)
+
+
+def bootstrap_sides(
+    n_concept: int, n_pool: int, partners: Indices | None, count: int, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Resamples of concept and pool, each [count, n]; a pair stays together, because it was drawn together."""
+    n = n_concept + n_pool
+    concept, pool = np.zeros((count, n)), np.zeros((count, n))
+    concept[:, :n_concept] = bootstrap_counts(n_concept, count, rng)
+    if partners is None:
+        pool[:, n_concept:] = bootstrap_counts(n_pool, count, rng)
+        return concept, pool
+    pool[:, partners] = concept[:, :n_concept]
+    alone = np.setdiff1d(np.arange(n_concept, n), partners)
+    if len(alone):
+        pool[:, alone] = bootstrap_counts(len(alone), count, rng)
+    return concept, pool
+
+
+def fold_numbers(sets: Sets, folds: int, partners: Indices | None, rng: np.random.Generator) -> Indices:
+    """A fold for each example in each of R labellings [R, n]: both labels spread evenly, pairs kept in one fold."""
+    if partners is None:
+        return np.where(sets, _ranks(sets, rng), _ranks(~sets, rng)) % folds
+    n_concept = len(partners)
+    numbers = np.empty(sets.shape, dtype=np.intp)
+    pairs = rng.random((len(sets), n_concept)).argsort(axis=1) % folds
+    numbers[:, :n_concept] = numbers[:, partners] = pairs
+    alone = np.setdiff1d(np.arange(n_concept, sets.shape[1]), partners)
+    numbers[:, alone] = rng.random((len(sets), len(alone))).argsort(axis=1) % folds
+    return numbers
+
+
+def matched(positives: Sets, negatives: Sets, rng: np.random.Generator) -> tuple[Sets, Sets]:
+    """Random subsets of both sides [R, n] that have as many examples as the smaller side."""
+    size = np.minimum(positives.sum(1), negatives.sum(1))[:, None]
+    return _ranks(positives, rng) < size, _ranks(negatives, rng) < size
+
+
+def _ranks(members: Sets, rng: np.random.Generator) -> Indices:
+    """A random order of each row's members from 0; others come after all of them [R, n]."""
+    keys = rng.random(members.shape) + ~members
+    return keys.argsort(axis=1).argsort(axis=1)

@@ -1,0 +1,20 @@
+"""The table of derivatives, one file a family of operators."""
+
+from . import absent, convolution, elementwise, linear, normalisation, pooling, reduction, shaping
+from .table import LOWERED, UNDIFFERENTIABLE, VJP, Refusal, Rule
+
+__all__ = [
+    "LOWERED",
+    "UNDIFFERENTIABLE",
+    "VJP",
+    "Refusal",
+    "Rule",
+    "absent",
+    "convolution",
+    "elementwise",
+    "linear",
+    "normalisation",
+    "pooling",
+    "reduction",
+    "shaping",
+]

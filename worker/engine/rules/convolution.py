@@ -1,0 +1,160 @@
+# mypy: allow-untyped-defs, allow-untyped-calls
+# ruff: noqa: D103
+"""Convolutions, and the windows that poolings share with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..shapes import dims, size_of, sum_over, transpose
+from ..tape import Tensor, op
+from .table import Refusal, vjp
+
+
+@dataclass(frozen=True)
+class Window:
+    """The geometry of a sliding window; `begin` and `end` are paddings, all per spatial axis."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """What the window covers once it is dilated."""
+        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
+
+    @property
+    def dense(self) -> bool:
+        """Whether the window moves by one everywhere."""
+        return all(s == 1 for s in self.strides)
+
+    @property
+    def pads(self) -> list[int]:
+        return [*self.begin, *self.end]
+
+
+def window(x: Tensor, kernel, auto_pad, pads, strides, dilations) -> Window:
+    """The window of an operator that slides over x [n, c, spatial...], with `auto_pad` worked out."""
+    rank = len(kernel)
+    strides, dilations = tuple(strides or (1,) * rank), tuple(dilations or (1,) * rank)
+    pads = tuple(pads or (0,) * 2 * rank)
+    plain = Window(tuple(kernel), strides, dilations, pads[:rank], pads[rank:])
+    if auto_pad in ("NOTSET", ""):
+        return plain
+    if auto_pad == "VALID":
+        return Window(plain.kernel, strides, dilations, (0,) * rank, (0,) * rank)
+    total = []
+    for size, extent, stride in zip(x.shape[2:], plain.extent, strides, strict=True):
+        if stride > 1 and not isinstance(size, int):
+            raise Refusal(f"its auto_pad is {auto_pad} with a stride, over an input of unknown size")
+        covered = (-(-size // stride) - 1) * stride + extent - size if stride > 1 else extent - 1
+        total.append(max(covered, 0))
+    less, more = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+    begin, end = (less, more) if auto_pad == "SAME_UPPER" else (more, less)
+    return Window(plain.kernel, strides, dilations, begin, end)
+
+
+@vjp("Conv")
+def conv(g, y, x, w, b=None, *, auto_pad, dilations=None, group, kernel_shape=None, pads=None, strides=None):
+    """dX is the transposed convolution of G; at stride 1 that is a convolution with the filter flipped."""
+    win = window(x, _kernel(w, kernel_shape), auto_pad, pads, strides, dilations)
+    reach = [e - 1 - p for e, p in zip(win.extent * 2, win.pads, strict=True)]
+    if win.dense and w.array is not None and min(reach) >= 0:
+        dx = op.Conv(g, _flipped(w, group), pads=reach, dilations=list(win.dilations), group=group)
+    else:
+        dx = spread(g, w, x, y, win, group)
+    return dx, _filter_gradient(g, x, w, win, group), b and sum_over(g, _not_channels(g, y), keepdims=False)
+
+
+@vjp("ConvTranspose")
+def conv_transpose(
+    g, y, x, w, b=None, *, auto_pad, dilations=None, group, kernel_shape=None,
+    output_padding=None, output_shape=None, pads=None, strides=None,
+):  # fmt: skip
+    """dX is the convolution of G that this operator transposes."""
+    win = _transposed_window(x, y, w, auto_pad, dilations, kernel_shape, output_padding, output_shape, pads, strides)
+    dx = op.Conv(g, w, pads=win.pads, strides=list(win.strides), dilations=list(win.dilations), group=group)
+    dx = crop(dx, x) if output_padding or output_shape else dx
+    dw = _filter_gradient(x, g, w, win, group)
+    return dx, dw, b and sum_over(g, _not_channels(g, y), keepdims=False)
+
+
+def spread(g, w, x, y, win, group):
+    """The transposed convolution of g [like y] with w, landing exactly on x's spatial size."""
+    begin, end, extra = list(win.begin), [], []
+    moved = dict(strides=list(win.strides), dilations=list(win.dilations), group=group)
+    if all(isinstance(d, int) for d in (*x.shape[2:], *y.shape[2:])):
+        for size, steps, stride, extent, pad in zip(
+            x.shape[2:], y.shape[2:], win.strides, win.extent, begin, strict=True
+        ):
+            surplus = (steps - 1) * stride + extent - pad - size
+            end.append(max(surplus, 0))
+            extra.append(max(-surplus, 0))
+        return op.ConvTranspose(g, w, pads=begin + end, output_padding=extra, **moved)
+    extra = [s - 1 for s in win.strides]
+    return crop(op.ConvTranspose(g, w, pads=begin + [0] * len(begin), output_padding=extra, **moved), x)
+
+
+def crop(g, x):
+    """The leading part of g's spatial axes that has x's size."""
+    axes = list(range(2, x.rank))
+    return op.Slice(g, [0] * len(axes), op.Gather(dims(x), axes), axes)
+
+
+def _kernel(w, kernel_shape):
+    kernel = kernel_shape or w.shape[2:]
+    if not all(isinstance(k, int) for k in kernel):
+        raise Refusal("the size of its filter is not known")
+    return tuple(kernel)
+
+
+def _flipped(w, group):
+    """The filter [m, c/g, k...] turned around and its channels exchanged, as [c, m/g, k...]: data, not nodes."""
+    m, c, *kernel = w.array.shape
+    spatial = tuple(range(3, 3 + len(kernel)))
+    turned = np.flip(w.array.reshape(group, m // group, c, *kernel), spatial).swapaxes(1, 2)
+    return w.tape.derived(w, ("flipped", group), lambda: turned.reshape(group * c, m // group, *kernel))
+
+
+def _filter_gradient(g, x, w, win, group):
+    """dW correlates X with G: batch and channels trade places, strides and dilations too."""
+    if not w.active:
+        return None
+    images = _batch_as_channels(x, group)
+    filters = transpose(g, [1, 0, *range(2, w.rank)])
+    dw = op.Conv(images, filters, strides=list(win.dilations), dilations=list(win.strides), pads=win.pads, group=group)
+    return transpose(crop(dw, w), [1, 0, *range(2, w.rank)])
+
+
+def _batch_as_channels(x, group):
+    """[n, g c, s...] as [c, g n, s...]."""
+    spatial = op.Gather(dims(x), list(range(2, x.rank)))
+    split = op.Concat(size_of(x, 0), [group], [-1], spatial, axis=0)
+    turned = transpose(op.Reshape(x, split), [2, 1, 0, *range(3, x.rank + 1)])
+    return op.Reshape(turned, op.Concat(op.Gather(op.Shape(turned), [0]), [-1], spatial, axis=0))
+
+
+def _not_channels(g, y):
+    return [0, *range(2, y.rank)]
+
+
+def _transposed_window(x, y, w, auto_pad, dilations, kernel_shape, output_padding, output_shape, pads, strides):
+    """A ConvTranspose's window; `output_shape` and SAME_* say the size of y, from which the pads follow."""
+    kernel = _kernel(w, kernel_shape)
+    if auto_pad in ("NOTSET", "", "VALID") and not output_shape:
+        return window(x, kernel, auto_pad, pads, strides, dilations)
+    plain = window(x, kernel, "NOTSET", None, strides, dilations)
+    sizes = (*x.shape[2:], *y.shape[2:])
+    if not all(isinstance(d, int) for d in sizes):
+        raise Refusal("its pads follow from a size that is not known")
+    extra = output_padding or (0,) * len(kernel)
+    covered = [s * (n - 1) + o + e for s, n, o, e in zip(plain.strides, x.shape[2:], extra, plain.extent, strict=True)]
+    total = [max(c - size, 0) for c, size in zip(covered, y.shape[2:], strict=True)]
+    less, more = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+    begin, end = (less, more) if auto_pad == "SAME_UPPER" else (more, less)
+    return Window(kernel, plain.strides, plain.dilations, begin, end)

@@ -1,0 +1,77 @@
+# mypy: allow-untyped-defs, allow-untyped-calls
+# ruff: noqa: D103
+"""Products of matrices and tensors."""
+
+from __future__ import annotations
+
+from ..shapes import ones_like, reshape_like, size_of, sum_to, swap_last
+from ..tape import op
+from .table import Refusal, vjp
+
+
+@vjp("MatMul")
+def matmul(g, y, a, b):
+    """Y = A B: dA = G Bᵀ, dB = Aᵀ G, each summed over the batch that it was repeated for."""
+    row, column = a.rank == 1, b.rank == 1
+    batch = y.shape[: y.rank - (not row) - (not column)]
+    g = op.Unsqueeze(g, [-1]) if column else g
+    g = op.Unsqueeze(g, [-2]) if row else g
+    da, db = _matmul(g, batch, op.Unsqueeze(a, [0]) if row else a, op.Unsqueeze(b, [1]) if column else b)
+    return op.Squeeze(da, [0]) if row else da, op.Squeeze(db, [1]) if column else db
+
+
+@vjp("Gemm")
+def gemm(g, y, a, b, c=None, *, alpha, beta, transA, transB):
+    """Y = α A B + β C, where A and B may be read transposed."""
+    if transA:
+        da = op.Gemm(b, g, transA=transB, transB=1, alpha=alpha)
+    else:
+        da = op.Gemm(g, b, transB=1 - transB, alpha=alpha)
+    if transB:
+        db = op.Gemm(g, a, transA=1, transB=transA, alpha=alpha)
+    else:
+        db = op.Gemm(a, g, transA=1 - transA, alpha=alpha)
+    return da, db, c and sum_to(beta * g, c, y.shape)
+
+
+@vjp("Einsum")
+def einsum(g, y, *xs, equation):
+    """Each operand trades places with the output; indices summed inside it alone are restored by ones."""
+    *terms, result = _terms(equation)
+    if "..." in equation and any(x.shape != xs[0].shape for x in xs):
+        raise Refusal("its ellipsis may broadcast")
+    if any(len(set(term)) < len(term) for term in terms):
+        raise Refusal("it takes a diagonal")
+    cotangents = []
+    for i, (x, term) in enumerate(zip(xs, terms, strict=True)):
+        others = [(t, z) for j, (t, z) in enumerate(zip(terms, xs, strict=True)) if j != i]
+        alone = set(term) - set(result).union(*(t for t, _ in others))
+        sources = [(result, g), *others] + ([(term, ones_like(x))] if alone else [])
+        swapped = ",".join(t for t, _ in sources) + "->" + term
+        cotangents.append(op.Einsum(*(z for _, z in sources), equation=swapped.replace("_", "...")))
+    return tuple(cotangents)
+
+
+def _matmul(g, batch, a, b):
+    if b.rank == 2 and a.rank > 2:  # one weight for every position: no copy of it, transposed or repeated
+        da = reshape_like(op.Gemm(_rows(g), b, transB=1), a)
+        return da, op.Gemm(_rows(a), _rows(g), transA=1)
+    if a.rank == b.rank == 2:
+        return op.Gemm(g, b, transB=1), op.Gemm(a, g, transA=1)
+    return (
+        sum_to(g @ swap_last(b), a, (*batch, *a.shape[-2:])),
+        sum_to(swap_last(a) @ g, b, (*batch, *b.shape[-2:])),
+    )
+
+
+def _rows(x):
+    """x as a matrix: its last axis, and all the others as one."""
+    return op.Reshape(x, op.Concat([-1], size_of(x, -1), axis=0)) if x.rank > 2 else x
+
+
+def _terms(equation):
+    """The operands' indices and the output's, with `_` for an ellipsis."""
+    left, arrow, right = equation.replace(" ", "").replace("...", "_").partition("->")
+    if not arrow:
+        right = "_" * ("_" in left) + "".join(sorted(c for c in set(left) - {",", "_"} if left.count(c) == 1))
+    return [*left.split(","), right]

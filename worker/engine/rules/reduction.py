@@ -1,0 +1,106 @@
+# mypy: allow-untyped-defs, allow-untyped-calls
+# ruff: noqa: D103
+"""Reductions, softmaxes and running totals."""
+
+from __future__ import annotations
+
+from ..shapes import count, expand_like, sum_over, zeros_like
+from ..tape import op
+from .table import Refusal, vjp
+
+
+@vjp("ReduceSum")
+def reduce_sum(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+    return expand_like(_beside(g, axes, keepdims), x), None
+
+
+@vjp("ReduceMean")
+def reduce_mean(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+    n = op.Cast(op.Size(x) / op.Size(y), to=int(x.dtype))
+    if axes is not None and axes.array is not None and axes.array.size:
+        n = count(x, axes.array.tolist())
+    return expand_like(_beside(g / n, axes, keepdims), x), None
+
+
+@vjp("ReduceSumSquare")
+def reduce_sum_square(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+    _must_reduce(axes, noop_with_empty_axes)
+    return 2 * x * _beside(g, axes, keepdims), None
+
+
+@vjp("ReduceL1")
+def reduce_l1(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+    _must_reduce(axes, noop_with_empty_axes)
+    return op.Sign(x) * _beside(g, axes, keepdims), None
+
+
+@vjp("ReduceL2")
+def reduce_l2(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+    _must_reduce(axes, noop_with_empty_axes)
+    return x * _beside(g * (y > 0) / op.Where(y > 0, y, 1.0), axes, keepdims), None
+
+
+@vjp("ReduceLogSum")
+def reduce_log_sum(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+    _must_reduce(axes, noop_with_empty_axes)
+    return expand_like(_beside(g * op.Exp(-y), axes, keepdims), x), None
+
+
+@vjp("ReduceLogSumExp")
+def reduce_log_sum_exp(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+    _must_reduce(axes, noop_with_empty_axes)
+    return _beside(g, axes, keepdims) * op.Exp(x - _beside(y, axes, keepdims)), None
+
+
+@vjp("ReduceProd")
+def reduce_prod(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+    """dx is g times the product of the others, also where one factor is zero."""
+    zero = op.Equal(x, 0.0)
+    zeros = op.ReduceSum(op.Cast(zero, to=int(x.dtype)), axes, noop_with_empty_axes=noop_with_empty_axes)
+    rest = op.ReduceProd(op.Where(zero, 1.0, x), axes, noop_with_empty_axes=noop_with_empty_axes)
+    others = op.Where(zero, rest * (zeros < 1.5), rest * (zeros < 0.5) / op.Where(zero, 1.0, x))
+    return _beside(g, axes, keepdims) * others, None
+
+
+@vjp("ReduceMax", "ReduceMin")
+def reduce_extreme(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+    """Elements that attain the extreme share its cotangent equally."""
+    won = op.Cast(op.Equal(x, _beside(y, axes, keepdims)), to=int(x.dtype))
+    winners = op.ReduceSum(won, axes, noop_with_empty_axes=noop_with_empty_axes)
+    return won * (_beside(g, axes, keepdims) / winners), None
+
+
+@vjp("Softmax")
+def softmax(g, y, x, *, axis):
+    return (y * (g - sum_over(g * y, [axis])),)
+
+
+@vjp("LogSoftmax")
+def log_softmax(g, y, x, *, axis):
+    return (g - op.Exp(y) * sum_over(g, [axis]),)
+
+
+@vjp("CumSum")
+def cum_sum(g, y, x, axis, *, exclusive, reverse):
+    return op.CumSum(g, axis, exclusive=exclusive, reverse=1 - reverse), None
+
+
+@vjp("Trilu")
+def trilu(g, y, x, k=None, *, upper):
+    return op.Trilu(g, k, upper=upper), None
+
+
+@vjp("TopK", several=True)
+def top_k(g, y, x, k, *, axis, largest, sorted):
+    return op.ScatterElements(zeros_like(x), y[1], g[0], axis=axis), None
+
+
+def _beside(t, axes, keepdims):
+    """A reduction's output or cotangent, so that it broadcasts against the input."""
+    no_axes = axes is None or (axes.array is not None and axes.array.size == 0)
+    return t if keepdims or no_axes else op.Unsqueeze(t, axes)
+
+
+def _must_reduce(axes, noop_with_empty_axes):
+    if noop_with_empty_axes and (axes is None or axes.array is None or axes.array.size == 0):
+        raise Refusal("it may reduce over no axes (noop_with_empty_axes), which runtimes read differently")

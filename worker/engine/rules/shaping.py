@@ -1,0 +1,249 @@
+# mypy: allow-untyped-defs, allow-untyped-calls
+# ruff: noqa: D103
+"""Operators that move numbers and leave them as they are: their derivatives move them back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..shapes import dims, reshape_like, size_of, sum_over, transpose, zeros, zeros_like
+from ..tape import op
+from .table import Refusal, elementwise, vjp
+
+
+@vjp("Reshape")
+def reshape(g, y, x, shape, *, allowzero):
+    return reshape_like(g, x), None
+
+
+@vjp("Flatten")
+def flatten(g, y, x, *, axis):
+    return (reshape_like(g, x),)
+
+
+@vjp("Squeeze")
+def squeeze(g, y, x, axes=None):
+    return reshape_like(g, x), None
+
+
+@vjp("Unsqueeze")
+def unsqueeze(g, y, x, axes):
+    return reshape_like(g, x), None
+
+
+@vjp("Transpose")
+def transposed(g, y, x, *, perm=None):
+    return (transpose(g, np.argsort(perm).tolist() if perm else list(range(x.rank))[::-1]),)
+
+
+@elementwise("Expand")
+def expand(g, y, x, shape):
+    return g, None
+
+
+@vjp("Tile")
+def tile(g, y, x, repeats):
+    """Fold each axis of g into (repeats, length) and add the repeats up."""
+    folded = op.Concat(op.Unsqueeze(repeats, [1]), op.Unsqueeze(dims(x), [1]), axis=1)
+    return sum_over(op.Reshape(g, op.Reshape(folded, [-1])), range(0, 2 * x.rank, 2), keepdims=False), None
+
+
+@vjp("Concat")
+def concat(g, y, *xs, axis):
+    if len(xs) == 1:
+        return (g,)
+    return op.Split(g, op.Concat(*(size_of(x, axis) for x in xs), axis=0), axis=axis, outputs=len(xs))
+
+
+@vjp("Split", several=True)
+def split(g, y, x, sizes=None, *, axis, num_outputs=None):
+    parts = [zeros_like(part) if cotangent is None else cotangent for cotangent, part in zip(g, y, strict=True)]
+    return op.Concat(*parts, axis=axis), None
+
+
+@vjp("Slice")
+def slice_(g, y, x, starts, ends, axes=None, steps=None):
+    """Each element of x looks up the cotangent of where it went; where it went nowhere, zero."""
+    if any(t is not None and t.array is None for t in (axes, steps)):
+        raise Refusal("its axes or steps are not constant")
+    for i, axis in enumerate(range(starts.shape[0]) if axes is None else axes.array.tolist()):
+        step = 1 if steps is None else int(steps.array[i])
+        taken = _positions(x, axis, op.Gather(starts, [i]), op.Gather(ends, [i]), step)
+        g = put(g, taken, axis % x.rank, x, unique=True)
+    return g, None, None, None, None
+
+
+@vjp("Gather")
+def gather(g, y, x, indices, *, axis):
+    axis %= x.rank
+    picked = indices.rank
+    flat = op.Reshape(indices, [-1])
+    if picked == 0:
+        g = op.Unsqueeze(g, [axis])
+    elif picked > 1:
+        g = op.Reshape(g, op.Concat(_part(x, 0, axis), [-1], _part(x, axis + 1, x.rank), axis=0))
+    return put(g, flat, axis, x), None
+
+
+@vjp("GatherElements")
+def gather_elements(g, y, x, indices, *, axis):
+    return op.ScatterElements(zeros_like(x), indices, g, axis=axis, reduction="add"), None
+
+
+@vjp("GatherND")
+def gather_nd(g, y, x, indices, *, batch_dims):
+    return op.ScatterND(zeros_like(x), _with_batch(indices, batch_dims), g, reduction="add"), None
+
+
+@vjp("ScatterElements")
+def scatter_elements(g, y, x, indices, updates, *, axis, reduction):
+    if reduction not in ("none", "add"):
+        raise Refusal(f"it combines by {reduction}")
+    kept = g if reduction == "add" else op.ScatterElements(g, indices, zeros_like(updates), axis=axis)
+    return kept, None, op.GatherElements(g, indices, axis=axis)
+
+
+@vjp("ScatterND")
+def scatter_nd(g, y, x, indices, updates, *, reduction):
+    if reduction not in ("none", "add"):
+        raise Refusal(f"it combines by {reduction}")
+    kept = g if reduction == "add" else op.ScatterND(g, indices, zeros_like(updates))
+    return kept, None, op.GatherND(g, indices)
+
+
+@vjp("Compress")
+def compress(g, y, x, condition, *, axis=None):
+    kept = op.Reshape(op.NonZero(condition), [-1])
+    if axis is None:
+        return reshape_like(put(g, kept, 0, op.Reshape(x, [-1]), unique=True), x), None
+    return put(g, kept, axis % x.rank, x, unique=True), None
+
+
+@vjp("Pad")
+def pad(g, y, x, pads, fill=None, axes=None, *, mode):
+    """Constant padding is cut off again; the other modes repeat elements, which add up."""
+    if fill is not None and fill.active:
+        raise Refusal("what it pads with is computed")
+    if mode == "constant":
+        return op.Pad(g, -pads, None, axes), None, None, None
+    chosen = range(x.rank) if axes is None else axes.array.tolist()
+    n = len(chosen)
+    for i, axis in enumerate(chosen):
+        if pads.array is not None and not pads.array[[i, i + n]].any():
+            continue
+        sources = op.Pad(_range(size_of(x, axis)), op.Gather(pads, [i, i + n]), mode=mode)
+        g = put(g, sources, axis % x.rank, x)
+    return g, None, None, None
+
+
+@vjp("DepthToSpace")
+def depth_to_space(g, y, x, *, blocksize, mode):
+    back = op.SpaceToDepth(g, blocksize=blocksize)
+    if mode == "CRD":
+        by_block = op.Reshape(back, op.Concat([0, blocksize * blocksize], size_of(y, 1), [-1], axis=0))
+        back = reshape_like(op.Transpose(by_block, perm=[0, 2, 1, 3]), x)
+    return (back,)
+
+
+@vjp("SpaceToDepth")
+def space_to_depth(g, y, x, *, blocksize, mode="DCR"):
+    return (op.DepthToSpace(g, blocksize=blocksize, mode=mode),)
+
+
+@vjp("ReverseSequence")
+def reverse_sequence(g, y, x, lengths, *, batch_axis, time_axis):
+    return op.ReverseSequence(g, lengths, batch_axis=batch_axis, time_axis=time_axis), None
+
+
+@vjp("Resize")
+def resize(
+    g, y, x, roi=None, scales=None, sizes=None, *, antialias, axes=None, coordinate_transformation_mode,
+    cubic_coeff_a, exclude_outside, extrapolation_value, keep_aspect_ratio_policy, mode, nearest_mode,
+):  # fmt: skip
+    """Interpolation is a matrix along each axis, namely what the operator makes of the identity."""
+    if coordinate_transformation_mode == "tf_crop_and_resize" or (sizes and keep_aspect_ratio_policy != "stretch"):
+        raise Refusal("it crops, or keeps the aspect ratio")
+    how = dict(
+        antialias=antialias, coordinate_transformation_mode=coordinate_transformation_mode,
+        cubic_coeff_a=cubic_coeff_a, exclude_outside=exclude_outside, mode=mode, nearest_mode=nearest_mode,
+    )  # fmt: skip
+    factors = sizes if scales is None or scales.shape == (0,) else scales
+    for i, axis in enumerate(range(x.rank) if axes is None else axes):
+        if factors is scales and scales.array is not None and scales.array[i] == 1:
+            continue
+        if factors is sizes and x.shape[axis] is not None and x.shape[axis] == y.shape[axis]:
+            continue
+        n = size_of(x, axis)
+        identity = op.Cast(op.EyeLike(zeros(op.Concat(n, n, axis=0), x)), to=int(x.dtype))
+        factor = op.Gather(factors, [i])
+        square = op.Unsqueeze(identity, [0, 1])
+        if factors is scales:
+            basis = op.Resize(square, None, op.Concat(np.ones(3, np.float32), factor, axis=0), **how)
+        else:
+            basis = op.Resize(square, None, None, op.Concat([1, 1], n, factor, axis=0), **how)
+        g = _along(g, op.Squeeze(basis, [0, 1]), axis % x.rank, x.rank)
+    return g, None, None, None
+
+
+def put(g, positions, axis, x, unique=False):
+    """g's slices along an axis at their positions in a tensor like x; slices at one position add up.
+
+    Where no two coincide, this is a lookup: the inverse of the positions, in g with a zero before it.
+    """
+    size = size_of(x, axis)
+    if positions.array is not None and size.array is not None:
+        array, length = positions.array.ravel(), int(size.array[0])
+        array = np.where(array < 0, array + length, array)
+        unique = len(set(array.tolist())) == len(array)
+        if unique and len(array) and (np.diff(array) == 1).all():
+            return op.Pad(g, [array[0], length - array[-1] - 1], None, [axis])
+        positions = g.tape.constant(array)
+    if unique:
+        order = op.Range(np.int64(1), op.Size(positions) + 1, np.int64(1))
+        inverse = op.ScatterElements(op.Expand(g.tape.constant(np.int64(0)), size), positions, order)
+        return op.Gather(op.Pad(g, [1, 0], None, [axis]), inverse, axis=axis)
+    if positions.array is None:
+        positions = op.Where(positions < 0, positions + size, positions)
+    order = [axis, *(a for a in range(x.rank) if a != axis)]
+    moved = transpose(g, order)
+    blank = zeros(op.Gather(dims(x), order), x)
+    total = op.ScatterND(blank, op.Unsqueeze(positions, [1]), moved, reduction="add")
+    return transpose(total, np.argsort(order).tolist())
+
+
+def _range(size):
+    """0, 1, ... up to a size [1]."""
+    if size.array is not None:
+        return size.tape.constant(np.arange(size.array[0]))
+    return op.Range(np.int64(0), op.Squeeze(size, [0]), np.int64(1))
+
+
+def _positions(x, axis, start, end, step):
+    """Which indices along an axis a slice takes."""
+    every = _range(size_of(x, axis))
+    if every.array is not None and start.array is not None and end.array is not None:
+        return x.tape.constant(every.array[int(start.array[0]) : int(end.array[0]) : step])
+    return op.Slice(every, start, end, [0], [step])
+
+
+def _part(x, start, end):
+    """Some of x's dimensions as a tensor."""
+    return op.Gather(dims(x), list(range(start, end)))
+
+
+def _along(g, matrix, axis, rank):
+    """The matrix [n, m] applied along an axis of length m."""
+    if axis == rank - 2:
+        return matrix @ g
+    order = [*(a for a in range(rank) if a != axis), axis]
+    flipped = op.Transpose(matrix, perm=[1, 0])
+    return transpose(transpose(g, order) @ flipped, np.argsort(order).tolist())
+
+
+def _with_batch(indices, batch_dims):
+    """GatherND's indices with the coordinates of their batch put before them."""
+    parts = []
+    for axis in range(batch_dims):
+        column = op.Unsqueeze(_range(size_of(indices, axis)), [a for a in range(indices.rank) if a != axis])
+        parts.append(op.Expand(column, op.Concat(_part(indices, 0, indices.rank - 1), [1], axis=0)))
+    return op.Concat(*parts, indices, axis=-1) if parts else indices

@@ -1,0 +1,120 @@
+"""Runs a graph in ONNX Runtime, with its weights shared and not copied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from .errors import Refused
+from .graph import Graph
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_SHARED = 1024  # bytes: smaller constants travel inside the graph, where the optimiser can fold them
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open graph: feeds in, arrays out; `weights` keeps the memory alive that the runtime reads."""
+
+    inference: ort.InferenceSession
+    provider: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: tuple[Any, ...]
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """All outputs by name; feeds that the graph does not read are ignored."""
+        missing = [name for name in self.inputs if name not in feeds]
+        if missing:
+            raise Refused(
+                "missing-input",
+                f"The model's input '{missing[0]}' got no values.",
+                f"Give it an example set; the model reads {_listed(self.inputs)}.",
+            )
+        try:
+            results = self.inference.run(list(self.outputs), {name: feeds[name] for name in self.inputs})
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise Refused(
+                "model-does-not-run",
+                f"ONNX Runtime could not run the model on these inputs: {_first_line(error)}",
+                "Check the shapes and types of the examples against the model's inputs.",
+            ) from error
+        return dict(zip(self.outputs, results, strict=True))
+
+
+def open_session(graph: Graph, *, provider: Literal["cpu", "cuda"] = "cpu", threads: int = 0) -> Session:
+    """Opens a graph for running; `threads=0` leaves the number of threads to ONNX Runtime."""
+    name = _PROVIDERS[provider]
+    if name not in ort.get_available_providers():
+        raise Refused(
+            "provider-not-available",
+            f"The execution provider {name} is not available here.",
+            "Install onnxruntime-gpu and a CUDA driver, or use the CPU.",
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.use_deterministic_compute = True
+    if threads:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    proto, arrays = _lend_weights(graph.ir)
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
+    if arrays:
+        options.add_external_initializers(list(arrays), values)
+    try:
+        inference = ort.InferenceSession(proto.SerializeToString(), options, providers=[name])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise Refused(
+            "model-does-not-run",
+            f"ONNX Runtime cannot open the model: {_first_line(error)}",
+            "Check that it runs in ONNX Runtime, or export it again.",
+        ) from error
+    inputs = tuple(i.name for i in inference.get_inputs())
+    outputs = tuple(o.name for o in inference.get_outputs())
+    return Session(inference, inference.get_providers()[0], inputs, outputs, (*arrays.values(), *values))
+
+
+def _lend_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+    """The model's message with large weights left out, and those weights by name."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes > _SHARED and tensor.dtype in _LENDABLE:
+            arrays[name] = np.ascontiguousarray(tensor.numpy())
+    held = {name: model.graph.initializers.pop(name) for name in arrays}
+    try:
+        proto = ir.to_proto(model)
+    finally:
+        for value in held.values():
+            model.graph.register_initializer(value)
+    for name, value in held.items():
+        tensor = proto.graph.initializer.add(name=name, dims=arrays[name].shape, data_type=int(value.dtype or 1))
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="lent")
+    return proto, arrays
+
+
+_LENDABLE = {
+    ir.DataType.FLOAT,
+    ir.DataType.DOUBLE,
+    ir.DataType.FLOAT16,
+    ir.DataType.INT64,
+    ir.DataType.INT32,
+    ir.DataType.INT8,
+    ir.DataType.UINT8,
+}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].removeprefix("[ONNXRuntimeError] : ")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

@@ -1,0 +1,109 @@
+"""Shape arithmetic that is done when the graph is built where it can be, and in the graph where it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+import numpy as np
+
+from .tape import Dim, Tensor, op
+
+
+def dims(x: Tensor) -> Tensor:
+    """The shape of x: a constant where it is known, else a Shape node."""
+    return x.tape.constant(np.asarray(x.sizes, np.int64)) if x.sizes is not None else op.Shape(x)
+
+
+def size_of(x: Tensor, axis: int) -> Tensor:
+    """The length of one axis as an int64 tensor [1]."""
+    shape = x.shape
+    known = shape[axis] if shape is not None else None
+    if isinstance(known, int):
+        return x.tape.constant(np.asarray([known], np.int64))
+    return op.Gather(dims(x), [axis % x.rank])
+
+
+def reshape_like(g: Tensor, x: Tensor) -> Tensor:
+    """g, which has x's elements in x's order, in x's shape."""
+    return reshape(g, x.shape) if knowable(x.shape) else op.Reshape(g, dims(x), allowzero=1)
+
+
+def knowable(shape: tuple[Dim, ...] | None) -> bool:
+    """Whether Reshape can be told this shape by a constant: at most one dimension is not a number, none is 0."""
+    return shape is not None and sum(not isinstance(d, int) for d in shape) <= 1 and 0 not in shape
+
+
+def reshape(g: Tensor, shape: tuple[Dim, ...] | None) -> Tensor:
+    """g in a shape of which one dimension may be unknown."""
+    assert shape is not None
+    if g.shape == shape and None not in shape:
+        return g
+    return op.Reshape(g, [d if isinstance(d, int) else -1 for d in shape])
+
+
+def expand_like(g: Tensor, x: Tensor) -> Tensor:
+    """g broadcast to x's shape."""
+    return op.Expand(g, dims(x))
+
+
+def zeros(shape: Tensor, like: Tensor) -> Tensor:
+    return op.Expand(like.tape.constant(np.zeros((), like.dtype.numpy())), shape)
+
+
+def ones(shape: Tensor, like: Tensor) -> Tensor:
+    return op.Expand(like.tape.constant(np.ones((), like.dtype.numpy())), shape)
+
+
+def zeros_like(x: Tensor) -> Tensor:
+    return zeros(dims(x), x)
+
+
+def ones_like(x: Tensor) -> Tensor:
+    return ones(dims(x), x)
+
+
+def count(x: Tensor, axes: Sequence[int]) -> Tensor | float:
+    """How many elements lie along the axes, in x's type."""
+    shape = x.shape
+    if shape is not None and all(isinstance(shape[a], int) for a in axes):
+        return float(np.prod([shape[a] for a in axes], dtype=np.float64))
+    return op.Cast(op.ReduceProd(op.Gather(dims(x), [a % x.rank for a in axes]), keepdims=0), to=int(x.dtype))
+
+
+def sum_over(x: Tensor, axes: Sequence[int], keepdims: bool = True) -> Tensor:
+    return op.ReduceSum(x, axes, keepdims=int(keepdims)) if axes else x
+
+
+def transpose(x: Tensor, perm: Sequence[int]) -> Tensor:
+    return x if list(perm) == sorted(perm) else op.Transpose(x, perm=list(perm))
+
+
+def swap_last(x: Tensor) -> Tensor:
+    """The matrices in x transposed."""
+    order = list(range(x.rank))
+    order[-2:] = order[:-3:-1]
+    return transpose(x, order)
+
+
+def sum_to(g: Tensor, x: Tensor, broadcast: tuple[Dim, ...] | None) -> Tensor:
+    """g, which has the shape `broadcast`, summed over the axes along which x was broadcast to it."""
+    if x.shape == broadcast and broadcast is not None and None not in broadcast:
+        return g
+    if x.shape is None or broadcast is None or len(x.shape) > len(broadcast):
+        return _sum_to_at_run_time(g, x)
+    pairs = list(zip_longest(reversed(x.shape), reversed(broadcast), fillvalue=1))[::-1]
+    if any(not isinstance(a, int) and (a is None or a != b) for a, b in pairs):
+        return _sum_to_at_run_time(g, x)
+    extra = len(broadcast) - len(x.shape)
+    g = sum_over(g, [i for i, (a, b) in enumerate(pairs) if i < extra or (a == 1 and b != 1)])
+    return op.Squeeze(g, list(range(extra))) if extra else g
+
+
+def _sum_to_at_run_time(g: Tensor, x: Tensor) -> Tensor:
+    """The axes are those where x has length 1 once its shape is padded with ones on the left."""
+    missing = op.Size(op.Shape(g)) - op.Size(op.Shape(x))
+    ones = op.Expand(x.tape.constant(np.ones(1, np.int64)), op.Reshape(missing, [1]))
+    single = op.Equal(op.Concat(ones, op.Shape(x), axis=0), np.ones(1, np.int64))
+    axes = op.Reshape(op.NonZero(single), [-1])
+    return op.Reshape(op.ReduceSum(g, axes, keepdims=1, noop_with_empty_axes=1), op.Shape(x), allowzero=1)

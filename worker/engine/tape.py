@@ -1,0 +1,411 @@
+"""Tensors that write ONNX nodes: `g * (1 - y * y)` is a formula, and three nodes.
+
+Constants stay NumPy arrays until a node needs them, so that arithmetic on weights happens when the graph
+is built. The same node is never written twice: the tape remembers what it wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Dim: TypeAlias = int | str | None
+Operand: TypeAlias = "Tensor | Array | np.generic | float | Sequence[int] | None"
+
+_SMALL = 256  # bytes: constants up to this size are shared by value, larger ones by identity
+
+
+class Tensor:
+    """A value in a graph, or a constant that may become one."""
+
+    __slots__ = ("active", "array", "tape", "_value")
+    __array_ufunc__ = None  # NumPy leaves `array * tensor` to us
+
+    def __init__(
+        self, tape: Tape, value: ir.Value | None = None, array: Array | None = None, active: bool = False
+    ) -> None:
+        self.tape = tape
+        self._value = value
+        self.array = array
+        self.active = active
+
+    @property
+    def value(self) -> ir.Value:
+        """The graph's value; a constant becomes an initializer at its first use."""
+        if self._value is None:
+            assert self.array is not None
+            self._value = self.tape.initializer(self.array)
+        return self._value
+
+    @property
+    def dtype(self) -> ir.DataType:
+        if self.array is not None:
+            return ir.DataType.from_numpy(self.array.dtype)
+        return self.value.dtype or ir.DataType.FLOAT
+
+    @property
+    def shape(self) -> tuple[Dim, ...] | None:
+        """Dimensions as far as they are known: a number, a name, or None; None for an unknown rank."""
+        if self.array is not None:
+            return self.array.shape
+        return shape_of_value(self.value)
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions; `Unknown` where shape inference found none."""
+        if self.shape is None:
+            raise Unknown(f"the rank of tensor '{self.value.name}' is not known")
+        return len(self.shape)
+
+    @property
+    def sizes(self) -> tuple[int, ...] | None:
+        """The shape where every dimension is a number, else None."""
+        shape = self.shape
+        if shape is None or not all(isinstance(d, int) for d in shape):
+            return None
+        return tuple(d for d in shape if isinstance(d, int))
+
+    def also(self, index: int, dtype: ir.DataType) -> Tensor:
+        """Another output of the node that made this one, added to the node if it was left out."""
+        node = self.value.producer()
+        assert node is not None
+        if len(node.outputs) <= index:
+            node.resize_outputs(index + 1)
+        for output in node.outputs[1:]:
+            if not output.name:
+                output.name = self.tape.fresh(node.op_type)
+        other = node.outputs[index]
+        other.dtype = other.dtype or dtype
+        return Tensor(self.tape, other)
+
+    def __add__(self, other: Operand) -> Tensor:
+        return op.Add(self, other)
+
+    def __radd__(self, other: Operand) -> Tensor:
+        return op.Add(other, self)
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return op.Sub(self, other)
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return op.Sub(other, self)
+
+    def __mul__(self, other: Operand) -> Tensor:
+        """The product; by a condition, `g * (x > 0)` is g where it holds and 0 elsewhere."""
+        if isinstance(other, Tensor) and other.dtype == ir.DataType.BOOL:
+            return op.Where(other, self, 0.0)
+        if self.dtype == ir.DataType.BOOL and isinstance(other, Tensor):
+            return op.Where(self, other, 0.0)
+        return op.Mul(self, other)
+
+    def __rmul__(self, other: Operand) -> Tensor:
+        return op.Mul(other, self)
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return op.Div(self, other)
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return op.Div(other, self)
+
+    def __pow__(self, other: Operand) -> Tensor:
+        return op.Pow(self, other)
+
+    def __matmul__(self, other: Operand) -> Tensor:
+        return op.MatMul(self, other)
+
+    def __neg__(self) -> Tensor:
+        return op.Neg(self)
+
+    def __gt__(self, other: Operand) -> Tensor:
+        return op.Greater(self, other)
+
+    def __lt__(self, other: Operand) -> Tensor:
+        return op.Less(self, other)
+
+    def __ge__(self, other: Operand) -> Tensor:
+        return op.GreaterOrEqual(self, other)
+
+    def __le__(self, other: Operand) -> Tensor:
+        return op.LessOrEqual(self, other)
+
+    def __and__(self, other: Operand) -> Tensor:
+        return op.And(self, other)
+
+    def __invert__(self) -> Tensor:
+        return op.Not(self)
+
+
+class Unknown(Exception):
+    """A rule needs something about a tensor that cannot be known when the graph is built."""
+
+
+class Tape:
+    """Collects the nodes and constants that rules write, until they are added to a graph."""
+
+    def __init__(self, graph: ir.Graph, prefix: str = "vjp", outer: Tape | None = None) -> None:
+        self.graph = graph
+        self.prefix = prefix
+        self.nodes: list[ir.Node] = []
+        self.opset = graph.opset_imports.get("", 18)
+        self._outer = outer
+        self._written: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
+        self._taken: set[str] = outer._taken if outer else _names(graph)
+        self._counter: list[int] = outer._counter if outer else [0]
+
+    def fresh(self, stem: str) -> str:
+        """A name that nothing in the graph has."""
+        while True:
+            name = f"{self.prefix}/{stem}_{self._counter[0]}"
+            self._counter[0] += 1
+            if name not in self._taken:
+                self._taken.add(name)
+                return name
+
+    def body(self) -> Tape:
+        """A tape for the body of a Scan, Loop or If in this graph; its constants stay with the main graph."""
+        return Tape(self.graph, self.prefix, outer=self)
+
+    def read(self, value: ir.Value | None, active: bool = False) -> Tensor | None:
+        """The tensor of a graph's value, constant where the graph says so; None for an absent input."""
+        if value is None:
+            return None
+        constant = value.const_value if value.is_initializer() and not value.is_graph_input() else None
+        return Tensor(self, value, None if constant is None else constant.numpy(), active)
+
+    def initializer(self, array: Array) -> ir.Value:
+        name = self.fresh("constant")
+        tensor = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+    def constant(self, array: Any) -> Tensor:
+        return Tensor(self, array=np.asarray(array))
+
+    def derived(self, source: Tensor, how: tuple[Any, ...], make: Callable[[], Array]) -> Tensor:
+        """A constant made from another one, once for all who ask."""
+        key = ("derived", id(source.value), how)
+        if key not in self._written:
+            self._written[key] = (self.constant(make()),)
+        return self._written[key][0]
+
+    def write(
+        self, kind: str, inputs: Sequence[Operand], attributes: dict[str, Any], outputs: int, domain: str
+    ) -> tuple[Tensor, ...]:
+        """Writes one node, or the constant it folds to, or finds the node that was written before."""
+        tensors = self._lift(inputs)
+        arrays = [t.array for t in tensors if t is not None and t.array is not None]
+        if len(arrays) == len(tensors) and kind in FOLDS:
+            return (self.constant(FOLDS[kind](*arrays, **attributes)),)
+        key = (domain, kind, outputs, tuple(map(_identity, tensors)), repr(sorted(attributes.items())))
+        if key not in self._written:
+            values = [None if t is None else t.value for t in tensors]
+            node = ir.Node(
+                domain,
+                kind,
+                values,
+                attributes=ir.convenience.convert_attributes(attributes),
+                num_outputs=outputs,
+                name=self.fresh(kind),
+            )
+            for index, output in enumerate(node.outputs):
+                output.name = self.fresh(kind)
+                output.dtype = _dtype(kind, tensors, attributes, index)
+                shape = _shape(kind, tensors, attributes)
+                output.shape = None if shape is None else ir.Shape(shape)
+            self.nodes.append(node)
+            self._written[key] = tuple(Tensor(self, output) for output in node.outputs)
+        return self._written[key]
+
+    def named(self, tensor: Tensor, name: str) -> ir.Value:
+        """The tensor as a value of that name, through an Identity where it has to keep its own."""
+        value = tensor.value
+        if value.producer() in self.nodes and (value.name or "").startswith(f"{self.prefix}/"):
+            value.name = name
+            return value
+        output = ir.Value(name=name, shape=value.shape, type=value.type)
+        self.nodes.append(ir.Node("", "Identity", [value], outputs=[output], name=self.fresh("Identity")))
+        return output
+
+    def _lift(self, inputs: Sequence[Operand]) -> list[Tensor | None]:
+        """Numbers take the type of the first float tensor beside them; lists of numbers are int64."""
+        floats = [x for x in inputs if isinstance(x, Tensor) and x.dtype.is_floating_point()]
+        like = next(iter(floats or [x for x in inputs if isinstance(x, Tensor)]), None)
+        lifted: list[Tensor | None] = []
+        for x in inputs:
+            if x is None or isinstance(x, Tensor):
+                lifted.append(x)
+            elif isinstance(x, np.ndarray | np.generic):
+                lifted.append(self.constant(x))
+            elif isinstance(x, int | float):
+                assert like is not None
+                lifted.append(self.constant(np.asarray(x, like.dtype.numpy())))
+            else:
+                lifted.append(self.constant(np.asarray(x, np.int64)))
+        return lifted
+
+
+class _Operators:
+    """`op.Relu(x)` writes a Relu; `outputs=n` gives a tuple of n tensors."""
+
+    def __getattr__(self, kind: str) -> Callable[..., Any]:
+        def write(*inputs: Operand, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
+            tape = _innermost([x.tape for x in inputs if isinstance(x, Tensor)])
+            attributes = {k: v for k, v in attributes.items() if v is not None}
+            written = tape.write(kind, inputs, attributes, outputs, domain)
+            return written[0] if outputs == 1 else written
+
+        return write
+
+
+op = _Operators()
+
+
+def _innermost(tapes: list[Tape]) -> Tape:
+    """The body's tape where a body reads tensors from the graph around it."""
+    found = tapes[0]
+    for tape in tapes[1:]:
+        above = tape
+        while above._outer is not None and above is not found:
+            above = above._outer
+        if above is found:
+            found = tape
+    return found
+
+
+def _identity(tensor: Tensor | None) -> Any:
+    if tensor is None:
+        return None
+    if tensor.array is not None and tensor.array.nbytes <= _SMALL:
+        return tensor.array.dtype.str, tensor.array.shape, tensor.array.tobytes()
+    return id(tensor.value)
+
+
+def _names(graph: ir.Graph) -> set[str]:
+    names = {value.name or "" for value in (*graph.inputs, *graph.initializers.values())}
+    for node in graph.all_nodes():
+        names.add(node.name or "")
+        names.update(output.name or "" for output in node.outputs)
+    return names
+
+
+def shape_of_value(value: ir.Value) -> tuple[Dim, ...] | None:
+    if value.shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else d.value for d in value.shape)
+
+
+_BOOLEAN = {
+    "Greater",
+    "Less",
+    "GreaterOrEqual",
+    "LessOrEqual",
+    "Equal",
+    "And",
+    "Or",
+    "Not",
+    "Xor",
+    "IsNaN",
+    "IsInf",
+}
+_INTEGER = {"Shape", "Size", "ArgMax", "ArgMin", "NonZero"}
+_LIKE_SECOND = {"Where", "CastLike"}
+
+
+def _dtype(kind: str, inputs: Sequence[Tensor | None], attributes: dict[str, Any], index: int) -> ir.DataType:
+    if kind in _BOOLEAN:
+        return ir.DataType.BOOL
+    if kind in _INTEGER or (kind in {"TopK", "MaxPool"} and index == 1):
+        return ir.DataType.INT64
+    if kind == "Cast":
+        return ir.DataType(attributes["to"])
+    if kind == "ConstantOfShape":
+        dtype: ir.DataType = attributes["value"].dtype
+        return dtype
+    like = inputs[1] if kind in _LIKE_SECOND else inputs[0]
+    return like.dtype if like is not None else ir.DataType.FLOAT
+
+
+_SAME = {
+    "Neg",
+    "Not",
+    "Exp",
+    "Log",
+    "Sqrt",
+    "Sign",
+    "Tanh",
+    "Sigmoid",
+    "Softmax",
+    "Cast",
+    "Identity",
+    "CumSum",
+}
+_BROADCAST = _BOOLEAN | {"Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Where"}
+
+
+def _shape(kind: str, inputs: Sequence[Tensor | None], attributes: dict[str, Any]) -> tuple[Dim, ...] | None:
+    """The shape of what a rule writes, for the few operators after which a rule asks; None is no harm."""
+    shapes = [None if x is None else x.shape for x in inputs]
+    first = shapes[0] if shapes else None
+    if first is None:
+        return None
+    if kind in _SAME:
+        return first
+    if kind in _BROADCAST:
+        full = max((s for s in shapes if s is not None), key=len)
+        fits = all(s is not None and all(d in (1, f) for d, f in zip(s[::-1], full[::-1])) for s in shapes)
+        return full if fits and None not in full else None
+    if kind == "Transpose":
+        return tuple(first[axis] for axis in attributes["perm"])
+    if kind == "MatMul" and shapes[1] is not None and len(first) == len(shapes[1]) > 1:
+        return (*(a if b == 1 else b for a, b in zip(first[:-2], shapes[1][:-2])), first[-2], shapes[1][-1])
+    numbers = inputs[1].array if len(inputs) > 1 and inputs[1] is not None else None
+    if numbers is None or numbers.ndim != 1:
+        return None
+    if kind == "Unsqueeze":
+        rank = len(first) + len(numbers)
+        ones = {int(axis) % rank for axis in numbers}
+        rest = iter(first)
+        return tuple(1 if axis in ones else next(rest) for axis in range(rank))
+    if kind == "Squeeze":
+        gone = {int(axis) % len(first) for axis in numbers}
+        return tuple(d for axis, d in enumerate(first) if axis not in gone)
+    if kind == "Reshape":
+        return tuple(int(n) if n > 0 else None for n in numbers)
+    return None
+
+
+def _divide(a: Array, b: Array) -> Array:
+    quotient: Array = a / b if np.issubdtype(a.dtype, np.inexact) else a // b
+    return quotient
+
+
+FOLDS: dict[str, Callable[..., Array]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": _divide,
+    "Max": np.maximum,
+    "Min": np.minimum,
+    "Neg": np.negative,
+    "Sqrt": np.sqrt,
+    "Equal": np.equal,
+    "Less": np.less,
+    "Not": np.logical_not,
+    "Cast": lambda x, to: x.astype(ir.DataType(to).numpy()),
+    "Concat": lambda *xs, axis: np.concatenate(xs, axis),
+    "Gather": lambda x, indices, axis=0: np.take(x, indices, axis),
+    "ReduceProd": lambda x, axes=None, keepdims=1: np.prod(
+        x, axis=None if axes is None else tuple(axes), keepdims=bool(keepdims), dtype=x.dtype
+    ),
+    "Reshape": lambda x, shape: x.reshape(shape),
+    "Squeeze": lambda x, axes: x.squeeze(tuple(axes)),
+    "Transpose": lambda x, perm: x.transpose(perm),
+    "Unsqueeze": lambda x, axes: np.expand_dims(x, tuple(axes)),
+    "Where": np.where,
+}

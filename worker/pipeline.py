@@ -1,0 +1,263 @@
+"""The whole story of an audit on one screen."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from api_spec.artifacts import ExampleSummary, Inspection, ModelLayer, Stage, Tensor
+from api_spec.audit import Audit, Examples, Group
+from api_spec.gate import decide
+from api_spec.report import Engine, ExampleSetSummary, Report
+from worker.engine.correction import fewest_null_sets
+from worker.engine.differentiate import Target, resolve_target
+from worker.engine.errors import Refused, about
+from worker.engine.evidence import weigh
+from worker.engine.gram import Floats
+from worker.engine.groups import GroupComparison, compare_groups
+from worker.engine.layers import choose_layers, list_layers
+from worker.engine.model import Model, load
+from worker.engine.plan import ExampleOutline, Plan, make_plan
+from worker.engine.probe import Batch, Provider, Seen, probe
+from worker.engine.report import assemble
+from worker.engine.stats import Settings
+from worker.engine.witness import Change, Link, intervention, target_value
+from worker.readers import ExampleSource, open_examples
+from worker.readers.batching import batches
+from worker.scratch import scratch
+
+Blob = Callable[[str], Path]
+"""Digest → where its bytes are."""
+Progress = Callable[[Stage, float], None]
+
+LIBRARIES = ("onnxruntime", "onnx", "numpy", "scipy", "scikit-learn", "pillow", "fairlearn")
+SHARES = {"loading": 0.0, "reading": 0.02, "planning": 0.04, "probing": 0.06, "fitting": 0.6, "reporting": 0.97}
+"""Where each stage begins, as a share of the whole."""
+
+
+def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0) -> Report:
+    """Runs one audit whose sources are digests; raises `Refused` for what cannot be audited."""
+    progress("loading", SHARES["loading"])
+    model = load(blob(audit.model))
+    progress("reading", SHARES["reading"])
+    sources = {name: _open(name, declared, blob, audit.method.seed) for name, declared in audit.examples.items()}
+    progress("planning", SHARES["planning"])
+    plan = make_plan(audit, model, {name: _outline(source) for name, source in sources.items()})
+    provider, notes = choose_provider(audit.method.provider)
+    with scratch() as allocate:
+        seen = probe(
+            plan,
+            {name: len(source) for name, source in sources.items()},
+            lambda name, size: _named(name, batches(sources[name], size)),
+            allocate,
+            provider=provider,
+            threads=threads,
+            progress=_counter("probing", "fitting", sum(len(sources[name]) for name in plan.needs), progress),
+        )
+        tests = len(plan.layers) * len(audit.concepts)
+        settings, more = _settings(plan)
+        evidence = weigh(plan, seen, settings, _counter("fitting", "reporting", tests, progress))
+        progress("reporting", SHARES["reporting"])
+        report = assemble(
+            plan,
+            seen,
+            evidence,
+            _changes(plan, seen),
+            {name: _compared(plan, seen, asked, sources[asked.examples]) for name, asked in audit.groups.items()},
+            examples=_summaries(audit, sources),
+            names={name: source.names for name, source in sources.items()},
+            thumbnail=lambda name, position: _thumbnail(audit, sources[name], position),
+            engine=_engine(provider),
+            warnings=[*notes, *more],
+        )
+    return report.model_copy(update={"verdict": decide(report, audit.gate)})
+
+
+def inspect_model(path: Path) -> Inspection:
+    """What is in a model: inputs, outputs, and the layers that can be audited for its first class."""
+    model = load(path)
+    target, sentence = _any_target(model)
+    layers = list_layers(model, target) if target is not None else ()
+    auto = choose_layers(model, target) if target is not None else ()
+    return Inspection(
+        inputs=[Tensor(name=one.name, dtype=one.dtype, shape=list(one.shape)) for one in model.inputs],
+        outputs=[Tensor(name=one.name, dtype=one.dtype, shape=list(one.shape)) for one in model.outputs],
+        layers=[
+            ModelLayer(
+                tensor=layer.tensor,
+                operator=layer.op,
+                shape=list(layer.shape),
+                depth=layer.depth,
+                auditable=layer.auditable,
+                reason=layer.reason,
+                auto=layer.tensor in auto,
+            )
+            for layer in layers
+        ],
+        target=sentence,
+        warnings=list(model.warnings),
+    )
+
+
+def inspect_examples(examples: Examples, blob: Blob) -> ExampleSummary:
+    """What is in an example set; every example is decoded once, so that a corrupt one is named now."""
+    source = _open("examples", examples, blob, seed=0)
+    for _ in batches(source, 64):
+        pass
+    return ExampleSummary(kind=source.kind, count=len(source), shape=list(source.shape), names=list(source.names[:10]))
+
+
+def choose_provider(asked: str) -> tuple[Provider, list[str]]:
+    """The execution provider that an audit gets, and a sentence where it is not the one asked for."""
+    if asked == "cpu":
+        return "cpu", []
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return "cuda", []
+    return "cpu", [] if asked == "auto" else ["CUDA was asked for and is not available here; the CPU was used."]
+
+
+def _any_target(model: Model) -> tuple[Target | None, str]:
+    """A target that stands for the model's first output, and the sentence that says what it reads."""
+    refusals = []
+    for index in (None, 0):
+        try:
+            target = Target(name="target", output=None, index=index)
+            return target, resolve_target(model, target).sentence
+        except Refused as refused:
+            refusals.append(refused)
+    return None, f"{refusals[-1].sentence} {refusals[-1].remedy}"
+
+
+def _open(name: str, declared: Examples, blob: Blob, seed: int) -> ExampleSource:
+    digest = next(value for key, value in declared if key in ("images", "arrays", "table"))
+    with about(f"/examples/{name}"):
+        return open_examples(declared, blob(digest), seed)
+
+
+def _named(name: str, of: Iterable[Batch]) -> Iterable[Batch]:
+    """Batches whose refusals say which example set they are about."""
+    with about(f"/examples/{name}"):
+        yield from of
+
+
+def _outline(source: ExampleSource) -> ExampleOutline:
+    return ExampleOutline(kind=source.kind, shape=source.shape, keys=source.keys)
+
+
+def _counter(stage: Stage, until: Stage, whole: int, progress: Progress) -> Callable[[int], None]:
+    """Turns counts of what is done into progress from the beginning of one stage to that of another."""
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(stage, SHARES[stage] + (SHARES[until] - SHARES[stage]) * min(1.0, done / max(whole, 1)))
+
+    count(0)
+    return count
+
+
+def _settings(plan: Plan) -> tuple[Settings, list[str]]:
+    """The method as the statistics take it, with as many null sets as the correction needs, and a sentence if so."""
+    method = plan.audit.method
+    asked = {field.name: getattr(method, field.name) for field in dataclasses.fields(Settings)}
+    rows = len(plan.layers) * len(plan.targets) * len(plan.audit.concepts)
+    fewest = fewest_null_sets(rows, method.alpha) if rows and method.correction != "none" else 0
+    asked["null_sets"] = max(method.null_sets, fewest)
+    asked["cross_check"] = method.cross_check if method.cross_check != method.estimator else None
+    if fewest <= method.null_sets:
+        return Settings(**asked), []
+    note = (
+        f"{fewest} null sets were drawn in place of {method.null_sets}: with fewer, no row of {rows} could be "
+        f"significant at {method.alpha:g} after the correction."
+    )
+    return Settings(**asked), [note]
+
+
+def _changes(plan: Plan, seen: Seen) -> dict[tuple[str, str], Change]:
+    """The second witness, wherever examples come in pairs."""
+    method = plan.audit.method
+    return {
+        (concept, name): intervention(
+            _values(plan, name, seen.outputs[pairing.base, name])[list(pairing.without)],
+            _values(plan, name, seen.outputs[pairing.concept, name])[list(pairing.with_concept)],
+            sd=float(seen.values[name].std(ddof=1)),
+            alpha=method.alpha,
+            sets=method.null_sets,
+            resamples=method.bootstrap,
+            rng=np.random.default_rng([method.seed, *concept.encode(), 0, *name.encode()]),
+            logits_without=seen.outputs[pairing.base, name][list(pairing.without)],
+            logits_with=seen.outputs[pairing.concept, name][list(pairing.with_concept)],
+            index=target.index,
+            link=_link(plan, name),
+        )
+        for concept, pairing in plan.pairings.items()
+        for name, target in plan.targets.items()
+    }
+
+
+def _values(plan: Plan, name: str, output: Floats) -> Floats:
+    """The target's number [n] from the whole tensor [n, classes] that it is read from."""
+    target = plan.targets[name]
+    if plan.resolved[name].link == "two_sigmoids":
+        return target_value(output if target.index == 1 else -output, scale=target.scale)
+    return target_value(output, target.index, target.versus, target.scale)
+
+
+def _link(plan: Plan, name: str) -> Link | None:
+    """How scores become probabilities: by the model's own link, or softmax for several classes without one."""
+    resolved = plan.resolved[name]
+    if resolved.link in ("sigmoid", "two_sigmoids"):
+        return "sigmoid"
+    return "softmax" if resolved.classes != 1 else None
+
+
+def _compared(plan: Plan, seen: Seen, asked: Group, source: ExampleSource) -> GroupComparison:
+    """Recorded decisions, or the model's own, between groups of people."""
+    assert source.columns is not None  # the audit's own validation: groups are compared in tables
+    wanted = [*asked.sensitive, *filter(None, (asked.decision, asked.label))]
+    columns = {name: series.to_numpy() for name, series in source.columns(wanted).items()}
+    if asked.target is not None:
+        decisions = _values(plan, asked.target, seen.outputs[asked.examples, asked.target]) > asked.threshold
+    else:
+        decisions = columns[str(asked.decision)]
+    return compare_groups(
+        decisions,
+        {name: columns[name] for name in asked.sensitive},
+        None if asked.label is None else columns[asked.label],
+        alpha=plan.audit.method.alpha,
+        resamples=plan.audit.method.bootstrap,
+        rng=np.random.default_rng([plan.audit.method.seed, 2]),
+    )
+
+
+def _summaries(audit: Audit, sources: Mapping[str, ExampleSource]) -> list[ExampleSetSummary]:
+    digests = audit.sources()
+    return [
+        ExampleSetSummary(
+            name=name,
+            source=next(digest for pointer, digest in digests.items() if pointer.startswith(f"/examples/{name}/")),
+            count=len(source),
+            kind=source.kind,
+        )
+        for name, source in sources.items()
+    ]
+
+
+def _thumbnail(audit: Audit, source: ExampleSource, position: int) -> str | None:
+    if source.thumbnail is None or audit.method.pictures == "ids":
+        return None
+    picture = source.thumbnail(position, audit.method.pictures == "blurred")
+    return "data:image/webp;base64," + base64.b64encode(picture).decode()
+
+
+def _engine(provider: Provider) -> Engine:
+    return Engine(
+        caveat=version("caveat"), versions={library: version(library) for library in LIBRARIES}, provider=provider
+    )
