@@ -10,7 +10,18 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from api_spec.base import Document, Integer, Name, Source
 
-Estimator = Literal["logistic", "mean_difference"]
+Estimator = Literal[
+    "mean_difference",
+    "logistic",
+    "linear_svm",
+    "ridge",
+    "scikit_learn.LinearSVC",
+    "scikit_learn.LogisticRegression",
+    "scikit_learn.Perceptron",
+    "scikit_learn.RidgeClassifier",
+    "scikit_learn.SGDClassifier",
+]
+"""How a CAV is found; those of scikit-learn have its defaults and a fixed seed."""
 Reduction = Annotated[str, Field(pattern=r"^(flatten|mean|max|token:\d+)$")]
 
 
@@ -134,9 +145,9 @@ Layer = Annotated[LayerChoice, BeforeValidator(_layer, json_schema_input_type=st
 class Method(Document):
     """How the question is answered; the defaults are those of the method page."""
 
-    estimator: Estimator = "logistic"
-    cross_check: Estimator | None = "mean_difference"
-    """A second estimator, reported beside the first."""
+    estimator: Estimator = "mean_difference"
+    cross_check: Estimator | None = "logistic"
+    """A second estimator, reported beside the first; a line is not `not_influential` against its word."""
     runs: Annotated[Integer, Field(ge=2, le=100_000)] = 500
     """CAVs against random draws from the pool: the published description of spread."""
     null_sets: Annotated[Integer, Field(ge=19, le=1_000_000)] = 499

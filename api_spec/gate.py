@@ -82,6 +82,13 @@ def _association(rows: list[Row], line: ConceptLine, alpha: float) -> Opinion:
     if wide:
         row = max(wide, key=lambda row: max(map(abs, _interval(row, line))))
         return Opinion("inconclusive", _undecided(row, line, alpha))
+    for row in sound:
+        if row.cross_check is not None and abs(other := _other_effect(row, line)) > line.tolerance:
+            return Opinion(
+                "inconclusive",
+                f"at {row.layer} the estimators disagree: {row.estimator} gives the effect "
+                f"{_size(_effect(row, line), line)} and {row.cross_check.estimator} {_size(other, line)}",
+            )
     if not any(row.accuracy.encoded for row in rows) and line.when_not_encoded == "inconclusive":
         return Opinion(
             "inconclusive", f"no audited layer encodes {line.concept}, so its absence of effect says nothing"
@@ -176,6 +183,12 @@ def _effect(row: Row, line: ConceptLine) -> float:
 
 def _interval(row: Row, line: ConceptLine) -> Interval:
     return row.effect.interval_in_sd if line.unit == "sd" else row.effect.interval
+
+
+def _other_effect(row: Row, line: ConceptLine) -> float:
+    """The effect by the cross-check estimator."""
+    assert row.cross_check is not None
+    return row.cross_check.effect_in_sd if line.unit == "sd" else row.cross_check.effect
 
 
 def _inside(interval: Interval, tolerance: float) -> bool:

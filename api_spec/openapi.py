@@ -227,7 +227,9 @@ def _standard(schema: Any) -> Any:
         return [_standard(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    return {BOUNDS.get(key, key) if not isinstance(value, dict) else key: _standard(value) for key, value in schema.items()}
+    return {
+        BOUNDS.get(key, key) if not isinstance(value, dict) else key: _standard(value) for key, value in schema.items()
+    }
 
 
 @cache
@@ -237,7 +239,10 @@ def document() -> dict[str, Any]:
         (operation.body, "validation") for operation in OPERATIONS if isinstance(operation.body, type)
     ]
     given: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-        (answer.document, "serialization") for operation in OPERATIONS for answer in operation.answers.values() if answer.document
+        (answer.document, "serialization")
+        for operation in OPERATIONS
+        for answer in operation.answers.values()
+        if answer.document
     ]
     models = list(dict.fromkeys([*asked, *given, (Problem, "serialization")]))
     refs, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}", schema_generator=_Schema)
@@ -259,7 +264,8 @@ def document() -> dict[str, Any]:
         "components": {
             "schemas": dict(sorted(schemas["$defs"].items())),
             "headers": {
-                name: {"description": description, "schema": {"type": "string"}} for name, description in HEADERS.items()
+                name: {"description": description, "schema": {"type": "string"}}
+                for name, description in HEADERS.items()
             },
         },
     }
@@ -271,13 +277,19 @@ def _operation(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
         "operationId": operation.name,
         "tags": [operation.tag],
         "summary": operation.summary,
-        "parameters": [*_path_parameters(operation), *_text_parameters(operation.query, "query"), *_text_parameters(operation.headers, "header")],
+        "parameters": [
+            *_path_parameters(operation),
+            *_text_parameters(operation.query, "query"),
+            *_text_parameters(operation.headers, "header"),
+        ],
         "responses": {str(status): _answer(answer, refs) for status, answer in sorted(operation.answers.items())}
         | {str(status): {"description": PROBLEMS[status], "content": problem} for status in operation.problems}
         | {"default": {"description": "Anything else that went wrong.", "content": problem}},
     }
     if operation.body == "bytes":
-        content = {"application/octet-stream": {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}}
+        content = {
+            "application/octet-stream": {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+        }
         described["requestBody"] = {"required": True, "content": content}
     elif operation.body is not None:
         content = {"application/json": {"schema": refs[(operation.body, "validation")]}}
@@ -332,7 +344,11 @@ def _inline(schema: dict[str, Any], definitions: dict[str, Any] | None = None) -
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     """A parameter that is left out is left out; there is no way to send null."""
     kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
-    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "default") or key == "default" and value is not None}
+    rest = {
+        key: value
+        for key, value in schema.items()
+        if key not in ("anyOf", "default") or (key == "default" and value is not None)
+    }
     return {**kinds[0], **rest} if len(kinds) == 1 else rest
 
 

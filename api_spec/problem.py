@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from api_spec.base import Document, Integer
 
@@ -47,7 +45,10 @@ class Problem(Document):
 
 def faults_of(error: ValidationError, document: Any) -> list[Fault]:
     """What pydantic found, as pointers into the document that it looked at."""
-    return [_fault(detail["msg"], detail["loc"], document) for detail in error.errors(include_url=False, include_input=False)]
+    return [
+        _fault(detail["msg"], detail["loc"], document)
+        for detail in error.errors(include_url=False, include_input=False)
+    ]
 
 
 def _fault(message: str, location: tuple[int | str, ...], document: Any) -> Fault:
@@ -64,7 +65,9 @@ def _walk(node: Any, location: tuple[int | str, ...]) -> list[int | str] | None:
     if not location:
         return []
     step, rest = location[0], location[1:]
-    if isinstance(node, dict) and step in node or isinstance(node, list) and isinstance(step, int) and step < len(node):
+    if (isinstance(node, dict) and step in node) or (
+        isinstance(node, list) and isinstance(step, int) and step < len(node)
+    ):
         further = _walk(node[step], rest)
         if further is not None:
             return [step, *further]

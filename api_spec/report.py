@@ -103,6 +103,7 @@ class CrossCheck(Document):
     estimator: Estimator
     score: Probability
     effect: float
+    effect_in_sd: float
     cosine: Annotated[float, Field(ge=-1, le=1)]
     """Between the two CAVs."""
 

@@ -27,6 +27,7 @@ def row(
     encoded: bool = True,
     flags: tuple[Flag, ...] = (),
     layer: str = "block",
+    other: float | None = None,
 ) -> Row:
     """A row whose effect is `in_sd`, with twice that in logits."""
     return Row.model_validate(
@@ -58,7 +59,9 @@ def row(
                 }
             ),
             "accuracy": {"held_out": 0.9, "shuffled_mean": 0.5, "shuffled_high": 0.6, "encoded": encoded},
-            "cross_check": None,
+            "cross_check": None
+            if other is None
+            else {"estimator": "ridge", "score": 0.5, "effect": 2 * other, "effect_in_sd": other, "cosine": 0.9},
             "legacy_t_test": {"p": 0.01, "caution": "Do not act on it."},
             "flags": flags,
             "n_concept": 40,

@@ -30,6 +30,8 @@ def line(**fields: object) -> ConceptLine:
         ([{**INFLUENTIAL, "in_sd": 0.09, "interval": (0.05, 0.13)}], "inconclusive", "inconclusive"),
         ([{**HARMLESS, "p": 0.001}], "not_influential", "pass"),
         ([{**HARMLESS, "encoded": False}], "inconclusive", "inconclusive"),
+        ([{**HARMLESS, "other": 0.09}], "not_influential", "pass"),
+        ([{**HARMLESS, "other": -0.5}], "inconclusive", "inconclusive"),
         ([], "inconclusive", "inconclusive"),
     ],
 )

@@ -30,16 +30,16 @@ def backward(
     tape: Tape,
     nodes: Sequence[ir.Node],
     sources: Iterable[ir.Value],
-    seed: tuple[ir.Value, Tensor],
+    seeds: Mapping[ir.Value, Tensor],
     rules: Table = VJP,
 ) -> dict[ir.Value, Cotangent]:
-    """The cotangents of the sources, given that of one value; sources that no gradient reaches are left out.
+    """The cotangents of the sources, given those of the seeds; sources that no gradient reaches are left out.
 
-    `nodes` is the forward graph in its order. Only the nodes between sources and seed are visited.
+    `nodes` is the forward graph in its order. Only the nodes between sources and seeds do any work.
     """
     sources = set(sources)
     active = reached_from(nodes, sources)
-    arriving: dict[ir.Value, list[Cotangent]] = {seed[0]: [seed[1]]}
+    arriving: dict[ir.Value, list[Cotangent]] = {value: [seed] for value, seed in seeds.items()}
     found: dict[ir.Value, Cotangent] = {}
 
     def collect(value: ir.Value) -> Cotangent | None:

@@ -118,9 +118,8 @@ def _walk(
     """The target's value, and the layers' cotangents by name."""
     start = len(tape.nodes)
     value = _target_value(tape, model, resolved)
-    seed = ones_like(value)
     sources = {layer: _value(model, layer) for layer in layers}
-    cotangents = backward(tape, [*nodes, *tape.nodes[start:]], sources.values(), (value.value, seed), rules)
+    cotangents = backward(tape, [*nodes, *tape.nodes[start:]], sources.values(), {value.value: ones_like(value)}, rules)
     return value, {layer: cotangents[source] for layer, source in sources.items() if source in cotangents}
 
 

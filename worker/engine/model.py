@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from .backward import describe
 from .errors import Refused
-from .graph import Graph, TensorInfo, describe_value, prune, without_weights
+from .graph import Graph, TensorInfo, describe_value, without_weights
 from .lowering import lower
 from .session import open_session
 from .tape import shape_of_value
@@ -59,8 +59,22 @@ def load(source: Path | bytes, *, bundle: Path | None = None) -> Model:
     """
     proto = _parse(source)
     _check(proto, source, bundle)
-    declared = proto.opset_import
-    opset = max((o.version for o in declared if o.domain in ("", "ai.onnx")), default=OLDEST)
+    model = normalise(proto, bundle)
+    warnings: list[str] = []
+    symbolic = _free_the_batch(model, warnings)
+    return Model(
+        model,
+        tuple(describe_value(v) for v in model.graph.inputs if not v.is_initializer()),
+        tuple(describe_value(v) for v in model.graph.outputs),
+        symbolic,
+        tuple(warnings),
+        model.graph.opset_imports.get("", OLDEST),
+    )
+
+
+def normalise(proto: onnx.ModelProto, bundle: Path | None = None) -> ir.Model:
+    """The model in the one form that rules are written for: inlined, lifted, opset 18 or later, shapes inferred."""
+    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=OLDEST)
     model = ir.from_proto(proto)
     _attach_external_data(model, bundle)
     _own_weights(model)
@@ -75,17 +89,7 @@ def load(source: Path | bytes, *, bundle: Path | None = None) -> Model:
     passes.RemoveUnusedNodesPass()(model)
     _name_everything(model)
     infer_shapes(model)
-    warnings: list[str] = []
-    symbolic = _free_the_batch(model, warnings)
-    inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
-    return Model(
-        model,
-        tuple(describe_value(v) for v in inputs),
-        tuple(describe_value(v) for v in model.graph.outputs),
-        symbolic,
-        tuple(warnings),
-        model.graph.opset_imports.get("", OLDEST),
-    )
+    return model
 
 
 def infer_shapes(model: ir.Model) -> None:

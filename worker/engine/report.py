@@ -59,7 +59,7 @@ def assemble(
         engine=engine,
         audit=plan.audit,
         plan=_plan(plan, seen, examples),
-        rows=[_row(plan, row) for row in evidence.rows],
+        rows=[_row(plan, row, _spread(seen, row.target)["sd"]) for row in evidence.rows],
         interventions=[_intervention(*key, change) for key, change in changes.items()],
         groups=[_group(name, plan.audit.groups[name], compared) for name, compared in groups.items()],
         cosines=[
@@ -92,7 +92,7 @@ def _plan(plan: Plan, seen: Seen, examples: Sequence[ExampleSetSummary]) -> Plan
                 tensor=resolved.tensor,
                 sentence=resolved.sentence,
                 unit=plan.targets[name].scale,
-                **_rounded(_spread(plan, seen, name)),
+                **_rounded(_spread(seen, name)),
             )
             for name, resolved in plan.resolved.items()
         ],
@@ -110,7 +110,7 @@ def _plan(plan: Plan, seen: Seen, examples: Sequence[ExampleSetSummary]) -> Plan
     )
 
 
-def _spread(plan: Plan, seen: Seen, target: str) -> dict[str, float]:
+def _spread(seen: Seen, target: str) -> dict[str, float]:
     """Mean and standard deviation of the target over its examples, where they were run."""
     if target not in seen.values:
         return {"mean": 0.0, "sd": 0.0}
@@ -118,7 +118,8 @@ def _spread(plan: Plan, seen: Seen, target: str) -> dict[str, float]:
     return {"mean": float(values.mean()), "sd": float(values.std(ddof=1))}
 
 
-def _row(plan: Plan, row: Row) -> ReportRow:
+def _row(plan: Plan, row: Row, sd: float) -> ReportRow:
+    """A row in the report's terms; `sd` is the target's standard deviation over its examples."""
     figures = {
         field.name: getattr(row.result, field.name)
         for field in dataclasses.fields(row.result)
@@ -126,6 +127,8 @@ def _row(plan: Plan, row: Row) -> ReportRow:
     }
     document = _rounded(_plain(figures))
     document["effect"]["p_corrected"] = _rounded(row.p_corrected)
+    if row.result.cross_check is not None:
+        document["cross_check"]["effect_in_sd"] = _rounded(row.result.cross_check.effect / (sd or 1.0))
     named = {"concept": row.concept, "layer": row.layer, "target": row.target}
     return ReportRow.model_validate({**named, "estimator": plan.audit.method.estimator, **document})
 

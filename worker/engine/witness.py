@@ -41,7 +41,7 @@ class Change:
 def target_value(
     logits: NDArray[Any], index: int | None = None, versus: int | None = None, scale: str = "logit"
 ) -> Floats:
-    """The target's scalar h [n] from logits [n, classes], or [n] for a single output, on the scale that an audit asks."""
+    """The target's scalar h [n] from logits [n, classes], or [n] for a single output, on the scale asked for."""
     logits = np.asarray(logits, dtype=float)
     if logits.ndim == 1 or logits.shape[1] == 1:
         single = logits.reshape(len(logits))
@@ -55,7 +55,9 @@ def target_value(
             f"The target names the class {wanted[-1] if wanted else None}; the output has {logits.shape[1]}.",
             f"Give an 'index' from 0 to {logits.shape[1] - 1}.",
         )
-    by_class = {"logit": np.positive, "log_probability": _log_softmax, "probability": _softmax}[scale](logits)
+    by_class = logits
+    if scale != "logit":
+        by_class = _softmax(logits) if scale == "probability" else _log_softmax(logits)
     value: Floats = by_class[:, wanted[0]]
     return value if versus is None else value - by_class[:, versus]
 
@@ -79,7 +81,8 @@ def intervention(
 
     `values_*` [n] are h without and with the concept; `sd` that of h over the target examples. With the link
     `softmax`, `logits_*` [n, classes] and `index` give probabilities, flips of the top class and the rank of the
-    target among all classes by mean change. Otherwise a decision is favourable over `threshold`.
+    target among all classes by mean change. Otherwise a decision is favourable over `threshold`, read from `logits_*`
+    [n] where they are given (their probabilities too, with the link `sigmoid`), else from the values.
     """
     before, after = np.asarray(values_without, dtype=float), np.asarray(values_with, dtype=float)
     if before.shape != after.shape or before.ndim != 1 or len(before) < 2:
@@ -93,10 +96,18 @@ def intervention(
     for_p, for_interval = rng.spawn(2)
     interval = studentised_interval(change, resamples, alpha, for_interval)
     unit = sd if sd > 0 else 1.0
-    if link == "softmax" and logits_without is not None and logits_with is not None and index is not None:
+    if link == "softmax":
+        if logits_without is None or logits_with is None or index is None:
+            raise Refused(
+                "logits-missing", "A class has no probability without logits.", "Give the logits and the class's index."
+            )
         outcome = _class_outcome(np.asarray(logits_without, float), np.asarray(logits_with, float), index)
     else:
-        outcome = _decision_outcome(before, after, threshold, link)
+        decided = [
+            value if logits is None else np.asarray(logits, float).reshape(value.shape)
+            for value, logits in ((before, logits_without), (after, logits_with))
+        ]
+        outcome = _decision_outcome(decided[0], decided[1], threshold, link)
     return Change(
         len(change),
         mean,
@@ -154,8 +165,10 @@ def _sigmoid(logits: Floats) -> Floats:
 
 
 def _log_softmax(logits: Floats) -> Floats:
-    return logits - np.asarray(logsumexp(logits, axis=1, keepdims=True), dtype=float)
+    total: Floats = logsumexp(logits, axis=1, keepdims=True)
+    return logits - total
 
 
 def _softmax(logits: Floats) -> Floats:
-    return np.exp(_log_softmax(logits))
+    share: Floats = np.exp(_log_softmax(logits))
+    return share
