@@ -148,7 +148,9 @@ def _together(association: Opinion, intervention: Opinion, line: ConceptLine) ->
             f"the intervention decides: {intervention.because}; association alone: {association.because}",
             intervention.sign,
         )
-    return Opinion("inconclusive", f"the witnesses do not agree: {association.because}, but {intervention.because}")
+    unsettled = "inconclusive" in (association.finding, intervention.finding)
+    opening = "one witness is not settled" if unsettled else "the witnesses do not agree"
+    return Opinion("inconclusive", f"{opening}: {association.because}; {intervention.because}")
 
 
 def _group_verdict(report: Report, position: int, line: GroupLine) -> LineVerdict:

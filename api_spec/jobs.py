@@ -1,4 +1,4 @@
-"""The contract between the service and a worker: what work there is, what it asks, what it gives, and which bytes it needs.
+"""The contract between the service and a worker: what work there is, what it asks, gives and reads.
 
 The queue carries ids only. A job's request stands in the database as the very document that the client sent.
 """

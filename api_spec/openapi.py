@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
+from pydantic.json_schema import DefsRef, GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
 from api_spec.artifacts import (
     AuditPage,
@@ -144,68 +144,112 @@ HEADERS = {
 }
 
 
-def _submits(name: str, path: str, summary: str, body: type[Document], record: type[Document], tag: str) -> Operation:
-    job = ("Location", "ETag")
-    return Operation(
-        name, "POST", path, summary,
-        {202: Answer("Kept, and to be done.", record, headers=(*job, "Retry-After")), 200: Answer("Done already.", record, headers=job)},
-        body=body, headers=SubmitHeaders, problems=(400, 413, 415, 422), tag=tag,
-    )  # fmt: skip
+def _submits(tag: str, name: str, summary: str, body: type[Document], record: type[Document]) -> Operation:
+    answers = {
+        202: Answer("Kept, and to be done.", record, headers=("Location", "ETag", "Retry-After")),
+        200: Answer("Done within the time of `Prefer: wait`.", record, headers=("Location", "ETag")),
+    }
+    problems = (400, 413, 415, 422)
+    path = f"/v1/{tag}"
+    return Operation(name, "POST", path, summary, answers, body=body, headers=SubmitHeaders, problems=problems, tag=tag)
 
 
-def _reads(name: str, path: str, summary: str, record: type[Document], tag: str) -> Operation:
+def _reads(tag: str, name: str, summary: str, record: type[Document]) -> Operation:
     answers = {
         200: Answer("As it stands now.", record, headers=("ETag", "Retry-After")),
         304: Answer("As it stood before."),
     }
-    return Operation(name, "GET", path, summary, answers, problems=(404,), tag=tag)
+    return Operation(name, "GET", f"/v1/{tag}/{{job_id}}", summary, answers, problems=(404,), tag=tag)
 
 
 OPERATIONS = [
     Operation(
-        "put_blob", "PUT", "/v1/blobs/{digest}", "Puts bytes in, under their SHA-256",
+        "put_blob",
+        "PUT",
+        "/v1/blobs/{digest}",
+        "Puts bytes in, under their SHA-256",
         {201: Answer("Kept.", Blob), 200: Answer("You had put them in before.", Blob)},
-        body="bytes", problems=(404, 413, 422), tag="blobs",
+        body="bytes",
+        problems=(404, 413, 422),
+        tag="blobs",
     ),
     Operation(
-        "get_blob", "GET", "/v1/blobs/{digest}", "Gives back bytes that you put in",
-        {200: Answer("The bytes.", media_types=("application/octet-stream",), headers=("ETag",)), 304: Answer("As before.")},
-        problems=(404, 422), tag="blobs",
+        "get_blob",
+        "GET",
+        "/v1/blobs/{digest}",
+        "Gives back bytes that you put in",
+        {
+            200: Answer("The bytes.", media_types=("application/octet-stream",), headers=("ETag",)),
+            304: Answer("As before."),
+        },
+        problems=(404, 422),
+        tag="blobs",
     ),
-    _submits("create_model", "/v1/models", "Registers a blob as a model and looks into it", NewModel, ModelRecord, "models"),
-    _reads("get_model", "/v1/models/{job_id}", "A model: inputs, outputs, and which layers can be audited", ModelRecord, "models"),
-    _submits("create_examples", "/v1/examples", "Registers a blob as an example set and looks into it", NewExamples, ExamplesRecord, "examples"),
-    _reads("get_examples", "/v1/examples/{job_id}", "An example set", ExamplesRecord, "examples"),
-    _submits("create_audit", "/v1/audits", "Asks for an audit", Audit, AuditRecord, "audits"),
+    _submits("models", "create_model", "Registers a blob as a model and looks into it", NewModel, ModelRecord),
+    _reads("models", "get_model", "A model, and which of its layers can be audited", ModelRecord),
+    _submits("examples", "create_examples", "Registers a blob as an example set", NewExamples, ExamplesRecord),
+    _reads("examples", "get_examples", "An example set, and what is in it", ExamplesRecord),
+    _submits("audits", "create_audit", "Asks for an audit", Audit, AuditRecord),
+    _reads("audits", "get_audit", "An audit: where it stands and how it ended", AuditRecord),
     Operation(
-        "list_audits", "GET", "/v1/audits", "Your audits, the newest first",
-        {200: Answer("A page of them.", AuditPage)}, query=AuditsQuery, problems=(422,),
+        "list_audits",
+        "GET",
+        "/v1/audits",
+        "Your audits, the newest first",
+        {200: Answer("A page of them.", AuditPage)},
+        query=AuditsQuery,
+        problems=(422,),
     ),
-    _reads("get_audit", "/v1/audits/{job_id}", "An audit: where it stands and how it ended", AuditRecord, "audits"),
     Operation(
-        "cancel_audit", "POST", "/v1/audits/{job_id}:cancel", "Stops an audit; asking twice does no harm",
-        {202: Answer("It stops, or has stopped.", AuditRecord, headers=("Location",))}, problems=(404, 409),
+        "cancel_audit",
+        "POST",
+        "/v1/audits/{job_id}:cancel",
+        "Stops an audit; asking twice does no harm",
+        {202: Answer("It stops, or has stopped.", AuditRecord, headers=("Location",))},
+        problems=(404, 409),
     ),
     Operation(
-        "get_report", "GET", "/v1/audits/{job_id}/report", "The report of an audit, in the form that `Accept` asks for",
+        "get_report",
+        "GET",
+        "/v1/audits/{job_id}/report",
+        "The report of an audit, in the form that `Accept` asks for",
         {200: Answer("The report; it never changes.", Report, REPORT_TYPES, ("ETag",)), 304: Answer("As before.")},
         problems=(404, 406, 409),
     ),
     Operation(
-        "get_events", "GET", "/v1/audits/{job_id}/events", "What happens to an audit, as server-sent events, until it ends",
+        "get_events",
+        "GET",
+        "/v1/audits/{job_id}/events",
+        "What happens to an audit, as server-sent events, until it ends",
         {200: Answer("A stream of events.", media_types=("text/event-stream",))},
-        headers=EventsHeaders, problems=(404, 422),
-    ),
-    Operation("get_health", "GET", "/healthz", "Whether this process lives", {200: Answer("It does.", Health)}, tag="operations"),
-    Operation(
-        "get_readiness", "GET", "/readyz", "Whether requests can be served, and what stands behind them",
-        {200: Answer("They can.", Readiness), 503: Answer("They cannot.", Readiness)}, tag="operations",
+        headers=EventsHeaders,
+        problems=(404, 422),
     ),
     Operation(
-        "get_openapi", "GET", "/v1/openapi.json", "This document",
-        {200: Answer("OpenAPI 3.1.", headers=("ETag",)), 304: Answer("As before.")}, tag="operations",
+        "get_health",
+        "GET",
+        "/healthz",
+        "Whether this process lives",
+        {200: Answer("It does.", Health)},
+        tag="operations",
     ),
-]  # fmt: skip
+    Operation(
+        "get_readiness",
+        "GET",
+        "/readyz",
+        "Whether requests can be served, and what stands behind them",
+        {200: Answer("They can.", Readiness), 503: Answer("They cannot.", Readiness)},
+        tag="operations",
+    ),
+    Operation(
+        "get_openapi",
+        "GET",
+        "/v1/openapi.json",
+        "This document",
+        {200: Answer("OpenAPI 3.1.", headers=("ETag",)), 304: Answer("As before.")},
+        tag="operations",
+    ),
+]
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 
 
@@ -217,7 +261,9 @@ class _Schema(GenerateJsonSchema):
 
     def generate_definitions(self, inputs: Any) -> Any:
         named, definitions = super().generate_definitions(inputs)
-        definitions["Source"] = definitions["Digest"] | {"description": "The SHA-256 of bytes that were put in."}
+        definitions[DefsRef("Source")] = definitions[DefsRef("Digest")] | {
+            "description": "The SHA-256 of bytes that were put in."
+        }
         return named, _standard(definitions)
 
 
@@ -244,7 +290,7 @@ def document() -> dict[str, Any]:
         for answer in operation.answers.values()
         if answer.document
     ]
-    models = list(dict.fromkeys([*asked, *given, (Problem, "serialization")]))
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [*asked, *given, (Problem, "serialization")]
     refs, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}", schema_generator=_Schema)
     paths: dict[str, Any] = {}
     for operation in OPERATIONS:

@@ -56,7 +56,7 @@ def _fault(message: str, location: tuple[int | str, ...], document: Any) -> Faul
     sentence = message.removeprefix("Value error, ")
     if sentence.startswith("/"):
         return Fault(pointer=sentence.partition(" ")[0], detail=sentence)
-    steps = _walk(document, location)
+    steps = _walk(document, tuple(step for step in location if step != "[key]"))
     return Fault(pointer="".join(f"/{_escape(step)}" for step in steps or ()), detail=sentence)
 
 
@@ -65,12 +65,10 @@ def _walk(node: Any, location: tuple[int | str, ...]) -> list[int | str] | None:
     if not location:
         return []
     step, rest = location[0], location[1:]
-    if (isinstance(node, dict) and step in node) or (
-        isinstance(node, list) and isinstance(step, int) and step < len(node)
-    ):
-        further = _walk(node[step], rest)
-        if further is not None:
-            return [step, *further]
+    there = step in node if isinstance(node, dict) else isinstance(node, list) and step in range(len(node))
+    further = _walk(node[step], rest) if there else None
+    if further is not None:
+        return [step, *further]
     if rest:
         return _walk(node, rest)
     return [step] if isinstance(node, dict) else None

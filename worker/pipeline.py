@@ -44,7 +44,8 @@ SHARES = {"loading": 0.0, "reading": 0.02, "planning": 0.04, "probing": 0.06, "f
 def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0) -> Report:
     """Runs one audit whose sources are digests; raises `Refused` for what cannot be audited."""
     progress("loading", SHARES["loading"])
-    model = load(blob(audit.model))
+    with about("/model"):
+        model = load(blob(audit.model))
     progress("reading", SHARES["reading"])
     sources = {name: _open(name, declared, blob, audit.method.seed) for name, declared in audit.examples.items()}
     progress("planning", SHARES["planning"])
@@ -157,7 +158,8 @@ def _counter(stage: Stage, until: Stage, whole: int, progress: Progress) -> Call
     def count(more: int) -> None:
         nonlocal done
         done += more
-        progress(stage, SHARES[stage] + (SHARES[until] - SHARES[stage]) * min(1.0, done / max(whole, 1)))
+        share = min(1.0, done / max(whole, 1))
+        progress(stage, round(SHARES[stage] + (SHARES[until] - SHARES[stage]) * share, 4))
 
     count(0)
     return count

@@ -122,8 +122,9 @@ def _apply(
     outputs = [tape.read(y) for y in node.outputs]
     if not rule.several and any(c is not None for c in cotangents[1:]):
         raise Refusal("a gradient would have to pass through its second output")
-    g: Any = cotangents if rule.several else cotangents[0]
-    y: Any = outputs if rule.several else outputs[0]
+    missing = [None] * (rule.several - len(outputs))
+    g: Any = [*cotangents, *missing] if rule.several else cotangents[0]
+    y: Any = [*outputs, *missing] if rule.several else outputs[0]
     results = rule.function(g, y, *inputs, **_attributes(node, rule))
     if not rule.elementwise:
         return tuple(results)
@@ -135,7 +136,7 @@ def _apply(
 
 def _attributes(node: ir.Node, rule: Rule) -> dict[str, Any]:
     """What the node says, over the schema's defaults, for the attributes that the rule takes."""
-    given = {a.name: a.value.decode() if isinstance(a.value, bytes) else a.value for a in node.attributes.values()}
+    given = {a.name: _text(a.value) for a in node.attributes.values()}
     strange = [name for name in given if name not in rule.attributes]
     if strange:
         raise Refusal(f"its rule does not know the attribute '{strange[0]}'")
@@ -150,6 +151,12 @@ def _defaults(node: ir.Node) -> dict[str, Any]:
     defaults = {}
     for name, attribute in schema.attributes.items():
         if attribute.default_value.type:
-            value = onnx.helper.get_attribute_value(attribute.default_value)
-            defaults[name] = value.decode() if isinstance(value, bytes) else value
+            defaults[name] = _text(onnx.helper.get_attribute_value(attribute.default_value))
     return defaults
+
+
+def _text(value: Any) -> Any:
+    """An attribute's value with its bytes read as text."""
+    if isinstance(value, list | tuple):
+        return [_text(item) for item in value]
+    return value.decode() if isinstance(value, bytes) else value

@@ -133,7 +133,7 @@ def from_scikit_learn(make: Callable[[], Any]) -> Estimator:
         for weight, sign in zip(weights, signs, strict=True):
             used = weight > 0
             fitted = make().fit(features[used], sign[used], sample_weight=weight[used])
-            normals.append(inverse @ fitted.coef_[0])
+            normals.append(inverse @ np.ravel(fitted.coef_))
             intercepts.append(float(np.ravel(fitted.intercept_)[0]))
         return Normals(np.array(normals), np.array(intercepts))
 

@@ -21,11 +21,11 @@ class Refused(ValueError):
 
 
 @contextmanager
-def about(place: str) -> Iterator[None]:
-    """Lets a refusal say which part of the audit it is about: `place` is a JSON pointer, its own hint comes after it."""
+def about(place: str, *fields: str) -> Iterator[None]:
+    """Lets a refusal say which part of the audit it is about: `place`, a JSON pointer, and its own field if one of these."""
     try:
         yield
     except Refused as refused:
         if not (refused.pointer or "").startswith("/"):
-            refused.pointer = f"{place}/{refused.pointer}" if refused.pointer else place
+            refused.pointer = f"{place}/{refused.pointer}" if refused.pointer in fields else place
         raise

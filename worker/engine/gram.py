@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.engine.errors import Refused
+from worker.engine.threads import on_one_thread
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -21,6 +22,7 @@ TILE_BYTES = 32 * 2**20
 """A tile of activations in float64; two are held at a time."""
 
 
+@on_one_thread
 def gram(activations: NDArray[Any], tile_bytes: int = TILE_BYTES) -> Floats:
     """`K = X Xᵀ` of `X` [n, d] in float64 [n, n], read a tile of features at a time; `X` may be a float32 memmap."""
     n = activations.shape[0]
@@ -31,6 +33,7 @@ def gram(activations: NDArray[Any], tile_bytes: int = TILE_BYTES) -> Floats:
     return _finite((k + k.T) / 2)
 
 
+@on_one_thread
 def products(gradients: NDArray[Any], activations: NDArray[Any], tile_bytes: int = TILE_BYTES) -> Floats:
     """`G Xᵀ` of gradients [m, d] and activations [n, d] in float64 [m, n], a tile of features at a time."""
     (m, width), (n, features) = gradients.shape, activations.shape

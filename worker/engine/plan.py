@@ -93,7 +93,7 @@ def make_plan(audit: Audit, model: Model, outlines: Mapping[str, ExampleOutline]
     }
     resolved = {}
     for name, target in targets.items():
-        with about(f"/targets/{name}"):
+        with about(f"/targets/{name}", "output", "index", "versus"):
             resolved[name] = resolve_target(model, target)
     layers = _layers(audit, model, list(targets.values())) if audit.concepts else ()
     _check_counts(audit, outlines)

@@ -39,6 +39,7 @@ from worker.engine.resampling import (
     random_sets,
     swapped_pairs,
 )
+from worker.engine.threads import on_one_thread
 
 BATCH = 512
 """CAVs held at a time; always the same, so that draws do not depend on memory."""
@@ -189,6 +190,7 @@ class Tested:
     """[N] over the rows of `ConceptData.k`; zero but at the concept's and the pool's examples."""
 
 
+@on_one_thread
 def examine(data: ConceptData, targets: Sequence[TargetData], settings: Settings, rng: np.random.Generator) -> Tested:
     """The whole test of one concept at one layer, for all targets at once: the CAVs do not depend on the target.
 

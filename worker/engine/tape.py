@@ -75,10 +75,10 @@ class Tensor:
         node = self.value.producer()
         assert node is not None
         if len(node.outputs) <= index:
+            known = len(node.outputs)
             node.resize_outputs(index + 1)
-        for output in node.outputs[1:]:
-            if not output.name:
-                output.name = self.tape.fresh(node.op_type)
+            for left_out in node.outputs[known:]:
+                left_out.name = ""
         other = node.outputs[index]
         other.dtype = other.dtype or dtype
         return Tensor(self.tape, other)
@@ -205,6 +205,9 @@ class Tape:
         key = (domain, kind, outputs, tuple(map(_identity, tensors)), repr(sorted(attributes.items())))
         if key not in self._written:
             values = [None if t is None else t.value for t in tensors]
+            for value in values:
+                if value is not None and not value.name:  # an output that nobody had asked for
+                    value.name = self.fresh("output")
             node = ir.Node(
                 domain,
                 kind,

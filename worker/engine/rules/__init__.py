@@ -1,6 +1,6 @@
 """The table of derivatives, one file a family of operators."""
 
-from . import absent, convolution, elementwise, linear, normalisation, pooling, reduction, shaping
+from . import absent, convolution, elementwise, linear, normalisation, pooling, recurrent, reduction, shaping
 from .table import LOWERED, UNDIFFERENTIABLE, VJP, Refusal, Rule
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "linear",
     "normalisation",
     "pooling",
+    "recurrent",
     "reduction",
     "shaping",
 ]

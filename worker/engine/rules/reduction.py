@@ -90,7 +90,7 @@ def trilu(g, y, x, k=None, *, upper):
     return op.Trilu(g, k, upper=upper), None
 
 
-@vjp("TopK", several=True)
+@vjp("TopK", several=1)
 def top_k(g, y, x, k, *, axis, largest, sorted):
     return op.ScatterElements(zeros_like(x), y[1], g[0], axis=axis), None
 

@@ -55,7 +55,7 @@ def concat(g, y, *xs, axis):
     return op.Split(g, op.Concat(*(size_of(x, axis) for x in xs), axis=0), axis=axis, outputs=len(xs))
 
 
-@vjp("Split", several=True)
+@vjp("Split", several=1)
 def split(g, y, x, sizes=None, *, axis, num_outputs=None):
     parts = [zeros_like(part) if cotangent is None else cotangent for cotangent, part in zip(g, y, strict=True)]
     return op.Concat(*parts, axis=axis), None
@@ -206,7 +206,8 @@ def put(g, positions, axis, x, unique=False):
         positions = op.Where(positions < 0, positions + size, positions)
     order = [axis, *(a for a in range(x.rank) if a != axis)]
     moved = transpose(g, order)
-    blank = zeros(op.Gather(dims(x), order), x)
+    rest = op.Gather(dims(moved), list(range(1, x.rank)))
+    blank = zeros(op.Concat(size, rest, axis=0), x)
     total = op.ScatterND(blank, op.Unsqueeze(positions, [1]), moved, reduction="add")
     return transpose(total, np.argsort(order).tolist())
 

@@ -25,7 +25,7 @@ class Rule:
     operator: Operator
     function: Callable[..., Any]
     elementwise: bool = False  # inputs broadcast against each other
-    several: bool = False  # g and y are tuples, for operators with several differentiable outputs
+    several: int = 0  # g and y are lists, at least so long, for operators with several differentiable outputs
 
     @property
     def attributes(self) -> frozenset[str]:
@@ -43,7 +43,7 @@ LOWERED: dict[Operator, Rule] = {}
 UNDIFFERENTIABLE: dict[Operator, str] = {}
 
 
-def vjp(*operators: str, domain: str = "", several: bool = False) -> Callable[[Function], Function]:
+def vjp(*operators: str, domain: str = "", several: int = 0) -> Callable[[Function], Function]:
     """Registers the vector-Jacobian product of operators whose cotangents have their inputs' shapes."""
     return _register(VJP, operators, domain, several=several)
 
@@ -66,7 +66,7 @@ def undifferentiable(reason: str, operators: Iterable[str], domain: str = "") ->
 
 
 def _register(
-    table: dict[Operator, Rule], operators: Iterable[str], domain: str, **kind: bool
+    table: dict[Operator, Rule], operators: Iterable[str], domain: str, **kind: Any
 ) -> Callable[[Function], Function]:
     def register(function: Function) -> Function:
         for operator in operators:

@@ -1,0 +1,115 @@
+"""A whole audit, in one process, whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from api_spec.report import Report
+from reports.canonical import canonical
+from tests.audits.conftest import Bench
+
+
+def test_the_verdicts_are_the_truth(bench: Bench) -> None:
+    report = bench.run()
+    used, ignored = report.verdict.lines
+    assert (used.finding, used.outcome) == ("influential", "fail")
+    assert (ignored.finding, ignored.outcome) == ("not_influential", "pass")
+    assert report.verdict.outcome == "fail"
+    by_concept = {one.concept: one for one in report.interventions}
+    assert abs(by_concept["used"].change_in_sd) > 0.2
+    assert by_concept["ignored"].change == 0
+    assert all(check.relative_error < 1e-3 for check in report.plan.gradient_checks)
+    assert report.plan.targets[0].tensor == "logits"
+
+
+def test_the_same_audit_gives_the_same_bytes(bench: Bench) -> None:
+    first = canonical(bench.run())
+    assert canonical(bench.run()) == first
+    assert Report.model_validate_json(first).rows
+
+
+def test_another_seed_gives_other_draws_and_the_same_verdict(bench: Bench) -> None:
+    first = bench.run()
+    bench.document["method"]["seed"] = 4
+    second = bench.run()
+    assert first.rows[0].effect.null.mean != second.rows[0].effect.null.mean
+    assert [line.finding for line in first.verdict.lines] == [line.finding for line in second.verdict.lines]
+
+
+def test_one_more_concept_does_not_change_the_others(bench: Bench) -> None:
+    both = bench.run().rows
+    del bench.document["concepts"]["ignored"], bench.document["gate"][1]
+    alone = bench.run().rows
+    assert alone[0].effect.value == both[0].effect.value
+    assert alone[0].effect.null == both[0].effect.null
+
+
+def test_progress_goes_forward_through_every_stage(bench: Bench) -> None:
+    bench.run()
+    shares = [progress for _, progress in bench.stages]
+    assert shares == sorted(shares)
+    assert list(dict.fromkeys(stage for stage, _ in bench.stages)) == [
+        "loading",
+        "reading",
+        "planning",
+        "probing",
+        "fitting",
+        "reporting",
+    ]
+
+
+def test_layers_are_chosen_where_none_are_named(bench: Bench) -> None:
+    bench.document["layers"] = "auto"
+    layers = bench.run().plan.layers
+    assert layers
+    assert all(layer.chosen for layer in layers)
+    assert {layer.tensor for layer in layers} <= {"hidden1", "z1", "z2"}
+
+
+def test_a_layer_with_an_affine_head_is_flagged_and_decides_nothing(bench: Bench) -> None:
+    bench.document["layers"] = ["hidden2"]
+    report = bench.run()
+    assert {flag.code for row in report.rows for flag in row.flags} >= {"degenerate"}
+    assert {line.finding for line in report.verdict.lines} == {"inconclusive"}
+
+
+def test_a_contrast_of_two_classes_is_the_difference_of_the_two(bench: Bench) -> None:
+    first = bench.run()
+    bench.document["targets"]["first"] = {"index": 1, "examples": "targets"}
+    second = bench.run()
+    bench.document["targets"]["first"] = {"index": 0, "versus": 1, "examples": "targets"}
+    both = bench.run()
+    expected = first.interventions[0].change - second.interventions[0].change
+    assert both.interventions[0].change == pytest.approx(expected, rel=1e-4)
+    assert both.rows[0].effect.value == pytest.approx(
+        first.rows[0].effect.value - second.rows[0].effect.value, rel=1e-4
+    )
+
+
+def test_few_null_sets_are_raised_to_what_the_correction_needs(bench: Bench) -> None:
+    bench.document["method"]["null_sets"] = 19
+    report = bench.run()
+    assert report.rows[0].effect.null.sets > 19
+    assert "null sets were drawn in place of 19" in report.warnings[-1]
+
+
+def test_cuda_that_is_not_there_is_said(bench: Bench) -> None:
+    bench.document["method"]["provider"] = "cuda"
+    report = bench.run()
+    assert report.engine.provider == "cpu"
+    assert any("CUDA was asked for" in warning for warning in report.warnings)
+
+
+def test_a_fixed_batch_gives_the_same_answer(bench: Bench) -> None:
+    import onnx
+
+    free = bench.run()
+    model = onnx.load(bench.folder / "model.onnx")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, bench.folder / "model.onnx")
+    fixed = bench.run()
+    np.testing.assert_allclose(
+        [row.effect.value for row in free.rows], [row.effect.value for row in fixed.rows], rtol=1e-4
+    )
