@@ -1,0 +1,96 @@
+"""Every command of the README runs, as it stands there, after the demo's inputs are built."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from examples.loans.build import FOLDER, build
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+COMMANDS = {"two commands": "make demo", "the gate": "caveat gate", "the service": "CAVEAT_URL"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder that has the examples and the demo's loans where the README says they are."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    (folder / ".venv").symlink_to(Path(sys.prefix))
+    build(folder / FOLDER)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(place: Path) -> Iterator[str]:
+    """`caveat up`, on a free port."""
+    command = [sys.executable, "-m", "caveat", "up", "--port", "0", "--data", str(place / "data")]
+    with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = next(found[0] for line in process.stdout if (found := re.findall(r"http://[\w.:]+", line)))
+        _wait_until_ready(url)
+        yield url
+        process.terminate()
+        process.stdout.read()
+
+
+def _wait_until_ready(url: str) -> None:
+    for _ in range(100):
+        try:
+            if httpx.get(f"{url}/readyz").is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+
+
+def run(block: str, folder: Path) -> str:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment.pop("GITHUB_STEP_SUMMARY", None)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_readme_has_these_blocks_and_no_other() -> None:
+    assert len(BLOCKS) == len(COMMANDS)
+    for block, marker in zip(BLOCKS, COMMANDS.values(), strict=True):
+        assert marker in block
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"^make ([a-z-]+)", BLOCKS[0], re.MULTILINE)) <= set(targets)
+
+
+def test_the_gate_block(place: Path) -> None:
+    block = BLOCKS[1].replace(". .venv/bin/activate\n", "")
+    output = run(block, place)
+    assert "hidden1" in output
+    assert "the gate is closed: 1" in output
+    assert (place / "race.html").stat().st_size > 10_000
+    assert "<testsuite" in (place / "race.xml").read_text()
+
+
+@pytest.mark.xdist_group("service")
+def test_the_service_block(place: Path, service: str) -> None:
+    output = run(BLOCKS[2].replace("http://127.0.0.1:8000", service), place)
+    assert "race must not matter to approval" in output
+    assert "<!doctype html>" in (place / "race.html").read_text().lower()
