@@ -1,0 +1,1 @@
+"""The demo's inputs, built from packages on the registries: real networks, real photographs, real decisions."""

@@ -1,0 +1,1 @@
+"""Does a model of mortgage decisions lean on race?"""

@@ -1,0 +1,1 @@
+"""Does a network call a photograph a carton because of a watermark?"""
