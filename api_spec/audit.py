@@ -163,7 +163,7 @@ class Method(Document):
     """Fewest examples that a concept, a pool and a target may have."""
     gradient_tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """Largest relative difference allowed between the gradient and finite differences."""
-    seed: Annotated[Integer, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[Integer, Field(ge=0, lt=2**53)] = 0
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     pictures: Literal["full", "blurred", "ids"] = "full"
     """How examples appear in the report."""

@@ -105,16 +105,21 @@ def _at_layer(
 
 
 def _concept_data(plan: Plan, k: Floats, concept: str) -> ConceptData:
-    """Who is who in the layer's Gram matrix."""
+    """Who is who in the layer's Gram matrix; where the pool holds the concept's twins, they alone are the pool.
+
+    Twins differ in the concept and in nothing else, and swapping them leaves both sides as large as they were, so that
+    the null distribution is centred on zero.
+    """
     asked = plan.audit.concepts[concept]
     pairing = plan.pairings.get(concept)
+    pool = _rows(plan, asked.against)
     paired = pairing is not None and pairing.base == asked.against
     of_targets = {_of_target(plan, name) for name in plan.targets}
     return ConceptData(
         k=k,
         concept=_rows(plan, asked.examples),
-        pool=_rows(plan, asked.against),
-        pairs=np.array(pairing.without, dtype=np.intp) if pairing is not None and paired else None,
+        pool=pool[list(pairing.without)] if pairing is not None and paired else pool,
+        pairs=np.arange(len(pairing.without)) if pairing is not None and paired else None,
         targets=_rows(plan, next(iter(of_targets))) if len(of_targets) == 1 else None,
     )
 
