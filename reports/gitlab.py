@@ -1,0 +1,28 @@
+"""A report as GitLab's code quality: an issue for each line of the gate that does not hold or could not be settled."""
+
+from __future__ import annotations
+
+import json
+
+from api_spec.report import Report
+from reports.sarif import fingerprint
+from reports.summary import lines
+from reports.visible import visible
+
+
+def render(report: Report, audit_file: str = "audit.yaml") -> str:
+    """A list of issues; `audit_file` is where they are shown, relative to the repository's root."""
+    issues = [
+        {
+            "type": "issue",
+            "check_name": f"caveat/{line.outcome}",
+            "description": visible(f"{line.subject}: {line.reason}"),
+            "categories": ["Bug Risk"],
+            "severity": "critical" if line.outcome == "fail" else "major",
+            "fingerprint": fingerprint(line),
+            "location": {"path": audit_file, "lines": {"begin": 1}},
+        }
+        for line in lines(report)
+        if line.outcome != "pass"
+    ]
+    return json.dumps(issues, ensure_ascii=False, indent=2) + "\n"

@@ -1,0 +1,371 @@
+"""A report as one page of HTML that needs nothing else: no network, no script, no other file."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from api_spec.audit import GroupLine
+from api_spec.base import Interval
+from api_spec.report import Estimate, GroupReport, Histogram, Report, Row
+from reports import numbers, summary
+from reports.canonical import canonical
+from reports.chart import UNIT, Scale, Span, silhouette, symmetric
+from reports.visible import visible
+
+DOWNLOAD_LIMIT = 2_000_000
+"""Bytes of canonical JSON up to which the page carries the report itself."""
+GLANCE_FROM = 5
+"""Pairs of concept and target from which a table sums them up."""
+LONG_WORD = 20
+"""Characters from which a word may wrap inside."""
+
+_PICTURE = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One row of a chart: what was observed, its interval, and behind it the null."""
+
+    key: str
+    title: str
+    description: str
+    at: float
+    interval: Span
+    mark: Literal["dot", "ring", "diamond", "diamond-ring"]
+    silhouette: str | None = None
+    band: Span | None = None
+
+
+@dataclass(frozen=True)
+class LayerFigure:
+    """One layer of a card."""
+
+    row: Row
+    effect: Plot
+    score: Plot
+
+
+@dataclass(frozen=True)
+class Card:
+    """One concept and one target."""
+
+    key: str
+    pair: summary.Pair
+    unit: str
+    layers: list[LayerFigure]
+    witness: Plot | None
+    witness_sentences: list[str]
+    tolerance: str | None
+    strongest: Row | None
+    strength: int
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One group's rate."""
+
+    key: str
+    group: str
+    n: int
+    small: bool
+    value: float
+    interval: Interval
+    width: float
+    span: Span
+    below: bool
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One rate over all groups."""
+
+    name: str
+    bars: list[Bar]
+    four_fifths: float | None
+
+
+def render(report: Report) -> str:
+    """The whole page."""
+    environment = _environment()
+    style = environment.get_template("report.css").render()
+    return environment.get_template("report.html").render(
+        report=report,
+        method=report.audit.method,
+        numbers=numbers,
+        summary=summary,
+        style=Markup(style),  # noqa: S704 - our own file; nothing from the report is in it
+        style_hash=b64encode(sha256(style.encode()).digest()).decode(),
+        cards=(shown := cards(report)),
+        glance=glance(shown) if len(shown) >= GLANCE_FROM else None,
+        scale=_effect_scale(report),
+        unit_scale=UNIT,
+        confidence=f"{100 * (1 - report.audit.method.alpha):g}\u202f%",
+        questions=summary.questions(report),
+        measures={group.name: measures(group, i) for i, group in enumerate(report.groups)},
+        bounds=(bounds := _bounds(report)),
+        metrics={group.name: _asked_first(group, bounds) for group in report.groups},
+        cosines=[table for table in report.cosines if len(table.concepts) > 1],
+        shade=_shade,
+        picture=_picture,
+        download=_download(report),
+        associations=[f"{card.pair.concept} → {card.pair.target}" for card in shown if card.witness is None],
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """The templates, compiled once, and the words they use."""
+    environment = Environment(
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
+    )
+    environment.filters.update(
+        count=numbers.count,
+        digest=numbers.short_digest,
+        fixed=numbers.fixed,
+        null_words=summary.null_words,
+        p=numbers.p_value,
+        plain=numbers.plain,
+        share=numbers.share,
+        signed=numbers.signed,
+        signed_fixed=numbers.signed_fixed,
+        long=lambda name: len(name) > LONG_WORD,
+        words=lambda name: name.replace("_", " "),
+        breakable=_breakable,
+        picture=_picture,
+    )
+    return environment
+
+
+def cards(report: Report) -> list[Card]:
+    """A card for each concept and target, all on one scale."""
+    scale = _effect_scale(report)
+    return [_card(report, pair, f"c{i}", scale) for i, pair in enumerate(summary.pairs(report), start=1)]
+
+
+def _card(report: Report, pair: summary.Pair, key: str, scale: Scale) -> Card:
+    tolerance, words = _tolerance(report, pair)
+    band = None if tolerance is None else scale.span((-tolerance, tolerance))
+    unit = summary.unit_of(report, pair.target)
+    witness = pair.intervention
+    sound = [row for row in pair.rows if not any(flag.withholds for flag in row.flags)]
+    strongest = max(sound or pair.rows, key=lambda row: abs(row.effect.in_sd), default=None)
+    return Card(
+        key=key,
+        pair=pair,
+        unit=unit,
+        layers=[
+            LayerFigure(
+                row=row,
+                effect=_effect_plot(row, f"{key}-e{i}", unit, scale, band, _sd(report, pair.target), report),
+                score=_score_plot(row, f"{key}-s{i}", report),
+            )
+            for i, row in enumerate(pair.rows, start=1)
+        ],
+        witness=None
+        if witness is None
+        else Plot(
+            key=f"{key}-w",
+            title=f"Measured change of {pair.target} when {pair.concept} is added",
+            description=summary.intervention_sentences(witness, unit)[0],
+            at=scale.at(witness.change_in_sd),
+            interval=scale.span(witness.interval_in_sd),
+            mark="diamond" if witness.p < report.audit.method.alpha else "diamond-ring",
+            band=band,
+        ),
+        witness_sentences=[] if witness is None else summary.intervention_sentences(witness, unit)[1:],
+        tolerance=words,
+        strongest=strongest,
+        strength=0 if strongest is None else _step(strongest.effect.in_sd / scale.high),
+    )
+
+
+def _effect_plot(row: Row, key: str, unit: str, scale: Scale, band: Span | None, sd: float, report: Report) -> Plot:
+    null = row.effect.null
+    beyond = row.effect.p_corrected < report.audit.method.alpha
+    return Plot(
+        key=key,
+        title=f"Effect of {row.concept} on {row.target} at {row.layer}",
+        description=f"{summary.effect_words(row, unit)}. By chance ({summary.null_words(null)}) "
+        f"it is {numbers.signed(null.mean)} ± {numbers.plain(null.sd)} {unit}; p corrected "
+        f"{numbers.p_value(row.effect.p_corrected)}.",
+        at=scale.at(row.effect.in_sd),
+        interval=scale.span(row.effect.interval_in_sd),
+        mark="dot" if beyond else "ring",
+        silhouette=silhouette(null.histogram, scale, sd) if sd > 0 else None,
+        band=band,
+    )
+
+
+def _score_plot(row: Row, key: str, report: Report) -> Plot:
+    null = row.score.null
+    return Plot(
+        key=key,
+        title=f"TCAV score of {row.concept} for {row.target} at {row.layer}",
+        description=f"{summary.score_words(row)}. By chance ({summary.null_words(null)}) "
+        f"it is {numbers.fixed(null.mean)} ± {numbers.fixed(null.sd)}; p {numbers.p_value(row.score.p)}.",
+        at=UNIT.at(row.score.value),
+        interval=UNIT.span(row.score.interval),
+        mark="dot" if row.score.p < report.audit.method.alpha else "ring",
+        silhouette=silhouette(null.histogram, UNIT),
+    )
+
+
+def _effect_scale(report: Report) -> Scale:
+    """One symmetric scale, in standard deviations of the target, that holds every observation and most of each null."""
+    observed = [value for row in report.rows for value in (row.effect.in_sd, *row.effect.interval_in_sd)]
+    measured = [value for one in report.interventions for value in (one.change_in_sd, *one.interval_in_sd)]
+    nulls = [
+        edge / sd
+        for row in report.rows
+        if (sd := _sd(report, row.target)) > 0
+        for edge in _core(row.effect.null.histogram)
+    ]
+    tolerances = [tolerance for pair in summary.pairs(report) if (tolerance := _tolerance(report, pair)[0]) is not None]
+    return symmetric([*observed, *measured, *nulls, *tolerances])
+
+
+def _core(histogram: Histogram) -> Iterable[float]:
+    """The edges of the bars that hold anything."""
+    for count, (low, high) in zip(histogram.counts, pairwise(histogram.edges), strict=True):
+        if count:
+            yield from (low, high)
+
+
+def _sd(report: Report, target: str) -> float:
+    """The standard deviation of a target over its examples; 0 where it is not known."""
+    return next((one.sd for one in report.plan.targets if one.target == target), 0.0)
+
+
+def _tolerance(report: Report, pair: summary.Pair) -> tuple[float | None, str | None]:
+    """The narrowest tolerance the gate asks of a pair, in standard deviations, and in words."""
+    sd = _sd(report, pair.target)
+    asked = [
+        (line.tolerance if line.unit == "sd" else line.tolerance / sd, f"±{line.tolerance:g} {line.unit}")
+        for _, line in summary.concept_lines(report, pair.concept, pair.target)
+        if line.unit == "sd" or sd > 0
+    ]
+    return min(asked, default=(None, None))
+
+
+@dataclass(frozen=True)
+class Glance:
+    """Every concept against every target: the strongest effect of each."""
+
+    concepts: list[str]
+    targets: list[str]
+    cards: dict[tuple[str, str], Card]
+
+
+def glance(shown: list[Card]) -> Glance:
+    """The cards as a table."""
+    return Glance(
+        concepts=list(dict.fromkeys(card.pair.concept for card in shown)),
+        targets=list(dict.fromkeys(card.pair.target for card in shown)),
+        cards={(card.pair.concept, card.pair.target): card for card in shown},
+    )
+
+
+def measures(group: GroupReport, position: int) -> list[Measure]:
+    """The rates that every group or some group has."""
+    found = []
+    for name in ("selection_rate", "true_positive_rate", "false_positive_rate"):
+        rates = [(row, getattr(row, name)) for row in group.rows]
+        if all(rate is None for _, rate in rates):
+            continue
+        highest = max(rate.value for _, rate in rates if rate is not None)
+        line = 0.8 * highest if name == "selection_rate" and len(rates) > 1 else None
+        found.append(
+            Measure(
+                name=name,
+                four_fifths=None if line is None else UNIT.at(line),
+                bars=[
+                    Bar(
+                        key=f"g{position}-{name}-{i}",
+                        group=row.group,
+                        n=row.n,
+                        small=row.small,
+                        value=rate.value,
+                        interval=rate.interval,
+                        width=UNIT.at(rate.value),
+                        span=UNIT.span(rate.interval),
+                        below=line is not None and rate.value < line,
+                    )
+                    for i, (row, rate) in enumerate(rates)
+                    if rate is not None
+                ],
+            )
+        )
+    return found
+
+
+def _bounds(report: Report) -> dict[tuple[str, str], list[tuple[str, summary.Line]]]:
+    """What the gate asks of each group metric, and what came of it: (group, metric) → bound in words and line."""
+    said = {line.number: line for line in summary.lines(report)}
+    found: dict[tuple[str, str], list[tuple[str, summary.Line]]] = {}
+    for position, line in enumerate(report.audit.gate):
+        if isinstance(line, GroupLine) and position + 1 in said:
+            found.setdefault((line.group, line.metric), []).append((summary.bound(line), said[position + 1]))
+    return found
+
+
+def _asked_first(group: GroupReport, asked: Container[tuple[str, str]]) -> list[tuple[str, Estimate]]:
+    """A group's metrics, those that the gate asks about before the others."""
+    return sorted(group.metrics.items(), key=lambda metric: (group.name, metric[0]) not in asked)
+
+
+@dataclass(frozen=True)
+class Download:
+    """The report's canonical bytes: their digest, their number, and a link that holds them if they are few."""
+
+    digest: str
+    size: int
+    link: str | None
+
+
+def _download(report: Report) -> Download:
+    content = canonical(report)
+    link = f"data:application/json;base64,{b64encode(content).decode()}" if len(content) <= DOWNLOAD_LIMIT else None
+    return Download(digest=f"sha256:{sha256(content).hexdigest()}", size=len(content), link=link)
+
+
+def _picture(thumbnail: str | None) -> str | None:
+    """A thumbnail that is a raster picture inside the page; nothing that would be fetched or could run."""
+    return thumbnail if thumbnail and _PICTURE.fullmatch(thumbnail) else None
+
+
+def _step(part: float, steps: int = 6) -> int:
+    """-1..1 as one of the shades -6..6."""
+    return round(max(-1.0, min(1.0, part)) * steps)
+
+
+def _shade(part: float) -> str:
+    """The class of a shaded cell: `shade-p3`, `shade-n3`, `shade-0`."""
+    step = _step(part)
+    return f"shade-{'n' if step < 0 else 'p' if step else ''}{abs(step)}"
+
+
+def _breakable(text: str) -> Markup:
+    """`text` whose long words may wrap after `/`, `.`, `_`, `:` and `@`."""
+    words = visible(text).split(" ")
+    parts = [re.split(r"(?<=[/._:@])", word) if len(word) > LONG_WORD else [word] for word in words]
+    return Markup(" ").join(Markup("<wbr>").join(part) for part in parts)  # `join` escapes each part
+
+
+def _visible(value: Any) -> Any:
+    """What Jinja prints: strings without unseen characters; its own markup as it is."""
+    return visible(value) if type(value) is str else value

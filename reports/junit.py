@@ -1,0 +1,56 @@
+"""A report as JUnit XML: one test case a line of the gate; a line that could not be settled is an error, not a pass."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from api_spec.report import Report
+from reports.canonical import digest
+from reports.summary import Line, explanation, lines, title
+from reports.visible import visible
+
+
+def render(report: Report) -> str:
+    """One suite, its cases in the order of the gate."""
+    cases = lines(report)
+    counts = {
+        "tests": str(len(cases)),
+        "failures": str(sum(case.outcome == "fail" for case in cases)),
+        "errors": str(sum(case.outcome == "inconclusive" for case in cases)),
+    }
+    suites = ElementTree.Element("testsuites", {"name": "caveat", **counts})
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": title(report), **counts, "skipped": "0"})
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in _properties(report).items():
+        ElementTree.SubElement(properties, "property", {"name": name, "value": visible(value)})
+    for case in cases:
+        _case(suite, case)
+    ElementTree.SubElement(suite, "system-out").text = visible("\n".join([explanation(report), *report.warnings]))
+    ElementTree.indent(suites)
+    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=False).join(
+        ['<?xml version="1.0" encoding="UTF-8"?>\n', "\n"]
+    )
+
+
+def _case(suite: ElementTree.Element, case: Line) -> None:
+    element = ElementTree.SubElement(
+        suite, "testcase", {"name": f"{case.number}. {visible(case.subject)}", "classname": "caveat.gate", "time": "0"}
+    )
+    reason = visible(case.reason)
+    if case.outcome == "fail":
+        ElementTree.SubElement(element, "failure", {"type": "gate", "message": reason}).text = reason
+    elif case.outcome == "inconclusive":
+        message = f"Inconclusive: {reason}"
+        ElementTree.SubElement(element, "error", {"type": "inconclusive", "message": message}).text = message
+    else:
+        ElementTree.SubElement(element, "system-out").text = reason
+
+
+def _properties(report: Report) -> dict[str, str]:
+    return {
+        "model": report.audit.model,
+        "report": digest(report),
+        "outcome": report.verdict.outcome or "none",
+        "caveat": report.engine.caveat,
+        "seed": str(report.audit.method.seed),
+    }
