@@ -1,0 +1,138 @@
+"""Bytes by their SHA-256, over fsspec: a folder by default, S3 or Google Cloud Storage by URL.
+
+Bytes are written beside the place where they belong and moved there once their digest is verified, so nobody ever sees
+half of them, and what is there never changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+CHUNK = 1 << 20
+
+
+class Readable(Protocol):
+    """Something that gives bytes until there are none."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, at most `size` of them; none at the end."""
+
+
+class WrongDigestError(Exception):
+    """The bytes that came are not those that were announced."""
+
+    def __init__(self, announced: str, came: str) -> None:
+        """Names both digests."""
+        super().__init__(f"These bytes are {came}, not {announced}.")
+        self.announced, self.came = announced, came
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """A place that holds bytes by their digest."""
+
+    filesystem: fsspec.AbstractFileSystem
+    root: str
+
+    @classmethod
+    def at(cls, url: str) -> Blobs:
+        """The place that a URL or a path names, for example `file:///var/lib/caveat/blobs` or `s3://bucket/caveat`."""
+        filesystem, root = fsspec.core.url_to_fs(url)
+        return cls(filesystem, root.rstrip("/"))
+
+    def put(self, stream: Readable, digest: str) -> int:
+        """Keeps what `stream` gives, if it is what `digest` announces; returns its size in bytes.
+
+        Raises:
+            WrongDigestError: it is something else, and nothing was kept.
+        """
+        incoming = f"{self.root}/incoming/{secrets.token_hex(16)}"
+        self.filesystem.makedirs(f"{self.root}/incoming", exist_ok=True)
+        seen, size = hashlib.sha256(), 0
+        try:
+            with self.filesystem.open(incoming, "wb") as kept:
+                for chunk in _chunks(stream):
+                    seen.update(chunk)
+                    size += len(chunk)
+                    kept.write(chunk)
+                if self._is_a_folder:
+                    kept.flush()
+                    os.fsync(kept.fileno())
+            if (came := f"sha256:{seen.hexdigest()}") != digest:
+                raise WrongDigestError(digest, came)
+            self._settle(incoming, self._place(digest))
+        except BaseException:
+            if self.filesystem.exists(incoming):
+                self.filesystem.rm_file(incoming)
+            raise
+        return size
+
+    def exists(self, digest: str) -> bool:
+        """Whether these bytes are here, whoever put them in."""
+        return bool(self.filesystem.exists(self._place(digest)))
+
+    def size(self, digest: str) -> int:
+        """How many bytes there are."""
+        return int(self.filesystem.size(self._place(digest)))
+
+    def open(self, digest: str) -> BinaryIO:
+        """The bytes, to be read and closed."""
+        return cast(BinaryIO, self.filesystem.open(self._place(digest), "rb"))
+
+    def read(self, digest: str) -> bytes:
+        """All the bytes at once; for those that are known to be few."""
+        return cast(bytes, self.filesystem.cat_file(self._place(digest)))
+
+    def materialise(self, digest: str, path: Path) -> None:
+        """Puts a copy of the bytes at `path`; copies share no inode with what is kept, so nobody can change it."""
+        with self.open(digest) as kept, path.open("wb") as copy:
+            shutil.copyfileobj(kept, copy, CHUNK)
+
+    def is_writable(self) -> bool:
+        """Whether bytes can be kept here now."""
+        probe = f"{self.root}/incoming/{secrets.token_hex(16)}"
+        try:
+            self.filesystem.makedirs(f"{self.root}/incoming", exist_ok=True)
+            self.filesystem.pipe_file(probe, b"")
+            self.filesystem.rm_file(probe)
+        except Exception:
+            return False
+        return True
+
+    @property
+    def _is_a_folder(self) -> bool:
+        return isinstance(self.filesystem, LocalFileSystem)
+
+    def _place(self, digest: str) -> str:
+        algorithm, _, hexadecimal = digest.partition(":")
+        return f"{self.root}/{algorithm}/{hexadecimal[:2]}/{hexadecimal}"
+
+    def _settle(self, incoming: str, place: str) -> None:
+        self.filesystem.makedirs(place.rpartition("/")[0], exist_ok=True)
+        if self._is_a_folder:
+            os.replace(incoming, place)
+        else:
+            self.filesystem.mv(incoming, place)
+
+
+def digest_of(stream: Readable) -> str:
+    """The digest of what a stream gives."""
+    seen = hashlib.sha256()
+    for chunk in _chunks(stream):
+        seen.update(chunk)
+    return f"sha256:{seen.hexdigest()}"
+
+
+def _chunks(stream: Readable) -> Iterator[bytes]:
+    while chunk := stream.read(CHUNK):
+        yield chunk

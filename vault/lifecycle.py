@@ -1,0 +1,316 @@
+"""The life of a job: the one place where a state changes.
+
+```
+  submit ──► queued ──claim──► running ──succeed──► succeeded
+               ▲ │                │ │ │
+               │ └─cancel─┐       │ │ └──fail, give_up──► failed
+               │          ▼       │ │
+               │      cancelled ◄─┘ └──release, retry──┐
+               └───────────────────stop────────────────┘
+```
+
+Every step is one conditional UPDATE with its event in the same transaction, so a step either happened and is on record,
+or did not. Whoever runs a job holds a lease: a token that nobody else has, and a time until which it must be heard
+from again. A step that needs the lease does nothing once the lease was lost, whatever the one that lost it believes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
+from sqlalchemy.exc import IntegrityError
+
+from api_spec.artifacts import Stage, State
+from api_spec.jobs import JobKind
+from api_spec.problem import Problem
+from vault.records import RECORD, Database, Key, Record, keyed, new_id, now
+from vault.tables import events, idempotency, jobs
+
+Step = Literal[
+    "submit", "claim", "succeed", "fail", "cancel", "stop", "release", "retry", "give_up", "ask_to_cancel", "advance"
+]
+
+STEPS: dict[Step, tuple[State | None, State]] = {
+    "submit": (None, "queued"),
+    "claim": ("queued", "running"),
+    "cancel": ("queued", "cancelled"),
+    "ask_to_cancel": ("running", "running"),
+    "advance": ("running", "running"),
+    "succeed": ("running", "succeeded"),
+    "fail": ("running", "failed"),
+    "stop": ("running", "cancelled"),
+    "release": ("running", "queued"),
+    "retry": ("running", "queued"),
+    "give_up": ("running", "failed"),
+}
+"""Each step: the state that it needs, and the one that it leads to."""
+
+ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_token": None, "lease_until": None, "release_requested": False}
+BACK_IN_QUEUE: dict[str, Any] = {**NO_LEASE, "stage": "queued", "progress": 0.0, "rung_at": None}
+
+Order = Literal["go_on", "cancel", "release", "lost"]
+"""What a heartbeat is answered with."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to run one job, until it is not renewed in time."""
+
+    job_id: str
+    kind: JobKind
+    payload: dict[str, Any]
+    token: str
+    lasts: timedelta
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job that was asked for; `replayed` if its `Idempotency-Key` had asked for it before."""
+
+    record: Record
+    replayed: bool
+
+
+class KeyReusedError(Exception):
+    """An `Idempotency-Key` came again with another request."""
+
+
+class EndedError(Exception):
+    """The job has ended, so it cannot be cancelled."""
+
+
+def submit(
+    database: Database,
+    tenant: str,
+    kind: JobKind,
+    payload: dict[str, Any],
+    *,
+    name: str | None = None,
+    key: Key | None = None,
+) -> Submission:
+    """Keeps a job, once for each key: the job and its key are one transaction, so there is no time in between.
+
+    Raises:
+        KeyReusedError: the key stands for another request.
+    """
+    job_id, moment = new_id(), now()
+    values: dict[str, Any] = {
+        "id": job_id, "tenant": tenant, "kind": kind, "name": name, "payload": payload,
+        "state": STEPS["submit"][1], "stage": "queued", "progress": 0.0, "attempts": 0,
+        "cancel_requested": False, "release_requested": False,
+        "available_at": moment, "rung_at": moment, "created_at": moment, "updated_at": moment,
+    }  # fmt: skip
+    try:
+        with database.writing() as connection:
+            connection.execute(jobs.insert().values(**values))
+            if key is not None:
+                connection.execute(
+                    idempotency.insert().values(
+                        tenant=tenant, key=key.key, fingerprint=key.fingerprint, job_id=job_id, created_at=moment
+                    )
+                )
+            _log(connection, tenant, job_id, "submit", {"kind": kind})
+            return Submission(_read(connection, job_id), replayed=False)
+    except IntegrityError:
+        known = None if key is None else keyed(database, tenant, key.key)
+        if known is None:
+            raise
+    fingerprint, first = known
+    if key is not None and fingerprint != key.fingerprint:
+        raise KeyReusedError(key.key)
+    with database.reading() as connection:
+        return Submission(_read(connection, first), replayed=True)
+
+
+def claim(database: Database, job_id: str, *, worker: str, lasts: timedelta) -> Lease | None:
+    """Takes a queued job; None if it is not there to be taken, which is how a bell that rings twice does no harm."""
+    moment, token = now(), new_id()
+    with database.writing() as connection:
+        taken = _step(
+            connection, "claim", job_id, and_(jobs.c.available_at <= moment), data={"worker": worker},
+            lease_owner=worker, lease_token=token, lease_until=moment + lasts,
+            attempts=jobs.c.attempts + 1, stage="loading", progress=0.0,
+        )  # fmt: skip
+        if not taken:
+            return None
+        record = _read(connection, job_id)
+        return Lease(job_id, record.kind, record.payload, token, lasts, record.attempts)
+
+
+def heartbeat(database: Database, lease: Lease) -> Order:
+    """Renews a lease, and says whether to go on."""
+    held = and_(jobs.c.id == lease.job_id, jobs.c.lease_token == lease.token, jobs.c.state == "running")
+    with database.writing() as connection:
+        renewed = connection.execute(jobs.update().where(held).values(lease_until=now() + lease.lasts))
+        if renewed.rowcount == 0:
+            return "lost"
+        asked = connection.execute(
+            select(jobs.c.cancel_requested, jobs.c.release_requested).where(jobs.c.id == lease.job_id)
+        ).one()
+    if asked.cancel_requested:
+        return "cancel"
+    return "release" if asked.release_requested else "go_on"
+
+
+def advance(database: Database, lease: Lease, stage: Stage, progress: float) -> bool:
+    """Notes how far a running job has come; a new stage is an event."""
+    with database.writing() as connection:
+        before = connection.execute(select(jobs.c.stage).where(jobs.c.id == lease.job_id)).scalar_one()
+        data = {"stage": stage} if stage != before else None
+        return _held(connection, "advance", lease, data=data, stage=stage, progress=progress)
+
+
+def succeed(database: Database, lease: Lease, result: dict[str, Any], report_digest: str | None = None) -> bool:
+    """Ends a job with what it gave."""
+    with database.writing() as connection:
+        return _held(
+            connection, "succeed", lease, data={"report_digest": report_digest},
+            result=result, report_digest=report_digest, stage="done", progress=1.0, **NO_LEASE,
+        )  # fmt: skip
+
+
+def fail(database: Database, lease: Lease, problem: Problem) -> bool:
+    """Ends a job with why it could not be done."""
+    with database.writing() as connection:
+        data = {"problem": problem.type}
+        return _held(connection, "fail", lease, data=data, problem=problem.model_dump(mode="json"), **NO_LEASE)
+
+
+def stop(database: Database, lease: Lease) -> bool:
+    """Ends a running job that somebody asked to cancel."""
+    with database.writing() as connection:
+        return _held(connection, "stop", lease, **NO_LEASE)
+
+
+def release(database: Database, lease: Lease) -> bool:
+    """Puts a job back because its worker is leaving; the attempt does not count."""
+    with database.writing() as connection:
+        return _held(connection, "release", lease, attempts=jobs.c.attempts - 1, **BACK_IN_QUEUE)
+
+
+def cancel(database: Database, tenant: str, kind: JobKind, job_id: str) -> Record | None:
+    """Cancels a queued job, or asks the worker of a running one to stop; None if the tenant has no such job.
+
+    Raises:
+        EndedError: the job succeeded or failed before.
+    """
+    mine = and_(jobs.c.tenant == tenant, jobs.c.kind == kind)
+    with database.writing() as connection:
+        if not _step(connection, "cancel", job_id, mine, cancel_requested=True):
+            _step(
+                connection,
+                "ask_to_cancel",
+                job_id,
+                and_(mine, jobs.c.cancel_requested.is_(False)),
+                cancel_requested=True,
+            )
+        row = connection.execute(select(*RECORD).where(mine, jobs.c.id == job_id)).one_or_none()
+    record = None if row is None else Record(**row._mapping)
+    if record is not None and record.state in ("succeeded", "failed"):
+        raise EndedError(record.state)
+    return record
+
+
+def ask_to_release(database: Database, worker: str) -> int:
+    """Asks for every job of a worker that is leaving; returns how many there are."""
+    held = and_(jobs.c.state == "running", jobs.c.lease_owner == worker)
+    with database.writing() as connection:
+        return connection.execute(jobs.update().where(held).values(release_requested=True)).rowcount
+
+
+def expire(database: Database, *, attempts: int, backoff: timedelta) -> list[str]:
+    """Takes jobs back whose lease ran out: into the queue after a pause that doubles; after `attempts`, for good."""
+    ran_out = and_(jobs.c.state == "running", jobs.c.lease_until < now())
+    with database.reading() as connection:
+        lost = connection.execute(
+            select(jobs.c.id, jobs.c.lease_token, jobs.c.attempts, jobs.c.cancel_requested).where(ran_out)
+        ).all()
+    taken = []
+    for row in lost:
+        still = and_(jobs.c.lease_token == row.lease_token, jobs.c.lease_until < now())
+        with database.writing() as connection:
+            if row.cancel_requested:
+                done = _step(connection, "stop", row.id, still, **NO_LEASE)
+            elif row.attempts < attempts:
+                later = now() + backoff * 2 ** (row.attempts - 1)
+                done = _step(
+                    connection, "retry", row.id, still, data={"attempt": row.attempts},
+                    available_at=later, **BACK_IN_QUEUE,
+                )  # fmt: skip
+            else:
+                problem = _given_up(row.attempts).model_dump(mode="json")
+                done = _step(connection, "give_up", row.id, still, problem=problem, **NO_LEASE)
+        taken += [row.id] * done
+    return taken
+
+
+def unclaimed(database: Database, *, rung_before: timedelta | None) -> Iterator[str]:
+    """Queued jobs for which the bell has to ring, each noted as rung before it is given.
+
+    These are the jobs that were put back, and, with `rung_before`, also those that were rung for longer ago than that.
+    """
+    moment = now()
+    due = and_(jobs.c.state == "queued", jobs.c.available_at <= moment)
+    quiet: ColumnElement[bool] = jobs.c.rung_at.is_(None)
+    if rung_before is not None:
+        quiet = or_(quiet, jobs.c.rung_at < moment - rung_before)
+    with database.reading() as connection:
+        waiting = connection.scalars(select(jobs.c.id).where(due, quiet).order_by(jobs.c.id).limit(1000)).all()
+    for job_id in waiting:
+        with database.writing() as connection:
+            rung = jobs.update().where(jobs.c.id == job_id, due, quiet).values(rung_at=moment)
+            ours = connection.execute(rung).rowcount == 1
+        if ours:
+            yield job_id
+
+
+def _given_up(attempts: int) -> Problem:
+    return Problem.of(
+        "worker-lost",
+        500,
+        f"The worker that ran this job vanished {attempts} times before it was done.",
+        "Look for kills in the workers' logs (most often memory: CAVEAT_MEMORY_BYTES, or the container's limit), "
+        "then submit it again.",
+    )
+
+
+def _held(
+    connection: Connection, step: Step, lease: Lease, *, data: dict[str, Any] | None = None, **values: Any
+) -> bool:
+    return _step(connection, step, lease.job_id, jobs.c.lease_token == lease.token, data=data, **values)
+
+
+def _step(
+    connection: Connection,
+    step: Step,
+    job_id: str,
+    condition: Any,
+    *,
+    data: dict[str, Any] | None = None,
+    **values: Any,
+) -> bool:
+    """One step of one job, with its event; False, and nothing done, if the job is not where the step begins."""
+    before, after = STEPS[step]
+    ready = and_(jobs.c.id == job_id, jobs.c.state == before, condition)
+    moved = connection.execute(jobs.update().where(ready).values(state=after, updated_at=now(), **values))
+    if moved.rowcount == 0:
+        return False
+    if step != "advance" or data is not None:
+        tenant = connection.execute(select(jobs.c.tenant).where(jobs.c.id == job_id)).scalar_one()
+        _log(connection, tenant, job_id, step, data or {})
+    return True
+
+
+def _log(connection: Connection, tenant: str, job_id: str, what: str, data: dict[str, Any]) -> None:
+    connection.execute(events.insert().values(tenant=tenant, job_id=job_id, at=now(), what=what, data=data))
+
+
+def _read(connection: Connection, job_id: str) -> Record:
+    row = connection.execute(select(*RECORD).where(jobs.c.id == job_id)).one()
+    return Record(**row._mapping)

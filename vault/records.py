@@ -1,0 +1,247 @@
+"""The database: opened, migrated, and asked. What changes a job's state is in `vault.lifecycle`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, func, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from api_spec.artifacts import Stage, State
+from api_spec.jobs import JobKind
+from vault.tables import blobs, events, idempotency, jobs, workers
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATION_LOCK = 0xCA7EA7  # any number that other users of the same PostgreSQL server do not lock
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A job as the database has it."""
+
+    id: str
+    tenant: str
+    kind: JobKind
+    name: str | None
+    payload: dict[str, Any]
+    state: State
+    stage: Stage
+    progress: float
+    attempts: int
+    result: dict[str, Any] | None
+    report_digest: str | None
+    problem: dict[str, Any] | None
+    cancel_requested: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a job."""
+
+    seq: int
+    what: str
+    at: datetime
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Key:
+    """An `Idempotency-Key` and what the request that carried it asked for."""
+
+    key: str
+    fingerprint: str
+
+
+RECORD = [jobs.c[field] for field in Record.__dataclass_fields__]
+
+
+class Database:
+    """A pool of connections to SQLite or PostgreSQL."""
+
+    def __init__(self, url: str) -> None:
+        """Opens nothing yet; the first use does."""
+        self.url = url
+        self.engine = _engine(url)
+        self._writing = self.engine.execution_options(writing=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that reads."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that writes; SQLite takes its write lock at once, so that it never has to give up half-way."""
+        with self._writing.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # transactions begin where `_begin` says
+        for pragma in ("busy_timeout=20000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writing = connection.get_execution_options().get("writing", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def migrate(url: str) -> None:
+    """Brings the database to the newest schema; processes that start together take turns."""
+    database = Database(url)
+    try:
+        with database.writing() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+            config = Config()
+            config.set_main_option("script_location", str(MIGRATIONS))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        database.close()
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """26 letters and digits that sort by the millisecond in which they were made (a ULID)."""
+    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    return "".join(ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def get(database: Database, tenant: str, kind: JobKind, job_id: str) -> Record | None:
+    """One job of a tenant; None where there is none, or where it is another tenant's."""
+    wanted = select(*RECORD).where(jobs.c.tenant == tenant, jobs.c.kind == kind, jobs.c.id == job_id)
+    with database.reading() as connection:
+        row = connection.execute(wanted).one_or_none()
+    return None if row is None else Record(**row._mapping)
+
+
+def page(
+    database: Database,
+    tenant: str,
+    kind: JobKind,
+    *,
+    limit: int,
+    before: str | None = None,
+    state: State | None = None,
+) -> list[Record]:
+    """Up to `limit` jobs, the newest first, starting after the job `before`."""
+    wanted = select(*RECORD).where(jobs.c.tenant == tenant, jobs.c.kind == kind)
+    if before is not None:
+        wanted = wanted.where(jobs.c.id < before)
+    if state is not None:
+        wanted = wanted.where(jobs.c.state == state)
+    with database.reading() as connection:
+        rows = connection.execute(wanted.order_by(jobs.c.id.desc()).limit(limit)).all()
+    return [Record(**row._mapping) for row in rows]
+
+
+def keyed(database: Database, tenant: str, key: str) -> tuple[str, str] | None:
+    """The fingerprint and the job that an `Idempotency-Key` stands for."""
+    wanted = select(idempotency.c.fingerprint, idempotency.c.job_id).where(
+        idempotency.c.tenant == tenant, idempotency.c.key == key
+    )
+    with database.reading() as connection:
+        row = connection.execute(wanted).one_or_none()
+    return None if row is None else (row.fingerprint, row.job_id)
+
+
+def history(database: Database, tenant: str, job_id: str, *, after: int = 0) -> list[Event]:
+    """What happened to a job since the event numbered `after`."""
+    wanted = (
+        select(events.c.seq, events.c.what, events.c.at, events.c.data)
+        .where(events.c.tenant == tenant, events.c.job_id == job_id, events.c.seq > after)
+        .order_by(events.c.seq)
+    )
+    with database.reading() as connection:
+        return [Event(**row._mapping) for row in connection.execute(wanted)]
+
+
+def own(database: Database, tenant: str, digest: str, size: int) -> bool:
+    """Notes that a tenant uploaded these bytes; False if it had done so before."""
+    try:
+        with database.writing() as connection:
+            connection.execute(blobs.insert().values(tenant=tenant, digest=digest, size=size, created_at=now()))
+    except IntegrityError:
+        return False
+    return True
+
+
+def owned(database: Database, tenant: str, digests: Sequence[str]) -> dict[str, int]:
+    """Those of `digests` that a tenant uploaded, with their sizes in bytes."""
+    wanted = select(blobs.c.digest, blobs.c.size).where(blobs.c.tenant == tenant, blobs.c.digest.in_(set(digests)))
+    with database.reading() as connection:
+        return {row.digest: row.size for row in connection.execute(wanted)}
+
+
+def greet(database: Database, worker: str, missing_protections: list[str]) -> None:
+    """Notes that a worker is alive, and which protections its kernel lacks."""
+    values = {"seen_at": now(), "missing_protections": missing_protections}
+    with database.writing() as connection:
+        updated = connection.execute(workers.update().where(workers.c.name == worker).values(**values))
+        if updated.rowcount == 0:
+            connection.execute(workers.insert().values(name=worker, **values))
+
+
+def part(database: Database, worker: str) -> None:
+    """Notes that a worker has left."""
+    with database.writing() as connection:
+        connection.execute(workers.delete().where(workers.c.name == worker))
+
+
+def alive(database: Database, *, within: timedelta) -> dict[str, list[str]]:
+    """Workers seen lately, and the protections that each one lacks."""
+    wanted = select(workers.c.name, workers.c.missing_protections).where(workers.c.seen_at > now() - within)
+    with database.reading() as connection:
+        return {row.name: row.missing_protections for row in connection.execute(wanted)}
+
+
+def count_jobs(database: Database) -> dict[tuple[str, str], int]:
+    """How many jobs there are of each kind in each state."""
+    counted = select(jobs.c.kind, jobs.c.state, func.count()).group_by(jobs.c.kind, jobs.c.state)
+    with database.reading() as connection:
+        return {(kind, state): count for kind, state, count in connection.execute(counted)}
+
+
+def count_waiting(database: Database) -> int:
+    """How many jobs wait for a worker."""
+    with database.reading() as connection:
+        return connection.execute(select(func.count()).where(jobs.c.state == "queued")).scalar_one()
+
+
+def count_events(database: Database) -> dict[str, int]:
+    """How often each step was taken."""
+    counted = select(events.c.what, func.count()).group_by(events.c.what)
+    with database.reading() as connection:
+        return {what: count for what, count in connection.execute(counted)}  # noqa: C416 - rows are no pairs
