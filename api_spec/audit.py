@@ -104,7 +104,13 @@ class Concept(Document):
     """A human concept: examples that show it, against a reference pool that does not."""
 
     examples: Name
-    against: Name
+    against: Name | Annotated[list[Name], Field(min_length=1)]
+    """The reference pool: one set, another concept's set (a relative concept), or several sets together."""
+
+    @property
+    def pools(self) -> list[Name]:
+        """The sets that make the pool."""
+        return self.against if isinstance(self.against, list) else [self.against]
 
 
 class Target(Document):
@@ -205,9 +211,10 @@ class ConceptLine(Document):
 
     concept: Name
     target: Name
-    must: Literal["not_matter", "matter"]
+    must: Literal["not_matter", "matter", "not_grow"]
+    """`not_grow`: matter no more than in the baseline report that the gate is given."""
     tolerance: Annotated[float, Field(gt=0)] = 0.1
-    """The largest effect that does not matter, in `unit`."""
+    """The largest effect, or growth of one, that does not matter, in `unit`."""
     unit: Literal["sd", "logit"] = "sd"
     """`sd`: standard deviations of the target over its examples; `logit`: the target's own unit."""
     when_inconclusive: Literal["inconclusive", "pass", "fail"] = "inconclusive"
@@ -284,7 +291,8 @@ class Audit(Document):
                 yield f"/examples/{key}/pairs_with", examples.pairs_with, self.examples, "example set"
         for key, concept in self.concepts.items():
             yield f"/concepts/{key}/examples", concept.examples, self.examples, "example set"
-            yield f"/concepts/{key}/against", concept.against, self.examples, "example set"
+            for pool in concept.pools:
+                yield f"/concepts/{key}/against", pool, self.examples, "example set"
         for key, target in self.targets.items():
             yield f"/targets/{key}/examples", target.examples, self.examples, "example set"
         for key, group in self.groups.items():

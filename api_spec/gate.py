@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from api_spec.audit import ConceptLine, GateLine, GroupLine
 from api_spec.base import Interval
+from api_spec.baseline import differing_examples, moves
 from api_spec.report import Finding, Intervention, LineVerdict, Outcome, Report, Row, Verdict
 
 
@@ -19,14 +20,19 @@ class Opinion:
     sign: int = 0
 
 
-def decide(report: Report, gate: Sequence[GateLine]) -> Verdict:
-    """The verdict on every line, and the worst of them; an inconclusive line passes only where its policy says so."""
-    lines = [
-        _concept_verdict(report, position, line)
-        if isinstance(line, ConceptLine)
-        else _group_verdict(report, position, line)
-        for position, line in enumerate(gate)
-    ]
+def decide(report: Report, gate: Sequence[GateLine], baseline: Report | None = None) -> Verdict:
+    """The verdict on every line, and the worst of them; an inconclusive line passes only where its policy says so.
+
+    `baseline` is an earlier report on the same examples, for the lines that say `must: not_grow`.
+    """
+    lines = []
+    for position, line in enumerate(gate):
+        if isinstance(line, GroupLine):
+            lines.append(_group_verdict(report, position, line))
+        elif line.must == "not_grow":
+            lines.append(_growth_verdict(report, baseline, position, line))
+        else:
+            lines.append(_concept_verdict(report, position, line))
     outcomes = {line.outcome for line in lines}
     worst: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
     return Verdict(outcome=next((outcome for outcome in worst if outcome in outcomes), None), lines=lines)
@@ -53,6 +59,49 @@ def _concept_verdict(report: Report, position: int, line: ConceptLine) -> LineVe
         finding=opinion.finding,
         outcome=outcome,
         reason=_sentence(opinion.because),
+    )
+
+
+def _growth_verdict(report: Report, baseline: Report | None, position: int, line: ConceptLine) -> LineVerdict:
+    opinion = _growth(report, baseline, line)
+    outcomes: dict[Finding, Outcome] = {
+        "influential": "fail",
+        "not_influential": "pass",
+        "inconclusive": line.when_inconclusive,
+    }
+    return LineVerdict(
+        line=position,
+        subject=f"{line.concept} must not matter more to {line.target} than in the baseline",
+        finding=None,
+        outcome=outcomes[opinion.finding],
+        reason=_sentence(opinion.because),
+    )
+
+
+def _growth(report: Report, baseline: Report | None, line: ConceptLine) -> Opinion:
+    """Whether a concept's figures grew beyond tolerance and noise, or surely stayed within the tolerance."""
+    if baseline is None:
+        return Opinion("inconclusive", "no baseline report was given to compare with (`--baseline`)")
+    others = differing_examples(report, baseline)
+    if others:
+        return Opinion("inconclusive", f"the baseline was made on other examples: {', '.join(others)}")
+    subject = f"{line.concept} → {line.target}"
+    found = [move for move in moves(report, baseline) if move.subject.partition(" at ")[0] == subject]
+    if not found:
+        return Opinion(
+            "inconclusive", f"the baseline has no figure of {line.concept} and {line.target} to compare with"
+        )
+    if line.unit == "logit":
+        return Opinion("inconclusive", "growth is compared in standard deviations; give the tolerance with `unit: sd`")
+    worst = max(found, key=lambda move: move.growth)
+    where = f"the {worst.kind} of {worst.subject}"
+    went = f"went from {_size(worst.before, line)} to {_size(worst.after, line)}"
+    if worst.growth > line.tolerance and worst.beyond_noise:
+        return Opinion("influential", f"{where} {went}, beyond noise ({worst.noise:.3g} sd)")
+    if all(move.growth + move.noise <= line.tolerance for move in found):
+        return Opinion("not_influential", f"no figure grew by more than the tolerance; most of all {where} {went}")
+    return Opinion(
+        "inconclusive", f"{where} {went}, which noise of {worst.noise:.3g} sd does not tell from the tolerance"
     )
 
 

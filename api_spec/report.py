@@ -13,7 +13,7 @@ from pydantic import Field
 from api_spec.audit import Audit, Estimator
 from api_spec.base import Count, Digest, Document, Integer, Interval, Name, Probability
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION: Literal["1"] = "1"
 
 FlagCode = Literal[
     "degenerate",
@@ -82,6 +82,11 @@ class Effect(Document):
     """Change of the target for one standard deviation of the layer along the CAV."""
     null: Null
     p: Probability
+    """The larger of the next two: an effect has to be beyond both doubts."""
+    p_against_sets: Probability | None = None
+    """Could a random set have done this? Exact, by permutation."""
+    p_against_zero: Probability | None = None
+    """Could other examples have turned it around? By its bootstrap standard deviation."""
     p_corrected: Probability
     """After the correction over every row of the report."""
 

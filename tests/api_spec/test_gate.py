@@ -6,12 +6,14 @@ import pytest
 
 from api_spec.audit import ConceptLine, GroupLine
 from api_spec.gate import decide
+from api_spec.report import Plan
 from tests.api_spec.evidence import flag, group, report, row, witness
 
 LINE = {"concept": "mark", "target": "carton", "must": "not_matter", "tolerance": 0.1}
 INFLUENTIAL = {"in_sd": 0.5, "interval": (0.4, 0.6), "p": 0.001}
 HARMLESS = {"in_sd": 0.01, "interval": (-0.02, 0.04), "p": 0.6}
 UNSETTLED = {"in_sd": 0.05, "interval": (-0.2, 0.3), "p": 0.4}
+EMPTY: dict = {"layers": [], "targets": [], "examples": [], "gradient_checks": []}
 
 
 def line(**fields: object) -> ConceptLine:
@@ -104,6 +106,35 @@ def test_an_unsettled_row_says_how_many_more_examples_it_needs() -> None:
     reason = decide(report(row(**UNSETTLED)), [line()]).lines[0].reason
     assert "25.0 times as many examples" in reason
     assert "concept examples first (40 now)" in reason
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outcome"),
+    [
+        (HARMLESS, HARMLESS, "pass"),
+        (INFLUENTIAL, INFLUENTIAL, "inconclusive"),
+        (INFLUENTIAL, HARMLESS, "pass"),
+        (HARMLESS, INFLUENTIAL, "fail"),
+        (HARMLESS, {"in_sd": -0.5, "interval": (-0.6, -0.4), "p": 0.001}, "fail"),
+        (HARMLESS, UNSETTLED, "inconclusive"),
+    ],
+)
+def test_a_concept_that_must_not_grow(before: dict, after: dict, outcome: str) -> None:
+    verdict = decide(report(row(**after)), [line(must="not_grow")], report(row(**before)))
+    assert verdict.outcome == outcome
+
+
+def test_growth_needs_a_baseline_on_the_same_examples() -> None:
+    asked = line(must="not_grow")
+    now = report(row(**HARMLESS))
+    assert "No baseline" in decide(now, [asked]).lines[0].reason
+    assert "no figure of mark" in decide(now, [asked], report()).lines[0].reason
+    described = {"name": "photos", "count": 40, "kind": "images"}
+    now, then = (
+        one.model_copy(update={"plan": Plan.model_validate({**EMPTY, "examples": [{**described, "source": source}]})})
+        for one, source in ((now, "sha256:" + "1" * 64), (now, "sha256:" + "2" * 64))
+    )
+    assert "other examples: photos" in decide(now, [asked], then).lines[0].reason
 
 
 @pytest.mark.parametrize(

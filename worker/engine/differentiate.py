@@ -48,19 +48,19 @@ def differentiate(
     graph = copy.ir.graph
     nodes = list(graph)
     tape = Tape(graph)
-    outputs: list[tuple[str, Tensor]] = []
+    outputs = []
     for one in resolved:
         value, cotangents = _walk(tape, copy, nodes, one, list(chosen), rules)
-        outputs.append((f"value/{one.target.name}", value))
+        outputs.append(_output(tape, f"value/{one.target.name}", value, _batch_of(model)))
         for layer in chosen:
             cotangent = cotangents.get(layer)
             if not isinstance(cotangent, Tensor):
                 raise _no_gradient(model, one.target, layer, cotangent)
-            outputs.append((f"gradient/{one.target.name}/{layer}", cotangent))
-    named = [tape.named(tensor, name) for name, tensor in outputs]
-    named += [_value(copy, name) for name in dict.fromkeys(find_layer(model, tensor) for tensor in also)]
-    _commit(tape)
-    return Graph(prune(copy.ir, named))
+            shape = _value(copy, layer).shape
+            outputs.append(_output(tape, f"gradient/{one.target.name}/{layer}", cotangent, shape))
+    outputs += [_value(copy, name) for name in dict.fromkeys(find_layer(model, tensor) for tensor in also)]
+    graph.extend(tape.nodes)
+    return Graph(prune(copy.ir, outputs))
 
 
 def cut_at(model: Model, layer: str, targets: Sequence[Target]) -> Graph:
@@ -68,10 +68,12 @@ def cut_at(model: Model, layer: str, targets: Sequence[Target]) -> Graph:
     resolved = [resolve_target(model, target) for target in targets]
     copy = opened_at(model, layer)
     tape = Tape(copy.ir.graph)
-    outputs = [(f"value/{one.target.name}", _target_value(tape, copy, one)) for one in resolved]
-    named = [tape.named(tensor, label) for label, tensor in outputs]
-    _commit(tape)
-    return Graph(prune(copy.ir, named))
+    outputs = [
+        _output(tape, f"value/{one.target.name}", _target_value(tape, copy, one), _batch_of(model))
+        for one in resolved
+    ]
+    copy.ir.graph.extend(tape.nodes)
+    return Graph(prune(copy.ir, outputs))
 
 
 def opened_at(model: Model, layer: str) -> Model:
@@ -116,10 +118,9 @@ def _walk(
     tape: Tape, model: Model, nodes: list[ir.Node], resolved: Resolved, layers: Sequence[str], rules: Table
 ) -> tuple[Tensor, dict[str, Cotangent]]:
     """The target's value, and the layers' cotangents by name."""
-    start = len(tape.nodes)
     value = _target_value(tape, model, resolved)
     sources = {layer: _value(model, layer) for layer in layers}
-    cotangents = backward(tape, [*nodes, *tape.nodes[start:]], sources.values(), {value.value: ones_like(value)}, rules)
+    cotangents = backward(tape, [*nodes, *tape.nodes], sources.values(), {value.value: ones_like(value)}, rules)
     return value, {layer: cotangents[source] for layer, source in sources.items() if source in cotangents}
 
 
@@ -140,8 +141,16 @@ def _value(model: Model, name: str) -> ir.Value:
     return value
 
 
-def _commit(tape: Tape) -> None:
-    tape.graph.extend(tape.nodes)
+def _output(tape: Tape, name: str, tensor: Tensor, shape: ir.Shape | None) -> ir.Value:
+    """The tensor as a graph output of that name and shape."""
+    output = tape.named(tensor, name)
+    output.shape = shape
+    return output
+
+
+def _batch_of(model: Model) -> ir.Shape:
+    shape = model.inputs[0].shape if model.inputs else ()
+    return ir.Shape([shape[0] if shape else None])
 
 
 def _no_gradient(model: Model, target: Target, layer: str, cotangent: Cotangent | None) -> Refused:

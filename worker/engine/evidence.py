@@ -112,8 +112,8 @@ def _concept_data(plan: Plan, k: Floats, concept: str) -> ConceptData:
     """
     asked = plan.audit.concepts[concept]
     pairing = plan.pairings.get(concept)
-    pool = _rows(plan, asked.against)
-    paired = pairing is not None and pairing.base == asked.against
+    pool = np.concatenate([_rows(plan, name) for name in asked.pools])
+    paired = pairing is not None and asked.pools == [pairing.base]
     of_targets = {_of_target(plan, name) for name in plan.targets}
     return ConceptData(
         k=k,

@@ -147,25 +147,20 @@ def _shape(dimensions: Sequence[int | str | None]) -> str:
 
 def _check_counts(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> None:
     """Every set in a concept or a target has the examples that the test needs."""
+    roles: list[tuple[str, str, list[str]]] = []
+    for name, concept in audit.concepts.items():
+        roles.append((f"/concepts/{name}/examples", f"Concept '{name}'", [concept.examples]))
+        roles.append((f"/concepts/{name}/against", f"The pool of concept '{name}'", concept.pools))
+    for name, target in audit.targets.items():
+        roles.append((f"/targets/{name}/examples", f"Target '{name}'", [target.examples]))
     needed = audit.method.min_examples
-    roles = [
-        (f"/concepts/{name}/examples", f"Concept '{name}'", concept.examples)
-        for name, concept in audit.concepts.items()
-    ]
-    roles += [
-        (f"/concepts/{name}/against", f"The pool of concept '{name}'", concept.against)
-        for name, concept in audit.concepts.items()
-    ]
-    roles += [
-        (f"/targets/{name}/examples", f"Target '{name}'", target.examples) for name, target in audit.targets.items()
-    ]
-    for pointer, role, name in roles if audit.concepts else []:
-        count = len(outlines[name].keys)
+    for pointer, role, sets in roles if audit.concepts else []:
+        count = sum(len(outlines[name].keys) for name in sets)
         if count < needed:
             raise Refused(
                 "too-few-examples",
                 f"{role} has {count} example{'s' * (count != 1)}; {needed} are needed (`method.min_examples`).",
-                f"Add at least {needed - count} to '{name}'.",
+                f"Add at least {needed - count} to '{sets[-1]}'.",
                 pointer,
             )
 
@@ -255,7 +250,7 @@ def _pairings(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> dict[str,
 
 def _needs(audit: Audit, pairings: Mapping[str, Pairing]) -> dict[str, Need]:
     """What is read from each example set, so that each example goes through the model once."""
-    activations = {name for concept in audit.concepts.values() for name in (concept.examples, concept.against)}
+    activations = {name for concept in audit.concepts.values() for name in (concept.examples, *concept.pools)}
     gradients: dict[str, list[str]] = {}
     outputs: dict[str, list[str]] = {}
     if audit.concepts:
