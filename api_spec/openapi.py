@@ -111,6 +111,13 @@ class Operation:
     tag: str = field(default="audits", kw_only=True)
 
     @property
+    def scope(self) -> Literal["read", "submit"] | None:
+        """What a key must allow, where keys are asked for; None for what is open to everybody."""
+        if self.tag == "operations":
+            return None
+        return "read" if self.method == "GET" else "submit"
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """The types of the parameters in the path."""
         return {name: PATH_PARAMETERS[name] for name in re.findall(r"{(\w+)}", self.path)}
@@ -127,6 +134,8 @@ REPORT_TYPES = (
 )  # fmt: skip
 PROBLEMS = {
     400: "Malformed JSON, or a header that cannot be read.",
+    401: "There is no valid key in the request.",
+    403: "The key does not allow this.",
     404: "There is no such thing, or it is not yours.",
     405: "This cannot be done here; `Allow` says what can.",
     406: "None of the accepted media types is there.",
@@ -308,6 +317,13 @@ def document() -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A key that an operator issued; needed where `CAVEAT_AUTH` is `keys`.",
+                }
+            },
             "schemas": dict(sorted(schemas["$defs"].items())),
             "headers": {
                 name: {"description": description, "schema": {"type": "string"}}
@@ -319,6 +335,7 @@ def document() -> dict[str, Any]:
 
 def _operation(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     problem = {"application/problem+json": {"schema": refs[(Problem, "serialization")]}}
+    refused = (*operation.problems, *((401, 403) if operation.scope else ()))
     described: dict[str, Any] = {
         "operationId": operation.name,
         "tags": [operation.tag],
@@ -329,9 +346,11 @@ def _operation(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
             *_text_parameters(operation.headers, "header"),
         ],
         "responses": {str(status): _answer(answer, refs) for status, answer in sorted(operation.answers.items())}
-        | {str(status): {"description": PROBLEMS[status], "content": problem} for status in operation.problems}
+        | {str(status): {"description": PROBLEMS[status], "content": problem} for status in refused}
         | {"default": {"description": "Anything else that went wrong.", "content": problem}},
     }
+    if operation.scope:
+        described["security"] = [{"key": []}, {}]
     if operation.body == "bytes":
         content = {
             "application/octet-stream": {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}

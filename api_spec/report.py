@@ -133,6 +133,8 @@ class Row(Document):
     cross_check: CrossCheck | None
     legacy_t_test: LegacyTTest
     flags: list[Flag]
+    sensitivities: list[float]
+    """Each target example's own change for the step, in the target's unit; their mean is the effect."""
     n_concept: Count
     n_pool: Count
     n_target: Count
@@ -252,6 +254,8 @@ class TargetSummary(Document):
     unit: str
     mean: float
     sd: float
+    examples: list[str]
+    """The names of its examples, in the order of the rows' sensitivities."""
 
 
 class GradientCheck(Document):

@@ -64,6 +64,7 @@ def row(
             else {"estimator": "ridge", "score": 0.5, "effect": 2 * other, "effect_in_sd": other, "cosine": 0.9},
             "legacy_t_test": {"p": 0.01, "caution": "Do not act on it."},
             "flags": flags,
+            "sensitivities": [2 * in_sd] * 3,
             "n_concept": 40,
             "n_pool": 160,
             "n_target": 60,

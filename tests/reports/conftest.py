@@ -138,6 +138,7 @@ def row(
         ),
         legacy_t_test=LegacyTTest(p=1e-30 if p < 0.01 else 0.0312, caution=CAUTION),
         flags=list(flags),
+        sensitivities=[0.5, -0.25, 1.0],
         n_concept=40,
         n_pool=160,
         n_target=60,
@@ -341,6 +342,7 @@ def watermark() -> Report:
                     unit="logit",
                     mean=-1.31,
                     sd=1.6,
+                    examples=["a.png", "b.png", "c.png"],
                 )
                 for name, index in (("carton", 478), ("zebra", 340))
             ],

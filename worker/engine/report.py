@@ -58,7 +58,7 @@ def assemble(
     return Report(
         engine=engine,
         audit=plan.audit,
-        plan=_plan(plan, seen, examples),
+        plan=_plan(plan, seen, examples, names),
         rows=[_row(plan, row, _spread(seen, row.target)["sd"]) for row in evidence.rows],
         interventions=[_intervention(*key, change) for key, change in changes.items()],
         groups=[_group(name, plan.audit.groups[name], compared) for name, compared in groups.items()],
@@ -72,7 +72,9 @@ def assemble(
     )
 
 
-def _plan(plan: Plan, seen: Seen, examples: Sequence[ExampleSetSummary]) -> PlanSummary:
+def _plan(
+    plan: Plan, seen: Seen, examples: Sequence[ExampleSetSummary], names: Mapping[str, Sequence[str]]
+) -> PlanSummary:
     return PlanSummary(
         layers=[
             LayerSummary(
@@ -92,6 +94,7 @@ def _plan(plan: Plan, seen: Seen, examples: Sequence[ExampleSetSummary]) -> Plan
                 tensor=resolved.tensor,
                 sentence=resolved.sentence,
                 unit=plan.targets[name].scale,
+                examples=list(names[plan.audit.targets[name].examples]) if name in seen.values else [],
                 **_rounded(_spread(seen, name)),
             )
             for name, resolved in plan.resolved.items()
@@ -120,12 +123,7 @@ def _spread(seen: Seen, target: str) -> dict[str, float]:
 
 def _row(plan: Plan, row: Row, sd: float) -> ReportRow:
     """A row in the report's terms; `sd` is the target's standard deviation over its examples."""
-    figures = {
-        field.name: getattr(row.result, field.name)
-        for field in dataclasses.fields(row.result)
-        if field.name != "sensitivities"
-    }
-    document = _rounded(_plain(figures))
+    document = _rounded(_plain(row.result))
     document["effect"]["p_corrected"] = _rounded(row.p_corrected)
     if row.result.cross_check is not None:
         document["cross_check"]["effect_in_sd"] = _rounded(row.result.cross_check.effect / (sd or 1.0))
@@ -178,14 +176,14 @@ def _strip(plan: Plan, strip: Sorted, names: Mapping[str, Sequence[str]], thumbn
 
 
 def _plain(value: Any) -> Any:
-    """Frozen dataclasses as dictionaries, arrays left out of sight."""
+    """Frozen dataclasses as dictionaries, arrays as lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    return value
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _rounded(value: Any) -> Any:

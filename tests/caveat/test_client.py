@@ -1,0 +1,229 @@
+"""The client retries what may be retried, waits as it is told, and says what was refused in the server's own words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api_spec.audit import Audit
+from api_spec.problem import Problem
+from caveat import AsyncClient, Client, ProblemError
+from caveat.pack import digest
+from caveat.remote import run_there
+from tests.api_spec.evidence import AUDIT
+
+RECORD: dict[str, Any] = {
+    "id": "a1",
+    "state": "queued",
+    "stage": "queued",
+    "progress": 0.0,
+    "attempts": 1,
+    "created_at": "2026-01-01T00:00:00Z",
+    "updated_at": "2026-01-01T00:00:00Z",
+    "problem": None,
+    "audit": AUDIT,
+    "outcome": None,
+    "report_digest": None,
+}
+Answer = httpx.Response | Exception
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Pauses between looks take no time, but are counted."""
+    taken: list[float] = []
+    monkeypatch.setattr("caveat.client.sleep", taken.append)
+
+    async def asleep(seconds: float) -> None:
+        taken.append(seconds)
+
+    monkeypatch.setattr("caveat.client.asyncio.sleep", asleep)
+    return taken
+
+
+def record(**changes: Any) -> httpx.Response:
+    return httpx.Response(200, json=RECORD | changes, headers={"ETag": '"1"'})
+
+
+def refusal(status: int, **headers: str) -> httpx.Response:
+    problem = Problem.of("busy", status, "The server is busy.", "Wait.")
+    return httpx.Response(status, content=problem.model_dump_json(), headers=headers)
+
+
+class Script:
+    """A server that gives these answers, one after the other, and remembers what it was asked."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers, self.asked = list(answers), list[httpx.Request]()
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        request.read()
+        self.asked.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(answer.status_code, content=answer.content, headers=answer.headers)
+
+    async def later(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        return self(request)
+
+
+def both(script: Callable[[], Script], use: Callable[[Any], Any]) -> Iterator[tuple[Any, Script]]:
+    """What `use` makes of the sync and of the async client, each with a script of its own."""
+    one, two = script(), script()
+    with Client("http://caveat", "key", transport=httpx.MockTransport(one)) as client:
+        yield use(client), one
+
+    async def later() -> Any:
+        async with AsyncClient("http://caveat", "key", transport=httpx.MockTransport(two.later)) as client:
+            return await use(client)
+
+    yield asyncio.run(later()), two
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_blob_is_streamed_unless_it_is_there(tmp_path: Path, missing: bool) -> None:
+    file = tmp_path / "blob"
+    file.write_bytes(b"x" * (3 << 20))
+    put = httpx.Response(201, json={"digest": digest(file), "size": 3 << 20})
+    answers = [httpx.Response(404), put] if missing else [httpx.Response(200)]
+    for name, script in both(lambda: Script(*answers), lambda client: client.put(file)):
+        assert name == digest(file)
+        assert [request.method for request in script.asked] == (["HEAD", "PUT"] if missing else ["HEAD"])
+        assert script.asked[0].url.path == f"/v1/blobs/{name}"
+        assert script.asked[-1].headers["Authorization"] == "Bearer key"
+        if missing:
+            assert script.asked[1].content == file.read_bytes()
+            assert script.asked[1].headers["Content-Length"] == str(3 << 20)
+            assert "Transfer-Encoding" not in script.asked[1].headers
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), refusal(503), refusal(429, **{"Retry-After": "0"})],
+)
+def test_passing_trouble_is_waited_out_with_the_same_key(trouble: Answer) -> None:
+    audit = Audit.model_validate(AUDIT)
+    for started, script in both(lambda: Script(trouble, trouble, record()), lambda client: client.start(audit, "once")):
+        assert started.id == "a1"
+        assert [request.headers["Idempotency-Key"] for request in script.asked] == ["once"] * 3
+
+
+def test_a_refusal_is_told_in_the_servers_words_and_not_repeated() -> None:
+    for status, code in ((422, 2), (401, 3), (500, 3)):
+        script = Script(refusal(status))
+        client = Client("http://caveat", transport=httpx.MockTransport(script))
+        with client, pytest.raises(ProblemError, match=r"The server is busy\. Wait\.") as caught:
+            client.audit("a1")
+        assert caught.value.exit_code == code
+        assert len(script.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [httpx.Response(200, text="<html>"), httpx.Response(404, text="nginx"), httpx.Response(301, text="moved")]
+)
+def test_what_is_not_caveat_is_said_to_be_infrastructure(answer: httpx.Response) -> None:
+    client = Client("http://caveat", transport=httpx.MockTransport(Script(answer)))
+    with client, pytest.raises(ProblemError, match="Check that the URL is a Caveat service") as caught:
+        client.audit("a1")
+    assert caught.value.exit_code == 3
+
+
+def test_a_server_that_stays_away_is_given_up() -> None:
+    script = Script(*[httpx.ConnectError("refused")] * 50)
+    client = Client("http://caveat", patience=0.3, transport=httpx.MockTransport(script))
+    with client, pytest.raises(ProblemError, match="does not answer: refused") as caught:
+        client.audit("a1")
+    assert caught.value.exit_code == 3
+
+
+def test_waiting_looks_as_often_as_it_is_told_and_costs_little(pauses: list[float]) -> None:
+    seen: list[tuple[str, float]] = []
+
+    def answers() -> Script:
+        return Script(
+            record(),
+            httpx.Response(
+                200, json=RECORD | {"stage": "probing", "progress": 0.4}, headers={"ETag": '"2"', "Retry-After": "7"}
+            ),
+            httpx.Response(304, headers={"Retry-After": "3"}),
+            record(state="succeeded", stage="done", progress=1.0, outcome="pass"),
+        )
+
+    for ended, script in both(answers, lambda client: client.wait("a1", lambda *news: seen.append(news))):
+        assert ended.outcome == "pass"
+        assert [request.headers.get("If-None-Match") for request in script.asked] == [None, None, '"2"', '"2"']
+    assert pauses == [7, 3] * 2
+    assert seen == [("queued", 0.0), ("probing", 0.4), ("probing", 0.4), ("done", 1.0)] * 2
+
+
+@pytest.mark.parametrize(("status", "code"), [(422, 2), (500, 3)])
+def test_a_failed_audit_raises_its_problem(status: int, code: int) -> None:
+    problem = json.loads(Problem.of("broken", status, "The model is broken.", "Mend it.").model_dump_json())
+    with (
+        Client(
+            "http://caveat", transport=httpx.MockTransport(Script(record(state="failed", problem=problem)))
+        ) as client,
+        pytest.raises(ProblemError, match="The model is broken") as caught,
+    ):
+        client.wait("a1")
+    assert caught.value.exit_code == code
+
+
+def test_a_cancelled_audit_is_no_verdict() -> None:
+    client = Client("http://caveat", transport=httpx.MockTransport(Script(record(state="cancelled"))))
+    with client, pytest.raises(ProblemError, match="cancelled") as caught:
+        client.wait("a1")
+    assert caught.value.exit_code == 3
+
+
+def test_pages_are_followed() -> None:
+    pages = [{"audits": [RECORD], "next_page_token": "n"}, {"audits": [RECORD | {"id": "a2"}], "next_page_token": None}]
+
+    async def collected(client: AsyncClient) -> list[Any]:
+        return [one async for one in client.audits()]
+
+    def use(client: Any) -> Any:
+        return list(client.audits()) if isinstance(client, Client) else collected(client)
+
+    for audits, script in both(lambda: Script(*[httpx.Response(200, json=page) for page in pages]), use):
+        assert [one.id for one in audits] == ["a1", "a2"]
+        assert script.asked[1].url.query == b"page_token=n"
+
+
+def test_the_address_and_the_key_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ProblemError, match="No Caveat service is named"):
+        Client()
+    monkeypatch.setenv("CAVEAT_URL", "http://elsewhere/")
+    monkeypatch.setenv("CAVEAT_KEY", "secret")
+    script = Script(record())
+    with Client(transport=httpx.MockTransport(script)) as client:
+        client.audit("a/1")
+    assert str(script.asked[0].url) == "http://elsewhere/v1/audits/a%2F1"
+    assert script.asked[0].headers["Authorization"] == "Bearer secret"
+
+
+def test_an_interrupt_cancels_the_servers_audit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from caveat.auditfile import Resolved
+
+    script = Script(record(), record(), record(), record(state="cancelled"))
+    real = httpx.Client
+
+    def scripted(**options: Any) -> httpx.Client:
+        return real(**options | {"transport": httpx.MockTransport(script)})
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("caveat.client.httpx.Client", scripted)
+    monkeypatch.setattr("caveat.client.sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_there("http://caveat", None, Resolved(Audit.model_validate(AUDIT), {}, []), lambda *_: None)
+    assert [request.url.path for request in script.asked][-1] == "/v1/audits/a1:cancel"
