@@ -43,7 +43,7 @@ def faults(path: Path) -> list[str]:
         ("against: photos", "against: fotos", "6:37 /concepts/mark/against: /concepts/mark/against names the example"),
         ("  photos:", "  ph otos:", "3:12 /examples/ph otos: 'ph otos' is not a name"),
         ("images: photos/", "pictures: photos/", "3:11 /examples/photos: an example set has one of the keys"),
-        ("must: not_matter", "must: not_mater", "12:11 /gate/0/must: gate.0.must should be 'not_matter', 'matter' or 'not_grow'"),
+        ("must: not_matter", "must: not_mater", "12:11 /gate/0/must: gate.0.must should be 'not_matter'"),
         ("concept: mark", "koncept: mark", "10:5 /gate/0: a line of the gate has one of the keys"),
         ("model: model.onnx\n", "", "1:1 : 'model' is missing"),
         ("gate:", "layers: []\ngate:", "9:9 /layers: layers "),

@@ -1,0 +1,189 @@
+"""The command. Its modules are imported when a command runs, so that `caveat --help` is quick."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """A group of commands that tells a problem in words and turns it into an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command that was named."""
+        from caveat.problems import ProblemError
+
+        try:
+            return super().invoke(ctx)
+        except ProblemError as error:
+            from caveat.terminal import show_problem
+
+            show_problem(error)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="caveat")
+def cli() -> None:
+    """Audits ONNX models with concepts: does the model lean on what it must not?
+
+    Start with `caveat init model.onnx`, which writes an audit file, and `caveat gate audit.yaml`, which runs it.
+    """
+
+
+def _server(command: Any) -> Any:
+    """The options of a command that a server can do, and this machine too."""
+    for option in (
+        click.option("--key", envvar="CAVEAT_KEY", show_envvar=True, help="The service's bearer key."),
+        click.option("--url", envvar="CAVEAT_URL", show_envvar=True, help="The service to run on."),
+        click.option("--local", is_flag=True, help="Run here, whatever the URL says."),
+    ):
+        command = option(command)
+    return command
+
+
+FORMATS = {
+    "json": "canonical JSON, which --report reads",
+    "html": "one page that needs no network",
+    "markdown": "Markdown, for comments",
+    "junit": "JUnit XML, a test case for each line of the gate",
+    "sarif": "SARIF 2.1.0, for code scanning",
+    "gitlab": "GitLab's code quality report",
+    "openmetrics": "GitLab's metrics report",
+}
+
+
+def _outputs(command: Any) -> Any:
+    """One option for each form that a report can have."""
+    for name, words in reversed(FORMATS.items()):
+        command = click.option(f"--{name}", f"{name}_", type=PATH, help=f"Write the report as {words}.")(command)
+    return command
+
+
+@cli.command()
+@click.argument("audit", type=PATH, required=False)
+@_server
+@click.option("--report", type=PATH, help="Decide this report again, offline, instead of running an audit.")
+@click.option("--policy", type=PATH, help="With --report: the YAML file whose `gate` decides; else the report's own.")
+@_outputs
+@click.option(
+    "--inconclusive",
+    type=click.Choice(["pass", "fail", "4"]),
+    default="4",
+    show_default=True,
+    help="What an inconclusive gate exits as.",
+)
+def gate(
+    audit: Path | None,
+    local: bool,
+    url: str | None,
+    key: str | None,
+    report: Path | None,
+    policy: Path | None,
+    inconclusive: Any,
+    **wanted: Path | None,
+) -> None:
+    """Run the audit in AUDIT (YAML or JSON) and judge it by its gate.
+
+    Runs on the service at $CAVEAT_URL, else on this machine in a sandboxed child; the report is the same.
+
+    Exits with 0 where the gate passes, 1 where it fails, 2 for an invalid audit, 3 where the machinery failed,
+    4 where the evidence settles nothing.
+    """
+    if (audit is None) == (report is None):
+        raise click.UsageError("Give an audit file, or --report with a report to decide again.")
+    if policy is not None and report is None:
+        raise click.UsageError("--policy goes with --report; an audit file has its own gate.")
+    from caveat.gate import finish, gate_audit, gate_report
+
+    if report is not None:
+        decided = gate_report(report, policy)
+    elif audit is not None:
+        decided = gate_audit(audit, None if local else url, key)
+    paths = {name.removesuffix("_"): path for name, path in wanted.items() if path is not None}
+    click.get_current_context().exit(finish(*decided, paths, inconclusive))
+
+
+@cli.command()
+@click.argument("model", type=PATH)
+@_server
+@click.option("--all", "every", is_flag=True, help="Also the layers that cannot be audited, and why not.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def layers(
+    model: Path,
+    local: bool,
+    url: str | None,
+    key: str | None,
+    every: bool,
+    as_json: bool,
+) -> None:
+    """List what can be audited in MODEL, and what cannot and why."""
+    from caveat.inspection import inspect
+    from caveat.terminal import show_inspection
+
+    inspection = inspect(model, None if local else url, key)
+    if as_json:
+        click.echo(inspection.model_dump_json(indent=2))
+    else:
+        show_inspection(inspection, every=every)
+
+
+@cli.command()
+@click.argument("model", type=PATH)
+@click.option("--write", "-o", type=PATH, default=Path("audit.yaml"), show_default=True, help="Where to.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@_server
+def init(model: Path, write: Path, force: bool, local: bool, url: str | None, key: str | None) -> None:
+    """Write a first audit file for MODEL, from the model and the data beside it."""
+    from caveat.first import write_first_audit
+
+    write_first_audit(model, write, force, None if local else url, key)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of an audit file, for editors to check and complete it."""
+    from caveat.schema import audit_schema
+
+    click.echo(audit_schema())
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--data", type=PATH, default=Path(".caveat"), show_default=True, help="The folder that keeps everything.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Audits at a time.")
+def up(port: int, host: str, data: Path, workers: int) -> None:
+    """Run the whole service on this machine: Valkey, a worker, the API. Ctrl-C stops it."""
+    from caveat.up import run_up
+
+    click.get_current_context().exit(run_up(host, port, data, workers))
+
+
+def main() -> None:
+    """Runs the command, and exits as a shell expects of what was interrupted."""
+    import signal
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.Abort:
+        click.echo("Stopped.", err=True)
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except Exception:  # 1 means that a gate failed, so nothing else may exit with it
+        traceback.print_exc()
+        click.echo("Error: this is a fault in Caveat itself; please report it with the lines above.", err=True)
+        code = 3
+    sys.exit(code)

@@ -1,0 +1,333 @@
+"""A first audit file: what the model takes, matched with the data that lies beside it."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from api_spec.artifacts import Inspection, Tensor
+from caveat.auditfile import read_audit
+from caveat.inspection import inspect
+from caveat.pack import pictures
+from caveat.problems import problem
+from caveat.terminal import out
+
+FEWEST = 20
+"""`min_examples` of an audit."""
+ROWS_LOOKED_AT = 50_000
+PROTECTED = re.compile(
+    r"race|racial|ethnic|black|white|hispan|asian|sex|gender|male|female|age|married|religio|disab|national", re.I
+)
+POOL = re.compile(r"photo|image|picture|pool|all|every|random|other|background|control|data|without|reference", re.I)
+OUTCOME = re.compile(
+    r"^(label|target|y|outcome|class|approve[d]?|decision|default(ed)?|reject(ed)?|income|score)$", re.I
+)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An audit file's text, and what is left for its author to do; nothing, where it runs as it is."""
+
+    text: str
+    left_to_do: list[str]
+
+
+@dataclass(frozen=True)
+class Body:
+    """The parts of an audit file that depend on the data: `examples`, and the question asked with them."""
+
+    examples: str
+    question: str
+    left_to_do: list[str]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A CSV's numeric columns and those of them that hold only 0 and 1, with how many rows have which."""
+
+    numeric: list[str]
+    binary: dict[str, tuple[int, int]]
+
+
+def write_first_audit(model: Path, write: Path, force: bool, server: str | None, key: str | None) -> None:
+    """Writes an audit file for `model`, and says what to do next."""
+    if write.exists() and not force:
+        raise problem(
+            "file-exists",
+            422,
+            f"{write} is there already.",
+            "Give another name with --write, or replace it with --force.",
+        )
+    draft = first_audit(model, write.parent, inspect(model, server, key))
+    write.parent.mkdir(parents=True, exist_ok=True)
+    write.write_text(draft.text, encoding="utf-8")
+    read_audit(write)  # what Caveat writes, Caveat reads
+    console = out()
+    console.print(f"Wrote {write}.", markup=False)
+    for step in draft.left_to_do:
+        console.print(f"  Before it runs: {step}", markup=False)
+    console.print(f"{'Then' if draft.left_to_do else 'Next'}: caveat gate {write} --html report.html", markup=False)
+
+
+def first_audit(model: Path, folder: Path, inspection: Inspection) -> Draft:
+    """An audit of `model` to stand in `folder`, with the data found beside either."""
+    tensor = inspection.inputs[0]
+    places = list(dict.fromkeys(place.resolve() for place in (folder, model.parent)))
+    size = _picture_size(tensor)
+    if size is not None:
+        body = _of_pictures(places, folder, tensor, size)
+    elif tables := [(path, columns) for path in _files(places, ".csv") if (columns := _columns(path)).binary]:
+        body = _of_a_table(*tables[0], folder, _width(tensor))
+    else:
+        body = _of_arrays(places, folder, tensor)
+    answer = inspection.outputs[0]
+    index = "" if _width(answer) in (1, None) else ", index: 0"
+    heading = _HEADING.format(
+        model=_quoted(os.path.relpath(model, folder)), inputs=_described(tensor), outputs=_described(answer)
+    )
+    question = body.question.format(output=f"output: {_quoted(answer.name)}{index}")
+    return Draft("".join((heading, body.examples, question, _METHOD)), body.left_to_do)
+
+
+_HEADING = """\
+# An audit of {model}, to be run with `caveat gate`. `caveat layers` shows what is inside the model.
+# Input:  {inputs}
+# Output: {outputs}
+model: {model}
+
+"""
+
+_METHOD = """
+# `auto` lets Caveat choose a few layers from the first to the last; or name tensors: [block3, block9@mean].
+layers: auto
+
+# method: {runs: 500, null_sets: 499, bootstrap: 499, alpha: 0.05, seed: 0}   # the defaults
+"""
+
+
+def _of_pictures(places: list[Path], folder: Path, tensor: Tensor, size: int) -> Body:
+    sets = _picture_folders(places)
+    left = []
+    if len(sets) < 2:
+        left.append("put pictures that show the concept into concept/ (20 at least, 50 are better)")
+    if not sets:
+        left.append("put other pictures, as the model meets them, into photos/")
+    likely = _pool_last(sets)
+    concept = likely[0] if len(likely) > 1 else folder / "concept"
+    pool = likely[-1] if likely else folder / "photos"
+    if len(likely) > 1 and sets[concept] < FEWEST:
+        left.append(f"{concept.name} holds {sets[concept]} pictures; {FEWEST} are needed")
+    name = _name(concept.name)
+    pool_name = _name(pool.name)
+    paired = len(likely) > 1 and set(pictures(concept)) <= set(pictures(pool))
+    pairs = f", pairs_with: {pool_name}" if paired else ""
+    layout = "nhwc" if tensor.shape[-1] in (1, 3) else "nchw"
+    channels = "gray" if 1 in (tensor.shape[1], tensor.shape[-1]) else "rgb"
+    text = f"""\
+# How pixels (0 to 255) become the model's input: (pixel - mean) / std. Use what the model was trained with.
+examples:
+  {pool_name}:
+    images: {_relative(pool, folder)}
+    preprocess: &preprocess {{size: {size}, mean: 127, std: 128, layout: {layout}, channels: {channels}}}
+  {name}: {{images: {_relative(concept, folder)}, preprocess: *preprocess{pairs}}}
+"""
+    return Body(text, _question(name, name, pool_name, pool_name), left)
+
+
+def _of_a_table(path: Path, columns: Columns, folder: Path, width: int | None) -> Body:
+    features, left = _inputs(columns.numeric, width), []
+    if width is not None and len(features) != width:
+        left.append(
+            f"check `features`: the model takes {width} columns, {path.name} has {len(features)} that may be meant"
+        )
+        features = features[:width]
+    enough = {column for column, rows in columns.binary.items() if min(rows) >= FEWEST} or set(columns.binary)
+    column = next((one for one in columns.binary if one in enough and PROTECTED.search(one)), None)
+    column = column or next(one for one in columns.binary if one in enough)
+    if min(columns.binary[column]) < FEWEST:
+        left.append(f"{path.name} has {min(columns.binary[column])} rows on one side of {column}; {FEWEST} are needed")
+    name = _name(column)
+    source = _relative(path, folder)
+    test = column if column.isidentifier() else f"`{column}`"
+    listed = "\n".join(f"      - {_quoted(one)}" for one in features)
+    text = f"""\
+# `features` are the columns that the model takes, in its order. Check them.
+examples:
+  everyone:
+    table: {source}
+    features: &features
+{listed}
+  {name}_1: {{table: {source}, features: *features, where: {_quoted(f"{test} == 1")}}}
+  {name}_0: {{table: {source}, features: *features, where: {_quoted(f"{test} == 0")}}}
+"""
+    return Body(text, _question(name, f"{name}_1", f"{name}_0", "everyone"), left)
+
+
+def _pool_last(sets: dict[Path, int]) -> list[Path]:
+    """Sets of examples from the likeliest concept to the likeliest pool: by their names, then by how many there are."""
+    return sorted(sets, key=lambda path: (bool(POOL.search(path.stem)), sets[path]))
+
+
+def _inputs(columns: list[str], width: int | None) -> list[str]:
+    """The columns without those, from the last on, that are one too many and sound like the answer."""
+    kept = list(columns)
+    for column in reversed(columns):
+        if width is not None and len(kept) > width and OUTCOME.match(column):
+            kept.remove(column)
+    return kept
+
+
+def _of_arrays(places: list[Path], folder: Path, tensor: Tensor) -> Body:
+    fitting = {path: rows for path in _files(places, ".npy") if (rows := _rows(path, tensor)) is not None}
+    likely = _pool_last(fitting)
+    left = []
+    if len(likely) < 2:
+        shape = "×".join(str(size) for size in tensor.shape[1:])
+        left.append(f"save examples of shape n×{shape} as concept.npy (with the concept) and pool.npy (without it)")
+    concept, pool = (likely[0], likely[-1]) if len(likely) > 1 else (folder / "concept.npy", folder / "pool.npy")
+    name, pool_name = _name(concept.stem), _name(pool.stem)
+    text = f"""\
+examples:
+  {pool_name}: {{arrays: {_relative(pool, folder)}}}
+  {name}: {{arrays: {_relative(concept, folder)}}}
+"""
+    return Body(text, _question(name, name, pool_name, pool_name), left)
+
+
+def _question(concept: str, shown: str, pool: str, at: str) -> str:
+    """Concept, target and gate; `{output}` is left to be filled in."""
+    return f"""
+# A concept: examples that show it, against a pool that does not.
+concepts:
+  {concept}: {{{{examples: {shown}, against: {pool}}}}}
+
+# The number it may influence, at these examples.
+targets:
+  answer: {{{{{{output}}, examples: {at}}}}}
+
+# What has to hold, or the command exits with 1: an effect of at most `tolerance` standard deviations of the target.
+gate:
+  - {{{{concept: {concept}, target: answer, must: not_matter, tolerance: 0.1}}}}
+"""
+
+
+def _picture_size(tensor: Tensor) -> int | None:
+    """Height and width of the input, where it looks like pictures; 224 where the model leaves it open."""
+    if len(tensor.shape) != 4:
+        return None
+    spatial = tensor.shape[1:3] if tensor.shape[3] in (1, 3) else tensor.shape[2:4]
+    if tensor.shape[3] not in (1, 3) and tensor.shape[1] not in (1, 3):
+        return None
+    known = [size for size in spatial if isinstance(size, int) and size > 0]
+    return known[0] if known else 224
+
+
+def _picture_folders(places: list[Path]) -> dict[Path, int]:
+    """Folders with pictures in or beside the model's, and how many."""
+    found: dict[Path, int] = {}
+    for place in places:
+        for one in sorted(place.iterdir()):
+            if one.is_dir() and not one.name.startswith(".") and (count := len(pictures(one))):
+                found[one] = count
+    return found
+
+
+def _files(places: list[Path], suffix: str) -> list[Path]:
+    """Files of a kind in or just below these folders."""
+    return list(dict.fromkeys(path for place in places for path in _near(place, suffix)))
+
+
+def _near(place: Path, suffix: str) -> Iterator[Path]:
+    for pattern in (f"*{suffix}", f"*/*{suffix}"):
+        yield from sorted(path for path in place.glob(pattern) if not path.parent.name.startswith("."))
+
+
+def _columns(path: Path) -> Columns:
+    """What a CSV's first rows say of its columns; nothing, where it is none."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file)
+            header = next(rows, [])
+            numeric = dict.fromkeys(header, True)
+            counts = {column: {0.0: 0, 1.0: 0} for column in header}
+            for row in islice(rows, ROWS_LOOKED_AT):
+                for column, cell in zip(header, row, strict=False):
+                    value = _number(cell)
+                    if value is None:
+                        numeric[column] &= not cell.strip()
+                    elif column in counts and value in counts[column]:
+                        counts[column][value] += 1
+                    else:
+                        counts.pop(column, None)
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return Columns([], {})
+    kept = [column for column in header if numeric[column]]
+    binary = {column: (counts[column][0.0], counts[column][1.0]) for column in kept if column in counts}
+    return Columns(
+        kept, {column: rows for column, rows in binary.items() if min(rows) > 0 and not OUTCOME.match(column)}
+    )
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _rows(path: Path, tensor: Tensor) -> int | None:
+    """How many examples a `.npy` holds, by its header, where they have the input's shape."""
+    try:
+        with path.open("rb") as file:
+            if file.read(6) != b"\x93NUMPY":
+                return None
+            wide = file.read(2)[0] > 1
+            (length,) = struct.unpack("<I" if wide else "<H", file.read(4 if wide else 2))
+            shape = ast.literal_eval(file.read(min(length, 10_000)).decode("latin1"))["shape"]
+    except (OSError, ValueError, KeyError, SyntaxError, struct.error, IndexError, TypeError):
+        return None
+    fits = len(shape) == len(tensor.shape) and all(
+        not isinstance(size, int) or size == found for size, found in zip(tensor.shape[1:], shape[1:], strict=True)
+    )
+    return int(shape[0]) if fits else None
+
+
+def _width(tensor: Tensor) -> int | None:
+    """How many numbers a row of a tensor has, where that is known."""
+    last = tensor.shape[-1] if len(tensor.shape) > 1 else 1
+    return last if isinstance(last, int) else None
+
+
+def _described(tensor: Tensor) -> str:
+    sizes = " × ".join("?" if size is None else str(size) for size in tensor.shape)
+    return f"{tensor.name}, {tensor.dtype} {sizes}"
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return _quoted(os.path.relpath(path, folder) + ("/" if path.is_dir() else ""))
+
+
+def _name(words: str) -> str:
+    """A file's or a column's name as the name of an example set or a concept."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", words).strip("_.-")[:60]
+    return plain if plain and plain[0].isalnum() else f"set_{plain}".rstrip("_")
+
+
+def _quoted(text: str) -> str:
+    """Text as a YAML scalar, quoted where it has to be."""
+    simple = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", text) and text.lower() not in (
+        "true",
+        "false",
+        "null",
+        "yes",
+        "no",
+    )
+    escaped = text.replace("'", "''")
+    return text if simple else f"'{escaped}'"

@@ -1,0 +1,164 @@
+"""What a person sees: progress, verdicts, problems, layers; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from api_spec.artifacts import Inspection
+from api_spec.report import Outcome, Report
+from caveat.document import Positions
+from caveat.problems import ProblemError
+from reports import summary
+
+STYLE: dict[Outcome, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
+
+Watch = Callable[[str, float], None]
+"""Told of each stage and of the share of the work that is done."""
+
+
+def out() -> Console:
+    """Standard output; rich knows NO_COLOR and whether it is a terminal."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=not _is_terminal(sys.stdout))
+
+
+def err() -> Console:
+    """Standard error."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=not _is_terminal(sys.stderr))
+
+
+@contextmanager
+def progress() -> Iterator[Watch]:
+    """Shows how far the work is, on standard error."""
+    console = err()
+    if console.is_terminal:
+        columns = (TextColumn("{task.description:<10}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as bars:
+            task = bars.add_task("waiting", total=1.0)
+            yield lambda stage, share: bars.update(task, description=stage, completed=share)
+        return
+    told = [""]
+
+    def watch(stage: str, share: float) -> None:
+        if stage != told[0]:
+            told[0] = stage
+            console.print(f"{share:4.0%} {stage}", markup=False)
+
+    yield watch
+
+
+def show_verdict(report: Report) -> None:
+    """The verdict, a table of the gate's lines, and one sentence for each."""
+    console = out()
+    outcome = report.verdict.outcome
+    heading = Text(summary.headline(report), style=STYLE[outcome] if outcome else "bold")
+    console.print(Text.assemble(heading, ": ", summary.explanation(report)))
+    lines = summary.lines(report)
+    if lines and console.is_terminal:
+        table = Table("", "line of the gate", "finding", "verdict", box=None, pad_edge=False, header_style="dim")
+        for line in lines:
+            style = STYLE[line.outcome]
+            sign = Text(summary.OUTCOME_SIGN[line.outcome], style=style)
+            verdict = Text(summary.OUTCOME_WORD[line.outcome], style=style)
+            table.add_row(sign, Text(line.subject), line.finding or "", verdict)
+        console.print(table)
+    elif lines:
+        wide = max(len(line.subject) for line in lines)
+        for line in lines:
+            word = summary.OUTCOME_WORD[line.outcome]
+            console.print(f"{word:<12}  {line.subject:<{wide}}  {line.finding or ''}".rstrip(), markup=False)
+    for line in lines:
+        sign = Text(summary.OUTCOME_SIGN[line.outcome], style=STYLE[line.outcome])
+        console.print(Text.assemble(sign, f" {line.subject}: {line.reason}"))
+    for warning in report.warnings:
+        console.print(Text(f"Note: {warning}", style="dim"))
+
+
+def annotate(report: Report, positions: Positions | None) -> None:
+    """GitHub's annotations, beside the lines of the audit file that did not hold."""
+    for line in report.verdict.lines:
+        if line.outcome == "pass":
+            continue
+        level = "error" if line.outcome == "fail" else "warning"
+        place = ""
+        if positions is not None:
+            at = positions.of(f"/gate/{line.line}")
+            file = os.path.relpath(positions.path)
+            place = f"file={_property(file)},line={at.line},col={at.column},"
+        print(f"::{level} {place}title={_property(line.subject)}::{_data(line.reason)}")
+
+
+def show_problem(error: ProblemError) -> None:
+    """What is wrong, where, and what to do about it."""
+    console, told = err(), error.problem
+    where = error.positions.where if error.positions else str
+    lines = dict.fromkeys(f"{where(fault.pointer)}: {fault.detail}".removeprefix(": ") for fault in told.errors)
+    only = next(iter(lines)) if [fault.detail for fault in told.errors] == [told.detail] else None
+    console.print(Text.assemble(("Error: ", "bold red"), only or told.detail))
+    for line in () if only else lines:
+        console.print(Text(f"  {line}"))
+    if told.remedy:
+        console.print(Text.assemble(("Remedy: ", "bold"), told.remedy))
+
+
+def show_note(note: str) -> None:
+    """Something worth knowing, on standard error."""
+    err().print(Text(note, style="dim"))
+
+
+def show_inspection(inspection: Inspection, *, every: bool) -> None:
+    """A model's inputs and outputs, and a table of its layers; without `every` only those that can be audited."""
+    console = out()
+    for kind, tensors in (("input", inspection.inputs), ("output", inspection.outputs)):
+        for tensor in tensors:
+            console.print(f"{kind:<7} {tensor.name}  {tensor.dtype} {_shape(tensor.shape)}", markup=False)
+    console.print(f"target  {inspection.target}", markup=False)
+    layers = [layer for layer in inspection.layers if every or layer.auditable]
+    rows = [
+        ("auto" if layer.auto else "", layer.tensor, layer.operator, _shape(layer.shape), layer.reason or "")
+        for layer in layers
+    ]
+    if console.is_terminal:
+        table = Table("", "tensor", "operator", "shape", "why not", box=None, pad_edge=False, header_style="dim")
+        for row in rows:
+            table.add_row(*map(Text, row), style="dim" if row[4] else None)
+        console.print(table)
+    else:
+        wide = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row[:4], wide, strict=True)]
+            console.print("  ".join([*cells, row[4]]).rstrip(), markup=False)
+    auditable = sum(layer.auditable for layer in inspection.layers)
+    auto = sum(layer.auto for layer in inspection.layers)
+    console.print(
+        f"{auditable} of {len(inspection.layers)} layers can be audited; `layers: auto` picks {auto}."
+        + ("" if every or auditable == len(inspection.layers) else " See the others, and why not, with --all."),
+        markup=False,
+    )
+    for warning in inspection.warnings:
+        console.print(Text(f"Note: {warning}", style="dim"))
+
+
+def _shape(shape: list[int | str | None]) -> str:
+    return "×".join("?" if size is None else str(size) for size in shape) or "scalar"
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() or bool(os.environ.get("FORCE_COLOR"))
+
+
+def _data(text: str) -> str:
+    """Text as GitHub's workflow commands want it."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
