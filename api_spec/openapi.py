@@ -28,6 +28,7 @@ from api_spec.artifacts import (
     Readiness,
     State,
 )
+from api_spec.attestation import Envelope
 from api_spec.audit import Audit
 from api_spec.base import Digest, Document
 from api_spec.problem import Problem
@@ -226,11 +227,25 @@ OPERATIONS = [
         problems=(404, 406, 409),
     ),
     Operation(
+        "get_attestation",
+        "GET",
+        "/v1/audits/{job_id}/attestation",
+        "The signed statement of what was audited, when and where: DSSE around in-toto",
+        {
+            200: Answer("The envelope, signed with the service's keys of today.", Envelope, headers=("ETag",)),
+            304: Answer("As before."),
+        },
+        problems=(404, 409),
+    ),
+    Operation(
         "get_events",
         "GET",
         "/v1/audits/{job_id}/events",
         "What happens to an audit, as server-sent events, until it ends",
-        {200: Answer("A stream of events.", media_types=("text/event-stream",))},
+        {
+            200: Answer("A stream of events.", media_types=("text/event-stream",)),
+            204: Answer("It has ended, and the last event was seen."),
+        },
         headers=EventsHeaders,
         problems=(404, 422),
     ),

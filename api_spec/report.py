@@ -89,6 +89,8 @@ class Effect(Document):
     """Could other examples have turned it around? By its bootstrap standard deviation."""
     p_corrected: Probability
     """After the correction over every row of the report."""
+    target_share: Probability | None = None
+    """How much of the interval's variance comes from the target examples; the rest from concept and pool."""
 
 
 class Accuracy(Document):

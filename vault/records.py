@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from alembic import command
@@ -76,6 +77,7 @@ class Database:
         self.url = url
         self.engine = _engine(url)
         self._writing = self.engine.execution_options(writing=True)
+        self._turn = Lock() if url.startswith("sqlite") else nullcontext()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -85,8 +87,12 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that writes; SQLite takes its write lock at once, so that it never has to give up half-way."""
-        with self._writing.begin() as connection:
+        """A transaction that writes.
+
+        SQLite takes its write lock at once, so that it never has to give up half-way; the threads of a process take
+        turns for it, since SQLite's own waiting lets the unlucky starve.
+        """
+        with self._turn, self._writing.begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -97,7 +103,9 @@ class Database:
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
-    engine = create_engine(url)
+    engine = create_engine(url, pool_size=20)
+    if engine.url.database:
+        Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: ConnectionPoolEntry) -> None:

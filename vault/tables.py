@@ -118,3 +118,17 @@ workers = Table(
     Column("missing_protections", JSON, nullable=False),
 )
 """Workers that are alive, and what their kernels cannot do for the sandbox."""
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("secret_hash", String(64), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+    Column("revoked_at", Moment),
+)
+"""Bearer keys; of a secret only its hash is kept."""

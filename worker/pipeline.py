@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,22 +28,25 @@ from worker.engine.model import Model, load
 from worker.engine.plan import ExampleOutline, Plan, make_plan
 from worker.engine.probe import Batch, Provider, Seen, probe
 from worker.engine.report import assemble
+from worker.engine.shelf import Shelf
 from worker.engine.stats import Settings
 from worker.engine.witness import Change, Link, intervention, target_value
 from worker.readers import ExampleSource, open_examples
-from worker.readers.batching import batches
+from worker.readers.batching import ahead, batches
 from worker.scratch import scratch
 
 Blob = Callable[[str], Path]
 """Digest → where its bytes are."""
 Progress = Callable[[Stage, float], None]
+Shelves = Callable[[], AbstractContextManager[Shelf]]
+"""Opens the place where an audit's arrays are kept."""
 
 LIBRARIES = ("onnxruntime", "onnx", "numpy", "scipy", "scikit-learn", "pillow", "fairlearn")
 SHARES = {"loading": 0.0, "reading": 0.02, "planning": 0.04, "probing": 0.06, "fitting": 0.6, "reporting": 0.97}
 """Where each stage begins, as a share of the whole."""
 
 
-def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0) -> Report:
+def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0, shelf: Shelves = scratch) -> Report:
     """Runs one audit whose sources are digests; raises `Refused` for what cannot be audited."""
     progress("loading", SHARES["loading"])
     with about("/model"):
@@ -51,19 +56,22 @@ def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0) -> Re
     progress("planning", SHARES["planning"])
     plan = make_plan(audit, model, {name: _outline(source) for name, source in sources.items()})
     provider, notes = choose_provider(audit.method.provider)
-    with scratch() as allocate:
+    engine = _engine(provider)
+    with shelf() as kept:
         seen = probe(
             plan,
             {name: len(source) for name, source in sources.items()},
-            lambda name, size: _named(name, batches(sources[name], size)),
-            allocate,
+            lambda sizes: ahead(_each(sources, sizes)),
+            kept,
             provider=provider,
+            versions={"caveat": engine.caveat, **engine.versions},
             threads=threads,
             progress=_counter("probing", "fitting", sum(len(sources[name]) for name in plan.needs), progress),
         )
         tests = len(plan.layers) * len(audit.concepts)
         settings, more = _settings(plan)
-        evidence = weigh(plan, seen, settings, _counter("fitting", "reporting", tests, progress))
+        fitted = _counter("fitting", "reporting", tests, progress)
+        evidence = weigh(plan, seen, kept, settings, fitted, threads=threads or os.cpu_count() or 1)
         progress("reporting", SHARES["reporting"])
         report = assemble(
             plan,
@@ -74,7 +82,7 @@ def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0) -> Re
             examples=_summaries(audit, sources),
             names={name: source.names for name, source in sources.items()},
             thumbnail=lambda name, position: _thumbnail(audit, sources[name], position),
-            engine=_engine(provider),
+            engine=engine,
             warnings=[*notes, *more],
         )
     return report.model_copy(update={"verdict": decide(report, audit.gate)})
@@ -141,10 +149,12 @@ def _open(name: str, declared: Examples, blob: Blob, seed: int) -> ExampleSource
         return open_examples(declared, blob(digest), seed)
 
 
-def _named(name: str, of: Iterable[Batch]) -> Iterable[Batch]:
-    """Batches whose refusals say which example set they are about."""
-    with about(f"/examples/{name}"):
-        yield from of
+def _each(sources: Mapping[str, ExampleSource], sizes: Mapping[str, int]) -> Iterator[tuple[str, Batch]]:
+    """The batches of each example set; refusals say which one they are about."""
+    for name, size in sizes.items():
+        with about(f"/examples/{name}"):
+            for batch in batches(sources[name], size):
+                yield name, batch
 
 
 def _outline(source: ExampleSource) -> ExampleOutline:

@@ -1,34 +1,111 @@
-"""Room for activations: in memory up to a budget, in files beyond it."""
+"""Where an audit's arrays are while it runs: in memory up to a budget, in files beyond it, or where a cache finds them."""
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from worker.engine.probe import Allocate
-
-MEMORY_BYTES = 2**30
+MEMORY_BYTES = 512 * 2**20
 
 
 @contextmanager
-def scratch(budget: int = MEMORY_BYTES) -> Iterator[Allocate]:
-    """Gives float32 arrays; what does not fit `budget` bytes any more lives in files of the working folder."""
+def scratch(budget: int = MEMORY_BYTES) -> Iterator[Scratch]:
+    """A shelf that forgets; what does not fit `budget` bytes any more lives in files of the working folder."""
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="scratch-") as folder:
-        used, files = 0, 0
+        yield Scratch(Path(folder), budget)
 
-        def allocate(shape: tuple[int, ...]) -> NDArray[np.float32]:
-            nonlocal used, files
-            size = 4 * prod(shape)
-            if used + size <= budget or size == 0:
-                used += size
-                return np.empty(shape, np.float32)
-            files += 1
-            return np.memmap(Path(folder, f"{files}.f32"), np.float32, "w+", shape=shape)
 
-        yield allocate
+class Scratch:
+    """A shelf in memory and, past its budget, in a folder."""
+
+    def __init__(self, folder: Path, budget: int) -> None:
+        self._folder, self._left, self._files = folder, budget, 0
+
+    def find(self, key: str) -> None:
+        """Nothing was here before."""
+
+    def room(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An uninitialised array."""
+        size = np.dtype(dtype).itemsize * prod(shape)
+        if size <= self._left or size == 0:
+            self._left -= size
+            return np.empty(shape, dtype)
+        self._files += 1
+        return np.memmap(self._folder / str(self._files), dtype, "w+", shape=shape)
+
+    def keep(self, key: str, values: NDArray[Any]) -> None:
+        """Nothing will be looked for again."""
+
+
+@contextmanager
+def cached(kept: Path, fresh: Path) -> Iterator[Cached]:
+    """A shelf that finds arrays in `kept`, which it only reads, and leaves new ones in `fresh` for the supervisor.
+
+    Every file ends with a digest of its array; one that was cut short or changed is not found.
+    """
+    fresh.mkdir()
+    shelf = Cached(kept, fresh)
+    yield shelf
+    shelf.seal()
+
+
+class Cached:
+    """A shelf over two folders of `.npy` files, named by their keys."""
+
+    def __init__(self, kept: Path, fresh: Path) -> None:
+        self._kept, self._fresh = kept, fresh
+        self._found: dict[str, NDArray[Any] | None] = {}
+        self._rooms: dict[str, NDArray[Any]] = {}
+
+    def find(self, key: str) -> NDArray[Any] | None:
+        """What an earlier audit kept; once found it stays, whatever becomes of the file."""
+        if key not in self._found:
+            self._found[key] = _whole(self._kept / f"{key}.npy")
+        return self._found[key]
+
+    def room(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array in a file; sets that are alike share it."""
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        if key not in self._rooms:
+            path = self._fresh / f"{key}.npy"
+            self._rooms[key] = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
+        return self._rooms[key]
+
+    def keep(self, key: str, values: NDArray[Any]) -> None:
+        """Writes a copy."""
+        self.room(key, values.shape, values.dtype)[...] = values
+
+    def seal(self) -> None:
+        """Ends every new file with its digest, and says which old ones were of use."""
+        for key, array in self._rooms.items():
+            with (self._fresh / f"{key}.npy").open("ab") as file:
+                file.write(_digest(array))
+        used = [f"{key}.npy\n" for key, array in self._found.items() if array is not None]
+        (self._fresh / "used").write_text("".join(used))
+
+
+def _whole(path: Path) -> NDArray[Any] | None:
+    """The array in a file that ends with its digest, mapped and not read; None for any other file."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        with path.open("rb") as file:
+            file.seek(-hashlib.sha256().digest_size, 2)
+            return array if file.read() == _digest(array) else None
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _digest(array: NDArray[Any]) -> bytes:
+    """The SHA-256 of an array's type, shape and numbers."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()

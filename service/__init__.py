@@ -1,0 +1,1 @@
+"""Who listens: the HTTP API, which keeps what is asked and lets the workers do it."""

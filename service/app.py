@@ -1,0 +1,37 @@
+"""The Flask application: registration only. `gunicorn 'service.app:create_app()'` or `python -m service` serves it."""
+
+from __future__ import annotations
+
+from flask import Flask
+from werkzeug.routing import BaseConverter
+
+from service import attestations, audits, auth, blobs, errors, examples, health, models
+from service.dispatch import Bell
+from service.settings import Settings
+from service.state import EXTENSION, Behind
+from vault.blobs import Blobs
+from vault.records import Database, migrate
+
+
+class JobIdConverter(BaseConverter):
+    """The id of a job in a path; the router knows it from what may follow, as in `{id}:cancel`."""
+
+    regex = "[0-9a-hjkmnp-tv-z]{26}"
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The service over what `settings` (or the environment) names; the database is brought up to date first."""
+    settings = settings or Settings()
+    attestations.signers(settings.signing_key)  # keys that cannot be used are found out now
+    migrate(settings.database_url)
+    app = Flask("service", static_folder=None)
+    app.url_map.converters["job_id"] = JobIdConverter
+    app.url_map.redirect_defaults = False
+    app.extensions[EXTENSION] = Behind(
+        Database(settings.database_url), Blobs.at(settings.blobs_url), Bell(settings.broker_url), settings
+    )
+    errors.register(app)
+    auth.register(app)
+    for part in (blobs, models, examples, audits, health):
+        app.register_blueprint(part.blueprint)
+    return app

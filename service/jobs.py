@@ -1,0 +1,121 @@
+"""What models, example sets and audits have in common: each is a job that is kept, rung for, and shown as it stands."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from typing import Any
+
+from flask import Response, request
+
+from api_spec.artifacts import AuditRecord, ExamplesRecord, ModelRecord, NewExamples, NewModel
+from api_spec.audit import Audit
+from api_spec.jobs import JobKind, Request, sources
+from api_spec.openapi import SubmitHeaders
+from api_spec.problem import Fault
+from service.contract import answer, invalid, unless_known
+from service.errors import not_found, refuse
+from service.state import behind, tenant
+from vault import lifecycle, records
+from vault.lifecycle import ENDED, KeyReusedError
+from vault.records import Key, Record
+
+PLACES: dict[JobKind, str] = {"audit": "/v1/audits", "model": "/v1/models", "examples": "/v1/examples"}
+LOOK_SECONDS = 0.2
+
+
+def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
+    """Keeps a job, rings for it, and answers 202; with `Prefer: wait`, 200 if it ends in time."""
+    _require_owned(sources(body))
+    try:
+        submission = lifecycle.submit(
+            behind().database, tenant(), kind, body.model_dump(mode="json"),
+            name=getattr(body, "name", None), key=_key(headers, body),
+        )  # fmt: skip
+    except KeyReusedError as fault:
+        raise refuse(
+            "idempotency-key-reused", 422, "This Idempotency-Key came before with another request.",
+            "Send a new key with a new request; send the same request with the same key.",
+        ) from fault  # fmt: skip
+    if not submission.replayed:
+        behind().bell.ring(submission.record.id)
+    return _accepted(submission.record, _seconds(headers))
+
+
+def show(kind: JobKind, job_id: str) -> Response:
+    """A job as it stands now."""
+    record = find(kind, job_id)
+    return unless_known(answer(document(record), headers=_retry(record)))
+
+
+def find(kind: JobKind, job_id: str) -> Record:
+    """A job of the tenant that asks."""
+    record = records.get(behind().database, tenant(), kind, job_id)
+    if record is None:
+        raise not_found({"audit": "audit", "model": "model", "examples": "example set"}[kind])
+    return record
+
+
+def document(record: Record) -> AuditRecord | ModelRecord | ExamplesRecord:
+    """A record as the API shows it."""
+    common: dict[str, Any] = {
+        field: getattr(record, field)
+        for field in ("id", "state", "stage", "progress", "attempts", "created_at", "updated_at", "problem")
+    }
+    result = record.result or {}
+    if record.kind == "audit":
+        return AuditRecord(
+            **common, audit=Audit(**record.payload), outcome=result.get("outcome"), report_digest=record.report_digest
+        )
+    if record.kind == "model":
+        model = NewModel(**record.payload)
+        return ModelRecord(**common, name=model.name, blob=model.blob, inspection=record.result)
+    examples = NewExamples(**record.payload)
+    return ExamplesRecord(**common, name=examples.name, examples=examples.examples, summary=record.result)
+
+
+def _require_owned(wanted: dict[str, str]) -> None:
+    """Every source is bytes that this tenant uploaded; whether anybody else did makes no difference to the answer."""
+    there = records.owned(behind().database, tenant(), list(wanted.values()))
+    faults = [
+        Fault(
+            pointer=pointer,
+            detail=f"'{source[:80]}' is not the digest of bytes that you uploaded; "
+            "put them in with PUT /v1/blobs/sha256:...",
+        )
+        for pointer, source in wanted.items()
+        if source not in there
+    ]
+    if faults:
+        raise invalid("The request names bytes that are not here.", faults)
+
+
+def _key(headers: SubmitHeaders, body: Request) -> Key | None:
+    if headers.idempotency_key is None:
+        return None
+    asked = f"{request.path}\n{body.model_dump_json()}"
+    return Key(headers.idempotency_key, hashlib.sha256(asked.encode()).hexdigest())
+
+
+def _seconds(headers: SubmitHeaders) -> int:
+    """How long the client would like to wait, within bounds; other preferences are ignored (RFC 7240)."""
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", headers.prefer or "")
+    return min(int(found[1]), behind().settings.longest_wait) if found else 0
+
+
+def _accepted(record: Record, seconds: int) -> Response:
+    deadline = time.monotonic() + seconds
+    while record.state not in ENDED and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+        record = find(record.kind, record.id)
+    headers = {"Location": f"{PLACES[record.kind]}/{record.id}"} | _retry(record)
+    if seconds:
+        headers["Preference-Applied"] = f"wait={seconds}"
+    response = answer(document(record), 200 if record.state in ENDED else 202, headers)
+    response.add_etag()
+    return response
+
+
+def _retry(record: Record) -> dict[str, str]:
+    return {} if record.state in ENDED else {"Retry-After": "1"}

@@ -1,0 +1,36 @@
+"""What stands behind a request: the vault, the bell, the settings, and who is asking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app, g
+
+from service.dispatch import Bell
+from service.settings import Settings
+from vault.blobs import Blobs
+from vault.records import Database
+
+EXTENSION = "caveat"
+DEFAULT_TENANT = "default"
+
+
+@dataclass(frozen=True)
+class Behind:
+    """Everything that outlives a request."""
+
+    database: Database
+    blobs: Blobs
+    bell: Bell
+    settings: Settings
+
+
+def behind() -> Behind:
+    """What stands behind the request of this thread."""
+    return cast(Behind, current_app.extensions[EXTENSION])
+
+
+def tenant() -> str:
+    """Who is asking."""
+    return str(g.get("tenant", DEFAULT_TENANT))

@@ -1,0 +1,63 @@
+"""The tables of docs/api.md are those of the code; `python -m tests.contract.test_docs` writes them anew."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic_settings import BaseSettings
+
+import service.settings
+import worker.settings
+from api_spec.openapi import OPERATIONS
+from vault.lifecycle import STEPS
+
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+
+
+def operations() -> str:
+    rows = [
+        f"| `{operation.method} {operation.path}` | {operation.summary} | "
+        f"{', '.join(str(status) for status in sorted([*operation.answers, *operation.problems]))} |"
+        for operation in OPERATIONS
+    ]
+    return "\n".join(["| operation | | answers |", "| --- | --- | --- |", *rows])
+
+
+def settings(model: type[BaseSettings]) -> str:
+    rows = [
+        f"| `CAVEAT_{name.upper()}` | `{field.default}` | {field.description} |"
+        for name, field in model.model_fields.items()
+    ]
+    return "\n".join(["| variable | default | |", "| --- | --- | --- |", *rows])
+
+
+def generated(page: str) -> str:
+    """The page with its tables as the code has them."""
+    tables = {
+        "operations": operations(),
+        "service settings": settings(service.settings.Settings),
+        "worker settings": settings(worker.settings.Settings),
+    }
+    for name, table in tables.items():
+        page = re.sub(
+            rf"(<!-- {name}: .*?-->\n).*?(<!-- /{name} -->)",
+            lambda found, table=table: f"{found[1]}{table}\n{found[2]}",  # type: ignore[misc]
+            page,
+            flags=re.DOTALL,
+        )
+    return page
+
+
+def test_the_tables_are_those_of_the_code() -> None:
+    assert PAGE.read_text() == generated(PAGE.read_text())
+
+
+def test_the_drawing_shows_every_step() -> None:
+    drawing = PAGE.read_text().partition("## The life of a job")[2]
+    for step in STEPS.keys() - {"ask_to_cancel", "advance"}:
+        assert step in drawing
+
+
+if __name__ == "__main__":
+    PAGE.write_text(generated(PAGE.read_text()))

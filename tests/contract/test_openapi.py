@@ -1,0 +1,42 @@
+"""The OpenAPI document: valid, committed as generated, and what the application really serves."""
+
+from __future__ import annotations
+
+import re
+
+import openapi_spec_validator
+from flask import Flask
+
+from api_spec import openapi
+
+
+def test_the_document_is_valid() -> None:
+    openapi_spec_validator.validate(openapi.document())
+
+
+def test_the_committed_document_is_the_generated_one() -> None:
+    assert openapi.main(["--check"]) == 0
+
+
+def test_every_operation_is_served_and_nothing_else_is(app: Flask) -> None:
+    served = {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    promised = {(operation.method, operation.path) for operation in openapi.OPERATIONS}
+    assert served - promised == {("GET", "/docs"), ("GET", "/docs/{name}")}
+    assert promised <= served
+
+
+def test_a_source_is_a_digest_and_bounds_are_those_of_json_schema() -> None:
+    schemas = openapi.document()["components"]["schemas"]
+    assert schemas["Source"]["pattern"] == schemas["Digest"]["pattern"]
+    assert schemas["Preprocess"]["properties"]["size"]["minimum"] == 1
+    assert '"ge":' not in openapi.text()
+
+
+def test_every_operation_answers_faults_with_a_problem() -> None:
+    for path in openapi.document()["paths"].values():
+        for operation in path.values():
+            assert "application/problem+json" in operation["responses"]["default"]["content"]

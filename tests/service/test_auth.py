@@ -1,0 +1,142 @@
+"""Nobody without a valid key gets anything, and nobody gets anything of another tenant: over every route there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from api_spec.openapi import OPERATIONS, Operation
+from service.app import create_app
+from service.settings import Settings
+from service.state import EXTENSION
+from tests.worker.live import MODEL, TABLE, audit, digest
+from vault import keys, records
+from vault.records import Database
+
+GUARDED = [operation for operation in OPERATIONS if operation.scope]
+OPEN = [operation for operation in OPERATIONS if not operation.scope]
+NAMES = [operation.name for operation in GUARDED]
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[Flask]:
+    app = create_app(
+        Settings(
+            database_url=f"sqlite:///{tmp_path / 'caveat.db'}",
+            blobs_url=str(tmp_path / "blobs"),
+            broker_url="redis://127.0.0.1:1/0",
+            auth="keys",
+        )
+    )
+    app.testing = True
+    yield app
+    app.extensions[EXTENSION].database.close()
+
+
+@pytest.fixture
+def database(app: Flask) -> Database:
+    found: Database = app.extensions["caveat"].database
+    return found
+
+
+@pytest.fixture
+def theirs(app: Flask, database: Database) -> str:
+    """An audit of another tenant, whose bytes are there too."""
+    key = keys.issue(database, "theirs", "ci", ["submit", "read"])
+    client = app.test_client()
+    for data in (MODEL, TABLE):
+        client.put(f"/v1/blobs/{digest(data)}", data=data, headers=bearer(key))
+    return client.post("/v1/audits", json=audit(), headers=bearer(key)).json["id"]
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def ask(client: FlaskClient, operation: Operation, job_id: str, headers: dict[str, str]) -> Any:
+    """The operation, asked about things that are another tenant's."""
+    path = operation.path.format(job_id=job_id, digest=digest(MODEL))
+    sent: dict[str, Any] = {}
+    if operation.name == "create_audit":
+        sent = {"json": audit()}
+    elif operation.name == "create_model":
+        sent = {"json": {"blob": digest(MODEL)}}
+    elif operation.name == "create_examples":
+        sent = {"json": {"examples": {"arrays": digest(MODEL)}}}
+    return client.open(path, method=operation.method, headers=headers, **sent)
+
+
+@pytest.mark.parametrize("operation", GUARDED, ids=NAMES)
+def test_nothing_is_given_without_a_valid_key(
+    app: Flask, database: Database, theirs: str, operation: Operation
+) -> None:
+    expired = keys.issue(database, "theirs", "old", ["submit", "read", "admin"], lasts=timedelta(seconds=-1))
+    revoked = keys.issue(database, "theirs", "gone", ["admin"])
+    assert keys.revoke(database, revoked.split("_")[1])
+    forged = revoked[:-1] + ("0" if revoked[-1] != "0" else "1")
+    for headers in (
+        {},
+        bearer("x"),
+        bearer(""),
+        bearer(expired),
+        bearer(revoked),
+        bearer(forged),
+        {"Authorization": "Basic x"},
+    ):
+        refused = ask(app.test_client(), operation, theirs, headers)
+        assert (refused.status_code, refused.mimetype) == (401, "application/problem+json")
+        assert refused.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("operation", GUARDED, ids=NAMES)
+def test_nothing_of_another_tenant_is_there(app: Flask, database: Database, theirs: str, operation: Operation) -> None:
+    key = keys.issue(database, "mine", "ci", ["submit", "read"])
+    answer = ask(app.test_client(), operation, theirs, bearer(key))
+    if operation.name == "list_audits":
+        assert answer.json == {"audits": [], "next_page_token": None}
+    elif operation.name == "put_blob":
+        assert answer.status_code == 422  # an empty body is not those bytes: knowing their digest is not having them
+    elif operation.name.startswith("create_"):
+        assert answer.status_code == 422
+        assert "that you uploaded" in answer.json["errors"][0]["detail"]
+    else:
+        assert answer.status_code == 404
+    record = records.get(database, "theirs", "audit", theirs)
+    assert record is not None
+    assert record.state == "queued"
+
+
+@pytest.mark.parametrize("operation", GUARDED, ids=NAMES)
+def test_a_key_does_only_what_its_scopes_allow(
+    app: Flask, database: Database, theirs: str, operation: Operation
+) -> None:
+    other = "read" if operation.scope == "submit" else "submit"
+    narrow = keys.issue(database, "theirs", "narrow", [other])  # type: ignore[list-item]
+    refused = ask(app.test_client(), operation, theirs, bearer(narrow))
+    assert refused.status_code == 403
+    assert f"'{operation.scope}'" in refused.json["remedy"]
+    admin = keys.issue(database, "theirs", "admin", ["admin"])
+    assert ask(app.test_client(), operation, theirs, bearer(admin)).status_code not in (401, 403)
+
+
+@pytest.mark.parametrize("operation", OPEN, ids=lambda operation: operation.name)
+def test_what_probes_and_people_look_at_is_open(app: Flask, operation: Operation) -> None:
+    assert app.test_client().get(operation.path).status_code == 200
+    assert app.test_client().get("/docs").status_code == 200
+
+
+def test_a_secret_is_nowhere_in_the_database(database: Database) -> None:
+    key = keys.issue(database, "mine", "ci", ["read"])
+    kept = keys.issued(database, "mine")
+    assert [record.name for record in kept] == ["ci"]
+    assert keys.issued(database, "other") == []
+    with database.reading() as connection:
+        rows = str(connection.exec_driver_sql("SELECT * FROM keys").all())
+    assert key.rpartition("_")[2] not in rows
+    assert not keys.revoke(database, "0" * 26)

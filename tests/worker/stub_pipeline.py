@@ -1,0 +1,79 @@
+"""A pipeline that does what the seed of the audit says; it stands in where the queue is tested."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from api_spec.artifacts import ExampleSummary, Inspection, Stage
+from api_spec.audit import Audit, Examples
+from api_spec.report import Engine, Plan, Report, Verdict
+from worker.engine.errors import Refused
+
+FINISH, REFUSE, CRASH, KILLED, SLEEP, EAT_MEMORY, SPIN, SNOOP, CALL_OUT, LIE = range(10)
+
+
+def run(audit: Audit, blob: Callable[[str], Path], progress: Callable[[Stage, float], None], *, threads: int) -> Report:
+    progress("loading", 0.1)
+    model = blob(audit.model).read_bytes()
+    seed = audit.method.seed
+    warnings = [f"{len(model)} bytes"]
+    if seed == REFUSE:
+        raise Refused("unknown-layer", "Layer 'x' does not exist.", "Name one of: a, b.", "/layers/0")
+    if seed == CRASH:
+        raise RuntimeError("a secret path /srv/secret")
+    if seed == KILLED:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if seed == SLEEP:
+        progress("fitting", 0.5)
+        time.sleep(60)
+    if seed == EAT_MEMORY:
+        np.ones(1 << 30)
+    if seed == SPIN:
+        while True:
+            pass
+    if seed == SNOOP:
+        warnings = [
+            _tried(lambda: Path("/etc/passwd").read_text()),
+            _tried(lambda: (blob(audit.model)).write_text("x")),
+        ]
+        warnings.append(" ".join(sorted(os.environ)))
+    if seed == CALL_OUT:
+        warnings = [_tried(lambda: socket.create_connection(("127.0.0.1", 6379), 1))]
+    if seed == LIE:
+        os.symlink("/etc/passwd", "../outputs/result.json")
+        os._exit(0)
+    if seed >= 1000:
+        time.sleep(seed / 1000)
+    progress("reporting", 0.9)
+    return Report(
+        engine=Engine(caveat="0", versions={}, provider="none"),
+        audit=audit,
+        plan=Plan(layers=[], targets=[], examples=[], gradient_checks=[]),
+        rows=[], interventions=[], groups=[], cosines=[], strips=[], warnings=warnings,
+        verdict=Verdict(outcome="pass", lines=[]),
+    )  # fmt: skip
+
+
+def inspect_model(path: Path) -> Inspection:
+    if path.read_bytes() != b"model":
+        raise Refused("not-onnx", "This is not an ONNX file.", "Export the model to ONNX.", "/blob")
+    return Inspection(inputs=[], outputs=[], layers=[], target="", warnings=[])
+
+
+def inspect_examples(examples: Examples, blob: Callable[[str], Path]) -> ExampleSummary:
+    return ExampleSummary(kind="arrays", count=len(blob(examples.arrays).read_bytes()), shape=[1], names=[])
+
+
+def _tried(action: Callable[[], object]) -> str:
+    try:
+        action()
+    except OSError as fault:
+        return type(fault).__name__
+    return "it worked"

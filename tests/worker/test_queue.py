@@ -1,0 +1,174 @@
+"""The way of a job from the API over a real broker to a real worker and back, disturbed and undisturbed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.worker import stub_pipeline as stub
+from tests.worker.live import MODEL, TABLE, Live, audit, digest, end, live, valkey
+from worker.supervisor import Finished, Limits, supervise
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """An installation whose worker runs through the tests of this file."""
+    folder = tmp_path_factory.mktemp("live")
+    with valkey(folder / "valkey") as port, live(folder, port) as there, there.worker():
+        yield there
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Live]:
+    """An installation with a broker and no worker."""
+    with valkey(tmp_path / "valkey") as port, live(tmp_path, port) as there:
+        yield there
+
+
+def test_an_audit_runs_and_its_report_is_that_of_the_local_mode_byte_for_byte(running: Live) -> None:
+    record = running.wait(running.submit())
+    assert (record["state"], record["stage"], record["progress"], record["attempts"]) == ("succeeded", "done", 1.0, 1)
+    assert record["outcome"] == "pass"
+    remote = running.client.get(f"/v1/audits/{record['id']}/report")
+    assert digest(remote.data) == record["report_digest"]
+
+    stored = {digest(MODEL): MODEL, digest(TABLE): TABLE}
+    local = supervise(
+        "audit", audit(), lambda name, path: (path.write_bytes(stored[name]), None)[1], limits=Limits(),
+        on_progress=lambda *_: None, should_stop=lambda: False, pipeline="tests.worker.stub_pipeline",
+    )  # fmt: skip
+    assert local == Finished(remote.data)
+
+
+def test_a_model_and_an_example_set_are_looked_into(running: Live) -> None:
+    asked = running.client.post(
+        "/v1/models", json={"blob": digest(MODEL), "name": "net"}, headers={"Prefer": "wait=20"}
+    )
+    assert asked.status_code == 200
+    assert (asked.json["name"], asked.json["state"]) == ("net", "succeeded")
+    assert asked.json["inspection"]["inputs"] == []
+    examples = {"arrays": digest(TABLE)}
+    asked = running.client.post("/v1/examples", json={"examples": examples}, headers={"Prefer": "wait=20"})
+    assert asked.json["summary"]["count"] == len(TABLE)
+
+
+def test_what_the_engine_refuses_comes_back_with_its_pointer_and_remedy(running: Live) -> None:
+    record = running.wait(running.submit(stub.REFUSE))
+    assert record["state"] == "failed"
+    problem = record["problem"]
+    assert problem["type"] == "urn:caveat:problem:unknown-layer"
+    assert (problem["status"], problem["remedy"]) == (422, "Name one of: a, b.")
+    assert problem["errors"] == [{"pointer": "/layers/0", "detail": "Layer 'x' does not exist."}]
+
+
+def test_a_child_that_is_killed_fails_its_audit_which_says_so(running: Live) -> None:
+    problem = running.wait(running.submit(stub.KILLED))["problem"]
+    assert problem["detail"] == "The child process of this audit was killed by signal 9 (SIGKILL)."
+    assert "memory" in problem["remedy"]
+
+
+def test_a_fault_of_ours_shows_no_trace_of_itself_to_the_client(running: Live) -> None:
+    problem = running.wait(running.submit(stub.CRASH))["problem"]
+    assert problem["status"] == 500
+    assert "secret" not in str(problem)
+
+
+def test_a_running_audit_is_cancelled_within_two_seconds(running: Live) -> None:
+    job_id = running.submit(stub.SLEEP)
+    running.wait(job_id, "running")
+    began = time.monotonic()
+    assert running.client.post(f"/v1/audits/{job_id}:cancel").status_code == 202
+    assert running.wait(job_id)["state"] == "cancelled"
+    assert time.monotonic() - began < 2
+
+
+def test_a_bell_that_rings_often_runs_a_job_once(running: Live) -> None:
+    job_id = running.submit(500)
+    bell = running.client.application.extensions["caveat"].bell
+    assert all(bell.ring(job_id) for _ in range(5))
+    assert running.wait(job_id)["attempts"] == 1
+    later = running.wait(running.submit())
+    assert later["state"] == "succeeded"
+    assert running.get(job_id)["attempts"] == 1
+
+
+def test_the_stream_of_events_tells_the_whole_story(running: Live) -> None:
+    job_id = running.submit()
+    told = running.client.get(f"/v1/audits/{job_id}/events").text
+    kinds = [line.removeprefix("event: ") for line in told.splitlines() if line.startswith("event: ")]
+    assert kinds[:2] == ["submit", "claim"]
+    assert kinds[-1] == "succeed"
+    last = told.split("id: ")[-2].split("\n")[0]
+    rest = running.client.get(f"/v1/audits/{job_id}/events", headers={"Last-Event-ID": last}).text
+    assert rest.count("event: ") == 1
+    end_of_story = rest.split("id: ")[1].split("\n")[0]
+    assert running.client.get(f"/v1/audits/{job_id}/events", headers={"Last-Event-ID": end_of_story}).status_code == 204
+
+
+def test_readiness_names_the_workers(running: Live) -> None:
+    answer = running.client.get("/readyz").json
+    assert answer["status"] == "ready"
+    assert list(answer["workers"]) == ["one@test"]
+    assert answer["broker"] == "up"
+
+
+def test_an_audit_that_came_while_the_broker_was_down_is_kept_and_runs_when_it_is_back(tmp_path: Path) -> None:
+    with valkey(tmp_path / "valkey") as port:
+        pass
+    with live(tmp_path, port) as there:
+        began = time.monotonic()
+        job_id = there.submit()
+        assert time.monotonic() - began < 3
+        assert there.get(job_id)["state"] == "queued"
+        assert there.client.get("/readyz").json["broker"] == "down"
+        with valkey(tmp_path / "valkey-again", port), there.worker():
+            assert there.wait(job_id)["state"] == "succeeded"
+
+
+@pytest.mark.slow
+def test_a_broker_that_forgets_everything_loses_nothing(fresh: Live) -> None:
+    kept = [fresh.submit() for _ in range(3)]
+    fresh.client.application.extensions["caveat"].bell.app.connection_for_write().default_channel.client.flushall()
+    with fresh.worker():
+        assert {fresh.wait(job_id)["state"] for job_id in kept} == {"succeeded"}
+
+
+def test_a_worker_that_is_killed_loses_its_job_to_another_one(fresh: Live) -> None:
+    job_id = fresh.submit(1500)
+    with fresh.worker("first") as first:
+        fresh.wait(job_id, "running")
+        end(first)
+    with fresh.worker("second"):
+        record = fresh.wait(job_id)
+    assert (record["state"], record["attempts"]) == ("succeeded", 2)
+
+
+@pytest.mark.slow
+def test_a_job_whose_workers_keep_vanishing_fails_and_says_so(fresh: Live) -> None:
+    job_id = fresh.submit(stub.SLEEP)
+    for name in ("first", "second"):
+        with fresh.worker(name) as worker:
+            fresh.wait(job_id, "running")
+            end(worker)
+    with fresh.worker("third"):
+        record = fresh.wait(job_id)
+    assert record["state"] == "failed"
+    assert record["problem"]["type"] == "urn:caveat:problem:worker-lost"
+    assert "2 times" in record["problem"]["detail"]
+
+
+def test_a_worker_that_is_told_to_leave_gives_its_job_back_and_the_attempt_does_not_count(fresh: Live) -> None:
+    job_id = fresh.submit(2500)
+    with fresh.worker("leaving") as worker:
+        fresh.wait(job_id, "running")
+        os.kill(worker.pid, signal.SIGTERM)
+        assert worker.wait(15) is not None
+        assert fresh.get(job_id)["state"] == "queued"
+    with fresh.worker("next"):
+        record = fresh.wait(job_id)
+    assert (record["state"], record["attempts"]) == ("succeeded", 1)

@@ -1,0 +1,138 @@
+"""One child a job: what it may do, what it may not, and what is said when it comes to a bad end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worker import stub_pipeline as stub
+from tests.worker.live import MODEL, TABLE, audit, digest
+from worker.sandbox import missing_protections
+from worker.supervisor import End, Failed, Finished, Limits, Stopped, supervise
+
+STORED = {digest(MODEL): MODEL, digest(TABLE): TABLE}
+LIMITS = Limits(memory_bytes=1 << 30, cpu_seconds=60, wall_seconds=30, threads=1)
+ROOT = Path(__file__).parents[2]
+PROTECTED = pytest.mark.skipif(bool(missing_protections()), reason=f"no {missing_protections()} here")
+
+
+def fetch(name: str, path: Path) -> None:
+    path.write_bytes(STORED[name])
+
+
+def run(seed: int, *, limits: Limits = LIMITS, **also: Any) -> End:
+    settled = {"on_progress": lambda *_: None, "should_stop": lambda: False} | also
+    return supervise("audit", audit(seed), fetch, limits=limits, pipeline="tests.worker.stub_pipeline", **settled)
+
+
+def warnings_of(end: End) -> list[str]:
+    assert isinstance(end, Finished)
+    found: list[str] = json.loads(end.result)["warnings"]
+    return found
+
+
+def code_of(end: End) -> str:
+    assert isinstance(end, Failed)
+    assert end.problem.remedy
+    return end.problem.type.removeprefix("urn:caveat:problem:")
+
+
+def test_a_result_is_canonical_and_the_same_each_time() -> None:
+    first = run(stub.FINISH)
+    assert isinstance(first, Finished)
+    assert first == run(stub.FINISH)
+    assert first.result.startswith(b'{"audit":{"concepts":{},')
+    assert warnings_of(first) == ["5 bytes"]
+
+
+def test_progress_is_passed_on_and_a_stop_is_heard_at_once() -> None:
+    told: list[tuple[str, float]] = []
+    ended = run(stub.SLEEP, on_progress=lambda *news: told.append(news), should_stop=lambda: bool(told))
+    assert ended == Stopped()
+    assert told[-1] in [("loading", 0.1), ("fitting", 0.5)]
+
+
+def test_nothing_is_left_of_a_child_that_was_stopped() -> None:
+    began = time.time()
+    run(stub.SLEEP, should_stop=lambda: time.time() - began > 1.5)
+    assert not [line for line in _processes() if "worker.child" in line and str(os.getpid()) in line.split()]
+
+
+@pytest.mark.parametrize(
+    ("seed", "code"),
+    [
+        (stub.REFUSE, "unknown-layer"),
+        (stub.CRASH, "internal"),
+        (stub.KILLED, "child-died"),
+        (stub.EAT_MEMORY, "out-of-memory"),
+        (stub.LIE, "child-died"),
+    ],
+)
+def test_a_bad_end_is_told_by_its_code(seed: int, code: str) -> None:
+    ended = run(seed)
+    assert code_of(ended) == code
+    assert "Traceback" not in str(ended)
+    assert "/" not in str(ended).replace("/layers/0", "")
+
+
+@pytest.mark.parametrize(
+    ("limits", "setting"),
+    [
+        (Limits(1 << 30, cpu_seconds=1, wall_seconds=20, threads=1), "CAVEAT_CPU_SECONDS"),
+        (Limits(1 << 30, cpu_seconds=60, wall_seconds=1, threads=1), "CAVEAT_WALL_SECONDS"),
+    ],
+)
+def test_a_child_that_takes_too_long_is_told_which_limit_it_met(limits: Limits, setting: str) -> None:
+    ended = run(stub.SPIN, limits=limits)
+    assert code_of(ended) == "out-of-time"
+    assert setting in str(ended)
+
+
+@PROTECTED
+def test_a_child_reads_and_writes_only_its_own_and_has_an_empty_environment() -> None:
+    read, written, environment = warnings_of(run(stub.SNOOP))
+    assert (read, written) == ("PermissionError", "PermissionError")
+    assert set(environment.split()) <= {
+        "HOME", "JOBLIB_MULTIPROCESSING", "LC_ALL", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+        "PATH", "PYTHONPATH", "TMPDIR",
+    }  # fmt: skip
+
+
+@PROTECTED
+def test_a_child_has_no_network() -> None:
+    assert warnings_of(run(stub.CALL_OUT)) in (["PermissionError"], ["OSError"])
+
+
+def test_bytes_that_cannot_be_fetched_are_the_callers_fault_to_handle() -> None:
+    def absent(name: str, path: Path) -> None:
+        raise FileNotFoundError(name)
+
+    with pytest.raises(FileNotFoundError):
+        supervise(
+            "audit", audit(), absent, limits=LIMITS, on_progress=lambda *_: None, should_stop=lambda: False,
+            pipeline="tests.worker.stub_pipeline",
+        )  # fmt: skip
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can put its privileges down")
+def test_a_worker_without_privileges_has_the_same_sandbox() -> None:
+    """All capabilities are dropped for good, so the network goes by way of a user namespace, as for a normal user."""
+    program = (
+        "import ctypes, os\n"
+        "libc = ctypes.CDLL(None)\n"
+        "[libc.prctl(24, capability, 0, 0, 0) for capability in range(64)]\n"
+        f"os.execv({sys.executable!r}, [{sys.executable!r}, '-m', 'worker.sandbox'])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout.strip()) == (0, " ".join(missing_protections()))
+
+
+def _processes() -> list[str]:
+    return subprocess.run(["ps", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout.splitlines()

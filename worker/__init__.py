@@ -1,0 +1,1 @@
+"""Computes audits: a pure engine, and Celery around it."""

@@ -1,0 +1,49 @@
+"""The Celery application: `celery -A worker.app worker`. Its settings are explained in `docs/decisions`.
+
+Nothing here may be lost: the database knows every job, so the broker may lose every message. SIGTERM is Celery's warm
+shutdown: `worker.reaper.drain` gives running jobs a while, then asks them back, and then the worker is out. SIGQUIT is
+the soft shutdown, which sleeps for its whole timeout even if the job ends sooner, and is for those who insist.
+"""
+
+from __future__ import annotations
+
+from celery import Celery
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+
+from api_spec.jobs import QUEUE
+from worker import reaper
+from worker.settings import settings
+
+SOFT_SHUTDOWN_SECONDS = 60
+
+app = Celery("caveat", broker=settings().broker_url, include=["worker.tasks"], set_as_current=False)
+app.conf.update(
+    task_default_queue=QUEUE,
+    task_serializer="json",
+    accept_content=["json"],
+    task_acks_late=True,
+    task_reject_on_worker_lost=False,
+    task_retry_on_worker_lost=True,
+    task_ignore_result=True,
+    task_store_errors_even_if_ignored=False,
+    task_time_limit=settings().wall_seconds + 120,
+    worker_concurrency=settings().concurrency,
+    worker_prefetch_multiplier=1,
+    worker_disable_prefetch=True,
+    worker_pool_start_method="spawn",
+    worker_soft_shutdown_timeout=SOFT_SHUTDOWN_SECONDS,
+    worker_hijack_root_logger=False,
+    worker_send_task_events=False,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_transport_options={
+        "visibility_timeout": 2 * (settings().wall_seconds + 120),
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+    },
+)
+
+worker_ready.connect(reaper.begin, weak=False)
+worker_shutting_down.connect(reaper.drain, weak=False)
+worker_shutdown.connect(reaper.end, weak=False)

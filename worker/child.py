@@ -1,0 +1,93 @@
+"""The process that does one job: `python -m worker.child FOLDER`, started by `worker.supervisor`, confined at once.
+
+It reads `job.json` and `inputs/`, writes `outputs/result.json` or `outputs/problem.json`, and says on standard output,
+one JSON object a line, how far it has come.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+from api_spec.artifacts import NewModel, Stage
+from api_spec.audit import Audit
+from api_spec.jobs import REQUESTS, Request, Result
+from api_spec.problem import Fault, Problem
+from worker.sandbox import confine
+
+
+def main(folder: Path) -> None:
+    """Does the job in `folder`."""
+    job = json.loads((folder / "job.json").read_bytes())
+    limits = job["limits"]
+    code = [_folder_of(module) for module in ("api_spec", "worker", job["pipeline"])]
+    code += [_folder_of(library).parent for library in ("pydantic", "numpy")]  # and whatever is installed beside them
+    confine(folder, code=code, memory_bytes=limits["memory_bytes"], cpu_seconds=limits["cpu_seconds"])
+    request = REQUESTS[job["kind"]].model_validate(job["payload"])
+    answer = _answer(request, folder / "inputs", job["pipeline"], limits["threads"])
+    name = "problem.json" if isinstance(answer, Problem) else "result.json"
+    (folder / "outputs" / name).write_text(answer.model_dump_json())
+
+
+def _answer(request: Request, inputs: Path, pipeline: str, threads: int) -> Result | Problem:
+    """What the pipeline makes of the request, or why it will not."""
+    try:
+        return _run(import_module(pipeline), request, inputs, threads)
+    except Exception as fault:
+        return _problem(fault)
+
+
+def _run(pipeline: ModuleType, request: Request, inputs: Path, threads: int) -> Result:
+    def blob(digest: str) -> Path:
+        return inputs / digest.partition(":")[2]
+
+    result: Result
+    if isinstance(request, Audit):
+        result = pipeline.run(request, blob, _say, threads=threads)
+    elif isinstance(request, NewModel):
+        result = pipeline.inspect_model(blob(request.blob))
+    else:
+        result = pipeline.inspect_examples(request.examples, blob)
+    return result
+
+
+def _folder_of(module: str) -> Path:
+    spec = find_spec(module)
+    assert spec is not None, f"there is no module {module}"
+    return Path(str(spec.origin)).parent
+
+
+def _say(stage: Stage, progress: float) -> None:
+    print(json.dumps({"stage": stage, "progress": progress}), flush=True)
+
+
+def _problem(fault: Exception) -> Problem:
+    """A refusal in its own words; anything else as a fault of ours, whose traceback stays in the worker's log."""
+    from worker.engine.errors import Refused
+
+    if isinstance(fault, Refused):
+        errors = [Fault(pointer=fault.pointer, detail=fault.sentence)] if fault.pointer is not None else []
+        return Problem.of(fault.code, 422, fault.sentence, fault.remedy, errors)
+    traceback.print_exception(fault)
+    if isinstance(fault, MemoryError) or "bad_alloc" in str(fault) or "Failed to allocate" in str(fault):
+        return Problem.of(
+            "out-of-memory",
+            422,
+            "The job needs more memory than it may have.",
+            "Audit fewer layers, reduce them with '@mean', or raise CAVEAT_MEMORY_BYTES on the worker.",
+        )
+    return Problem.of(
+        "internal",
+        500,
+        f"The worker failed on this job with a fault of its own ({type(fault).__name__}).",
+        "Tell the operator the job's id: the worker's log has the details.",
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,96 @@
+"""What a worker's main process does beside its jobs: take back what was lost, ring again, and leave in good order."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy.exc import DBAPIError
+
+from api_spec.jobs import QUEUE, RUN_JOB
+from vault import lifecycle, records
+from vault.records import Database
+from worker.sandbox import missing_protections
+from worker.settings import Settings, settings
+
+log = logging.getLogger(__name__)
+
+_leaving, _gone = threading.Event(), threading.Event()
+
+
+def begin(sender: Any, **_: Any) -> None:
+    """Starts reaping in a thread when the worker is ready."""
+    missing = missing_protections()
+    if missing:
+        log.warning("this machine cannot give the sandbox: %s", ", ".join(missing))
+    database = Database(settings().database_url)
+    threading.Thread(
+        target=_reap_until_gone, args=(sender.app, database, sender.hostname, missing), daemon=True, name="reaper"
+    ).start()
+
+
+def drain(sender: str, **_: Any) -> None:
+    """Gives the worker's jobs some time to end when it has to leave, then asks them back."""
+    if not _leaving.is_set():
+        _leaving.set()
+        threading.Thread(target=_ask_back, args=(sender,), daemon=True, name="drain").start()
+
+
+def end(**_: Any) -> None:
+    """Stops reaping."""
+    _gone.set()
+
+
+def reap(database: Database, settings: Settings, ring: Callable[[str], None], waiting: Callable[[], int]) -> None:
+    """Takes back jobs whose lease ran out, and rings for those that wait although the queue is empty."""
+    for job_id in lifecycle.expire(
+        database, attempts=settings.attempts, backoff=timedelta(seconds=settings.backoff_seconds)
+    ):
+        log.warning("the lease of job %s ran out", job_id)
+    unheard = timedelta(seconds=settings.unheard_seconds)
+    for job_id in lifecycle.unclaimed(database, rung_before=None if waiting() else unheard):
+        ring(job_id)
+
+
+def _reap_until_gone(app: Celery, database: Database, worker: str, missing: list[str]) -> None:
+    def ring(job_id: str) -> None:
+        with _connection(app) as connection:
+            app.send_task(RUN_JOB, args=[job_id], queue=QUEUE, connection=connection, retry=False)
+
+    def waiting() -> int:
+        with _connection(app) as connection:
+            queue: Any = app.amqp.queues[QUEUE](connection.default_channel)
+            return int(queue.queue_declare().message_count)
+
+    while True:
+        try:
+            records.greet(database, worker, missing)
+            reap(database, settings(), ring, waiting)
+            if settings().heartbeat_file:
+                Path(str(settings().heartbeat_file)).touch()
+        except (DBAPIError, OperationalError, OSError) as fault:
+            log.warning("the reaper will try again: %s", type(fault).__name__)
+        if _gone.wait(settings().reap_seconds):
+            break
+    records.part(database, worker)
+
+
+def _connection(app: Celery) -> Any:
+    """A connection that gives up at once where there is no broker."""
+    return app.connection_for_write(
+        connect_timeout=2, transport_options={"max_retries": 0, "socket_connect_timeout": 2, "socket_timeout": 5}
+    )
+
+
+def _ask_back(worker: str) -> None:
+    """Asks again and again, since a job may be claimed while the worker leaves."""
+    _gone.wait(settings().grace_seconds)
+    database = Database(settings().database_url)
+    while not _gone.wait(1):
+        lifecycle.ask_to_release(database, worker)

@@ -1,0 +1,60 @@
+"""What a worker is told by its environment: every field is the variable `CAVEAT_` and its name in capitals."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from worker.supervisor import Limits
+
+
+class Settings(BaseSettings):
+    """Where a worker finds its work, and how much of the machine a job may use."""
+
+    model_config = SettingsConfigDict(env_prefix="CAVEAT_", frozen=True, use_attribute_docstrings=True)
+
+    database_url: str = "sqlite:///.caveat/caveat.db"
+    """SQLAlchemy's URL of SQLite or PostgreSQL (`postgresql+psycopg://...`)."""
+    blobs_url: str = ".caveat/blobs"
+    """A folder, or fsspec's URL of a bucket (`s3://...`, `gs://...`)."""
+    broker_url: str = "redis://127.0.0.1:6379/0"
+    """Redis or Valkey; a Unix socket is `redis+socket:///path`."""
+    concurrency: int = Field(1, ge=1)
+    """Jobs at a time."""
+    threads: int = Field(0, ge=0)
+    """Threads a job; 0 shares the cores among `concurrency` jobs."""
+    memory_bytes: int = Field(8 << 30, ge=256 << 20)
+    """Memory that a job may allocate."""
+    cpu_seconds: int = Field(4 * 3600, ge=1)
+    """Processor time that a job may take, over all its threads."""
+    wall_seconds: int = Field(2 * 3600, ge=1)
+    """Time that a job may take."""
+    lease_seconds: float = Field(30, gt=0)
+    """How long a worker may be silent before its job is given to another."""
+    attempts: int = Field(3, ge=1)
+    """How often a job is begun before it fails because its workers were lost."""
+    backoff_seconds: float = Field(5, ge=0)
+    """Pause before a job is begun again; it doubles each time."""
+    reap_seconds: float = Field(2, gt=0)
+    """How often a worker looks for leases that ran out and bells that were not heard."""
+    grace_seconds: float = Field(40, ge=0)
+    """How long a leaving worker goes on with its jobs before it gives them back; less than a minute."""
+    unheard_seconds: float = Field(5, ge=0)
+    """How long a job waits at an empty queue before its bell counts as lost and is rung again."""
+    heartbeat_file: str | None = None
+    """Touched every `reap_seconds`, for a liveness probe."""
+
+    @property
+    def limits(self) -> Limits:
+        """What one child process may use."""
+        threads = self.threads or max(1, (os.cpu_count() or 1) // self.concurrency)
+        return Limits(self.memory_bytes, self.cpu_seconds, self.wall_seconds, threads)
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings()

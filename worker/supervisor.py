@@ -1,0 +1,263 @@
+"""One fresh, confined child process a job, on a laptop and in a cluster alike: started, watched, ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import rfc8785
+from pydantic import ValidationError
+
+from api_spec.artifacts import Stage
+from api_spec.jobs import REQUESTS, RESULTS, JobKind, sources
+from api_spec.problem import Problem
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+KEPT_OF_STDERR = 8_000  # characters
+LARGEST_LINE = 4_096  # bytes of one line of progress
+LARGEST_RESULT = 256 << 20  # bytes
+ROOT = Path(__file__).parents[1]
+STAGES = frozenset(get_args(Stage))
+PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one child process may use."""
+
+    memory_bytes: int = 8 << 30
+    cpu_seconds: int = 4 * 3600
+    wall_seconds: int = 2 * 3600
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The job is done; `result` is canonical JSON (RFC 8785) of a Report, Inspection or ExampleSummary."""
+
+    result: bytes
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job cannot be done, and why."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The job was stopped because `should_stop` said so."""
+
+
+End = Finished | Failed | Stopped
+
+
+def supervise(
+    kind: JobKind,
+    payload: dict[str, Any],
+    fetch: Callable[[str, Path], None],
+    *,
+    limits: Limits,
+    on_progress: Callable[[Stage, float], None],
+    should_stop: Callable[[], bool],
+    pipeline: str = "worker.pipeline",
+) -> End:
+    """Runs one job in a fresh child process and returns how it ended.
+
+    `fetch(digest, path)` puts the bytes of `digest` at `path`. `on_progress` and `should_stop` are called from this
+    thread, several times a second; when `should_stop` says yes, the child is gone within a second.
+    """
+    with tempfile.TemporaryDirectory(prefix="caveat-") as name, ExitStack() as open_files:
+        folder = Path(name)
+        _lay_out(folder, kind, payload, fetch, limits, pipeline)
+        outputs = os.open(folder / "outputs", os.O_DIRECTORY)
+        open_files.callback(os.close, outputs)
+        stderr = open_files.enter_context(tempfile.TemporaryFile())
+        child = open_files.enter_context(_start(folder, limits, stderr.fileno()))
+        try:
+            end = _watch(child, limits, on_progress, should_stop)
+        finally:
+            _kill(child)
+            _log_tail(stderr.fileno(), kind)
+        return end or _collect(outputs, kind, child.returncode, limits)
+
+
+def _lay_out(
+    folder: Path,
+    kind: JobKind,
+    payload: dict[str, Any],
+    fetch: Callable[[str, Path], None],
+    limits: Limits,
+    pipeline: str,
+) -> None:
+    """The child's folder: `job.json`, `inputs/` that may be read, `outputs/` that may be written, a place to work."""
+    for part in ("inputs", "outputs", "tmp"):
+        (folder / part).mkdir()
+    request = REQUESTS[kind].model_validate(payload)
+    for digest in set(sources(request).values()):
+        place = folder / "inputs" / digest.partition(":")[2]
+        fetch(digest, place)
+        place.chmod(0o400)
+    job = {"kind": kind, "payload": payload, "limits": asdict(limits), "pipeline": pipeline}
+    (folder / "job.json").write_text(json.dumps(job))
+
+
+def _start(folder: Path, limits: Limits, stderr: int) -> subprocess.Popen[bytes]:
+    threads = str(limits.threads)
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *_installed_elsewhere()]),
+        "HOME": str(folder / "tmp"),
+        "TMPDIR": str(folder / "tmp"),
+        "LC_ALL": "C.UTF-8",
+        "JOBLIB_MULTIPROCESSING": "0",
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+    }
+    return subprocess.Popen(  # noqa: S603 - ourselves
+        [sys.executable, "-B", "-P", "-m", "worker.child", str(folder)],
+        cwd=folder / "tmp",
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
+def _installed_elsewhere() -> list[str]:
+    """Where packages are that a Python without a home does not find, such as those installed with `--user`."""
+    ours = (Path(sys.prefix), Path(sys.base_prefix))
+    return [
+        place
+        for place in sys.path
+        if Path(place).name in ("site-packages", "dist-packages") and not any(map(Path(place).is_relative_to, ours))
+    ]
+
+
+def _watch(
+    child: subprocess.Popen[bytes],
+    limits: Limits,
+    on_progress: Callable[[Stage, float], None],
+    should_stop: Callable[[], bool],
+) -> Failed | Stopped | None:
+    """Waits for the child and passes its progress on; None once it has ended by itself."""
+    said: deque[tuple[Stage, float]] = deque(maxlen=1)  # only the newest counts
+    listener = threading.Thread(target=_listen, args=(child, said), daemon=True)
+    listener.start()
+    deadline = time.monotonic() + limits.wall_seconds
+    while not _ended(child):
+        if said:
+            on_progress(*said.popleft())
+        if should_stop():
+            return Stopped()
+        if time.monotonic() > deadline:
+            return Failed(_out_of_time(limits.wall_seconds, "CAVEAT_WALL_SECONDS"))
+    return None
+
+
+def _ended(child: subprocess.Popen[bytes]) -> bool:
+    """Whether the child has ended, after waiting a moment for it."""
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(POLL_SECONDS)
+    return child.returncode is not None
+
+
+def _listen(child: subprocess.Popen[bytes], said: deque[tuple[Stage, float]]) -> None:
+    """Keeps what the child says of its progress; whatever else it says is dropped."""
+    assert child.stdout is not None
+    while line := child.stdout.readline(LARGEST_LINE):
+        try:
+            news = json.loads(line)
+            stage, progress = news["stage"], float(news["progress"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue
+        if stage in STAGES and 0 <= progress <= 1:
+            said.append((stage, progress))
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """Ends the child and whatever it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _collect(outputs: int, kind: JobKind, status: int, limits: Limits) -> Finished | Failed:
+    """What the child left behind, which is believed only as far as it fits its schema."""
+    try:
+        if status == 0 and (result := _left(outputs, "result.json")):
+            document = RESULTS[kind].model_validate_json(result)
+            return Finished(rfc8785.dumps(document.model_dump(mode="json")))
+        if status == 0 and (problem := _left(outputs, "problem.json")):
+            return Failed(Problem.model_validate_json(problem))
+    except (ValidationError, rfc8785.CanonicalizationError) as fault:
+        log.error("the child's result is not a document of its kind: %s", type(fault).__name__)
+    return Failed(_died(kind, status, limits))
+
+
+def _left(outputs: int, name: str) -> bytes | None:
+    """A file among the outputs, if it is there, a file (no link to somewhere else), and of a size to be read."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=outputs)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        return file.read() if stat.S_ISREG(about.st_mode) and about.st_size <= LARGEST_RESULT else None
+
+
+def _died(kind: JobKind, status: int, limits: Limits) -> Problem:
+    what = {"audit": "this audit", "model": "this model", "examples": "these examples"}[kind]
+    if status == -signal.SIGXCPU:
+        return _out_of_time(limits.cpu_seconds, "CAVEAT_CPU_SECONDS")
+    if status < 0:
+        number = -status
+        how = f"was killed by signal {number} ({_signal_name(number)})"
+        remedy = "Most often memory ran out: audit fewer layers or examples, or give the worker more memory."
+    else:
+        how = f"ended with status {status} and left no result"
+        remedy = "Tell the operator the job's id: the worker's log has the details."
+    return Problem.of("child-died", 500, f"The child process of {what} {how}.", remedy)
+
+
+def _out_of_time(seconds: int, setting: str) -> Problem:
+    kind = "processor time" if setting == "CAVEAT_CPU_SECONDS" else "time"
+    return Problem.of(
+        "out-of-time",
+        422,
+        f"The job took longer than the {seconds} seconds of {kind} that it may take.",
+        f"Ask for fewer layers, 'runs' or 'null_sets', or raise {setting} on the worker.",
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _log_tail(stderr: int, kind: JobKind) -> None:
+    """The end of what the child complained about, for the worker's log only."""
+    size = os.fstat(stderr).st_size
+    tail = os.pread(stderr, KEPT_OF_STDERR, max(0, size - KEPT_OF_STDERR))
+    if tail.strip():
+        log.warning("the child of a job of kind %s said:\n%s", kind, tail.decode(errors="replace").rstrip())

@@ -1,0 +1,136 @@
+"""What a worker does when the bell rings: claim, run, store."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+
+from celery import Task
+from sqlalchemy.exc import DBAPIError
+
+from api_spec.artifacts import Stage
+from api_spec.jobs import RUN_JOB
+from vault import lifecycle
+from vault.blobs import Blobs, digest_of
+from vault.lifecycle import Lease, Order
+from vault.records import Database
+from worker.app import app
+from worker.settings import settings
+from worker.supervisor import End, Failed, Finished, supervise
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+"""How often a running job asks the database whether to go on, and tells it how far it is."""
+
+
+@app.task(name=RUN_JOB, bind=True)
+def run_job(self: Task[[str], None], job_id: str) -> None:
+    """Runs one queued job, if it is still there to be run."""
+    lease = lifecycle.claim(
+        database(), job_id, worker=str(self.request.hostname), lasts=timedelta(seconds=settings().lease_seconds)
+    )
+    if lease is None:
+        return
+    tenure = Tenure(database(), lease)
+    end = supervise(
+        lease.kind,
+        lease.payload,
+        blobs().materialise,
+        limits=settings().limits,
+        on_progress=tenure.advance,
+        should_stop=tenure.is_over,
+    )
+    insist(lambda: store(end, tenure), lease)
+
+
+def insist(action: Callable[[], None], lease: Lease) -> None:
+    """Tries again for as long as the lease lasts, should the database or the bytes' place be away for a moment."""
+    deadline = time.monotonic() + lease.lasts.total_seconds()
+    while True:
+        try:
+            return action()
+        except (DBAPIError, OSError) as fault:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("the end of job %s could not be stored yet: %s", lease.job_id, type(fault).__name__)
+            time.sleep(LOOK_SECONDS)
+
+
+def store(end: End, tenure: Tenure) -> None:
+    """Puts on record how a job ended: nothing but its report leaves the worker."""
+    match end, tenure.order:
+        case Finished(result), _:
+            succeed(result, tenure.lease)
+        case Failed(problem), _:
+            lifecycle.fail(database(), tenure.lease, problem)
+        case _, "cancel":
+            lifecycle.stop(database(), tenure.lease)
+        case _, "release":
+            lifecycle.release(database(), tenure.lease)
+        case _:
+            log.warning("the lease of job %s was lost while it ran; its result is dropped", tenure.lease.job_id)
+
+
+def succeed(result: bytes, lease: Lease) -> None:
+    """Keeps a report as bytes and its outcome in the record; other results are small and go in the record."""
+    document = json.loads(result)
+    if lease.kind != "audit":
+        lifecycle.succeed(database(), lease, document)
+        return
+    digest = digest_of(io.BytesIO(result))
+    blobs().put(io.BytesIO(result), digest)
+    lifecycle.succeed(database(), lease, {"outcome": document["verdict"]["outcome"]}, digest)
+
+
+@dataclass
+class Tenure:
+    """Holds a lease while its job runs: renews it, passes progress on, and remembers what was ordered."""
+
+    database: Database
+    lease: Lease
+    order: Order = "go_on"
+    looked: float = 0.0
+    told: tuple[Stage, float] = ("queued", 0.0)
+    renewed: float = field(default_factory=time.monotonic)
+
+    def advance(self, stage: Stage, progress: float) -> None:
+        """Notes a new stage at once and progress now and then; a database that is away for a moment may miss it."""
+        if stage == self.told[0] and time.monotonic() - self.told[1] < LOOK_SECONDS:
+            return
+        self.told = (stage, time.monotonic())
+        try:
+            lifecycle.advance(self.database, self.lease, stage, progress)
+        except DBAPIError:
+            log.warning("progress of job %s could not be noted", self.lease.job_id)
+
+    def is_over(self) -> bool:
+        """Whether the job has to stop: cancelled, to be given back, or lost to another worker."""
+        if time.monotonic() - self.looked >= LOOK_SECONDS:
+            self.looked = time.monotonic()
+            try:
+                self.order = lifecycle.heartbeat(self.database, self.lease)
+                self.renewed = time.monotonic()
+            except DBAPIError:
+                log.warning("the lease of job %s could not be renewed", self.lease.job_id)
+        if time.monotonic() - self.renewed > self.lease.lasts.total_seconds():
+            self.order = "lost"
+        return self.order != "go_on"
+
+
+@cache
+def database() -> Database:
+    """The records, as this process sees them."""
+    return Database(settings().database_url)
+
+
+@cache
+def blobs() -> Blobs:
+    """The bytes, as this process sees them."""
+    return Blobs.at(settings().blobs_url)
