@@ -60,7 +60,7 @@ class Inspection(Document):
 class ExampleSummary(Document):
     """What is in an example set."""
 
-    kind: Literal["images", "arrays", "table"]
+    kind: Literal["images", "arrays", "table", "text"]
     count: Count
     shape: list[Integer]
     """Of one example, as the model gets it."""

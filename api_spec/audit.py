@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -57,6 +57,9 @@ class Preprocess(Document):
 class ExampleSet(Document):
     """What every kind of examples has in common."""
 
+    SOURCES: ClassVar[tuple[str, ...]]
+    """The fields that say where bytes are; the first names the kind."""
+
     pairs_with: Name | None = None
     """The set that holds the same examples without the concept; pictures pair by file name, rows by position."""
     limit: Annotated[Integer, Field(ge=1)] | None = None
@@ -66,36 +69,65 @@ class ExampleSet(Document):
 class Images(ExampleSet):
     """Pictures (PNG, JPEG, WebP) in a zip or tar; on the command line also a folder."""
 
+    SOURCES = ("images",)
+
     images: Source
     preprocess: Preprocess
 
 
 class Arrays(ExampleSet):
-    """A `.npy` array, or one array of an `.npz`, with examples along the first axis."""
+    """A `.npy` array, or arrays of an `.npz`, with examples along the first axis."""
+
+    SOURCES = ("arrays",)
 
     arrays: Source
     key: str | None = None
-    """Which array of an `.npz`; needed where there are several."""
+    """Which array of an `.npz`; needed where there are several, and the model takes one."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """For a model with several inputs: the input's name → the array of the `.npz` that feeds it."""
 
 
 class Table(ExampleSet):
     """Rows of a CSV or Parquet file, turned into numbers in the declared order of columns."""
 
+    SOURCES = ("table",)
+
     table: Source
     features: Annotated[list[str], Field(min_length=1)]
-    """The columns that the model takes, in its order."""
+    """The columns that the model takes, in its order; `city=Rome` is 1 where the column `city` holds Rome, else 0."""
     where: str | None = None
     """Keep the rows for which this holds, for example `race == 1 and income > 40`."""
-    set: dict[str, float] = Field(default_factory=dict)
+    set: dict[str, float | str] = Field(default_factory=dict)
     """Columns overwritten after `where`: a counterfactual edit."""
 
 
+class Text(ExampleSet):
+    """Texts, one JSON object a line, turned into tokens by the model's own tokenizer."""
+
+    SOURCES = ("text", "tokenizer")
+
+    text: Source
+    tokenizer: Source
+    """The `tokenizer.json` of the `tokenizers` library."""
+    field: str = "text"
+    """Which field of a line holds the text."""
+    length: Annotated[Integer, Field(ge=1, le=8192)] = 64
+    """How many tokens every text is padded or cut to."""
+    inputs: dict[str, Literal["ids", "mask", "types"]] = Field(
+        default_factory=lambda: {"input_ids": "ids", "attention_mask": "mask", "token_type_ids": "types"}
+    )
+    """The model's inputs and what feeds them; those that the model does not have are passed over."""
+
+
 Examples = Annotated[
-    Annotated[Images, Tag("images")] | Annotated[Arrays, Tag("arrays")] | Annotated[Table, Tag("table")],
+    Annotated[Images, Tag("images")]
+    | Annotated[Arrays, Tag("arrays")]
+    | Annotated[Table, Tag("table")]
+    | Annotated[Text, Tag("text")],
     Discriminator(
-        lambda value: _kind(value, "images", "arrays", "table"),
+        lambda value: _kind(value, "images", "arrays", "table", "text"),
         custom_error_type="unknown_kind_of_examples",
-        custom_error_message="An example set has one of the keys 'images', 'arrays' or 'table'",
+        custom_error_message="An example set has one of the keys 'images', 'arrays', 'table' or 'text'",
     ),
 ]
 
@@ -123,6 +155,8 @@ class Target(Document):
     versus: Annotated[Integer, Field(ge=0)] | None = None
     """A second class: the target is then the difference of the two."""
     scale: Literal["logit", "log_probability", "probability"] = "logit"
+    reduce: Literal["mean", "sum", "max"] | None = None
+    """How several scores an example (tokens, pixels) become one; needed where the output has such an axis."""
     examples: Name
 
 
@@ -308,16 +342,16 @@ class Audit(Document):
 
     def sources(self) -> dict[str, str]:
         """Where the audit's bytes are: JSON pointer → path or digest."""
-        found = {"/model": self.model}
-        for name, examples in self.examples.items():
-            kind = _kind(examples, "images", "arrays", "table")
-            found[f"/examples/{name}/{kind}"] = getattr(examples, str(kind))
-        return found
+        return {"/model": self.model} | {
+            f"/examples/{name}/{field}": getattr(one, field)
+            for name, one in self.examples.items()
+            for field in one.SOURCES
+        }
 
     def with_sources(self, replaced: dict[str, str]) -> Audit:
         """The same audit with each pointer of `sources()` given a new place."""
-        examples = {}
-        for name, one in self.examples.items():
-            kind = str(_kind(one, "images", "arrays", "table"))
-            examples[name] = one.model_copy(update={kind: replaced[f"/examples/{name}/{kind}"]})
+        examples = {
+            name: one.model_copy(update={field: replaced[f"/examples/{name}/{field}"] for field in one.SOURCES})
+            for name, one in self.examples.items()
+        }
         return self.model_copy(update={"model": replaced["/model"], "examples": examples})

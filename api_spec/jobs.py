@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from api_spec.artifacts import ExampleSummary, Inspection, NewExamples, NewModel
-from api_spec.audit import Arrays, Audit, Images
+from api_spec.audit import Audit
 from api_spec.report import Report
 
 JobKind = Literal["audit", "model", "examples"]
@@ -30,9 +30,4 @@ def sources(request: Request) -> dict[str, str]:
         return request.sources()
     if isinstance(request, NewModel):
         return {"/blob": request.blob}
-    examples = request.examples
-    if isinstance(examples, Images):
-        return {"/examples/images": examples.images}
-    if isinstance(examples, Arrays):
-        return {"/examples/arrays": examples.arrays}
-    return {"/examples/table": examples.table}
+    return {f"/examples/{field}": getattr(request.examples, field) for field in request.examples.SOURCES}

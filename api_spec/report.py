@@ -230,7 +230,7 @@ class ExampleSetSummary(Document):
     name: Name
     source: Digest
     count: Count
-    kind: Literal["images", "arrays", "table"]
+    kind: Literal["images", "arrays", "table", "text"]
 
 
 class LayerSummary(Document):

@@ -36,7 +36,7 @@ class Cache:
     def corner(self, tenant: str, model: str) -> Corner:
         """What a tenant's audits of one model (its digest) may share."""
         folder = self.root / _name(tenant) / _name(model)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Corner(self, folder)
 
     def evict(self) -> None:

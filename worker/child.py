@@ -6,9 +6,11 @@ one JSON object a line, how far it has come.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import traceback
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,28 +29,32 @@ def main(folder: Path) -> None:
     limits = job["limits"]
     code = [_folder_of(module) for module in ("api_spec", "worker", job["pipeline"])]
     code += [_folder_of(library).parent for library in ("pydantic", "numpy")]  # and whatever is installed beside them
-    confine(folder, code=code, memory_bytes=limits["memory_bytes"], cpu_seconds=limits["cpu_seconds"])
+    kept = Path(job["kept"]) if job["kept"] else None
+    confine(folder, code=code, memory_bytes=limits["memory_bytes"], cpu_seconds=limits["cpu_seconds"], kept=kept)
     request = REQUESTS[job["kind"]].model_validate(job["payload"])
-    answer = _answer(request, folder / "inputs", job["pipeline"], limits["threads"])
+    answer = _answer(request, folder, job["pipeline"], limits["threads"], kept)
     name = "problem.json" if isinstance(answer, Problem) else "result.json"
     (folder / "outputs" / name).write_text(answer.model_dump_json())
 
 
-def _answer(request: Request, inputs: Path, pipeline: str, threads: int) -> Result | Problem:
+def _answer(request: Request, folder: Path, pipeline: str, threads: int, kept: Path | None) -> Result | Problem:
     """What the pipeline makes of the request, or why it will not."""
     try:
-        return _run(import_module(pipeline), request, inputs, threads)
+        module = import_module(pipeline)
+        gc.freeze()  # what was imported stays: looking through it again and again takes a second of a large audit
+        return _run(module, request, folder, threads, kept)
     except Exception as fault:
         return _problem(fault)
 
 
-def _run(pipeline: ModuleType, request: Request, inputs: Path, threads: int) -> Result:
+def _run(pipeline: ModuleType, request: Request, folder: Path, threads: int, kept: Path | None) -> Result:
     def blob(digest: str) -> Path:
-        return inputs / digest.partition(":")[2]
+        return folder / "inputs" / digest.partition(":")[2]
 
     result: Result
     if isinstance(request, Audit):
-        result = pipeline.run(request, blob, _say, threads=threads)
+        shelf = {"shelf": partial(pipeline.cached, kept, folder / "outputs" / "cache")} if kept else {}
+        result = pipeline.run(request, blob, _say, threads=threads, **shelf)
     elif isinstance(request, NewModel):
         result = pipeline.inspect_model(blob(request.blob))
     else:

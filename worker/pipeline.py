@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from worker.engine.stats import Settings
 from worker.engine.witness import Change, Link, intervention, target_value
 from worker.readers import ExampleSource, open_examples
 from worker.readers.batching import ahead, batches
-from worker.scratch import scratch
+from worker.scratch import cached, scratch
 
 Blob = Callable[[str], Path]
 """Digest → where its bytes are."""
@@ -42,6 +43,7 @@ Shelves = Callable[[], AbstractContextManager[Shelf]]
 """Opens the place where an audit's arrays are kept."""
 
 LIBRARIES = ("onnxruntime", "onnx", "numpy", "scipy", "scikit-learn", "pillow", "fairlearn")
+__all__ = ["cached", "inspect_examples", "inspect_model", "run", "scratch"]
 SHARES = {"loading": 0.0, "reading": 0.02, "planning": 0.04, "probing": 0.06, "fitting": 0.6, "reporting": 0.97}
 """Where each stage begins, as a share of the whole."""
 
@@ -119,7 +121,8 @@ def inspect_examples(examples: Examples, blob: Blob) -> ExampleSummary:
     source = _open("examples", examples, blob, seed=0)
     for _ in batches(source, 64):
         pass
-    return ExampleSummary(kind=source.kind, count=len(source), shape=list(source.shape), names=list(source.names[:10]))
+    shape = next(iter(source.shapes.values()))
+    return ExampleSummary(kind=source.kind, count=len(source), shape=list(shape), names=list(source.names[:10]))
 
 
 def choose_provider(asked: str) -> tuple[Provider, list[str]]:
@@ -134,9 +137,9 @@ def choose_provider(asked: str) -> tuple[Provider, list[str]]:
 def _any_target(model: Model) -> tuple[Target | None, str]:
     """A target that stands for the model's first output, and the sentence that says what it reads."""
     refusals = []
-    for index in (None, 0):
+    for index, reduce in product((None, 0), (None, "mean")):
         try:
-            target = Target(name="target", output=None, index=index)
+            target = Target(name="target", output=None, index=index, reduce=reduce)
             return target, resolve_target(model, target).sentence
         except Refused as refused:
             refusals.append(refused)
@@ -144,9 +147,8 @@ def _any_target(model: Model) -> tuple[Target | None, str]:
 
 
 def _open(name: str, declared: Examples, blob: Blob, seed: int) -> ExampleSource:
-    digest = next(value for key, value in declared if key in ("images", "arrays", "table"))
     with about(f"/examples/{name}"):
-        return open_examples(declared, blob(digest), seed)
+        return open_examples(declared, blob, seed)
 
 
 def _each(sources: Mapping[str, ExampleSource], sizes: Mapping[str, int]) -> Iterator[tuple[str, Batch]]:
@@ -158,7 +160,7 @@ def _each(sources: Mapping[str, ExampleSource], sizes: Mapping[str, int]) -> Ite
 
 
 def _outline(source: ExampleSource) -> ExampleOutline:
-    return ExampleOutline(kind=source.kind, shape=source.shape, keys=source.keys)
+    return ExampleOutline(shapes=source.shapes, keys=source.keys, optional=source.optional)
 
 
 def _counter(stage: Stage, until: Stage, whole: int, progress: Progress) -> Callable[[int], None]:

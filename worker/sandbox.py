@@ -32,11 +32,13 @@ LARGEST_FILE = 64 << 30  # bytes; activations that memory does not hold are kept
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def confine(folder: Path, *, code: Sequence[Path], memory_bytes: int, cpu_seconds: int) -> list[str]:
+def confine(
+    folder: Path, *, code: Sequence[Path], memory_bytes: int, cpu_seconds: int, kept: Path | None = None
+) -> list[str]:
     """Gives up privileges, memory, time, the network and the files outside `folder`; names what it could not give up.
 
-    In `folder` all is readable, only `outputs` and `tmp` may be written; `code` may be imported. A process does this
-    before it has threads, which would stay as they are.
+    In `folder` all is readable, only `outputs` and `tmp` may be written; `code` may be imported and what is `kept` of
+    earlier audits read. A process does this before it has threads, which would stay as they are.
     """
     limits = _limit(memory_bytes, cpu_seconds)
     if sys.platform != "linux":
@@ -44,7 +46,7 @@ def confine(folder: Path, *, code: Sequence[Path], memory_bytes: int, cpu_second
     _libc.prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
     network = _leave_the_network()
     privileges = _drop_privileges()
-    files = _close_the_files(folder, code)
+    files = _close_the_files(folder, code, kept)
     _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     return [*privileges, *network, *files, *limits]
 
@@ -108,7 +110,7 @@ def _readable(code: Sequence[Path]) -> dict[Path, int]:
     return listed | opened | dict.fromkeys(devices, ON_FILES)
 
 
-def _close_the_files(folder: Path, code: Sequence[Path]) -> list[str]:
+def _close_the_files(folder: Path, code: Sequence[Path], kept: Path | None) -> list[str]:
     """Landlock: reads what Python needs, writes its own outputs and (from version 4) opens no TCP connection."""
     abi = _libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_VERSION_ONLY)
     if abi < 1:
@@ -119,6 +121,7 @@ def _close_the_files(folder: Path, code: Sequence[Path]) -> list[str]:
     if ruleset < 0:
         return ["landlock"]
     own = {folder: READ_FILE | READ_DIR, folder / "outputs": everything, folder / "tmp": everything}
+    own |= {} if kept is None else {kept: READ_FILE | READ_DIR}
     for place, rights in (_readable(code) | own).items():
         _allow(ruleset, place, rights & everything)
     restricted = _libc.syscall(LANDLOCK_RESTRICT_SELF, ruleset, 0)

@@ -1,4 +1,4 @@
-"""Where an audit's arrays are while it runs: in memory up to a budget, in files beyond it, or where a cache finds them."""
+"""Where an audit's arrays are: in memory up to a budget and in files beyond it, or where a cache will find them."""
 
 from __future__ import annotations
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from worker.cache import Cache
 from worker.supervisor import Limits
 
 
@@ -46,12 +48,21 @@ class Settings(BaseSettings):
     """How long a job waits at an empty queue before its bell counts as lost and is rung again."""
     heartbeat_file: str | None = None
     """Touched every `reap_seconds`, for a liveness probe."""
+    cache_bytes: int = Field(8 << 30, ge=0)
+    """How much of earlier audits is kept on disk, so that another estimator or gate needs no model; 0 for none."""
+    cache_folder: Path = Path(".caveat/cache")
+    """Where; several workers may share it."""
 
     @property
     def limits(self) -> Limits:
         """What one child process may use."""
         threads = self.threads or max(1, (os.cpu_count() or 1) // self.concurrency)
         return Limits(self.memory_bytes, self.cpu_seconds, self.wall_seconds, threads)
+
+    @property
+    def cache(self) -> Cache | None:
+        """What is kept of earlier audits, if anything."""
+        return Cache(self.cache_folder.absolute(), self.cache_bytes) if self.cache_bytes else None
 
 
 @cache

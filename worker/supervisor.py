@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from api_spec.artifacts import Stage
 from api_spec.jobs import REQUESTS, RESULTS, JobKind, sources
 from api_spec.problem import Problem
+from worker.cache import Corner
 
 log = logging.getLogger(__name__)
 
@@ -77,26 +78,34 @@ def supervise(
     limits: Limits,
     on_progress: Callable[[Stage, float], None],
     should_stop: Callable[[], bool],
+    corner: Corner | None = None,
     pipeline: str = "worker.pipeline",
 ) -> End:
     """Runs one job in a fresh child process and returns how it ended.
 
     `fetch(digest, path)` puts the bytes of `digest` at `path`. `on_progress` and `should_stop` are called from this
-    thread, several times a second; when `should_stop` says yes, the child is gone within a second.
+    thread, several times a second; when `should_stop` says yes, the child is gone within a second. The child finds
+    what earlier audits kept in `corner`, and what it leaves there is kept if it ends well.
     """
     with tempfile.TemporaryDirectory(prefix="caveat-") as name, ExitStack() as open_files:
         folder = Path(name)
-        _lay_out(folder, kind, payload, fetch, limits, pipeline)
+        _lay_out(folder, kind, payload, fetch, limits, corner, pipeline)
         outputs = os.open(folder / "outputs", os.O_DIRECTORY)
         open_files.callback(os.close, outputs)
         stderr = open_files.enter_context(tempfile.TemporaryFile())
         child = open_files.enter_context(_start(folder, limits, stderr.fileno()))
         try:
-            end = _watch(child, limits, on_progress, should_stop)
+            cut_short = _watch(child, limits, on_progress, should_stop)
         finally:
             _kill(child)
             _log_tail(stderr.fileno(), kind)
-        return end or _collect(outputs, kind, child.returncode, limits)
+        end = cut_short or _collect(outputs, kind, child.returncode, limits)
+        if corner is not None and isinstance(end, Finished):
+            try:
+                corner.take_in(outputs)
+            except OSError as fault:
+                log.warning("what a child computed could not be kept: %s", fault)
+        return end
 
 
 def _lay_out(
@@ -105,6 +114,7 @@ def _lay_out(
     payload: dict[str, Any],
     fetch: Callable[[str, Path], None],
     limits: Limits,
+    corner: Corner | None,
     pipeline: str,
 ) -> None:
     """The child's folder: `job.json`, `inputs/` that may be read, `outputs/` that may be written, a place to work."""
@@ -115,7 +125,8 @@ def _lay_out(
         place = folder / "inputs" / digest.partition(":")[2]
         fetch(digest, place)
         place.chmod(0o400)
-    job = {"kind": kind, "payload": payload, "limits": asdict(limits), "pipeline": pipeline}
+    kept = str(corner.folder) if corner is not None else None
+    job = {"kind": kind, "payload": payload, "limits": asdict(limits), "kept": kept, "pipeline": pipeline}
     (folder / "job.json").write_text(json.dumps(job))
 
 

@@ -21,6 +21,7 @@ from vault.blobs import Blobs, digest_of
 from vault.lifecycle import Lease, Order
 from vault.records import Database
 from worker.app import app
+from worker.cache import Corner
 from worker.settings import settings
 from worker.supervisor import End, Failed, Finished, supervise
 
@@ -46,8 +47,21 @@ def run_job(self: Task[[str], None], job_id: str) -> None:
         limits=settings().limits,
         on_progress=tenure.advance,
         should_stop=tenure.is_over,
+        corner=corner(lease),
     )
     insist(lambda: store(end, tenure), lease)
+
+
+def corner(lease: Lease) -> Corner | None:
+    """What this audit may find of earlier ones of its tenant and model."""
+    cache = settings().cache
+    if cache is None or lease.kind != "audit":
+        return None
+    try:
+        return cache.corner(lease.tenant, lease.payload["model"])
+    except OSError as fault:
+        log.warning("nothing is kept of job %s: %s", lease.job_id, fault)
+        return None
 
 
 def insist(action: Callable[[], None], lease: Lease) -> None:

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from api_spec.audit import Images, Preprocess
+from tests.readers.conftest import at
 from worker.engine.errors import Refused
+from worker.engine.plan import ONLY
 from worker.readers import open_examples
 
 
@@ -46,10 +48,10 @@ def declared(**preprocess: object) -> Images:
 @pytest.mark.parametrize("pack", [zipped, tarred])
 def test_pictures_come_in_the_order_of_their_names(tmp_path: Path, pack) -> None:
     path = pack(tmp_path / "a", {"b.png": png((0, 255, 0)), "a.png": png((255, 0, 0)), "notes.txt": b"x"})
-    source = open_examples(declared(), path, seed=0)
+    source = open_examples(declared(), at(path), seed=0)
     assert source.names == ("a.png", "b.png")
-    assert source.shape == (3, 4, 4)
-    first, second = source.load([0, 1])
+    assert source.shapes[ONLY] == (3, 4, 4)
+    first, second = source.load([0, 1])[ONLY]
     assert first[:, 0, 0].tolist() == [255, 0, 0]
     assert second[:, 0, 0].tolist() == [0, 255, 0]
 
@@ -57,13 +59,13 @@ def test_pictures_come_in_the_order_of_their_names(tmp_path: Path, pack) -> None
 def test_preprocessing_does_what_it_says(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"a.png": png((10, 20, 30))})
     mean, std = [1.0, 2.0, 3.0], [2.0, 4.0, 8.0]
-    rgb = open_examples(declared(mean=mean, std=std), path, 0).load([0])[0, :, 0, 0]
+    rgb = open_examples(declared(mean=mean, std=std), at(path), 0).load([0])[ONLY][0, :, 0, 0]
     np.testing.assert_allclose(rgb, (np.array([10, 20, 30]) - mean) / std)
-    bgr = open_examples(declared(channels="bgr", layout="nhwc"), path, 0).load([0])
+    bgr = open_examples(declared(channels="bgr", layout="nhwc"), at(path), 0).load([0])[ONLY]
     assert bgr.shape == (1, 4, 4, 3)
     assert bgr[0, 0, 0].tolist() == [30, 20, 10]
-    gray = open_examples(declared(channels="gray"), path, 0)
-    assert gray.shape == (1, 4, 4)
+    gray = open_examples(declared(channels="gray"), at(path), 0)
+    assert gray.shapes[ONLY] == (1, 4, 4)
 
 
 def test_crop_keeps_the_centre_and_squash_keeps_everything(tmp_path: Path) -> None:
@@ -72,8 +74,8 @@ def test_crop_keeps_the_centre_and_squash_keeps_everything(tmp_path: Path) -> No
     buffer = io.BytesIO()
     Image.fromarray(wide).save(buffer, "PNG")
     path = zipped(tmp_path / "a.zip", {"a.png": buffer.getvalue()})
-    cropped = open_examples(declared(interpolation="nearest"), path, 0).load([0])
-    squashed = open_examples(declared(interpolation="nearest", fit="squash"), path, 0).load([0])
+    cropped = open_examples(declared(interpolation="nearest"), at(path), 0).load([0])[ONLY]
+    squashed = open_examples(declared(interpolation="nearest", fit="squash"), at(path), 0).load([0])[ONLY]
     assert cropped.max() == 0
     assert squashed[0, 0, 0, 0] == 255
     assert squashed[0, 2, 0, -1] == 255
@@ -84,15 +86,15 @@ def test_a_sample_takes_the_same_names_in_every_set(tmp_path: Path) -> None:
     one = zipped(tmp_path / "a.zip", {f"{name}.png": png((1, 2, 3)) for name in names})
     two = zipped(tmp_path / "b.zip", {f"marked/{name}.png": png((1, 2, 3)) for name in reversed(names)})
     some = declared().model_copy(update={"limit": 7})
-    first, second = open_examples(some, one, 3), open_examples(some, two, 3)
+    first, second = open_examples(some, at(one), 3), open_examples(some, at(two), 3)
     assert len(first) == 7
     assert first.keys == second.keys
-    assert open_examples(some, one, 4).keys != first.keys
+    assert open_examples(some, at(one), 4).keys != first.keys
 
 
 def test_an_empty_zip_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="none of them is a picture") as caught:
-        open_examples(declared(), zipped(tmp_path / "a.zip", {}), 0)
+        open_examples(declared(), at(zipped(tmp_path / "a.zip", {})), 0)
     assert caught.value.code == "no-pictures"
 
 
@@ -100,14 +102,14 @@ def test_bytes_that_are_no_archive_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(b"not an archive at all")
     with pytest.raises(Refused, match="neither a zip nor an uncompressed tar"):
-        open_examples(declared(), path, 0)
+        open_examples(declared(), at(path), 0)
 
 
 @pytest.mark.parametrize("bad", [b"", b"\x89PNG but not really", png((1, 2, 3))[:40]])
 def test_a_corrupt_picture_among_good_ones_is_named(tmp_path: Path, bad: bytes) -> None:
     path = zipped(tmp_path / "a.zip", {"good.png": png((1, 2, 3)), "worse.png": bad})
-    source = open_examples(declared(), path, 0)
-    source.load([0])
+    source = open_examples(declared(), at(path), 0)
+    source.load([0])[ONLY]
     with pytest.raises(Refused, match=r"worse\.png") as caught:
         source.load([0, 1])
     assert caught.value.code == "corrupt-picture"
@@ -119,12 +121,12 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path: 
     header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
     path = zipped(tmp_path / "a.zip", {"bomb.png": bytes(header)})
     with pytest.raises(Refused, match=r"bomb\.png"):
-        open_examples(declared(), path, 0).load([0])
+        open_examples(declared(), at(path), 0).load([0])[ONLY]
 
 
 def test_thumbnails_are_small_pictures(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"a.png": png((10, 20, 30), (300, 200))})
-    source = open_examples(declared(), path, 0)
+    source = open_examples(declared(), at(path), 0)
     assert source.thumbnail is not None
     sharp, blurred = source.thumbnail(0, False), source.thumbnail(0, True)
     assert Image.open(io.BytesIO(sharp)).size == (96, 96)

@@ -11,7 +11,9 @@ import pyarrow.parquet
 import pytest
 
 from api_spec.audit import Table
+from tests.readers.conftest import at
 from worker.engine.errors import Refused
+from worker.engine.plan import ONLY
 from worker.readers import open_examples
 
 ROWS = {"race": [1, 0, 1, 0], "income": [40.0, 50.5, None, 70.0], "city": ["Rome", "Bonn", "Rome", None]}
@@ -33,8 +35,8 @@ def declared(**fields: object) -> Table:
 
 
 def test_features_come_in_the_declared_order(table: Path) -> None:
-    source = open_examples(declared(where="income > 0"), table, 0)
-    np.testing.assert_array_equal(source.load(range(3)), np.array([[40, 1], [50.5, 0], [70, 0]], np.float32))
+    source = open_examples(declared(where="income > 0"), at(table), 0)
+    np.testing.assert_array_equal(source.load(range(3))[ONLY], np.array([[40, 1], [50.5, 0], [70, 0]], np.float32))
     assert source.names == ("row 1", "row 2", "row 4")
 
 
@@ -48,16 +50,16 @@ def test_features_come_in_the_declared_order(table: Path) -> None:
     ],
 )
 def test_conditions(table: Path, where: str, names: list[str]) -> None:
-    assert list(open_examples(declared(where=where), table, 0).names) == names
+    assert list(open_examples(declared(where=where), at(table), 0).names) == names
 
 
 def test_set_overwrites_after_where(table: Path) -> None:
-    source = open_examples(declared(where="race == 0", set={"race": 1}), table, 0)
-    np.testing.assert_array_equal(source.load(range(2))[:, 1], [1, 1])
+    source = open_examples(declared(where="race == 0", set={"race": 1}), at(table), 0)
+    np.testing.assert_array_equal(source.load(range(2))[ONLY][:, 1], [1, 1])
 
 
 def test_columns_can_be_read_beside_features(table: Path) -> None:
-    source = open_examples(declared(where="income > 0"), table, 0)
+    source = open_examples(declared(where="income > 0"), at(table), 0)
     assert source.columns is not None
     assert source.columns(["city"])["city"].tolist()[:2] == ["Rome", "Bonn"]
     with pytest.raises(Refused, match="no column 'sex'"):
@@ -78,7 +80,7 @@ def test_columns_can_be_read_beside_features(table: Path) -> None:
 )
 def test_what_does_not_fit_is_refused(table: Path, fields: dict[str, object], code: str, sentence: str) -> None:
     with pytest.raises(Refused, match=sentence) as caught:
-        open_examples(declared(**fields), table, 0)
+        open_examples(declared(**fields), at(table), 0)
     assert caught.value.code == code
 
 
@@ -86,4 +88,13 @@ def test_what_does_not_fit_is_refused(table: Path, fields: dict[str, object], co
 def test_bytes_that_are_no_table_are_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "t").write_bytes(data)
     with pytest.raises(Refused):
-        open_examples(declared(features=["a"]), tmp_path / "t", 0)
+        open_examples(declared(features=["a"]), at(tmp_path / "t"), 0)
+
+
+def test_a_category_becomes_a_column_of_its_own(table: Path) -> None:
+    source = open_examples(declared(features=["city=Rome", "race=1"]), at(table), 0)
+    assert source.load(range(4))[ONLY].tolist() == [[1, 1], [0, 0], [1, 1], [0, 0]]
+    edited = open_examples(declared(features=["city=Rome"], set={"city": "Rome"}), at(table), 0)
+    assert edited.load(range(4))[ONLY].tolist() == [[1]] * 4
+    with pytest.raises(Refused, match="no column 'town'"):
+        open_examples(declared(features=["town=Rome"]), at(table), 0)

@@ -6,6 +6,7 @@ from .errors import Refused
 from .graph import Graph
 from .layers import Layer, choose_layers, list_layers
 from .model import Model, load
+from .rules import differentiable_operators
 from .session import Session, open_session
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "check_gradients",
     "choose_layers",
     "cut_at",
+    "differentiable_operators",
     "differentiate",
     "expose",
     "list_layers",

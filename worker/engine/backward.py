@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 import onnx
@@ -11,8 +12,8 @@ import onnx_ir as ir
 
 from .rules import UNDIFFERENTIABLE, VJP, Refusal, Rule
 from .rules.table import Operator
-from .shapes import sum_to
-from .tape import Tape, Tensor, Unknown, op, shape_of_value
+from .shapes import sum_to, zeros_like
+from .tape import Tape, Tensor, Unknown, op, ops, shape_of_value
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,10 @@ def backward(
 
     for node in reversed(nodes):
         cotangents = [collect(output) for output in node.outputs]
-        if not any(cotangents) or not any(_carries(x, active) for x in node.inputs):
+        sources_here = list(read_by(node)) if has_body(node) else node.inputs
+        if not any(cotangents) or not any(_carries(x, active) for x in sources_here):
             continue
-        for x, cotangent in zip(node.inputs, _pull_back(tape, node, cotangents, active, rules), strict=False):
+        for x, cotangent in zip(sources_here, _pull_back(tape, node, cotangents, active, rules), strict=False):
             if x is not None and cotangent is not None and _carries(x, active):
                 arriving.setdefault(x, []).append(cotangent)
     return {value: cotangent for value in sources if (cotangent := collect(value)) is not None}
@@ -66,14 +68,21 @@ def reached_from(nodes: Sequence[ir.Node], sources: Iterable[ir.Value]) -> set[i
     return reached
 
 
+def has_body(node: ir.Node) -> bool:
+    """Whether the node holds a graph of its own, as If, Loop and Scan do."""
+    return any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())
+
+
 def read_by(node: ir.Node) -> Iterable[ir.Value]:
-    """What a node reads, in its bodies too."""
-    yield from (x for x in node.inputs if x is not None)
+    """What a node reads, each once; for its bodies that is what they read from around them."""
+    read = dict.fromkeys(x for x in node.inputs if x is not None)
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
-            for inner in attribute.as_graph().all_nodes():
-                yield from (x for x in inner.inputs if x is not None)
-            yield from attribute.as_graph().outputs
+            body = attribute.as_graph()
+            own = {v for inner in body.all_nodes() for v in inner.outputs} | set(body.inputs)
+            inner_reads = (x for inner in body.all_nodes() for x in inner.inputs if x is not None)
+            read |= dict.fromkeys(x for x in (*inner_reads, *body.outputs) if x not in own)
+    return read
 
 
 def describe(node: ir.Node) -> str:
@@ -101,18 +110,51 @@ def _pull_back(
     tape: Tape, node: ir.Node, cotangents: list[Cotangent | None], active: set[ir.Value], rules: Table
 ) -> Sequence[Cotangent | None]:
     """One cotangent per input of the node, by its rule."""
+    many = len(list(read_by(node))) if has_body(node) else len(node.inputs)
     for cotangent in cotangents:
         if isinstance(cotangent, Blocked):
-            return [cotangent] * len(node.inputs)
+            return [cotangent] * many
     operator = (node.domain, node.op_type)
     if operator in UNDIFFERENTIABLE:
         return []
-    if operator not in rules:
-        return [Blocked(f"The operator of {describe(node)} has no gradient rule.")] * len(node.inputs)
+    if operator not in rules and node.op_type != "If":
+        return [Blocked(f"The operator of {describe(node)} has no gradient rule.")] * many
     try:
-        return _apply(tape, rules[operator], node, [c for c in cotangents if not isinstance(c, Blocked)], active)
+        known = [c for c in cotangents if not isinstance(c, Blocked)]
+        if node.op_type == "If":
+            return _through_branches(tape, node, known, active, rules)
+        return _apply(tape, rules[operator], node, known, active)
     except (Refusal, Unknown) as why:
-        return [Blocked(f"The gradient of {describe(node)} is not available: {why}.")] * len(node.inputs)
+        return [Blocked(f"The gradient of {describe(node)} is not available: {why}.")] * many
+
+
+def _through_branches(
+    tape: Tape, node: ir.Node, cotangents: list[Tensor | None], active: set[ir.Value], rules: Table
+) -> Sequence[Tensor | None]:
+    """An If on the same condition, whose branches compute again and then walk back to what they read."""
+    condition, *captured = list(read_by(node))
+    wanted = [x for x in captured if _carries(x, active)]
+    branches = {}
+    for name in ("then_branch", "else_branch"):
+        branch = node.attributes[name].as_graph().clone(allow_outer_scope_values=True)
+        results, nodes, body = list(branch.outputs), list(branch), tape.body()
+        branch.remove(nodes)
+        for value in (v for inner in nodes for v in inner.outputs):
+            value.name = tape.fresh("again")
+        body.nodes.extend(nodes)
+        seeds = {y: g for y, g in zip(results, cotangents, strict=True) if g is not None}
+        found = backward(body, nodes, wanted, seeds, rules)
+        outputs = []
+        for x in wanted:
+            cotangent = found.get(x, op.Identity(zeros_like(Tensor(body, x))))
+            if isinstance(cotangent, Blocked):
+                raise Refusal(cotangent.reason.rstrip("."))
+            outputs.append(body.owned(cotangent))
+        branches[name] = ir.Graph([], outputs, nodes=body.nodes, name=tape.fresh(name))
+    tensors = dict(zip(wanted, ops.If(Tensor(tape, condition), outputs=len(wanted), **branches), strict=True))
+    for x, tensor in tensors.items():
+        tensor.value.type = x.type
+    return [None, *(tensors.get(x) for x in captured)]
 
 
 def _apply(
@@ -125,7 +167,7 @@ def _apply(
     missing = [None] * (rule.several - len(outputs))
     g: Any = [*cotangents, *missing] if rule.several else cotangents[0]
     y: Any = [*outputs, *missing] if rule.several else outputs[0]
-    results = rule.function(g, y, *inputs, **_attributes(node, rule))
+    results = rule.function(g, y, *inputs, **attributes_of(node, rule, tape.graph.opset_imports))
     if not rule.elementwise:
         return tuple(results)
     return tuple(
@@ -134,20 +176,25 @@ def _apply(
     )
 
 
-def _attributes(node: ir.Node, rule: Rule) -> dict[str, Any]:
+def attributes_of(node: ir.Node, rule: Rule, opsets: Mapping[str, int]) -> dict[str, Any]:
     """What the node says, over the schema's defaults, for the attributes that the rule takes."""
     given = {a.name: _text(a.value) for a in node.attributes.values()}
-    strange = [name for name in given if name not in rule.attributes]
+    strange = [name for name in given if name not in rule.attributes and not rule.takes_any]
     if strange:
         raise Refusal(f"its rule does not know the attribute '{strange[0]}'")
-    return {k: v for k, v in (_defaults(node) | given).items() if k in rule.attributes}
+    return {
+        k: v
+        for k, v in (defaults_of(node.domain, node.op_type, opsets.get(node.domain, 1)) | given).items()
+        if rule.takes_any or k in rule.attributes
+    }
 
 
-def _defaults(node: ir.Node) -> dict[str, Any]:
-    version = (node.graph.opset_imports if node.graph else {}).get(node.domain) or 1
-    if not onnx.defs.has(node.op_type, node.domain):
+@cache
+def defaults_of(domain: str, operator: str, version: int) -> dict[str, Any]:
+    """The defaults of an operator's attributes, by its schema."""
+    if not onnx.defs.has(operator, version, domain):
         return {}
-    schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    schema = onnx.defs.get_schema(operator, version, domain)
     defaults = {}
     for name, attribute in schema.attributes.items():
         if attribute.default_value.type:

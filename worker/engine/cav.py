@@ -180,15 +180,23 @@ def orthogonalised(k: Floats, alphas: Floats) -> Floats:
     """
     k = centred(k)
     inner = alphas @ k @ alphas.T
-    if np.linalg.cond(inner) > 1e10:
-        raise Refused(
-            "concepts-coincide",
-            "One concept's CAV is a combination of the others', so nothing of it is left once they are taken out.",
-            "Orthogonalise fewer concepts.",
-        )
+    _refuse_coincidence(inner)
     dual = np.linalg.solve(inner, alphas)
     norm: Floats = np.sqrt(np.vecdot(dual @ k, dual))
     return dual / norm[:, None]
+
+
+def without_directions(k: Floats, gx: Floats, alphas: Floats) -> tuple[Floats, Floats]:
+    """The layer `k` [n, n] and gradient products `gx` [m, n] with the CAVs `alphas` [q, n] taken out of every example.
+
+    What is left of `x` is orthogonal to each `v`; a concept tested there is tested beyond what it shares with the
+    concepts behind them, and the test is as exact as before. Raises Refused where CAVs coincide.
+    """
+    along = k @ alphas.T  # [n, q], each example along each CAV
+    inner = alphas @ along
+    _refuse_coincidence(inner)
+    taken = np.linalg.solve(inner, along.T)  # [q, n]
+    return k - along @ taken, gx - (gx @ alphas.T) @ taken
 
 
 def projections(cross: Floats, alpha: Floats) -> Floats:
@@ -202,3 +210,12 @@ def sensitivity_by_position(gradients: NDArray[Any], v: Floats) -> Floats:
     """`∇h·v` at each position [m, positions], from unreduced gradients [m, channels, positions] and `v` [channels]."""
     found: Floats = np.einsum("mcp,c->mp", np.asarray(gradients, dtype=np.float64), v)
     return found
+
+
+def _refuse_coincidence(inner: Floats) -> None:
+    if np.linalg.cond(inner) > 1e10:
+        raise Refused(
+            "concepts-coincide",
+            "One concept's CAV is a combination of the others', so nothing of it is left once they are taken out.",
+            "Orthogonalise fewer concepts.",
+        )

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .differentiate import differentiate, expose, find_layer, opened_at
+from .backward import Table
+from .differentiate import cut_at, differentiate, find_layer, opened_at
 from .model import Model
+from .rules import VJP
 from .session import Session, open_session
 from .target import Target
 
 TOLERANCE = 0.02
-_STEPS = (1e-2, 3e-3, 1e-3, 3e-4)  # relative to the activations' scale
+_STEPS = (1e-3, 3e-4, 1e-4, 3e-3, 1e-2)  # relative to the activations' scale; tried until one agrees
 _JITTER = 0.1  # likewise: moves the point off ties, such as the zeros that a Relu leaves before a MaxPool
 
 
@@ -45,22 +47,30 @@ def check_gradients(
     seed: int,
     directions: int = 4,
     tolerance: float = TOLERANCE,
+    threads: int = 1,
+    rules: Table = VJP,
+    claimed: Mapping[str, NDArray[Any]] | None = None,
 ) -> tuple[GradientCheck, ...]:
     """Checks every layer against every target on a few examples.
 
     The graph is opened at the layer and compared with itself near the activations: off their ties, and by
-    the step that agrees best, since a Relu or a maximum that flips inside a step is no error; a wrong gradient
-    agrees at no step. The gradients that the audit uses must then be the same at the activations themselves.
+    the first step that agrees, since a Relu or a maximum that flips inside a step is no error; a wrong gradient
+    agrees at no step. The gradients that the audit uses must then be the same at the activations themselves;
+    `claimed` are those, with the layers, where a graph has already given them for these examples.
     """
     names = list(dict.fromkeys(find_layer(model, layer) for layer in layers))
-    claimed = open_session(differentiate(model, names, targets), threads=1).run(feeds)
     hidden = [name for name in names if name not in {t.name for t in model.inputs}]
-    seen = dict(feeds) | (open_session(expose(model, hidden), threads=1).run(feeds) if hidden else {})
+    if claimed is None:
+        whole = differentiate(model, names, targets, also=hidden, rules=rules)
+        claimed = open_session(whole, threads=threads).run(feeds)
+    seen = {**feeds, **{name: claimed[name] for name in hidden}}
     checks = []
     for name in names:
-        session = open_session(differentiate(opened_at(model, name), [name], targets), threads=1)
-        same = session.run(seen)
-        probes = _differences(session, name, seen, seed, directions)
+        opened = differentiate(opened_at(model, name), [name], targets, rules=rules)
+        backward = open_session(opened, threads=threads)
+        forward = open_session(cut_at(model, name, targets), threads=threads)
+        same = backward.run(seen)
+        probes = list(_differences(forward, backward, name, seen, seed, directions, targets, tolerance))
         for target in targets:
             output = f"gradient/{target.name}/{name}"
             check = _judge(name, target.name, probes, tolerance)
@@ -81,19 +91,32 @@ class _Probe:
     below: list[dict[str, NDArray[Any]]]
 
 
-def _differences(session: Session, layer: str, seen: Mapping[str, NDArray[Any]], seed: int, count: int) -> list[_Probe]:
+def _differences(
+    forward: Session,
+    backward: Session,
+    layer: str,
+    seen: Mapping[str, NDArray[Any]],
+    seed: int,
+    count: int,
+    targets: Sequence[Target],
+    tolerance: float,
+) -> Iterator[_Probe]:
+    """Probes at one step size after another, until every target agrees at one of them."""
     rng = np.random.default_rng(seed)
     activations = np.asarray(seen[layer], np.float32)
     scale = float(np.sqrt(np.mean(np.square(activations, dtype=np.float64)))) or 1.0
     point = activations + np.float32(_JITTER * scale) * rng.standard_normal(activations.shape, np.float32)
     u = rng.standard_normal((count, *point.shape), np.float32)
-    at = session.run({**seen, layer: point})
-    probes = []
+    at = backward.run({**seen, layer: point})
+    left = {target.name for target in targets}
     for step in (np.float32(relative * scale) for relative in _STEPS):
-        above = [session.run({**seen, layer: point + step * d}) for d in u]
-        below = [session.run({**seen, layer: point - step * d}) for d in u]
-        probes.append(_Probe(float(step), u, at, above, below))
-    return probes
+        above = [forward.run({**seen, layer: point + step * d}) for d in u]
+        below = [forward.run({**seen, layer: point - step * d}) for d in u]
+        probe = _Probe(float(step), u, at, above, below)
+        yield probe
+        left -= {name for name in left if _judge(layer, name, [probe], tolerance / 2).ok}
+        if not left:
+            return
 
 
 def _judge(layer: str, target: str, probes: list[_Probe], tolerance: float) -> GradientCheck:

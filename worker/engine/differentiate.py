@@ -69,8 +69,7 @@ def cut_at(model: Model, layer: str, targets: Sequence[Target]) -> Graph:
     copy = opened_at(model, layer)
     tape = Tape(copy.ir.graph)
     outputs = [
-        _output(tape, f"value/{one.target.name}", _target_value(tape, copy, one), _batch_of(model))
-        for one in resolved
+        _output(tape, f"value/{one.target.name}", _target_value(tape, copy, one), _batch_of(model)) for one in resolved
     ]
     copy.ir.graph.extend(tape.nodes)
     return Graph(prune(copy.ir, outputs))
@@ -119,7 +118,8 @@ def _walk(
 ) -> tuple[Tensor, dict[str, Cotangent]]:
     """The target's value, and the layers' cotangents by name."""
     value = _target_value(tape, model, resolved)
-    sources = {layer: _value(model, layer) for layer in layers}
+    named = {v.name: v for v in model.ir.graph.inputs} | {v.name: v for n in nodes for v in n.outputs}
+    sources = {layer: named[layer] for layer in layers}
     cotangents = backward(tape, [*nodes, *tape.nodes], sources.values(), {value.value: ones_like(value)}, rules)
     return value, {layer: cotangents[source] for layer, source in sources.items() if source in cotangents}
 
@@ -154,11 +154,9 @@ def _batch_of(model: Model) -> ir.Shape:
 
 
 def _no_gradient(model: Model, target: Target, layer: str, cotangent: Cotangent | None) -> Refused:
-    why = (
-        cotangent.reason
-        if isinstance(cotangent, Blocked)
-        else f"No gradient reaches it: every path to the target '{target.name}' passes through integers, or there is none."
-    )
+    why = f"No gradient reaches it: paths to the target '{target.name}' pass through integers, or there is none."
+    if isinstance(cotangent, Blocked):
+        why = cotangent.reason
     names = [o.name or "" for node in model.ir.graph for o in node.outputs]
     state = gradient_state(model, target, names)
     open_layers = [name for name in names if name in state and state[name] is None]

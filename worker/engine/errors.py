@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Refused(ValueError):
+class Refused(ValueError):  # noqa: N818
     """Says in `sentence` what is wrong, in `remedy` what to do, and in `code` a slug that programs can test."""
 
     def __init__(self, code: str, sentence: str, remedy: str, pointer: str | None = None) -> None:

@@ -13,7 +13,8 @@ from worker.engine.cav import cosine_matrix, projections
 from worker.engine.correction import correct
 from worker.engine.gram import Floats, Indices, gram, products
 from worker.engine.plan import Layer, Plan
-from worker.engine.probe import Seen
+from worker.engine.probe import Array, Seen, inner_key, inner_pairs
+from worker.engine.shelf import Shelf
 from worker.engine.stats import ConceptData, RowResult, Settings, TargetData, examine
 
 
@@ -60,12 +61,15 @@ class _Finding:
     along: Mapping[str, Floats]
 
 
-def weigh(plan: Plan, seen: Seen, settings: Settings, progress: Callable[[int], None]) -> Evidence:
+def weigh(
+    plan: Plan, seen: Seen, shelf: Shelf, settings: Settings, progress: Callable[[int], None], *, threads: int
+) -> Evidence:
     """Tests every concept at every layer for every target; `progress` hears of each concept at each layer."""
     findings: list[_Finding] = []
     cosines = {}
     for layer in plan.layers:
-        found, cosines[layer.name] = _at_layer(plan, seen, layer, settings, progress)
+        inner = inner_products(plan, seen, layer, shelf, threads=threads)
+        found, cosines[layer.name] = _at_layer(plan, seen, layer, inner, settings, progress)
         findings += found
     rows = [(one.concept, one.layer, target, result) for one in findings for target, result in one.results.items()]
     corrected = correct(np.array([result.effect.p for *_, result in rows]), plan.audit.method.correction)
@@ -76,15 +80,54 @@ def weigh(plan: Plan, seen: Seen, settings: Settings, progress: Callable[[int], 
     )
 
 
+def inner_products(
+    plan: Plan, seen: Seen, layer: Layer, shelf: Shelf, *, threads: int
+) -> tuple[Floats, dict[str, Floats]]:
+    """The Gram matrix [N, N] of all examples that have a place, and for each target `G Xᵀ` [m, N].
+
+    They are put together from blocks, one for each two arrays, so that a block does not depend on what else is asked.
+    """
+    k = np.empty((plan.examples, plan.examples))
+    gx = {name: np.empty((len(seen.values[name]), plan.examples)) for name in plan.targets}
+    for left, right in inner_pairs(plan):
+        if left[-1] != layer.name:
+            continue
+        beside = plan.places[right[1]]
+        if left[0] == "gradients":
+            _fill(gx[left[2]][:, beside], seen, left, right, shelf, threads)
+            continue
+        above = plan.places[left[1]]
+        _fill(k[above, beside], seen, left, right, shelf, threads)
+        if left != right:
+            k[beside, above] = k[above, beside].T
+    return k, gx
+
+
+def _fill(block: Floats, seen: Seen, left: Array, right: Array, shelf: Shelf, threads: int) -> None:
+    """Puts the inner products of two arrays into a block: from the shelf, or computed and kept there."""
+    key = inner_key(seen.keys[left], seen.keys[right])
+    found = shelf.find(key)
+    if found is not None:
+        block[...] = found
+        return
+    if left == right:
+        gram(seen.arrays[left], out=block, threads=threads)
+    else:
+        products(seen.arrays[left], seen.arrays[right], out=block, threads=threads)
+    shelf.keep(key, block)
+
+
 def _at_layer(
-    plan: Plan, seen: Seen, layer: Layer, settings: Settings, progress: Callable[[int], None]
+    plan: Plan,
+    seen: Seen,
+    layer: Layer,
+    inner: tuple[Floats, Mapping[str, Floats]],
+    settings: Settings,
+    progress: Callable[[int], None],
 ) -> tuple[list[_Finding], Floats]:
     """All concepts at one layer, from one Gram matrix, and the cosines between their CAVs."""
-    activations = seen.activations[layer.name]
-    k = gram(activations)
-    targets = [
-        TargetData(products(seen.gradients[name, layer.name], activations), seen.values[name]) for name in plan.targets
-    ]
+    k, gx = inner
+    targets = [TargetData(gx[name], seen.values[name]) for name in plan.targets]
     findings, alphas = [], []
     for concept in plan.audit.concepts:
         tested = examine(_concept_data(plan, k, concept), targets, settings, _generator(plan, layer.name, concept))

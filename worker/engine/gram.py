@@ -6,7 +6,7 @@ Kimeldorf and Wahba 1971). So its fit needs `K = X Xᵀ`, and its sensitivities 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,34 +18,62 @@ from worker.engine.threads import on_one_thread
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-TILE_BYTES = 32 * 2**20
-"""A tile of activations in float64; two are held at a time."""
+PANEL = 256
+"""Examples on a side of one panel: a panel of inner products is the work of one thread."""
+TILE_BYTES = 8 * 2**20
+"""A panel's features in float64; two are held at a time by each thread."""
 
 
-@on_one_thread
-def gram(activations: NDArray[Any], tile_bytes: int = TILE_BYTES) -> Floats:
+def gram(
+    activations: NDArray[Any], tile_bytes: int = TILE_BYTES, *, out: Floats | None = None, threads: int = 1
+) -> Floats:
     """`K = X Xᵀ` of `X` [n, d] in float64 [n, n], read a tile of features at a time; `X` may be a float32 memmap."""
-    n = activations.shape[0]
-    k = np.zeros((n, n))
-    for features in _tiles(activations.shape[1], n, tile_bytes):
-        tile = _float64(activations[:, features])  # [n, tile]
-        k += tile @ tile.T
-    return _finite((k + k.T) / 2)
+    return _inner(activations, activations, tile_bytes, out, threads)
 
 
-@on_one_thread
-def products(gradients: NDArray[Any], activations: NDArray[Any], tile_bytes: int = TILE_BYTES) -> Floats:
+def products(
+    gradients: NDArray[Any],
+    activations: NDArray[Any],
+    tile_bytes: int = TILE_BYTES,
+    *,
+    out: Floats | None = None,
+    threads: int = 1,
+) -> Floats:
     """`G Xᵀ` of gradients [m, d] and activations [n, d] in float64 [m, n], a tile of features at a time."""
-    (m, width), (n, features) = gradients.shape, activations.shape
+    width, features = gradients.shape[1], activations.shape[1]
     if width != features:
         raise Refused(
             "layer-size-differs",
             f"Gradients have {width} features and activations {features}.",
             "Take both at the same layer with the same reduction.",
         )
-    found = np.zeros((m, n))
-    for tile in _tiles(width, m + n, tile_bytes):
-        found += _float64(gradients[:, tile]) @ _float64(activations[:, tile]).T
+    return _inner(gradients, activations, tile_bytes, out, threads)
+
+
+@on_one_thread
+def _inner(left: NDArray[Any], right: NDArray[Any], tile_bytes: int, out: Floats | None, threads: int) -> Floats:
+    """`left @ right.T` in panels. Each is summed in one order by one thread, so that threads do not change a bit."""
+    found = np.empty((len(left), len(right))) if out is None else out
+    itself = left is right
+    width = max(1, tile_bytes // (8 * PANEL))
+
+    def fill(corner: tuple[int, int]) -> None:
+        above, beside = (slice(start, start + PANEL) for start in corner)
+        rows, columns = left[above], right[beside]
+        panel = np.zeros((len(rows), len(columns)))
+        for start in range(0, left.shape[1], width):
+            tile = _float64(rows[:, start : start + width])
+            other = tile if itself and above == beside else _float64(columns[:, start : start + width])
+            panel += tile @ other.T
+        found[above, beside] = panel
+        if itself and above != beside:
+            found[beside, above] = panel.T
+
+    starts, others = range(0, len(left), PANEL), range(0, len(right), PANEL)
+    corners = [(above, beside) for above in starts for beside in others if beside >= above or not itself]
+    with ThreadPoolExecutor(min(threads, len(corners)) or 1) as workers:
+        for _ in workers.map(fill, corners):
+            pass
     return _finite(found)
 
 
@@ -65,11 +93,6 @@ def isometric_features(k: Floats, tolerance: float = 1e-12) -> tuple[Floats, Flo
     kept = values > tolerance * max(values[-1], 0.0)
     roots = np.sqrt(values[kept])
     return vectors[:, kept] * roots, vectors[:, kept] / roots
-
-
-def _tiles(features: int, rows: int, tile_bytes: int) -> Iterator[slice]:
-    width = max(1, tile_bytes // (8 * max(rows, 1)))
-    return (slice(start, start + width) for start in range(0, features, width))
 
 
 def _float64(tile: NDArray[Any]) -> Floats:

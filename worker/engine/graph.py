@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import onnx_ir
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
@@ -29,14 +30,16 @@ class TensorInfo:
 class Graph:
     """A forward or gradient graph of plain ONNX operators; weights are shared with the model it came from."""
 
-    ir: ir.Model
+    ir: onnx_ir.Model
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
+        """What the graph reads."""
         return tuple(describe_value(v) for v in self.ir.graph.inputs)
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
+        """What it yields."""
         return tuple(describe_value(v) for v in self.ir.graph.outputs)
 
     def to_proto(self) -> onnx.ModelProto:
@@ -52,9 +55,30 @@ class Graph:
 
 
 def describe_value(value: ir.Value) -> TensorInfo:
+    """A graph value as name, shape and NumPy type."""
     dtype = value.dtype
     numpy_name = "object" if dtype in (None, ir.DataType.STRING) else str(dtype.numpy())
     return TensorInfo(value.name or "", shape_of_value(value) or (), numpy_name)
+
+
+_LIKE_INPUT = {"GroupNormalization", "InstanceNormalization", "LpNormalization", "MeanVarianceNormalization"}
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Shapes and types of every tensor, as far as ONNX's own inference finds them."""
+    infer = passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
+    infer(model)
+    blind = [node for node in model.graph if node.op_type in _LIKE_INPUT and node.outputs[0].shape is None]
+    for node in blind:  # onnx forgets these, although they change no shape
+        if node.inputs[0] is not None:
+            node.outputs[0].shape, node.outputs[0].type = node.inputs[0].shape, node.inputs[0].type
+            infer(model)
+
+
+def forget_shapes(model: ir.Model) -> None:
+    """Leaves shapes to the inputs, so that they are inferred anew."""
+    for value in (v for node in model.graph.all_nodes() for v in node.outputs):
+        value.shape = None
 
 
 def prune(model: ir.Model, outputs: Sequence[ir.Value]) -> ir.Model:
@@ -76,14 +100,14 @@ def prune(model: ir.Model, outputs: Sequence[ir.Value]) -> ir.Model:
 def without_weights(model: ir.Model, function: Callable[[onnx.ModelProto], onnx.ModelProto]) -> ir.Model:
     """What a function of onnx's makes of the model, with the large weights left at home meanwhile."""
     weights = {
-        value.name: value.const_value
+        value.name or "": value.const_value
         for value in model.graph.initializers.values()
         if value.const_value is not None and value.const_value.nbytes > _LARGE
     }
     light = model.clone()
     for name in weights:
         value = light.graph.initializers.pop(name)
-        value.shape = value.shape or ir.Shape(weights[name].shape)
+        value.shape = value.shape or ir.Shape(list(weights[name].numpy().shape))
         value.dtype = weights[name].dtype
         value.const_value = None
         if value not in light.graph.inputs:
@@ -97,7 +121,7 @@ def without_weights(model: ir.Model, function: Callable[[onnx.ModelProto], onnx.
     return result
 
 
-def _restore(graph: ir.Graph, weights: Iterable[tuple[str | None, ir.TensorProtocol]]) -> None:
+def _restore(graph: ir.Graph, weights: Iterable[tuple[str, ir.TensorProtocol]]) -> None:
     inputs = {value.name: value for value in graph.inputs}
     for name, tensor in weights:
         if name in inputs:

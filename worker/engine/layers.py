@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from .backward import reached_from, read_by
-from .differentiate import gradient_state
-from .model import Model
+from .differentiate import expose, gradient_state
+from .model import Model, noise_for
+from .session import open_session
 from .tape import Dim, shape_of_value
 from .target import Target, resolve_target
 
-
+_UNUSUAL = 5  # a batch size that no other axis is likely to have
 _ACTIVATIONS = {
     "Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu",
     "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh",
@@ -49,12 +52,15 @@ def list_layers(model: Model, target: Target) -> tuple[Layer, ...]:
     for node in nodes:
         level = 1 + max((depth.get(x, 0) for x in read_by(node)), default=0)
         depth.update(dict.fromkeys(node.outputs, level))
+    strays = _not_batch_first(model, [output for output, _ in candidates])
     for output, node in candidates:
         name = output.name or ""
-        reason = state[name] if name in state else "No gradient reaches it: its values pass through integers."
+        reason = state.get(name, "No gradient reaches it: its values pass through integers.")
         shape = shape_of_value(output) or ()
-        if reason is None and not shape:
-            reason = "It has no batch axis."
+        if reason is None and output.shape is None:
+            reason = "Its shape could not be inferred."
+        if reason is None and name in strays:
+            reason = "Its first axis is not the batch."
         layers.append(Layer(name, node.op_type, shape, depth[output], reason is None, reason))
     return tuple(layers)
 
@@ -69,13 +75,33 @@ def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, 
     open_layers = [layer for layer in list_layers(model, target) if layer.auditable and layer.tensor != logits]
     values = {layer.tensor: model.value(layer.tensor) for layer in open_layers}
     necks, affine = _necks(model, logits), _affine_heads(model, logits)
-    bending = [layer.tensor for layer in open_layers if layer.op != "Dropout" and values[layer.tensor] not in affine]
+    bending = [layer.tensor for layer in open_layers if layer.op not in _REPEATS and values[layer.tensor] not in affine]
     through = [name for name in bending if values[name] in necks]
-    blocks = [name for name in through if not _continues(values[name])]
+    sums = [name for name in through if not _continues(values[name], _BIASED)]
+    blocks = [name for name in sums if not _continues(values[name], _CONTINUES)]
     joins = [name for name in blocks if _joins(values[name], _between(model, logits))]
-    worth = joins if len(joins) > 2 else blocks or through or bending or [layer.tensor for layer in open_layers]
+    if joins and blocks[-1] not in joins:
+        joins.append(blocks[-1])  # the last block, although nothing is added to it
+    worth = joins if len(joins) > 2 else blocks or sums or bending or [layer.tensor for layer in open_layers]
     spread = np.linspace(0.3 if len(worth) > at_most else 0, 1, min(at_most, len(worth))) * (len(worth) - 1)
     return tuple(worth[i] for i in np.unique(spread.round().astype(int)))
+
+
+def _not_batch_first(model: Model, values: Sequence[ir.Value]) -> set[str]:
+    """The tensors whose first axis does not hold the examples; where inference cannot tell, a run does."""
+    batch = model.inputs[0].shape[0] if model.inputs and model.inputs[0].shape else None
+    strays, open_names = set(), []
+    for value in values:
+        shape, name = shape_of_value(value), value.name or ""
+        if shape is not None and (not shape or (isinstance(shape[0], int) and shape[0] != batch)):
+            strays.add(name)
+        elif shape is None or shape[0] != batch:
+            open_names.append(name)
+    feeds = noise_for(model.ir, batch=_UNUSUAL) if open_names else None
+    if feeds is not None:
+        seen = open_session(expose(model, open_names), threads=1, optimise=False).run(feeds)
+        strays |= {name for name, array in seen.items() if not array.ndim or len(array) != _UNUSUAL}
+    return strays
 
 
 def _between(model: Model, target: str) -> set[ir.Value]:
@@ -103,6 +129,8 @@ def _necks(model: Model, target: str) -> set[ir.Value]:
 
 
 _CONTINUES = _ACTIVATIONS | {"BatchNormalization"}
+_BIASED = {"Add", "Div", "Mul", "Sub"}  # with a constant
+_REPEATS = {"Cast", "Dropout", "Identity"}
 _AFFINE = {
     "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Conv", "Dropout", "Flatten", "Gemm",
     "GlobalAveragePool", "Identity", "MatMul", "Mul", "Div", "ReduceMean", "ReduceSum", "Reshape", "Squeeze", "Sub",
@@ -124,10 +152,12 @@ def _affine_heads(model: Model, target: str) -> set[ir.Value]:
     return between - bent
 
 
-def _continues(value: ir.Value | None) -> bool:
-    """Whether the block goes on: an activation or a normalisation reads the value, and nothing else does."""
+def _continues(value: ir.Value | None, operators: AbstractSet[str]) -> bool:
+    """Whether the block goes on: one of these operators reads the value beside constants, and nothing else does."""
     consumers = value.consumers() if value is not None else []
-    return len(consumers) == 1 and consumers[0].op_type in _CONTINUES
+    if len(consumers) != 1 or consumers[0].op_type not in operators:
+        return False
+    return all(x is value or x is None or x.is_initializer() for x in consumers[0].inputs)
 
 
 def _joins(value: ir.Value | None, between: set[ir.Value]) -> bool:

@@ -5,39 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 import onnx.version_converter
+import onnx_ir
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 
 from .backward import describe
 from .errors import Refused
-from .graph import Graph, TensorInfo, describe_value, without_weights
+from .graph import Graph, TensorInfo, describe_value, forget_shapes, infer_shapes, without_weights
 from .lowering import lower
 from .session import open_session
 from .tape import shape_of_value
 
+Feeds: TypeAlias = dict[str, NDArray[Any]]
 OLDEST = 18  # the opset that rules are written for; older graphs are converted to it
 MAX_BYTES = 8 * 2**30
 DOMAINS = {"", "ai.onnx.ml", "com.microsoft"}
 BATCH = "batch"
+_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_SIZES = (2, 32, 224)  # tried for dimensions that are not fixed
 
 
 @dataclass(frozen=True)
 class Model:
     """A checked model: functions inlined, constants lifted, opset 18 or later, shapes inferred."""
 
-    ir: ir.Model
+    ir: onnx_ir.Model
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     symbolic_batch: bool
     warnings: tuple[str, ...]
     opset: int
 
-    def value(self, name: str) -> ir.Value | None:
+    def value(self, name: str) -> onnx_ir.Value | None:
         """The tensor of that name, or the first output of the node of that name."""
         for value in (*self.ir.graph.inputs, *self.ir.graph.initializers.values()):
             if value.name == name:
@@ -57,11 +63,24 @@ def load(source: Path | bytes, *, bundle: Path | None = None) -> Model:
 
     `bundle` is the folder that external data may come from; without it external data is refused.
     """
-    proto = _parse(source)
-    _check(proto, source, bundle)
-    model = normalise(proto, bundle)
+    content = source if isinstance(source, bytes) else _read(source)
+    proto = _parse(content)
+    _check(proto, content, bundle)
+    _drop_maps(proto)
+    model = prepare(proto, bundle)
     warnings: list[str] = []
+    if _widen(model):
+        warnings.append(
+            "The model's half-precision numbers are computed in float32, which changes its outputs a little."
+        )
     symbolic = _free_the_batch(model, warnings)
+    model = lower(model)
+    passes.RemoveUnusedNodesPass()(model)
+    _name_everything(model)
+    original = ir.from_proto(proto)
+    _attach_external_data(original, bundle)
+    _own_weights(original)
+    _compare_with(original, model)
     return Model(
         model,
         tuple(describe_value(v) for v in model.graph.inputs if not v.is_initializer()),
@@ -72,12 +91,13 @@ def load(source: Path | bytes, *, bundle: Path | None = None) -> Model:
     )
 
 
-def normalise(proto: onnx.ModelProto, bundle: Path | None = None) -> ir.Model:
-    """The model in the one form that rules are written for: inlined, lifted, opset 18 or later, shapes inferred."""
+def prepare(proto: onnx.ModelProto, bundle: Path | None = None) -> ir.Model:
+    """The model with its functions inlined and its constants lifted, at opset 18 or later."""
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=OLDEST)
     model = ir.from_proto(proto)
     _attach_external_data(model, bundle)
     _own_weights(model)
+    passes.RemoveInitializersFromInputsPass()(model)
     passes.InlinePass()(model)
     _check_domains(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
@@ -85,22 +105,20 @@ def normalise(proto: onnx.ModelProto, bundle: Path | None = None) -> ir.Model:
     if opset < OLDEST:
         model = _converted(model, opset)
     _own_weights(model)
-    lower(model)
-    passes.RemoveUnusedNodesPass()(model)
     _name_everything(model)
-    infer_shapes(model)
     return model
 
 
-def infer_shapes(model: ir.Model) -> None:
-    """Shapes and types of every tensor, as far as ONNX's own inference finds them."""
-    passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+def normalise(proto: onnx.ModelProto) -> ir.Model:
+    """The model in the one form that rules are written for: prepared, lowered, shapes inferred."""
+    model = lower(prepare(proto))
+    _name_everything(model)
+    return model
 
 
-def _parse(source: Path | bytes) -> onnx.ModelProto:
-    content = source if isinstance(source, bytes) else _read(source)
+def _parse(content: bytes) -> onnx.ModelProto:
     try:
-        proto = onnx.ModelProto.FromString(content)
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(content)
     except DecodeError:
         if content[:1] == b"\x08":
             raise Refused(
@@ -130,7 +148,7 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _check(proto: onnx.ModelProto, source: Path | bytes, bundle: Path | None) -> None:
+def _check(proto: onnx.ModelProto, content: bytes, bundle: Path | None) -> None:
     for opset in proto.opset_import:
         newest = onnx.defs.onnx_opset_version()
         if opset.domain in ("", "ai.onnx") and opset.version > newest:
@@ -149,7 +167,7 @@ def _check(proto: onnx.ModelProto, source: Path | bytes, bundle: Path | None) ->
             )
         return  # the checker wants the data beside a path; shapes are checked when the data is attached
     try:
-        onnx.checker.check_model(proto if proto.ByteSize() < 2**31 else str(source))
+        onnx.checker.check_model(content)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise Refused(
             "invalid-model",
@@ -162,6 +180,18 @@ def _sentence(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     context = next((line for line in lines[1:] if "Context" in line), "")
     return f"{lines[0].rstrip('.')}. {context}".strip()
+
+
+def _drop_maps(proto: onnx.ModelProto) -> None:
+    """Probabilities as a tensor, where a ZipMap would make a list of dictionaries of them."""
+    maps = {node.output[0] for node in proto.graph.node if node.op_type == "ZipMap"}
+    for node in proto.graph.node:
+        if node.op_type == "ZipMap":
+            node.op_type, node.domain = "Identity", ""
+            del node.attribute[:]
+    for output in proto.graph.output:
+        if output.name in maps:
+            output.type.CopyFrom(onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None))
 
 
 def _attach_external_data(model: ir.Model, bundle: Path | None) -> None:
@@ -225,6 +255,22 @@ def _name_everything(model: ir.Model) -> None:
                 output.name = f"{node.name}/{position}"
 
 
+def _widen(model: ir.Model) -> bool:
+    """Turns float16 and bfloat16 into float32, in place, inputs too: gradients underflow in the narrow types."""
+    graph, widened = model.graph, False
+    for value in (*graph.inputs, *graph.initializers.values(), *(v for n in graph.all_nodes() for v in n.outputs)):
+        if value.dtype in _HALF:
+            value.dtype, widened = ir.DataType.FLOAT, True
+        if value.const_value is not None and value.const_value.dtype in _HALF:
+            value.const_value = ir.Tensor(value.const_value.numpy().astype(np.float32), name=value.name)
+            value.dtype, widened = ir.DataType.FLOAT, True
+    for node in graph.all_nodes():
+        for name in ("to", "dtype"):
+            if name in node.attributes and node.attributes[name].as_int() in _HALF:
+                node.attributes[name], widened = ir.AttrInt64(name, int(ir.DataType.FLOAT)), True
+    return widened
+
+
 def _free_the_batch(model: ir.Model, warnings: list[str]) -> bool:
     """Makes a fixed leading dimension symbolic where the outputs prove equal; says so where they do not."""
     inputs = [v for v in model.graph.inputs if not v.is_initializer()]
@@ -241,8 +287,7 @@ def _free_the_batch(model: ir.Model, warnings: list[str]) -> bool:
         if not value.is_initializer() and value.shape is not None:
             value.shape = ir.Shape([BATCH, *value.shape[1:]])
     _unfix_reshapes(free, size)
-    for value in (v for node in free.graph.all_nodes() for v in node.outputs):
-        value.shape = None
+    forget_shapes(free)
     infer_shapes(free)
     if _same_outputs(model, free, size):
         model.graph = free.graph
@@ -269,30 +314,57 @@ def _unfix_reshapes(model: ir.Model, size: int) -> None:
                 node.replace_input_with(1, new)
 
 
+def _compare_with(original: ir.Model, model: ir.Model) -> None:
+    """Refuses a model that no longer computes what its file says, on seeded noise."""
+    session = open_session(Graph(original), threads=1, optimise=False)
+    for size in _SIZES:
+        feeds = noise_for(original, size=size)
+        if feeds is None:
+            return
+        try:
+            before = session.run(feeds)
+            break
+        except Refused:  # too small for its poolings, perhaps
+            continue
+    else:
+        return
+    kinds = {v.name: v.dtype.numpy() for v in model.graph.inputs if v.dtype is not None}
+    half = any(value.dtype in _HALF for value in (*original.graph.inputs, *original.graph.initializers.values()))
+    after = open_session(Graph(model), threads=1, optimise=False).run({k: v.astype(kinds[k]) for k, v in feeds.items()})
+    for name, value in after.items():
+        if isinstance(value, np.ndarray) and not half and not _agree([before[name]], value):
+            raise Refused(
+                "conversion-changed-the-model",
+                f"Brought to opset {OLDEST} and to operators that have rules, the model gives another '{name}'.",
+                f"Export it with opset_version={OLDEST} or later.",
+            )
+
+
 def _same_outputs(fixed: ir.Model, free: ir.Model, size: int) -> bool:
     """Whether two fixed batches and one free batch of both give the same outputs, on seeded noise."""
-    rng = np.random.default_rng(0)
-    halves = [_noise(fixed, rng) for _ in range(2)]
-    if halves[0] is None or halves[1] is None:
+    first, second = noise_for(fixed, seed=1), noise_for(fixed, seed=2)
+    if first is None or second is None:
         return False
     try:
-        one = open_session(Graph(fixed), threads=1)
-        both = open_session(Graph(free), threads=1).run(
-            {k: np.concatenate([halves[0][k], halves[1][k]]) for k in halves[0]}
+        one, joint = (
+            open_session(Graph(fixed), threads=1, optimise=False),
+            {k: np.concatenate([first[k], second[k]]) for k in first},
         )
-        apart = [one.run(half) for half in halves]
+        both = open_session(Graph(free), threads=1, optimise=False).run(joint)
+        apart = [one.run(first), one.run(second)]
     except (Refused, TypeError):
         return False
     return all(_agree([half[name] for half in apart], both[name]) for name in both)
 
 
-def _noise(model: ir.Model, rng: np.random.Generator) -> dict[str, np.ndarray] | None:  # type: ignore[type-arg]
-    """Random values for the inputs: standard normal, or 0 and 1 for integers; None for other types."""
+def noise_for(model: ir.Model, *, batch: int = 2, size: int = 2, seed: int = 0) -> Feeds | None:
+    """Seeded values for the inputs: standard normal, or 0 and 1 for integers; None where an input is a text."""
+    rng = np.random.default_rng(seed)
     feeds = {}
     for value in model.graph.inputs:
         if value.is_initializer():
             continue
-        shape = [d if isinstance(d, int) else 2 for d in shape_of_value(value) or ()]
+        shape = [d if isinstance(d, int) else size if i else batch for i, d in enumerate(shape_of_value(value) or ())]
         if value.dtype is None or value.dtype == ir.DataType.STRING:
             return None
         noise = rng.standard_normal(shape) if value.dtype.is_floating_point() else rng.integers(0, 2, shape)
@@ -308,4 +380,5 @@ def _agree(apart: Sequence[object], both: object) -> bool:
         return False
     if not np.issubdtype(both.dtype, np.floating):
         return bool((joined == both).all())
-    return bool(np.allclose(joined, both, rtol=1e-3, atol=1e-4 * (1 + np.abs(joined).max(initial=0)), equal_nan=True))
+    size = np.abs(joined, where=np.isfinite(joined), out=np.zeros_like(joined)).max(initial=0)
+    return bool(np.allclose(joined, both, rtol=1e-3, atol=1e-4 * (1 + size), equal_nan=True))

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from api_spec.audit import Audit, LayerChoice
 from worker.engine import layers as model_layers
@@ -12,6 +16,9 @@ from worker.engine.errors import Refused, about
 from worker.engine.graph import TensorInfo
 from worker.engine.model import Model
 from worker.engine.reduction import features
+
+ONLY = ""
+"""The name of a model's only input, whatever the model calls it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Plan:
 
     audit: Audit
     model: Model
-    input: TensorInfo
+    inputs: tuple[TensorInfo, ...]
     layers: tuple[Layer, ...]
     targets: Mapping[str, Target]
     resolved: Mapping[str, Resolved]
@@ -71,29 +78,46 @@ class Plan:
         """How many examples have a place."""
         return max((place.stop for place in self.places.values()), default=0)
 
+    def feeds(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Examples as the model takes them: by its inputs' names, in their types."""
+        return {
+            tensor.name: np.asarray(values[tensor.name if tensor.name in values else ONLY]).astype(
+                tensor.dtype, copy=False
+            )
+            for tensor in self.inputs
+        }
+
 
 @dataclass(frozen=True)
 class ExampleOutline:
     """What planning needs to know of an example set."""
 
-    kind: str
-    shape: tuple[int, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of one example, by the model's inputs, or under `ONLY`."""
     keys: tuple[str, ...]
     """What its examples pair by."""
+    optional: bool = False
+    """Whether the model may lack some of the inputs."""
 
 
 def make_plan(audit: Audit, model: Model, outlines: Mapping[str, ExampleOutline]) -> Plan:
     """Settles layers, targets, pairs and what is read from which examples; raises `Refused` where it cannot be done."""
-    into = _only_input(model)
     for name, outline in outlines.items():
-        _check_fit(name, outline, into)
+        _check_fit(name, outline, model.inputs)
     targets = {
-        name: Target(name=name, output=asked.output, index=asked.index, versus=asked.versus, scale=asked.scale)
+        name: Target(
+            name=name,
+            output=asked.output,
+            index=asked.index,
+            versus=asked.versus,
+            scale=asked.scale,
+            reduce=asked.reduce,
+        )
         for name, asked in audit.targets.items()
     }
     resolved = {}
     for name, target in targets.items():
-        with about(f"/targets/{name}", "output", "index", "versus"):
+        with about(f"/targets/{name}", "output", "index", "versus", "reduce"):
             resolved[name] = resolve_target(model, target)
     layers = _layers(audit, model, list(targets.values())) if audit.concepts else ()
     _check_counts(audit, outlines)
@@ -102,7 +126,7 @@ def make_plan(audit: Audit, model: Model, outlines: Mapping[str, ExampleOutline]
     return Plan(
         audit=audit,
         model=model,
-        input=into,
+        inputs=model.inputs,
         layers=layers,
         targets=targets,
         resolved=resolved,
@@ -113,32 +137,46 @@ def make_plan(audit: Audit, model: Model, outlines: Mapping[str, ExampleOutline]
     )
 
 
-def _only_input(model: Model) -> TensorInfo:
-    if len(model.inputs) != 1:
-        names = ", ".join(tensor.name for tensor in model.inputs)
+def _check_fit(name: str, outline: ExampleOutline, inputs: Sequence[TensorInfo]) -> None:
+    """The examples' shapes against the model's inputs, dimension by dimension; names of dimensions fit any size."""
+    pointer = f"/examples/{name}"
+    taken = ", ".join(f"'{tensor.name}'" for tensor in inputs)
+    if ONLY in outline.shapes and len(inputs) != 1:
         raise Refused(
             "several-inputs",
-            f"The model has {len(model.inputs)} inputs ({names}); an example set feeds one.",
-            "Export the model with a single input, the others as constants.",
-            "/model",
+            f"Example set '{name}' feeds one input, and the model has {len(inputs)}: {taken}.",
+            "Use arrays in an .npz with 'inputs', or text with a tokenizer; or export the others as constants.",
+            pointer,
         )
-    return model.inputs[0]
-
-
-def _check_fit(name: str, outline: ExampleOutline, into: TensorInfo) -> None:
-    """The examples' shape against the model's input, dimension by dimension; names of dimensions fit any size."""
-    wanted = into.shape[1:]
-    fits = len(wanted) == len(outline.shape) and all(
-        not isinstance(want, int) or want == have for want, have in zip(wanted, outline.shape, strict=True)
-    )
-    if not fits:
+    strange = [given for given in outline.shapes if given != ONLY and given not in {one.name for one in inputs}]
+    if strange and not outline.optional:
         raise Refused(
-            "shapes-do-not-fit",
-            f"Example set '{name}' has examples of shape {_shape(outline.shape)}; the model's input '{into.name}' "
-            f"takes {_shape(wanted)}.",
-            "Change 'preprocess' (size, layout, channels) or 'features' so that they agree.",
-            f"/examples/{name}",
+            "unknown-input",
+            f"Example set '{name}' feeds '{strange[0]}', which the model does not have.",
+            f"Its inputs are {taken}.",
+            pointer,
         )
+    for tensor in inputs:
+        given = outline.shapes.get(tensor.name, outline.shapes.get(ONLY))
+        if given is None:
+            raise Refused(
+                "missing-input",
+                f"Example set '{name}' feeds nothing to the model's input '{tensor.name}'.",
+                "Name what feeds it in 'inputs'.",
+                pointer,
+            )
+        wanted = tensor.shape[1:]
+        fits = len(wanted) == len(given) and all(
+            not isinstance(want, int) or want == have for want, have in zip(wanted, given, strict=True)
+        )
+        if not fits:
+            raise Refused(
+                "shapes-do-not-fit",
+                f"Example set '{name}' has examples of shape {_shape(given)}; the model's input '{tensor.name}' "
+                f"takes {_shape(wanted)}.",
+                "Change 'preprocess' (size, layout, channels), 'features' or 'length' so that they agree.",
+                pointer,
+            )
 
 
 def _shape(dimensions: Sequence[int | str | None]) -> str:

@@ -1,9 +1,14 @@
-"""A plan and batches of examples → activations, gradients and outputs; each example goes through the model once."""
+"""A plan and batches of examples → activations, gradients and outputs; each example goes through the model once.
+
+What is on the shelf already is not computed again: where every inner product of two example sets is known, neither of
+them goes through the model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement, groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -12,127 +17,236 @@ from numpy.typing import NDArray
 from worker.engine.check import GradientCheck, check_gradients
 from worker.engine.differentiate import differentiate
 from worker.engine.errors import Refused
-from worker.engine.plan import Plan
-from worker.engine.reduction import reduced, reduced_gradient
-from worker.engine.session import open_session
+from worker.engine.plan import Layer, Need, Plan
+from worker.engine.reduction import reduced, reduced_gradient, scores
+from worker.engine.session import Session, open_session
+from worker.engine.shelf import Shelf, key_of
+from worker.engine.tape import shape_of_value
 
 Floats = NDArray[np.float32]
 Provider = Literal["cpu", "cuda"]
-Allocate = Callable[[tuple[int, ...]], Floats]
-"""Gives an uninitialised float32 array: in memory, or in a file once the budget is spent."""
+Array = tuple[str, ...]
+"""What an array is, in the audit's names: ("activations", set, layer) [n, d], ("gradients", set, target, layer) [m, d],
+("values", set, target) [m], ("outputs", set, target) [n, classes], ("features", set) [layers], ("checks", set)."""
 
-ACTIVATION_BYTES = 256 * 2**20
-"""What one batch's layers and gradients may take."""
+BATCH_BYTES = 512 * 2**20
+"""What the tensors of one batch may take while the model runs."""
+LARGEST_BATCH = 1024
 CHECKED_EXAMPLES = 4
+UNKNOWN_SIZE = 64
+"""How large a dimension is thought to be that the model leaves open."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive examples of one set: the model's input [n, …], and the examples' names."""
+    """Consecutive examples of one set: the model's inputs [n, …] by name, and the examples' names."""
 
     start: int
     names: tuple[str, ...]
-    values: NDArray[Any]
+    values: Mapping[str, NDArray[Any]]
+
+
+Read = Callable[[Mapping[str, int]], Iterable[tuple[str, Batch]]]
+"""Example sets and their batch sizes → their batches with the set's name, in that order."""
 
 
 @dataclass(frozen=True)
 class Seen:
     """What the model did with the examples."""
 
-    activations: dict[str, Floats] = field(default_factory=dict)
-    """Layer → features [N, d] of all examples that have a place in `Plan.places`."""
-    gradients: dict[tuple[str, str], Floats] = field(default_factory=dict)
-    """(target, layer) → ∂h/∂a [m, d] at the target's examples."""
-    values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    keys: Mapping[Array, str]
+    arrays: Mapping[Array, NDArray[Any]]
+    """Activations and gradients are here only where an inner product of theirs is not on the shelf."""
+    features: Mapping[str, int]
+    """Layer → how many features it has."""
+    values: Mapping[str, NDArray[np.float64]]
     """Target → its number h [m] at its examples."""
-    outputs: dict[tuple[str, str], NDArray[np.float64]] = field(default_factory=dict)
+    outputs: Mapping[tuple[str, str], NDArray[np.float64]]
     """(example set, target) → the whole tensor the target is read from, [n, classes]."""
-    checks: tuple[GradientCheck, ...] = ()
+    checks: tuple[GradientCheck, ...]
 
 
 def probe(
     plan: Plan,
     counts: Mapping[str, int],
-    batches: Callable[[str, int], Iterable[Batch]],
-    allocate: Allocate,
+    read: Read,
+    shelf: Shelf,
     *,
     provider: Provider,
+    versions: Mapping[str, str],
     threads: int,
     progress: Callable[[int], None],
 ) -> Seen:
-    """Runs the model over every example set that the plan needs.
+    """Runs the model over every example set that the plan needs and the shelf does not make up for.
 
-    `batches(set, size)` yields a set's examples in order; `progress` hears of each example that is done. Raises
-    `Refused` for numbers that are not finite (naming the example) and for gradients that fail their check.
+    `progress` hears of each example that is done. Raises `Refused` for numbers that are not finite (naming the example)
+    and for gradients that fail their check.
     """
-    seen = Seen(checks=_checked(plan, batches, provider=provider, threads=threads))
-    size = batch_size(plan)
-    for name, need in plan.needs.items():
-        graph = differentiate(
-            plan.model,
-            [layer.tensor for layer in plan.layers] if need.gradients else [],
-            [plan.targets[target] for target in need.gradients],
-            also=_also(plan, name),
-        )
-        session = open_session(graph, provider=provider, threads=threads)
-        for batch in batches(name, size):
-            found = session.run({plan.input.name: batch.values})
+    keys = {
+        array: key
+        for name in plan.needs
+        for array, key in _keys(plan, name, {"provider": provider, **versions}).items()
+    }
+    arrays, unseen = _recalled(plan, keys, shelf)
+    progress(sum(counts[name] for name in plan.needs if name not in unseen))
+
+    def room(array: Array, shape: tuple[int, ...], dtype: type = np.float32) -> NDArray[Any]:
+        if array not in arrays:
+            arrays[array] = shelf.room(keys[array], shape, dtype)
+        return arrays[array]
+
+    for (need, size), names in groupby(unseen, key=lambda name: (plan.needs[name], batch_size(plan, plan.needs[name]))):
+        session = _open(plan, need, provider=provider, threads=threads)
+        for name, batch in read(dict.fromkeys(names, size)):
+            found = session.run(plan.feeds(batch.values))
             _check_finite(found, name, batch)
-            _keep(seen, plan, name, counts[name], batch, found, allocate)
+            if batch.start == 0 and need.gradients:
+                _check_gradients(plan, name, batch, found, room, threads)
+            _keep(plan, name, counts[name], batch, found, room)
             progress(len(batch.names))
-    return seen
+    return _seen(plan, keys, arrays)
 
 
-def batch_size(plan: Plan) -> int:
-    """As many examples as keep a batch's layers and gradients within bounds; one where the batch is fixed."""
+def inner_key(left: str, right: str) -> str:
+    """The key of the inner products of two arrays, by theirs."""
+    return key_of(inner_products=[left, right])
+
+
+def inner_pairs(plan: Plan) -> Iterator[tuple[Array, Array]]:
+    """Every two arrays whose inner products the statistics read."""
+    for layer in plan.layers:
+        placed = [("activations", name, layer.name) for name in plan.places]
+        yield from combinations_with_replacement(placed, 2)
+        for target, asked in plan.audit.targets.items():
+            yield from ((("gradients", asked.examples, target, layer.name), array) for array in placed)
+
+
+def batch_size(plan: Plan, need: Need) -> int:
+    """As many examples as keep a batch within bounds; one where the model's batch is fixed.
+
+    A forward pass holds a few tensors at a time, a backward pass all of the forward pass and as much again.
+    """
     if not plan.model.symbolic_batch:
         return 1
-    floats = sum(
-        int(np.prod([size if isinstance(size, int) else 64 for size in layer.shape[1:]])) * (1 + len(plan.targets))
-        for layer in plan.layers
-    ) + int(np.prod([size if isinstance(size, int) else 224 for size in plan.input.shape[1:]]))
-    return int(np.clip(ACTIVATION_BYTES // (4 * floats), 1, 16 if len(plan.input.shape) > 2 else 1024))
+    tensors = [_floats(shape_of_value(value) or ()) for node in plan.model.ir.graph for value in node.outputs]
+    held = 2 * sum(tensors) if need.gradients else 4 * max(tensors, default=0)
+    layers = sum(_floats(layer.shape) for layer in plan.layers) * (1 + len(need.gradients))
+    return int(np.clip(BATCH_BYTES // (4 * (held + layers + 3 * sum(_floats(tensor.shape) for tensor in plan.inputs))), 1, LARGEST_BATCH))
 
 
-def _also(plan: Plan, name: str) -> list[str]:
+def _floats(shape: Sequence[int | str | None]) -> int:
+    """How many numbers one example of a tensor has."""
+    return int(np.prod([size if isinstance(size, int) else UNKNOWN_SIZE for size in shape[1:]]))
+
+
+def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
+    """The key of every array that a run over one example set yields, by names that do not depend on this audit's.
+
+    The graph as a whole and the batch's size are part of a key, because what else a graph yields may decide how ONNX
+    Runtime fuses its nodes, and so the last bit of what it yields.
+    """
+    need, method = plan.needs[name], plan.audit.method
+    examples = plan.audit.examples[name]
+    targets = {target: _content(plan, target) for target in {*need.gradients, *need.outputs}}
+    run = key_of(
+        model=plan.audit.model,
+        examples=examples.model_dump(mode="json", exclude={"pairs_with"}),
+        seed=method.seed if examples.limit is not None else None,
+        gradients=[sorted(targets[target] for target in need.gradients), sorted(_tensors(plan.layers))],
+        also=_also(plan, need),
+        batch=batch_size(plan, need),
+        by=dict(by),
+    )
+    shapes = key_of(run=run, features=[[layer.tensor, layer.reduce] for layer in plan.layers])
+    keys: dict[Array, str] = {("features", name): shapes}
+    for layer in plan.layers:
+        where = [layer.tensor, layer.reduce]
+        if need.activations:
+            keys["activations", name, layer.name] = key_of(run=run, activations=where)
+        for target in need.gradients:
+            keys["gradients", name, target, layer.name] = key_of(run=run, gradient=[targets[target], where])
+    for target in need.gradients:
+        keys["values", name, target] = key_of(run=run, value=targets[target])
+    for target in need.outputs:
+        keys["outputs", name, target] = key_of(run=run, output=targets[target])
+    if need.gradients:
+        order = [targets[target] for target in need.gradients], _tensors(plan.layers)
+        keys["checks", name] = key_of(run=run, checks=order, seed=method.seed, tolerance=method.gradient_tolerance)
+    return keys
+
+
+def _content(plan: Plan, target: str) -> list[str]:
+    """What a target is, whatever it is called."""
+    asked = plan.targets[target]
+    return [str(part) for part in (asked.output, asked.index, asked.versus, asked.scale, asked.reduce)]
+
+
+def _recalled(plan: Plan, keys: Mapping[Array, str], shelf: Shelf) -> tuple[dict[Array, NDArray[Any]], list[str]]:
+    """What the shelf has of what is needed, and the sets that have to go through the model, gradients first."""
+    needed = {array for array in keys if array[0] not in ("activations", "gradients")}
+    for pair in inner_pairs(plan):
+        if shelf.find(inner_key(keys[pair[0]], keys[pair[1]])) is None:
+            needed.update(pair)
+    found = {array: kept for array in needed if (kept := shelf.find(keys[array])) is not None}
+    unseen = {name for _, name, *_ in needed - found.keys()}
+    alike = list(dict.fromkeys(plan.needs.values()))
+    order = sorted(unseen, key=lambda name: (not plan.needs[name].gradients, alike.index(plan.needs[name])))
+    return {array: kept for array, kept in found.items() if array[1] not in unseen}, order
+
+
+def _open(plan: Plan, need: Need, *, provider: Provider, threads: int) -> Session:
+    """The one graph that yields all that is needed of an example set."""
+    graph = differentiate(
+        plan.model,
+        sorted(_tensors(plan.layers)) if need.gradients else [],
+        [plan.targets[target] for target in sorted(need.gradients, key=lambda target: _content(plan, target))],
+        also=_also(plan, need),
+    )
+    return open_session(graph, provider=provider, threads=threads)
+
+
+def _also(plan: Plan, need: Need) -> list[str]:
     """The tensors that are read beside gradients: layers, and the targets' whole outputs."""
-    need = plan.needs[name]
-    layers = [layer.tensor for layer in plan.layers] if need.activations else []
-    return list(dict.fromkeys([*layers, *(plan.resolved[target].tensor for target in need.outputs)]))
+    layers = _tensors(plan.layers) if need.activations or need.gradients else []
+    return sorted({*layers, *(plan.resolved[target].tensor for target in need.outputs)})
+
+
+def _tensors(layers: Sequence[Layer]) -> list[str]:
+    return list(dict.fromkeys(layer.tensor for layer in layers))
 
 
 def _keep(
-    seen: Seen,
     plan: Plan,
     name: str,
     count: int,
     batch: Batch,
     found: Mapping[str, Floats],
-    allocate: Allocate,
+    room: Callable[..., NDArray[Any]],
 ) -> None:
     """Puts one batch's results where they belong."""
     need = plan.needs[name]
     rows = slice(batch.start, batch.start + len(batch.names))
-    for layer in plan.layers if need.activations else ():
+    features = room(("features", name), (len(plan.layers),), np.int64)
+    for number, layer in enumerate(plan.layers if need.activations else ()):
         values = reduced(found[layer.tensor], layer.reduce)
-        if layer.name not in seen.activations:
-            seen.activations[layer.name] = allocate((plan.examples, values.shape[1]))
-        seen.activations[layer.name][plan.places[name]][rows] = values
+        features[number] = values.shape[1]
+        room(("activations", name, layer.name), (count, values.shape[1]))[rows] = values
     for target in need.gradients:
-        seen.values.setdefault(target, np.empty(count))[rows] = found[f"value/{target}"].reshape(-1)
+        room(("values", name, target), (count,), np.float64)[rows] = found[f"value/{target}"].reshape(-1)
         for layer in plan.layers:
             gradient = reduced_gradient(found[f"gradient/{target}/{layer.tensor}"], found[layer.tensor], layer.reduce)
-            if (target, layer.name) not in seen.gradients:
-                seen.gradients[target, layer.name] = allocate((count, gradient.shape[1]))
-            seen.gradients[target, layer.name][rows] = gradient
+            room(("gradients", name, target, layer.name), (count, gradient.shape[1]))[rows] = gradient
     for target in need.outputs:
-        output = found[plan.resolved[target].tensor].reshape(len(batch.names), -1)
-        seen.outputs.setdefault((name, target), np.empty((count, output.shape[1])))[rows] = output
+        output = scores(found[plan.resolved[target].tensor], plan.targets[target].reduce)
+        room(("outputs", name, target), (count, output.shape[1]), np.float64)[rows] = output
 
 
 def _check_finite(found: Mapping[str, Floats], name: str, batch: Batch) -> None:
     """No NaN and no infinity goes on; raises `Refused` that names the tensor and the example."""
     for tensor, values in found.items():
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(values.sum()):
+                continue  # one number that is not finite makes the sum so too
         finite = np.isfinite(values.reshape(len(batch.names), -1)).all(axis=1)
         if not finite.all():
             example = batch.names[int(np.argmin(finite))]
@@ -144,31 +258,57 @@ def _check_finite(found: Mapping[str, Floats], name: str, batch: Batch) -> None:
             )
 
 
-def _checked(
-    plan: Plan, batches: Callable[[str, int], Iterable[Batch]], *, provider: Provider, threads: int
-) -> tuple[GradientCheck, ...]:
+def _check_gradients(
+    plan: Plan,
+    name: str,
+    batch: Batch,
+    found: Mapping[str, Floats],
+    room: Callable[..., NDArray[Any]],
+    threads: int,
+) -> None:
     """Gradients against finite differences of the forward graph at a few examples; raises `Refused` if they differ."""
-    checks: list[GradientCheck] = []
     method = plan.audit.method
-    for name, need in plan.needs.items():
-        if not need.gradients:
-            continue
-        first = next(iter(batches(name, CHECKED_EXAMPLES if plan.model.symbolic_batch else 1)))
-        checks += check_gradients(
-            plan.model,
-            [layer.tensor for layer in plan.layers],
-            [plan.targets[target] for target in need.gradients],
-            {plan.input.name: first.values},
-            seed=method.seed,
-            tolerance=method.gradient_tolerance,
-        )
+    checks = check_gradients(
+        plan.model,
+        _tensors(plan.layers),
+        [plan.targets[target] for target in plan.needs[name].gradients],
+        {name: values[:CHECKED_EXAMPLES] for name, values in plan.feeds(batch.values).items()},
+        seed=method.seed,
+        tolerance=method.gradient_tolerance,
+        threads=threads,
+        claimed={tensor: values[:CHECKED_EXAMPLES] for tensor, values in found.items()},
+    )
     for check in checks:
         if not check.ok:
             raise Refused(
                 "gradient-check-failed",
                 f"The gradient of '{check.target}' at layer '{check.layer}' differs from finite differences by "
-                f"{check.residual:.2g} of its size (tolerance {method.gradient_tolerance:g}); it is read by {check.suspect}.",
+                f"{check.residual:.2g} of its size (tolerance {method.gradient_tolerance:g}); it is read by "
+                f"{check.suspect}.",
                 "Choose another layer, or report the model: no figure is given on a gradient that may be wrong.",
                 "/layers",
             )
-    return tuple(checks)
+    figures = [[check.cosine, check.residual, check.step] for check in checks]
+    room(("checks", name), (len(checks), 3), np.float64)[...] = figures
+
+
+def _seen(plan: Plan, keys: Mapping[Array, str], arrays: Mapping[Array, NDArray[Any]]) -> Seen:
+    """The arrays, with names of their own for those that are read by name."""
+    placed = next((arrays["features", name] for name in plan.places), np.zeros(0, np.int64))
+    return Seen(
+        keys=keys,
+        arrays=arrays,
+        features={layer.name: int(size) for layer, size in zip(plan.layers, placed, strict=bool(len(placed)))},
+        values={array[2]: values for array, values in arrays.items() if array[0] == "values"},
+        outputs={(array[1], array[2]): values for array, values in arrays.items() if array[0] == "outputs"},
+        checks=tuple(
+            GradientCheck(layer, target, cosine, residual, step, ok=True, suspect=None)
+            for name, need in plan.needs.items()
+            if need.gradients
+            for (layer, target), (cosine, residual, step) in zip(
+                [(layer, target) for layer in _tensors(plan.layers) for target in need.gradients],
+                arrays["checks", name].tolist(),
+                strict=True,
+            )
+        ),
+    )

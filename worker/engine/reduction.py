@@ -62,6 +62,15 @@ def reduced_gradient(
     return np.take_along_axis(positions, largest, axis=1)[:, 0]
 
 
+def scores(output: NDArray[np.float32], reduce: str | None) -> NDArray[np.float32]:
+    """An output as one row of class scores an example [n, classes], its other axes reduced as the target asks."""
+    if output.ndim <= 2:
+        return output.reshape(len(output), -1)
+    positions = _positions(output)
+    by = {"mean": positions.mean, "sum": positions.sum, "max": positions.max}[reduce or "mean"]
+    return np.asarray(by(axis=1))
+
+
 def _positions(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """[n, positions, channels], whatever the layout."""
     if values.ndim == 3:

@@ -82,7 +82,7 @@ def _plan(
                 tensor=layer.tensor,
                 operator=layer.operator,
                 shape=["?" if size is None else size for size in layer.shape],
-                features=seen.activations[layer.name].shape[1],
+                features=seen.features[layer.name],
                 depth=layer.depth,
                 chosen=layer.chosen,
             )

@@ -48,34 +48,40 @@ def expand_like(g: Tensor, x: Tensor) -> Tensor:
 
 
 def zeros(shape: Tensor, like: Tensor) -> Tensor:
+    """Zeros of a shape, of the type of another tensor."""
     return op.Expand(like.tape.constant(np.zeros((), like.dtype.numpy())), shape)
 
 
 def ones(shape: Tensor, like: Tensor) -> Tensor:
+    """Ones of a shape, of the type of another tensor."""
     return op.Expand(like.tape.constant(np.ones((), like.dtype.numpy())), shape)
 
 
 def zeros_like(x: Tensor) -> Tensor:
+    """Zeros in x's shape."""
     return zeros(dims(x), x)
 
 
 def ones_like(x: Tensor) -> Tensor:
+    """Ones in x's shape."""
     return ones(dims(x), x)
 
 
 def count(x: Tensor, axes: Sequence[int]) -> Tensor | float:
     """How many elements lie along the axes, in x's type."""
-    shape = x.shape
-    if shape is not None and all(isinstance(shape[a], int) for a in axes):
-        return float(np.prod([shape[a] for a in axes], dtype=np.float64))
+    known = [d for a in axes if isinstance(d := (x.shape or ())[a], int)] if x.shape is not None else []
+    if x.shape is not None and len(known) == len(axes):
+        return float(np.prod(known, dtype=np.float64))
     return op.Cast(op.ReduceProd(op.Gather(dims(x), [a % x.rank for a in axes]), keepdims=0), to=int(x.dtype))
 
 
 def sum_over(x: Tensor, axes: Sequence[int], keepdims: bool = True) -> Tensor:
+    """The sum along axes, which stay with length 1."""
     return op.ReduceSum(x, axes, keepdims=int(keepdims)) if axes else x
 
 
 def transpose(x: Tensor, perm: Sequence[int]) -> Tensor:
+    """x with its axes in another order; x itself where the order is the same."""
     return x if list(perm) == sorted(perm) else op.Transpose(x, perm=list(perm))
 
 

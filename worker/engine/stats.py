@@ -1,4 +1,4 @@
-"""The test of a concept at a layer: score, effect, their nulls and intervals, and whether the layer encodes it.
+"""The test of a concept at a layer: score, effect, their nulls and intervals, and the flags that go with them.
 
 The unit of the test is the *set* of concept examples. Published TCAV tests compare runs that share one concept set as
 if they were independent, and reject 40 to 90 % of meaningless concepts; here a whole random set plays the concept.
@@ -6,15 +6,17 @@ if they were independent, and reject 40 to 90 % of meaningless concepts; here a 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, stdtr
+from scipy.special import ndtr
 
-from worker.engine.cav import Cavs, fit_cavs
+from worker.engine.cav import Cavs
+from worker.engine.chance import exceedance_p, legacy_t_test, normal_p
+from worker.engine.encoding import Accuracy, encoding, pool_against_targets
 from worker.engine.errors import Refused
 from worker.engine.flags import (
     Flag,
@@ -26,65 +28,29 @@ from worker.engine.flags import (
     flag_pool,
     flag_weak_cav,
 )
-from worker.engine.gram import Floats, Indices, centred
+from worker.engine.gram import Floats
 from worker.engine.intervals import percentile_interval
-from worker.engine.resampling import (
-    Sets,
-    bootstrap_counts,
-    bootstrap_sides,
-    draw_size,
-    fold_numbers,
-    matched,
-    pool_draws,
-    random_sets,
-    swapped_pairs,
+from worker.engine.problem import (
+    ConceptData,
+    Problem,
+    Settings,
+    TargetData,
+    batches,
+    fit,
+    gaps,
+    null_draws,
+    problem_of,
+    run_draws,
 )
+from worker.engine.resampling import Sets, bootstrap_counts, bootstrap_sides, draw_size
 from worker.engine.threads import on_one_thread
 
-BATCH = 512
-"""CAVs held at a time; always the same, so that draws do not depend on memory."""
-TIE = 1e-7
-"""Statistics closer than this share are equal: the same set, fitted twice, must not count as beyond itself."""
+__all__ = ["ConceptData", "RowResult", "Settings", "TargetData", "Tested", "examine", "tcav_score"]
+
 CAUTION = (
     "Do not act on this p-value: its runs share one set of concept examples, so they are not independent, and random "
     "concepts come out significant in 40 to 90 % of audits at a nominal 5 %."
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a concept is tested; `api_spec.audit.Method` says what each setting means."""
-
-    estimator: str = "logistic"
-    cross_check: str | None = "mean_difference"
-    runs: int = 500
-    null_sets: int = 499
-    bootstrap: int = 499
-    alpha: float = 0.05
-    folds: int = 5
-    regularisation: float = 1.0
-    min_examples: int = 20
-
-
-@dataclass(frozen=True)
-class ConceptData:
-    """What a layer shows of a concept and its pool: inner products `k` [N, N] of any examples, and who is who."""
-
-    k: Floats
-    concept: Indices  # [n_c] rows of k
-    pool: Indices  # [n_p] rows of k
-    pairs: Indices | None = None
-    """For each concept example, the position in `pool` of the same example without the concept."""
-    targets: Indices | None = None
-    """The target examples' rows of k, where it holds them; without them the pool is not compared with them."""
-
-
-@dataclass(frozen=True)
-class TargetData:
-    """What a layer shows of a target: `gx` [m, N], gradients times activations, and `values` [m], the target itself."""
-
-    gx: Floats
-    values: Floats
 
 
 @dataclass(frozen=True)
@@ -133,16 +99,13 @@ class Effect:
     """Change of the target for one standard deviation of the pool along CAVs that it did not fit."""
     null: Null
     p: float
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Held-out balanced accuracy of the concept's classifier, against shuffled labels."""
-
-    held_out: float
-    shuffled_mean: float
-    shuffled_high: float
-    encoded: bool
+    """The larger of the next two: an effect must be beyond both doubts."""
+    p_against_sets: float
+    """Could a random set have done this? Exact."""
+    p_against_zero: float
+    """Could other examples have turned it around? The effect over its bootstrap standard deviation, as a normal."""
+    target_share: float
+    """How much of the interval's variance comes from the target examples; the rest from concept and pool."""
 
 
 @dataclass(frozen=True)
@@ -194,69 +157,44 @@ class Tested:
 def examine(data: ConceptData, targets: Sequence[TargetData], settings: Settings, rng: np.random.Generator) -> Tested:
     """The whole test of one concept at one layer, for all targets at once: the CAVs do not depend on the target.
 
-    Raises Refused for sets that overlap or have fewer than two examples, a constant layer, an unknown estimator.
+    Raises Refused for sets that overlap or have fewer than two examples, a constant layer, an unknown estimator, and
+    targets that do not fit the layer or are constant.
     """
-    _check(data, targets)
-    problem = _Problem(data, settings)
-    gxs = [target.gx[:, problem.taken] for target in targets]
-    gxs = [gx - gx.mean(1, keepdims=True) for gx in gxs]
+    problem = problem_of(data, settings)
+    gxs = [_centred_products(target, data, problem) for target in targets]  # [m, n] each
     for_null, for_runs, for_bootstrap, for_folds, for_pool = rng.spawn(5)
 
-    positives, negatives = problem.labels
-    cav = problem.fit(positives, negatives)
-    observed = [_measure(problem, gx, cav, positives, negatives) for gx in gxs]
-    null = _measured(problem, gxs, problem.null_draws(settings.null_sets, for_null), settings.null_sets)
-    runs = _measured(problem, gxs, problem.run_draws(settings.runs, for_runs), settings.runs)
-    intervals = _bootstrap(problem, gxs, for_bootstrap)
-    accuracy, spread = _held_out(problem, for_folds)
-    other = None if settings.cross_check is None else problem.fit(positives, negatives, settings.cross_check)
-    place = _pool_against_targets(problem, data, cav, for_pool)
+    cav = fit(problem, *problem.sides)
+    other = None if settings.cross_check is None else fit(problem, *problem.sides, settings.cross_check)
+    observed = [_measure(problem, gx, cav, *problem.sides) for gx in gxs]
+    null = _measured(problem, gxs, null_draws(problem, settings.null_sets, for_null))
+    runs = _measured(problem, gxs, run_draws(problem, settings.runs, for_runs))
+    resampled = _bootstrap(problem, gxs, for_bootstrap)
+    accuracy, spread = encoding(problem, for_folds)
+    place = pool_against_targets(data, problem, cav, for_pool)
 
     rows = []
     for number, (target, gx) in enumerate(zip(targets, gxs, strict=True)):
         seen, by_chance, by_run = observed[number], null[number], runs[number]
-        value, score = float(seen.effects[0]), float(seen.scores[0])
+        effects, scores = resampled[number]
         sensitivity = gx @ cav.alpha[0]  # [m]
-        unit = _spread(target.values, value)
-        effect_interval, score_interval = intervals[number]
-        cross = None
+        changes = sensitivity * seen.gaps[0]
+        score = _score(problem, float(seen.scores[0]), sensitivity, by_chance, by_run, scores)
+        effect = _effect(problem, changes, target.values, float(sensitivity.mean()) * spread, by_chance, effects)
+        cross = None if other is None else _cross_check(problem, gx, cav, other)
         flags = flag_examples(problem.n_concept, problem.n_pool, len(gx), settings.min_examples)
         flags += flag_gradient(gx)
         flags += flag_weak_cav(accuracy.held_out, accuracy.shuffled_high, settings.alpha)
-        if other is not None and settings.cross_check is not None:
-            second = _measure(problem, gx, other, positives, negatives)
-            cross = CrossCheck(
-                settings.cross_check,
-                float(second.scores[0]),
-                float(second.effects[0]),
-                float(np.clip(cav.alpha[0] @ problem.k @ other.alpha[0], -1, 1)),
-            )
-            names = (settings.estimator, settings.cross_check)
-            chance = float(by_chance.effects.std())
-            flags += flag_estimators(score, value, cross.score, cross.effect, chance, names)
-        flags += flag_negatives(value, by_run.effects, draw_size(problem.n_concept, problem.n_pool))
+        if cross is not None:
+            names = (settings.estimator, cross.estimator)
+            chance = by_chance.effects.std(ddof=1)
+            flags += flag_estimators(score.value, effect.value, cross.score, cross.effect, float(chance), names)
+        flags += flag_negatives(effect.value, by_run.effects, draw_size(problem.n_concept, problem.n_pool))
         flags += flag_pool(*place) if place else []
         rows.append(
             RowResult(
-                score=Score(
-                    value=score,
-                    interval=score_interval,
-                    smoothed=_smoothed(sensitivity, by_chance),
-                    runs=settings.runs,
-                    runs_mean=float(by_run.scores.mean()),
-                    runs_sd=float(by_run.scores.std(ddof=1)),
-                    null=_summary(problem.null_kind, by_chance.scores, (0.0, 1.0)),
-                    p=exceedance_p(score - 0.5, by_chance.scores - 0.5),
-                ),
-                effect=Effect(
-                    value=value,
-                    interval=effect_interval,
-                    in_sd=value / unit,
-                    interval_in_sd=(effect_interval[0] / unit, effect_interval[1] / unit),
-                    per_concept_sd=float(sensitivity.mean()) * spread,
-                    null=_summary(problem.null_kind, by_chance.effects),
-                    p=exceedance_p(value, by_chance.effects),
-                ),
+                score=score,
+                effect=effect,
                 accuracy=accuracy,
                 cross_check=cross,
                 legacy_t_test=LegacyTTest(legacy_t_test(by_run.scores, by_chance.scores)),
@@ -264,7 +202,7 @@ def examine(data: ConceptData, targets: Sequence[TargetData], settings: Settings
                 n_concept=problem.n_concept,
                 n_pool=problem.n_pool,
                 n_target=len(gx),
-                sensitivities=sensitivity * seen.gaps[0],
+                sensitivities=changes,
             )
         )
     alike = flag_moves_alike([row.effect.in_sd for row in rows], [row.effect.p for row in rows], settings.alpha)
@@ -275,67 +213,56 @@ def examine(data: ConceptData, targets: Sequence[TargetData], settings: Settings
     return Tested(rows, accuracy, alpha)
 
 
-def exceedance_p(observed: float, null: Floats) -> float:
-    """(1 + #{|Tₘ| ≥ |T|}) / (M + 1): exact where the observed set is exchangeable with the M drawn ones.
-
-    Phipson and Smyth 2010: never zero, and never under its nominal size, for any M.
-    """
-    beyond = int((np.abs(null) >= abs(observed) * (1 - TIE)).sum())
-    return (1 + beyond) / (len(null) + 1)
-
-
 def tcav_score(sensitivities: ArrayLike) -> float:
     """The share of sensitivities over 0 (Kim et al. 2018, equation 2)."""
     return float((np.asarray(sensitivities) > 0).mean())
 
 
-def legacy_t_test(scores: ArrayLike, random_scores: ArrayLike) -> float:
-    """The p-value of the published t-test of a concept's scores against random ones; without any spread, 0 or 1."""
-    first, second = np.asarray(scores, dtype=float), np.asarray(random_scores, dtype=float)
-    n = len(first) + len(second)
-    between = float(first.mean() - second.mean())
-    pooled = (((first - first.mean()) ** 2).sum() + ((second - second.mean()) ** 2).sum()) / (n - 2)
-    error = math.sqrt(pooled * (1 / len(first) + 1 / len(second)))
-    if error == 0:
-        return float(between == 0)
-    return float(2 * stdtr(n - 2, -abs(between) / error))
+def _score(
+    problem: Problem, value: float, sensitivity: Floats, null: _Measured, runs: _Measured, resampled: Floats
+) -> Score:
+    return Score(
+        value=value,
+        interval=percentile_interval(resampled, problem.settings.alpha),
+        smoothed=_smoothed(sensitivity, null.reach),
+        runs=problem.settings.runs,
+        runs_mean=float(runs.scores.mean()),
+        runs_sd=float(runs.scores.std(ddof=1)),
+        null=_summary(problem.null_kind, null.scores, (0.0, 1.0)),
+        p=exceedance_p(value - 0.5, null.scores - 0.5),
+    )
 
 
-class _Problem:
-    """A concept and its pool as n examples, the concept's first, with their centred Gram matrix."""
+def _effect(
+    problem: Problem, changes: Floats, values: Floats, per_concept_sd: float, null: _Measured, resampled: Floats
+) -> Effect:
+    """The mean of `changes` [m] over the target examples, against the null and its resamples."""
+    value = float(changes.mean())
+    unit = _unit(values, value)
+    interval = percentile_interval(resampled, problem.settings.alpha)
+    against_sets, against_zero = exceedance_p(value, null.effects), normal_p(value, resampled)
+    return Effect(
+        value=value,
+        interval=interval,
+        in_sd=value / unit,
+        interval_in_sd=(interval[0] / unit, interval[1] / unit),
+        per_concept_sd=per_concept_sd,
+        null=_summary(problem.null_kind, null.effects),
+        p=max(against_sets, against_zero),
+        p_against_sets=against_sets,
+        p_against_zero=against_zero,
+        target_share=_target_share(changes, resampled),
+    )
 
-    def __init__(self, data: ConceptData, settings: Settings) -> None:
-        self.n_concept, self.n_pool = len(data.concept), len(data.pool)
-        self.n = self.n_concept + self.n_pool
-        self.taken = np.concatenate([data.concept, data.pool])
-        self.k = centred(np.asarray(data.k, dtype=float)[np.ix_(self.taken, self.taken)])
-        self.partners = None if data.pairs is None else np.asarray(data.pairs, dtype=np.intp) + self.n_concept
-        self.settings = settings
-        self.null_kind = "random_sets" if self.partners is None else "swapped_pairs"
-        concept = np.arange(self.n) < self.n_concept
-        self.labels = concept[None], ~concept[None]
 
-    def fit(self, positives: NDArray[np.generic], negatives: NDArray[np.generic], estimator: str | None = None) -> Cavs:
-        return fit_cavs(
-            self.k, positives, negatives, estimator or self.settings.estimator, self.settings.regularisation
-        )
-
-    def null_sets(self, count: int, rng: np.random.Generator) -> Sets:
-        """Sets that could have been the concept, were its label meaningless."""
-        if self.partners is None:
-            return random_sets(self.n, self.n_concept, count, rng)
-        return swapped_pairs(self.n, self.partners, count, rng)
-
-    def null_draws(self, count: int, rng: np.random.Generator) -> Iterator[tuple[Sets, Sets]]:
-        """Each null set against all the rest."""
-        for size in _batches(count):
-            sets = self.null_sets(size, rng)
-            yield sets, ~sets
-
-    def run_draws(self, count: int, rng: np.random.Generator) -> Iterator[tuple[Sets, Sets]]:
-        """The concept against random draws from the pool."""
-        for size in _batches(count):
-            yield np.repeat(self.labels[0], size, axis=0), pool_draws(self.n_concept, self.n_pool, size, rng)
+def _cross_check(problem: Problem, gx: Floats, cav: Cavs, other: Cavs) -> CrossCheck:
+    second = _measure(problem, gx, other, *problem.sides)
+    return CrossCheck(
+        str(problem.settings.cross_check),
+        float(second.scores[0]),
+        float(second.effects[0]),
+        float(np.clip(cav.alpha[0] @ problem.k @ other.alpha[0], -1, 1)),
+    )
 
 
 @dataclass(frozen=True)
@@ -345,133 +272,65 @@ class _Measured:
     scores: Floats  # [R]
     effects: Floats  # [R]
     gaps: Floats  # [R] the step from negatives to positives, along the CAV
-    spread: Floats  # [m] root mean square of each example's sensitivity over the CAVs
+    reach: Floats  # [m] root mean square of each example's sensitivity over the CAVs
 
 
-def _measure(
-    problem: _Problem, gx: Floats, cavs: Cavs, positives: NDArray[np.generic], negatives: NDArray[np.generic]
-) -> _Measured:
+def _measure(problem: Problem, gx: Floats, cavs: Cavs, positives: NDArray[Any], negatives: NDArray[Any]) -> _Measured:
     """Score and effect of each CAV: `T = mean ∇h·v · (v·(μ⁺ − μ⁻))`."""
     sensitivity = cavs.alpha @ gx.T  # [R, m]
-    gaps = _gaps(problem, cavs, positives, negatives)
-    return _Measured((sensitivity > 0).mean(1), sensitivity.mean(1) * gaps, gaps, np.sqrt((sensitivity**2).mean(0)))
+    step = gaps(problem, cavs, positives, negatives)
+    reach = np.sqrt((sensitivity**2).mean(0))
+    return _Measured((sensitivity > 0).mean(1), sensitivity.mean(1) * step, step, reach)
 
 
-def _gaps(problem: _Problem, cavs: Cavs, positives: NDArray[np.generic], negatives: NDArray[np.generic]) -> Floats:
-    """How far the positives' mean lies from the negatives' along each CAV [R]."""
-    between = positives / positives.sum(1, keepdims=True) - negatives / negatives.sum(1, keepdims=True)
-    gaps: Floats = np.vecdot(cavs.alpha @ problem.k, between)
-    return gaps
-
-
-def _measured(problem: _Problem, gxs: list[Floats], draws: Iterator[tuple[Sets, Sets]], count: int) -> list[_Measured]:
+def _measured(problem: Problem, gxs: list[Floats], draws: Iterable[tuple[Sets, Sets]]) -> list[_Measured]:
     """Every draw's CAV, fitted once and measured against every target."""
     parts: list[list[_Measured]] = [[] for _ in gxs]
     for positives, negatives in draws:
-        cavs = problem.fit(positives, negatives)
+        cavs = fit(problem, positives, negatives)
         for number, gx in enumerate(gxs):
             parts[number].append(_measure(problem, gx, cavs, positives, negatives))
-    return [
-        _Measured(
-            np.concatenate([part.scores for part in each]),
-            np.concatenate([part.effects for part in each]),
-            np.concatenate([part.gaps for part in each]),
-            np.sqrt(sum(part.spread**2 * len(part.scores) for part in each) / count),
-        )
-        for each in parts
-    ]
+    return [_joined(each) for each in parts]
 
 
-Bounds = tuple[float, float]
+def _joined(parts: list[_Measured]) -> _Measured:
+    sizes = [len(part.scores) for part in parts]
+    reach = np.sqrt(np.average([part.reach**2 for part in parts], axis=0, weights=sizes))
+    scores, effects, steps = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("scores", "effects", "gaps")
+    )
+    return _Measured(scores, effects, steps, reach)
 
 
-def _bootstrap(problem: _Problem, gxs: list[Floats], rng: np.random.Generator) -> list[tuple[Bounds, Bounds]]:
-    """Intervals of effect and score for each target, over resamples of concept, pool and target examples together."""
-    alpha = problem.settings.alpha
+def _bootstrap(problem: Problem, gxs: list[Floats], rng: np.random.Generator) -> list[tuple[Floats, Floats]]:
+    """Effects and scores [B] for each target, over resamples of concept, pool and target examples together."""
     effects: list[list[Floats]] = [[] for _ in gxs]
     scores: list[list[Floats]] = [[] for _ in gxs]
-    for size in _batches(problem.settings.bootstrap):
+    for size in batches(problem.settings.bootstrap):
         positives, negatives = bootstrap_sides(problem.n_concept, problem.n_pool, problem.partners, size, rng)
-        cavs = problem.fit(positives, negatives)
-        gaps = _gaps(problem, cavs, positives, negatives)
+        cavs = fit(problem, positives, negatives)
+        step = gaps(problem, cavs, positives, negatives)
         for number, gx in enumerate(gxs):
             share = bootstrap_counts(len(gx), size, rng) / len(gx)  # [R, m]
             sensitivity = cavs.alpha @ gx.T
-            effects[number].append(np.vecdot(sensitivity, share) * gaps)
+            effects[number].append(np.vecdot(sensitivity, share) * step)
             scores[number].append(np.vecdot((sensitivity > 0).astype(float), share))
-    return [
-        (
-            percentile_interval(np.concatenate(effects[number]), alpha),
-            percentile_interval(np.concatenate(scores[number]), alpha),
-        )
-        for number in range(len(gxs))
-    ]
+    return [(np.concatenate(effects[number]), np.concatenate(scores[number])) for number in range(len(gxs))]
 
 
-def _held_out(problem: _Problem, rng: np.random.Generator) -> tuple[Accuracy, float]:
-    """Accuracy by k-fold against shuffled labels, and the pool's held-out standard deviation along the CAV.
-
-    Each fold fits as many examples of either side, like the published runs: with sides of very different sizes the
-    boundary of a classifier in many dimensions leans to the larger one, and held-out accuracy shows that, not the
-    concept. A shuffle is a null set, so that the comparison is exact too.
-    """
-    alpha = problem.settings.alpha
-    shuffles = shuffles_for(alpha)
-    sets = np.vstack([problem.labels[0], problem.null_sets(shuffles, rng)])  # [1 + shuffles, n]
-    folds = max(2, min(problem.settings.folds, problem.n_concept, problem.n_pool))
-    numbers = fold_numbers(sets, folds, problem.partners, rng)
-    right = np.zeros(sets.shape, dtype=bool)
-    within = 0.0  # squared deviations of held-out pool examples along each fold's CAV
-    for fold in range(folds):
-        held = numbers == fold
-        positives, negatives = matched(sets & ~held, ~sets & ~held, rng)
-        cavs = problem.fit(positives, negatives)
-        along = cavs.alpha @ problem.k  # [R, n]
-        right |= held & ((along + cavs.intercept[:, None] > 0) == sets)
-        pool = along[0, held[0] & ~sets[0]]
-        within += float(((pool - pool.mean()) ** 2).sum()) if len(pool) else 0.0
-    balanced = ((right & sets).sum(1) / sets.sum(1) + (right & ~sets).sum(1) / (~sets).sum(1)) / 2
-    high = float(np.sort(balanced[1:])[math.ceil((1 - alpha) * (shuffles + 1)) - 1])
-    accuracy = Accuracy(float(balanced[0]), float(balanced[1:].mean()), high, bool(balanced[0] > high))
-    return accuracy, math.sqrt(within / max(1, problem.n_pool - folds))
+def _target_share(changes: Floats, resamples: Floats) -> float:
+    """The variance of the mean over target examples [m], as a share of the whole bootstrap variance."""
+    of_targets, whole = float(changes.var()) / len(changes), float(resamples.var(ddof=1))
+    return min(1.0, of_targets / whole) if whole > 0 else 0.0
 
 
-def shuffles_for(alpha: float) -> int:
-    """How many label shuffles place the (1 − alpha) quantile: five of them are expected beyond it."""
-    return math.ceil(5 / alpha) - 1
-
-
-def _pool_against_targets(
-    problem: _Problem, data: ConceptData, cav: Cavs, rng: np.random.Generator
-) -> tuple[float, float] | None:
-    """Held-out accuracy between pool and targets, and where the targets lie from the pool (0) to the concept (1)."""
-    if data.targets is None or problem.partners is not None or len(np.intersect1d(data.targets, data.pool)):
-        return None
-    both = ConceptData(data.k, np.asarray(data.targets), data.pool)
-    other = _Problem(both, problem.settings)
-    numbers = fold_numbers(
-        other.labels[0], max(2, min(problem.settings.folds, len(data.targets), len(data.pool))), None, rng
-    )
-    right = np.zeros(other.n, dtype=bool)
-    for fold in range(int(numbers.max()) + 1):
-        held = numbers == fold
-        positives, negatives = matched(other.labels[0] & ~held, other.labels[1] & ~held, rng)
-        fitted = other.fit(positives, negatives)
-        right |= (held & ((fitted.alpha @ other.k + fitted.intercept[:, None] > 0) == other.labels[0]))[0]
-    inside = other.labels[0][0]
-    accuracy = float((right[inside].mean() + right[~inside].mean()) / 2)
-    along = cav.alpha[0] @ np.asarray(data.k)[problem.taken]  # [N]
-    pool, concept = along[data.pool].mean(), along[data.concept].mean()
-    place = (along[data.targets].mean() - pool) / (concept - pool) if concept != pool else 0.0
-    return accuracy, float(place)
-
-
-def _smoothed(sensitivity: Floats, null: _Measured) -> float:
-    ratio = np.divide(sensitivity, null.spread, out=np.zeros_like(sensitivity), where=null.spread > 0)
+def _smoothed(sensitivity: Floats, reach: Floats) -> float:
+    """The mean of Φ(S / root mean square S of random sets) [m]: near 1/2 where the concept is no more than they are."""
+    ratio = np.divide(sensitivity, reach, out=np.zeros_like(sensitivity), where=reach > 0)
     return float(ndtr(ratio).mean())
 
 
-def _spread(values: Floats, effect: float) -> float:
+def _unit(values: Floats, effect: float) -> float:
     """The target's standard deviation over its examples; 1 where neither the target nor the effect is there at all."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     if spread > 0:
@@ -487,47 +346,19 @@ def _spread(values: Floats, effect: float) -> float:
 
 def _summary(kind: str, values: Floats, limits: tuple[float, float] | None = None) -> Null:
     counts, edges = np.histogram(values, bins=24, range=limits)
-    return Null(
-        kind,
-        len(values),
-        float(values.mean()),
-        float(values.std(ddof=1)),
-        Histogram(edges.tolist(), counts.tolist()),
-    )
+    histogram = Histogram(edges.tolist(), counts.tolist())
+    return Null(kind, len(values), float(values.mean()), float(values.std(ddof=1)), histogram)
 
 
-def _batches(count: int) -> Iterator[int]:
-    return (min(BATCH, count - start) for start in range(0, count, BATCH))
-
-
-def _check(data: ConceptData, targets: Sequence[TargetData]) -> None:
-    if len(np.intersect1d(data.concept, data.pool)):
-        shared = len(np.intersect1d(data.concept, data.pool))
+def _centred_products(target: TargetData, data: ConceptData, problem: Problem) -> Floats:
+    """Gradient products [m, n] with concept and pool, from their mean: CAVs sum to zero, so nothing is lost."""
+    if not len(target.values) or target.gx.shape != (len(target.values), len(data.k)):
         raise Refused(
-            "concept-in-pool",
-            f"{shared} examples are in both the concept and its pool.",
-            "Take them out of one of the two.",
+            "layer-size-differs",
+            f"Gradient products have the shape {target.gx.shape} for {len(target.values)} target values and "
+            f"{len(data.k)} examples.",
+            "Give one row for each target example and one column for each example of the Gram matrix.",
         )
-    for name, index in (("concept", data.concept), ("pool", data.pool)):
-        if len(index) < 2:
-            raise Refused(
-                "few-examples",
-                f"The {name} has {len(index)} examples; a test needs at least 2.",
-                "Give it more examples.",
-            )
-    if data.pairs is not None and (
-        len(data.pairs) != len(data.concept) or len(np.unique(data.pairs)) != len(data.concept)
-    ):
-        raise Refused(
-            "pairs-incomplete",
-            f"Pairs name {len(np.unique(data.pairs))} pool examples for {len(data.concept)} concept examples.",
-            "Pair each concept example with its own pool example, or leave the pairs out.",
-        )
-    for target in targets:
-        if not len(target.values) or target.gx.shape != (len(target.values), len(data.k)):
-            raise Refused(
-                "layer-size-differs",
-                f"Gradient products have the shape {target.gx.shape} for {len(target.values)} target values and "
-                f"{len(data.k)} examples.",
-                "Give one row for each target example and one column for each example of the Gram matrix.",
-            )
+    gx = target.gx[:, problem.taken]
+    centred: Floats = gx - gx.mean(1, keepdims=True)
+    return centred

@@ -23,7 +23,7 @@ _SMALL = 256  # bytes: constants up to this size are shared by value, larger one
 class Tensor:
     """A value in a graph, or a constant that may become one."""
 
-    __slots__ = ("active", "array", "tape", "_value")
+    __slots__ = ("_value", "active", "array", "tape")
     __array_ufunc__ = None  # NumPy leaves `array * tensor` to us
 
     def __init__(
@@ -44,6 +44,7 @@ class Tensor:
 
     @property
     def dtype(self) -> ir.DataType:
+        """The element type; float32 where inference found none."""
         if self.array is not None:
             return ir.DataType.from_numpy(self.array.dtype)
         return self.value.dtype or ir.DataType.FLOAT
@@ -140,7 +141,7 @@ class Tensor:
         return op.Not(self)
 
 
-class Unknown(Exception):
+class Unknown(Exception):  # noqa: N818
     """A rule needs something about a tensor that cannot be known when the graph is built."""
 
 
@@ -178,6 +179,7 @@ class Tape:
         return Tensor(self, value, None if constant is None else constant.numpy(), active)
 
     def initializer(self, array: Array) -> ir.Value:
+        """An array as an initializer of the main graph."""
         name = self.fresh("constant")
         tensor = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
@@ -185,6 +187,7 @@ class Tape:
         return value
 
     def constant(self, array: Any) -> Tensor:
+        """An array as a tensor; it enters the graph if a node reads it."""
         return Tensor(self, array=np.asarray(array))
 
     def derived(self, source: Tensor, how: tuple[Any, ...], make: Callable[[], Array]) -> Tensor:
@@ -235,6 +238,12 @@ class Tape:
         self.nodes.append(ir.Node("", "Identity", [value], outputs=[output], name=self.fresh("Identity")))
         return output
 
+    def owned(self, tensor: Tensor) -> ir.Value:
+        """The tensor as the output of a node on this tape, as a body's output must be."""
+        if tensor._value is not None and tensor.value.producer() in self.nodes:
+            return tensor.value
+        return self.write("Identity", [tensor], {}, 1, "")[0].value
+
     def _lift(self, inputs: Sequence[Operand]) -> list[Tensor | None]:
         """Numbers take the type of the first float tensor beside them; lists of numbers are int64."""
         floats = [x for x in inputs if isinstance(x, Tensor) and x.dtype.is_floating_point()]
@@ -254,19 +263,33 @@ class Tape:
 
 
 class _Operators:
-    """`op.Relu(x)` writes a Relu; `outputs=n` gives a tuple of n tensors."""
+    """`op.Relu(x)` writes a Relu."""
 
-    def __getattr__(self, kind: str) -> Callable[..., Any]:
-        def write(*inputs: Operand, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
-            tape = _innermost([x.tape for x in inputs if isinstance(x, Tensor)])
-            attributes = {k: v for k, v in attributes.items() if v is not None}
-            written = tape.write(kind, inputs, attributes, outputs, domain)
-            return written[0] if outputs == 1 else written
+    def __getattr__(self, kind: str) -> Callable[..., Tensor]:
+        def write(*inputs: Operand, domain: str = "", **attributes: Any) -> Tensor:
+            return _write(kind, inputs, attributes, 1, domain)[0]
 
         return write
 
 
-op = _Operators()
+class _SeveralOutputs:
+    """`ops.Split(x, outputs=n)` writes a Split of n outputs."""
+
+    def __getattr__(self, kind: str) -> Callable[..., tuple[Tensor, ...]]:
+        def write(*inputs: Operand, outputs: int, domain: str = "", **attributes: Any) -> tuple[Tensor, ...]:
+            return _write(kind, inputs, attributes, outputs, domain)
+
+        return write
+
+
+op, ops = _Operators(), _SeveralOutputs()
+
+
+def _write(
+    kind: str, inputs: Sequence[Operand], attributes: dict[str, Any], outputs: int, domain: str
+) -> tuple[Tensor, ...]:
+    tape = _innermost([x.tape for x in inputs if isinstance(x, Tensor)])
+    return tape.write(kind, inputs, {k: v for k, v in attributes.items() if v is not None}, outputs, domain)
 
 
 def _innermost(tapes: list[Tape]) -> Tape:
@@ -298,6 +321,7 @@ def _names(graph: ir.Graph) -> set[str]:
 
 
 def shape_of_value(value: ir.Value) -> tuple[Dim, ...] | None:
+    """A graph value's dimensions as far as they are known."""
     if value.shape is None:
         return None
     return tuple(d if isinstance(d, int) else d.value for d in value.shape)
@@ -330,24 +354,11 @@ def _dtype(kind: str, inputs: Sequence[Tensor | None], attributes: dict[str, Any
     if kind == "ConstantOfShape":
         dtype: ir.DataType = attributes["value"].dtype
         return dtype
-    like = inputs[1] if kind in _LIKE_SECOND else inputs[0]
+    like = inputs[2] if kind == "OneHot" else inputs[1] if kind in _LIKE_SECOND else inputs[0]
     return like.dtype if like is not None else ir.DataType.FLOAT
 
 
-_SAME = {
-    "Neg",
-    "Not",
-    "Exp",
-    "Log",
-    "Sqrt",
-    "Sign",
-    "Tanh",
-    "Sigmoid",
-    "Softmax",
-    "Cast",
-    "Identity",
-    "CumSum",
-}
+_SAME = {"Cast", "CumSum", "Exp", "Identity", "LogSoftmax", "Neg", "Not", "Sigmoid", "Softmax", "Softplus", "Tanh"}
 _BROADCAST = _BOOLEAN | {"Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Where"}
 
 
@@ -361,13 +372,21 @@ def _shape(kind: str, inputs: Sequence[Tensor | None], attributes: dict[str, Any
         return first
     if kind in _BROADCAST:
         full = max((s for s in shapes if s is not None), key=len)
-        fits = all(s is not None and all(d in (1, f) for d, f in zip(s[::-1], full[::-1])) for s in shapes)
+        ends = [zip(s[::-1], full[::-1], strict=False) if s is not None else [(None, 1)] for s in shapes]
+        fits = all(d in (1, f) for pairs in ends for d, f in pairs)
         return full if fits and None not in full else None
     if kind == "Transpose":
         return tuple(first[axis] for axis in attributes["perm"])
     if kind == "MatMul" and shapes[1] is not None and len(first) == len(shapes[1]) > 1:
-        return (*(a if b == 1 else b for a, b in zip(first[:-2], shapes[1][:-2])), first[-2], shapes[1][-1])
+        return (
+            *(a if b == 1 else b for a, b in zip(first[:-2], shapes[1][:-2], strict=True)),
+            first[-2],
+            shapes[1][-1],
+        )
     numbers = inputs[1].array if len(inputs) > 1 and inputs[1] is not None else None
+    if kind == "Gather" and numbers is not None and numbers.ndim == 0:
+        axis = attributes.get("axis", 0) % len(first)
+        return first[:axis] + first[axis + 1 :]
     if numbers is None or numbers.ndim != 1:
         return None
     if kind == "Unsqueeze":

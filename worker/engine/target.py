@@ -13,20 +13,10 @@ from .model import Model
 from .tape import Tape, Tensor, op, shape_of_value
 
 Scale = Literal["logit", "log_probability", "probability"]
-Link = Literal["none", "softmax", "sigmoid", "two_sigmoids"]
+Link = Literal["none", "softmax", "sigmoid", "two_sigmoids", "shares_of_sigmoids"]
 
-_TRANSPARENT = {
-    "Identity",
-    "Cast",
-    "CastLike",
-    "Reshape",
-    "Squeeze",
-    "Unsqueeze",
-    "Flatten",
-    "Dropout",
-    "ZipMap",
-    "Normalizer",
-}
+_NONE: Link = "none"
+_TRANSPARENT = {"ArgMax", "Cast", "CastLike", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 _LINKS: dict[str, Link] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
 
 
@@ -62,7 +52,7 @@ class Resolved:
 def resolve_target(model: Model, target: Target) -> Resolved:
     """Walks back from the output to the logits; `Refused` names the outputs or classes that exist."""
     output = _output(model, target)
-    value, link = output, "none"
+    value, link = output, _NONE
     if output.is_graph_output():
         value, link = _logits(output)
     shape = shape_of_value(value)
@@ -77,12 +67,20 @@ def resolve_target(model: Model, target: Target) -> Resolved:
     axis = _class_axis(target, rank)
     size = 2 if link == "two_sigmoids" else (shape[axis] if rank > 1 else 1)
     classes = size if isinstance(size, int) else None
-    if rank > 2 and target.reduce is None:
+    others = [d for i, d in enumerate(shape) if i not in (0, axis) and d != 1]
+    if others and target.reduce is None:
         raise Refused(
             "target-not-a-scalar",
-            f"Target '{target.name}' has {rank - 2} axes besides batch and classes: '{value.name}' is {list(shape)}.",
+            f"Target '{target.name}' has {len(others)} axes besides batch and classes: '{value.name}' {list(shape)}.",
             "Say how they become one number per example: reduce: mean, sum or max.",
             "reduce",
+        )
+    if link == "shares_of_sigmoids" and target.scale != "logit":
+        raise Refused(
+            "scale-not-available",
+            f"Output '{output.name}' divides sigmoids by their sum, so a class has no probability of its own.",
+            "Use the scale 'logit'.",
+            "scale",
         )
     _check_index(target, target.index, classes, output, "index")
     if target.versus is not None:
@@ -127,7 +125,10 @@ def _through_sigmoid(z: Tensor, scale: Scale) -> Tensor:
 def _column(scores: Tensor, index: int, axis: int) -> Tensor:
     if scores.rank == 1:
         return scores
-    return op.Gather(scores, np.int64(index), axis=axis)
+    column = op.Gather(scores, np.int64(index), axis=axis)
+    if scores.shape is not None:
+        column.value.shape = ir.Shape([size for position, size in enumerate(scores.shape) if position != axis])
+    return column
 
 
 def _class_axis(target: Target, rank: int) -> int:
@@ -165,27 +166,36 @@ def _output(model: Model, target: Target) -> ir.Value:
 
 def _logits(output: ir.Value) -> tuple[ir.Value, Link]:
     """Back through what only renames, reshapes or squashes, to the last tensor of scores."""
-    value, link = output, "none"
-    scores: tuple[ir.Value, Link] = (output, "none")
-    while (node := value.producer()) is not None:
+    value, link, shared = output, _NONE, False
+    scores = (output, link)
+    while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
         below = _two_sigmoids(node)
         if below is not None:
             return below, "two_sigmoids"
         squashes = node.op_type in _LINKS and link == "none"
-        if not squashes and node.op_type not in _TRANSPARENT | {"ArgMax"} or node.inputs[0] is None:
+        shares = _makes_shares(node)
+        if not (squashes or shares or node.op_type in _TRANSPARENT):
             break
+        shared = shared or shares
         if squashes:
-            link = _LINKS[node.op_type]
+            link = "shares_of_sigmoids" if shared and node.op_type == "Sigmoid" else _LINKS[node.op_type]
         value = node.inputs[0]
-        if squashes or node.op_type == "ArgMax" or (link == "none" and _same_layout(node)):
+        if squashes or node.op_type == "ArgMax" or (link == "none" and not shared and _same_layout(node)):
             scores = (value, link)
     return scores
+
+
+def _makes_shares(node: ir.Node) -> bool:
+    """Whether the node divides scores by their sum, as scikit-learn's classifiers end."""
+    if node.op_type != "Div" or node.inputs[1] is None or (total := node.inputs[1].producer()) is None:
+        return False
+    return total.op_type in {"ReduceL1", "ReduceSum"} and total.inputs[0] is node.inputs[0]
 
 
 def _same_layout(node: ir.Node) -> bool:
     """Whether the batch and the classes lie where they lay before the node."""
     before, after = node.inputs[0], node.outputs[0]
-    if node.op_type in {"ZipMap", "Identity", "Cast", "CastLike", "Dropout"}:
+    if node.op_type in {"Cast", "CastLike", "Dropout", "Identity"}:
         return True
     if before is None or before.shape is None or after.shape is None:
         return False
@@ -230,6 +240,7 @@ def _sentence(target: Target, output: ir.Value, value: ir.Value, link: Link) -> 
         "none": "which has no softmax or sigmoid behind it",
         "softmax": f"the scores before the softmax of output '{output.name}'",
         "sigmoid": f"the score before the sigmoid of output '{output.name}'",
+        "shares_of_sigmoids": f"the score before the sigmoid, whose share is output '{output.name}'",
         "two_sigmoids": f"the one score from which output '{output.name}' makes two probabilities",
     }[link]
     scale = {

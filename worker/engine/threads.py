@@ -7,10 +7,10 @@ cores the same audit took twenty times as long with two threads as with one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import ParamSpec, TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,7 +21,13 @@ def on_one_thread(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def held(*args: P.args, **kwargs: P.kwargs) -> T:
-        with threadpool_limits(limits=1, user_api="blas"):
+        with _libraries().limit(limits=1, user_api="blas"):
             return function(*args, **kwargs)
 
     return held
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The linear algebra that this process has loaded; looking for it takes longer than a small test."""
+    return ThreadpoolController()

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logsumexp
 
+from worker.engine.chance import sign_flip_p
 from worker.engine.errors import Refused
 from worker.engine.gram import Floats
 from worker.engine.intervals import studentised_interval
-from worker.engine.stats import TIE
 
 Link = Literal["softmax", "sigmoid"]
 
@@ -52,7 +52,7 @@ def target_value(
     if not wanted or max(wanted) >= logits.shape[1]:
         raise Refused(
             "unknown-class",
-            f"The target names the class {wanted[-1] if wanted else None}; the output has {logits.shape[1]}.",
+            f"The target names the class {max(wanted, default=None)}; the output has {logits.shape[1]}.",
             f"Give an 'index' from 0 to {logits.shape[1] - 1}.",
         )
     by_class = logits
@@ -117,24 +117,6 @@ def intervention(
         sign_flip_p(change, sets, for_p),
         *outcome,
     )
-
-
-def sign_flip_p(change: Floats, sets: int, rng: np.random.Generator) -> float:
-    """Two-sided p of the mean of paired changes [n]: exact where each could as well have had the other sign.
-
-    That is so when without and with are exchangeable within a pair (Fisher 1935, chapter 3). All 2ⁿ signs are tried
-    where they are no more than `sets`; otherwise `sets` random ones.
-    """
-    n = len(change)
-    observed = abs(float(change.sum())) * (1 - TIE)
-    if 2**n <= sets:
-        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float((np.abs(signs @ change) >= observed).mean())
-    beyond = 0
-    for start in range(0, sets, 4096):
-        signs = rng.integers(0, 2, size=(min(4096, sets - start), n)) * 2.0 - 1.0
-        beyond += int((np.abs(signs @ change) >= observed).sum())
-    return (1 + beyond) / (sets + 1)
 
 
 Outcome = tuple[float | None, float | None, int, int, int | None, int | None]

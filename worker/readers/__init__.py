@@ -1,6 +1,6 @@
 """Readers turn the bytes of an example set into arrays; one file a kind of examples.
 
-A reader is a function `(declaration, path, seed) -> ExampleSource`. It checks names, sizes and shapes before it
+A reader is a function `(declaration, blob, seed) -> ExampleSource`. It checks names, sizes and shapes before it
 decodes anything, and decodes only the examples it is asked for.
 """
 

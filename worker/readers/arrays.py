@@ -12,19 +12,39 @@ from numpy.typing import NDArray
 
 from api_spec.audit import Arrays
 from worker.engine.errors import Refused
+from worker.engine.plan import ONLY
 from worker.readers.reading import ExampleSource, sampled
 
 MAX_UNPACKED_BYTES = 8 * 2**30
 
 
 def open_arrays(declared: Arrays, path: Path, seed: int) -> ExampleSource:
-    """Examples along the first axis of one array; raises `Refused` for objects, pickles and unknown keys."""
-    array = _npz(path, declared.key) if zipfile.is_zipfile(path) else _npy(path)
+    """Examples along the first axis of one array or of several; raises `Refused` for objects, pickles, unknown keys."""
+    packed = zipfile.is_zipfile(path)
+    wanted: dict[str, str | None] = dict(declared.inputs) or {ONLY: declared.key}
+    arrays = {name: _checked(_npz(path, key) if packed else _npy(path)) for name, key in wanted.items()}
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        raise Refused(
+            "arrays-differ",
+            f"The arrays hold different numbers of examples: {', '.join(f'{k} {n}' for k, n in counts.items())}.",
+            "Save arrays that hold the same examples in the same order.",
+        )
+    kept = sampled([str(row) for row in range(max(counts.values()))], declared.limit, seed)
+
+    def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:
+        rows = [kept[i] for i in positions]
+        return {name: np.asarray(array[rows]) for name, array in arrays.items()}
+
+    shapes = {name: array.shape[1:] for name, array in arrays.items()}
+    return ExampleSource(kind="arrays", names=tuple(map(str, kept)), shapes=shapes, load=load)
+
+
+def _checked(array: NDArray[Any]) -> NDArray[Any]:
+    """An array of numbers with examples along its first axis."""
     if array.dtype.kind not in "fiub":
         raise Refused(
-            "not-numbers",
-            f"The array holds {array.dtype}, not numbers.",
-            "Save floats or integers with numpy.save.",
+            "not-numbers", f"The array holds {array.dtype}, not numbers.", "Save floats or integers with numpy.save."
         )
     if array.ndim < 2:
         raise Refused(
@@ -32,12 +52,7 @@ def open_arrays(declared: Arrays, path: Path, seed: int) -> ExampleSource:
             f"The array has the shape {array.shape}; examples lie along the first axis of at least two.",
             "Reshape it to [examples, features].",
         )
-    kept = sampled([str(row) for row in range(len(array))], declared.limit, seed)
-
-    def load(positions: Sequence[int]) -> NDArray[Any]:
-        return np.asarray(array[[kept[i] for i in positions]])
-
-    return ExampleSource(kind="arrays", names=tuple(map(str, kept)), shape=array.shape[1:], load=load)
+    return array
 
 
 def _npy(path: Path) -> NDArray[Any]:

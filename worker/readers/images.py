@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from PIL import Image, ImageFilter, UnidentifiedImageError
 
 from api_spec.audit import Images, Preprocess
 from worker.engine.errors import Refused
+from worker.engine.plan import ONLY
 from worker.readers.reading import ExampleSource, sampled
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -52,15 +54,15 @@ def open_images(declared: Images, path: Path, seed: int) -> ExampleSource:
     channels = 1 if how.channels == "gray" else 3
     shape = (channels, how.size, how.size) if how.layout == "nchw" else (how.size, how.size, channels)
 
-    def load(positions: Sequence[int]) -> NDArray[np.float32]:
-        return np.stack([_pixels(_picture(kept[i], pictures[kept[i]]()), how) for i in positions])
+    def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:
+        return {ONLY: np.stack([_pixels(_picture(kept[i], pictures[kept[i]]()), how) for i in positions])}
 
     def thumbnail(position: int, blurred: bool) -> bytes:
         picture = _picture(kept[position], pictures[kept[position]]()).convert("RGB")
         small = _fitted(picture, how, THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)
         return _webp(small.filter(ImageFilter.GaussianBlur(THUMBNAIL_PIXELS / 12)) if blurred else small)
 
-    return ExampleSource(kind="images", names=tuple(kept), shape=shape, load=load, thumbnail=thumbnail)
+    return ExampleSource(kind="images", names=tuple(kept), shapes={ONLY: shape}, load=load, thumbnail=thumbnail)
 
 
 def _zip_entries(path: Path) -> dict[str, Callable[[], bytes]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,25 +11,31 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from api_spec.audit import Arrays, Examples, Images, Table
+from api_spec.audit import Arrays, Examples, Images, Table, Text
 
 if TYPE_CHECKING:
     import pandas
+
+
+Blob = Callable[[str], Path]
+"""Digest → where its bytes are."""
 
 
 @dataclass(frozen=True)
 class ExampleSource:
     """Examples that can be loaded a batch at a time."""
 
-    kind: Literal["images", "arrays", "table"]
+    kind: Literal["images", "arrays", "table", "text"]
     names: tuple[str, ...]
     """One a example, unique: a file name, or a row number."""
-    shape: tuple[int, ...]
-    """Of one example."""
-    load: Callable[[Sequence[int]], NDArray[Any]] = field(repr=False)
-    """Positions → array [n, *shape]."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of one example: the model's input → its shape; `ONLY` where the model has one input, whatever it is called."""
+    load: Callable[[Sequence[int]], dict[str, NDArray[Any]]] = field(repr=False)
+    """Positions → input → array [n, *shape]."""
     thumbnail: Callable[[int, bool], bytes] | None = field(default=None, repr=False)
     """(position, blurred) → a small WebP, where examples are pictures."""
+    optional: bool = False
+    """Whether the model may lack some of the inputs."""
     columns: Callable[[Sequence[str]], pandas.DataFrame] | None = field(default=None, repr=False)
     """Names → columns as they were read, where examples are rows of a table."""
 
@@ -44,15 +50,24 @@ class ExampleSource:
         return tuple(str(position) for position in range(len(self)))
 
 
-def open_examples(declared: Examples, path: Path, seed: int) -> ExampleSource:
-    """The source of a declared example set whose bytes are at `path`; raises `Refused` for bytes that do not fit."""
+def open_examples(declared: Examples, blob: Blob, seed: int) -> ExampleSource:
+    """The source of a declared example set; raises `Refused` for bytes that do not fit the declaration."""
     if isinstance(declared, Images):
-        from worker.readers.images import open_images as open_declared
-    elif isinstance(declared, Arrays):
-        from worker.readers.arrays import open_arrays as open_declared  # type: ignore[assignment]
-    elif isinstance(declared, Table):
-        from worker.readers.tables import open_table as open_declared  # type: ignore[assignment]
-    return open_declared(declared, path, seed)  # type: ignore[arg-type]
+        from worker.readers.images import open_images
+
+        return open_images(declared, blob(declared.images), seed)
+    if isinstance(declared, Arrays):
+        from worker.readers.arrays import open_arrays
+
+        return open_arrays(declared, blob(declared.arrays), seed)
+    if isinstance(declared, Table):
+        from worker.readers.tables import open_table
+
+        return open_table(declared, blob(declared.table), seed)
+    assert isinstance(declared, Text)
+    from worker.readers.texts import open_texts
+
+    return open_texts(declared, blob(declared.text), blob(declared.tokenizer), seed)
 
 
 def sampled(names: Sequence[str], limit: int | None, seed: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from api_spec.audit import Table
 from worker.engine.errors import Refused
+from worker.engine.plan import ONLY
 from worker.readers.conditions import holds
 from worker.readers.reading import ExampleSource, sampled
 
@@ -23,7 +25,7 @@ MAX_CELLS = 200_000_000
 def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
     """Rows for which `where` holds, with `set` applied, as numbers in the declared order of columns."""
     table = _read(path)
-    _check_columns(table, [*declared.features, *declared.set])
+    _check_columns(table, [*(_column_of(table, feature) for feature in declared.features), *declared.set])
     rows = np.arange(table.num_rows)
     if declared.where is not None:
         rows = rows[holds(declared.where, {name: table.column(name) for name in table.column_names})]
@@ -31,10 +33,10 @@ def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
     frame: pd.DataFrame = table.take(pa.array(rows)).to_pandas()
     for column, value in declared.set.items():
         frame[column] = value
-    features = np.column_stack([_numbers(frame, column, rows) for column in declared.features])
+    features = np.column_stack([_feature(frame, feature, rows) for feature in declared.features])
 
-    def load(positions: Sequence[int]) -> NDArray[np.float32]:
-        return features[list(positions)]
+    def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:
+        return {ONLY: features[list(positions)]}
 
     def columns(names: Sequence[str]) -> pd.DataFrame:
         _check_columns(table, names)
@@ -43,7 +45,7 @@ def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
     return ExampleSource(
         kind="table",
         names=tuple(f"row {row + 1}" for row in rows),
-        shape=features.shape[1:],
+        shapes={ONLY: features.shape[1:]},
         load=load,
         columns=columns,
     )
@@ -85,6 +87,23 @@ def _check_columns(table: pa.Table, names: Sequence[str]) -> None:
             f"The table has no column '{missing[0]}'.",
             f"It has: {', '.join(table.column_names)}.",
         )
+
+
+def _column_of(table: pa.Table, feature: str) -> str:
+    """The column a feature is read from: its own name, or what stands before `=`."""
+    return feature if feature in table.column_names else feature.partition("=")[0]
+
+
+def _feature(frame: pd.DataFrame, feature: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """One feature as float32 [n]: a column of numbers, or 1 where a column holds one value."""
+    column, equals, value = feature.partition("=")
+    if feature in frame.columns or not equals:
+        return _numbers(frame, feature, rows)
+    return (frame[column].map(_as_text) == value).to_numpy(dtype=np.float32)
+
+
+def _as_text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _numbers(frame: pd.DataFrame, column: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -1,5 +1,4 @@
 # mypy: allow-untyped-defs, allow-untyped-calls
-# ruff: noqa: D103
 """Convolutions, and the windows that poolings share with them."""
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..shapes import dims, size_of, sum_over, transpose
-from ..tape import Tensor, op
+from ..tape import op
 from .table import Refusal, vjp
 
 
@@ -35,28 +34,29 @@ class Window:
 
     @property
     def pads(self) -> list[int]:
+        """All paddings in ONNX's order."""
         return [*self.begin, *self.end]
 
 
-def window(x: Tensor, kernel, auto_pad, pads, strides, dilations) -> Window:
+def window(x, kernel, auto_pad, pads, strides, dilations):
     """The window of an operator that slides over x [n, c, spatial...], with `auto_pad` worked out."""
-    rank = len(kernel)
-    strides, dilations = tuple(strides or (1,) * rank), tuple(dilations or (1,) * rank)
-    pads = tuple(pads or (0,) * 2 * rank)
-    plain = Window(tuple(kernel), strides, dilations, pads[:rank], pads[rank:])
-    if auto_pad in ("NOTSET", ""):
+    plain = _as_given(kernel, pads, strides, dilations)
+    room = zip(x.shape[2:], plain.begin, plain.end, plain.extent, strict=True)
+    if auto_pad[:4] != "SAME" and any(isinstance(d, int) and d + b + e < reach for d, b, e, reach in room):
+        raise Refusal("its window is larger than its input, which runtimes read differently")
+    if auto_pad in ("NOTSET", "", "VALID"):
         return plain
-    if auto_pad == "VALID":
-        return Window(plain.kernel, strides, dilations, (0,) * rank, (0,) * rank)
     total = []
-    for size, extent, stride in zip(x.shape[2:], plain.extent, strides, strict=True):
+    for size, extent, stride in zip(x.shape[2:], plain.extent, plain.strides, strict=True):
         if stride > 1 and not isinstance(size, int):
             raise Refusal(f"its auto_pad is {auto_pad} with a stride, over an input of unknown size")
         covered = (-(-size // stride) - 1) * stride + extent - size if stride > 1 else extent - 1
+        if covered < -1:
+            raise Refusal(f"its auto_pad {auto_pad} is negative, which runtimes read differently")
         total.append(max(covered, 0))
     less, more = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
     begin, end = (less, more) if auto_pad == "SAME_UPPER" else (more, less)
-    return Window(plain.kernel, strides, dilations, begin, end)
+    return Window(plain.kernel, plain.strides, plain.dilations, begin, end)
 
 
 @vjp("Conv")
@@ -87,7 +87,7 @@ def conv_transpose(
 def spread(g, w, x, y, win, group):
     """The transposed convolution of g [like y] with w, landing exactly on x's spatial size."""
     begin, end, extra = list(win.begin), [], []
-    moved = dict(strides=list(win.strides), dilations=list(win.dilations), group=group)
+    moved = {"strides": list(win.strides), "dilations": list(win.dilations), "group": group}
     if all(isinstance(d, int) for d in (*x.shape[2:], *y.shape[2:])):
         for size, steps, stride, extent, pad in zip(
             x.shape[2:], y.shape[2:], win.strides, win.extent, begin, strict=True
@@ -104,6 +104,14 @@ def crop(g, x):
     """The leading part of g's spatial axes that has x's size."""
     axes = list(range(2, x.rank))
     return op.Slice(g, [0] * len(axes), op.Gather(dims(x), axes), axes)
+
+
+def _as_given(kernel, pads, strides, dilations):
+    rank = len(kernel)
+    pads = tuple(pads or (0,) * 2 * rank)
+    return Window(
+        tuple(kernel), tuple(strides or (1,) * rank), tuple(dilations or (1,) * rank), pads[:rank], pads[rank:]
+    )
 
 
 def _kernel(w, kernel_shape):
@@ -147,8 +155,8 @@ def _transposed_window(x, y, w, auto_pad, dilations, kernel_shape, output_paddin
     """A ConvTranspose's window; `output_shape` and SAME_* say the size of y, from which the pads follow."""
     kernel = _kernel(w, kernel_shape)
     if auto_pad in ("NOTSET", "", "VALID") and not output_shape:
-        return window(x, kernel, auto_pad, pads, strides, dilations)
-    plain = window(x, kernel, "NOTSET", None, strides, dilations)
+        return _as_given(kernel, pads, strides, dilations)
+    plain = _as_given(kernel, None, strides, dilations)
     sizes = (*x.shape[2:], *y.shape[2:])
     if not all(isinstance(d, int) for d in sizes):
         raise Refusal("its pads follow from a size that is not known")

@@ -1,8 +1,9 @@
 # mypy: allow-untyped-defs, allow-untyped-calls
-# ruff: noqa: D103
 """Products of matrices and tensors."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from ..shapes import ones_like, reshape_like, size_of, sum_to, swap_last
 from ..tape import op
@@ -50,6 +51,19 @@ def einsum(g, y, *xs, equation):
         swapped = ",".join(t for t, _ in sources) + "->" + term
         cotangents.append(op.Einsum(*(z for _, z in sources), equation=swapped.replace("_", "...")))
     return tuple(cotangents)
+
+
+@vjp("AffineGrid")
+def affine_grid(g, y, theta, size, *, align_corners):
+    """A grid is θ applied to the points (x, 1) of the identity's grid: dθ = Gᵀ (x, 1)."""
+    k = theta.shape[1]
+    if not isinstance(k, int):
+        raise Refusal("the number of its axes is not known")
+    identity = theta.tape.constant(np.eye(k, k + 1, dtype=theta.dtype.numpy())[None])
+    alone = op.Concat([1], op.Slice(size, [1], [k + 2], [0]), axis=0)
+    points = op.Reshape(op.AffineGrid(identity, alone, align_corners=align_corners), [-1, k])
+    points = op.Pad(points, [0, 0, 0, 1], np.asarray(1, theta.dtype.numpy()))
+    return op.Transpose(op.Reshape(g, [0, -1, k]), perm=[0, 2, 1]) @ points, None
 
 
 def _matmul(g, batch, a, b):

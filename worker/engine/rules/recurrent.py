@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..shapes import zeros_like
-from ..tape import Tensor, op
+from ..tape import Tensor, op, ops
 from .table import Refusal, vjp
 
 _SLOPES = {  # an activation's derivative, from its value
@@ -93,14 +93,14 @@ def gru(g, y, x, w, r, b=None, lengths=None, h0=None, *, hidden_size, direction,
     _only_standard(activations, ["Sigmoid", "Tanh"])
     results = []
     for d, way in enumerate(ways):
-        xz, xs, xu = op.Split(_weighted(x, way.w, way.wb), axis=2, num_outputs=3, outputs=3)
-        hz, hs, hu = op.Split(_weighted(way.h, way.r, way.rb), axis=2, num_outputs=3, outputs=3)
+        xz, xs, xu = ops.Split(_weighted(x, way.w, way.wb), axis=2, num_outputs=3, outputs=3)
+        hz, hs, hu = ops.Split(_weighted(way.h, way.r, way.rb), axis=2, num_outputs=3, outputs=3)
         z, s = op.Sigmoid(xz + hz), op.Sigmoid(xs + hs)
-        rz, rs, ru = op.Split(way.r, axis=0, num_outputs=3, outputs=3)
+        rz, rs, ru = ops.Split(way.r, axis=0, num_outputs=3, outputs=3)
         if linear_before_reset:
             u = op.Tanh(xu + s * hu)
         else:
-            bias = way.rb if b is None else op.Split(way.rb, axis=0, num_outputs=3, outputs=3)[2]
+            bias = way.rb if b is None else ops.Split(way.rb, axis=0, num_outputs=3, outputs=3)[2]
             u = op.Tanh(xu + _weighted(s * way.h, ru, bias))
 
         def step(dh, dy, z, s, u, h, hu, rz=rz, rs=rs, ru=ru):
@@ -129,7 +129,7 @@ def _directions(y, w, r, b, h0, lengths, direction, layout, clip):
         states = _one(y, d, 1)
         first = op.Squeeze(op.Slice(states, [0], [1], [0]), [0])
         start = zeros_like(first) if h0 is None else _one(h0, d)
-        wb, rb = (0.0, 0.0) if b is None else op.Split(_one(b, d), axis=0, num_outputs=2, outputs=2)
+        wb, rb = (0.0, 0.0) if b is None else ops.Split(_one(b, d), axis=0, num_outputs=2, outputs=2)
         ways.append(Direction(_one(w, d), _one(r, d), wb, rb, _shifted(states, start, backwards), start, backwards))
     return ways
 
@@ -158,7 +158,7 @@ def _weighted(x, w, b):
 
 
 def _gates(z, n, functions):
-    return [f(part) for f, part in zip(functions, op.Split(z, axis=2, num_outputs=n, outputs=n), strict=True)]
+    return [f(part) for f, part in zip(functions, ops.Split(z, axis=2, num_outputs=n, outputs=n), strict=True)]
 
 
 def _one(t, d, axis=0):
@@ -196,8 +196,8 @@ def _scan(step, states, sequences, backwards):
         for t in (*states, *sequences)
     ]
     after, outputs = step(*(Tensor(body, v) for v in entries))
-    graph = ir.Graph(entries, [t.value for t in (*after, *outputs)], nodes=body.nodes, name=tape.fresh("body"))
-    results = op.Scan(
+    graph = ir.Graph(entries, [body.owned(t) for t in (*after, *outputs)], nodes=body.nodes, name=tape.fresh("body"))
+    results = ops.Scan(
         *states, *sequences, outputs=len(after) + len(outputs), body=graph, num_scan_inputs=len(sequences),
         scan_input_directions=[int(backwards)] * len(sequences), scan_output_directions=[int(backwards)] * len(outputs),
     )  # fmt: skip

@@ -16,9 +16,8 @@ def reduce_sum(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
 
 @vjp("ReduceMean")
 def reduce_mean(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-    n = op.Cast(op.Size(x) / op.Size(y), to=int(x.dtype))
-    if axes is not None and axes.array is not None and axes.array.size:
-        n = count(x, axes.array.tolist())
+    known = axes is not None and axes.array is not None and axes.array.size
+    n = count(x, axes.array.tolist()) if known else op.Cast(op.Size(x) / op.Size(y), to=int(x.dtype))
     return expand_like(_beside(g / n, axes, keepdims), x), None
 
 
@@ -85,13 +84,19 @@ def cum_sum(g, y, x, axis, *, exclusive, reverse):
     return op.CumSum(g, axis, exclusive=exclusive, reverse=1 - reverse), None
 
 
+@vjp("CumProd")
+def cum_prod(g, y, x, axis, *, exclusive, reverse):
+    """dx = (running sum of g y from there on) / x, where no factor is zero."""
+    return op.CumSum(g * y, axis, exclusive=exclusive, reverse=1 - reverse) / x, None
+
+
 @vjp("Trilu")
 def trilu(g, y, x, k=None, *, upper):
     return op.Trilu(g, k, upper=upper), None
 
 
 @vjp("TopK", several=1)
-def top_k(g, y, x, k, *, axis, largest, sorted):
+def top_k(g, y, x, k, *, axis, largest, sorted):  # noqa: A002
     return op.ScatterElements(zeros_like(x), y[1], g[0], axis=axis), None
 
 

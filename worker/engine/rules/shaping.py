@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..shapes import dims, reshape_like, size_of, sum_over, transpose, zeros, zeros_like
-from ..tape import op
+from ..tape import op, ops
 from .table import Refusal, elementwise, vjp
 
 
@@ -52,7 +52,7 @@ def tile(g, y, x, repeats):
 def concat(g, y, *xs, axis):
     if len(xs) == 1:
         return (g,)
-    return op.Split(g, op.Concat(*(size_of(x, axis) for x in xs), axis=0), axis=axis, outputs=len(xs))
+    return ops.Split(g, op.Concat(*(size_of(x, axis) for x in xs), axis=0), axis=axis, outputs=len(xs))
 
 
 @vjp("Split", several=1)
@@ -111,6 +111,15 @@ def scatter_nd(g, y, x, indices, updates, *, reduction):
     return kept, None, op.GatherND(g, indices)
 
 
+@vjp("OneHot")
+def one_hot(g, y, indices, depth, values, *, axis):
+    """The values (off, on) get what lies where they were written."""
+    marks = op.Cast(indices.tape.constant(np.asarray([0, 1])), to=int(values.dtype))
+    on = op.Reshape(op.ReduceSum(g * op.OneHot(indices, depth, marks, axis=axis), keepdims=0), [1])
+    off = op.Reshape(op.ReduceSum(g, keepdims=0), [1]) - on
+    return None, None, op.Concat(off, on, axis=0)
+
+
 @vjp("Compress")
 def compress(g, y, x, condition, *, axis=None):
     kept = op.Reshape(op.NonZero(condition), [-1])
@@ -161,28 +170,41 @@ def resize(
     cubic_coeff_a, exclude_outside, extrapolation_value, keep_aspect_ratio_policy, mode, nearest_mode,
 ):  # fmt: skip
     """Interpolation is a matrix along each axis, namely what the operator makes of the identity."""
-    if coordinate_transformation_mode == "tf_crop_and_resize" or (sizes and keep_aspect_ratio_policy != "stretch"):
-        raise Refusal("it crops, or keeps the aspect ratio")
-    how = dict(
-        antialias=antialias, coordinate_transformation_mode=coordinate_transformation_mode,
-        cubic_coeff_a=cubic_coeff_a, exclude_outside=exclude_outside, mode=mode, nearest_mode=nearest_mode,
-    )  # fmt: skip
+    if sizes is not None and keep_aspect_ratio_policy != "stretch":
+        raise Refusal("it keeps the aspect ratio")
+    how = {
+        "antialias": antialias,
+        "coordinate_transformation_mode": coordinate_transformation_mode,
+        "cubic_coeff_a": cubic_coeff_a,
+        "exclude_outside": exclude_outside,
+        "mode": mode,
+        "nearest_mode": nearest_mode,
+    }
     factors = sizes if scales is None or scales.shape == (0,) else scales
-    for i, axis in enumerate(range(x.rank) if axes is None else axes):
-        if factors is scales and scales.array is not None and scales.array[i] == 1:
+    crops = coordinate_transformation_mode == "tf_crop_and_resize"
+    chosen = list(range(x.rank) if axes is None else axes)
+    for i, axis in enumerate(chosen):
+        if factors is scales and scales.array is not None and scales.array[i] == 1 and not crops:
             continue
-        if factors is sizes and x.shape[axis] is not None and x.shape[axis] == y.shape[axis]:
+        if factors is sizes and x.shape[axis] is not None and x.shape[axis] == y.shape[axis] and not crops:
             continue
         n = size_of(x, axis)
         identity = op.Cast(op.EyeLike(zeros(op.Concat(n, n, axis=0), x)), to=int(x.dtype))
         factor = op.Gather(factors, [i])
         square = op.Unsqueeze(identity, [0, 1])
+        part = _crop(roi, i, len(chosen)) if crops else None
         if factors is scales:
-            basis = op.Resize(square, None, op.Concat(np.ones(3, np.float32), factor, axis=0), **how)
+            basis = op.Resize(square, part, op.Concat(np.ones(3, np.float32), factor, axis=0), **how)
         else:
-            basis = op.Resize(square, None, None, op.Concat([1, 1], n, factor, axis=0), **how)
+            basis = op.Resize(square, part, None, op.Concat([1, 1], n, factor, axis=0), **how)
         g = _along(g, op.Squeeze(basis, [0, 1]), axis % x.rank, x.rank)
     return g, None, None, None
+
+
+def _crop(roi, i, n):
+    """The region of interest along one of n axes, for the last axis of four."""
+    whole = [np.zeros(3, roi.dtype.numpy()), np.ones(3, roi.dtype.numpy())]
+    return op.Concat(whole[0], op.Gather(roi, [i]), whole[1], op.Gather(roi, [i + n]), axis=0)
 
 
 def put(g, positions, axis, x, unique=False):
@@ -204,12 +226,12 @@ def put(g, positions, axis, x, unique=False):
         return op.Gather(op.Pad(g, [1, 0], None, [axis]), inverse, axis=axis)
     if positions.array is None:
         positions = op.Where(positions < 0, positions + size, positions)
-    order = [axis, *(a for a in range(x.rank) if a != axis)]
-    moved = transpose(g, order)
+    axes = [axis, *(a for a in range(x.rank) if a != axis)]
+    moved = transpose(g, axes)
     rest = op.Gather(dims(moved), list(range(1, x.rank)))
     blank = zeros(op.Concat(size, rest, axis=0), x)
     total = op.ScatterND(blank, op.Unsqueeze(positions, [1]), moved, reduction="add")
-    return transpose(total, np.argsort(order).tolist())
+    return transpose(total, np.argsort(axes).tolist())
 
 
 def _range(size):

