@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -160,15 +161,27 @@ def _undecided(row: Row, line: ConceptLine, alpha: float) -> str:
         return f"{sentence}, and the CAV is weak: {weak[0]}"
     half, room = (interval[1] - interval[0]) / 2, line.tolerance - abs(effect)
     if room > 0:
-        factor = (half / room) ** 2
-        few = min((row.n_concept, "concept"), (row.n_target, "target"), (row.n_pool, "pool"))
         return (
-            f"{sentence}, too wide for the tolerance {_size(line.tolerance, line, signed=False)}; about "
-            f"{factor:.1f} times as many examples would settle it, {few[1]} examples first ({few[0]} now)"
+            f"{sentence}, too wide for the tolerance {_size(line.tolerance, line, signed=False)}; "
+            f"{_more_examples(row, (room / half) ** 2)} would settle it if the effect stays where it is"
         )
     if row.effect.p_corrected >= alpha:
         return f"{sentence}, beyond the tolerance but not beyond chance (corrected p {row.effect.p_corrected:.2g})"
     return sentence
+
+
+def _more_examples(row: Row, wanted: float) -> str:
+    """Which examples bring the variance of the effect down to a share `wanted` of what it is, and how many."""
+    from_targets = row.effect.target_share or 0.0
+    from_concept = (1 - from_targets) * row.n_pool / (row.n_concept + row.n_pool)
+    share, kind, now = max(
+        (from_targets, "target", row.n_target),
+        (from_concept, "concept", row.n_concept),
+        (1 - from_targets - from_concept, "pool", row.n_pool),
+    )
+    if share > 1 - wanted:
+        return f"about {math.ceil(now * share / (share - (1 - wanted)))} {kind} examples in place of {now}"
+    return f"about {1 / wanted:.1f} times as many examples of every kind"
 
 
 def _intervention(witness: Intervention, line: ConceptLine, alpha: float) -> Opinion:

@@ -52,7 +52,7 @@ def test_an_audit_survives_json() -> None:
         ("gate", [{"concept": "m", "target": "carton", "must": "not_matter"}], "/gate/0/concept"),
         ("gate", [{"must": "not_matter"}], "one of the keys 'concept' or 'group'"),
         ("gate", [{"group": "g", "metric": "selection_rate_ratio"}], "at_least"),
-        ("examples/photos", {"picture": "x"}, "one of the keys 'images', 'arrays' or 'table'"),
+        ("examples/photos", {"picture": "x"}, "one of the keys 'images', 'arrays', 'table' or 'text'"),
         ("examples/photos/preprocess/std", 0, "std is 0"),
         ("examples/photos/preprocess/mean", [1, 2], "mean has 2 numbers"),
         ("targets", {}, "concepts need at least one entry in 'targets'"),

