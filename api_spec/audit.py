@@ -54,6 +54,10 @@ class Preprocess(Document):
         return self
 
 
+TokenPart = Literal["ids", "mask", "types"]
+BERT_INPUTS: dict[str, TokenPart] = {"input_ids": "ids", "attention_mask": "mask", "token_type_ids": "types"}
+
+
 class ExampleSet(Document):
     """What every kind of examples has in common."""
 
@@ -113,9 +117,7 @@ class Text(ExampleSet):
     """Which field of a line holds the text."""
     length: Annotated[Integer, Field(ge=1, le=8192)] = 64
     """How many tokens every text is padded or cut to."""
-    inputs: dict[str, Literal["ids", "mask", "types"]] = Field(
-        default_factory=lambda: {"input_ids": "ids", "attention_mask": "mask", "token_type_ids": "types"}
-    )
+    inputs: dict[str, TokenPart] = Field(default_factory=lambda: dict(BERT_INPUTS))
     """The model's inputs and what feeds them; those that the model does not have are passed over."""
 
 

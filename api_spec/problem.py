@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -46,32 +47,40 @@ class Problem(Document):
 def faults_of(error: ValidationError, document: Any) -> list[Fault]:
     """What pydantic found, as pointers into the document that it looked at."""
     return [
-        _fault(detail["msg"], detail["loc"], document)
+        _fault(detail["msg"], detail["loc"], document, absent=detail["type"] == "missing")
         for detail in error.errors(include_url=False, include_input=False)
     ]
 
 
-def _fault(message: str, location: tuple[int | str, ...], document: Any) -> Fault:
+def _fault(message: str, location: tuple[int | str, ...], document: Any, *, absent: bool) -> Fault:
     """A validator that looks across fields begins its sentence with the pointer that it means."""
     sentence = message.removeprefix("Value error, ")
     if sentence.startswith("/"):
         return Fault(pointer=sentence.partition(" ")[0], detail=sentence)
-    steps = _walk(document, tuple(step for step in location if step != "[key]"))
-    return Fault(pointer="".join(f"/{_escape(step)}" for step in steps or ()), detail=sentence)
+    steps = tuple(step for step in location if step != "[key]")
+    way = max(_ways(document, steps, absent=absent), key=lambda way: (way[-1:], len(way)), default=[])
+    return Fault(pointer="".join(f"/{_escape(steps[at])}" for at in way), detail=sentence)
 
 
-def _walk(node: Any, location: tuple[int | str, ...]) -> list[int | str] | None:
-    """The steps of `location` that lead through the document; pydantic adds the names of alternatives, which do not."""
-    if not location:
-        return []
-    step, rest = location[0], location[1:]
+def _ways(node: Any, steps: tuple[int | str, ...], *, absent: bool, at: int = 0) -> Iterator[list[int]]:
+    """Every way from step `at` on through the document, as the positions of the steps that are taken.
+
+    Pydantic puts the names of alternatives between the steps, such as `float` or `list[float]`: these lead nowhere and
+    are passed over, though one may also be the name of a field. The way that is meant is the one that comes nearest to
+    the end. With `absent`, the last step is a field that a mapping should have had.
+    """
+    if at == len(steps):
+        yield []
+        return
+    step = steps[at]
     there = step in node if isinstance(node, dict) else isinstance(node, list) and step in range(len(node))
-    further = _walk(node[step], rest) if there else None
-    if further is not None:
-        return [step, *further]
-    if rest:
-        return _walk(node, rest)
-    return [step] if isinstance(node, dict) else None
+    if absent and at == len(steps) - 1:
+        if isinstance(node, dict) and not there:
+            yield [at]
+        return
+    if there:
+        yield from ([at, *way] for way in _ways(node[step], steps, absent=absent, at=at + 1))
+    yield from _ways(node, steps, absent=absent, at=at + 1)
 
 
 def _escape(step: int | str) -> str:

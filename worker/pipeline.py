@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnxruntime
@@ -23,7 +24,6 @@ from worker.engine.differentiate import Target, resolve_target
 from worker.engine.errors import Refused, about
 from worker.engine.evidence import weigh
 from worker.engine.gram import Floats
-from worker.engine.groups import GroupComparison, compare_groups
 from worker.engine.layers import choose_layers, list_layers
 from worker.engine.model import Model, load
 from worker.engine.plan import ExampleOutline, Plan, make_plan
@@ -35,6 +35,9 @@ from worker.engine.witness import Change, Link, intervention, target_value
 from worker.readers import ExampleSource, open_examples
 from worker.readers.batching import ahead, batches
 from worker.scratch import cached, scratch
+
+if TYPE_CHECKING:
+    from worker.engine.groups import GroupComparison
 
 Blob = Callable[[str], Path]
 """Digest → where its bytes are."""
@@ -137,7 +140,8 @@ def choose_provider(asked: str) -> tuple[Provider, list[str]]:
 def _any_target(model: Model) -> tuple[Target | None, str]:
     """A target that stands for the model's first output, and the sentence that says what it reads."""
     refusals = []
-    for index, reduce in product((None, 0), (None, "mean")):
+    reductions: tuple[Literal["mean"] | None, ...] = (None, "mean")
+    for index, reduce in product((None, 0), reductions):
         try:
             target = Target(name="target", output=None, index=index, reduce=reduce)
             return target, resolve_target(model, target).sentence
@@ -234,6 +238,8 @@ def _link(plan: Plan, name: str) -> Link | None:
 
 def _compared(plan: Plan, seen: Seen, asked: Group, source: ExampleSource) -> GroupComparison:
     """Recorded decisions, or the model's own, between groups of people."""
+    from worker.engine.groups import compare_groups  # with fairlearn, whose import takes longer than a small audit
+
     assert source.columns is not None  # the audit's own validation: groups are compared in tables
     wanted = [*asked.sensitive, *filter(None, (asked.decision, asked.label))]
     columns = {name: series.to_numpy() for name, series in source.columns(wanted).items()}

@@ -25,7 +25,7 @@ _JITTER = 0.1  # likewise: moves the point off ties, such as the zeros that a Re
 class GradientCheck:
     """How well ∇h·u agrees with [h(a + εu) - h(a - εu)] / 2ε over examples and random directions u.
 
-    `cosine` is between the two; `residual` is the median difference relative to the largest derivative;
+    `cosine` is between the two; `residual` is the median difference relative to the derivatives' root mean square;
     `suspect` names the operator that made the first layer, counted from the target, that disagrees.
     """
 
@@ -120,7 +120,7 @@ def _differences(
 
 
 def _judge(layer: str, target: str, probes: list[_Probe], tolerance: float) -> GradientCheck:
-    best = (np.inf, 0.0, 0.0)
+    best = (np.inf, -1.0, 0.0)
     for probe in probes:
         k, n = probe.directions.shape[:2]
         products = probe.directions.astype(np.float64) * probe.at[f"gradient/{target}/{layer}"]
@@ -132,14 +132,15 @@ def _judge(layer: str, target: str, probes: list[_Probe], tolerance: float) -> G
         measured = np.stack(rises).reshape(k, n) / (2 * probe.step)
         norms = float(np.linalg.norm(expected) * np.linalg.norm(measured))
         cosine = float((expected * measured).sum() / norms) if norms else float(expected.any() == measured.any())
-        best = min(best, (_relative(expected - measured, measured), cosine, probe.step))
+        found = (_relative(expected - measured, expected), cosine, probe.step)
+        best = min(best, found, key=lambda one: one[0] + 1 - one[1])
     residual, cosine, step = best
     return GradientCheck(layer, target, cosine, residual, step, residual <= tolerance and cosine >= 0.9, None)
 
 
 def _relative(difference: NDArray[Any], to: NDArray[Any]) -> float:
-    """The median difference over the largest magnitude; infinite for NaN."""
-    size = float(np.abs(to).max(initial=0))
+    """The median difference over the root mean square; infinite for NaN."""
+    size = float(np.sqrt(np.mean(np.square(to, dtype=np.float64)))) if to.size else 0.0
     median = float(np.median(np.abs(difference))) if difference.size else 0.0
     if not np.isfinite(median + size):
         return float("inf")

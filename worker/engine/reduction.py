@@ -67,8 +67,8 @@ def scores(output: NDArray[np.float32], reduce: str | None) -> NDArray[np.float3
     if output.ndim <= 2:
         return output.reshape(len(output), -1)
     positions = _positions(output)
-    by = {"mean": positions.mean, "sum": positions.sum, "max": positions.max}[reduce or "mean"]
-    return np.asarray(by(axis=1))
+    by = {"mean": np.mean, "sum": np.sum, "max": np.max}[reduce or "mean"]
+    return np.asarray(by(positions, axis=1))
 
 
 def _positions(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,10 +26,12 @@ from api_spec.report import (
 from api_spec.report import Plan as PlanSummary
 from api_spec.report import Row as ReportRow
 from worker.engine.evidence import Evidence, Row, Sorted
-from worker.engine.groups import GroupComparison
 from worker.engine.plan import Plan
 from worker.engine.probe import Seen
 from worker.engine.witness import Change
+
+if TYPE_CHECKING:
+    from worker.engine.groups import GroupComparison
 
 DIGITS = 6
 """Significant digits of every figure: what lies beyond is rounding that differs between machines."""

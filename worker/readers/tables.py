@@ -99,7 +99,7 @@ def _feature(frame: pd.DataFrame, feature: str, rows: NDArray[np.int64]) -> NDAr
     column, equals, value = feature.partition("=")
     if feature in frame.columns or not equals:
         return _numbers(frame, feature, rows)
-    return (frame[column].map(_as_text) == value).to_numpy(dtype=np.float32)
+    return np.asarray(frame[column].map(_as_text) == value, dtype=np.float32)
 
 
 def _as_text(value: object) -> str:

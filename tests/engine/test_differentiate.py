@@ -1,0 +1,308 @@
+"""The differentiable export of whole networks: right, complete, and no larger than it must be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from tests.engine import nets
+from worker.engine import (
+    Model,
+    Refused,
+    Target,
+    check_gradients,
+    choose_layers,
+    cut_at,
+    differentiate,
+    expose,
+    list_layers,
+    load,
+    open_session,
+    resolve_target,
+)
+from worker.engine.rules import VJP, Rule
+from worker.engine.rules.rescale import RESCALE
+
+FIRST = Target("first", index=0)
+Arrays = dict[str, NDArray[Any]]
+
+
+def run(graph: Any, feeds: Arrays) -> Arrays:
+    return open_session(graph, threads=1).run(feeds)
+
+
+def auditable(model: Model, target: Target = FIRST) -> list[str]:
+    return [layer.tensor for layer in list_layers(model, target) if layer.auditable]
+
+
+@pytest.mark.parametrize("name", list(nets.NETS))
+def test_every_layer_of_every_network_agrees_with_differences(name: str) -> None:
+    model = load(nets.NETS[name]())
+    layers = auditable(model)
+    assert len(layers) == len(list_layers(model, FIRST))
+    checks = check_gradients(model, [*layers, "x"], [FIRST], nets.noise(model, 4), seed=1, directions=3)
+    assert [check for check in checks if not check.ok] == []
+    assert np.median([check.residual for check in checks]) < 1e-3
+
+
+@pytest.mark.parametrize("name", list(nets.NETS))
+def test_the_gradient_is_per_example(name: str) -> None:
+    model = load(nets.NETS[name]())
+    layers = choose_layers(model, FIRST)
+    session = open_session(differentiate(model, layers, [FIRST]), threads=1)
+    feeds = nets.noise(model, 4)
+    together = session.run(feeds)
+    for i in range(4):
+        alone = session.run({"x": feeds["x"][i : i + 1]})
+        for output, value in together.items():
+            np.testing.assert_allclose(alone[output][0], value[i], rtol=1e-3, atol=1e-5)
+
+
+def test_several_targets_and_layers_share_one_graph() -> None:
+    model = load(nets.resnet())
+    targets = [Target("a", index=0), Target("b", index=3), Target("a-b", index=0, versus=3)]
+    layers = ["relu_10", "add_9", "maxpool_3"]
+    graph = differentiate(model, layers, targets)
+    feeds = nets.noise(model)
+    got = run(graph, feeds)
+    assert set(got) == {f"value/{t.name}" for t in targets} | {
+        f"gradient/{t.name}/{n}" for t in targets for n in layers
+    }
+    for layer in layers:
+        a, b, contrast = (got[f"gradient/{t.name}/{layer}"] for t in targets)
+        np.testing.assert_allclose(a - b, contrast, rtol=1e-3, atol=1e-5)
+        alone = run(differentiate(model, [layer], [targets[1]]), feeds)
+        np.testing.assert_allclose(alone[f"gradient/b/{layer}"], b, rtol=1e-4, atol=1e-6)
+    forward = sum(node.op_type == "Conv" for node in model.ir.graph)
+    assert sum(node.op_type == "Conv" for node in graph.ir.graph) < 4 * forward
+
+
+def test_the_graph_is_plain_onnx_and_can_be_saved(tmp_path: Path) -> None:
+    model = load(nets.googlenet())
+    graph = differentiate(model, choose_layers(model, FIRST), [FIRST])
+    onnx.checker.check_model(graph.to_proto())
+    assert {opset.domain for opset in graph.to_proto().opset_import} == {""}
+    graph.save(tmp_path / "gradient.onnx")
+    feeds = nets.noise(model)
+    saved = onnx.load(str(tmp_path / "gradient.onnx"))
+    session = onnxruntime.InferenceSession(saved.SerializeToString(), providers=["CPUExecutionProvider"])
+    for (name, value), again in zip(run(graph, feeds).items(), session.run(None, feeds), strict=True):
+        np.testing.assert_allclose(value, again, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_nothing_outside_the_path_is_computed() -> None:
+    model = load(nets.resnet())
+    late = differentiate(model, ["relu_19"], [FIRST])
+    kinds = [node.op_type for node in late.ir.graph]
+    assert "ConvTranspose" not in kinds
+    assert kinds.count("Conv") == sum(node.op_type == "Conv" for node in model.ir.graph)
+
+
+def test_weights_are_shared_and_not_copied() -> None:
+    model = load(nets.mlp())
+    graph = differentiate(model, ["x"], [FIRST])
+    own = {v.name: v.const_value for v in model.ir.graph.initializers.values()}
+    for name, value in graph.ir.graph.initializers.items():
+        if name in own:
+            assert value.const_value is own[name]
+
+
+def test_the_same_graph_is_built_and_the_same_numbers_computed_twice() -> None:
+    feeds = nets.noise(load(nets.googlenet()))
+    first, second = (differentiate(load(nets.googlenet()), ["x", "lrn_3"], [FIRST]) for _ in range(2))
+    assert first.to_proto().SerializeToString() == second.to_proto().SerializeToString()
+    one, two = run(first, feeds), run(second, feeds)
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_a_cut_graph_continues_from_the_layer() -> None:
+    model = load(nets.resnet())
+    feeds = nets.noise(model)
+    layer = run(expose(model, ["relu_10"]), feeds)["relu_10"]
+    cut = cut_at(model, "relu_10", [FIRST])
+    assert [tensor.name for tensor in cut.inputs] == ["relu_10"]
+    whole = run(differentiate(model, ["x"], [FIRST]), feeds)["value/first"]
+    np.testing.assert_allclose(run(cut, {"relu_10": layer})["value/first"], whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cut_need_not_separate_the_graph() -> None:
+    model = load(nets.googlenet())
+    checks = check_gradients(model, ["conv_5", "relu_14"], [FIRST], nets.noise(model), seed=2)
+    assert all(check.ok for check in checks)
+
+
+def test_scales_are_chained_to_the_logit() -> None:
+    model = load(nets.efficientnet())
+    targets = [Target(s, index=1, scale=s) for s in ("logit", "log_probability", "probability")]
+    got = run(differentiate(model, ["add_11"], targets), nets.noise(model))
+    log_p, p = got["value/log_probability"], got["value/probability"]
+    np.testing.assert_allclose(np.exp(log_p), p, rtol=1e-5)
+    through_log = p[:, None, None, None] * got["gradient/log_probability/add_11"]
+    np.testing.assert_allclose(through_log, got["gradient/probability/add_11"], rtol=1e-3, atol=1e-6)
+    checks = check_gradients(model, ["add_11"], targets, nets.noise(model), seed=3)
+    assert all(check.ok for check in checks)
+
+
+def test_a_single_sigmoid_has_one_logit() -> None:
+    model = load(nets.mlp())
+    resolved = resolve_target(model, Target("t"))
+    assert (resolved.tensor, resolved.link, resolved.classes) == ("gemm_5", "sigmoid", 1)
+    assert "before the sigmoid" in resolved.sentence
+
+
+def test_a_layer_may_be_named_by_its_node() -> None:
+    net = nets.Net()
+    y = net.op("Relu", net.dense("x", 4, 4))
+    net.nodes[-1].name = "hidden"
+    model = load(net.model(("n", 4), net.dense(y, 4, 2)))
+    assert [t.name for t in expose(model, ["hidden"]).outputs] == [y]
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "words"),
+    [
+        (Target("t", index=7), "unknown-class", "5 classes"),
+        (Target("t", index=0, versus=-1), "unknown-class", "5 classes"),
+        (Target("t"), "class-not-named", "0 to 4"),
+        (Target("t", output="probs", index=0), "unknown-output", "'gemm_22'"),
+        (Target("t", output="relu_10", index=0), "target-not-a-scalar", "mean, sum or max"),
+    ],
+)
+def test_a_target_that_does_not_exist(target: Target, code: str, words: str) -> None:
+    with pytest.raises(Refused) as caught:
+        resolve_target(load(nets.resnet()), target)
+    assert caught.value.code == code
+    assert words in str(caught.value)
+
+
+def test_an_unknown_layer_lists_the_closest() -> None:
+    with pytest.raises(Refused) as caught:
+        differentiate(load(nets.resnet()), ["relu10"], [FIRST])
+    assert caught.value.code == "unknown-layer"
+    assert "'relu_10'" in caught.value.remedy
+
+
+def test_an_operator_without_a_rule_is_named_with_the_layers_that_remain() -> None:
+    net = nets.Net(opset=18)
+    x = net.op("Relu", net.dense("x", 4, 4))
+    square = net.op("Reshape", x, net.constant([-1, 2, 2], np.int64))
+    determinant = net.op("Unsqueeze", net.op("Det", square), net.constant([1], np.int64))
+    after = net.op("Tanh", net.dense(determinant, 1, 3))
+    model = load(net.model(("n", 4), net.dense(after, 3, 2)))
+    with pytest.raises(Refused) as caught:
+        differentiate(model, [x], [FIRST])
+    assert caught.value.code == "no-gradient-rule"
+    assert "(Det, ai.onnx opset 18)" in caught.value.sentence
+    assert after in caught.value.remedy
+    states = {layer.tensor: layer for layer in list_layers(model, FIRST)}
+    assert not states[x].auditable
+    assert "Det" in str(states[x].reason)
+    assert states[after].auditable
+
+
+def test_an_integer_path_has_no_gradient() -> None:
+    net = nets.Net()
+    x = net.op("Relu", net.dense("x", 4, 4))
+    best = net.op("Cast", net.op("ArgMax", x, axis=1, keepdims=1), to=1)
+    model = load(net.model(("n", 4), net.dense(best, 1, 2)))
+    with pytest.raises(Refused) as caught:
+        differentiate(model, [x], [FIRST])
+    assert caught.value.code == "no-gradient"
+    assert "integers" in caught.value.sentence
+
+
+def test_a_wrong_rule_is_caught_by_the_check() -> None:
+    model = load(nets.resnet())
+    wrong = dict(VJP) | {("", "Add"): Rule(("", "Add"), lambda g, y, a, b: (g, 1.3 * g), elementwise=True)}
+    checks = check_gradients(model, ["maxpool_3"], [FIRST], nets.noise(model), seed=4, rules=wrong)
+    assert not checks[0].ok
+    assert checks[0].residual > 0.02
+
+
+def test_tied_weights_and_a_tensor_used_many_times() -> None:
+    net = nets.Net()
+    weights = net.weight(4, 4)
+    x = "x"
+    for _ in range(3):
+        x = net.op("Tanh", net.op("MatMul", net.op("Add", x, "x"), weights))
+    y = net.op("Sum", x, x, net.op("Mul", x, x))
+    model = load(net.model(("n", 4), y))
+    checks = check_gradients(model, [*auditable(model), "x"], [FIRST], nets.noise(model), seed=5)
+    assert all(check.ok for check in checks)
+    assert max(check.residual for check in checks) < 1e-3
+
+
+def test_an_if_on_a_computed_condition() -> None:
+    text = """
+        <ir_version: 9, opset_import: ["" : 18]>
+        net (float[n, 4] x, bool flag) => (float[n, 4] y) {
+            h = Tanh(x)
+            y = If (flag) <
+                then_branch = yes () => (float[n, 4] a) { e = Exp(h) a = Mul(e, x) },
+                else_branch = no () => (float[n, 4] b) { b = Mul(h, h) }
+            >
+        }
+    """
+    model = load(onnx.parser.parse_model(text).SerializeToString())
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    graph = differentiate(model, ["h", "x"], [FIRST])
+    for flag in (True, False):
+        got = run(graph, {"x": x, "flag": np.asarray(flag)})
+        h = np.tanh(x[:, 0])
+        through = np.exp(h) * x[:, 0] if flag else 2 * h
+        direct = np.exp(h) if flag else 0
+        np.testing.assert_allclose(got["gradient/first/h"][:, 0], through, rtol=1e-5)
+        np.testing.assert_allclose(got["gradient/first/x"][:, 0], through * (1 - h * h) + direct, rtol=1e-4)
+
+
+def test_a_symbolic_sequence_and_a_mean_over_tokens() -> None:
+    net = nets.Net()
+    x = net.op("LayerNormalization", "x", net.constant(np.ones(6)), net.constant(np.zeros(6)))
+    q, k, v = (net.op("MatMul", x, net.weight(6, 6)) for _ in range(3))
+    scores = net.op("Softmax", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 2, 1])))
+    y = net.op("Add", net.op("MatMul", scores, v), x)
+    model = load(net.model(("n", "t", 6), net.op("MatMul", y, net.weight(6, 3))))
+    token_mean = Target("t", index=1, reduce="mean")
+    for length in (2, 7):
+        feeds = {"x": np.random.default_rng(length).standard_normal((3, length, 6)).astype(np.float32)}
+        checks = check_gradients(model, auditable(model, token_mean), [token_mean], feeds, seed=6)
+        assert all(check.ok for check in checks)
+
+
+def test_logits_with_axes_of_length_one_need_no_reduction() -> None:
+    net = nets.Net()
+    pooled = net.op("GlobalAveragePool", net.op("Relu", net.conv("x", 3, 4)))
+    model = load(net.model(("n", 3, 8, 8), net.op("Softmax", pooled, axis=1)))
+    checks = check_gradients(model, ["x"], [Target("t", index=2)], nets.noise(model), seed=8)
+    assert checks[0].ok
+
+
+def test_layers_chosen_are_block_outputs_that_bend() -> None:
+    assert choose_layers(load(nets.googlenet()), FIRST)[-1] == "concat_17"
+    assert "concat_16" in choose_layers(load(nets.squeezenet()), FIRST)
+    for make in nets.NETS.values():
+        model = load(make())
+        chosen = choose_layers(model, FIRST)
+        assert 1 <= len(chosen) <= 4
+        graph = differentiate(model, chosen, [FIRST])
+        spread = run(graph, nets.noise(model, 6))
+        for layer in chosen:
+            assert np.ptp(spread[f"gradient/first/{layer}"], axis=0).max() > 0
+
+
+def test_rescale_is_complete_on_a_network_without_biases() -> None:
+    net = nets.Net(7)
+    x = net.op("Relu", net.op("MatMul", "x", net.weight(6, 8)))
+    x = net.op("Relu", net.op("MatMul", x, net.weight(8, 8)))
+    model = load(net.model(("n", 6), net.op("MatMul", x, net.weight(8, 2))))
+    feeds = nets.noise(model, 5)
+    got = run(differentiate(model, ["x"], [FIRST], rules=RESCALE), feeds)
+    np.testing.assert_allclose(
+        (got["gradient/first/x"] * feeds["x"]).sum(axis=1), got["value/first"], rtol=1e-4, atol=1e-5
+    )

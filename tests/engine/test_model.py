@@ -1,0 +1,175 @@
+"""Models that are read, brought into one form, or refused with a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.engine import nets
+from worker.engine import Refused, Target, check_gradients, expose, list_layers, load, open_session, resolve_target
+
+
+def refusal(source: Path | bytes, code: str) -> Refused:
+    with pytest.raises(Refused) as caught:
+        load(source)
+    assert caught.value.code == code
+    assert caught.value.sentence.endswith((".", "]"))
+    assert caught.value.remedy.endswith(".")
+    return caught.value
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04zip", b"\x89PNG\r\n\x1a\n" * 9])
+def test_bytes_that_are_no_model(content: bytes) -> None:
+    refusal(content, "not-an-onnx-file")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_truncated_model(share: float) -> None:
+    content = nets.resnet()
+    assert "ends early" in refusal(content[: int(len(content) * share)], "truncated-model").sentence
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    refusal(tmp_path / "none.onnx", "no-such-file")
+
+
+def test_a_model_is_read_from_a_path(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(nets.mlp())
+    assert load(tmp_path / "net.onnx").inputs[0].name == "x"
+
+
+def changed(make: Any, **options: Any) -> onnx.ModelProto:
+    return onnx.ModelProto.FromString(make(**options))
+
+
+def test_a_custom_operator_is_named() -> None:
+    proto = changed(nets.mlp)
+    proto.graph.node[1].domain = "my.company"
+    proto.opset_import.append(helper.make_opsetid("my.company", 1))
+    refused = refusal(proto.SerializeToString(), "unknown-domain")
+    assert "my.company" in refused.sentence
+    assert proto.graph.node[1].name in refused.sentence
+
+
+def test_nan_weights_are_named() -> None:
+    proto = changed(nets.mlp)
+    weights = numpy_helper.to_array(proto.graph.initializer[0]).copy()
+    weights[0, 0] = np.nan
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "w0"))
+    assert "'w0'" in refusal(proto.SerializeToString(), "nan-weights").sentence
+
+
+def test_a_name_that_is_made_twice() -> None:
+    proto = changed(nets.mlp)
+    proto.graph.node[1].output[0] = proto.graph.node[0].output[0]
+    refusal(proto.SerializeToString(), "invalid-model")
+
+
+def test_a_cycle() -> None:
+    proto = changed(nets.mlp)
+    proto.graph.node[0].input[0] = proto.graph.node[2].output[0]
+    refusal(proto.SerializeToString(), "invalid-model")
+
+
+def test_an_opset_of_the_future() -> None:
+    proto = changed(nets.mlp)
+    proto.opset_import[0].version = 99
+    assert "99" in refusal(proto.SerializeToString(), "opset-too-new").sentence
+
+
+def test_external_data_is_refused_unless_it_comes_as_a_bundle(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(changed(nets.mlp), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
+    refusal(path, "external-data")
+    model = load(path, bundle=tmp_path)
+    feeds = nets.noise(model)
+    expected = open_session(expose(load(nets.mlp()), ["sigmoid_6"])).run(feeds)
+    assert np.array_equal(open_session(expose(model, ["sigmoid_6"])).run(feeds)["sigmoid_6"], expected["sigmoid_6"])
+
+
+def test_external_data_does_not_leave_its_bundle(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    path = tmp_path / "inside" / "net.onnx"
+    onnx.save(changed(nets.mlp), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
+    proto = onnx.load(str(path), load_external_data=False)
+    for tensor in proto.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../secret.bin"
+    (tmp_path / "secret.bin").write_bytes(b"\0" * 10000)
+    with pytest.raises(Refused) as caught:
+        load(proto.SerializeToString(), bundle=tmp_path / "inside")
+    assert caught.value.code == "external-data"
+
+
+@pytest.mark.parametrize("name", list(nets.NETS))
+def test_a_fixed_batch_becomes_free_where_the_outputs_prove_equal(name: str) -> None:
+    fixed, free = load(nets.NETS[name](batch=1)), load(nets.NETS[name]())
+    assert fixed.symbolic_batch
+    feeds = nets.noise(free, 3)
+    output = free.outputs[0].name
+    one, other = (open_session(expose(m, [output]), threads=1).run(feeds)[output] for m in (fixed, free))
+    np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_a_batch_that_cannot_be_freed_stays_and_is_said() -> None:
+    net = nets.Net()
+    mixed = net.op("MatMul", net.weight(4, 4), "x")
+    model = load(net.model((4, 4), mixed))
+    assert not model.symbolic_batch
+    assert "exactly 4" in model.warnings[0]
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 17, 21])
+def test_older_and_newer_opsets_compute_the_same(opset: int) -> None:
+    proto = changed(nets.resnet)
+    at = onnx.version_converter.convert_version(proto, opset) if opset > 18 else proto
+    at.opset_import[0].version = opset
+    model = load(at.SerializeToString())
+    assert model.opset >= 18
+    assert resolve_target(model, Target("t", index=0)).classes == 5
+
+
+def test_a_function_is_inlined_and_an_if_with_a_known_condition_is_decided() -> None:
+    text = """
+        <ir_version: 9, opset_import: ["" : 18, "my.company" : 1]>
+        net (float[n, 4] x) => (float[n, 4] y) <bool flag = {0}> {
+            h = my.company.Bend(x)
+            y = If (flag) <
+                then_branch = yes () => (float[n, 4] a) { a = Exp(h) },
+                else_branch = no () => (float[n, 4] b) { b = Tanh(h) }
+            >
+        }
+        <domain: "my.company", opset_import: ["" : 18]>
+        Bend (x) => (y) { s = Sigmoid(x) y = Mul(x, s) }
+    """
+    model = load(onnx.parser.parse_model(text).SerializeToString())
+    assert [node.op_type for node in model.ir.graph] == ["Sigmoid", "Mul", "Tanh"]
+
+
+def test_half_precision_is_said_and_works() -> None:
+    net = nets.Net()
+    weights = net.constant(net.rng.standard_normal((4, 4)), np.float16)
+    narrow = net.op("Relu", net.op("MatMul", net.op("Cast", "x", to=TensorProto.FLOAT16), weights))
+    model = load(net.model(("n", 4), net.dense(net.op("Cast", narrow, to=TensorProto.FLOAT), 4, 2)))
+    assert "float32" in model.warnings[0]
+    assert {layer.tensor for layer in list_layers(model, Target("t", index=0)) if layer.auditable} >= {narrow}
+    assert check_gradients(model, [narrow], [Target("t", index=0)], nets.noise(model), seed=0)[0].ok
+
+
+def test_the_provider_that_is_not_there_is_refused() -> None:
+    model = load(nets.mlp())
+    with pytest.raises(Refused) as caught:
+        open_session(expose(model, ["sigmoid_6"]), provider="cuda")
+    assert caught.value.code == "provider-not-available"
+    with pytest.raises(Refused) as caught:
+        open_session(expose(model, ["sigmoid_6"])).run({})
+    assert caught.value.code == "missing-input"
+    with pytest.raises(Refused) as caught:
+        open_session(expose(model, ["sigmoid_6"])).run({"x": np.zeros((2, 5), np.float32)})
+    assert caught.value.code == "model-does-not-run"
