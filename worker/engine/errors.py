@@ -22,7 +22,7 @@ class Refused(ValueError):  # noqa: N818
 
 @contextmanager
 def about(place: str, *fields: str) -> Iterator[None]:
-    """Lets a refusal say what it is about: `place`, a JSON pointer into the audit, and its own field if it is one of these."""
+    """Lets a refusal say what it is about: `place`, a JSON pointer, and its own field if it is one of `fields`."""
     try:
         yield
     except Refused as refused:

@@ -65,6 +65,7 @@ def load(source: Path | bytes, *, bundle: Path | None = None) -> Model:
     """
     content = source if isinstance(source, bytes) else _read(source)
     proto = _parse(content)
+    _forget_negative_sizes(proto)
     _check(proto, content, bundle)
     _drop_maps(proto)
     model = prepare(proto, bundle)
@@ -134,6 +135,14 @@ def _parse(content: bytes) -> onnx.ModelProto:
             "Export the model with torch.onnx.export, tf2onnx or skl2onnx, and give the .onnx file.",
         )
     return proto
+
+
+def _forget_negative_sizes(proto: onnx.ModelProto) -> None:
+    """Sizes of -1, by which Paddle's exporter means any size, become unknown ones, in place."""
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_value < 0:
+                size.ClearField("dim_value")
 
 
 def _read(path: Path) -> bytes:

@@ -131,7 +131,8 @@ def batch_size(plan: Plan, need: Need) -> int:
     tensors = [_floats(shape_of_value(value) or ()) for node in plan.model.ir.graph for value in node.outputs]
     held = 2 * sum(tensors) if need.gradients else 4 * max(tensors, default=0)
     layers = sum(_floats(layer.shape) for layer in plan.layers) * (1 + len(need.gradients))
-    return int(np.clip(BATCH_BYTES // (4 * (held + layers + 3 * sum(_floats(tensor.shape) for tensor in plan.inputs))), 1, LARGEST_BATCH))
+    inputs = 3 * sum(_floats(tensor.shape) for tensor in plan.inputs)
+    return int(np.clip(BATCH_BYTES // (4 * (held + layers + inputs)), 1, LARGEST_BATCH))
 
 
 def _floats(shape: Sequence[int | str | None]) -> int:

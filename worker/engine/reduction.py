@@ -67,8 +67,9 @@ def scores(output: NDArray[np.float32], reduce: str | None) -> NDArray[np.float3
     if output.ndim <= 2:
         return output.reshape(len(output), -1)
     positions = _positions(output)
-    by = {"mean": np.mean, "sum": np.sum, "max": np.max}[reduce or "mean"]
-    return np.asarray(by(positions, axis=1))
+    if reduce == "max":
+        return np.asarray(positions.max(axis=1))
+    return np.asarray(positions.sum(axis=1) if reduce == "sum" else positions.mean(axis=1))
 
 
 def _positions(values: NDArray[np.float32]) -> NDArray[np.float32]:
