@@ -48,6 +48,9 @@ format: $(VENV)/.dev  ## what `check` asks for, as far as a machine can
 
 generate: $(VENV)/.dev  ## the committed files that are made by code
 	$(BIN)/python -m api_spec.openapi
+	$(BIN)/python -m tests.contract.test_docs
+	$(BIN)/python -m bench.gradients --operators
+	REGENERATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/caveat/test_docs.py tests/reports
 
 gradients: $(VENV)/.oracle  ## docs/gradients.md: correctness and speed of the gradients
 	$(BIN)/python -m bench.gradients
