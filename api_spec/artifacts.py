@@ -73,6 +73,10 @@ class NewModel(Document):
 
     blob: Digest
     name: Name | None = None
+    output: str | None = None
+    """Whose layers to look at: an output or any tensor; the model's first output when left out."""
+    index: Annotated[Integer, Field(ge=0)] | None = None
+    """Which class of it."""
 
 
 class NewExamples(Document):

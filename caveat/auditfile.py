@@ -17,7 +17,7 @@ from api_spec.audit import Audit, GateLine
 from api_spec.base import Document
 from api_spec.problem import Fault, Problem
 from caveat.document import Positions, read_document
-from caveat.pack import PICTURES, digest, pack, pictures
+from caveat.pack import PICTURES, as_file, digest, pictures
 from caveat.problems import ProblemError
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -160,13 +160,8 @@ def _nearest(path: Path) -> str:
 
 def _blob(path: Path, tar: Path) -> tuple[Path, int]:
     """The file whose bytes stand for `path`, and how many files of a folder were left out of it."""
-    if not path.is_dir():
-        return path, 0
-    files = pictures(path)
-    with tar.open("wb") as into:
-        pack(files, into)
-    visible = (one for one in path.rglob("[!.]*") if one.is_file())
-    return tar, sum(one.suffix.lower() not in PICTURES for one in visible)
+    visible = (one for one in path.rglob("[!.]*") if one.is_file()) if path.is_dir() else ()
+    return as_file(path, tar), sum(one.suffix.lower() not in PICTURES for one in visible)
 
 
 def _pointer(value: Any, error: ErrorDetails) -> str:

@@ -23,6 +23,7 @@ from api_spec.artifacts import (
     ModelRecord,
     NewExamples,
     NewModel,
+    State,
 )
 from api_spec.audit import Audit
 from api_spec.problem import Problem
@@ -99,9 +100,10 @@ def get_audit(audit: str) -> Call[AuditRecord]:
     return Call("GET", f"/v1/audits/{quote(audit, safe='')}", _read(AuditRecord))
 
 
-def list_audits(page_token: str | None) -> Call[AuditPage]:
-    """A page of audits, the newest first."""
-    params = {"page_token": page_token} if page_token else {}
+def list_audits(page_token: str | None, state: State | None = None) -> Call[AuditPage]:
+    """A page of audits, the newest first, or of those in one state."""
+    asked = {"page_token": page_token, "state": state}
+    params = {name: value for name, value in asked.items() if value}
     return Call("GET", "/v1/audits", _read(AuditPage), params=params)
 
 
@@ -129,6 +131,11 @@ def get_report(audit: str) -> Call[bytes]:
     """A report's canonical bytes."""
     path = f"/v1/audits/{quote(audit, safe='')}/report"
     return Call("GET", path, lambda response: response.content, {"Accept": "application/json"})
+
+
+def get_attestation(audit: str) -> Call[bytes]:
+    """The signed statement about an audit that succeeded."""
+    return Call("GET", f"/v1/audits/{quote(audit, safe='')}/attestation", lambda response: response.content)
 
 
 def read_report(report: bytes) -> Report:

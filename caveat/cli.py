@@ -71,7 +71,20 @@ def _outputs(command: Any) -> Any:
 @_server
 @click.option("--report", type=PATH, help="Decide this report again, offline, instead of running an audit.")
 @click.option("--policy", type=PATH, help="With --report: the YAML file whose `gate` decides; else the report's own.")
+@click.option(
+    "--baseline",
+    type=PATH,
+    help="Show what moved since an earlier report (--json), and whether beyond noise; `last`: since the newest one on "
+    "the service that asked the same and passed.",
+)
 @_outputs
+@click.option("--attestation", type=PATH, help="Write the signed statement of what was audited, for `caveat verify`.")
+@click.option(
+    "--sign-key",
+    envvar="CAVEAT_SIGNING_KEY",
+    show_envvar=True,
+    help="The ed25519 key (PEM, a file or a folder) that signs it; without one the service signs.",
+)
 @click.option(
     "--inconclusive",
     type=click.Choice(["pass", "fail", "4"]),
@@ -86,6 +99,9 @@ def gate(
     key: str | None,
     report: Path | None,
     policy: Path | None,
+    baseline: Path | None,
+    attestation: Path | None,
+    sign_key: str | None,
     inconclusive: Any,
     **wanted: Path | None,
 ) -> None:
@@ -100,19 +116,84 @@ def gate(
         raise click.UsageError("Give an audit file, or --report with a report to decide again.")
     if policy is not None and report is None:
         raise click.UsageError("--policy goes with --report; an audit file has its own gate.")
+    if attestation is not None and report is not None:
+        raise click.UsageError("--attestation goes with an audit that is run: nobody saw where a report came from.")
     from caveat.gate import finish, gate_audit, gate_report
 
     if report is not None:
-        decided = gate_report(report, policy)
+        decided = gate_report(report, policy, baseline=baseline)
     elif audit is not None:
-        decided = gate_audit(audit, None if local else url, key)
+        server, attested = None if local else url, attestation is not None
+        decided = gate_audit(audit, server, key, baseline=baseline, sign_key=sign_key, attested=attested)
     paths = {name.removesuffix("_"): path for name, path in wanted.items() if path is not None}
-    click.get_current_context().exit(finish(*decided, paths, inconclusive))
+    click.get_current_context().exit(finish(decided, paths, attestation, inconclusive))
+
+
+def _named_paths(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    """`photos=pictures/photos/` as a name and a path."""
+    pairs = [value.partition("=") for value in values]
+    if any(not (name and path) for name, _, path in pairs):
+        raise click.BadParameter("give NAME=PATH, with the name that the audit file has for the set.", param=parameter)
+    return {name: Path(path) for name, _, path in pairs}
+
+
+@cli.command()
+@click.argument("envelope", type=PATH)
+@click.option(
+    "--key",
+    "keys",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="A public key (PEM), or a folder of them; repeatable.",
+)
+@click.option("--report", type=PATH, help="The report (--json) that should be the one that was signed.")
+@click.option("--model", type=PATH, help="The model that should be the one that was audited.")
+@click.option(
+    "--examples",
+    metavar="NAME=PATH",
+    multiple=True,
+    callback=_named_paths,
+    help="A file or folder that should be the example set of that name; repeatable.",
+)
+def verify(
+    envelope: Path, keys: tuple[Path, ...], report: Path | None, model: Path | None, examples: dict[str, Path]
+) -> None:
+    """Check a signed attestation, and hold the files that it speaks of against it.
+
+    Says in words what was audited, when, where, and how the gate decided.
+
+    Exits with 0 where all that was looked at holds, 1 where something does not, 2 where a file cannot be read.
+    """
+    from caveat.evidence import check
+    from caveat.terminal import show_checks
+
+    files = {"report": report, "model": model, **{f"examples/{name}": path for name, path in examples.items()}}
+    checked = check(envelope, keys, {name: path for name, path in files.items() if path is not None})
+    show_checks(checked)
+    click.get_current_context().exit(0 if checked.holds else 1)
+
+
+@cli.command()
+@click.argument("name", type=PATH, default=Path("caveat"))
+def keygen(name: Path) -> None:
+    """Make an ed25519 key pair: NAME.key signs attestations (keep it secret), NAME.pub lets others check them.
+
+    The private key goes to $CAVEAT_SIGNING_KEY: as text, as a file, or as a folder of several, such as a mounted
+    Kubernetes secret. While one key takes over from another, both sign.
+    """
+    from caveat.evidence import make_keys
+
+    keyid = make_keys(name)
+    click.echo(f"Wrote {name}.key, which signs, and {name}.pub, which checks. The key's id is {keyid}.")
+    click.echo(f"Next: caveat gate audit.yaml --json report.json --attestation report.dsse.json --sign-key {name}.key")
 
 
 @cli.command()
 @click.argument("model", type=PATH)
 @_server
+@click.option("--output", help="For this output, or any tensor; else for the model's first.")
+@click.option("--index", type=click.IntRange(min=0), help="For this class of it.")
 @click.option("--all", "every", is_flag=True, help="Also the layers that cannot be audited, and why not.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def layers(
@@ -120,6 +201,8 @@ def layers(
     local: bool,
     url: str | None,
     key: str | None,
+    output: str | None,
+    index: int | None,
     every: bool,
     as_json: bool,
 ) -> None:
@@ -127,7 +210,7 @@ def layers(
     from caveat.inspection import inspect
     from caveat.terminal import show_inspection
 
-    inspection = inspect(model, None if local else url, key)
+    inspection = inspect(model, None if local else url, key, output, index)
     if as_json:
         click.echo(inspection.model_dump_json(indent=2))
     else:

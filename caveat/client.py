@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import uuid4
@@ -15,7 +16,7 @@ from uuid import uuid4
 import httpx
 import stamina
 
-from api_spec.artifacts import AuditRecord, ExamplesRecord, Job, ModelRecord, NewExamples, NewModel
+from api_spec.artifacts import AuditRecord, ExamplesRecord, Job, ModelRecord, NewExamples, NewModel, State
 from api_spec.audit import Audit
 from api_spec.problem import Problem
 from api_spec.report import Report
@@ -34,6 +35,26 @@ Watch = Callable[[str, float], None]
 
 PATIENCE = 45.0
 """Seconds that a server may stay away before a request is given up."""
+
+
+UPLOADS = 10
+"""How often an upload is begun, however lively the server is in between."""
+
+
+class _Patience:
+    """Whether a request that failed is worth sending again: while the server was heard from not too long ago."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.heard()
+
+    def heard(self) -> None:
+        """Notes a sign of life."""
+        self._since = monotonic()
+
+    def __call__(self, error: Exception) -> bool | timedelta:
+        """What stamina asks about each error."""
+        return monotonic() - self._since < self._seconds and calls.worth_another_try(error)
 
 
 class Client:
@@ -70,16 +91,32 @@ class Client:
         """Closes the connections."""
         self._http.close()
 
-    def put(self, file: Path, known_as: str | None = None) -> str:
-        """Hands over a file unless the server has it; returns its digest, which is `known_as` where that is known."""
+    def put(self, file: Path, known_as: str | None = None, watch: Watch | None = None) -> str:
+        """Hands over a file unless the server has it; returns its digest, which is `known_as` where that is known.
+
+        A connection that breaks is made anew; a file that had arrived whole by then is not sent again.
+        """
         name = known_as or digest(file)
-        if not self.do(calls.has_blob(name)):
-            self.do(calls.put_blob(name, file))
+        patience = _Patience(self._patience)
+
+        def once() -> None:
+            if not self._send(calls.has_blob(name)):
+                self._send(calls.put_blob(name, file), _handed_over(file, patience, watch))
+
+        self._insist(once, patience, UPLOADS)
         return name
 
-    def register_model(self, blob: str, name: str | None = None, watch: Watch | None = None) -> ModelRecord:
-        """Registers a blob as a model, and waits until it was looked into."""
-        record = self.do(calls.create_model(NewModel(blob=blob, name=name)))
+    def register_model(
+        self,
+        blob: str,
+        name: str | None = None,
+        watch: Watch | None = None,
+        *,
+        output: str | None = None,
+        index: int | None = None,
+    ) -> ModelRecord:
+        """Registers a blob as a model, and waits until it was looked into, for one class of one output."""
+        record = self.do(calls.create_model(NewModel(blob=blob, name=name, output=output, index=index)))
         return self._wait(record, f"/v1/models/{record.id}", watch)
 
     def register_examples(self, new: NewExamples, watch: Watch | None = None) -> ExamplesRecord:
@@ -95,12 +132,12 @@ class Client:
         """Where an audit stands."""
         return self.do(calls.get_audit(audit))
 
-    def audits(self) -> Iterator[AuditRecord]:
-        """Every audit, the newest first."""
-        page = self.do(calls.list_audits(None))
+    def audits(self, state: State | None = None) -> Iterator[AuditRecord]:
+        """Every audit, the newest first, or those in one state."""
+        page = self.do(calls.list_audits(None, state))
         yield from page.audits
         while page.next_page_token:
-            page = self.do(calls.list_audits(page.next_page_token))
+            page = self.do(calls.list_audits(page.next_page_token, state))
             yield from page.audits
 
     def wait(self, audit: str, watch: Watch | None = None) -> AuditRecord:
@@ -119,12 +156,22 @@ class Client:
         """The same in canonical form, byte for byte as it was signed."""
         return self.do(calls.get_report(audit))
 
+    def attestation(self, audit: str) -> bytes:
+        """The signed statement about an audit that succeeded; `caveat verify` checks it."""
+        return self.do(calls.get_attestation(audit))
+
     def do(self, call: Call[T]) -> T:
         """Sends a request, again where that may help, and reads its answer."""
+        return self._insist(lambda: self._send(call), _Patience(self._patience))
+
+    def _send(self, call: Call[T], content: Iterator[bytes] | None = None) -> T:
+        return calls.accepted(call, self._http.request(**_request(call, content)))
+
+    def _insist(self, action: Callable[[], T], patience: _Patience, attempts: int | None = None) -> T:
         try:
-            for attempt in stamina.retry_context(**_retries(self._patience)):
+            for attempt in stamina.retry_context(**_retries(patience, attempts)):
                 with attempt:
-                    return calls.accepted(call, self._http.request(**_request(call)))
+                    return action()
         except httpx.TransportError as error:
             raise calls.unreachable(self.url, error) from error
         raise AssertionError("a retry ends with a value or an error")
@@ -170,16 +217,32 @@ class AsyncClient:
         """Closes the connections."""
         await self._http.aclose()
 
-    async def put(self, file: Path, known_as: str | None = None) -> str:
-        """Hands over a file unless the server has it; returns its digest, which is `known_as` where that is known."""
+    async def put(self, file: Path, known_as: str | None = None, watch: Watch | None = None) -> str:
+        """Hands over a file unless the server has it; returns its digest, which is `known_as` where that is known.
+
+        A connection that breaks is made anew; a file that had arrived whole by then is not sent again.
+        """
         name = known_as or str(await asyncio.to_thread(digest, file))
-        if not await self.do(calls.has_blob(name)):
-            await self.do(calls.put_blob(name, file))
+        patience = _Patience(self._patience)
+
+        async def once() -> None:
+            if not await self._send(calls.has_blob(name)):
+                await self._send(calls.put_blob(name, file), _later(_handed_over(file, patience, watch)))
+
+        await self._insist(once, patience, UPLOADS)
         return name
 
-    async def register_model(self, blob: str, name: str | None = None, watch: Watch | None = None) -> ModelRecord:
-        """Registers a blob as a model, and waits until it was looked into."""
-        record = await self.do(calls.create_model(NewModel(blob=blob, name=name)))
+    async def register_model(
+        self,
+        blob: str,
+        name: str | None = None,
+        watch: Watch | None = None,
+        *,
+        output: str | None = None,
+        index: int | None = None,
+    ) -> ModelRecord:
+        """Registers a blob as a model, and waits until it was looked into, for one class of one output."""
+        record = await self.do(calls.create_model(NewModel(blob=blob, name=name, output=output, index=index)))
         return await self._wait(record, f"/v1/models/{record.id}", watch)
 
     async def register_examples(self, new: NewExamples, watch: Watch | None = None) -> ExamplesRecord:
@@ -195,13 +258,13 @@ class AsyncClient:
         """Where an audit stands."""
         return await self.do(calls.get_audit(audit))
 
-    async def audits(self) -> AsyncIterator[AuditRecord]:
-        """Every audit, the newest first."""
-        page = await self.do(calls.list_audits(None))
+    async def audits(self, state: State | None = None) -> AsyncIterator[AuditRecord]:
+        """Every audit, the newest first, or those in one state."""
+        page = await self.do(calls.list_audits(None, state))
         for record in page.audits:
             yield record
         while page.next_page_token:
-            page = await self.do(calls.list_audits(page.next_page_token))
+            page = await self.do(calls.list_audits(page.next_page_token, state))
             for record in page.audits:
                 yield record
 
@@ -221,15 +284,24 @@ class AsyncClient:
         """The same in canonical form, byte for byte as it was signed."""
         return await self.do(calls.get_report(audit))
 
+    async def attestation(self, audit: str) -> bytes:
+        """The signed statement about an audit that succeeded; `caveat verify` checks it."""
+        return await self.do(calls.get_attestation(audit))
+
     async def do(self, call: Call[T]) -> T:
         """Sends a request, again where that may help, and reads its answer."""
+        return await self._insist(lambda: self._send(call), _Patience(self._patience))
+
+    async def _send(self, call: Call[T], content: AsyncIterator[bytes] | None = None) -> T:
+        if content is None and isinstance(call.body, Path):
+            content = _later(chunks(call.body))
+        return calls.accepted(call, await self._http.request(**_request(call, content)))
+
+    async def _insist(self, action: Callable[[], Awaitable[T]], patience: _Patience, attempts: int | None = None) -> T:
         try:
-            async for attempt in stamina.retry_context(**_retries(self._patience)):
+            async for attempt in stamina.retry_context(**_retries(patience, attempts)):
                 with attempt:
-                    request = _request(call)
-                    if isinstance(call.body, Path):
-                        request["content"] = _async_chunks(call.body)
-                    return calls.accepted(call, await self._http.request(**request))
+                    return await action()
         except httpx.TransportError as error:
             raise calls.unreachable(self.url, error) from error
         raise AssertionError("a retry ends with a value or an error")
@@ -262,11 +334,11 @@ def _headers(key: str | None) -> dict[str, str]:
     return {"Accept": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
 
 
-def _retries(patience: float) -> dict[str, Any]:
-    return {"on": calls.worth_another_try, "attempts": None, "timeout": patience, "wait_max": 5.0, "wait_jitter": 0.2}
+def _retries(patience: _Patience, attempts: int | None) -> dict[str, Any]:
+    return {"on": patience, "attempts": attempts, "timeout": None, "wait_max": 5.0, "wait_jitter": 0.2}
 
 
-def _request(call: Call[T]) -> dict[str, Any]:
+def _request(call: Call[T], content: Iterator[bytes] | AsyncIterator[bytes] | None) -> dict[str, Any]:
     request: dict[str, Any] = {
         "method": call.method,
         "url": call.path,
@@ -275,12 +347,23 @@ def _request(call: Call[T]) -> dict[str, Any]:
     }
     if isinstance(call.body, Path):
         length = {"Content-Length": str(call.body.stat().st_size)}
-        return request | {"headers": call.headers | length, "content": chunks(call.body)}
+        return request | {"headers": call.headers | length, "content": content or chunks(call.body)}
     return request | {"content": call.body}
 
 
-async def _async_chunks(file: Path) -> AsyncIterator[bytes]:
+def _handed_over(file: Path, patience: _Patience, watch: Watch | None) -> Iterator[bytes]:
+    """A file's bytes; each that is taken is a sign of life."""
+    size, sent = file.stat().st_size, 0
     for chunk in chunks(file):
+        yield chunk
+        patience.heard()
+        sent += len(chunk)
+        if watch is not None:
+            watch(f"uploading {file.name}", sent / size)
+
+
+async def _later(content: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for chunk in content:
         yield chunk
 
 

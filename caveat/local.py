@@ -35,10 +35,10 @@ def run_here(resolved: Resolved, watch: Watch) -> bytes:
     return _supervised("audit", resolved.audit.model_dump(mode="json"), resolved.blobs, watch)
 
 
-def inspect_here(model: Path, watch: Watch) -> Inspection:
+def inspect_here(model: Path, output: str | None, index: int | None, watch: Watch) -> Inspection:
     """What a sandboxed child finds in a model."""
-    blob = digest(model)
-    result = _supervised("model", NewModel(blob=blob).model_dump(mode="json"), {blob: model}, watch)
+    new = NewModel(blob=digest(model), output=output, index=index)
+    result = _supervised("model", new.model_dump(mode="json"), {new.blob: model}, watch)
     return Inspection.model_validate_json(result)
 
 

@@ -34,6 +34,15 @@ def pack(files: dict[str, Path], into: BinaryIO) -> None:
                 tar.addfile(entry, content)
 
 
+def as_file(path: Path, tar: Path) -> Path:
+    """The one file whose bytes stand for `path`: a folder's pictures are packed into `tar`."""
+    if not path.is_dir():
+        return path
+    with tar.open("wb") as into:
+        pack(pictures(path), into)
+    return tar
+
+
 def digest(file: Path) -> str:
     """The digest of a file's bytes."""
     sha256 = hashlib.sha256()

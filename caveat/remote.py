@@ -15,13 +15,12 @@ from caveat.problems import ProblemError, problem
 from caveat.terminal import Watch
 
 
-def run_there(url: str, key: str | None, resolved: Resolved, watch: Watch) -> bytes:
-    """The canonical report of an audit that ran on the service at `url`."""
+def run_there(url: str, key: str | None, resolved: Resolved, watch: Watch) -> tuple[bytes, str]:
+    """The canonical report of an audit that ran on the service at `url`, and the audit's id there."""
     _tell_of_retries(watch)
     with Client(url, key) as client:
         for name, file in resolved.blobs.items():
-            watch(f"uploading {file.name}", 0.0)
-            client.put(file, name)
+            client.put(file, name, watch)
         record = client.start(resolved.audit)
         try:
             record = client.wait(record.id, watch)
@@ -37,15 +36,23 @@ def run_there(url: str, key: str | None, resolved: Resolved, watch: Watch) -> by
                 f"The report of {record.id} is not the one that the service recorded.",
                 "Something between here and the service changes what it sends; reach it directly.",
             )
-        return report
+        return report, record.id
 
 
-def inspect_there(url: str, key: str | None, model: Path, watch: Watch) -> Inspection:
+def fetch_attestation(url: str, key: str | None, audit: str) -> bytes:
+    """What the service at `url` signs about an audit."""
+    with Client(url, key) as client:
+        return client.attestation(audit)
+
+
+def inspect_there(
+    url: str, key: str | None, model: Path, output: str | None, index: int | None, watch: Watch
+) -> Inspection:
     """What the service at `url` finds in a model."""
     _tell_of_retries(watch)
     with Client(url, key) as client:
-        watch(f"uploading {model.name}", 0.0)
-        inspection = client.register_model(client.put(model), watch=watch).inspection
+        blob = client.put(model, watch=watch)
+        inspection = client.register_model(blob, output=output, index=index, watch=watch).inspection
         assert inspection is not None, "a model that succeeded has been inspected"
         return inspection
 

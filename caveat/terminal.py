@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,7 +17,10 @@ from api_spec.artifacts import Inspection
 from api_spec.report import Outcome, Report
 from caveat.document import Positions
 from caveat.problems import ProblemError
-from reports import summary
+from reports import moves, summary
+
+if TYPE_CHECKING:
+    from caveat.evidence import Checked
 
 STYLE: dict[Outcome, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 
@@ -80,6 +83,66 @@ def show_verdict(report: Report) -> None:
         console.print(Text.assemble(sign, f" {line.subject}: {line.reason}"))
     for warning in report.warnings:
         console.print(Text(f"Note: {warning}", style="dim"))
+
+
+MOST_MOVES = 12
+"""Figures shown of those that moved since a baseline."""
+
+
+def show_moves(report: Report, baseline: Report) -> None:
+    """What moved since the baseline, and whether beyond noise."""
+    console = out()
+    for sentence in moves.sentences(report, baseline):
+        console.print(Text(sentence))
+    found = moves.moved(report, baseline)
+    head = ("figure", "before", "now", "change", "noise", "")
+    rows = [(one.figure, one.before, one.after, one.change, one.noise, one.verdict) for one in found[:MOST_MOVES]]
+    if rows and console.is_terminal:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for column in head:
+            table.add_column(column, justify="left" if column in ("figure", "") else "right")
+        for row, one in zip(rows, found, strict=False):
+            table.add_row(*map(Text, row), style=None if one.beyond_noise else "dim")
+        console.print(table)
+    elif rows:
+        wide = [max(len(row[column]) for row in (head, *rows)) for column in range(5)]
+        for figure, *figures, verdict in (head, *rows):
+            cells = [cell.rjust(width) for cell, width in zip(figures, wide[1:], strict=True)]
+            console.print("  ".join([figure.ljust(wide[0]), *cells, verdict]).rstrip(), markup=False)
+    if len(found) > MOST_MOVES:
+        console.print(Text(f"… and {len(found) - MOST_MOVES} more, in --markdown.", style="dim"))
+
+
+def show_checks(checked: Checked) -> None:
+    """What came of an envelope: each check, and in words what was audited."""
+    console = out()
+    signs = {True: Text("✓", "green"), False: Text("✗", "bold red"), None: Text("·", "dim")}
+    for check in checked.checks:
+        console.print(Text.assemble(signs[check.holds], f" {check.sentence}"))
+    if checked.statement is None:
+        return
+    said = checked.statement.predicate
+    run, digests = said.run, {one.name: one.digest.sha256 for one in checked.statement.subject}
+    where = f"{run.where}, as audit {run.audit}" if run.audit else run.where
+    console.print(Text(f"\nThe model {digests['model'][:12]} was audited by Caveat {said.engine.caveat} at {where},"))
+    console.print(Text(f"from {run.started_at:%Y-%m-%d %H:%M:%S} to {run.finished_at:%Y-%m-%d %H:%M:%S} UTC."))
+    sets = [f"{name.partition('/')[2]} {one[:12]}" for name, one in digests.items() if "/" in name]
+    console.print(Text(f"Example sets: {', '.join(sets) or 'none'}. Report: {digests['report'][:12]}."))
+    if said.baseline:
+        console.print(Text(f"It was compared with the earlier report {said.baseline.removeprefix('sha256:')[:12]}."))
+    outcome = said.verdict.outcome
+    console.print(Text(_GATE[outcome], style=STYLE[outcome] if outcome else "bold"))
+    for line in said.verdict.lines:
+        sign = Text(summary.OUTCOME_SIGN[line.outcome], style=STYLE[line.outcome])
+        console.print(Text.assemble(sign, f" {line.subject}: {line.reason}"))
+
+
+_GATE: dict[Outcome | None, str] = {
+    "pass": "The gate passes.",
+    "fail": "The gate fails.",
+    "inconclusive": "The gate is inconclusive.",
+    None: "There was no gate.",
+}
 
 
 def annotate(report: Report, positions: Positions | None) -> None:

@@ -44,6 +44,8 @@ class Part:
     command: list[str]
     ready: Callable[[], bool]
     sockets: tuple[int, ...] = ()
+    not_told: frozenset[str] = frozenset({"CAVEAT_SIGNING_KEY"})
+    """Variables that it has no business with."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def _parts(data: Path, sockets: Path, listener: socket.socket, url: str) -> Iter
         [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}", *_API, "service.app:create_app()"],
         lambda: _answers(f"{url}/readyz"),
         (listener.fileno(),),
+        frozenset(),
     )
 
 
@@ -120,12 +123,16 @@ def _environment(data: Path, sockets: Path, url: str, workers: int) -> dict[str,
     told = {
         "CAVEAT_DATABASE_URL": f"sqlite:///{data / 'caveat.db'}",
         "CAVEAT_BLOBS_URL": str(data / "blobs"),
+        "CAVEAT_CACHE_FOLDER": str(data / "cache"),
         "CAVEAT_BROKER_URL": f"redis+socket://{sockets / 'valkey.sock'}",
         "CAVEAT_PUBLIC_URL": url,
         "CAVEAT_HEARTBEAT_FILE": str(data / "heartbeat"),
         "CAVEAT_GRACE_SECONDS": "0",
         "CAVEAT_CONCURRENCY": str(workers),
     }
+    signing = os.environ.get("CAVEAT_SIGNING_KEY", "")
+    if signing and "-----BEGIN" not in signing:
+        told["CAVEAT_SIGNING_KEY"] = os.path.abspath(signing)  # the parts run in another folder
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, **told, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
@@ -143,7 +150,7 @@ def _start(part: Part, environment: dict[str, str], logs: Path) -> Running:
         process = subprocess.Popen(  # noqa: S603 - our own programs
             part.command,
             cwd=ROOT,
-            env=environment,
+            env={name: value for name, value in environment.items() if name not in part.not_told},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from api_spec.report import Report
-from reports.sarif import fingerprint
+from reports.sarif import Place, fingerprint, place_of
 from reports.summary import lines
 from reports.visible import visible
 
 
-def render(report: Report, audit_file: str = "audit.yaml") -> str:
-    """A list of issues; `audit_file` is where they are shown, relative to the repository's root."""
+def render(report: Report, audit_file: str = "audit.yaml", places: Sequence[Place] = ()) -> str:
+    """A list of issues; `audit_file`, relative to the repository's root, is where they are shown, at `places`."""
     issues = [
         {
             "type": "issue",
@@ -20,7 +21,7 @@ def render(report: Report, audit_file: str = "audit.yaml") -> str:
             "categories": ["Bug Risk"],
             "severity": "critical" if line.outcome == "fail" else "major",
             "fingerprint": fingerprint(line),
-            "location": {"path": audit_file, "lines": {"begin": 1}},
+            "location": {"path": audit_file, "lines": {"begin": place_of(line, places)[0]}},
         }
         for line in lines(report)
         if line.outcome != "pass"

@@ -6,6 +6,7 @@ import re
 
 from api_spec.report import GroupReport, Report
 from reports.canonical import digest
+from reports.moves import moved, sentences
 from reports.numbers import count, fixed, p_value
 from reports.summary import (
     CORRECTION_WORDS,
@@ -33,13 +34,15 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 _LINKS = re.compile(r"(?i)\b(https?|ftp|mailto|xmpp)(?=:)|\bwww(?=\.)")
 
 
-def render(report: Report) -> str:
-    """The verdict and its lines, then every figure folded away."""
+def render(report: Report, baseline: Report | None = None) -> str:
+    """The verdict and its lines, what moved since a `baseline`, then every figure folded away."""
     outcome = report.verdict.outcome
     sign = f"{OUTCOME_SIGN[outcome]} " if outcome else ""
     parts = [f"## {sign}{headline(report)}: {_text(_lower(title(report)))}", _text(explanation(report))]
     if report.verdict.lines:
         parts.append(_verdict(report))
+    if baseline is not None:
+        parts += _moves(report, baseline)
     if report.warnings:
         parts.append("\n".join(f"- **Warning.** {_text(warning)}" for warning in report.warnings))
     parts += [_pair(report, pair) for pair in pairs(report)]
@@ -69,6 +72,27 @@ def _verdict(report: Report) -> str:
         for line in lines(report)
     ]
     return _table(["#", "Outcome", "Asked", "Finding", "Why"], rows)
+
+
+def _moves(report: Report, baseline: Report) -> list[str]:
+    """What moved beyond noise, and the rest folded away."""
+    said = _text(" ".join(sentences(report, baseline)))
+    found = moved(report, baseline)
+    shown, folded = (
+        [
+            [_text(one.figure), one.before, one.after, one.change, one.noise, one.verdict]
+            for one in found
+            if one.beyond_noise is wanted
+        ]
+        for wanted in (True, False)
+    )
+    head = ["Figure", "Before", "Now", "Change", "Noise", ""]
+    parts = [said]
+    if shown:
+        parts.append(_table(head, shown))
+    if folded:
+        parts.append(_details(f"Within noise: {count(len(folded))}", _table(head, folded)))
+    return parts
 
 
 def _pair(report: Report, pair: Pair) -> str:

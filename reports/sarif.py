@@ -7,6 +7,7 @@ properties, and a line that could not be settled is a warning, where SARIF's kin
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,9 @@ from api_spec.report import Report
 from reports.canonical import digest
 from reports.summary import Line, explanation, lines
 from reports.visible import visible
+
+Place = tuple[int, int]
+"""A line and a column of the audit file, both from 1."""
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 RULES = {
@@ -30,6 +34,11 @@ RULES = {
         "Concept activation vectors (TCAV) and a permutation test against random sets; an intervention on the same "
         "examples where they come in pairs.",
     ),
+    "concept/must-not-grow": (
+        "ConceptMustNotGrow",
+        "A concept must influence the target no more than in the baseline report.",
+        "Effects, interventions and their intervals, compared with those of an earlier report on the same examples.",
+    ),
     "group/metric": (
         "GroupMetric",
         "Decisions must be alike between groups of people.",
@@ -38,8 +47,8 @@ RULES = {
 }
 
 
-def render(report: Report, audit_file: str = "audit.yaml") -> str:
-    """One run; `audit_file` is where alerts are shown, relative to the repository's root."""
+def render(report: Report, audit_file: str = "audit.yaml", places: Sequence[Place] = ()) -> str:
+    """One run; `audit_file`, relative to the repository's root, is where alerts are shown, at the gate's `places`."""
     said = lines(report)
     document = {
         "$schema": SCHEMA,
@@ -74,7 +83,7 @@ def render(report: Report, audit_file: str = "audit.yaml") -> str:
                         ],
                     }
                 ],
-                "results": [_result(report, line, audit_file) for line in said if line.outcome != "pass"],
+                "results": [_result(report, line, audit_file, places) for line in said if line.outcome != "pass"],
                 "properties": {
                     "outcome": report.verdict.outcome or "none",
                     "summary": explanation(report),
@@ -87,7 +96,7 @@ def render(report: Report, audit_file: str = "audit.yaml") -> str:
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
-def _result(report: Report, line: Line, audit_file: str) -> dict[str, Any]:
+def _result(report: Report, line: Line, audit_file: str, places: Sequence[Place]) -> dict[str, Any]:
     rule = _rule(report, line)
     words = f"{line.subject}: {line.reason}"
     return {
@@ -100,7 +109,7 @@ def _result(report: Report, line: Line, audit_file: str) -> dict[str, Any]:
             {
                 "physicalLocation": {
                     "artifactLocation": {"uri": quote(audit_file), "index": 0},
-                    "region": {"startLine": 1},
+                    "region": _region(line, places),
                 },
                 "logicalLocations": [{"fullyQualifiedName": f"/gate/{line.number - 1}", "kind": "member"}],
             }
@@ -108,6 +117,16 @@ def _result(report: Report, line: Line, audit_file: str) -> dict[str, Any]:
         "partialFingerprints": {"caveatGateLine/v1": fingerprint(line)},
         "properties": {"outcome": line.outcome, "finding": line.finding},
     }
+
+
+def place_of(line: Line, places: Sequence[Place]) -> Place:
+    """Where a line of the gate stands in the audit file; at its beginning where that is not known."""
+    return places[line.number - 1] if line.number <= len(places) else (1, 1)
+
+
+def _region(line: Line, places: Sequence[Place]) -> dict[str, int]:
+    row, column = place_of(line, places)
+    return {"startLine": row, "startColumn": column} if places else {"startLine": row}
 
 
 def fingerprint(line: Line) -> str:

@@ -34,7 +34,11 @@ FLAG_WORDS: dict[FlagCode, str] = {
     "few_examples": "few examples",
 }
 CORRECTION_WORDS = {"holm": "Holm", "benjamini_hochberg": "Benjamini-Hochberg", "none": "uncorrected"}
-_MUST = {"matter": "? It must.", "not_matter": "? It must not."}
+_MUST = {
+    "matter": "? It must.",
+    "not_matter": "? It must not.",
+    "not_grow": " more than in the baseline? It must not.",
+}
 WORST_FIRST: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
 
 

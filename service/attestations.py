@@ -13,7 +13,7 @@ from vault.records import Record
 
 
 def signed(record: Record, report: bytes) -> Response:
-    """The envelope around what the record and the report of an audit say; the keys are read anew, so they may change."""
+    """The envelope around what record and report of an audit say; keys are read anew each time, so they may change."""
     keys = signers(behind().settings.signing_key)
     if not keys:
         raise refuse(

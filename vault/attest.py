@@ -94,14 +94,7 @@ def open_envelope(envelope: bytes, keys: Sequence[Key]) -> Opened:
     Raises:
         EvidenceError: it is no such envelope, none of the keys signed it, or it was changed since.
     """
-    read = _read(Envelope, envelope, "the envelope")
-    sealed = Sealed(
-        _decoded(read.payload),
-        read.payload_type,
-        {one.keyid: Sealing(one.keyid, _decoded(one.sig).hex()) for one in read.signatures},
-    )
-    if len(sealed.signatures) < len(read.signatures):
-        raise EvidenceError("One key has signed the envelope twice")
+    sealed = _sealed(envelope)
     known = {key.keyid: key for key in keys}
     unknown = [keyid for keyid in sealed.signatures if keyid not in known]
     if len(unknown) == len(sealed.signatures):
@@ -111,6 +104,23 @@ def open_envelope(envelope: bytes, keys: Sequence[Key]) -> Opened:
     for keyid in signed_by:
         _check(sealed, known[keyid])
     return Opened(_read(Statement, sealed.payload, "the statement"), signed_by, unknown)
+
+
+def unverified(envelope: bytes) -> Statement:
+    """The statement in an envelope, whoever signed it: to see what it is about, never to believe it.
+
+    Raises:
+        EvidenceError: it is no such envelope.
+    """
+    return _read(Statement, _sealed(envelope).payload, "the statement")
+
+
+def _sealed(envelope: bytes) -> Sealed:
+    read = _read(Envelope, envelope, "the envelope")
+    signatures = {one.keyid: Sealing(one.keyid, _decoded(one.sig).hex()) for one in read.signatures}
+    if len(signatures) < len(read.signatures):
+        raise EvidenceError("One key has signed it twice")
+    return Sealed(_decoded(read.payload), read.payload_type, signatures)
 
 
 def _check(sealed: Sealed, key: Key) -> None:

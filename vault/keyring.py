@@ -19,9 +19,6 @@ from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
 
 T = TypeVar("T")
 
-MORE = "pip install 'caveat[evidence]'"
-"""What installs cryptography, without which nothing can be signed."""
-
 _PUBLIC = bytes.fromhex("302a300506032b6570032100")
 """What stands before the 32 bytes of an ed25519 key in its SubjectPublicKeyInfo (RFC 8410)."""
 _BLOCK = re.compile(r"-----BEGIN ([A-Z ]+)-----(.+?)-----END \1-----", re.DOTALL)
@@ -30,6 +27,14 @@ _LARGEST = 1 << 16  # bytes of a file with keys
 
 class UnusableKeyError(Exception):
     """What should hold keys holds none, or none that can be used; in one sentence."""
+
+    remedy = "`caveat keygen` makes an ed25519 pair: NAME.key signs, NAME.pub checks."
+
+
+class NothingSignsError(UnusableKeyError):
+    """This installation lacks cryptography, without which nothing can be signed."""
+
+    remedy = "pip install 'caveat[evidence]'"
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def make() -> Pair:
     try:
         signer = CryptoSigner.generate_ed25519()
     except UnsupportedLibraryError as fault:
-        raise _without_cryptography() from fault
+        raise NothingSignsError("This installation can check signatures, and make none") from fault
     raw = bytes.fromhex(signer.public_key.keyval["public"])
     return Pair(signer.private_bytes.decode(), _public_pem(raw), _key(raw).keyid)
 
@@ -98,7 +103,7 @@ def _signer(pem: str) -> Signer:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
     except ImportError as fault:
-        raise _without_cryptography() from fault
+        raise NothingSignsError("This installation can check signatures, and make none") from fault
     try:
         private = load_pem_private_key(pem.encode(), None)
     except (ValueError, TypeError) as fault:
@@ -126,7 +131,3 @@ def _key(raw: bytes) -> SSlibKey:
 def _public_pem(raw: bytes) -> str:
     lines = "\n".join(wrap(b64encode(_PUBLIC + raw).decode(), 64))
     return f"-----BEGIN PUBLIC KEY-----\n{lines}\n-----END PUBLIC KEY-----\n"
-
-
-def _without_cryptography() -> UnusableKeyError:
-    return UnusableKeyError(f"This installation cannot sign; `{MORE}` adds what it lacks")

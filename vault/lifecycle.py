@@ -62,6 +62,7 @@ class Lease:
     """The right to run one job, until it is not renewed in time."""
 
     job_id: str
+    tenant: str
     kind: JobKind
     payload: dict[str, Any]
     token: str
@@ -140,7 +141,7 @@ def claim(database: Database, job_id: str, *, worker: str, lasts: timedelta) -> 
         if not taken:
             return None
         record = _read(connection, job_id)
-        return Lease(job_id, record.kind, record.payload, token, lasts, record.attempts)
+        return Lease(job_id, record.tenant, record.kind, record.payload, token, lasts, record.attempts)
 
 
 def heartbeat(database: Database, lease: Lease) -> Order:

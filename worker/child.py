@@ -56,7 +56,7 @@ def _run(pipeline: ModuleType, request: Request, folder: Path, threads: int, kep
         shelf = {"shelf": partial(pipeline.cached, kept, folder / "outputs" / "cache")} if kept else {}
         result = pipeline.run(request, blob, _say, threads=threads, **shelf)
     elif isinstance(request, NewModel):
-        result = pipeline.inspect_model(blob(request.blob))
+        result = pipeline.inspect_model(blob(request.blob), request.output, request.index)
     else:
         result = pipeline.inspect_examples(request.examples, blob)
     return result

@@ -93,10 +93,10 @@ def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0, shelf
     return report.model_copy(update={"verdict": decide(report, audit.gate)})
 
 
-def inspect_model(path: Path) -> Inspection:
-    """What is in a model: inputs, outputs, and the layers that can be audited for its first class."""
+def inspect_model(path: Path, output: str | None = None, index: int | None = None) -> Inspection:
+    """What is in a model: inputs, outputs, and the layers that can be audited for one class, the first by default."""
     model = load(path)
-    target, sentence = _any_target(model)
+    target, sentence = _any_target(model, output, index)
     layers = list_layers(model, target) if target is not None else ()
     auto = choose_layers(model, target) if target is not None else ()
     return Inspection(
@@ -137,16 +137,19 @@ def choose_provider(asked: str) -> tuple[Provider, list[str]]:
     return "cpu", [] if asked == "auto" else ["CUDA was asked for and is not available here; the CPU was used."]
 
 
-def _any_target(model: Model) -> tuple[Target | None, str]:
-    """A target that stands for the model's first output, and the sentence that says what it reads."""
+def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Target | None, str]:
+    """A target that stands for an output, and the sentence that says what it reads; what was named must be there."""
     refusals = []
     reductions: tuple[Literal["mean"] | None, ...] = (None, "mean")
-    for index, reduce in product((None, 0), reductions):
+    for at, reduce in product((None, 0) if index is None else (index,), reductions):
         try:
-            target = Target(name="target", output=None, index=index, reduce=reduce)
+            target = Target(name="target", output=output, index=at, reduce=reduce)
             return target, resolve_target(model, target).sentence
         except Refused as refused:
             refusals.append(refused)
+    if output is not None or index is not None:
+        with about("", "output", "index"):
+            raise refusals[-1]
     return None, f"{refusals[-1].sentence} {refusals[-1].remedy}"
 
 

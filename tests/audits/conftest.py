@@ -61,18 +61,22 @@ class Bench:
     document: dict[str, Any]
     stages: list[tuple[str, float]] = field(default_factory=list)
 
-    def run(self) -> Report:
-        """Runs the audit in this process, its paths turned into digests."""
+    def run(self, **options: Any) -> Report:
+        """Runs the audit in this process."""
+        audit, by_digest = self.settled()
+        return pipeline.run(
+            audit,
+            by_digest.__getitem__,
+            lambda stage, progress: self.stages.append((stage, progress)),
+            **{"threads": 1, **options},
+        )
+
+    def settled(self) -> tuple[Audit, dict[str, Path]]:
+        """The audit with its paths turned into digests, and where each digest's bytes are."""
         audit = Audit.model_validate(self.document)
         places = {pointer: self.folder / source for pointer, source in audit.sources().items()}
         digests = {p: "sha256:" + hashlib.sha256(place.read_bytes()).hexdigest() for p, place in places.items()}
-        by_digest = {digest: places[pointer] for pointer, digest in digests.items()}
-        return pipeline.run(
-            audit.with_sources(digests),
-            by_digest.__getitem__,
-            lambda stage, progress: self.stages.append((stage, progress)),
-            threads=1,
-        )
+        return audit.with_sources(digests), {digest: places[pointer] for pointer, digest in digests.items()}
 
     def save(self, name: str, values: np.ndarray) -> None:
         """Writes an array among the audit's files."""

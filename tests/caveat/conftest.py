@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 from stamina.instrumentation import set_on_retry_hooks
 
+from vault import keyring
+
 ROOT = Path(__file__).parents[2]
 
 AUDIT = """\
@@ -37,7 +39,9 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(autouse=True)
 def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CAVEAT_URL", "CAVEAT_KEY", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "FORCE_COLOR"):
+    for name in ("CAVEAT_URL", "CAVEAT_KEY", "CAVEAT_SIGNING_KEY", "CI_JOB_URL", "BUILD_URL", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -80,12 +84,12 @@ def command(tmp_path: Path) -> Command:
 
 
 @contextmanager
-def started(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def started(folder: Path, *options: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`caveat up` in `folder`, and its URL once it says that it is up."""
     process = subprocess.Popen(
         [sys.executable, "-m", "caveat", "up", "--port", "0", *options],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -108,7 +112,16 @@ def started(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A running service's URL."""
-    with started(tmp_path_factory.mktemp("service")) as (_, url):
+def service_keys() -> keyring.Pair:
+    """What the running service signs with."""
+    return keyring.make()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, service_keys: keyring.Pair) -> Iterator[str]:
+    """A running service's URL; the path of its key is relative to where it was started."""
+    folder = tmp_path_factory.mktemp("service")
+    (folder / "signing").mkdir()
+    (folder / "signing" / "service.pem").write_text(service_keys.private)
+    with started(folder, CAVEAT_SIGNING_KEY="signing") as (_, url):
         yield url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from api_spec.audit import Audit
 from api_spec.problem import Problem
 from caveat import AsyncClient, Client, ProblemError
-from caveat.pack import digest
+from caveat.pack import chunks, digest
 from caveat.remote import run_there
 from tests.api_spec.evidence import AUDIT
 
@@ -103,6 +104,46 @@ def test_a_blob_is_streamed_unless_it_is_there(tmp_path: Path, missing: bool) ->
             assert script.asked[1].content == file.read_bytes()
             assert script.asked[1].headers["Content-Length"] == str(3 << 20)
             assert "Transfer-Encoding" not in script.asked[1].headers
+
+
+def test_an_upload_that_broke_after_it_had_arrived_is_not_sent_again(tmp_path: Path) -> None:
+    file = tmp_path / "blob"
+    file.write_bytes(b"x" * (3 << 20))
+    shares: list[float] = []
+    answers = [httpx.Response(404), httpx.ReadError("reset"), httpx.Response(200)]
+    for _, script in both(
+        lambda: Script(*answers), lambda client: client.put(file, None, lambda _, s: shares.append(s))
+    ):
+        assert [request.method for request in script.asked] == ["HEAD", "PUT", "HEAD"]
+    assert shares == [1 / 3, 2 / 3, 1.0] * 2
+
+
+def test_an_upload_may_take_longer_than_a_server_may_be_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience counts from the last byte that was taken, not from the first."""
+    file = tmp_path / "blob"
+    file.write_bytes(b"x" * (2 << 20))
+    put = httpx.Response(201, json={"digest": digest(file), "size": 2 << 20})
+    script = Script(httpx.Response(404), httpx.WriteError("broken"), httpx.Response(404), put)
+
+    def slow(file: Path) -> Iterator[bytes]:
+        for chunk in chunks(file):
+            time.sleep(0.2)
+            yield chunk
+
+    monkeypatch.setattr("caveat.client.chunks", slow)
+    with Client("http://caveat", patience=0.3, transport=httpx.MockTransport(script)) as client:
+        assert client.put(file) == digest(file)
+    assert script.asked[-1].content == file.read_bytes()
+
+
+def test_an_upload_that_breaks_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caveat.client.UPLOADS", 3)
+    file = tmp_path / "blob"
+    file.write_bytes(b"x")
+    script = Script(*[httpx.Response(404), httpx.WriteError("broken")] * 3)
+    client = Client("http://caveat", transport=httpx.MockTransport(script))
+    with client, pytest.raises(ProblemError, match="does not answer: broken"):
+        client.put(file)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +237,12 @@ def test_pages_are_followed() -> None:
     for audits, script in both(lambda: Script(*[httpx.Response(200, json=page) for page in pages]), use):
         assert [one.id for one in audits] == ["a1", "a2"]
         assert script.asked[1].url.query == b"page_token=n"
+
+
+def test_an_attestation_is_fetched_as_it_is() -> None:
+    for fetched, script in both(lambda: Script(httpx.Response(200, content=b"{}")), lambda one: one.attestation("a1")):
+        assert fetched == b"{}"
+        assert script.asked[0].url.path == "/v1/audits/a1/attestation"
 
 
 def test_the_address_and_the_key_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,8 @@ def test_a_policy_that_does_not_fit_is_invalid(tmp_path: Path, text: str, told: 
         ["gate"],
         ["gate", "a.yaml", "--report", "r.json"],
         ["gate", "a.yaml", "--policy", "p.yaml"],
+        ["gate", "--report", "r.json", "--attestation", "a.json"],
+        ["verify", "a.json"],
         ["gat"],
         ["up", "-1"],
     ],
@@ -156,6 +158,36 @@ def test_github_gets_a_summary_and_annotations(tmp_path: Path, monkeypatch: pyte
     )
     assert summary.read_text().startswith("before\n")
     assert "mark must not matter to carton" in summary.read_text()
+
+
+def test_what_moved_since_a_baseline_is_shown_and_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    baseline = written(tmp_path, PASSING, LINE).rename(tmp_path / "baseline.json")
+    report = written(tmp_path, FAILING, LINE | {"must": "not_grow"})
+    result = invoke("gate", "--report", report, "--baseline", baseline, "--json", tmp_path / "decided.json")
+    assert result.exit_code == 1
+    assert "Since the baseline the one figure moved beyond noise." in result.output
+    assert re.search(
+        r"^effect of mark → carton at block +0\.000 +\+1\.000 +\+1\.000 +±0\.206  beyond", result.output, re.M
+    )
+    assert "moved beyond noise" in summary.read_text()
+    decided = Report.model_validate_json((tmp_path / "decided.json").read_bytes())
+    assert decided.verdict.outcome == "fail"
+    assert invoke("gate", "--report", report).exit_code == 4
+    assert invoke("gate", "--report", report, "--baseline", report).exit_code == 4, "noise is wider than the tolerance"
+    assert invoke("gate", "--report", report, "--baseline", tmp_path / "absent.json").exit_code == 2
+
+
+def test_findings_are_shown_at_the_gates_lines(tmp_path: Path) -> None:
+    lines = policy(tmp_path, "gate:\n\n- {concept: mark, target: carton, must: not_matter}")
+    sarif, gitlab = tmp_path / "r.sarif", tmp_path / "r.gitlab"
+    report = written(tmp_path, FAILING)
+    invoke("gate", "--report", report, "--policy", lines, "--sarif", sarif, "--gitlab", gitlab)
+    place = json.loads(sarif.read_text())["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"].endswith("policy.yaml")
+    assert place["region"] == {"startLine": 3, "startColumn": 3}
+    assert json.loads(gitlab.read_text())[0]["location"]["lines"] == {"begin": 3}
 
 
 def test_every_format_is_written(tmp_path: Path) -> None:

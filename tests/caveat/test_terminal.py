@@ -60,6 +60,26 @@ def test_a_terminal_gets_a_table_and_colours(
     assert not re.search(r"\x1b\[[\d;]*3\dm", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("colour", [False, True])
+def test_what_moved_is_a_table_of_a_dozen_figures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, colour: bool
+) -> None:
+    if colour:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "120")
+    layers = [f"layer{number}" for number in range(15)]
+    before = evidence.report(*(evidence.row(layer=layer) for layer in layers))
+    now = evidence.report(
+        evidence.row(layer="layer3", in_sd=0.9, interval=(0.8, 1.0)), *before.rows[4:], *before.rows[:3]
+    )
+    terminal.show_moves(now, before)
+    said = capsys.readouterr().out
+    assert "Since the baseline 1 of 15 figures moved beyond noise." in said
+    assert re.search(r"mark → carton at layer3\W.*\+0\.900.*±0\.112.*beyond noise", said)
+    assert said.count("within noise") == 11
+    assert "… and 3 more, in --markdown." in said
+
+
 def test_progress_is_one_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
     with terminal.progress() as watch:
         for stage, share in (("loading", 0.0), ("probing", 0.06), ("probing", 0.3), ("fitting", 0.6)):

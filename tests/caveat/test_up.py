@@ -61,15 +61,24 @@ def test_a_fault_that_the_service_finds_points_into_the_audit_file(
 
 def test_layers_and_a_first_audit_come_from_either(tmp_path: Path, command: Command, service: str) -> None:
     write_audit(tmp_path)
-    here, there = command("layers", "mlp.onnx"), command("layers", "mlp.onnx", CAVEAT_URL=service)
+    asked = ("layers", "mlp.onnx", "--output", "deep", "--index", "2")
+    here, there = command(*asked), command(*asked, CAVEAT_URL=service)
     assert here.returncode == 0
     assert here.stdout == there.stdout
-    assert "hidden" in here.stdout
+    assert "class 2 of tensor 'deep'" in here.stdout
+    assert "logits   Gemm" not in here.stdout
     wrote = command("init", "mlp.onnx", "--write", "first.yaml", CAVEAT_URL=service)
     assert wrote.returncode == 0, wrote.stderr
     assert "Next: caveat gate first.yaml" in wrote.stdout
     assert read_audit(tmp_path / "first.yaml").audit.model == "mlp.onnx"
     assert command("init", "mlp.onnx", "--write", "first.yaml", CAVEAT_URL=service).returncode == 2
+
+
+def test_layers_of_a_class_that_is_not_there_are_refused(tmp_path: Path, command: Command) -> None:
+    write_audit(tmp_path)
+    wrong = command("layers", "mlp.onnx", "--index", "9")
+    assert wrong.returncode == 2
+    assert "/index: Target 'target' asks for class 9, but output 'logits' has 2 classes" in wrong.stderr
 
 
 @pytest.mark.slow

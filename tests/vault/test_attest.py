@@ -186,6 +186,7 @@ class TestKeyring:
             ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "cannot be read"),
             (OLD.public, "There is no private key"),
         ],
+        ids=["no key", "a broken key", "a public key"],
     )
     def test_what_is_no_private_key_is_said_to_be_none(self, text: str, told: str) -> None:
         with pytest.raises(UnusableKeyError, match=told):
@@ -209,7 +210,11 @@ class TestKeyring:
         )
         assert len(keyring.signers(made.stdout)) == 1
 
-    @pytest.mark.parametrize("where", ["absent.pem", OLD.private.splitlines()[1], OLD.private.splitlines()[1] * 100])
+    @pytest.mark.parametrize(
+        "where",
+        ["absent.pem", OLD.private.splitlines()[1], OLD.private.splitlines()[1] * 100],
+        ids=["an absent file", "a key without its first line", "a long text"],
+    )
     def test_what_cannot_be_read_is_not_repeated(self, where: str) -> None:
         with pytest.raises(UnusableKeyError, match="neither PEM nor a file or folder that can be read: ") as caught:
             keyring.pem_at(where)
@@ -239,7 +244,7 @@ def test_an_auditor_needs_no_cryptography(tmp_path: Path) -> None:
         "try:\n"
         "    keyring.make()\n"
         "except keyring.UnusableKeyError as fault:\n"
-        "    print(fault)\n"
+        "    print(fault.remedy)\n"
         "heavy = {'flask', 'celery', 'onnx', 'numpy', 'sqlalchemy', 'fsspec', 'pydantic_settings'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or None)"
     )

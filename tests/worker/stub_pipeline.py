@@ -61,7 +61,7 @@ def run(audit: Audit, blob: Callable[[str], Path], progress: Callable[[Stage, fl
     )  # fmt: skip
 
 
-def inspect_model(path: Path) -> Inspection:
+def inspect_model(path: Path, output: str | None, index: int | None) -> Inspection:
     if path.read_bytes() != b"model":
         raise Refused("not-onnx", "This is not an ONNX file.", "Export the model to ONNX.", "/blob")
     return Inspection(inputs=[], outputs=[], layers=[], target="", warnings=[])

@@ -1,0 +1,215 @@
+"""What an audit computed is found by the next one, and changes not a byte of its report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reports.canonical import canonical
+from tests.audits.conftest import Bench, Change
+from worker.cache import Cache
+from worker.engine import probe
+from worker.engine.session import Session
+from worker.engine.shelf import Shelf
+from worker.scratch import cached
+from worker.supervisor import Finished, Limits, supervise
+
+
+class Kept:
+    """A cache beside an audit: each run finds what those before it left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._runs = folder, 0
+        folder.mkdir()
+
+    @contextmanager
+    def shelf(self) -> Iterator[Shelf]:
+        """What a child process gets, and then what its supervisor does."""
+        fresh = self.folder.with_name(f"fresh{self._runs}")
+        self._runs += 1
+        with cached(self.folder, fresh) as shelf:
+            yield shelf
+        for entry in fresh.glob("*.npy"):
+            entry.rename(self.folder / entry.name)
+
+    @property
+    def entries(self) -> set[str]:
+        return {entry.name for entry in self.folder.glob("*.npy")}
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    return Kept(tmp_path / "kept")
+
+
+@pytest.fixture
+def seen_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many examples went through the model, one entry a batch; the gradient check's own runs are not counted."""
+    rows: list[int] = []
+
+    class Counted(Session):
+        def run(self, feeds: Any) -> dict[str, Any]:
+            rows.append(len(next(iter(feeds.values()))))
+            return super().run(feeds)
+
+    def opened(graph: Any, **options: Any) -> Session:
+        return Counted(**vars(original(graph, **options)))
+
+    original = probe.open_session
+    monkeypatch.setattr(probe, "open_session", opened)
+    return rows
+
+
+def test_cold_warm_and_without_a_cache_the_report_is_the_same(bench: Bench, kept: Kept, seen_rows: list[int]) -> None:
+    plain = canonical(bench.run())
+    assert canonical(bench.run(shelf=kept.shelf)) == plain
+    before, entries = sum(seen_rows), kept.entries
+    assert canonical(bench.run(shelf=kept.shelf)) == plain
+    assert (sum(seen_rows), kept.entries) == (before, entries)
+
+
+def estimator(bench: Bench) -> None:
+    bench.document["method"] |= {"estimator": "ridge", "cross_check": "linear_svm"}
+
+
+def numbers(bench: Bench) -> None:
+    bench.document["method"] |= {"runs": 20, "null_sets": 99, "bootstrap": 49, "alpha": 0.1, "correction": "none"}
+
+
+def gate(bench: Bench) -> None:
+    bench.document["gate"] = [{"concept": "used", "target": "first", "must": "matter"}]
+
+
+def one_concept_less(bench: Bench) -> None:
+    del bench.document["concepts"]["ignored"], bench.document["gate"][1], bench.document["examples"]["ignored"]
+
+
+def other_names(bench: Bench) -> None:
+    bench.document["targets"] = {"renamed": bench.document["targets"]["first"]}
+    for line in bench.document["gate"]:
+        line["target"] = "renamed"
+
+
+@pytest.mark.parametrize("change", [estimator, numbers, gate, one_concept_less, other_names])
+def test_another_question_of_the_same_arrays_does_not_touch_the_model(
+    bench: Bench, kept: Kept, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run(shelf=kept.shelf)
+    change(bench)
+    plain = canonical(bench.run())
+    monkeypatch.setattr(probe, "open_session", _must_not_be_opened)
+    assert canonical(bench.run(shelf=kept.shelf)) == plain
+
+
+def _must_not_be_opened(*_: Any, **__: Any) -> Session:
+    raise AssertionError("the model was opened")
+
+
+def other_bytes(bench: Bench) -> None:
+    bench.save("targets.npy", np.load("targets.npy") + 1)
+
+
+def other_layer(bench: Bench) -> None:
+    bench.document["layers"] = ["z2"]
+
+
+def other_sample(bench: Bench) -> None:
+    bench.document["examples"]["targets"]["limit"] = 50
+
+
+def other_target(bench: Bench) -> None:
+    bench.document["targets"]["first"]["scale"] = "probability"
+
+
+@pytest.mark.parametrize("change", [other_bytes, other_layer, other_sample, other_target])
+def test_what_the_numbers_depend_on_is_in_their_key(
+    bench: Bench, kept: Kept, change: Change, seen_rows: list[int]
+) -> None:
+    bench.run(shelf=kept.shelf)
+    change(bench)
+    plain = canonical(bench.run())
+    seen_rows.clear()
+    assert canonical(bench.run(shelf=kept.shelf)) == plain
+    assert sum(seen_rows) >= 50
+
+
+def test_a_new_concept_goes_through_the_model_alone(bench: Bench, kept: Kept, seen_rows: list[int]) -> None:
+    whole = dict(bench.document["examples"]), dict(bench.document["concepts"]), list(bench.document["gate"])
+    one_concept_less(bench)
+    bench.run(shelf=kept.shelf)
+    seen_rows.clear()
+    bench.document |= dict(zip(("examples", "concepts", "gate"), whole, strict=True))
+    bench.run(shelf=kept.shelf)
+    assert sum(seen_rows) == 40
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def one_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-50] ^= 1
+    path.write_bytes(data)
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def pickled(path: Path) -> None:
+    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+
+
+@pytest.mark.parametrize("spoil", [cut_short, one_bit, emptied, pickled, Path.unlink])
+def test_an_entry_that_is_not_what_it_was_is_not_there(
+    bench: Bench, kept: Kept, spoil: Callable[[Path], None], seen_rows: list[int]
+) -> None:
+    plain = canonical(bench.run(shelf=kept.shelf))
+    for entry in kept.folder.iterdir():
+        spoil(entry)
+    seen_rows.clear()
+    assert canonical(bench.run(shelf=kept.shelf)) == plain
+    assert sum(seen_rows) == 180
+
+
+def test_sets_that_are_alike_share_their_arrays(bench: Bench, kept: Kept) -> None:
+    shutil.copy("targets.npy", "again.npy")
+    bench.document["examples"]["again"] = {"arrays": "again.npy"}
+    bench.document["concepts"]["again"] = {"examples": "again", "against": "base"}
+    plain = canonical(bench.run())
+    assert canonical(bench.run(shelf=kept.shelf)) == plain
+    assert canonical(bench.run(shelf=kept.shelf)) == plain
+
+
+def test_through_the_supervisor_a_second_audit_finds_what_the_first_left(bench: Bench, tmp_path: Path) -> None:
+    audit, places = bench.settled()
+    corner = Cache(tmp_path / "cache", 1 << 30).corner("tenant", audit.model)
+
+    def run() -> bytes:
+        end = supervise(
+            "audit",
+            audit.model_dump(mode="json"),
+            lambda digest, place: shutil.copy(places[digest], place),
+            limits=Limits(memory_bytes=2 << 30, cpu_seconds=60, wall_seconds=60, threads=1),
+            on_progress=lambda *_: None,
+            should_stop=lambda: False,
+            corner=corner,
+        )
+        assert isinstance(end, Finished), end
+        return end.result
+
+    cold = run()
+    entries = {entry.name: entry.stat().st_mtime_ns for entry in corner.folder.iterdir()}
+    assert entries
+    assert all(entry.stat().st_mode & 0o777 == 0o400 for entry in corner.folder.iterdir())
+    assert run() == cold
+    after = {entry.name: entry.stat().st_mtime_ns for entry in corner.folder.iterdir()}
+    assert after.keys() == entries.keys()
+    assert any(after[name] > entries[name] for name in entries), "what was used is younger"

@@ -1,0 +1,60 @@
+"""What an audit holds in memory does not grow with its examples, and where it is kept changes not a byte."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.measure import Case, measured
+from reports.canonical import canonical
+from tests.audits.conftest import Bench
+from worker.engine.gram import PANEL, gram, products
+from worker.scratch import MEMORY_BYTES, scratch
+
+
+def test_an_audit_in_files_is_the_audit_in_memory(bench: Bench) -> None:
+    assert canonical(bench.run(shelf=partial(scratch, budget=0))) == canonical(bench.run())
+
+
+def test_what_is_over_the_budget_is_in_files_that_do_not_outlive_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with scratch(budget=4 * 100) as shelf:
+        inside = shelf.room("a", (10, 5), np.float32)
+        outside = shelf.room("a", (10, 6), np.float32)
+        still_inside = shelf.room("b", (10, 5), np.float32)
+        assert [isinstance(one, np.memmap) for one in (inside, outside, still_inside)] == [False, True, False]
+        outside[...] = 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_and_files_do_not_change_a_bit_of_an_inner_product(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(2 * PANEL + 7, 300)).astype(np.float32)
+    stored = np.memmap(tmp_path / "x", np.float32, "w+", shape=x.shape)
+    stored[...] = x
+    assert (gram(x) == gram(stored, threads=2)).all()
+    assert (products(x[:9], x) == products(stored[:9], stored, threads=2)).all()
+    assert (gram(x) == gram(x).T).all()
+
+
+def test_a_block_of_a_gram_matrix_is_filled_in_place() -> None:
+    x = np.random.default_rng(0).normal(size=(5, 30)).astype(np.float32)
+    k = np.zeros((8, 8))
+    gram(x, out=k[2:7, 2:7])
+    assert (k[2:7, 2:7] == gram(x)).all()
+    assert (k[:2] == 0).all()
+
+
+@pytest.mark.slow
+def test_four_times_the_pool_takes_no_more_than_its_gram_matrix_on_top(tmp_path: Path) -> None:
+    """100,352 features: 1,500 examples are 574 MiB, past the budget; 3,000 are 1,148 MiB."""
+    given = {"folder": str(tmp_path), "concept": 50, "features": 100_352}
+    small, large = (
+        measured(Case("bench.cases:wide", given | {"pool": pool}, address_space=2 << 30)) for pool in (1_500, 3_000)
+    )
+    assert large.peak - small.peak < 3 * 8 * 3_100**2
+    assert small.peak - small.before < MEMORY_BYTES + (600 << 20)

@@ -1,0 +1,129 @@
+"""The ready pieces for pipelines: their shell runs as it stands in the files, their YAML fits its schema."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from reports.canonical import canonical
+from tests.api_spec import evidence
+from tests.caveat.conftest import ROOT
+from tests.caveat.models import write_audit
+from vault import keyring
+
+CI = ROOT / "examples" / "ci"
+BASH = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository as a job finds it, with an audit that fails by its gate."""
+    write_audit(tmp_path)
+    return tmp_path
+
+
+def run(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A step of a job on a runner that has Caveat."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CAVEAT_", "GITHUB_"))}
+    told = inherited | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | environment
+    return subprocess.run(command, cwd=folder, env=told, capture_output=True, text=True, timeout=120, check=False)
+
+
+def yaml(path: Path) -> Any:
+    return YAML(typ="safe").load(path)
+
+
+class TestGitHub:
+    @staticmethod
+    def steps(folder: Path, **inputs: str) -> subprocess.CompletedProcess[str]:
+        """The steps of the action, with its inputs as GitHub fills them in."""
+        action = yaml(CI / "github" / "action.yml")
+        given = {name: about["default"] for name, about in action["inputs"].items()} | inputs
+        github = {
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_OUTPUT": str(folder / "output"),
+            "GITHUB_STEP_SUMMARY": str(folder / "summary.md"),
+        }
+        done = subprocess.CompletedProcess[str]([], 0)
+        for step in action["runs"]["steps"]:
+            filled = {
+                name: re.sub(r"\$\{\{ inputs\.([\w-]+) }}", lambda found: given[found[1]], value)
+                for name, value in step["env"].items()
+            }
+            assert "${{" not in step["run"], "what comes from outside reaches a script by its environment only"
+            done = run([*BASH, step["run"]], folder, **github, **filled)
+            if done.returncode:
+                break
+        return done
+
+    def test_a_gate_that_fails_fails_the_job_and_says_where(self, checkout: Path) -> None:
+        (checkout / "base line.json").write_bytes(canonical(evidence.report(evidence.row())))
+        key = keyring.make()
+        done = self.steps(
+            checkout, baseline="base line.json", attestation="true", **{"signing-key": key.private}
+        )  # fmt: skip
+        assert done.returncode == 1, done.stderr
+        assert (checkout / "output").read_text() == "outcome=fail\n"
+        assert re.search(r"^::error file=audit\.yaml,line=12,", done.stdout, re.M)
+        assert "first must not matter to yes" in (checkout / "summary.md").read_text()
+        results = {file.name for file in (checkout / "caveat-results").iterdir()}
+        assert results == {"report.json", "report.html", "junit.xml", "report.sarif", "report.dsse.json"}
+
+    def test_what_is_no_audit_is_an_error(self, checkout: Path) -> None:
+        assert self.steps(checkout, audit="absent.yaml").returncode == 2
+        assert (checkout / "output").read_text() == "outcome=error\n"
+
+    def test_the_workflow_gives_the_action_inputs_that_it_has(self) -> None:
+        (job,) = yaml(CI / "github" / "workflow.yml")["jobs"].values()
+        (used,) = [step["with"] for step in job["steps"] if step["uses"].startswith("./")]
+        assert set(used) <= set(yaml(CI / "github" / "action.yml")["inputs"])
+
+
+def test_gitlab(checkout: Path) -> None:
+    job = yaml(CI / "gitlab" / "caveat.gitlab-ci.yml")[".caveat"]
+    done = run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(job["before_script"] + job["script"])],
+        checkout,
+        **job["variables"],
+    )
+    assert done.returncode == 1, done.stderr
+    for report in job["artifacts"]["reports"].values():
+        assert (checkout / report.replace("$CAVEAT_RESULTS", "caveat-results")).stat().st_size > 0
+    (issue,) = json.loads((checkout / "caveat-results" / "gl-code-quality-report.json").read_text())
+    assert issue["location"] == {"path": "audit.yaml", "lines": {"begin": 12}}
+
+
+def test_jenkins(checkout: Path) -> None:
+    said = (CI / "jenkins" / "Jenkinsfile").read_text()
+    (script,) = re.findall(r"'''(.*?)'''", said, re.S)
+    audit = re.search(r"name: 'AUDIT', defaultValue: '(.*?)'", said)
+    assert audit is not None
+    done = run(["sh", "-xe", "-c", script], checkout, AUDIT=audit[1])
+    assert done.returncode == 1, done.stderr
+    for pattern in re.findall(r"(?:testResults|artifacts): '(.*?)'", said):
+        assert list(checkout.glob(pattern))
+    code = re.sub(r"'''.*?'''|'[^']*'|\"[^\"]*\"|//[^\n]*", "", said, flags=re.S)
+    assert all(code.count(one) == code.count(other) > 0 for one, other in ("{}", "()"))
+
+
+@pytest.mark.parametrize(
+    ("schema", "file", "more"),
+    [
+        ("vendor.github-actions", "github/action.yml", []),
+        ("vendor.github-workflows", "github/workflow.yml", []),
+        ("vendor.gitlab-ci", "gitlab/caveat.gitlab-ci.yml", ["--data-transform", "gitlab-ci"]),
+    ],
+)
+def test_yaml_fits_its_schema(schema: str, file: str, more: list[str]) -> None:
+    pytest.importorskip("check_jsonschema")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *more, str(CI / file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

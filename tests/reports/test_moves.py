@@ -1,0 +1,80 @@
+"""What moved since a baseline: the same words in the terminal and in Markdown."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from api_spec.audit import Audit
+from api_spec.gate import decide
+from api_spec.report import ExampleSetSummary, Report
+from reports import gitlab, html, markdown, moves, sarif
+from tests.api_spec import evidence
+
+BASELINE = evidence.report(
+    evidence.row(in_sd=0.1, interval=(0.05, 0.15)),
+    evidence.row(in_sd=0.0, interval=(-0.05, 0.05), layer="deep"),
+    witnesses=(evidence.witness(in_sd=0.2, interval=(0.1, 0.3)),),
+    groups=(evidence.group(selection_rate_ratio=0.7),),
+)
+NOW = evidence.report(
+    evidence.row(in_sd=0.12, interval=(0.07, 0.17)),
+    evidence.row(in_sd=0.6, interval=(0.5, 0.7), layer="deep", p=0.001),
+    witnesses=(evidence.witness(in_sd=-0.3, interval=(-0.4, -0.2)),),
+    groups=(evidence.group(selection_rate_ratio=0.72),),
+)
+
+
+def growing() -> Report:
+    """`NOW`, with a gate that fails because an effect grew."""
+    gate = [{"concept": "mark", "target": "carton", "must": "not_grow"}]
+    audit = Audit.model_validate(evidence.AUDIT | {"gate": gate})
+    return NOW.model_copy(update={"audit": audit, "verdict": decide(NOW, audit.gate, BASELINE)})
+
+
+def test_what_moved_most_for_its_noise_comes_first() -> None:
+    found = moves.moved(NOW, BASELINE)
+    assert [(one.figure, one.verdict) for one in found] == [
+        ("effect of mark → carton at deep", "beyond noise"),
+        ("intervention of mark → carton", "beyond noise"),
+        ("effect of mark → carton at block", "within noise"),
+        ("selection rate ratio of race", "within noise"),
+    ]
+    assert (found[1].before, found[1].after, found[1].change) == ("+0.200", "−0.300", "−0.500")
+
+
+def test_sentences_say_what_stands_in_the_way() -> None:
+    assert moves.sentences(NOW, BASELINE) == [
+        "Since the baseline 2 of 4 figures moved beyond noise.",
+        "The baseline is of the same model.",
+    ]
+    other = Audit.model_validate(evidence.AUDIT | {"model": "sha256:" + "9" * 64})
+    sets = [ExampleSetSummary(name="photos", source="sha256:" + "1" * 64, count=9, kind="images")]
+    now = NOW.model_copy(update={"audit": other, "plan": NOW.plan.model_copy(update={"examples": sets})})
+    assert moves.sentences(now, evidence.report()) == [
+        "The baseline has no figure in common with this report.",
+        "The baseline was made on other examples: photos.",
+    ]
+
+
+def test_markdown_folds_what_is_within_noise() -> None:
+    shown = markdown.render(NOW, baseline=BASELINE)
+    assert "| effect of mark → carton at deep | 0.000 | +0.600 | +0.600 | ±0.112 | beyond noise |" in shown
+    assert "<details><summary>Within noise: 2</summary>" in shown
+    assert "beyond noise" not in markdown.render(NOW)
+
+
+@pytest.mark.parametrize("render", [html.render, markdown.render, sarif.render, gitlab.render])
+def test_every_format_knows_a_line_that_must_not_grow(render: object) -> None:
+    assert callable(render)
+    assert "must not matter more to carton than in the baseline" in render(growing())
+
+
+def test_findings_stand_where_the_gates_line_stands() -> None:
+    report = growing()
+    (result,) = json.loads(sarif.render(report, places=[(12, 5)]))["runs"][0]["results"]
+    assert result["ruleId"] == "concept/must-not-grow"
+    assert result["locations"][0]["physicalLocation"]["region"] == {"startLine": 12, "startColumn": 5}
+    (issue,) = json.loads(gitlab.render(report, places=[(12, 5)]))
+    assert issue["location"]["lines"] == {"begin": 12}
