@@ -58,8 +58,13 @@ gradients: $(VENV)/.oracle  ## docs/gradients.md: correctness and speed of the g
 validation: $(VENV)/.dev  ## docs/validation.md: error rate and power of the verdicts
 	$(BIN)/python -m bench.validation
 
+bench: $(VENV)/.oracle  ## docs/benchmarks.md: an audit against its bound, against captum, at scale, as a service
+	$(BIN)/python -m bench
+
 up: $(VENV)/.demo  ## the whole service on this machine
 	$(BIN)/caveat up
 
 clean:  ## what was built here; the virtual environment stays
 	rm -rf .caveat .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
+
+include chart.mk

@@ -87,11 +87,12 @@ class Corner:
                 return
             os.fchmod(entry, 0o400)
             try:
-                os.replace(name, self.folder / name, src_dir_fd=left)
+                os.rename(name, self.folder / name, src_dir_fd=left)
             except OSError:  # another file system
                 incoming = self.folder / f"{secrets.token_hex(8)}.incoming"
                 with os.fdopen(os.dup(entry), "rb") as source, incoming.open("wb") as copy:
                     shutil.copyfileobj(source, copy, 1 << 20)
+                    os.fchmod(copy.fileno(), 0o400)
                 incoming.replace(self.folder / name)
 
     def _touch(self, names: list[bytes]) -> None:

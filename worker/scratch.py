@@ -33,6 +33,10 @@ class Scratch:
         """Nothing was here before."""
 
     def room(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An uninitialised array; its key is forgotten."""
+        return self.spare(shape, dtype)
+
+    def spare(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An uninitialised array."""
         size = np.dtype(dtype).itemsize * prod(shape)
         if size <= self._left or size == 0:
@@ -52,16 +56,18 @@ def cached(kept: Path, fresh: Path) -> Iterator[Cached]:
     Every file ends with a digest of its array; one that was cut short or changed is not found.
     """
     fresh.mkdir()
-    shelf = Cached(kept, fresh)
-    yield shelf
-    shelf.seal()
+    with scratch() as spare:
+        shelf = Cached(kept, fresh, spare)
+        yield shelf
+        shelf.seal()
 
 
 class Cached:
-    """A shelf over two folders of `.npy` files, named by their keys."""
+    """A shelf over two folders of `.npy` files, named by their keys, and what is `spare` for this audit alone."""
 
-    def __init__(self, kept: Path, fresh: Path) -> None:
+    def __init__(self, kept: Path, fresh: Path, spare: Scratch) -> None:
         self._kept, self._fresh = kept, fresh
+        self.spare = spare.spare
         self._found: dict[str, NDArray[Any] | None] = {}
         self._rooms: dict[str, NDArray[Any]] = {}
 

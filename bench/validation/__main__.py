@@ -1,195 +1,62 @@
-"""`python -m bench.validation [--quick]`: error rates and power of the verdicts, written to docs/validation.md."""
+"""`python -m bench.validation [truths | rates] [--quick]`: how often verdicts are wrong; writes docs/validation.md."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+import tempfile
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from scipy.stats import binom
-
-from bench.validation.audits import TOLERANCE, Outcome, audits
-from bench.validation.worlds import World
-from worker.engine.stats import Settings
+from bench.validation.rates import rates
+from bench.validation.report import truths
 
 PAGE = Path(__file__).parents[2] / "docs" / "validation.md"
-ALPHA = 0.05
-ESTIMATORS = ("logistic", "linear_svm", "mean_difference")
-LAYERS = {
-    "wide": World(40, 80, 40, d=2000, decay=0.5),
-    "ReLU": World(40, 80, 40, d=64, decay=0.2, relu=True),
+PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
+    "truths": truths,
+    "rates": lambda quick, _: rates(quick),
 }
-PAIRED = {"wide, paired": World(40, 80, 40, d=2000, decay=0.5, paired=True)}
-SETTINGS = Settings(cross_check=None, runs=2, null_sets=99, bootstrap=99, alpha=ALPHA)
-POWER = replace(SETTINGS, null_sets=199, bootstrap=199)
-EFFECTS = (0.0, 0.15, 0.5, 1.0)
-"""Planted effects in standard deviations of the target; two of them beyond the tolerance."""
+"""Each part's text and whether it holds; it may write into the folder that it is given."""
+
+HEAD = """# Validation
+
+How often the verdicts are wrong where the truth is known. Made by `make validation`; do not edit. The code is in
+[`bench/validation`](../bench/validation); `python -m bench.validation truths` makes the first part anew, `rates` the
+second.
+"""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the studies and writes the page; 1 where an error rate is over its bound."""
+    """Makes the part that is named, or both; 1 where one does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the audits, and no page")
-    quick = parser.parse_args(arguments).quick
-    share = 10 if quick else 1
-    started = time.perf_counter()
-    sections = [calibration(400 // share), neutral(200 // share), published(100 // share), power(100 // share)]
-    text = HEAD + "".join(body for body, _ in sections)
-    print(text)
-    print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
-    if not quick:
-        PAGE.write_text(text)
-    return int(not all(holds for _, holds in sections))
+    parser.add_argument("part", nargs="?", choices=PARTS, help="both when left out")
+    parser.add_argument("--quick", action="store_true", help="a small share of the audits, and no page")
+    told = parser.parse_args(arguments)
+    everything = True
+    for name in [told.part] if told.part else PARTS:
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="caveat-validation-") as folder:
+            text, holds = PARTS[name](told.quick, Path(folder))
+        everything &= holds
+        print(text)
+        said = "holds" if holds else "DOES NOT HOLD"
+        print(f"{name}: {said}, {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        if not told.quick:
+            PAGE.write_text(page(PAGE.read_text() if PAGE.exists() else "", name, text))
+    return int(not everything)
 
 
-HEAD = f"""# Validation
-
-Made by `make validation`; do not edit. The code is in [`bench/validation`](../bench/validation). Each audit here draws
-its activations and gradients from a world whose truth is known, and goes through the same functions as any other.
-α is {ALPHA}; the gate's line is *must not matter*, with a tolerance of {TOLERANCE} standard deviations of the target.
-A *wide* layer has 2,000 correlated features, many more than examples; a *ReLU* layer has 64, not negative and skewed;
-in a *paired* one, each concept example has a pool example of its own. Concept / pool / target are 40 / 80 / 40 examples
-where no numbers are given.
-
-"""
-
-CALIBRATION = """## Where there is nothing
-
-{count} audits a row, in which the concept is a random set like any other. At a nominal {alpha:.0%}, up to {bound}
-rejections ({share:.1%}) lie inside the binomial 95 % interval.
-
-| layer | estimator | effect, p ≤ α | score, p ≤ α | gate: influential | gate: not influential | holds |
-| --- | --- | --- | --- | --- | --- | --- |
-{rows}
-
-A random set has no effect, but it is not encoded either, and the gate does not call its absence of effect a finding:
-nearly all of these audits are inconclusive, as they should be.
-
-"""
-
-NEUTRAL = """## Where the concept is there and the target ignores it
-
-{count} audits a row: the layer encodes the concept, and the target's slope along it is zero. Such a set is not a random
-set, so the permutation alone does not answer for it (*against sets*); the effect's p is the larger of that and of one
-by the bootstrap (*against zero*). Rates up to {share:.1%} are inside the binomial 95 % interval.
-
-| layer | estimator | against sets, p ≤ α | effect, p ≤ α | score, p ≤ α | gate: influential | gate: not influential |
-| --- | --- | --- | --- | --- | --- | --- |
-{rows}
-
-"""
-
-PUBLISHED = """## The published test on audits with nothing in them
-
-The t-test of a concept's runs against runs of random sets (Kim et al. 2018; tensorflow/tcav), {count} null audits, wide
-layer, logistic: more runs only make it surer of what is not there.
-
-| runs | {runs} |
-| --- | {rule} |
-| rejected | {shares} |
-
-"""
-
-POWER_OF_GATE = """## Where an effect is planted
-
-{count} audits a row, wide layer: the concept lies 3 along a direction, and the target's mean slope along it gives the
-effect. *Wrong* is an effect of 0 called influential, or one beyond the tolerance called not influential; inconclusive
-is not. *Covered* is how often the 95 % interval holds the truth.
-
-| estimator | concept / pool / target | effect (sd) | p ≤ α | influential | not | inconclusive | wrong | covered |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
-{rows}
-"""
+def page(before: str, part: str, text: str) -> str:
+    """The page with one part in place of what it was before."""
+    kept = {name: found[1] for name in PARTS if (found := re.search(_marked(name, "(.*?)"), before, re.DOTALL))}
+    parts = kept | {part: f"\n{text.strip()}\n"}
+    return "\n".join([HEAD, *(_marked(name, parts[name]) + "\n" for name in PARTS if name in parts)])
 
 
-def calibration(count: int) -> tuple[str, bool]:
-    """How often a concept that is a random set is called significant."""
-    bound = int(binom.ppf(0.975, count, ALPHA))
-    rows, everything = [], True
-    for layer, world in (LAYERS | PAIRED).items():
-        for estimator in ESTIMATORS if layer in LAYERS else ESTIMATORS[:1]:
-            outcomes = audits(world, replace(SETTINGS, estimator=estimator), count)
-            effect, score = (_rejected(outcomes, of) for of in ("p_effect", "p_score"))
-            findings = Counter(outcome.finding for outcome in outcomes)
-            holds = max(effect, score, findings["influential"]) <= bound
-            everything &= holds
-            shares = (effect, score, findings["influential"], findings["not_influential"])
-            rows.append(f"| {layer} | {estimator} | {_percent(shares, count)} | {'yes' if holds else '**no**'} |")
-    text = CALIBRATION.format(count=count, alpha=ALPHA, bound=bound, share=bound / count, rows="\n".join(rows))
-    return text, everything
-
-
-def neutral(count: int) -> tuple[str, bool]:
-    """How often a concept that is encoded but has no effect is called significant."""
-    bound = int(binom.ppf(0.975, count, ALPHA))
-    rows, everything = [], True
-    for layer, world in LAYERS.items():
-        for estimator in ESTIMATORS:
-            outcomes = audits(replace(world, shift=3.0), replace(POWER, estimator=estimator), count)
-            findings = Counter(outcome.finding for outcome in outcomes)
-            shares = [_rejected(outcomes, of) for of in ("p_against_sets", "p_effect", "p_score")]
-            shares += [findings["influential"], findings["not_influential"]]
-            everything &= findings["influential"] <= bound
-            rows.append(f"| {layer} | {estimator} | {_percent(shares, count)} |")
-    return NEUTRAL.format(count=count, share=bound / count, rows="\n".join(rows)), everything
-
-
-def published(count: int) -> tuple[str, bool]:
-    """What the published test says about the same audits: shown, not required."""
-    world, runs = next(iter(LAYERS.values())), (10, 30, 100, 500)
-    outcomes = audits(world, replace(SETTINGS, null_sets=19, bootstrap=19), count, published=runs)
-    shares = [np.mean([outcome.published[each] <= ALPHA for outcome in outcomes]) for each in runs]
-    text = PUBLISHED.format(
-        count=count,
-        runs=" | ".join(map(str, runs)),
-        rule=" | ".join("---" for _ in runs),
-        shares=" | ".join(f"{share:.0%}" for share in shares),
-    )
-    return text, True
-
-
-def power(count: int) -> tuple[str, bool]:
-    """What the gate finds where an effect of a known size is planted."""
-    world = next(iter(LAYERS.values()))
-    rows, holds = [], True
-    for size in ((20, 40, 20), (40, 80, 40), (80, 160, 80)):
-        for estimator in ESTIMATORS if size == (40, 80, 40) else ESTIMATORS[:1]:
-            for effect in EFFECTS:
-                sized = replace(world, n_concept=size[0], n_pool=size[1], n_target=size[2], shift=3.0, slope=effect / 3)
-                outcomes = audits(sized, replace(POWER, estimator=estimator), count)
-                wrong = sum(_wrong(outcome) for outcome in outcomes)
-                holds &= wrong <= binom.ppf(0.999, count, ALPHA)
-                rows.append(_power_row(estimator, size, effect, outcomes, wrong))
-    return POWER_OF_GATE.format(count=count, rows="\n".join(rows)), holds
-
-
-def _wrong(outcome: Outcome) -> bool:
-    """The finding that the truth excludes."""
-    if abs(outcome.truth) > TOLERANCE:
-        return outcome.finding == "not_influential"
-    return outcome.truth == 0 and outcome.finding == "influential"
-
-
-def _power_row(estimator: str, size: tuple[int, int, int], effect: float, outcomes: list[Outcome], wrong: int) -> str:
-    findings = Counter(outcome.finding for outcome in outcomes)
-    covered = sum(outcome.interval[0] <= outcome.truth <= outcome.interval[1] for outcome in outcomes)
-    shares = [_rejected(outcomes, "p_effect")]
-    shares += [findings[each] for each in ("influential", "not_influential", "inconclusive")]
-    figures = _percent([*shares, wrong, covered], len(outcomes), 0)
-    return f"| {estimator} | {' / '.join(map(str, size))} | {effect} | {figures} |"
-
-
-def _rejected(outcomes: list[Outcome], p: str) -> int:
-    return sum(getattr(outcome, p) <= ALPHA for outcome in outcomes)
-
-
-def _percent(shares: Sequence[int], count: int, digits: int = 1) -> str:
-    return " | ".join(f"{share / count:.{digits}%}" for share in shares)
+def _marked(name: str, text: str) -> str:
+    return f"<!-- {name} -->{text}<!-- end of {name} -->"
 
 
 if __name__ == "__main__":

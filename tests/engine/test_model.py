@@ -125,6 +125,23 @@ def test_a_batch_that_cannot_be_freed_stays_and_is_said() -> None:
     assert "exactly 4" in model.warnings[0]
 
 
+def test_sizes_of_minus_one_are_any_size() -> None:
+    """As Paddle's exporter writes them."""
+    proto = changed(nets.mlp)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    model = load(proto.SerializeToString())
+    assert model.symbolic_batch
+    assert not model.warnings
+
+
+def test_examples_that_influence_each_other_are_said() -> None:
+    net = nets.Net()
+    y = net.op("Sub", "x", net.op("ReduceMean", "x", net.constant([0], np.int64)))
+    assert "influence" in load(net.model(("n", 4), y)).warnings[0]
+    assert load(nets.resnet()).warnings == ()
+
+
 @pytest.mark.parametrize("opset", [9, 11, 13, 17, 21])
 def test_older_and_newer_opsets_compute_the_same(opset: int) -> None:
     proto = changed(nets.resnet)

@@ -33,4 +33,4 @@ def test_a_rule_reads_as_its_formula() -> None:
         body = tree.body[1:] if ast.get_docstring(tree) else tree.body
         lengths.append((body[-1].end_lineno or 0) - body[0].lineno + 1)
     assert median(lengths) <= 6
-    assert max(lengths) <= 40
+    assert max(lengths) <= 25

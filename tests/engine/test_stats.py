@@ -271,6 +271,25 @@ def test_a_pool_unlike_the_targets_is_confounded() -> None:
     assert "confounded_negatives" not in codes(examine(replace(data, k=gram(x)), [target], QUICK, rng).rows[0])
 
 
+@pytest.mark.parametrize(
+    ("step", "size", "flagged"),
+    [(5.0, 0.5, True), (5.0, 2.0, True), (5.0, 1.0, False), (1.0, 0.5, False)],
+    ids=["far and alike", "far and varied", "far", "near"],
+)
+def test_a_concept_of_another_kind_than_its_pool_is_confounded(step: float, size: float, flagged: bool) -> None:
+    """As drawn stripes are against photographs: far from them, and not as varied. Pairs cannot differ in kind."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 30))
+    x[:40] *= size
+    x[:40, 0] += step
+    data = ConceptData(gram(x), np.arange(40), np.arange(40, 80))
+    target = TargetData(products(rng.normal(size=(40, 30)), x), rng.normal(size=40))
+    found = examine(data, [target], QUICK, rng).rows[0]
+    assert [flag.withholds for flag in found.flags if flag.code == "confounded_negatives"] == [True] * flagged
+    pairs = replace(data, pairs=np.arange(40))
+    assert "confounded_negatives" not in codes(examine(pairs, [target], QUICK, rng).rows[0])
+
+
 def test_a_concept_that_moves_all_targets_alike_is_confounded() -> None:
     rng = np.random.default_rng(0)
     data, target = draw(World(shift=4, slope=1), rng)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from examples.loans import build as loans
 from examples.mnist_patch import build as mnist_patch
+from examples.upside_down import build as upside_down
 from examples.watermark import build as watermark
 
 Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -33,6 +34,13 @@ def loans_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mnist_patch_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mnist_patch")
     mnist_patch.build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def upside_down_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("upside_down")
+    upside_down.build(folder)
     return folder
 
 

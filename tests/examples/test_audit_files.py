@@ -10,6 +10,7 @@ from caveat.auditfile import read_audit
 from examples.loans.build import FOLDER as LOANS
 from examples.loans.build import MODELS
 from examples.mnist_patch.build import FOLDER as MNIST_PATCH
+from examples.upside_down.build import FOLDER as UPSIDE_DOWN
 from examples.watermark.build import FOLDER as WATERMARK
 
 ROOT = Path(__file__).parents[2]
@@ -18,9 +19,14 @@ AUDITS = sorted((ROOT / "examples").glob("*/*.yaml"))
 
 @pytest.mark.parametrize("path", AUDITS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_an_audit_file_names_what_is_built(
-    path: Path, watermark_folder: Path, loans_folder: Path, mnist_patch_folder: Path
+    path: Path, watermark_folder: Path, loans_folder: Path, mnist_patch_folder: Path, upside_down_folder: Path
 ) -> None:
-    built = {WATERMARK: watermark_folder, LOANS: loans_folder, MNIST_PATCH: mnist_patch_folder}
+    built = {
+        WATERMARK: watermark_folder,
+        LOANS: loans_folder,
+        MNIST_PATCH: mnist_patch_folder,
+        UPSIDE_DOWN: upside_down_folder,
+    }
     for source in read_audit(path).audit.sources().values():
         relative = (path.parent / source).resolve().relative_to(ROOT)
         folder = next(folder for folder in built if relative.is_relative_to(folder))

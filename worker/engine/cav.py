@@ -28,9 +28,9 @@ class Cavs:
 
 
 class Estimator(Protocol):
-    """Normals of R classifiers over a centred Gram matrix whose mean diagonal is 1."""
+    """Normals of R classifiers over a centred Gram matrix."""
 
-    def __call__(self, k: Floats, weights: Floats, signs: Floats, regularisation: float) -> Normals:
+    def __call__(self, k: Floats, weights: Floats, signs: Floats, penalty: float) -> Normals:
         """Weights [R, n] sum to the number of examples; `signs` [R, n] are 1 for the concept, -1 for the rest."""
         ...
 
@@ -44,15 +44,18 @@ def fit_cavs(
     negatives: NDArray[Any],
     estimator: str = "logistic",
     regularisation: float = 1.0,
+    *,
+    centre: bool = True,
 ) -> Cavs:
     """One CAV for each row of `positives` and `negatives` [R, n]: how often an example is on that side, 0 for not.
 
     Both sides weigh the same, whatever their sizes, and all weights of a fit sum to its number of examples: with the
     penalty `regularisation · τ`, τ the mean squared norm of the centred activations, `logistic` is scikit-learn's
     `LogisticRegression(C=1/(regularisation·τ), class_weight="balanced")`. An example that is drawn twice counts twice,
-    exactly. Raises Refused for an unknown estimator, an empty side, or activations that are all the same.
+    exactly. `centre=False` promises that `k` is centred, and makes no copy of it. Raises Refused for an unknown
+    estimator, an empty side, or activations that are all the same.
     """
-    origin, k = k.mean(1), centred(k)
+    origin, k = k.mean(1), centred(k) if centre else k
     scale = float(np.trace(k)) / len(k)
     if not scale > 0:
         raise Refused(
@@ -71,11 +74,11 @@ def fit_cavs(
     half = (n_positive + n_negative) / 2
     weights = half * (positives / n_positive + negatives / n_negative)
     signs = np.where(positives > 0, 1.0, -1.0)
-    normals = estimator_named(estimator)(k / scale, weights, signs, regularisation)
+    normals = estimator_named(estimator)(k, weights, signs, regularisation * scale)
     alpha = normals.alpha - normals.alpha.mean(1, keepdims=True)
     norm = np.sqrt(np.maximum(np.vecdot(alpha @ k, alpha), 0.0))[:, None]
     alpha = np.divide(alpha, norm, out=np.zeros_like(alpha), where=norm > 0)
-    intercept = np.divide(normals.intercept * scale, norm[:, 0], out=np.zeros(len(alpha)), where=norm[:, 0] > 0)
+    intercept = np.divide(normals.intercept, norm[:, 0], out=np.zeros(len(alpha)), where=norm[:, 0] > 0)
     return Cavs(alpha, intercept - alpha @ origin)
 
 
@@ -103,15 +106,15 @@ def estimator(name: str) -> Callable[[Estimator], Estimator]:
 
 def _by_margin(name: str, loss: Loss) -> None:
     @estimator(name)
-    def fit(k: Floats, weights: Floats, signs: Floats, regularisation: float) -> Normals:
-        return minimise(k, weights, signs, loss, regularisation)
+    def fit(k: Floats, weights: Floats, signs: Floats, penalty: float) -> Normals:
+        return minimise(k, weights, signs, loss, penalty)
 
 
 _by_margin("logistic", logistic)
 
 
 @estimator("mean_difference")
-def mean_difference(k: Floats, weights: Floats, signs: Floats, regularisation: float) -> Normals:
+def mean_difference(k: Floats, weights: Floats, signs: Floats, penalty: float) -> Normals:
     """`w = μ⁺ − μ⁻`, the boundary half-way (FastCAV, Schmalwasser et al. 2025; pattern CAVs, Pahde et al. 2025)."""
     alpha = 2 * signs * weights / weights.sum(1, keepdims=True)
     middle = np.vecdot(alpha @ k, np.abs(alpha)) / 2
@@ -125,16 +128,18 @@ _by_margin("ridge", squared)
 def from_scikit_learn(make: Callable[[], Any]) -> Estimator:
     """Any linear classifier of scikit-learn, fitted on features [n, r] with the inner products of the layer.
 
-    Exact where the classifier's penalty does not change under a rotation (any L2 penalty, or none).
+    Features have a mean squared norm of 1, and the classifier its own penalty: exact where that does not change under a
+    rotation (any L2 penalty, or none).
     """
 
-    def fit(k: Floats, weights: Floats, signs: Floats, regularisation: float) -> Normals:
-        features, inverse = isometric_features(k)
+    def fit(k: Floats, weights: Floats, signs: Floats, penalty: float) -> Normals:
+        scale = float(np.trace(k)) / len(k)
+        features, inverse = isometric_features(k / scale)
         normals, intercepts = [], []
         for weight, sign in zip(weights, signs, strict=True):
             used = weight > 0
             fitted = make().fit(features[used], sign[used], sample_weight=weight[used])
-            normals.append(inverse @ np.ravel(fitted.coef_))
+            normals.append(inverse @ np.ravel(fitted.coef_) / scale)
             intercepts.append(float(np.ravel(fitted.intercept_)[0]))
         return Normals(np.array(normals), np.array(intercepts))
 

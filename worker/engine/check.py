@@ -104,7 +104,9 @@ def _differences(
     """Probes at one step size after another, until every target agrees at one of them."""
     rng = np.random.default_rng(seed)
     activations = np.asarray(seen[layer], np.float32)
-    scale = float(np.sqrt(np.mean(np.square(activations, dtype=np.float64)))) or 1.0
+    finite = activations[np.isfinite(activations)]  # a mask's -inf stays where it is
+    scale = float(np.sqrt(np.mean(np.square(finite, dtype=np.float64)))) if finite.size else 0.0
+    scale = scale or 1.0
     point = activations + np.float32(_JITTER * scale) * rng.standard_normal(activations.shape, np.float32)
     u = rng.standard_normal((count, *point.shape), np.float32)
     at = backward.run({**seen, layer: point})

@@ -59,6 +59,30 @@ def pool_against_targets(
     return float(accuracy[0]), (targets - pool) / (concept - pool) if concept != pool else 0.0
 
 
+def apart(problem: Problem) -> tuple[float, float]:
+    """How far apart concept and pool are, `|μ_C − μ_P|²` over the variance within them, and their variances' ratio.
+
+    What chance adds to the step is taken off. Pairs match the two sets, so that (0, 1) stands for them.
+    """
+    if problem.partners is not None:
+        return 0.0, 1.0
+    (concept,), (pool,) = problem.sides
+    diagonal = np.diag(problem.k)
+
+    def inner(left: Sets, right: Sets) -> float:
+        return float(problem.k[np.ix_(left, right)].mean())
+
+    varies = [  # without bias, summed over the layer's directions
+        (float(diagonal[one].mean()) - inner(one, one)) * (n / (n - 1))
+        for one, n in ((concept, problem.n_concept), (pool, problem.n_pool))
+    ]
+    step = inner(concept, concept) + inner(pool, pool) - 2 * inner(concept, pool)
+    step -= varies[0] / problem.n_concept + varies[1] / problem.n_pool
+    if min(varies) <= 0:
+        return 0.0, 1.0
+    return max(0.0, step) / (sum(varies) / 2), varies[0] / varies[1]
+
+
 def _held_out(problem: Problem, labels: Sets, rng: np.random.Generator) -> tuple[Floats, float]:
     """Balanced accuracy of each labelling [R], and for the first the held-out spread of its negatives.
 

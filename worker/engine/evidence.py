@@ -67,9 +67,11 @@ def weigh(
     """Tests every concept at every layer for every target; `progress` hears of each concept at each layer."""
     findings: list[_Finding] = []
     cosines = {}
+    k = shelf.spare((plan.examples, plan.examples), np.float64)
     for layer in plan.layers:
-        inner = inner_products(plan, seen, layer, shelf, threads=threads)
-        found, cosines[layer.name] = _at_layer(plan, seen, layer, inner, settings, progress)
+        gx = inner_products(plan, seen, layer, shelf, k, threads=threads)
+        targets = [TargetData(gx[name], seen.values[name]) for name in plan.targets]
+        found, cosines[layer.name] = _at_layer(plan, layer, k, targets, settings, progress)
         findings += found
     rows = [(one.concept, one.layer, target, result) for one in findings for target, result in one.results.items()]
     corrected = correct(np.array([result.effect.p for *_, result in rows]), plan.audit.method.correction)
@@ -80,14 +82,11 @@ def weigh(
     )
 
 
-def inner_products(
-    plan: Plan, seen: Seen, layer: Layer, shelf: Shelf, *, threads: int
-) -> tuple[Floats, dict[str, Floats]]:
-    """The Gram matrix [N, N] of all examples that have a place, and for each target `G Xᵀ` [m, N].
+def inner_products(plan: Plan, seen: Seen, layer: Layer, shelf: Shelf, k: Floats, *, threads: int) -> dict[str, Floats]:
+    """Fills the Gram matrix `k` [N, N] of all examples that have a place; returns for each target `G Xᵀ` [m, N].
 
     They are put together from blocks, one for each two arrays, so that a block does not depend on what else is asked.
     """
-    k = np.empty((plan.examples, plan.examples))
     gx = {name: np.empty((len(seen.values[name]), plan.examples)) for name in plan.targets}
     for left, right in inner_pairs(plan):
         if left[-1] != layer.name:
@@ -100,7 +99,7 @@ def inner_products(
         _fill(k[above, beside], seen, left, right, shelf, threads)
         if left != right:
             k[beside, above] = k[above, beside].T
-    return k, gx
+    return gx
 
 
 def _fill(block: Floats, seen: Seen, left: Array, right: Array, shelf: Shelf, threads: int) -> None:
@@ -119,15 +118,13 @@ def _fill(block: Floats, seen: Seen, left: Array, right: Array, shelf: Shelf, th
 
 def _at_layer(
     plan: Plan,
-    seen: Seen,
     layer: Layer,
-    inner: tuple[Floats, Mapping[str, Floats]],
+    k: Floats,
+    targets: list[TargetData],
     settings: Settings,
     progress: Callable[[int], None],
 ) -> tuple[list[_Finding], Floats]:
     """All concepts at one layer, from one Gram matrix, and the cosines between their CAVs."""
-    k, gx = inner
-    targets = [TargetData(gx[name], seen.values[name]) for name in plan.targets]
     findings, alphas = [], []
     for concept in plan.audit.concepts:
         tested = examine(_concept_data(plan, k, concept), targets, settings, _generator(plan, layer.name, concept))

@@ -18,6 +18,10 @@ UNSTABLE_RUNS = 0.1
 CONFOUNDED_ACCURACY = 0.9
 """Over this held-out accuracy, pool and target examples are taken to differ in kind."""
 
+APART, SPREAD = 0.5, 1.4
+"""The square of the step between two sets, and how many times the one varies as much as the other, over which they are
+of two kinds: a concept that is added to examples moves them, and leaves them about as varied as they were."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -130,6 +134,26 @@ def flag_pool(accuracy: float, place: float) -> list[Flag]:
             f"examples lie {place:.0%} of the way from the pool to the concept: pool and concept may differ in more "
             "than the concept.",
             withholds=False,
+        )
+    ]
+
+
+def flag_kind(apart: float, spread: float) -> list[Flag]:
+    """A concept that lies far from its pool and varies otherwise than it does: a drawing is not a photograph.
+
+    `apart` is the square of the step between the two over the variance within them, `spread` the ratio of the concept's
+    variance to the pool's. Marks and stripes laid on photographs stay under 0.2; drawn stripes come to 0.5 to 0.9, and
+    vary a fifth to two thirds as much as photographs, or more than twice as much (docs/validation.md).
+    """
+    if apart < APART or 1 / SPREAD < spread < SPREAD:
+        return []
+    return [
+        Flag(
+            "confounded_negatives",
+            f"Concept and pool lie far apart (the square of the step is {apart:.2g} of the variance within them), and "
+            f"the concept varies {spread:.2g} times as much as the pool: they may differ in kind, in more than the "
+            "concept. Pairs, the same examples without and with it, would tell.",
+            withholds=True,
         )
     ]
 

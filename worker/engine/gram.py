@@ -77,10 +77,13 @@ def _inner(left: NDArray[Any], right: NDArray[Any], tile_bytes: int, out: Floats
     return _finite(found)
 
 
-def centred(k: Floats) -> Floats:
-    """The Gram matrix [n, n] of the same examples with their mean as the origin."""
+def centred(k: Floats, *, out: Floats | None = None) -> Floats:
+    """The Gram matrix [n, n] of the same examples with their mean as the origin; `out` may be `k` itself."""
     column = k.mean(0)
-    moved: Floats = k - column - column[:, None] + column.mean()
+    mean = column.mean()
+    moved: Floats = np.subtract(k, column, out=out)
+    moved -= column[:, None]
+    moved += mean
     return moved
 
 

@@ -82,6 +82,8 @@ def load(source: Path | bytes, *, bundle: Path | None = None) -> Model:
     _attach_external_data(original, bundle)
     _own_weights(original)
     _compare_with(original, model)
+    if symbolic and _examples_interact(model):
+        warnings.append("Examples of one batch influence each other's outputs; their gradients are not their own.")
     return Model(
         model,
         tuple(describe_value(v) for v in model.graph.inputs if not v.is_initializer()),
@@ -347,6 +349,22 @@ def _compare_with(original: ir.Model, model: ir.Model) -> None:
                 f"Brought to opset {OLDEST} and to operators that have rules, the model gives another '{name}'.",
                 f"Export it with opset_version={OLDEST} or later.",
             )
+
+
+def _examples_interact(model: ir.Model) -> bool:
+    """Whether the first of two examples gets another output on its own, on seeded noise."""
+    session = open_session(Graph(model), threads=1, optimise=False)
+    for size in _SIZES:
+        feeds = noise_for(model, size=size, seed=3)
+        if feeds is None:
+            return False
+        try:
+            both, alone = session.run(feeds), session.run({k: x[:1] if len(x.shape) else x for k, x in feeds.items()})
+        except Refused:  # too small for its poolings, perhaps
+            continue
+        pairs = [(alone[k], both[k]) for k in both if isinstance(both[k], np.ndarray) and np.shape(both[k])[:1] == (2,)]
+        return not all(_agree([one], two[:1]) for one, two in pairs)
+    return False
 
 
 def _same_outputs(fixed: ir.Model, free: ir.Model, size: int) -> bool:

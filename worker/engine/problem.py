@@ -114,13 +114,15 @@ def problem_of(data: ConceptData, settings: Settings) -> Problem:
             )
         partners = np.asarray(data.pairs, dtype=np.intp) + len(data.concept)
     taken = np.concatenate([data.concept, data.pool])
-    return Problem(centred(data.k[np.ix_(taken, taken)]), taken, len(data.concept), partners, settings)
+    own = data.k[np.ix_(taken, taken)]
+    return Problem(centred(own, out=own), taken, len(data.concept), partners, settings)
 
 
 def fit(problem: Problem, positives: NDArray[Any], negatives: NDArray[Any], estimator: str | None = None) -> Cavs:
     """The CAVs of some draws [R, n] by the problem's estimator, or another."""
     settings = problem.settings
-    return fit_cavs(problem.k, positives, negatives, estimator or settings.estimator, settings.regularisation)
+    name = estimator or settings.estimator
+    return fit_cavs(problem.k, positives, negatives, name, settings.regularisation, centre=False)
 
 
 def gaps(problem: Problem, cavs: Cavs, positives: NDArray[Any], negatives: NDArray[Any]) -> Floats:

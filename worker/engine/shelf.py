@@ -27,6 +27,10 @@ class Shelf(Protocol):
         """An array to be filled before the audit ends; where there is a cache, it is then kept."""
         ...
 
+    def spare(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An uninitialised array for the length of this audit."""
+        ...
+
     def keep(self, key: str, values: NDArray[Any]) -> None:
         """Keeps a copy of an array, where there is a cache."""
         ...

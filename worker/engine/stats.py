@@ -16,13 +16,14 @@ from scipy.special import ndtr
 
 from worker.engine.cav import Cavs
 from worker.engine.chance import exceedance_p, legacy_t_test, normal_p
-from worker.engine.encoding import Accuracy, encoding, pool_against_targets
+from worker.engine.encoding import Accuracy, apart, encoding, pool_against_targets
 from worker.engine.errors import Refused
 from worker.engine.flags import (
     Flag,
     flag_estimators,
     flag_examples,
     flag_gradient,
+    flag_kind,
     flag_moves_alike,
     flag_negatives,
     flag_pool,
@@ -171,7 +172,7 @@ def examine(data: ConceptData, targets: Sequence[TargetData], settings: Settings
     runs = _measured(problem, gxs, run_draws(problem, settings.runs, for_runs))
     resampled = _bootstrap(problem, gxs, for_bootstrap)
     accuracy, spread = encoding(problem, for_folds)
-    place = pool_against_targets(data, problem, cav, for_pool)
+    place, kinds = pool_against_targets(data, problem, cav, for_pool), apart(problem)
 
     rows = []
     for number, (target, gx) in enumerate(zip(targets, gxs, strict=True)):
@@ -191,6 +192,7 @@ def examine(data: ConceptData, targets: Sequence[TargetData], settings: Settings
             flags += flag_estimators(score.value, effect.value, cross.score, cross.effect, float(chance), names)
         flags += flag_negatives(effect.value, by_run.effects, draw_size(problem.n_concept, problem.n_pool))
         flags += flag_pool(*place) if place else []
+        flags += flag_kind(*kinds)
         rows.append(
             RowResult(
                 score=score,

@@ -93,23 +93,17 @@ def gru(g, y, x, w, r, b=None, lengths=None, h0=None, *, hidden_size, direction,
     _only_standard(activations, ["Sigmoid", "Tanh"])
     results = []
     for d, way in enumerate(ways):
-        xz, xs, xu = ops.Split(_weighted(x, way.w, way.wb), axis=2, num_outputs=3, outputs=3)
-        hz, hs, hu = ops.Split(_weighted(way.h, way.r, way.rb), axis=2, num_outputs=3, outputs=3)
+        (xz, xs, xu), (hz, hs, hu) = _three(_weighted(x, way.w, way.wb), 2), _three(_weighted(way.h, way.r, way.rb), 2)
         z, s = op.Sigmoid(xz + hz), op.Sigmoid(xs + hs)
-        rz, rs, ru = ops.Split(way.r, axis=0, num_outputs=3, outputs=3)
-        if linear_before_reset:
-            u = op.Tanh(xu + s * hu)
-        else:
-            bias = way.rb if b is None else ops.Split(way.rb, axis=0, num_outputs=3, outputs=3)[2]
-            u = op.Tanh(xu + _weighted(s * way.h, ru, bias))
+        rz, rs, ru = _three(way.r, 0)
+        bias = way.rb if b is None else _three(way.rb, 0)[2]
+        u = op.Tanh(xu + (s * hu if linear_before_reset else _weighted(s * way.h, ru, bias)))
 
         def step(dh, dy, z, s, u, h, hu, rz=rz, rs=rs, ru=ru):
             dh = dh + dy
             dz, du = dh * (h - u) * z * (1 - z), dh * (1 - z) * (1 - u * u)
-            if linear_before_reset:
-                through, ds = (du * s) @ ru, du * hu * s * (1 - s)
-            else:
-                through, ds = (du @ ru) * s, (du @ ru) * h * s * (1 - s)
+            through = (du * s) @ ru if linear_before_reset else (du @ ru) * s
+            ds = (du * hu if linear_before_reset else (du @ ru) * h) * s * (1 - s)
             return [dh * z + dz @ rz + ds @ rs + through], [op.Concat(dz, ds, du, axis=1)]
 
         sequences = [_cotangent(g[0], d, way.h, 1), z, s, u, way.h, hu]
@@ -159,6 +153,10 @@ def _weighted(x, w, b):
 
 def _gates(z, n, functions):
     return [f(part) for f, part in zip(functions, ops.Split(z, axis=2, num_outputs=n, outputs=n), strict=True)]
+
+
+def _three(t, axis):
+    return ops.Split(t, axis=axis, num_outputs=3, outputs=3)
 
 
 def _one(t, d, axis=0):

@@ -173,32 +173,32 @@ def resize(
     if sizes is not None and keep_aspect_ratio_policy != "stretch":
         raise Refusal("it keeps the aspect ratio")
     how = {
-        "antialias": antialias,
-        "coordinate_transformation_mode": coordinate_transformation_mode,
-        "cubic_coeff_a": cubic_coeff_a,
-        "exclude_outside": exclude_outside,
-        "mode": mode,
-        "nearest_mode": nearest_mode,
-    }
-    factors = sizes if scales is None or scales.shape == (0,) else scales
+        "antialias": antialias, "coordinate_transformation_mode": coordinate_transformation_mode, "mode": mode,
+        "cubic_coeff_a": cubic_coeff_a, "exclude_outside": exclude_outside, "nearest_mode": nearest_mode,
+    }  # fmt: skip
     crops = coordinate_transformation_mode == "tf_crop_and_resize"
     chosen = list(range(x.rank) if axes is None else axes)
     for i, axis in enumerate(chosen):
-        if factors is scales and scales.array is not None and scales.array[i] == 1 and not crops:
-            continue
-        if factors is sizes and x.shape[axis] is not None and x.shape[axis] == y.shape[axis] and not crops:
-            continue
-        n = size_of(x, axis)
-        identity = op.Cast(op.EyeLike(zeros(op.Concat(n, n, axis=0), x)), to=int(x.dtype))
-        factor = op.Gather(factors, [i])
-        square = op.Unsqueeze(identity, [0, 1])
-        part = _crop(roi, i, len(chosen)) if crops else None
-        if factors is scales:
-            basis = op.Resize(square, part, op.Concat(np.ones(3, np.float32), factor, axis=0), **how)
-        else:
-            basis = op.Resize(square, part, None, op.Concat([1, 1], n, factor, axis=0), **how)
-        g = _along(g, op.Squeeze(basis, [0, 1]), axis % x.rank, x.rank)
+        still = x.shape[axis] is not None and x.shape[axis] == y.shape[axis] if sizes is not None else (
+            scales.array is not None and scales.array[i] == 1
+        )  # fmt: skip
+        if crops or not still:
+            part = _crop(roi, i, len(chosen)) if crops else None
+            basis = _interpolation(size_of(x, axis), x, part, scales, sizes, i, how)
+            g = _along(g, basis, axis % x.rank, x.rank)
     return g, None, None, None
+
+
+def _interpolation(n, like, part, scales, sizes, i, how):
+    """The matrix [n, m] of a Resize along its i-th axis: the response to each unit vector."""
+    identity = op.Cast(op.EyeLike(zeros(op.Concat(n, n, axis=0), like)), to=int(like.dtype))
+    square = op.Unsqueeze(identity, [0, 1])
+    if sizes is not None:
+        resized = op.Resize(square, part, None, op.Concat([1, 1], n, op.Gather(sizes, [i]), axis=0), **how)
+    else:
+        factors = op.Concat(np.ones(3, np.float32), op.Gather(scales, [i]), axis=0)
+        resized = op.Resize(square, part, factors, **how)
+    return op.Squeeze(resized, [0, 1])
 
 
 def _crop(roi, i, n):

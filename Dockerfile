@@ -1,0 +1,116 @@
+# Caveat's images: api, worker, worker-gpu, cli. `make images` builds, starts and measures them (docs/operations.md).
+#
+# BASE_IMAGE is anything with a Python that pyproject.toml takes, its `venv` module, and glibc; name it by digest where
+# builds have to be repeated. Everything that is installed comes as a wheel, so no stage has a compiler.
+#
+# Where packages come from an index of your own, say so without leaving a trace in the image:
+#   --secret id=pip-conf,src=/etc/pip.conf --secret id=ca-bundle,src=/etc/ssl/certs/ca-certificates.crt
+ARG BASE_IMAGE=python:3.12-slim-bookworm
+
+# ---- what installs: pip, in an environment that is left behind -------------------------------------------------------
+# hadolint ignore=DL3006 - the tag is in BASE_IMAGE
+FROM ${BASE_IMAGE} AS tools
+ARG SOURCE_DATE_EPOCH=315532800
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH}
+WORKDIR /src
+RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
+    python3 -m venv /opt/build \
+ && /opt/build/bin/pip install --quiet --no-compile --only-binary :all: pip==26.3 hatchling==1.33.0 cyclonedx-bom==7.5.0
+COPY deploy/install.sh /usr/local/bin/
+COPY constraints.txt /constraints/all.txt
+COPY deploy/constraints.txt /constraints/images.txt
+COPY pyproject.toml README.md ./
+
+# ---- Caveat's wheel ----------------------------------------------------------------------------------------------------
+FROM tools AS wheel
+COPY api_spec api_spec
+COPY vault vault
+COPY reports reports
+COPY service service
+COPY worker worker
+COPY caveat caveat
+RUN /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels .
+
+# ---- one environment an image: what seldom changes first, Caveat itself last -------------------------------------------
+# Drivers of databases and buckets are left to whoever runs it: PostgreSQL and S3. Google's buckets take gcsfs.
+FROM tools AS build-api
+ARG DRIVERS="psycopg[binary] s3fs"
+RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
+    install.sh dependencies service ${DRIVERS}
+COPY --from=wheel /wheels /wheels
+RUN install.sh caveat
+
+FROM tools AS build-worker
+ARG DRIVERS="psycopg[binary] s3fs"
+RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
+    install.sh dependencies worker ${DRIVERS}
+COPY --from=wheel /wheels /wheels
+RUN install.sh caveat
+
+FROM tools AS build-worker-gpu
+ARG DRIVERS="psycopg[binary] s3fs"
+RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
+    install.sh dependencies worker-gpu ${DRIVERS}
+COPY --from=wheel /wheels /wheels
+RUN install.sh caveat
+
+FROM tools AS build-cli
+RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
+    install.sh dependencies evidence
+COPY --from=wheel /wheels /wheels
+RUN install.sh caveat
+
+# ---- what all images share -----------------------------------------------------------------------------------------
+# hadolint ignore=DL3006 - as above
+FROM ${BASE_IMAGE} AS runtime
+# A name for the number, and a home that may be written where nothing else may; useradd would note today's date.
+RUN echo "caveat:x:10001:10001::/tmp:/usr/sbin/nologin" >> /etc/passwd \
+ && echo "caveat:x:10001:" >> /etc/group \
+ && install -d -o 10001 -g 10001 /var/lib/caveat /work
+ENV PATH=/opt/caveat/bin:${PATH} HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /var/lib/caveat
+USER 10001:10001
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Caveat" \
+      org.opencontainers.image.description="Audits ONNX models with concepts" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+# ---- the API ---------------------------------------------------------------------------------------------------------
+FROM runtime AS api
+COPY --from=build-api /opt/caveat /opt/caveat
+ENV CAVEAT_HOST=0.0.0.0 CAVEAT_PORT=8000
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \
+  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"CAVEAT_PORT\"]}/healthz', timeout=4)"]
+ENTRYPOINT ["python", "-m", "service"]
+
+# ---- the worker: Celery is the first process and hears SIGTERM itself -----------------------------------------------
+FROM runtime AS worker
+COPY --from=build-worker /opt/caveat /opt/caveat
+ENV CAVEAT_HEARTBEAT_FILE=/tmp/heartbeat CAVEAT_CACHE_FOLDER=/tmp/cache
+HEALTHCHECK --interval=60s --timeout=5s --start-period=60s --retries=5 \
+  CMD ["sh", "-c", "find /tmp/heartbeat -mmin -5 | grep -q ."]
+ENTRYPOINT ["celery", "-A", "worker.app", "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
+
+FROM runtime AS worker-gpu
+COPY --from=build-worker-gpu /opt/caveat /opt/caveat
+ENV CAVEAT_HEARTBEAT_FILE=/tmp/heartbeat CAVEAT_CACHE_FOLDER=/tmp/cache NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+HEALTHCHECK --interval=60s --timeout=5s --start-period=60s --retries=5 \
+  CMD ["sh", "-c", "find /tmp/heartbeat -mmin -5 | grep -q ."]
+ENTRYPOINT ["celery", "-A", "worker.app", "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
+
+# ---- the command, for CI; last, so that a plain `build` makes the small one ------------------------------------------
+FROM runtime AS cli
+COPY --from=build-cli /opt/caveat /opt/caveat
+WORKDIR /work
+# It ends by itself: there is nothing to be healthy in between.
+HEALTHCHECK NONE
+ENTRYPOINT ["caveat"]

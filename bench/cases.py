@@ -1,0 +1,132 @@
+"""What is measured, one function a case: it prepares, and returns the part that counts."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from api_spec.audit import Audit
+from bench.audits import Question, of_rows
+from bench.measure import Prepared
+from worker import pipeline
+from worker.engine.differentiate import Target, differentiate, expose
+from worker.engine.model import load
+from worker.engine.session import open_session
+from worker.readers import open_examples
+from worker.scratch import cached
+
+
+def audit(folder: str, document: dict[str, Any], threads: int = 0, kept: str | None = None) -> Prepared:
+    """A whole audit in this process: from its document to its report, the model and the pictures read in between."""
+    question = Question(Path(folder), document)
+    asked = question.audit()
+    os.chdir(tempfile.mkdtemp())
+    shelf = {} if kept is None else {"shelf": partial(cached, Path(kept), Path("fresh"))}
+    gc.freeze()
+
+    def measured() -> dict[str, Any]:
+        report = pipeline.run(asked, question.blob, _nobody, threads=threads, **shelf)
+        return {"rows": len(report.rows)}
+
+    return measured
+
+
+def fill(folder: str, document: dict[str, Any], kept: str) -> Prepared:
+    """The same, and then what the supervisor does: what the audit left behind is kept."""
+    audited = audit(folder, document, kept=kept)
+
+    def measured() -> None:
+        audited()
+        for entry in Path("fresh").glob("*.npy"):
+            entry.rename(Path(kept, entry.name))
+
+    return measured
+
+
+def wide(folder: str, pool: int, concept: int, features: int) -> Prepared:
+    """An audit of one wide layer over few inputs: most of what it holds are activations."""
+    question = of_rows(Path(folder), pool=pool, concept=concept, targets=concept, hidden=features)
+    return audit(folder, question.document)
+
+
+def bound(folder: str, document: dict[str, Any], batch: int = 16, backward_batch: int = 8) -> Prepared:
+    """One forward pass over concepts and pool, one forward and backward pass over targets, by open sessions."""
+    question = Question(Path(folder), document)
+    asked = question.audit()
+    model = load(question.folder / document["model"])
+    layers = [choice.tensor for choice in asked.layers]  # type: ignore[union-attr]
+    targets = [Target(name=name, output=one.output, index=one.index) for name, one in asked.targets.items()]
+    forward = open_session(expose(model, layers))
+    backward = open_session(differentiate(model, layers, targets, also=layers))
+    of_targets = {target.examples for target in asked.targets.values()}
+    inputs = {name: pictures(question, asked, name) for name in asked.examples}
+    forward.run({"input": next(iter(inputs.values()))[:batch]})
+
+    def measured() -> None:
+        for name, values in inputs.items():
+            session, size = (backward, backward_batch) if name in of_targets else (forward, batch)
+            for start in range(0, len(values), size):
+                session.run({"input": values[start : start + size]})
+
+    return measured
+
+
+def gradient(network: str, layer: str, batch: int = 16, passes: int = 3) -> Prepared:
+    """The gradient pass of a network in ONNX Runtime: a class's logit by a layer, with the layer's activations."""
+    model = load(Path(network))
+    target = Target(name="class", output=None, index=7)
+    session = open_session(differentiate(model, [layer], [target], also=[layer]))
+    x = noise(batch)
+    session.run({"input": x})
+
+    def measured() -> None:
+        for _ in range(passes):
+            session.run({"input": x})
+
+    return measured
+
+
+def gradient_in_torch(network: str, layer: str, batch: int = 16, passes: int = 3) -> Prepared:
+    """The same gradient in torch, eager: forward, and backward as far as the layer."""
+    import torch
+
+    from bench.twin import Twin
+
+    twin = Twin(onnx.load(network)).requires_grad_(False)
+    x = torch.from_numpy(noise(batch))
+
+    def once() -> None:
+        logits, at = twin(x, layer)
+        torch.autograd.grad(logits[:, 7].sum(), at)
+
+    once()
+
+    def measured() -> None:
+        for _ in range(passes):
+            once()
+
+    return measured
+
+
+def pictures(question: Question, asked: Audit, name: str) -> NDArray[np.float32]:
+    """A set's examples as the model takes them [n, 3, 224, 224]."""
+    declared = asked.examples[name]
+    source = open_examples(declared, question.blob, 0)
+    (values,) = source.load(range(len(source))).values()
+    return np.asarray(values, np.float32)
+
+
+def noise(batch: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=(batch, 3, 224, 224)).astype(np.float32)
+
+
+def _nobody(stage: str, progress: float) -> None:
+    """Nobody watches."""

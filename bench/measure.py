@@ -1,0 +1,120 @@
+"""What an action costs, in a process of its own: wall time, processor time, and the peak of its memory.
+
+Things that are compared take turns, so that a busy machine is as busy for one as for the other.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Prepared = Callable[[], Mapping[str, Any] | None]
+"""The part of a case that is measured; it may tell figures of its own."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds on the clock and of processors, and bytes of memory: at the peak, and before the measured part began.
+
+    What is counted is memory that only a swap could give back: pages of files that are mapped are not.
+    """
+
+    wall: float
+    cpu: float
+    peak: int
+    before: int
+    told: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A function that prepares something to be measured, `module:name`, and what it is given."""
+
+    function: str
+    given: Mapping[str, Any]
+    address_space: int | None = None
+    """The most bytes that the process may allocate, as the sandbox limits its child."""
+
+
+def in_turns(cases: Mapping[str, Case], repeats: int) -> dict[str, Spent]:
+    """The median of each figure over `repeats` rounds, in each of which every case runs once."""
+    runs: dict[str, list[Spent]] = {name: [] for name in cases}
+    for _ in range(repeats):
+        for name, case in cases.items():
+            runs[name].append(measured(case))
+            print(f"  {name}: {runs[name][-1].wall:.1f} s, {runs[name][-1].cpu:.1f} CPU s", file=sys.stderr)
+    return {name: middle(spent) for name, spent in runs.items()}
+
+
+def middle(runs: list[Spent]) -> Spent:
+    """The median of each figure."""
+    figures = {name: median(getattr(run, name) for run in runs) for name in ("wall", "cpu", "peak", "before")}
+    return Spent(figures["wall"], figures["cpu"], int(figures["peak"]), int(figures["before"]), runs[-1].told)
+
+
+def measured(case: Case) -> Spent:
+    """One case, once, in a fresh process."""
+    said = subprocess.run(
+        [sys.executable, "-m", "bench.measure", json.dumps(asdict(case))],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    return Spent(**json.loads(said.stdout.splitlines()[-1]))
+
+
+def main(case: Case) -> Spent:
+    """Prepares and measures a case in this process."""
+    if case.address_space is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (case.address_space, case.address_space))
+    module, _, name = case.function.partition(":")
+    action: Prepared = getattr(import_module(module), name)(**case.given)
+    before = held_bytes()
+    with watched() as most:
+        wall, cpu = time.perf_counter(), time.process_time()
+        told = action()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Spent(wall, cpu, most[0], before, dict(told or {}))
+
+
+@contextmanager
+def watched() -> Iterator[list[int]]:
+    """The most bytes that this process holds, looked at a hundred times a second."""
+    most, over = [held_bytes()], threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.01):
+            most[0] = max(most[0], held_bytes())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        watcher.join()
+
+
+def held_bytes() -> int:
+    """Anonymous memory of this process; elsewhere than on Linux, the most that it ever had."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(main(Case(**json.loads(sys.argv[1]))))))

@@ -1,0 +1,179 @@
+"""The service under load: an API over PostgreSQL and Valkey, workers as they are deployed, and clients over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from bench.audits import Question
+from tests.worker.live import postgresql, valkey
+from vault.records import migrate
+
+ROOT = Path(__file__).parents[1]
+ENDED = {"succeeded", "failed", "cancelled"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """An API that answers at `url`, and how its workers are told where things are."""
+
+    folder: Path
+    url: str
+    environment: dict[str, str]
+
+    @contextmanager
+    def workers(self, count: int, **settings: str) -> Iterator[None]:
+        """So many worker processes, each with one job at a time, once they are ready."""
+        with ExitStack() as stack:
+            beats = [self.folder / f"heartbeat{number}" for number in range(count)]
+            for number, beat in enumerate(beats):
+                beat.unlink(missing_ok=True)
+                told = {**self.environment, **settings, "CAVEAT_HEARTBEAT_FILE": str(beat)}
+                command = ["celery", "-A", "worker.app", "worker", "-n", f"bench{number}@%h"]
+                command += ["--without-gossip", "--without-mingle"]
+                stack.enter_context(running(command, told, self.folder / f"worker{number}.log"))
+            until(lambda: all(beat.exists() for beat in beats))
+            yield
+
+    def upload(self, question: Question) -> dict[str, Any]:
+        """Puts in an audit's files; returns the audit with their digests."""
+        audit = question.audit()
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            for digest in set(audit.sources().values()):
+                data = question.blob(digest).read_bytes()
+                client.put(f"/v1/blobs/{digest}", content=data).raise_for_status()
+        document: dict[str, Any] = audit.model_dump(mode="json")
+        return document
+
+    def submit(self, audit: dict[str, Any]) -> str:
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            return str(client.post("/v1/audits", json=audit).raise_for_status().json()["id"])
+
+    def ended(self, jobs: Sequence[str]) -> list[dict[str, Any]]:
+        """The records of jobs once all have ended, asked for fifty times a second."""
+        left, records = list(jobs), {}
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            while left:
+                record = client.get(f"/v1/audits/{left[0]}").raise_for_status().json()
+                if record["state"] in ENDED:
+                    records[left.pop(0)] = record
+                else:
+                    time.sleep(0.02)
+        assert all(record["state"] == "succeeded" for record in records.values()), records
+        return [records[job] for job in jobs]
+
+
+@contextmanager
+def service() -> Iterator[Service]:
+    """An API with two processes over a fresh PostgreSQL and Valkey."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="caveat-bench-")))
+        for part in ("postgresql", "valkey"):
+            (folder / part).mkdir()
+        database = stack.enter_context(postgresql(folder / "postgresql"))
+        broker = stack.enter_context(valkey(folder / "valkey"))
+        migrate(database)
+        port = free_port()
+        environment = {
+            "CAVEAT_DATABASE_URL": database,
+            "CAVEAT_BLOBS_URL": str(folder / "blobs"),
+            "CAVEAT_BROKER_URL": f"redis://127.0.0.1:{broker}/0",
+            "CAVEAT_CACHE_FOLDER": str(folder / "cache"),
+            "CAVEAT_PORT": str(port),
+            "CAVEAT_PROCESSES": "2",
+        }
+        stack.enter_context(running(["service"], environment, folder / "api.log"))
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: _answers(url))
+        yield Service(folder, url, environment)
+
+
+def submissions(at: Service, audit: dict[str, Any], count: int, clients: int) -> dict[str, float]:
+    """Rate a second, and milliseconds at the median and the 99th percentile, of POSTs by `clients` at a time."""
+    waits: list[float] = []
+
+    def client(number: int) -> None:
+        with httpx.Client(base_url=at.url, timeout=60) as session:
+            for _ in range(count // clients):
+                started = time.perf_counter()
+                session.post("/v1/audits", json=audit).raise_for_status()
+                waits.append(time.perf_counter() - started)
+
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(client, range(clients)))
+        waits.clear()  # the first round opened connections
+        started = time.perf_counter()
+        list(pool.map(client, range(clients)))
+        spent = time.perf_counter() - started
+    middle, late = np.quantile(waits, [0.5, 0.99])
+    return {"rate": len(waits) / spent, "p50": 1000 * float(middle), "p99": 1000 * float(late)}
+
+
+def there_and_back(at: Service, audit: dict[str, Any], times: int) -> dict[str, float]:
+    """Median seconds from POST to report."""
+    spent = []
+    for seed in range(times):
+        begun = time.perf_counter()
+        at.ended([at.submit(audit | {"method": audit["method"] | {"seed": seed}})])
+        spent.append(time.perf_counter() - begun)
+    return {"wall": float(np.median(spent))}
+
+
+def an_hour(at: Service, audits: Sequence[dict[str, Any]]) -> float:
+    """Audits an hour, from the first POST to the last report."""
+    begun = time.perf_counter()
+    at.ended([at.submit(audit) for audit in audits])
+    return 3600 * len(audits) / (time.perf_counter() - begun)
+
+
+@contextmanager
+def running(module: Sequence[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+    """`python -m` with these variables, ended by SIGKILL to its whole group."""
+    with log.open("ab") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *module],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def until(holds: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "the service did not come up"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2).is_success
+    except httpx.HTTPError:
+        return False

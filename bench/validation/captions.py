@@ -1,0 +1,183 @@
+"""The captions experiment (Kim et al. 2018, section 4.3): what networks read, known from what they can do without."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.stats import spearmanr
+
+from api_spec.audit import Audit
+from bench.validation.networks import outputs
+from bench.validation.truths import Answers, Asked, Fact, Measured, answers
+from examples.captions.build import SEEDS, WORDS, WRONG_CAPTIONS, build
+from examples.captions.pictures import captioned
+from examples.captions.question import question
+from worker.engine.gram import Floats
+
+TOLERANCE = 0.5
+"""For the gate lines, in standard deviations of a class's logit over its own captioned pictures."""
+QUICK = {"runs": 50, "null_sets": 199, "bootstrap": 199, "pictures": "ids"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network's truth, and what its audit says; effects in sd and scores are means over the classes."""
+
+    seed: int
+    name: str
+    without_captions: float
+    """Accuracy on pictures without a caption: the truth about pictures."""
+    follows_caption: float
+    """How often a picture under another class's caption is called what the caption says: the truth about captions."""
+    image: float
+    caption: float
+    image_score: float
+    caption_score: float
+    null: float
+    """The largest size of the effects of the concept that is none."""
+    answers: Answers
+
+
+def experiment(folder: Path, seeds: Sequence[int] = SEEDS) -> list[Network]:
+    """Trains the networks of each seed, measures what is true of them, and audits them."""
+    build(folder, range(min(seeds), max(seeds) + 1))
+    return [network(folder / f"seed{seed}", seed, name) for seed in seeds for name in WRONG_CAPTIONS]
+
+
+def network(folder: Path, seed: int, name: str) -> Network:
+    """One network's audit beside its truth."""
+    asked = question(folder, name)
+    lines = [
+        {"concept": concept, "target": word, "must": "not_matter", "tolerance": TOLERANCE}
+        for word in WORDS
+        for concept in (f"caption-{word}", "null")
+    ]
+    plain = asked.model_dump(mode="json", exclude_unset=True)
+    audit = Audit.model_validate(plain | {"gate": lines, "method": QUICK})
+    truth = json.loads((folder / "truth.json").read_text())[name]["accuracy_without_captions"]
+    change, follows = _swapped(folder, name)
+    facts = [_caption_fact(word, change[word]) for word in WORDS]
+    known = "by construction: pictures drawn like those of its pool"
+    facts += [Fact("null", word, "not_influential", known) for word in WORDS]
+    of = answers(Asked(f"Captions, seed {seed}: network *{name}*", audit, facts))
+    rows = {(row.concept, row.target): row for row in of.report.rows}
+
+    def mean(kind: str, figure: str) -> float:
+        found = [rows[f"{kind}-{word}", word] for word in WORDS]
+        return float(np.mean([row.effect.in_sd if figure == "effect" else row.score.value for row in found]))
+
+    return Network(
+        seed,
+        name,
+        truth,
+        follows,
+        image=mean("image", "effect"),
+        caption=mean("caption", "effect"),
+        image_score=mean("image", "score"),
+        caption_score=mean("caption", "score"),
+        null=max(abs(rows["null", word].effect.in_sd) for word in WORDS),
+        answers=of,
+    )
+
+
+def _swapped(folder: Path, name: str) -> tuple[dict[str, Measured], float]:
+    """Per class, what its caption changes in the logit in place of the picture's own; how often the caption wins."""
+    model = folder / f"{name}.onnx"
+    change, wins = {}, []
+    own = {word: _read(folder / f"target-{word}") for word in WORDS}
+    before = {word: _logits(model, pictures) for word, pictures in own.items()}
+    for index, word in enumerate(WORDS):
+        others = [other for other in WORDS if other != word]
+        after = {other: _logits(model, captioned(own[other], [word] * len(own[other]))) for other in others}
+        moved = np.concatenate([after[other][:, index] - before[other][:, index] for other in others])
+        sd = float(before[word][:, index].std(ddof=1))
+        change[word] = Measured(float(moved.mean()) / sd, float(moved.std(ddof=1)) / sd / len(moved) ** 0.5)
+        wins += [after[other].argmax(1) == index for other in others]
+    return change, float(np.mean(wins))
+
+
+def _caption_fact(word: str, measured: Measured) -> Fact:
+    known = f"other classes' pictures under the caption *{word}* in place of their own change the logit by {{}}"
+    return measured.fact(f"caption-{word}", word, TOLERANCE, known)
+
+
+def _read(folder: Path) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))])
+
+
+def _logits(model: Path, pictures: np.ndarray) -> Floats:
+    return outputs(model, (pictures.transpose(0, 3, 1, 2) / 255).astype(np.float32))
+
+
+# -- What the order is
+
+
+def orders(networks: Sequence[Network]) -> dict[str, list[float]]:
+    """For each seed, rank correlations over the networks between what an audit says and what is true."""
+    found: dict[str, list[float]] = {"image": [], "caption": [], "lead": [], "image score": [], "caption score": []}
+    for seed in sorted({one.seed for one in networks}):
+        of = [one for one in networks if one.seed == seed]
+        pictures, captions = [one.without_captions for one in of], [one.follows_caption for one in of]
+        found["image"].append(_rank(pictures, [one.image for one in of]))
+        found["caption"].append(_rank(captions, [one.caption for one in of]))
+        found["lead"].append(_rank(pictures, [one.image - one.caption for one in of]))
+        found["image score"].append(_rank(pictures, [one.image_score for one in of]))
+        found["caption score"].append(_rank(captions, [one.caption_score for one in of]))
+    return found
+
+
+def _rank(truth: Sequence[float], said: Sequence[float]) -> float:
+    if len(set(said)) == 1:
+        return float("nan")
+    return float(spearmanr(truth, said).statistic)
+
+
+def leads(one: Network) -> bool:
+    """Whether the audit says of this network that captions matter more to it than pictures."""
+    return one.caption > one.image
+
+
+def caption_section(networks: Sequence[Network]) -> str:
+    """The page's part about captions."""
+    rows = [
+        f"| {one.seed} | {one.name} | {one.without_captions:.2f} | {one.follows_caption:.2f} | {one.image:+.2f} "
+        f"| {one.caption:+.2f} | {one.image_score:.2f} | {one.caption_score:.2f} | {one.null:.2f} |"
+        for one in networks
+    ]
+    correlations = [
+        f"| {what} | {' | '.join(f'{each:+.1f}' for each in each_seed)} | {np.nanmean(each_seed):+.2f} |"
+        for what, each_seed in orders(networks).items()
+    ]
+    seeds = sorted({one.seed for one in networks})
+    return "\n".join(
+        [
+            CAPTIONS,
+            "| seed | network | accuracy without captions | follows the caption | image: effect (sd) "
+            "| caption: effect (sd) | image: score | caption: score | none: largest effect (sd) |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+            "Rank correlation over a seed's four networks of each figure with its truth (*lead*: image less caption, "
+            "with accuracy without captions); `nan` where a score is the same for all four.",
+            "",
+            f"| figure | {' | '.join(f'seed {seed}' for seed in seeds)} | mean |",
+            f"| --- | {' | '.join('---' for _ in seeds)} | --- |",
+            *correlations,
+            "",
+        ]
+    )
+
+
+CAPTIONS = """### Captions on pictures
+
+Networks for three classes of pictures with the class's word written on them: never (*none*), always the right word
+(*p0*), a word of no class in 30 % of pictures (*p30*) or in all (*p100*). Accuracy on pictures without captions says
+what a network sees in the pictures; how often it calls a picture of one class what the caption of another says, what it
+reads of captions. The audit is at `hidden1`, because behind `hidden2` the network is linear; the caption concept's
+pictures have all their other pixels shuffled, as in the paper.
+"""

@@ -1,0 +1,238 @@
+"""Ground truths: audits of models about which the right answer is known, because it was measured in another way."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from api_spec.audit import Audit, ConceptLine, GroupLine
+from api_spec.report import Finding, Intervention, Outcome, Report, Row
+from caveat.pack import as_file, digest
+from worker import pipeline
+from worker.engine.gram import Floats
+
+Agreement = Literal["right", "open", "at the tolerance", "other sign", "wrong"]
+"""`open` is an inconclusive verdict, `at the tolerance` a truth that lies too near to it to hold a verdict against."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a right audit may say of a concept and a target, and how that is known."""
+
+    concept: str
+    target: str
+    finding: Finding | None
+    """None where the truth lies too near to the tolerance to hold a verdict against."""
+    known: str
+    """What was measured, with its numbers."""
+    sign: int = 0
+    """The direction of what was measured; 0 where that is not beyond two standard errors."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """A group metric as it was counted without Caveat, and what a right gate makes of it."""
+
+    group: str
+    metric: str
+    value: float
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An audit whose sources are paths, and the truth about its lines."""
+
+    title: str
+    audit: Audit
+    facts: Sequence[Fact]
+    counts: Sequence[Count] = ()
+    note: str = ""
+    """What the audit's answer shows, for the page."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One fact beside what the report says of it."""
+
+    fact: Fact
+    rows: Sequence[Row]
+    intervention: Intervention | None
+    finding: Finding
+    reason: str
+
+    @property
+    def sign(self) -> int:
+        """The direction of the largest effect over the layers."""
+        return int(np.sign(max((row.effect.in_sd for row in self.rows), key=abs)))
+
+    @property
+    def agreement(self) -> Agreement:
+        """Whether the verdict is the truth."""
+        if self.finding == "inconclusive":
+            return "open"
+        if self.finding == "influential" and self.sign * self.fact.sign < 0:
+            return "other sign"
+        if self.fact.finding is None:
+            return "at the tolerance"
+        return "right" if self.finding == self.fact.finding else "wrong"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A whole audit beside its truth."""
+
+    asked: Asked
+    report: Report
+    facts: list[Answered]
+    counts: list[tuple[Count, float, Outcome]] = field(default_factory=list)
+    """Each count, the value in the report, and what the gate made of it."""
+
+    @property
+    def tally(self) -> Counter[Agreement]:
+        """How many verdicts are what."""
+        return Counter(answered.agreement for answered in self.facts)
+
+
+def audited(audit: Audit, *, threads: int = 1) -> Report:
+    """Runs an audit whose sources are paths in this process, as `caveat gate --local` does in a child."""
+    with tempfile.TemporaryDirectory(prefix="caveat-truths-") as folder:
+        files = {
+            pointer: as_file(Path(source), Path(folder) / f"{number}.tar")
+            for number, (pointer, source) in enumerate(audit.sources().items())
+        }
+        digests = {pointer: digest(file) for pointer, file in files.items()}
+        by_digest = {digests[pointer]: file for pointer, file in files.items()}
+        return pipeline.run(audit.with_sources(digests), by_digest.__getitem__, lambda *_: None, threads=threads)
+
+
+def answers(asked: Asked, *, threads: int = 1) -> Answers:
+    """The audit's report beside the truth; every fact needs a gate line of its own."""
+    report = audited(asked.audit, threads=threads)
+    lines = dict(zip(map(_subject, asked.audit.gate), report.verdict.lines, strict=True))
+    facts = []
+    for fact in asked.facts:
+        of_fact = (fact.concept, fact.target)
+        line = lines[of_fact]
+        assert line.finding is not None
+        rows = [row for row in report.rows if (row.concept, row.target) == of_fact]
+        witness = next((one for one in report.interventions if (one.concept, one.target) == of_fact), None)
+        facts.append(Answered(fact, rows, witness, line.finding, line.reason))
+    groups = {group.name: group.metrics for group in report.groups}
+    counts = [(one, groups[one.group][one.metric].value, lines[one.group, one.metric].outcome) for one in asked.counts]
+    return Answers(asked, report, facts, counts)
+
+
+def _subject(line: ConceptLine | GroupLine) -> tuple[str, str]:
+    return (line.concept, line.target) if isinstance(line, ConceptLine) else (line.group, line.metric)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean change and its standard error, in standard deviations of the target."""
+
+    change: float
+    error: float
+
+    def finding(self, tolerance: float) -> Finding | None:
+        """Beyond the tolerance or inside it, by two standard errors; None in between."""
+        if abs(self.change) - 2 * self.error > tolerance:
+            return "influential"
+        return "not_influential" if abs(self.change) + 2 * self.error < tolerance else None
+
+    def fact(self, concept: str, target: str, tolerance: float, known: str) -> Fact:
+        """The fact that this measurement makes; `known` says it in words, with `{}` where its numbers go."""
+        sign = int(np.sign(self.change)) if abs(self.change) > 2 * self.error else 0
+        return Fact(concept, target, self.finding(tolerance), known.format(self), sign)
+
+    def __str__(self) -> str:
+        return f"{self.change:+.2f} ± {2 * self.error:.2f} sd"
+
+
+def paired_change(without: Floats, with_concept: Floats, over: Floats) -> Measured:
+    """The mean change of the same examples [n], in standard deviations of the target's values `over` its examples."""
+    change, sd = with_concept - without, float(np.std(over, ddof=1))
+    return Measured(float(change.mean()) / sd, float(change.std(ddof=1)) / sd / len(change) ** 0.5)
+
+
+def gap(without: Floats, with_concept: Floats, over: Floats) -> Measured:
+    """The difference of two sets' means, in standard deviations of the target's values `over` its examples."""
+    sd = float(np.std(over, ddof=1))
+    error = (without.var(ddof=1) / len(without) + with_concept.var(ddof=1) / len(with_concept)) ** 0.5
+    return Measured(float(with_concept.mean() - without.mean()) / sd, float(error) / sd)
+
+
+# -- The page
+
+
+def section(of: Answers) -> str:
+    """One audit's truths and verdicts as a table, with the reason of each line that is inconclusive or wrong."""
+    lines = [f"### {of.asked.title}", ""]
+    if of.asked.note:
+        lines += [of.asked.note, ""]
+    if of.facts:
+        lines += [
+            "| concept → target | the truth | intervention (sd) | layer: effect (sd), 95 % interval, corrected p, "
+            "score | flags | verdict | |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+            *map(_table_row, of.facts),
+            "",
+        ]
+    if of.counts:
+        lines += ["| group line | counted | in the report | gate | |", "| --- | --- | --- | --- | --- |"]
+        for count, value, outcome in of.counts:
+            right = abs(value - count.value) < 1e-5 and outcome == count.outcome
+            lines.append(
+                f"| {count.group}, {count.metric.replace('_', ' ')} | {count.value:.3f} | {value:.3f} | {outcome} "
+                f"| {'right' if right else '**wrong**'} |"
+            )
+        lines.append("")
+    unsettled = [one for one in of.facts if one.agreement not in ("right", "at the tolerance")]
+    lines += [f"- {one.fact.concept} → {one.fact.target}, {_shown(one)}: {one.reason}" for one in unsettled]
+    return "\n".join([*lines, ""]) + ("\n" if unsettled else "")
+
+
+def summary(all_answers: Sequence[Answers]) -> str:
+    """One row an audit: how many of its verdicts are the truth, open, or wrong."""
+    kinds: tuple[Agreement, ...] = ("right", "open", "at the tolerance", "other sign", "wrong")
+    total = sum((one.tally for one in all_answers), Counter[Agreement]())
+    rows = [(one.asked.title, one.tally) for one in all_answers if one.facts] + [("all", total)]
+    return "\n".join(
+        [
+            f"| audit | {' | '.join(kinds)} |",
+            f"| --- {'| --- ' * len(kinds)}|",
+            *(f"| {title} | {' | '.join(str(tally[kind]) for kind in kinds)} |" for title, tally in rows),
+            "",
+        ]
+    )
+
+
+def _table_row(one: Answered) -> str:
+    measured = "" if one.intervention is None else f"{one.intervention.change_in_sd:+.2f}"
+    by_layer = "<br>".join(map(_at_layer, one.rows))
+    flags = ", ".join(dict.fromkeys(flag.code for row in one.rows for flag in row.flags))
+    truth = f"{'at the tolerance' if one.fact.finding is None else _words(one.fact.finding)}: {one.fact.known}"
+    return (
+        f"| {one.fact.concept} → {one.fact.target} | {truth} | {measured} | {by_layer} | {flags} "
+        f"| {_words(one.finding)} | {_shown(one)} |"
+    )
+
+
+def _at_layer(row: Row) -> str:
+    effect, (low, high) = row.effect, row.effect.interval_in_sd
+    figures = f"{effect.in_sd:+.2f} [{low:+.2f}, {high:+.2f}], p {effect.p_corrected:.2g}, score {row.score.value:.2f}"
+    return f"{row.layer}: {figures}"
+
+
+def _shown(one: Answered) -> str:
+    return f"**{one.agreement}**" if one.agreement in ("wrong", "other sign") else one.agreement
+
+
+def _words(finding: Finding) -> str:
+    return finding.replace("_", " ")

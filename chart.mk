@@ -1,0 +1,15 @@
+# What runs without a cluster and without a daemon; the Makefile includes it.
+.PHONY: chart images
+
+CHART_TOOLS := .cache/chart
+
+$(CHART_TOOLS)/.ready: $(VENV)/.dev $(wildcard tests/chart/tools/*)
+	$(BIN)/python tests/chart/tools/get.py
+	@touch $@
+
+chart: $(CHART_TOOLS)/.ready  ## the Helm chart, the Dockerfile and the compose file: every set of values, every linter
+	$(BIN)/python helm/generate.py --check
+	$(BIN)/python -m pytest tests/chart -m slow -n 2 -q
+
+images: $(VENV)/.dev  ## build the images, start them without privileges, audit through them (root, buildah, mmdebstrap)
+	$(BIN)/python -m deploy.images

@@ -1,0 +1,203 @@
+"""Builds Caveat's images, looks into them, tries them out and weighs them: `python -m deploy.images`, as root.
+
+There is no daemon: buildah builds in chroot isolation, on a base that mmdebstrap makes of Debian's packages.
+"""
+
+# ruff: noqa: S607 - it asks git
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from deploy.buildah import buildah, configuration, mounted, run, say, tag
+from deploy.trial import USER, audit_through
+
+ROOT = Path(__file__).parents[1]
+BASE = "localhost/caveat-base:bookworm"
+EPOCH = "315532800"
+"""The first second of 1980, before which no zip file can be dated: the time of every file in an image."""
+
+BASE_PACKAGES = ("ca-certificates", "python3-venv", "usr-is-merged")
+PURGE = 'chroot "$1" apt-get purge --quiet --yes --autoremove usrmerge'
+"""It has done its work when the base is made, and needs all of Perl, which is a third of the base."""
+LEFT_OUT_OF_BASE = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
+
+COMPILERS = ("cc", "gcc", "g++", "clang", "make", "pip", "pip3")
+ABSENT = {
+    "cli": ("celery", "flask", "numpy", "onnx", "onnxruntime", "pip", "setuptools", "sqlalchemy"),
+    "api": ("numpy", "onnx", "onnxruntime", "pandas", "pip", "scikit-learn", "scipy", "setuptools", "torch"),
+    "worker": ("flask", "flask-swagger-ui", "gunicorn", "pip", "torch"),
+    "worker-gpu": ("flask", "flask-swagger-ui", "gunicorn", "onnxruntime", "pip", "torch"),
+}
+"""What a process does not use is not in its image."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What one image weighs, in bytes of its files, and how many Python packages are in it."""
+
+    image: str
+    whole: int
+    added: int
+    packages: int
+
+
+def main() -> int:
+    """Builds, checks, starts, audits; the last lines are a summary."""
+    wanted = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    wanted.add_argument("--base", help="a base image to use, in place of one made of Debian's packages")
+    wanted.add_argument("--gpu", action="store_true", help="also worker-gpu, which takes several gigabytes")
+    options = wanted.parse_args()
+    _check_tools(needs_base=options.base is None)
+    os.environ.setdefault("BUILDAH_ISOLATION", "chroot")
+    base = options.base or make_base()
+    targets = ["cli", "api", "worker", *(["worker-gpu"] if options.gpu else [])]
+    with snapshot() as sources:
+        for target in targets:
+            say(f"building {target}")
+            build(target, base, sources)
+        say("building cli again, to see that it is the same")
+        assert build("cli", base, sources, again=True) == layers("cli"), "two builds of the same sources differ"
+    figures = []
+    for target in targets:
+        say(f"looking into {target}")
+        figures.append(inspect(target, base))
+    with ExitStack() as stack:
+        told = audit_through(stack)
+    print(summary(figures, told))
+    return 0
+
+
+# ---- building --------------------------------------------------------------------------------------------------------
+
+
+def make_base() -> str:
+    """An image of Debian's Python, made once and kept."""
+    if buildah("images", "--quiet", "--filter", f"reference={BASE}").strip():
+        return BASE
+    say("making the base of Debian's packages")
+    with tempfile.TemporaryDirectory() as folder:
+        tar = Path(folder) / "base.tar"
+        without = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT_OF_BASE]
+        how = ["--quiet", "--variant=minbase", f"--include={','.join(BASE_PACKAGES)}", f"--customize-hook={PURGE}"]
+        run("mmdebstrap", *how, *without, "bookworm", str(tar), SOURCE_DATE_EPOCH=EPOCH)
+        container = buildah("from", "scratch").strip()
+        buildah("add", "--quiet", container, str(tar), "/")
+        buildah("config", "--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", container)
+        buildah("commit", "--quiet", "--rm", "--format", "docker", "--timestamp", EPOCH, container, BASE)
+    return BASE
+
+
+@contextmanager
+def snapshot() -> Iterator[Path]:
+    """What the Dockerfile copies, as it is now: whoever edits meanwhile does not make two builds differ."""
+    with tempfile.TemporaryDirectory() as folder:
+        sources = Path(folder)
+        ignored = (ROOT / ".dockerignore").read_text().splitlines()
+        for name in ["Dockerfile", ".dockerignore", *(line[1:] for line in ignored if line.startswith("!"))]:
+            (sources / name).parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, sources / name)
+        yield sources
+
+
+def build(target: str, base: str, sources: Path, *, again: bool = False) -> list[str]:
+    """Builds one target and returns the digests of its layers; `again` builds it anew, under another name."""
+    here = {"pip-conf": Path("/etc/pip.conf"), "ca-bundle": Path("/etc/ssl/certs/ca-certificates.crt")}
+    given = [f"--secret=id={name},src={path}" for name, path in here.items() if path.exists()]
+    told = [f"--build-arg={name}={value}" for name, value in {"BASE_IMAGE": base, "REVISION": _revision()}.items()]
+    how = ["--format=docker", "--network=host", f"--timestamp={EPOCH}", "--layers" if not again else "--no-cache"]
+    name = f"{target}-again" if again else target
+    buildah("bud", "--quiet", *how, *given, *told, f"--target={target}", f"--tag={tag(name)}", str(sources))
+    return layers(name)
+
+
+def layers(target: str) -> list[str]:
+    """The digests of an image's layers; its configuration also has a random host name, which buildah gives it."""
+    found: list[str] = configuration(target)["rootfs"]["diff_ids"]
+    return found
+
+
+@cache
+def _revision() -> str:
+    """The commit that the sources are from; asked once, since others may commit while images are built."""
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or "unknown"
+
+
+# ---- looking inside --------------------------------------------------------------------------------------------------
+
+
+def inspect(target: str, base: str) -> Figure:
+    """What an image weighs, after a look at what must be in it and what must not."""
+    config = configuration(target)["config"]
+    assert config["User"] == f"{USER}:{USER}", f"{target} runs as {config['User']!r}"
+    assert "Healthcheck" in config, f"{target} does not say how it is"
+    assert config["Labels"]["org.opencontainers.image.revision"] == _revision(), f"{target} has no revision"
+    with mounted(target) as root, mounted(base) as below:
+        for program in COMPILERS:
+            found = [
+                folder
+                for folder in ("usr/bin", "usr/local/bin", "opt/caveat/bin")
+                if (root / folder / program).exists()
+            ]
+            assert not found or (below / found[0] / program).exists(), f"{target} has {program}"
+        packages = {
+            _plain(folder.name.partition("-")[0]) for folder in root.glob("opt/caveat/lib/*/site-packages/*.dist-info")
+        }
+        told = {
+            _plain(part["name"]) for part in json.loads((root / "opt/caveat/sbom.cdx.json").read_bytes())["components"]
+        }
+        assert told >= packages, f"the SBOM of {target} does not know {packages - told}"
+        assert not packages & set(ABSENT[target]), f"{target} has {packages & set(ABSENT[target])}"
+        writable = [
+            path for path in root.glob("opt/caveat/**/*") if not path.is_symlink() and path.stat().st_mode & 0o022
+        ]
+        assert not writable, f"{target} lets anybody write {writable[0]}"
+        return Figure(target, _bytes(root), _bytes(root) - _bytes(below), len(packages))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _bytes(folder: Path) -> int:
+    return int(run("du", "--summarize", "--block-size=1", "--one-file-system", str(folder)).split()[0])
+
+
+# ---- the rest --------------------------------------------------------------------------------------------------------
+
+
+def summary(figures: list[Figure], told: list[str]) -> str:
+    """A table of what each image weighs, then what was seen."""
+    rows = [
+        f"| `caveat-{figure.image}` | {figure.whole / 1e6:,.0f} MB | {figure.added / 1e6:,.0f} MB | {figure.packages} |"
+        for figure in figures
+    ]
+    head = ["| image | whole | beyond its base | Python packages |", "| --- | ---: | ---: | ---: |"]
+    return "\n".join(["", *head, *rows, "", *(f"- {line}" for line in told)])
+
+
+def _check_tools(*, needs_base: bool) -> None:
+    if os.geteuid() != 0:
+        sys.exit("Building without a daemon needs root: buildah works in chroot isolation.")
+    needed = ["buildah", "setpriv", "unshare", *(["mmdebstrap"] if needs_base else [])]
+    if missing := [program for program in needed if shutil.which(program) is None]:
+        sys.exit(f"{', '.join(missing)} is missing: apt-get install buildah mmdebstrap util-linux")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

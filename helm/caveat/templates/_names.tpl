@@ -1,0 +1,71 @@
+{{/* Names and labels. */}}
+
+{{- define "caveat.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* What selects the pods of a component, never to change: dict "root" . "component" "api" */}}
+{{- define "caveat.selector" -}}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "caveat.labels" -}}
+{{ include "caveat.selector" . }}
+app.kubernetes.io/part-of: caveat
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* metadata of anything: dict "root" . "component" "api" "suffix" "api" */}}
+{{- define "caveat.metadata" -}}
+name: {{ include "caveat.fullname" .root }}-{{ .suffix }}
+namespace: {{ .root.Release.Namespace }}
+labels: {{- include "caveat.labels" . | nindent 2 }}
+{{- end -}}
+
+{{/* One of our own images: dict "root" . "image" "api" */}}
+{{- define "caveat.image" -}}
+{{- $images := .root.Values.images -}}
+{{- $image := index $images .image -}}
+{{- with $images.registry }}{{ . }}/{{ end -}}
+{{- $image.repository -}}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ default .root.Chart.AppVersion $images.tag }}{{ end -}}
+{{- end -}}
+
+{{/* An image of somebody else's. */}}
+{{- define "caveat.foreignImage" -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}
+{{- end -}}
+
+{{- define "caveat.bringsValkey" -}}{{ if not .Values.broker.existingSecret }}yes{{ end }}{{- end -}}
+{{- define "caveat.bringsPostgresql" -}}{{ if not .Values.database.existingSecret }}yes{{ end }}{{- end -}}
+{{- define "caveat.keepsVolume" -}}{{ if not .Values.blobs.url }}yes{{ end }}{{- end -}}
+{{- define "caveat.ownSecret" -}}{{ include "caveat.fullname" . }}-trial{{- end -}}
+{{- define "caveat.databaseSecret" -}}{{ default (include "caveat.ownSecret" .) .Values.database.existingSecret }}{{- end -}}
+{{- define "caveat.brokerSecret" -}}{{ default (include "caveat.ownSecret" .) .Values.broker.existingSecret }}{{- end -}}
+{{- define "caveat.databaseKey" -}}{{ ternary .Values.database.key "database-url" (ne .Values.database.existingSecret "") }}{{- end -}}
+{{- define "caveat.brokerKey" -}}{{ ternary .Values.broker.key "broker-url" (ne .Values.broker.existingSecret "") }}{{- end -}}
+{{- define "caveat.volumeClaim" -}}{{ default (printf "%s-blobs" (include "caveat.fullname" .)) .Values.blobs.volume.existingClaim }}{{- end -}}
+
+{{/* The pools of workers that are enabled, each with what it does not say taken from `worker`, as JSON. */}}
+{{- define "caveat.pools" -}}
+{{- $pools := dict -}}
+{{- range $name, $said := .Values.workers -}}
+{{- $pool := mergeOverwrite (deepCopy $.Values.worker) (deepCopy (default dict $said)) -}}
+{{- if $pool.enabled }}{{ $_ := set $pools $name $pool }}{{ end -}}
+{{- end -}}
+{{- toJson $pools -}}
+{{- end -}}
+
+{{/* Whether any pool scales itself. */}}
+{{- define "caveat.scales" -}}
+{{- range $name, $pool := include "caveat.pools" . | fromJson }}{{ if $pool.autoscaling.enabled }}yes{{ end }}{{ end -}}
+{{- end -}}

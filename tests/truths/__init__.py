@@ -1,0 +1,1 @@
+"""Audits of models about which the right answer is known."""

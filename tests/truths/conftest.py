@@ -1,0 +1,24 @@
+"""Each ground truth is built and audited once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+
+from bench.validation.planted import CASES
+from bench.validation.truths import Answers, answers
+
+Case = Callable[[str], list[Answers]]
+
+
+@pytest.fixture(scope="session")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """The answers to a case's audits."""
+
+    @cache
+    def answered(name: str) -> list[Answers]:
+        return [answers(asked) for asked in CASES[name](tmp_path_factory.mktemp(name))]
+
+    return answered

@@ -1,0 +1,22 @@
+"""One audit, one report: again, and on another number of threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.validation.planted import placed
+from bench.validation.truths import audited
+from examples.watermark import build as watermark
+from reports.canonical import canonical
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_efficientnet_audit_gives_the_same_bytes_again_and_on_two_threads(tmp_path: Path) -> None:
+    watermark.build(tmp_path)
+    audit = placed("watermark/efficientnet.yaml", watermark.FOLDER, tmp_path)
+    first = canonical(audited(audit, threads=1))
+    assert canonical(audited(audit, threads=1)) == first
+    assert canonical(audited(audit, threads=2)) == first
