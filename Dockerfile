@@ -3,6 +3,8 @@
 # BASE_IMAGE is anything with a Python that pyproject.toml takes, its `venv` module, and glibc; name it by digest where
 # builds have to be repeated. Everything that is installed comes as a wheel, so no stage has a compiler.
 #
+# The commit is a label that whoever builds gives: --label org.opencontainers.image.revision=$(git rev-parse HEAD)
+#
 # Where packages come from an index of your own, say so without leaving a trace in the image:
 #   --secret id=pip-conf,src=/etc/pip.conf --secret id=ca-bundle,src=/etc/ssl/certs/ca-certificates.crt
 ARG BASE_IMAGE=python:3.12-slim-bookworm
@@ -76,12 +78,10 @@ ENV PATH=/opt/caveat/bin:${PATH} HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYT
 WORKDIR /var/lib/caveat
 USER 10001:10001
 ARG VERSION=0.1.0
-ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Caveat" \
       org.opencontainers.image.description="Audits ONNX models with concepts" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.version="${VERSION}"
 
 # ---- the API ---------------------------------------------------------------------------------------------------------
 FROM runtime AS api

@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
-CODE   := api_spec vault reports service worker caveat examples bench tests
+CODE   := api_spec vault reports service worker caveat examples bench deploy helm tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format generate gradients validation bench up clean
+.PHONY: help demo test test-all check format generate gradients validation truths bench up clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -20,6 +20,7 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps rapidocr-onnxruntime  # only its model file is read
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.oracle: $(VENV)/.dev
@@ -57,6 +58,9 @@ gradients: $(VENV)/.oracle  ## docs/gradients.md: correctness and speed of the g
 
 validation: $(VENV)/.dev  ## docs/validation.md: error rate and power of the verdicts
 	$(BIN)/python -m bench.validation
+
+truths: $(VENV)/.dev  ## the ground truths of docs/validation.md alone
+	$(BIN)/python -m bench.validation truths
 
 bench: $(VENV)/.oracle  ## docs/benchmarks.md: an audit against its bound, against captum, at scale, as a service
 	$(BIN)/python -m bench

@@ -12,6 +12,10 @@ from api_spec.baseline import differing_examples, moves
 from api_spec.report import Finding, Intervention, LineVerdict, Outcome, Report, Row, Verdict
 
 
+MAY_CLEAR = ("weak_cav", "unstable_estimators")
+"""Flags of rows that may not accuse, but whose effect may still be seen to lie inside the tolerance."""
+
+
 @dataclass(frozen=True)
 class Opinion:
     """What one witness says, in one clause; `sign` is the direction of an influence."""
@@ -110,7 +114,7 @@ def _association(rows: list[Row], line: ConceptLine, alpha: float) -> Opinion:
     """Influential at any sound layer, not influential where every sound layer's interval lies inside the tolerance."""
     if not rows:
         return Opinion("inconclusive", f"the report has no row for {line.concept} and {line.target}")
-    sound = [row for row in rows if not any(flag.withholds and flag.code != "weak_cav" for flag in row.flags)]
+    sound = [row for row in rows if not any(flag.withholds and flag.code not in MAY_CLEAR for flag in row.flags)]
     if not sound:
         return Opinion("inconclusive", "every layer is flagged: " + "; ".join(_flags(rows)))
     moved = [

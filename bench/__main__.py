@@ -1,15 +1,15 @@
-"""`python -m bench [--quick] [--only audit,captum,…]`: what audits cost, printed and written to docs/benchmarks.md."""
+"""`python -m bench [--quick] [--only audit,…]`: what audits cost, printed and written to docs/benchmarks.md."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from bench import sections
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 LIBRARIES = ("onnxruntime", "onnx", "numpy", "scipy", "torch", "captum", "gunicorn", "celery", "psycopg")
-SECTIONS: dict[str, Callable[[Path, bool], str]] = {
+SECTIONS: dict[str, Callable[[Path, int, bool], str]] = {
     "audit": sections.against_the_bound,
     "captum": sections.against_captum,
     "gradients": sections.against_eager,
@@ -29,50 +29,56 @@ SECTIONS: dict[str, Callable[[Path, bool], str]] = {
 }
 
 
-@dataclass
-class Load:
-    """How busy the machine was: the mean number of processes that wanted to run."""
-
-    begun: float
-    ended: float = 0.0
-
-
 def main(arguments: Sequence[str]) -> int:
     """Measures, prints and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small inputs, one round, and no page")
-    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, by comma; the page holds these alone")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the figures are medians")
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, by comma; the page's others stay")
     told = parser.parse_args(arguments)
-    load, started = Load(os.getloadavg()[0]), time.perf_counter()
-    parts = []
+    parts = known(PAGE.read_text()) if PAGE.exists() else {}
     for name in told.only.split(","):
         print(f"{name} …", file=sys.stderr)
-        with tempfile.TemporaryDirectory(prefix="caveat-bench-") as folder:
-            parts.append(SECTIONS[name](Path(folder), told.quick))
-    load.ended = os.getloadavg()[0]
-    text = "\n".join([head(load, time.perf_counter() - started), *parts])
-    print(text)
-    if not told.quick:
-        PAGE.write_text(text)
+        parts[name] = section(name, told.rounds, told.quick)
+        print(parts[name])
+        if not told.quick:
+            PAGE.write_text("\n".join([head(), *(parts[each] for each in SECTIONS if each in parts)]))
     return 0
 
 
-def head(load: Load, seconds: float) -> str:
+def section(name: str, rounds: int, quick: bool) -> str:
+    """One section between marks, with what the machine was like meanwhile."""
+    begun, started = os.getloadavg()[0], time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="caveat-bench-") as folder:
+        text = SECTIONS[name](Path(folder), 1 if quick else rounds, quick)
+    ran = (
+        f"*`python -m bench --only {name} --rounds {rounds}`, {(time.perf_counter() - started) / 60:.0f} minutes; the "
+        f"load was {begun:.1f} when it began and {os.getloadavg()[0]:.1f} when it ended.*"
+    )
+    return f"<!-- {name} -->\n{text.rstrip()}\n\n{ran}\n<!-- /{name} -->\n"
+
+
+def known(page: str) -> dict[str, str]:
+    """The sections of a page by their marks."""
+    marked = re.finditer(r"<!-- (\w+) -->\n.*?<!-- /\1 -->\n", page, re.DOTALL)
+    return {match[1]: match[0] for match in marked}
+
+
+def head() -> str:
     """What ran, on what, with what."""
     return f"""# Benchmarks
 
 Made by `make bench`; do not edit. The code is in [`bench`](../bench). Things that are compared take turns in one run,
-each in a process of its own, and figures are medians; "CPU s" are processor seconds over all threads. Weights are
-random and seeded, pictures are painted and seeded: nothing is downloaded.
+each in a process of its own, and figures are medians; "CPU s" are processor seconds over all threads, and the load is
+the mean number of processes that wanted to run: on a machine to itself it begins under 0.5. Weights are random and
+seeded, pictures are painted and seeded: nothing is downloaded.
 
 | | |
 | --- | --- |
-| machine | {processor()}, {os.cpu_count()} cores, {memory() >> 30} GiB, {platform.system()} {platform.release()} |
-| load when it began and ended | {load.begun:.1f} and {load.ended:.1f} (a machine to itself begins under 0.5) |
+| machine | {processor()}, {os.cpu_count()} cores, {memory() >> 30} GiB, {platform.system()} |
 | Python | {platform.python_version()} |
 | libraries | {", ".join(f"{name} {installed(name)}" for name in LIBRARIES)} |
 | execution providers | {", ".join(onnxruntime.get_available_providers())} |
-| command | `python -m bench`, {seconds / 60:.0f} minutes |
 """
 
 

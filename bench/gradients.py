@@ -206,6 +206,8 @@ def main() -> None:
     parser.add_argument("--operators", action="store_true", help="write docs/operators.md alone")
     parser.add_argument("--examples", type=int, default=500, help="fuzz cases a family")
     parser.add_argument("--networks", nargs="*", default=NAMES)
+    every = ["architectures", "exports", "fuzzing", "backend"]
+    parser.add_argument("--parts", nargs="*", choices=every, default=every)
     arguments = parser.parse_args()
     (DOCS / "operators.md").write_text(operators())
     if arguments.operators:
@@ -219,11 +221,21 @@ def main() -> None:
         f"{len(VJP) + 1} operators have a rule and {len(LOWERED)} a formula: see [operators.md](operators.md).",
         "",
     ]
-    for part in (architectures(arguments.networks), exports(), fuzzing(arguments.examples), backend_cases()):
-        for line in part:
+    parts = {
+        "architectures": lambda: architectures(arguments.networks),
+        "exports": exports,
+        "fuzzing": lambda: fuzzing(arguments.examples),
+        "backend": backend_cases,
+    }
+    for name in arguments.parts:
+        for line in parts[name]():
             print(line, flush=True)
             lines.append(line)
-        (DOCS / "gradients.md").write_text("\n".join(lines))
+    left_out = [name for name in parts if name not in arguments.parts]
+    if left_out:
+        print(f"docs/gradients.md is written by a complete run alone; left out: {', '.join(left_out)}.")
+        return
+    (DOCS / "gradients.md").write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from examples.graph import save
 MIB, GIB = 1 << 20, 1 << 30
 
 
-def against_the_bound(folder: Path, quick: bool) -> str:
+def against_the_bound(folder: Path, rounds: int, quick: bool) -> str:
     """(a) An audit against one pass, and (f) the same question once more."""
     question = of_pictures(folder, **({"concept": 20, "pool": 60, "targets": 20} if quick else {}))
     again = {"estimator": "ridge", "cross_check": "logistic", "alpha": 0.01}
@@ -31,14 +31,14 @@ def against_the_bound(folder: Path, quick: bool) -> str:
         "logistic": Case("bench.cases:audit", _given(question, estimator="logistic", cross_check="mean_difference")),
         "cold": Case("bench.cases:audit", _given(question) | {"kept": str(kept)}),
     }
-    spent = in_turns(cases, 1 if quick else 5)
+    spent = in_turns(cases, rounds)
     measured(Case("bench.cases:fill", _given(question) | {"kept": str(kept)}))
     warm = in_turns(
         {
             "warm": Case("bench.cases:audit", _given(question) | {"kept": str(kept)}),
             "other": Case("bench.cases:audit", _given(question, **again) | {"kept": str(kept)}),
         },
-        1 if quick else 5,
+        rounds,
     )
     bound, audit, cold = spent["bound"], spent["audit"], spent["cold"]
     counts = question.counts()
@@ -77,7 +77,7 @@ With the arrays of the cold audit in the cache. Engine time, in a process that h
     }"""
 
 
-def against_captum(folder: Path, quick: bool) -> str:
+def against_captum(folder: Path, rounds: int, quick: bool) -> str:
     """(b) The same network, weights and pictures in captum."""
     if find_spec("captum") is None or find_spec("torch") is None:
         return (
@@ -141,7 +141,7 @@ estimator.
 """
 
 
-def against_eager(folder: Path, quick: bool) -> str:
+def against_eager(folder: Path, rounds: int, quick: bool) -> str:
     """(c) Gradients against torch's autograd."""
     if find_spec("torch") is None:
         return "## Gradients against torch\n\nNot measured: torch is not installed here (`make bench` installs it).\n"
@@ -155,7 +155,7 @@ def against_eager(folder: Path, quick: bool) -> str:
                 "ours": Case("bench.cases:gradient", given),
                 "torch": Case("bench.cases:gradient_in_torch", given),
             },
-            1 if quick else 5,
+            rounds,
         )
         ours, eager = spent["ours"], spent["torch"]
         rows.append(
@@ -183,7 +183,7 @@ compiled, or with channels last, would be faster than eager.
     }"""
 
 
-def scaling(folder: Path, quick: bool) -> str:
+def scaling(folder: Path, rounds: int, quick: bool) -> str:
     """(d) What more examples, layers, concepts and runs cost, beside a model that costs nothing."""
     plain: dict[str, Any] = {"pool": 1000, "hidden": 1024, "features": 40}
     steps: dict[str, Sequence[int]] = {
@@ -199,7 +199,7 @@ def scaling(folder: Path, quick: bool) -> str:
         for size in sizes:
             question = of_rows(folder / f"{what}{size}", **{**plain, what: size})
             cases[f"{size:,}"] = Case("bench.cases:audit", _given(question))
-        spent = in_turns(cases, 1 if quick else 3)
+        spent = in_turns(cases, rounds)
         rows.append(
             [
                 what,
@@ -219,7 +219,7 @@ concepts and runs.
 """
 
 
-def bounded_memory(folder: Path, quick: bool) -> str:
+def bounded_memory(folder: Path, rounds: int, quick: bool) -> str:
     """A pool that no memory holds, under the limit that the sandbox sets."""
     pool, concept, features = (1_000, 50, 100_352) if quick else (10_000, 50, 100_352)
     limit = 2 * GIB
@@ -258,7 +258,7 @@ a network of ordinary depth would only take longer.
     }"""
 
 
-def under_load(folder: Path, quick: bool) -> str:
+def under_load(folder: Path, rounds: int, quick: bool) -> str:
     """(e) Submissions, the way there and back, and audits an hour."""
     from bench.service import an_hour, service, submissions, there_and_back
 
@@ -273,7 +273,7 @@ def under_load(folder: Path, quick: bool) -> str:
     sizes = {"concept": 20, "pool": 40, "targets": 20} if quick else {"concept": 40, "pool": 160, "targets": 40}
     with service() as at:
         audit = at.upload(of_pictures(folder / "pictures", **sizes))
-        for _ in range(1 if quick else 3):
+        for _ in range(min(rounds, 3)):
             for workers in (1, 2):
                 seeds = range(2 if quick else 8)
                 asked = [audit | {"method": audit["method"] | {"seed": seed}} for seed in seeds]

@@ -147,21 +147,27 @@ exec chroot "$root" setpriv --reuid {USER} --regid {USER} --clear-groups --no-ne
 """
     log = stack.enter_context((folder / f"{name}.log").open("wb"))
     process = subprocess.Popen(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", *environment, *command],
+        ["unshare", "--mount", "--pid", "--fork", "sh", "-c", script, "sh", *environment, *command],
         stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     stack.callback(process.wait)
-    stack.callback(process.kill)
+    stack.callback(tell, process, signal.SIGKILL)
     return process
 
 
 def stop(process: subprocess.Popen[bytes]) -> float:
-    """Sends SIGTERM to an image's first process, as a cluster does; returns how many seconds it took to leave."""
-    (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    """Sends SIGTERM to an image, as a cluster does; returns how many seconds it took to leave."""
     began = time.monotonic()
-    os.kill(int(first), signal.SIGTERM)
+    tell(process, signal.SIGTERM)
     assert process.wait(60) == 0, f"ended with {process.returncode}"
     return time.monotonic() - began
+
+
+def tell(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
+    """Sends a signal to an image's first process, with which all of its processes end; `unshare` only waits for it."""
+    if process.poll() is None:
+        for first in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(first), what)
 
 
 def start_valkey(stack: ExitStack, folder: Path) -> str:
@@ -197,7 +203,7 @@ def start_postgresql(stack: ExitStack, folder: Path) -> Postgresql:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     stack.callback(server.wait)
-    stack.callback(server.terminate)
+    stack.callback(server.send_signal, signal.SIGINT)  # it would wait for its clients after SIGTERM
     wait_until("PostgreSQL listens", lambda: _listens(port), server)
     return Postgresql(binaries, port)
 

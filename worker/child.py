@@ -10,17 +10,23 @@ import gc
 import json
 import sys
 import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from api_spec.artifacts import NewModel, Stage
 from api_spec.audit import Audit
 from api_spec.jobs import REQUESTS, Request, Result
 from api_spec.problem import Fault, Problem
 from worker.sandbox import confine
+
+if TYPE_CHECKING:
+    from worker.engine.shelf import Shelf
 
 
 def main(folder: Path) -> None:
@@ -53,13 +59,20 @@ def _run(pipeline: ModuleType, request: Request, folder: Path, threads: int, kep
 
     result: Result
     if isinstance(request, Audit):
-        shelf = {"shelf": partial(pipeline.cached, kept, folder / "outputs" / "cache")} if kept else {}
+        shelf = {} if kept is None else {"shelf": _shelf(kept, folder)}
         result = pipeline.run(request, blob, _say, threads=threads, **shelf)
     elif isinstance(request, NewModel):
         result = pipeline.inspect_model(blob(request.blob), request.output, request.index)
     else:
         result = pipeline.inspect_examples(request.examples, blob)
     return result
+
+
+def _shelf(kept: Path, folder: Path) -> Callable[[], AbstractContextManager[Shelf]]:
+    """Opens what earlier audits kept, and a place among the outputs for what this one adds."""
+    from worker.scratch import cached
+
+    return partial(cached, kept, folder / "outputs" / "cache")
 
 
 def _folder_of(module: str) -> Path:

@@ -34,7 +34,7 @@ from worker.engine.stats import Settings
 from worker.engine.witness import Change, Link, intervention, target_value
 from worker.readers import ExampleSource, open_examples
 from worker.readers.batching import ahead, batches
-from worker.scratch import cached, scratch
+from worker.scratch import scratch
 
 if TYPE_CHECKING:
     from worker.engine.groups import GroupComparison
@@ -46,7 +46,6 @@ Shelves = Callable[[], AbstractContextManager[Shelf]]
 """Opens the place where an audit's arrays are kept."""
 
 LIBRARIES = ("onnxruntime", "onnx", "numpy", "scipy", "scikit-learn", "pillow", "fairlearn")
-__all__ = ["cached", "inspect_examples", "inspect_model", "run", "scratch"]
 SHARES = {"loading": 0.0, "reading": 0.02, "planning": 0.04, "probing": 0.06, "fitting": 0.6, "reporting": 0.97}
 """Where each stage begins, as a share of the whole."""
 

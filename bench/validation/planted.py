@@ -277,7 +277,8 @@ def _trap(audit: Audit, folder: Path, how: Preprocess, measured: Mapping[str, Me
         _about_stripes(audit, "stripes", Images(images=str(folder / "stripes"), preprocess=how)),
         _stripe_facts("stripes", measured),
         note="*The trap*: the concept's pictures are drawings and its pool photographs, so the direction is as much "
-        '"drawn" as it is "striped". The truth is what stripes do when they are laid on photographs (30 % opaque).',
+        '"drawn" as it is "striped". The truth is what stripes do when they are laid on photographs (30 % opaque). '
+        "Here the scores of the other classes do not all collapse; sizes and, for *daisy*, the sign are what mislead.",
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from bench.validation.captions import caption_section, experiment, orders
 from bench.validation.planted import CASES
 from bench.validation.truths import Answers, answers, section, summary
+from examples.captions.build import WRONG_CAPTIONS
 
 QUICK = ("loans", "weightless")
 FEWEST_CORRELATION = 0.5
@@ -48,13 +49,24 @@ def _t_test(every: list[Answers]) -> str:
 
 
 def _doubts(every: list[Answers]) -> list[str]:
-    """The verdicts about captions that are not the truth, each with its reason."""
-    return [
-        f"- {one.asked.title}, {of.fact.concept} → {of.fact.target}, {of.agreement}: {of.reason}"
-        for one in every
+    """Verdicts about captions: those that miss an influence with their reasons, the others counted."""
+    missed = [
+        f"- seed {number // len(WRONG_CAPTIONS)}, {one.asked.title.split('*')[1]}, {of.fact.concept} → "
+        f"{of.fact.target}, {of.agreement} where the truth is *influential* ({of.fact.known}): {of.reason}"
+        for number, one in enumerate(every)
         for of in one.facts
-        if of.agreement not in ("right", "at the tolerance") and of.fact.concept != "null"
-    ] + [_null_sentence(every)]
+        if of.fact.finding == "influential" and of.agreement != "right"
+    ]
+    others = [of for one in every for of in one.facts if of.fact.finding != "influential" and of.fact.concept != "null"]
+    weak = sum("CAV is weak" in of.reason or "encodes" in of.reason for of in others if of.finding == "inconclusive")
+    found = Counter(of.finding.replace("_", " ") for of in others)
+    return [
+        *missed,
+        f"\nOf {len(others)} lines about captions that do not move the class beyond the tolerance, or lie at it, "
+        f"{found['influential']} are influential, {found['not influential']} not influential, {found['inconclusive']} "
+        f"inconclusive ({weak} because the layer does not encode the caption).",
+        _null_sentence(every),
+    ]
 
 
 def _null_sentence(every: list[Answers]) -> str:

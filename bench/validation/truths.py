@@ -70,7 +70,7 @@ class Answered:
     @property
     def sign(self) -> int:
         """The direction of the largest effect over the layers."""
-        return int(np.sign(max((row.effect.in_sd for row in self.rows), key=abs)))
+        return int(np.sign(max((row.effect.in_sd for row in self.rows), key=abs, default=0.0)))
 
     @property
     def agreement(self) -> Agreement:
@@ -199,10 +199,13 @@ def section(of: Answers) -> str:
 
 
 def summary(all_answers: Sequence[Answers]) -> str:
-    """One row an audit: how many of its verdicts are the truth, open, or wrong."""
+    """One row a title: how many of its verdicts are the truth, open, or wrong."""
     kinds: tuple[Agreement, ...] = ("right", "open", "at the tolerance", "other sign", "wrong")
     total = sum((one.tally for one in all_answers), Counter[Agreement]())
-    rows = [(one.asked.title, one.tally) for one in all_answers if one.facts] + [("all", total)]
+    by_title: dict[str, Counter[Agreement]] = {}
+    for one in all_answers:
+        by_title[one.asked.title] = by_title.get(one.asked.title, Counter()) + one.tally
+    rows = [*by_title.items(), ("all", total)]
     return "\n".join(
         [
             f"| audit | {' | '.join(kinds)} |",

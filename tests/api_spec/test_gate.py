@@ -77,8 +77,9 @@ def test_a_withholding_flag_takes_a_row_out(code: str) -> None:
     assert decide(report(noted), [line()]).lines[0].finding == "influential"
 
 
-def test_a_weak_cav_cannot_accuse_but_can_stay_inside_the_tolerance() -> None:
-    weak = flag("weak_cav")
+@pytest.mark.parametrize("code", ["weak_cav", "unstable_estimators"])
+def test_some_flags_keep_a_row_from_accusing_but_not_from_clearing(code: str) -> None:
+    weak = flag(code)
     assert decide(report(row(**INFLUENTIAL, flags=(weak,))), [line()]).lines[0].finding == "inconclusive"
     quiet = row(**HARMLESS, flags=(weak,), encoded=False)
     assert decide(report(quiet), [line(when_not_encoded="not_influential")]).lines[0].outcome == "pass"

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from bench import sections
+from bench.__main__ import known
 from bench.audits import of_pictures, of_rows
 from bench.measure import Case, Spent, measured, middle
 from bench.networks import googlenet, perceptron, resnet50
@@ -80,3 +81,11 @@ def test_the_twin_is_the_same_network(tmp_path: Path) -> None:
         logits, layer = Twin(onnx.load(path))(torch.from_numpy(x), "inception4c")
     np.testing.assert_allclose(logits.numpy(), ours["logits"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(layer.detach().numpy(), ours["inception4c"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_section_of_the_page_can_be_measured_again() -> None:
+    page = "# Benchmarks\n\n<!-- audit -->\nold\n<!-- /audit -->\n\n<!-- scaling -->\nkept\n<!-- /scaling -->\n"
+    assert known(page) == {
+        "audit": "<!-- audit -->\nold\n<!-- /audit -->\n",
+        "scaling": "<!-- scaling -->\nkept\n<!-- /scaling -->\n",
+    }

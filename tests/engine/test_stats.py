@@ -273,7 +273,7 @@ def test_a_pool_unlike_the_targets_is_confounded() -> None:
 
 @pytest.mark.parametrize(
     ("step", "size", "flagged"),
-    [(5.0, 0.5, True), (5.0, 2.0, True), (5.0, 1.0, False), (1.0, 0.5, False)],
+    [(8.0, 0.5, True), (8.0, 2.0, True), (8.0, 1.0, False), (1.0, 0.5, False)],
     ids=["far and alike", "far and varied", "far", "near"],
 )
 def test_a_concept_of_another_kind_than_its_pool_is_confounded(step: float, size: float, flagged: bool) -> None:

@@ -86,7 +86,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mask = torch.triu(torch.full((5, 5), float("-inf")), 1) if self.causal else None
-        return self.head(self.layers(self.enter(x), mask=mask).mean(1))
+        return self.head(self.layers(self.enter(x), mask=mask, is_causal=False).mean(1))
 
 
 class Recurrent(nn.Module):

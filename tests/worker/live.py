@@ -64,6 +64,7 @@ class Live:
             "CAVEAT_ATTEMPTS": "2",
             "CAVEAT_WALL_SECONDS": "30",
             "CAVEAT_MEMORY_BYTES": str(2 << 30),
+            "CAVEAT_CACHE_BYTES": "0",
         }
 
     def submit(self, seed: int = 0, **headers: str) -> str:

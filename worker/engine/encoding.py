@@ -9,7 +9,7 @@ import numpy as np
 
 from worker.engine.cav import Cavs
 from worker.engine.gram import Floats
-from worker.engine.problem import ConceptData, Problem, fit, null_sets, problem_of
+from worker.engine.problem import ConceptData, Problem, Settings, fit, null_sets, problem_of
 from worker.engine.resampling import Sets, fold_numbers, matched
 
 
@@ -41,10 +41,8 @@ def shuffles_for(alpha: float) -> int:
     return math.ceil(5 / alpha) - 1
 
 
-def pool_against_targets(
-    data: ConceptData, problem: Problem, cav: Cavs, rng: np.random.Generator
-) -> tuple[float, float] | None:
-    """Held-out accuracy between pool and targets, and where the targets lie from the pool (0) to the concept (1).
+def pool_against_targets(data: ConceptData, settings: Settings, rng: np.random.Generator) -> float | None:
+    """Held-out accuracy between pool and targets.
 
     None where that says nothing: pairs match the pool to the concept, and a pool of target examples is one with them.
     """
@@ -52,11 +50,17 @@ def pool_against_targets(
         return None
     if min(len(data.targets), len(data.pool)) < 2:
         return None
-    other = problem_of(ConceptData(data.k, data.targets, data.pool), problem.settings)
+    other = problem_of(ConceptData(data.k, data.targets, data.pool), settings)
     accuracy, _ = _held_out(other, other.sides[0], rng)
+    return float(accuracy[0])
+
+
+def place_of_targets(data: ConceptData, problem: Problem, cav: Cavs) -> float:
+    """Where the targets lie along the CAV from the pool (0) to the concept (1)."""
+    assert data.targets is not None  # nobody asks where there are none
     along = cav.alpha[0] @ data.k[problem.taken]  # [N]
     pool, concept, targets = (float(along[each].mean()) for each in (data.pool, data.concept, data.targets))
-    return float(accuracy[0]), (targets - pool) / (concept - pool) if concept != pool else 0.0
+    return (targets - pool) / (concept - pool) if concept != pool else 0.0
 
 
 def apart(problem: Problem) -> tuple[float, float]:

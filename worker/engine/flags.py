@@ -18,7 +18,7 @@ UNSTABLE_RUNS = 0.1
 CONFOUNDED_ACCURACY = 0.9
 """Over this held-out accuracy, pool and target examples are taken to differ in kind."""
 
-APART, SPREAD = 0.5, 1.4
+APART, SPREAD = 0.5, 2.0
 """The square of the step between two sets, and how many times the one varies as much as the other, over which they are
 of two kinds: a concept that is added to examples moves them, and leaves them about as varied as they were."""
 
@@ -141,9 +141,10 @@ def flag_pool(accuracy: float, place: float) -> list[Flag]:
 def flag_kind(apart: float, spread: float) -> list[Flag]:
     """A concept that lies far from its pool and varies otherwise than it does: a drawing is not a photograph.
 
-    `apart` is the square of the step between the two over the variance within them, `spread` the ratio of the concept's
-    variance to the pool's. Marks and stripes laid on photographs stay under 0.2; drawn stripes come to 0.5 to 0.9, and
-    vary a fifth to two thirds as much as photographs, or more than twice as much (docs/validation.md).
+    `apart` is the square of the step between the two over the variance within them, `spread` the ratio of the
+    concept's variance to the pool's. Marks and stripes laid on photographs move a layer by 0.2 or less; drawn stripes
+    by 0.5 to 0.9, and they vary a fifth to a third as much as photographs. One word's captions against other words'
+    move it by up to 2, and vary at least half as much (docs/validation.md): that is the concept, and no other kind.
     """
     if apart < APART or 1 / SPREAD < spread < SPREAD:
         return []

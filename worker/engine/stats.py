@@ -16,7 +16,7 @@ from scipy.special import ndtr
 
 from worker.engine.cav import Cavs
 from worker.engine.chance import exceedance_p, legacy_t_test, normal_p
-from worker.engine.encoding import Accuracy, apart, encoding, pool_against_targets
+from worker.engine.encoding import Accuracy, apart, encoding, place_of_targets, pool_against_targets
 from worker.engine.errors import Refused
 from worker.engine.flags import (
     Flag,
@@ -161,9 +161,10 @@ def examine(data: ConceptData, targets: Sequence[TargetData], settings: Settings
     Raises Refused for sets that overlap or have fewer than two examples, a constant layer, an unknown estimator, and
     targets that do not fit the layer or are constant.
     """
+    for_null, for_runs, for_bootstrap, for_folds, for_pool = rng.spawn(5)
+    told_apart = pool_against_targets(data, settings, for_pool)  # first: memory holds one large problem at a time
     problem = problem_of(data, settings)
     gxs = [_centred_products(target, data, problem) for target in targets]  # [m, n] each
-    for_null, for_runs, for_bootstrap, for_folds, for_pool = rng.spawn(5)
 
     cav = fit(problem, *problem.sides)
     other = None if settings.cross_check is None else fit(problem, *problem.sides, settings.cross_check)
@@ -172,7 +173,8 @@ def examine(data: ConceptData, targets: Sequence[TargetData], settings: Settings
     runs = _measured(problem, gxs, run_draws(problem, settings.runs, for_runs))
     resampled = _bootstrap(problem, gxs, for_bootstrap)
     accuracy, spread = encoding(problem, for_folds)
-    place, kinds = pool_against_targets(data, problem, cav, for_pool), apart(problem)
+    place = None if told_apart is None else (told_apart, place_of_targets(data, problem, cav))
+    kinds = apart(problem)
 
     rows = []
     for number, (target, gx) in enumerate(zip(targets, gxs, strict=True)):
