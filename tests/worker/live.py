@@ -76,7 +76,7 @@ class Live:
     def get(self, job_id: str) -> dict[str, Any]:
         return self.client.get(f"/v1/audits/{job_id}").json
 
-    def wait(self, job_id: str, *states: str, seconds: float = 20, kind: str = "audits") -> dict[str, Any]:
+    def wait(self, job_id: str, *states: str, seconds: float = 90, kind: str = "audits") -> dict[str, Any]:
         """The record once it is in one of `states` (or has ended, when none is named)."""
         states = states or ("succeeded", "failed", "cancelled")
         deadline = time.monotonic() + seconds

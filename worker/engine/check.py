@@ -116,7 +116,7 @@ def _differences(
         below = [forward.run({**seen, layer: point - step * d}) for d in u]
         probe = _Probe(float(step), u, at, above, below)
         yield probe
-        left -= {name for name in left if _judge(layer, name, [probe], tolerance / 2).ok}
+        left -= {name for name in left if _judge(layer, name, [probe], tolerance).ok}
         if not left:
             return
 
