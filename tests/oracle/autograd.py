@@ -133,6 +133,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Div": torch.div,
     "Dropout": lambda x, *_, **__: x,
     "Erf": torch.erf,
+    "Cast": lambda x, to, **_: x,
     "Flatten": lambda x, axis: x.flatten(axis) if axis == 1 else x.reshape(int(np.prod(x.shape[:axis])), -1),
     "Gather": lambda x, i, axis: torch.index_select(x, axis, i.reshape(-1)).reshape(
         *x.shape[:axis], *i.shape, *x.shape[axis % x.ndim + 1 :]
