@@ -66,63 +66,100 @@ def compare_groups(
     Selection rates always; true and false positive rates, and equalised odds, where `labels` [n] are known. Raises
     Refused for values other than 0 and 1, columns of different lengths, or a single group.
     """
-    columns = {name: _named(values) for name, values in sensitive.items()}
-    chosen = _binary(decisions, "decisions")
-    truth = None if labels is None else _binary(labels, "labels")
-    lengths = {
-        len(chosen),
-        *(len(values) for values in columns.values()),
-        *([len(truth)] if truth is not None else []),
-    }
-    if len(lengths) > 1:
-        raise Refused(
-            "columns-differ", f"Columns have the lengths {sorted(lengths)}.", "Take them from the same table."
-        )
-    known = np.all([values != MISSING for values in columns.values()], axis=0)
-    columns = {name: values[known] for name, values in columns.items()}
-    chosen, truth = chosen[known], None if truth is None else truth[known]
-    frame = _frame(chosen, truth if truth is not None else chosen, columns)
+    people, left_out = _people(decisions, sensitive, labels)
+    frame = _frame(people)
     by_group = frame.by_group.dropna(subset=["n"])
     groups = [key if isinstance(key, tuple) else (key,) for key in by_group.index]
     if len(groups) < 2:
         only = " and ".join(map(str, groups[0])) if groups else "none"
         raise Refused(
             "one-group",
-            f"All {len(chosen)} people are in one group: {only}.",
+            f"All {len(people.chosen)} people are in one group: {only}.",
             "Compare columns with two values or more.",
         )
-    members = np.array(
-        [np.all([columns[name] == value for name, value in zip(columns, key, strict=True)], axis=0) for key in groups]
+    rates = _resampled_rates(people, groups, resamples, rng)
+    rows = [
+        _row(
+            " and ".join(f"{name}={value}" for name, value in zip(people.columns, key, strict=True)),
+            figures,
+            rates,
+            n,
+            alpha,
+        )
+        for n, (key, (_, figures)) in enumerate(zip(groups, by_group.iterrows(), strict=True))
+    ]
+    return GroupComparison(sorted(rows, key=lambda row: (-row.n, row.group)), _metrics(frame, rates, alpha), left_out)
+
+
+@dataclass(frozen=True)
+class _People:
+    """Everybody who is in a group: decisions [n], outcomes [n] where they are known, and sensitive columns [n]."""
+
+    chosen: Floats
+    truth: Floats | None
+    columns: dict[str, NDArray[Any]]
+
+
+def _people(
+    decisions: NDArray[Any], sensitive: Mapping[str, NDArray[Any]], labels: NDArray[Any] | None
+) -> tuple[_People, int]:
+    """Those with a value in every sensitive column, and how many have none; raises Refused for columns that differ."""
+    columns = {name: _named(values) for name, values in sensitive.items()}
+    chosen = _binary(decisions, "decisions")
+    truth = None if labels is None else _binary(labels, "labels")
+    lengths = {len(values) for values in (chosen, *columns.values(), *([] if truth is None else [truth]))}
+    if len(lengths) > 1:
+        raise Refused(
+            "columns-differ", f"Columns have the lengths {sorted(lengths)}.", "Take them from the same table."
+        )
+    known = np.all([values != MISSING for values in columns.values()], axis=0)
+    people = _People(
+        chosen[known],
+        None if truth is None else truth[known],
+        {name: values[known] for name, values in columns.items()},
     )
+    return people, int((~known).sum())
+
+
+def _resampled_rates(
+    people: _People, groups: list[tuple[Any, ...]], resamples: int, rng: np.random.Generator
+) -> dict[str, Floats]:
+    """Each rate of each group in each resample of the people [B, groups]."""
+    members = np.array(
+        [
+            np.all([people.columns[name] == value for name, value in zip(people.columns, key, strict=True)], axis=0)
+            for key in groups
+        ]
+    )
+    chosen, truth = people.chosen, people.truth
     drawn = bootstrap_counts(len(chosen), resamples, rng)  # [B, n]
     rates = {"selection_rate": _rates(drawn, members, chosen, np.ones_like(chosen))}
     if truth is not None:
         rates["true_positive_rate"] = _rates(drawn, members, chosen, truth)
         rates["false_positive_rate"] = _rates(drawn, members, chosen, 1 - truth)
+    return rates
 
-    def rate(name: str, group: int) -> Estimate | None:
-        return _estimate(by_group[name].iloc[group], rates[name][:, group], alpha) if name in rates else None
 
-    rows = [
-        GroupRow(
-            group=" and ".join(f"{name}={value}" for name, value in zip(columns, key, strict=True)),
-            n=int(by_group["n"].iloc[number]),
-            selection_rate=Estimate(
-                float(by_group["selection_rate"].iloc[number]),
-                percentile_interval(rates["selection_rate"][:, number], alpha),
-            ),
-            true_positive_rate=rate("true_positive_rate", number),
-            false_positive_rate=rate("false_positive_rate", number),
-            small=bool(by_group["n"].iloc[number] < SMALL),
-        )
-        for number, key in enumerate(groups)
-    ]
-    return GroupComparison(
-        sorted(rows, key=lambda row: (-row.n, row.group)), _metrics(frame, rates, alpha), int((~known).sum())
+def _row(group: str, figures: Any, rates: dict[str, Floats], number: int, alpha: float) -> GroupRow:
+    """One group's figures, with the intervals of its resampled rates."""
+
+    def rate(name: str) -> Estimate | None:
+        return _estimate(figures[name], rates[name][:, number], alpha) if name in rates else None
+
+    return GroupRow(
+        group=group,
+        n=int(figures["n"]),
+        selection_rate=Estimate(
+            float(figures["selection_rate"]), percentile_interval(rates["selection_rate"][:, number], alpha)
+        ),
+        true_positive_rate=rate("true_positive_rate"),
+        false_positive_rate=rate("false_positive_rate"),
+        small=bool(figures["n"] < SMALL),
     )
 
 
-def _frame(chosen: Floats, truth: Floats, columns: Mapping[str, NDArray[Any]]) -> MetricFrame:
+def _frame(people: _People) -> MetricFrame:
+    truth = people.chosen if people.truth is None else people.truth
     return MetricFrame(
         metrics={
             "n": lambda y_true, y_pred: len(y_true),
@@ -131,8 +168,8 @@ def _frame(chosen: Floats, truth: Floats, columns: Mapping[str, NDArray[Any]]) -
             "false_positive_rate": lambda y_true, y_pred: _rate_or_nan(false_positive_rate, y_true, y_pred, 0),
         },
         y_true=truth.astype(int),
-        y_pred=chosen.astype(int),
-        sensitive_features=pd.DataFrame(dict(columns)),
+        y_pred=people.chosen.astype(int),
+        sensitive_features=pd.DataFrame(people.columns),
     )
 
 
