@@ -33,7 +33,7 @@ demo: $(VENV)/.demo  ## audit a real ImageNet model and real loan decisions (5 m
 test: $(VENV)/.dev  ## the quick tests, against a real broker, database and models
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
 
-test-all: $(VENV)/.oracle  ## every test, torch as the oracle included
+test-all: $(VENV)/.oracle .cache/chart/.ready  ## every test, torch as the oracle included
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(VENV)/.dev  ## format, lint, types, import contract, generated files
@@ -42,6 +42,7 @@ check: $(VENV)/.dev  ## format, lint, types, import contract, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m api_spec.openapi --check
+	$(BIN)/python helm/generate.py --check
 
 format: $(VENV)/.dev  ## what `check` asks for, as far as a machine can
 	$(BIN)/ruff check --fix $(CODE)
@@ -50,6 +51,7 @@ format: $(VENV)/.dev  ## what `check` asks for, as far as a machine can
 generate: $(VENV)/.dev  ## the committed files that are made by code
 	$(BIN)/python -m api_spec.openapi
 	$(BIN)/python -m tests.contract.test_docs
+	$(BIN)/python helm/generate.py
 	$(BIN)/python -m bench.gradients --operators
 	REGENERATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/caveat/test_docs.py tests/reports
 

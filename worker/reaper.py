@@ -69,11 +69,11 @@ def _reap_until_gone(app: Celery, database: Database, worker: str, missing: list
             return int(queue.queue_declare().message_count)
 
     while True:
+        if settings().heartbeat_file:  # this process lives, whatever the database and the broker do
+            Path(str(settings().heartbeat_file)).touch()
         try:
             records.greet(database, worker, missing)
             reap(database, settings(), ring, waiting)
-            if settings().heartbeat_file:
-                Path(str(settings().heartbeat_file)).touch()
         except (DBAPIError, OperationalError, OSError) as fault:
             log.warning("the reaper will try again: %s", type(fault).__name__)
         if _gone.wait(settings().reap_seconds):

@@ -15,13 +15,21 @@ from worker.engine.backward import _text, defaults_of
 Tensor = torch.Tensor
 
 
-def run(model: ir.Model, feeds: Mapping[str, Tensor], tensors: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The named tensors of a normalised model, connected for autograd."""
-    values: dict[str, Tensor | None] = {"": None, **feeds}
+def weights_of(model: ir.Model, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The model's constants as torch tensors; loaded once, so that a timed run does not copy them again."""
+    weights = {}
     for name, value in model.graph.initializers.items():
         if value.const_value is not None:
             constant = torch.from_numpy(np.array(value.const_value.numpy()))
-            values[name] = constant.to(dtype) if constant.is_floating_point() else constant
+            weights[name] = constant.to(dtype) if constant.is_floating_point() else constant
+    return weights
+
+
+def run(
+    model: ir.Model, feeds: Mapping[str, Tensor], tensors: Sequence[str], weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The named tensors of a normalised model, connected for autograd."""
+    values: dict[str, Tensor | None] = {"": None, **feeds, **weights}
     for node in model.graph:
         if all(name in values for name in tensors):
             break
@@ -39,11 +47,12 @@ def run(model: ir.Model, feeds: Mapping[str, Tensor], tensors: Sequence[str], dt
 
 def gradients(
     model: ir.Model, feeds: Mapping[str, np.ndarray[Any, Any]], tensors: Sequence[str], logits: str, index: int,
-    dtype: torch.dtype = torch.float64,
+    dtype: torch.dtype = torch.float64, weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """∂h_k/∂a for each of the tensors, by torch's autograd."""
+    """∂h_k/∂a for each of the tensors, by torch's autograd; `weights` are those of `weights_of`, if at hand."""
+    weights = weights_of(model, dtype) if weights is None else weights
     given = {k: torch.from_numpy(v).to(dtype).requires_grad_() for k, v in feeds.items()}
-    found = run(model, given, [*tensors, logits], dtype)
+    found = run(model, given, [*tensors, logits], weights)
     wanted = [found[name] for name in tensors]
     return dict(zip(tensors, torch.autograd.grad(found[logits][:, index].sum(), wanted), strict=True))
 
