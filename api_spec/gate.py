@@ -11,7 +11,6 @@ from api_spec.base import Interval
 from api_spec.baseline import differing_examples, moves
 from api_spec.report import Finding, Intervention, LineVerdict, Outcome, Report, Row, Verdict
 
-
 MAY_CLEAR = ("weak_cav", "unstable_estimators")
 """Flags of rows that may not accuse, but whose effect may still be seen to lie inside the tolerance."""
 
