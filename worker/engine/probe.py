@@ -29,7 +29,7 @@ Array = tuple[str, ...]
 """What an array is, in the audit's names: ("activations", set, layer) [n, d], ("gradients", set, target, layer) [m, d],
 ("values", set, target) [m], ("outputs", set, target) [n, classes], ("features", set) [layers], ("checks", set)."""
 
-BATCH_BYTES = 512 * 2**20
+BATCH_BYTES = 256 * 2**20
 """What the tensors of one batch may take while the model runs."""
 LARGEST_BATCH = 1024
 CHECKED_EXAMPLES = 4
@@ -124,12 +124,13 @@ def inner_pairs(plan: Plan) -> Iterator[tuple[Array, Array]]:
 def batch_size(plan: Plan, need: Need) -> int:
     """As many examples as keep a batch within bounds; one where the model's batch is fixed.
 
-    A forward pass holds a few tensors at a time, a backward pass all of the forward pass and as much again.
+    A forward pass holds a few tensors at a time, a backward pass those of the forward pass. Larger batches than these
+    are no faster on a CPU: what they hold does not fit its caches.
     """
     if not plan.model.symbolic_batch:
         return 1
     tensors = [_floats(shape_of_value(value) or ()) for node in plan.model.ir.graph for value in node.outputs]
-    held = 2 * sum(tensors) if need.gradients else 4 * max(tensors, default=0)
+    held = sum(tensors) if need.gradients else 4 * max(tensors, default=0)
     layers = sum(_floats(layer.shape) for layer in plan.layers) * (1 + len(need.gradients))
     inputs = 3 * sum(_floats(tensor.shape) for tensor in plan.inputs)
     return int(np.clip(BATCH_BYTES // (4 * (held + layers + inputs)), 1, LARGEST_BATCH))
