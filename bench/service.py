@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import httpx
 import numpy as np
 
 from bench.audits import Question
-from tests.worker.live import postgresql, valkey
+from tests.worker.live import postgresql, unused_port, valkey
 from vault.records import migrate
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +86,7 @@ def service() -> Iterator[Service]:
         database = stack.enter_context(postgresql(folder / "postgresql"))
         broker = stack.enter_context(valkey(folder / "valkey"))
         migrate(database)
-        port = free_port()
+        port = unused_port()
         environment = {
             "CAVEAT_DATABASE_URL": database,
             "CAVEAT_BLOBS_URL": str(folder / "blobs"),
@@ -164,12 +163,6 @@ def until(holds: Any, seconds: float = 60) -> None:
     while not holds():
         assert time.monotonic() < deadline, "the service did not come up"
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _answers(url: str) -> bool:

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.worker.live import MODEL, ROOT, TABLE, audit, digest
+from tests.worker.live import MODEL, ROOT, TABLE, audit, digest, unused_port
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of `python -m service`."""
     folder = tmp_path_factory.mktemp("server")
-    port, metrics = _free_port(), _free_port()
+    port, metrics = unused_port(), unused_port()
     told = {
         "CAVEAT_DATABASE_URL": f"sqlite:///{folder / 'caveat.db'}",
         "CAVEAT_BLOBS_URL": str(folder / "blobs"),
@@ -100,9 +100,3 @@ def _until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
         else:
             return
     raise AssertionError("the service does not answer")
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

