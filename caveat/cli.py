@@ -219,6 +219,40 @@ def layers(
 
 @cli.command()
 @click.argument("model", type=PATH)
+@click.option("--layer", "layers", metavar="TENSOR", multiple=True, required=True, help="A layer; repeatable.")
+@click.option(
+    "--target",
+    "targets",
+    metavar="CLASS[-CLASS]",
+    multiple=True,
+    help="A class, or the difference of two; repeatable. Left out for a model with a single number.",
+)
+@click.option("--output", help="The output, or any tensor, that the classes are of.")
+@click.option("--scale", type=click.Choice(["logit", "log_probability", "probability"]), default="logit")
+@click.option("--reduce", type=click.Choice(["mean", "sum", "max"]), help="How several scores an example become one.")
+@click.option("--write", "-o", type=PATH, default=Path("gradient.onnx"), show_default=True, help="Where to.")
+def differentiate(
+    model: Path,
+    layers: tuple[str, ...],
+    targets: tuple[str, ...],
+    output: str | None,
+    scale: Any,
+    reduce: Any,
+    write: Path,
+) -> None:
+    """Write the gradient of MODEL as a model of its own: plain ONNX, for any ONNX Runtime.
+
+    It reads what MODEL reads, and yields the number and its gradient at each layer, for each example: `value/TARGET`
+    and `gradient/TARGET/LAYER`. Before it is written, it is compared with finite differences on noise.
+    """
+    from caveat.gradient import write_gradient
+    from caveat.terminal import show_gradient
+
+    show_gradient(write_gradient(model, layers, targets, write, output=output, scale=scale, reduce=reduce))
+
+
+@cli.command()
+@click.argument("model", type=PATH)
 @click.option("--write", "-o", type=PATH, default=Path("audit.yaml"), show_default=True, help="Where to.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @_server

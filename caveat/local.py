@@ -42,7 +42,8 @@ def inspect_here(model: Path, output: str | None, index: int | None, watch: Watc
     return Inspection.model_validate_json(result)
 
 
-def _supervised(kind: JobKind, payload: dict[str, Any], blobs: dict[str, Path], watch: Watch) -> bytes:
+def require_engine() -> None:
+    """Raises a problem where the client alone is installed."""
     if any(find_spec(module) is None for module in ENGINE):
         raise problem(
             "no-engine",
@@ -50,6 +51,10 @@ def _supervised(kind: JobKind, payload: dict[str, Any], blobs: dict[str, Path], 
             "This is the client alone: it has no engine to run an audit with.",
             "Set $CAVEAT_URL to a Caveat service, or `pip install 'caveat[worker]'` to run audits on this machine.",
         )
+
+
+def _supervised(kind: JobKind, payload: dict[str, Any], blobs: dict[str, Path], watch: Watch) -> bytes:
+    require_engine()
     from worker.settings import Settings
     from worker.supervisor import Failed, Finished, supervise
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
@@ -21,6 +21,7 @@ from reports import moves, summary
 
 if TYPE_CHECKING:
     from caveat.evidence import Checked
+    from caveat.gradient import Written
 
 STYLE: dict[Outcome, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 
@@ -210,7 +211,25 @@ def show_inspection(inspection: Inspection, *, every: bool) -> None:
         console.print(Text(f"Note: {warning}", style="dim"))
 
 
-def _shape(shape: list[int | str | None]) -> str:
+def show_gradient(written: Written) -> None:
+    """What a gradient model reads and yields, and how well it agrees with finite differences."""
+    console = out()
+    size = written.path.stat().st_size
+    console.print(f"Wrote {written.path}: {written.nodes} nodes, {size:,} bytes.", markup=False)
+    for kind, tensors in (("reads", written.inputs), ("yields", written.outputs)):
+        for tensor in tensors:
+            console.print(f"{kind:<7} {tensor.name}  {tensor.dtype} {_shape(tensor.shape)}", markup=False)
+    for sentence in written.sentences:
+        console.print(sentence, markup=False)
+    if written.residual is None:
+        console.print("It was not compared with finite differences: the model runs on no noise.", markup=False)
+    else:
+        console.print(f"It agrees with finite differences on noise: to {written.residual:.1e}.", markup=False)
+    for warning in written.warnings:
+        console.print(Text(f"Note: {warning}", style="dim"))
+
+
+def _shape(shape: Sequence[int | str | None]) -> str:
     return "×".join("?" if size is None else str(size) for size in shape) or "scalar"
 
 

@@ -1,6 +1,13 @@
-"""Gradients, concepts and statistics on arrays: no queue, no web, no files, no clock."""
+"""Gradients, concepts and statistics on arrays: no queue, no web, no files, no clock.
 
-from .check import GradientCheck, check_gradients
+The gradient of any ONNX model, as an ONNX model:
+
+    model = load(Path("model.onnx"))
+    graph = differentiate(model, ["block15"], [Target("carton", index=478)])
+    graph.save("gradient.onnx")  # outputs: value/carton, gradient/carton/block15
+"""
+
+from .check import GradientCheck, check_gradients, check_on_noise
 from .differentiate import Target, cut_at, differentiate, expose, resolve_target
 from .errors import Refused
 from .graph import Graph
@@ -18,6 +25,7 @@ __all__ = [
     "Session",
     "Target",
     "check_gradients",
+    "check_on_noise",
     "choose_layers",
     "cut_at",
     "differentiable_operators",

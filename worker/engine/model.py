@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -328,10 +328,7 @@ def _unfix_reshapes(model: ir.Model, size: int) -> None:
 def _compare_with(original: ir.Model, model: ir.Model) -> None:
     """Refuses a model that no longer computes what its file says, on seeded noise."""
     session = open_session(Graph(original), threads=1, optimise=False)
-    for size in _SIZES:
-        feeds = noise_for(original, size=size)
-        if feeds is None:
-            return
+    for feeds in noises(original):
         try:
             before = session.run(feeds)
             break
@@ -354,10 +351,7 @@ def _compare_with(original: ir.Model, model: ir.Model) -> None:
 def _examples_interact(model: ir.Model) -> bool:
     """Whether the first of two examples gets another output on its own, on seeded noise."""
     session = open_session(Graph(model), threads=1, optimise=False)
-    for size in _SIZES:
-        feeds = noise_for(model, size=size, seed=3)
-        if feeds is None:
-            return False
+    for feeds in noises(model, seed=3):
         try:
             both, alone = session.run(feeds), session.run({k: x[:1] if len(x.shape) else x for k, x in feeds.items()})
         except Refused:  # too small for its poolings, perhaps
@@ -382,6 +376,14 @@ def _same_outputs(fixed: ir.Model, free: ir.Model, size: int) -> bool:
     except (Refused, TypeError):
         return False
     return all(_agree([half[name] for half in apart], both[name]) for name in both)
+
+
+def noises(model: ir.Model, *, seed: int = 0) -> Iterator[Feeds]:
+    """Seeded values for the inputs at one size after another for open dimensions; none where an input is a text."""
+    for size in _SIZES:
+        feeds = noise_for(model, size=size, seed=seed)
+        if feeds is not None:
+            yield feeds
 
 
 def noise_for(model: ir.Model, *, batch: int = 2, size: int = 2, seed: int = 0) -> Feeds | None:
