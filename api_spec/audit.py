@@ -140,6 +140,8 @@ class Concept(Document):
     examples: Name
     against: Name | Annotated[list[Name], Field(min_length=1)]
     """The reference pool: one set, another concept's set (a relative concept), or several sets together."""
+    beyond: list[Name] = Field(default_factory=list)
+    """Other concepts, whose directions are taken out of every layer first: what does this one add to them?"""
 
     @property
     def pools(self) -> list[Name]:
@@ -207,6 +209,8 @@ class Method(Document):
     """Largest relative difference allowed between the gradient and finite differences."""
     seed: Annotated[Integer, Field(ge=0, lt=2**53)] = 0
     provider: Literal["auto", "cpu", "cuda"] = "auto"
+    positions: bool = False
+    """Whether rows of convolutional layers say at which positions the effect arises."""
     pictures: Literal["full", "blurred", "ids"] = "full"
     """How examples appear in the report."""
 
@@ -315,6 +319,9 @@ class Audit(Document):
             raise ValueError("concepts need at least one entry in 'targets': the number they may influence")
         if not self.concepts and not self.groups:
             raise ValueError("nothing is asked: give at least one entry in 'concepts' or in 'groups'")
+        for name, concept in self.concepts.items():
+            if name in concept.beyond or len(set(concept.beyond)) < len(concept.beyond):
+                raise ValueError(f"/concepts/{name}/beyond names other concepts, each of them once")
         for name, group in self.groups.items():
             if not isinstance(self.examples[group.examples], Table):
                 raise ValueError(f"/groups/{name} compares people in '{group.examples}', which is not a table")
@@ -329,6 +336,8 @@ class Audit(Document):
             yield f"/concepts/{key}/examples", concept.examples, self.examples, "example set"
             for pool in concept.pools:
                 yield f"/concepts/{key}/against", pool, self.examples, "example set"
+            for position, other in enumerate(concept.beyond):
+                yield f"/concepts/{key}/beyond/{position}", other, self.concepts, "concept"
         for key, target in self.targets.items():
             yield f"/targets/{key}/examples", target.examples, self.examples, "example set"
         for key, group in self.groups.items():

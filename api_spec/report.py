@@ -122,6 +122,15 @@ class LegacyTTest(Document):
     caution: str
 
 
+class Positions(Document):
+    """Where in a convolutional layer the effect arises."""
+
+    shape: list[Integer]
+    """Sizes of the layer's positions: height and width for pictures."""
+    parts: list[float]
+    """Each position's part of the effect, in the target's unit, row by row; together they are the effect."""
+
+
 class Row(Document):
     """One concept at one layer for one target."""
 
@@ -137,9 +146,24 @@ class Row(Document):
     flags: list[Flag]
     sensitivities: list[float]
     """Each target example's own change for the step, in the target's unit; their mean is the effect."""
+    positions: Positions | None = None
     n_concept: Count
     n_pool: Count
     n_target: Count
+
+
+class Consistency(Document):
+    """Whether the layers tell one story about a concept and a target."""
+
+    concept: Name
+    target: Name
+    encoding: list[str]
+    """Layers that encode the concept."""
+    raising: list[str]
+    """Those of them with a significant effect over 0."""
+    lowering: list[str]
+    """Those of them with a significant effect under 0."""
+    sentence: str
 
 
 class Intervention(Document):
@@ -160,6 +184,8 @@ class Intervention(Document):
     flips_to: Count
     """Pairs whose top class became the target; for a single output, whose decision became favourable."""
     flips_from: Count
+    changes: list[float] = Field(default_factory=list)
+    """Each pair's own change, in the order of the concept's examples; their mean is `change`."""
     rank: Integer | None
     """The target class among all classes by mean change, 1 for the one raised most."""
     classes: Integer | None
@@ -320,6 +346,7 @@ class Report(Document):
     """As it was asked, with digests in place of paths and every default filled in."""
     plan: Plan
     rows: list[Row]
+    consistency: list[Consistency] = Field(default_factory=list)
     interventions: list[Intervention]
     groups: list[GroupReport]
     cosines: list[Cosines]

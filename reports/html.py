@@ -26,6 +26,8 @@ DOWNLOAD_LIMIT = 2_000_000
 """Bytes of canonical JSON up to which the page carries the report itself."""
 GLANCE_FROM = 5
 """Pairs of concept and target from which a table sums them up."""
+LONGEST_SIDE = 16
+"""Cells on the longer side of a map of positions."""
 LONG_WORD = 20
 """Characters from which a word may wrap inside."""
 
@@ -53,6 +55,15 @@ class LayerFigure:
     row: Row
     effect: Plot
     score: Plot
+    where: Where | None
+
+
+@dataclass(frozen=True)
+class Where:
+    """The positions of a layer, each shaded by its part of the effect; coarser than the layer if need be."""
+
+    cells: list[list[str]]
+    description: str
 
 
 @dataclass(frozen=True)
@@ -173,6 +184,7 @@ def _card(report: Report, pair: summary.Pair, key: str, scale: Scale) -> Card:
                 row=row,
                 effect=_effect_plot(row, f"{key}-e{i}", unit, scale, band, _sd(report, pair.target), report),
                 score=_score_plot(row, f"{key}-s{i}", report),
+                where=_where(row, pair.target),
             )
             for i, row in enumerate(pair.rows, start=1)
         ],
@@ -346,6 +358,29 @@ def _download(report: Report) -> Download:
 def _picture(thumbnail: str | None) -> str | None:
     """A thumbnail that is a raster picture inside the page; nothing that would be fetched or could run."""
     return thumbnail if thumbnail and _PICTURE.fullmatch(thumbnail) else None
+
+
+def _where(row: Row, target: str) -> Where | None:
+    """The map of a row's positions, summed over blocks so that no side is longer than `LONGEST_SIDE`."""
+    if row.positions is None:
+        return None
+    height, width = [1, 1, *row.positions.shape][-2:]
+    planes = len(row.positions.parts) // (height * width)
+    block = -(-max(height, width) // LONGEST_SIDE)
+    parts = [[0.0] * -(-width // block) for _ in range(-(-height // block))]
+    for place, part in enumerate(row.positions.parts):
+        y, x = divmod(place % (height * width), width)
+        parts[y // block][x // block] += part
+    largest = max((abs(part) for line in parts for part in line), default=0.0) or 1.0
+    strongest = max(((abs(part), y, x) for y, line in enumerate(parts) for x, part in enumerate(line)))
+    return Where(
+        cells=[[_shade(part / largest) for part in line] for line in parts],
+        description=(
+            f"Where at {row.layer} a step towards {row.concept} moves {target}: {height} by {width} positions"
+            f"{f', summed over {planes} planes' if planes > 1 else ''}. The strongest is row {strongest[1] + 1} of "
+            f"{len(parts)}, column {strongest[2] + 1} of {len(parts[0])}, counted from the top left."
+        ),
+    )
 
 
 def _step(part: float, steps: int = 6) -> int:

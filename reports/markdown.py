@@ -117,6 +117,8 @@ def _pair(report: Report, pair: Pair) -> str:
                 ],
             )
         )
+    if pair.notes:
+        body.append(_text(" ".join(pair.notes)))
     if pair.intervention:
         body.append(_text(" ".join(intervention_sentences(pair.intervention, unit))))
     else:

@@ -62,6 +62,8 @@ class Pair:
     rows: list[Row]
     intervention: Intervention | None
     lines: list[Line]
+    notes: list[str]
+    """What a single row does not say: beyond which concepts it was tested, and whether the layers agree."""
 
 
 def title(report: Report) -> str:
@@ -155,9 +157,19 @@ def pairs(report: Report) -> list[Pair]:
             lines=[
                 said[position + 1] for position, _ in concept_lines(report, concept, target) if position + 1 in said
             ],
+            notes=_notes(report, concept, target),
         )
         for concept, target in keys
     ]
+
+
+def _notes(report: Report, concept: str, target: str) -> list[str]:
+    asked = report.audit.concepts.get(concept)
+    beyond = asked.beyond if asked is not None else []
+    behind = _any_of(beyond, "and") if beyond else ""
+    tested = [f"Tested beyond {behind}: what it shares with that was taken out first."] if beyond else []
+    together = [one.sentence for one in report.consistency if (one.concept, one.target) == (concept, target)]
+    return tested + together
 
 
 def concept_lines(report: Report, concept: str, target: str) -> Iterator[tuple[int, ConceptLine]]:
@@ -255,12 +267,12 @@ def group_title(group: GroupReport) -> str:
     return f"{group.name}: {group.decisions}, by {' and '.join(group.sensitive)}"
 
 
-def _any_of(names: list[str], most: int = 5) -> str:
+def _any_of(names: list[str], last: str = "or", most: int = 5) -> str:
     """`a`, `a or b`, `a, b or c`; after a few, how many more."""
     shown = list(dict.fromkeys(names))
     if len(shown) > most:
-        return f"{', '.join(shown[: most - 1])} or {count(len(shown) - most + 1)} more"
-    return " or ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+        return f"{', '.join(shown[: most - 1])} {last} {count(len(shown) - most + 1)} more"
+    return f" {last} ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
 def _capital(sentence: str) -> str:

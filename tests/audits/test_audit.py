@@ -113,3 +113,12 @@ def test_a_fixed_batch_gives_the_same_answer(bench: Bench) -> None:
     np.testing.assert_allclose(
         [row.effect.value for row in free.rows], [row.effect.value for row in fixed.rows], rtol=1e-4
     )
+
+
+def test_layers_are_put_side_by_side(bench: Bench) -> None:
+    assert bench.run().consistency == []
+    bench.document["layers"] = ["z1", "hidden1"]
+    used, ignored = bench.run().consistency
+    assert (used.concept, len(used.encoding)) == ("used", 2)
+    assert sorted([used.raising, used.lowering], key=len) == [[], ["z1", "hidden1"]]
+    assert (ignored.raising, ignored.lowering) == ([], [])

@@ -15,10 +15,9 @@ from worker.engine.cav import (
     cosine_matrix,
     direction,
     fit_cavs,
-    orthogonalised,
     projections,
+    residual,
     sensitivity_by_position,
-    without_directions,
 )
 from worker.engine.errors import Refused
 from worker.engine.gram import Floats, gram
@@ -188,35 +187,24 @@ def test_cosines_are_those_of_the_directions() -> None:
     np.testing.assert_allclose(cosine_matrix(k, alphas), vs @ vs.T, atol=1e-10)
 
 
-def test_orthogonalised_cavs_share_nothing_with_the_others() -> None:
-    x = layer()
-    k = gram(x)
-    alphas = np.concatenate([fit_cavs(k, *sides(size, 65)).alpha for size in (15, 30, 45)])
-    parts = orthogonalised(k, alphas)
-    cross = np.array([[direction(part, x) @ direction(alpha, x) for alpha in alphas] for part in parts])
-    np.testing.assert_allclose(cross - np.diag(np.diag(cross)), 0, atol=1e-9)
-    assert (np.diag(cross) > 0).all()
-    np.testing.assert_allclose([np.linalg.norm(direction(part, x)) for part in parts], 1)
-
-
-def test_concepts_that_coincide_cannot_be_orthogonalised() -> None:
-    k = gram(layer())
-    alpha = fit_cavs(k, *sides(20, 65)).alpha
-    with pytest.raises(Refused, match="combination of the others"):
-        orthogonalised(k, np.concatenate([alpha, alpha]))
-
-
 def test_directions_are_taken_out_of_the_layer_and_of_gradients() -> None:
     x, g = layer(), np.random.default_rng(0).normal(size=(5, 300))
     k = gram(x)
     alphas = np.concatenate([fit_cavs(k, *sides(size, 65)).alpha for size in (15, 45)])
     basis = np.linalg.qr(np.stack([direction(alpha, x) for alpha in alphas]).T)[0]
     left = x - x @ basis @ basis.T
-    k_left, gx_left = without_directions(k, g @ x.T, alphas)
-    np.testing.assert_allclose(k_left, gram(left), atol=1e-8)
-    np.testing.assert_allclose(gx_left, g @ left.T, atol=1e-8)
+    rest = residual(k, alphas)
+    np.testing.assert_allclose(rest.k, gram(left), atol=1e-8)
+    np.testing.assert_allclose(rest.products(g @ x.T), g @ left.T, atol=1e-8)
+    own = fit_cavs(rest.k, *sides(30, 65)).alpha[0]
+    np.testing.assert_allclose(direction(rest.lifted(own), x), direction(own, left), atol=1e-8)
+
+
+def test_concepts_that_coincide_cannot_be_taken_out_together() -> None:
+    k = gram(layer())
+    alpha = fit_cavs(k, *sides(20, 65)).alpha
     with pytest.raises(Refused, match="combination of the others"):
-        without_directions(k, g @ x.T, np.concatenate([alphas[:1], alphas[:1]]))
+        residual(k, np.concatenate([alpha, alpha]))
 
 
 def test_projections_are_in_standard_deviations() -> None:
@@ -226,7 +214,13 @@ def test_projections_are_in_standard_deviations() -> None:
     assert along[:20].min() > along[20:].mean()
 
 
-def test_sensitivity_by_position_sums_to_the_sensitivity_of_the_mean() -> None:
+def test_sensitivity_by_position_sums_to_the_mean_sensitivity() -> None:
     rng = np.random.default_rng(0)
-    gradients, v = rng.normal(size=(3, 5, 7)), rng.normal(size=5)
-    np.testing.assert_allclose(sensitivity_by_position(gradients, v).sum(1), gradients.sum(2) @ v)
+    gradients, v = rng.normal(size=(3, 5, 7)), rng.normal(size=(5, 7))
+    flat, along = gradients.reshape(3, -1), v.ravel()
+    by_pixel = sensitivity_by_position(flat, along, (5, 7, 1))
+    np.testing.assert_allclose(by_pixel[:, 0], np.einsum("mcp,cp->p", gradients, v) / 3)
+    by_token = sensitivity_by_position(flat, along, (5, 7))
+    np.testing.assert_allclose(by_token, np.einsum("mtf,tf->t", gradients, v) / 3)
+    assert by_pixel.sum() == pytest.approx((flat @ along).mean())
+    assert by_token.sum() == pytest.approx((flat @ along).mean())

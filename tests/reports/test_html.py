@@ -13,8 +13,8 @@ from typing import Any
 import html5lib
 import pytest
 
-from api_spec.report import Report
-from reports import html
+from api_spec.report import Consistency, Positions, Report
+from reports import html, markdown
 from reports.canonical import canonical, digest
 from tests.reports.conftest import HOSTILE
 
@@ -259,3 +259,27 @@ def test_a_metric_that_the_gate_asks_about_comes_first(watermark: Report) -> Non
         "Selection rate ratio",
         "Selection rate difference",
     ]
+
+
+def test_positions_are_a_map_with_its_strongest_place_in_words(one_row: Report) -> None:
+    parts = [0.0] * 400
+    parts[21] = -2.0  # second row, second column of 20 x 20: in the first cell of a map of blocks of 2 x 2
+    parts[-1] = 0.5
+    row = one_row.rows[0].model_copy(update={"positions": Positions(shape=[20, 20], parts=parts)})
+    (figure,) = parsed(one_row.model_copy(update={"rows": [row]})).iter("figure")
+    cells = [[cell.get("class") for cell in line.iter("td")] for line in figure.iter("tr")]
+    assert (len(cells), {len(line) for line in cells}) == (10, {10})
+    assert (cells[0][0], cells[-1][-1], cells[4][4]) == ("shade-n6", "shade-p2", "shade-0")
+    assert "row 1 of 10, column 1 of 10" in text(figure)
+
+
+def test_what_rows_do_not_say_alone_is_said(one_row: Report) -> None:
+    (row,) = one_row.rows
+    asked = one_row.audit.concepts[row.concept].model_copy(update={"beyond": ["rust", "dust"]})
+    audit = one_row.audit.model_copy(update={"concepts": one_row.audit.concepts | {row.concept: asked}})
+    both = Consistency(
+        concept=row.concept, target=row.target, encoding=[], raising=[], lowering=[], sentence="No layer encodes it."
+    )
+    report = one_row.model_copy(update={"audit": audit, "consistency": [both]})
+    for page in (text(parsed(report)), markdown.render(report)):
+        assert "Tested beyond rust and dust: what it shares with that was taken out first. No layer encodes it." in page

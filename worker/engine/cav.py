@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -36,6 +36,8 @@ class Estimator(Protocol):
 
 
 ESTIMATORS: dict[str, Estimator] = {}
+TILE = 1 << 13
+"""Features that are turned into double precision at a time."""
 
 
 def fit_cavs(
@@ -163,7 +165,10 @@ SCIKIT_LEARN = {
 
 def direction(alpha: Floats, activations: NDArray[Any]) -> Floats:
     """The CAV itself, `v = Xᵀα` [d], from `alpha` [n] and its examples' activations [n, d]."""
-    v: Floats = alpha @ np.asarray(activations, dtype=np.float64)
+    v = np.empty(activations.shape[1])
+    for start in range(0, len(v), TILE):  # in double precision, but never all of it at a time
+        tile = slice(start, start + TILE)
+        v[tile] = alpha @ activations[:, tile].astype(np.float64)
     return v
 
 
@@ -176,31 +181,44 @@ def cosine_matrix(k: Floats, alphas: Floats) -> Floats:
     return np.clip(cosines, -1.0, 1.0)
 
 
-def orthogonalised(k: Floats, alphas: Floats) -> Floats:
-    """Each CAV of `alphas` [q, n] without what it shares with the others, of unit length again.
+@dataclass(frozen=True)
+class Residual:
+    """A layer with CAVs `alphas` [q, n] taken out of every example: what is left of `x` is orthogonal to each of them.
 
-    These are the normalised rows of `(V Vᵀ)⁻¹ V`: each is orthogonal to every other CAV. Raises Refused where one CAV
-    is a combination of the others, because nothing of it would be left.
+    A concept that is tested there is tested beyond what it shares with the concepts behind those CAVs, which count as
+    given. With `Pᵥ` the projection on their span, `X` becomes `X (1 − Pᵥ)`.
     """
-    k = centred(k)
-    inner = alphas @ k @ alphas.T
-    _refuse_coincidence(inner)
-    dual = np.linalg.solve(inner, alphas)
-    norm: Floats = np.sqrt(np.vecdot(dual @ k, dual))
-    return dual / norm[:, None]
+
+    k: Floats  # [n, n] inner products of what is left
+    alphas: Floats  # [q, n]
+    shares: Floats  # [q, n] each example's part in their span, as a combination of the CAVs
+
+    def products(self, gx: Floats) -> Floats:
+        """`G Xᵀ` [m, n] of any gradients with what is left of the examples."""
+        left: Floats = gx - (gx @ self.alphas.T) @ self.shares
+        return left
+
+    def lifted(self, alpha: Floats) -> Floats:
+        """A CAV [n] of what is left, as a combination of the examples themselves."""
+        whole: Floats = alpha - (self.shares @ alpha) @ self.alphas
+        return whole
 
 
-def without_directions(k: Floats, gx: Floats, alphas: Floats) -> tuple[Floats, Floats]:
-    """The layer `k` [n, n] and gradient products `gx` [m, n] with the CAVs `alphas` [q, n] taken out of every example.
+def residual(k: Floats, alphas: Floats) -> Residual:
+    """The layer `k` [n, n] without the directions of `alphas` [q, n], each of which sums to zero.
 
-    What is left of `x` is orthogonal to each `v`; a concept tested there is tested beyond what it shares with the
-    concepts behind them, and the test is as exact as before. Raises Refused where CAVs coincide.
+    Raises Refused where one CAV is a combination of the others.
     """
-    along = k @ alphas.T  # [n, q], each example along each CAV
-    inner = alphas @ along
-    _refuse_coincidence(inner)
-    taken = np.linalg.solve(inner, along.T)  # [q, n]
-    return k - along @ taken, gx - (gx @ alphas.T) @ taken
+    along = alphas @ k  # [q, n]
+    inner = along @ alphas.T
+    if np.linalg.cond(inner) > 1e10:
+        raise Refused(
+            "concepts-coincide",
+            "One concept's CAV is a combination of the others', so they cannot be taken out side by side.",
+            "Name fewer concepts in 'beyond'.",
+        )
+    shares = np.linalg.solve(inner, along).astype(np.float64, copy=False)
+    return Residual(k - along.T @ shares, alphas, shares)
 
 
 def projections(cross: Floats, alpha: Floats) -> Floats:
@@ -210,16 +228,11 @@ def projections(cross: Floats, alpha: Floats) -> Floats:
     return (along - along.mean()) / spread if spread > 0 else np.zeros_like(along)
 
 
-def sensitivity_by_position(gradients: NDArray[Any], v: Floats) -> Floats:
-    """`∇h·v` at each position [m, positions], from unreduced gradients [m, channels, positions] and `v` [channels]."""
-    found: Floats = np.einsum("mcp,c->mp", np.asarray(gradients, dtype=np.float64), v)
-    return found
+def sensitivity_by_position(gradients: NDArray[Any], v: Floats, shape: Sequence[int]) -> Floats:
+    """The mean of `∇h·v` over examples, taken apart by position, so that the parts sum to it.
 
-
-def _refuse_coincidence(inner: Floats) -> None:
-    if np.linalg.cond(inner) > 1e10:
-        raise Refused(
-            "concepts-coincide",
-            "One concept's CAV is a combination of the others', so nothing of it is left once they are taken out.",
-            "Orthogonalise fewer concepts.",
-        )
+    Gradients [m, d] and `v` [d] are those of a whole layer of this shape, [tokens, features] or [channels, …].
+    """
+    slopes: Floats = (gradients.mean(axis=0, dtype=np.float64) * v).reshape(shape)
+    parts: Floats = slopes.sum(-1 if len(shape) == 2 else 0)
+    return parts

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.engine.cav import cosine_matrix, projections
+from worker.engine.cav import cosine_matrix, direction, projections, residual, sensitivity_by_position
 from worker.engine.correction import correct
+from worker.engine.errors import about
 from worker.engine.gram import Floats, Indices, gram, products
 from worker.engine.plan import Layer, Plan
 from worker.engine.probe import Array, Seen, inner_key, inner_pairs
 from worker.engine.shelf import Shelf
-from worker.engine.stats import ConceptData, RowResult, Settings, TargetData, examine
+from worker.engine.stats import ConceptData, RowResult, Settings, TargetData, Tested, cav_of, examine
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Row:
     layer: str
     target: str
     result: RowResult
+    positions: Floats | None
+    """Each position's part of the effect, in the layer's shape; None where that was not asked for or has no meaning."""
     p_corrected: float
     """The effect's p, corrected over all rows of the audit."""
 
@@ -59,6 +62,7 @@ class _Finding:
     results: Mapping[str, RowResult]
     accuracy: float
     along: Mapping[str, Floats]
+    positions: Mapping[str, Floats]
 
 
 def weigh(
@@ -71,10 +75,14 @@ def weigh(
     for layer in plan.layers:
         gx = inner_products(plan, seen, layer, shelf, k, threads=threads)
         targets = [TargetData(gx[name], seen.values[name]) for name in plan.targets]
-        found, cosines[layer.name] = _at_layer(plan, layer, k, targets, settings, progress)
+        found, cosines[layer.name] = _at_layer(plan, seen, layer, k, targets, settings, progress)
         findings += found
-    rows = [(one.concept, one.layer, target, result) for one in findings for target, result in one.results.items()]
-    corrected = correct(np.array([result.effect.p for *_, result in rows]), plan.audit.method.correction)
+    rows = [
+        (one.concept, one.layer, target, result, one.positions.get(target))
+        for one in findings
+        for target, result in one.results.items()
+    ]
+    corrected = correct(np.array([result.effect.p for *_, result, _ in rows]), plan.audit.method.correction)
     return Evidence(
         rows=[Row(*row, float(p)) for row, p in zip(rows, corrected, strict=True)],
         cosines=cosines if len(plan.audit.concepts) > 1 else {},
@@ -118,6 +126,7 @@ def _fill(block: Floats, seen: Seen, left: Array, right: Array, shelf: Shelf, th
 
 def _at_layer(
     plan: Plan,
+    seen: Seen,
     layer: Layer,
     k: Floats,
     targets: list[TargetData],
@@ -127,7 +136,7 @@ def _at_layer(
     """All concepts at one layer, from one Gram matrix, and the cosines between their CAVs."""
     findings, alphas = [], []
     for concept in plan.audit.concepts:
-        tested = examine(_concept_data(plan, k, concept), targets, settings, _generator(plan, layer.name, concept))
+        tested = _tested(plan, k, concept, targets, settings, _generator(plan, layer.name, concept))
         alphas.append(tested.alpha)
         findings.append(
             _Finding(
@@ -138,10 +147,41 @@ def _at_layer(
                 along={
                     name: projections(k[_rows(plan, _of_target(plan, name))], tested.alpha) for name in plan.targets
                 },
+                positions=_positions(plan, seen, layer, tested),
             )
         )
         progress(1)
     return findings, cosine_matrix(k, np.stack(alphas))
+
+
+def _tested(
+    plan: Plan, k: Floats, concept: str, targets: list[TargetData], settings: Settings, rng: np.random.Generator
+) -> Tested:
+    """A concept's test at a layer `k` [N, N], in what other concepts leave of it where it is tested beyond them."""
+    beyond = plan.audit.concepts[concept].beyond
+    if not beyond:
+        return examine(_concept_data(plan, k, concept), targets, settings, rng)
+    with about(f"/concepts/{concept}/beyond"):
+        left = residual(k, np.stack([cav_of(_concept_data(plan, k, other), settings) for other in beyond]))
+    there = [TargetData(left.products(target.gx), target.values) for target in targets]
+    tested = examine(_concept_data(plan, left.k, concept), there, settings, rng)
+    return replace(tested, alpha=left.lifted(tested.alpha))
+
+
+def _positions(plan: Plan, seen: Seen, layer: Layer, tested: Tested) -> dict[str, Floats]:
+    """Target → each position's part of the effect, where the audit asks and the layer keeps its positions."""
+    shape = [size for size in layer.shape[1:] if isinstance(size, int)]
+    if not plan.audit.method.positions or layer.reduce != "flatten" or not 2 <= len(shape) == len(layer.shape) - 1:
+        return {}
+    v = np.zeros(int(np.prod(shape)))
+    for name, place in plan.places.items():
+        if tested.alpha[place].any():
+            v += direction(tested.alpha[place], seen.arrays["activations", name, layer.name])
+    return {
+        name: tested.step
+        * sensitivity_by_position(seen.arrays["gradients", asked.examples, name, layer.name], v, shape)
+        for name, asked in plan.audit.targets.items()
+    }
 
 
 def _concept_data(plan: Plan, k: Floats, concept: str) -> ConceptData:

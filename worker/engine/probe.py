@@ -187,7 +187,7 @@ def _recalled(plan: Plan, keys: Mapping[Array, str], shelf: Shelf) -> tuple[dict
     """What the shelf has of what is needed, and the sets that have to go through the model, gradients first."""
     needed = {array for array in keys if array[0] not in ("activations", "gradients")}
     for pair in inner_pairs(plan):
-        if shelf.find(inner_key(keys[pair[0]], keys[pair[1]])) is None:
+        if plan.audit.method.positions or shelf.find(inner_key(keys[pair[0]], keys[pair[1]])) is None:
             needed.update(pair)
     found = {array: kept for array in needed if (kept := shelf.find(keys[array])) is not None}
     unseen = {name for _, name, *_ in needed - found.keys()}

@@ -10,6 +10,7 @@ import numpy as np
 
 from api_spec.audit import Group
 from api_spec.report import (
+    Consistency,
     Cosines,
     Engine,
     ExampleSetSummary,
@@ -25,6 +26,7 @@ from api_spec.report import (
 )
 from api_spec.report import Plan as PlanSummary
 from api_spec.report import Row as ReportRow
+from worker.engine.consistency import Said, story
 from worker.engine.evidence import Evidence, Row, Sorted
 from worker.engine.plan import Plan
 from worker.engine.probe import Seen
@@ -57,11 +59,13 @@ def assemble(
 ) -> Report:
     """The whole report but for its verdict; `names` are the examples' names in each set."""
     strips = [_strip(plan, strip, names, thumbnail) for strip in evidence.strips]
+    rows = [_row(plan, row, _spread(seen, row.target)["sd"]) for row in evidence.rows]
     return Report(
         engine=engine,
         audit=plan.audit,
         plan=_plan(plan, seen, examples, names),
-        rows=[_row(plan, row, _spread(seen, row.target)["sd"]) for row in evidence.rows],
+        rows=rows,
+        consistency=_consistency(rows, plan.audit.method.alpha),
         interventions=[_intervention(*key, change) for key, change in changes.items()],
         groups=[_group(name, plan.audit.groups[name], compared) for name, compared in groups.items()],
         cosines=[
@@ -69,7 +73,7 @@ def assemble(
             for layer, matrix in evidence.cosines.items()
         ],
         strips=strips,
-        warnings=[*plan.warnings, *warnings],
+        warnings=[*plan.warnings, *warnings, *_left_out(groups)],
         verdict=Verdict(outcome=None, lines=[]),
     )
 
@@ -129,8 +133,25 @@ def _row(plan: Plan, row: Row, sd: float) -> ReportRow:
     document["effect"]["p_corrected"] = _rounded(row.p_corrected)
     if row.result.cross_check is not None:
         document["cross_check"]["effect_in_sd"] = _rounded(row.result.cross_check.effect / (sd or 1.0))
+    if row.positions is not None:
+        shape, parts = list(row.positions.shape), row.positions.ravel().tolist()
+        document["positions"] = {"shape": shape, "parts": _rounded(parts)}
     named = {"concept": row.concept, "layer": row.layer, "target": row.target}
     return ReportRow.model_validate({**named, "estimator": plan.audit.method.estimator, **document})
+
+
+def _consistency(rows: Sequence[ReportRow], alpha: float) -> list[Consistency]:
+    """What the layers say together of each concept and target that has two of them or more."""
+    said: dict[tuple[str, str], list[Said]] = {}
+    for row in rows:
+        moves = row.effect.p_corrected < alpha
+        one = Said(row.layer, row.accuracy.encoded, row.effect.value, moves)
+        said.setdefault((row.concept, row.target), []).append(one)
+    return [
+        Consistency(concept=concept, target=target, **_plain(story(concept, target, layers)))
+        for (concept, target), layers in said.items()
+        if len(layers) > 1
+    ]
 
 
 def _intervention(concept: str, target: str, change: Change) -> Intervention:
@@ -153,6 +174,14 @@ def _group(name: str, asked: Group, compared: GroupComparison) -> GroupReport:
             "metrics": figures["metrics"],
         }
     )
+
+
+def _left_out(groups: Mapping[str, GroupComparison]) -> list[str]:
+    return [
+        f"{compared.left_out} people have no value in a column of '{name}' and are in none of its groups."
+        for name, compared in groups.items()
+        if compared.left_out
+    ]
 
 
 def _strip(plan: Plan, strip: Sorted, names: Mapping[str, Sequence[str]], thumbnail: Thumbnail) -> Strip:

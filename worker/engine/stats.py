@@ -152,6 +152,15 @@ class Tested:
     accuracy: Accuracy
     alpha: Floats = field(repr=False)
     """[N] over the rows of `ConceptData.k`; zero but at the concept's and the pool's examples."""
+    step: float
+    """How far the concept's mean lies from the pool's along the CAV: effects are sensitivities times it."""
+
+
+@on_one_thread
+def cav_of(data: ConceptData, settings: Settings) -> Floats:
+    """A concept's CAV, untested: `Tested.alpha` [N]. Raises Refused as `examine` does."""
+    problem = problem_of(data, settings)
+    return _spread_out(problem, fit(problem, *problem.sides), len(data.k))
 
 
 @on_one_thread
@@ -212,9 +221,15 @@ def examine(data: ConceptData, targets: Sequence[TargetData], settings: Settings
     alike = flag_moves_alike([row.effect.in_sd for row in rows], [row.effect.p for row in rows], settings.alpha)
     for row in rows:
         row.flags.extend(alike)
-    alpha = np.zeros(len(data.k))
+    step = float(gaps(problem, cav, *problem.sides)[0])
+    return Tested(rows, accuracy, _spread_out(problem, cav, len(data.k)), step)
+
+
+def _spread_out(problem: Problem, cav: Cavs, size: int) -> Floats:
+    """The first CAV over all `size` examples of the layer."""
+    alpha = np.zeros(size)
     alpha[problem.taken] = cav.alpha[0]
-    return Tested(rows, accuracy, alpha)
+    return alpha
 
 
 def tcav_score(sensitivities: ArrayLike) -> float:

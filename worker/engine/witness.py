@@ -5,7 +5,7 @@ An intervention is measured, not inferred from a direction: the model runs on ea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +36,8 @@ class Change:
     flips_from: int
     rank: int | None
     classes: int | None
+    changes: Floats = field(repr=False)
+    """Each pair's own change [n]."""
 
 
 def target_value(
@@ -116,6 +118,7 @@ def intervention(
         (interval[0] / unit, interval[1] / unit),
         sign_flip_p(change, sets, for_p),
         *outcome,
+        changes=change,
     )
 
 
