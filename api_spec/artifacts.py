@@ -24,6 +24,16 @@ class Blob(Document):
     size: Count
 
 
+class Upload(Document):
+    """How much of a blob has arrived."""
+
+    digest: Digest
+    offset: Count
+    """Bytes that are kept: where the upload goes on."""
+    complete: bool
+    """Whether that is all, and the blob is there."""
+
+
 class Tensor(Document):
     """An input or output of a model."""
 

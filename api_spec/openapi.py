@@ -27,6 +27,7 @@ from api_spec.artifacts import (
     NewModel,
     Readiness,
     State,
+    Upload,
 )
 from api_spec.attestation import Envelope
 from api_spec.audit import Audit
@@ -86,6 +87,15 @@ class EventsHeaders(Parameters):
     """The `id` of the last event that was seen."""
 
 
+class PartHeaders(Parameters):
+    """Which part of an upload comes (an IETF draft: resumable uploads for HTTP)."""
+
+    upload_offset: Annotated[int, Field(alias="Upload-Offset", ge=0, lt=2**53)]
+    """Bytes that came before, as `Upload-Offset` of a HEAD or GET says."""
+    upload_complete: Annotated[Literal["?0", "?1"], Field(alias="Upload-Complete")] = "?1"
+    """`?1`: with this part the upload is whole; `?0`: more is to come."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """One way in which an operation answers."""
@@ -101,7 +111,7 @@ class Operation:
     """One thing that can be asked over HTTP."""
 
     name: str
-    method: Literal["GET", "HEAD", "PUT", "POST"]
+    method: Literal["GET", "HEAD", "PUT", "PATCH", "POST"]
     path: str
     summary: str
     answers: dict[int, Answer]
@@ -134,13 +144,14 @@ REPORT_TYPES = (
     "application/sarif+json",
 )  # fmt: skip
 PROBLEMS = {
-    400: "Malformed JSON, or a header that cannot be read.",
+    400: "Malformed JSON, a header that cannot be read, or a body that broke off.",
     401: "There is no valid key in the request.",
     403: "The key does not allow this.",
     404: "There is no such thing, or it is not yours.",
     405: "This cannot be done here; `Allow` says what can.",
     406: "None of the accepted media types is there.",
-    409: "It has ended, or has not ended, so this cannot be done.",
+    409: "It does not stand where this can be done: ended or not ended, or at another offset.",
+    411: "The body does not say how long it is.",
     413: "The body is too large.",
     415: "The body has the wrong media type.",
     422: "What was sent is not valid; `errors` points at each fault.",
@@ -151,6 +162,8 @@ HEADERS = {
     "Retry-After": "Seconds after which to ask again.",
     "ETag": "Names this version; send it back in `If-None-Match`.",
     "Preference-Applied": "The preference that was honoured.",
+    "Upload-Offset": "How many bytes are kept: where the upload goes on (an IETF draft).",
+    "Upload-Complete": "`?1` where that is all, else `?0` (an IETF draft).",
 }
 
 
@@ -193,6 +206,30 @@ OPERATIONS = [
             304: Answer("As before."),
         },
         problems=(404, 422),
+        tag="blobs",
+    ),
+    Operation(
+        "get_upload",
+        "GET",
+        "/v1/uploads/{digest}",
+        "How much of a blob you put in so far; HEAD does as well",
+        {200: Answer("So much.", Upload, headers=("Upload-Offset", "Upload-Complete"))},
+        problems=(404, 422),
+        tag="blobs",
+    ),
+    Operation(
+        "patch_upload",
+        "PATCH",
+        "/v1/uploads/{digest}",
+        "Puts bytes in from where an upload broke off, or from the start; what arrives is kept",
+        {
+            201: Answer("With these the blob is whole, and kept.", Blob),
+            200: Answer("With these the blob is whole; you had put it in before.", Blob),
+            202: Answer("Kept, and more is to come.", Upload, headers=("Upload-Offset", "Upload-Complete")),
+        },
+        body="bytes",
+        headers=PartHeaders,
+        problems=(400, 404, 409, 411, 413, 422),
         tag="blobs",
     ),
     _submits("models", "create_model", "Registers a blob as a model and looks into it", NewModel, ModelRecord),
@@ -405,7 +442,7 @@ def _text_parameters(model: type[Parameters], place: str) -> list[dict[str, Any]
         {
             "name": name,
             "in": place,
-            "required": False,
+            "required": name in schema.get("required", []),
             "description": about.pop("description", ""),
             "schema": _without_null(_inline(about, schema.get("$defs", {}))),
         }

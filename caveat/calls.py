@@ -24,6 +24,7 @@ from api_spec.artifacts import (
     NewExamples,
     NewModel,
     State,
+    Upload,
 )
 from api_spec.audit import Audit
 from api_spec.problem import Problem
@@ -48,7 +49,9 @@ class Call(Generic[T]):
     read: Callable[[httpx.Response], T]
     headers: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
-    body: bytes | Path | None = None
+    body: bytes | None = None
+    answers_within: float | None = None
+    """Seconds that the answer may take once the body is sent, where that is longer than a client waits else."""
 
 
 class RefusedError(ProblemError):
@@ -69,15 +72,16 @@ class Seen(Generic[T]):
     pause: float
 
 
-def has_blob(digest: str) -> Call[bool]:
-    """Whether the server has these bytes already."""
-    return Call("HEAD", f"/v1/blobs/{digest}", lambda response: response.status_code == httpx.codes.OK)
+def get_upload(digest: str) -> Call[Upload]:
+    """How much of these bytes the server has already."""
+    return Call("GET", f"/v1/uploads/{digest}", _read(Upload))
 
 
-def put_blob(digest: str, body: bytes | Path) -> Call[Blob]:
-    """Hands over bytes under their digest."""
-    headers = {"Content-Type": "application/octet-stream"}
-    return Call("PUT", f"/v1/blobs/{digest}", _read(Blob), headers, body=body)
+def finish_upload(digest: str, file: Path, offset: int) -> Call[Blob]:
+    """Hands over a file's bytes from `offset` on."""
+    told = {"Upload-Offset": str(offset), "Upload-Complete": "?1", "Content-Type": "application/partial-upload"}
+    length = {"Content-Length": str(file.stat().st_size - offset)}
+    return Call("PATCH", f"/v1/uploads/{digest}", _read(Blob), told | length, answers_within=600.0)
 
 
 def create_model(new: NewModel) -> Call[ModelRecord]:
@@ -175,7 +179,7 @@ def worth_another_try(error: Exception) -> bool | timedelta:
         return not isinstance(error, httpx.UnsupportedProtocol)
     if isinstance(error, RefusedError) and error.status in (425, 429, 502, 503, 504):
         return True if error.retry_after is None else timedelta(seconds=error.retry_after)
-    return False
+    return isinstance(error, RefusedError) and error.problem.type.endswith(":other-offset")
 
 
 def unreachable(url: str, error: httpx.TransportError) -> ProblemError:
@@ -190,7 +194,7 @@ def unreachable(url: str, error: httpx.TransportError) -> ProblemError:
     )
 
 
-_MEANT = {"HEAD": (404,), "GET": (304,)}
+_MEANT = {"GET": (304,)}
 """Statuses over 299 that are answers, not refusals."""
 
 

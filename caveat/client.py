@@ -38,7 +38,7 @@ PATIENCE = 45.0
 
 
 UPLOADS = 10
-"""How often an upload is begun, however lively the server is in between."""
+"""How often an upload may break off at the same byte."""
 
 
 class _Patience:
@@ -55,6 +55,38 @@ class _Patience:
     def __call__(self, error: Exception) -> bool | timedelta:
         """What stamina asks about each error."""
         return monotonic() - self._since < self._seconds and calls.worth_another_try(error)
+
+
+class _Delivery(_Patience):
+    """A file on its way: each byte that is taken is a sign of life, but only those that are kept are headway."""
+
+    def __init__(self, file: Path, seconds: float, watch: Watch | None) -> None:
+        super().__init__(seconds)
+        self._file, self._watch = file, watch
+        self._furthest, self._attempts = 0, 0
+
+    def goes_on(self, offset: int) -> None:
+        """Notes where the upload goes on; raises a problem where it never gets any farther."""
+        if offset > self._furthest:
+            self._furthest, self._attempts = offset, 0
+        self._attempts += 1
+        if self._attempts > UPLOADS:
+            raise problem(
+                "upload-breaks-off",
+                503,
+                f"The upload of {self._file.name} breaks off again and again, at byte {offset:,}.",
+                "Look at what stands between here and the service: a proxy may limit how much a request may bring.",
+            )
+
+    def rest(self, offset: int) -> Iterator[bytes]:
+        """The file's bytes from `offset` on."""
+        size, sent = self._file.stat().st_size, offset
+        for chunk in chunks(self._file, offset):
+            yield chunk
+            self.heard()
+            sent += len(chunk)
+            if self._watch is not None:
+                self._watch(f"uploading {self._file.name}", sent / size)
 
 
 class Client:
@@ -94,16 +126,18 @@ class Client:
     def put(self, file: Path, known_as: str | None = None, watch: Watch | None = None) -> str:
         """Hands over a file unless the server has it; returns its digest, which is `known_as` where that is known.
 
-        A connection that breaks is made anew; a file that had arrived whole by then is not sent again.
+        A connection that breaks is made anew, and the upload goes on where it broke off.
         """
         name = known_as or digest(file)
-        patience = _Patience(self._patience)
+        delivery = _Delivery(file, self._patience, watch)
 
         def once() -> None:
-            if not self._send(calls.has_blob(name)):
-                self._send(calls.put_blob(name, file), _handed_over(file, patience, watch))
+            kept = self._send(calls.get_upload(name))
+            if not kept.complete:
+                delivery.goes_on(kept.offset)
+                self._send(calls.finish_upload(name, file, kept.offset), delivery.rest(kept.offset))
 
-        self._insist(once, patience, UPLOADS)
+        self._insist(once, delivery)
         return name
 
     def register_model(
@@ -165,11 +199,11 @@ class Client:
         return self._insist(lambda: self._send(call), _Patience(self._patience))
 
     def _send(self, call: Call[T], content: Iterator[bytes] | None = None) -> T:
-        return calls.accepted(call, self._http.request(**_request(call, content)))
+        return calls.accepted(call, self._http.request(**_request(call, content, self._http.timeout)))
 
-    def _insist(self, action: Callable[[], T], patience: _Patience, attempts: int | None = None) -> T:
+    def _insist(self, action: Callable[[], T], patience: _Patience) -> T:
         try:
-            for attempt in stamina.retry_context(**_retries(patience, attempts)):
+            for attempt in stamina.retry_context(**_retries(patience)):
                 with attempt:
                     return action()
         except httpx.TransportError as error:
@@ -220,16 +254,18 @@ class AsyncClient:
     async def put(self, file: Path, known_as: str | None = None, watch: Watch | None = None) -> str:
         """Hands over a file unless the server has it; returns its digest, which is `known_as` where that is known.
 
-        A connection that breaks is made anew; a file that had arrived whole by then is not sent again.
+        A connection that breaks is made anew, and the upload goes on where it broke off.
         """
         name = known_as or str(await asyncio.to_thread(digest, file))
-        patience = _Patience(self._patience)
+        delivery = _Delivery(file, self._patience, watch)
 
         async def once() -> None:
-            if not await self._send(calls.has_blob(name)):
-                await self._send(calls.put_blob(name, file), _later(_handed_over(file, patience, watch)))
+            kept = await self._send(calls.get_upload(name))
+            if not kept.complete:
+                delivery.goes_on(kept.offset)
+                await self._send(calls.finish_upload(name, file, kept.offset), _later(delivery.rest(kept.offset)))
 
-        await self._insist(once, patience, UPLOADS)
+        await self._insist(once, delivery)
         return name
 
     async def register_model(
@@ -293,13 +329,11 @@ class AsyncClient:
         return await self._insist(lambda: self._send(call), _Patience(self._patience))
 
     async def _send(self, call: Call[T], content: AsyncIterator[bytes] | None = None) -> T:
-        if content is None and isinstance(call.body, Path):
-            content = _later(chunks(call.body))
-        return calls.accepted(call, await self._http.request(**_request(call, content)))
+        return calls.accepted(call, await self._http.request(**_request(call, content, self._http.timeout)))
 
-    async def _insist(self, action: Callable[[], Awaitable[T]], patience: _Patience, attempts: int | None = None) -> T:
+    async def _insist(self, action: Callable[[], Awaitable[T]], patience: _Patience) -> T:
         try:
-            async for attempt in stamina.retry_context(**_retries(patience, attempts)):
+            async for attempt in stamina.retry_context(**_retries(patience)):
                 with attempt:
                     return await action()
         except httpx.TransportError as error:
@@ -334,32 +368,22 @@ def _headers(key: str | None) -> dict[str, str]:
     return {"Accept": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
 
 
-def _retries(patience: _Patience, attempts: int | None) -> dict[str, Any]:
-    return {"on": patience, "attempts": attempts, "timeout": None, "wait_max": 5.0, "wait_jitter": 0.2}
+def _retries(patience: _Patience) -> dict[str, Any]:
+    return {"on": patience, "attempts": None, "timeout": None, "wait_max": 5.0, "wait_jitter": 0.2}
 
 
-def _request(call: Call[T], content: Iterator[bytes] | AsyncIterator[bytes] | None) -> dict[str, Any]:
-    request: dict[str, Any] = {
+def _request(
+    call: Call[T], content: Iterator[bytes] | AsyncIterator[bytes] | None, usual: httpx.Timeout
+) -> dict[str, Any]:
+    read = call.answers_within or usual.read
+    return {
         "method": call.method,
         "url": call.path,
         "headers": call.headers,
         "params": call.params,
+        "content": content or call.body,
+        "timeout": httpx.Timeout(connect=usual.connect, read=read, write=usual.write, pool=usual.pool),
     }
-    if isinstance(call.body, Path):
-        length = {"Content-Length": str(call.body.stat().st_size)}
-        return request | {"headers": call.headers | length, "content": content or chunks(call.body)}
-    return request | {"content": call.body}
-
-
-def _handed_over(file: Path, patience: _Patience, watch: Watch | None) -> Iterator[bytes]:
-    """A file's bytes; each that is taken is a sign of life."""
-    size, sent = file.stat().st_size, 0
-    for chunk in chunks(file):
-        yield chunk
-        patience.heard()
-        sent += len(chunk)
-        if watch is not None:
-            watch(f"uploading {file.name}", sent / size)
 
 
 async def _later(content: Iterator[bytes]) -> AsyncIterator[bytes]:

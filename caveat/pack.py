@@ -51,9 +51,10 @@ def digest(file: Path) -> str:
     return f"sha256:{sha256.hexdigest()}"
 
 
-def chunks(file: Path) -> Iterator[bytes]:
-    """A file's bytes, a megabyte at a time."""
+def chunks(file: Path, offset: int = 0) -> Iterator[bytes]:
+    """A file's bytes from `offset` on, a megabyte at a time."""
     with file.open("rb") as content:
+        content.seek(offset)
         while chunk := content.read(_CHUNK):
             yield chunk
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 from werkzeug.routing import BaseConverter
 
-from service import attestations, audits, auth, blobs, errors, examples, health, models
+from service import attestations, audits, auth, blobs, errors, examples, health, models, uploads
 from service.dispatch import Bell
 from service.settings import Settings
 from service.state import EXTENSION, Behind
@@ -32,6 +32,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     errors.register(app)
     auth.register(app)
-    for part in (blobs, models, examples, audits, health):
+    for part in (blobs, uploads, models, examples, audits, health):
         app.register_blueprint(part.blueprint)
     return app

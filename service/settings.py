@@ -35,5 +35,7 @@ class Settings(BaseSettings):
     """What signs attestations: ed25519 keys as PEM, or the file or folder (a mounted secret) that holds them."""
     largest_blob: int = Field(4 << 30, ge=1)
     """Most bytes in one upload."""
+    upload_hours: float = Field(24, gt=0)
+    """How long an upload that broke off can be resumed, before what arrived of it is dropped."""
     longest_wait: int = Field(30, ge=0)
     """Most seconds that `Prefer: wait` may ask for."""

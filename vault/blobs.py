@@ -61,21 +61,32 @@ class Blobs:
         seen, size = hashlib.sha256(), 0
         try:
             with self.filesystem.open(incoming, "wb") as kept:
-                for chunk in _chunks(stream):
+                for chunk in in_chunks(stream):
                     seen.update(chunk)
                     size += len(chunk)
                     kept.write(chunk)
-                if self._is_a_folder:
-                    kept.flush()
-                    os.fsync(kept.fileno())
-            if (came := f"sha256:{seen.hexdigest()}") != digest:
-                raise WrongDigestError(digest, came)
-            self._settle(incoming, self._place(digest))
+            self.adopt(incoming, digest, f"sha256:{seen.hexdigest()}")
         except BaseException:
             if self.filesystem.exists(incoming):
                 self.filesystem.rm_file(incoming)
             raise
         return size
+
+    def adopt(self, path: str, digest: str, came: str) -> None:
+        """Moves a file of this place to where its digest belongs; `came` is what its bytes proved to be.
+
+        Raises:
+            WrongDigestError: that is something else, and the file stays where it is.
+        """
+        if came != digest:
+            raise WrongDigestError(digest, came)
+        place = self._place(digest)
+        self.filesystem.makedirs(place.rpartition("/")[0], exist_ok=True)
+        if self._is_a_folder:
+            _to_disk(path)
+            os.replace(path, place)
+        else:
+            self.filesystem.mv(path, place)
 
     def exists(self, digest: str) -> bool:
         """Whether these bytes are here, whoever put them in."""
@@ -117,22 +128,21 @@ class Blobs:
         algorithm, _, hexadecimal = digest.partition(":")
         return f"{self.root}/{algorithm}/{hexadecimal[:2]}/{hexadecimal}"
 
-    def _settle(self, incoming: str, place: str) -> None:
-        self.filesystem.makedirs(place.rpartition("/")[0], exist_ok=True)
-        if self._is_a_folder:
-            os.replace(incoming, place)
-        else:
-            self.filesystem.mv(incoming, place)
-
 
 def digest_of(stream: Readable) -> str:
     """The digest of what a stream gives."""
     seen = hashlib.sha256()
-    for chunk in _chunks(stream):
+    for chunk in in_chunks(stream):
         seen.update(chunk)
     return f"sha256:{seen.hexdigest()}"
 
 
-def _chunks(stream: Readable) -> Iterator[bytes]:
+def in_chunks(stream: Readable) -> Iterator[bytes]:
+    """What a stream gives, a megabyte at a time."""
     while chunk := stream.read(CHUNK):
         yield chunk
+
+
+def _to_disk(path: str) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

@@ -89,44 +89,71 @@ def both(script: Callable[[], Script], use: Callable[[Any], Any]) -> Iterator[tu
     yield asyncio.run(later()), two
 
 
-@pytest.mark.parametrize("missing", [True, False])
-def test_a_blob_is_streamed_unless_it_is_there(tmp_path: Path, missing: bool) -> None:
+def kept(offset: int, *, complete: bool = False) -> httpx.Response:
+    """What the server says of an upload."""
+    return httpx.Response(200, json={"digest": "sha256:" + "0" * 64, "offset": offset, "complete": complete})
+
+
+def done(size: int) -> httpx.Response:
+    return httpx.Response(201, json={"digest": "sha256:" + "0" * 64, "size": size})
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Three megabytes."""
     file = tmp_path / "blob"
-    file.write_bytes(b"x" * (3 << 20))
-    put = httpx.Response(201, json={"digest": digest(file), "size": 3 << 20})
-    answers = [httpx.Response(404), put] if missing else [httpx.Response(200)]
+    file.write_bytes(bytes(range(256)) * (3 << 12))
+    return file
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_blob_is_streamed_unless_it_is_there(file: Path, missing: bool) -> None:
+    answers = [kept(0), done(3 << 20)] if missing else [kept(3 << 20, complete=True)]
     for name, script in both(lambda: Script(*answers), lambda client: client.put(file)):
         assert name == digest(file)
-        assert [request.method for request in script.asked] == (["HEAD", "PUT"] if missing else ["HEAD"])
-        assert script.asked[0].url.path == f"/v1/blobs/{name}"
+        assert [request.method for request in script.asked] == (["GET", "PATCH"] if missing else ["GET"])
+        assert {request.url.path for request in script.asked} == {f"/v1/uploads/{name}"}
         assert script.asked[-1].headers["Authorization"] == "Bearer key"
         if missing:
-            assert script.asked[1].content == file.read_bytes()
-            assert script.asked[1].headers["Content-Length"] == str(3 << 20)
-            assert "Transfer-Encoding" not in script.asked[1].headers
+            sent = script.asked[1]
+            assert sent.content == file.read_bytes()
+            assert (sent.headers["Upload-Offset"], sent.headers["Upload-Complete"]) == ("0", "?1")
+            assert sent.headers["Content-Length"] == str(3 << 20)
+            assert "Transfer-Encoding" not in sent.headers
 
 
-def test_an_upload_that_broke_after_it_had_arrived_is_not_sent_again(tmp_path: Path) -> None:
-    file = tmp_path / "blob"
-    file.write_bytes(b"x" * (3 << 20))
+def test_an_upload_that_broke_off_goes_on_where_it_did(file: Path) -> None:
     shares: list[float] = []
-    answers = [httpx.Response(404), httpx.ReadError("reset"), httpx.Response(200)]
+    answers = [kept(0), httpx.ReadError("reset"), kept(2 << 20), done(3 << 20)]
     for _, script in both(
         lambda: Script(*answers), lambda client: client.put(file, None, lambda _, s: shares.append(s))
     ):
-        assert [request.method for request in script.asked] == ["HEAD", "PUT", "HEAD"]
-    assert shares == [1 / 3, 2 / 3, 1.0] * 2
+        assert [request.method for request in script.asked] == ["GET", "PATCH"] * 2
+        assert script.asked[-1].headers["Upload-Offset"] == str(2 << 20)
+        assert script.asked[-1].headers["Content-Length"] == str(1 << 20)
+        assert script.asked[-1].content == file.read_bytes()[2 << 20 :]
+    assert shares == [1 / 3, 2 / 3, 1.0, 1.0] * 2
 
 
-def test_an_upload_may_take_longer_than_a_server_may_be_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_that_broke_after_it_had_arrived_is_not_sent_again(file: Path) -> None:
+    answers = [kept(0), httpx.ReadError("reset"), kept(3 << 20, complete=True)]
+    for _, script in both(lambda: Script(*answers), lambda client: client.put(file)):
+        assert [request.method for request in script.asked] == ["GET", "PATCH", "GET"]
+
+
+def test_an_upload_asks_again_where_the_server_stands_elsewhere(file: Path) -> None:
+    other = Problem.of("other-offset", 409, "1 byte of this upload is kept.", "Go on at 1.")
+    refused = httpx.Response(409, content=other.model_dump_json())
+    for _, script in both(lambda: Script(kept(0), refused, kept(1), done(3 << 20)), lambda client: client.put(file)):
+        assert script.asked[-1].headers["Upload-Offset"] == "1"
+
+
+def test_an_upload_may_take_longer_than_a_server_may_be_away(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Patience counts from the last byte that was taken, not from the first."""
-    file = tmp_path / "blob"
-    file.write_bytes(b"x" * (2 << 20))
-    put = httpx.Response(201, json={"digest": digest(file), "size": 2 << 20})
-    script = Script(httpx.Response(404), httpx.WriteError("broken"), httpx.Response(404), put)
+    script = Script(kept(0), httpx.WriteError("broken"), kept(0), done(3 << 20))
 
-    def slow(file: Path) -> Iterator[bytes]:
-        for chunk in chunks(file):
+    def slow(file: Path, offset: int) -> Iterator[bytes]:
+        for chunk in chunks(file, offset):
             time.sleep(0.2)
             yield chunk
 
@@ -136,14 +163,17 @@ def test_an_upload_may_take_longer_than_a_server_may_be_away(tmp_path: Path, mon
     assert script.asked[-1].content == file.read_bytes()
 
 
-def test_an_upload_that_breaks_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caveat.client.UPLOADS", 3)
-    file = tmp_path / "blob"
-    file.write_bytes(b"x")
-    script = Script(*[httpx.Response(404), httpx.WriteError("broken")] * 3)
+def test_an_upload_that_breaks_off_at_the_same_byte_again_and_again_is_given_up(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caveat.client.UPLOADS", 2)
+    broken = httpx.WriteError("broken")
+    script = Script(*[kept(0), broken] * 2, *[kept(5), broken] * 2, *[kept(7), broken] * 2, kept(7))
     client = Client("http://caveat", transport=httpx.MockTransport(script))
-    with client, pytest.raises(ProblemError, match="does not answer: broken"):
+    with client, pytest.raises(ProblemError, match="breaks off again and again, at byte 7") as caught:
         client.put(file)
+    assert caught.value.exit_code == 3
+    assert not script.answers
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,8 @@ def ask(client: FlaskClient, operation: Operation, job_id: str, headers: dict[st
         sent = {"json": {"blob": digest(MODEL)}}
     elif operation.name == "create_examples":
         sent = {"json": {"examples": {"arrays": digest(MODEL)}}}
+    elif operation.name == "patch_upload":
+        headers = headers | {"Upload-Offset": "0"}
     return client.open(path, method=operation.method, headers=headers, **sent)
 
 
@@ -100,7 +102,9 @@ def test_nothing_of_another_tenant_is_there(app: Flask, database: Database, thei
     answer = ask(app.test_client(), operation, theirs, bearer(key))
     if operation.name == "list_audits":
         assert answer.json == {"audits": [], "next_page_token": None}
-    elif operation.name == "put_blob":
+    elif operation.name == "get_upload":
+        assert answer.json == {"digest": digest(MODEL), "offset": 0, "complete": False}
+    elif operation.name in ("put_blob", "patch_upload"):
         assert answer.status_code == 422  # an empty body is not those bytes: knowing their digest is not having them
     elif operation.name.startswith("create_"):
         assert answer.status_code == 422

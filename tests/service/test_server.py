@@ -64,6 +64,23 @@ def test_an_upload_that_breaks_off_is_not_there(server: str, framing: str) -> No
     assert httpx.get(f"{server}/healthz").status_code == 200
 
 
+def test_what_arrived_of_an_upload_that_breaks_off_is_kept(server: str) -> None:
+    data = os.urandom(1000)
+    place = f"/v1/uploads/{digest(data)}"
+    host, port = server.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"PATCH {place} HTTP/1.1\r\nHost: x\r\nUpload-Offset: 0\r\nContent-Length: 1000\r\n\r\n"
+        connection.sendall(head.encode() + data[:100])
+    deadline = time.monotonic() + 10
+    while (kept := httpx.get(f"{server}{place}").json()) != {"digest": digest(data), "offset": 100, "complete": False}:
+        assert time.monotonic() < deadline, kept
+        time.sleep(0.05)
+    headers = {"Upload-Offset": "100"}
+    assert httpx.patch(f"{server}{place}", content=iter([data[100:]]), headers=headers).status_code == 411
+    assert httpx.patch(f"{server}{place}", content=data[100:], headers=headers).status_code == 201
+    assert httpx.get(f"{server}/v1/blobs/{digest(data)}").content == data
+
+
 def test_events_come_while_they_happen(server: str) -> None:
     for data in (MODEL, TABLE):
         httpx.put(f"{server}/v1/blobs/{digest(data)}", content=data)
