@@ -34,6 +34,7 @@ from api_spec.audit import Audit
 from api_spec.base import Digest, Document
 from api_spec.problem import Problem
 from api_spec.report import Report
+from api_spec.webhooks import Deliveries, NewWebhook, WebhookRecord, Webhooks, WebhookSecret
 
 HERE = Path(__file__).parent / "openapi.json"
 MEBIBYTE = 1 << 20
@@ -63,6 +64,13 @@ class AuditsQuery(Query):
     """How many, at most."""
     page_token: JobId | None = None
     """`next_page_token` of the page before."""
+
+
+class DeliveriesQuery(Query):
+    """How many messages to show."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    """How many, at most."""
 
 
 class NoQuery(Query):
@@ -111,7 +119,7 @@ class Operation:
     """One thing that can be asked over HTTP."""
 
     name: str
-    method: Literal["GET", "HEAD", "PUT", "PATCH", "POST"]
+    method: Literal["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"]
     path: str
     summary: str
     answers: dict[int, Answer]
@@ -122,11 +130,13 @@ class Operation:
     tag: str = field(default="audits", kw_only=True)
 
     @property
-    def scope(self) -> Literal["read", "submit"] | None:
+    def scope(self) -> Literal["read", "submit", "admin"] | None:
         """What a key must allow, where keys are asked for; None for what is open to everybody."""
         if self.tag == "operations":
             return None
-        return "read" if self.method == "GET" else "submit"
+        if self.method == "GET":
+            return "read"
+        return "admin" if self.tag == "webhooks" else "submit"  # who says where results are sent may read them all
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -134,7 +144,7 @@ class Operation:
         return {name: PATH_PARAMETERS[name] for name in re.findall(r"{(\w+)}", self.path)}
 
 
-PATH_PARAMETERS: dict[str, Any] = {"digest": Digest, "job_id": JobId}
+PATH_PARAMETERS: dict[str, Any] = {"digest": Digest, "job_id": JobId, "webhook_id": JobId}
 
 REPORT_TYPES = (
     "application/json",
@@ -150,15 +160,15 @@ PROBLEMS = {
     404: "There is no such thing, or it is not yours.",
     405: "This cannot be done here; `Allow` says what can.",
     406: "None of the accepted media types is there.",
-    409: "It does not stand where this can be done: ended or not ended, or at another offset.",
     411: "The body does not say how long it is.",
+    409: "As things stand, this cannot be done.",
     413: "The body is too large.",
     415: "The body has the wrong media type.",
     422: "What was sent is not valid; `errors` points at each fault.",
     503: "Something that this needs is away.",
 }
 HEADERS = {
-    "Location": "Where the job is.",
+    "Location": "Where it is.",
     "Retry-After": "Seconds after which to ask again.",
     "ETag": "Names this version; send it back in `If-None-Match`.",
     "Preference-Applied": "The preference that was honoured.",
@@ -285,6 +295,79 @@ OPERATIONS = [
         },
         headers=EventsHeaders,
         problems=(404, 422),
+    ),
+    Operation(
+        "create_webhook",
+        "POST",
+        "/v1/webhooks",
+        "Asks to be told how audits end",
+        {201: Answer("It will be told; its secret is shown this once.", WebhookSecret, headers=("Location",))},
+        body=NewWebhook,
+        problems=(400, 409, 413, 415, 422),
+        tag="webhooks",
+    ),
+    Operation(
+        "list_webhooks",
+        "GET",
+        "/v1/webhooks",
+        "Your webhooks, the oldest first",
+        {200: Answer("All of them.", Webhooks)},
+        tag="webhooks",
+    ),
+    Operation(
+        "get_webhook",
+        "GET",
+        "/v1/webhooks/{webhook_id}",
+        "A webhook, and whether it is still told",
+        {200: Answer("As it stands now.", WebhookRecord)},
+        problems=(404,),
+        tag="webhooks",
+    ),
+    Operation(
+        "delete_webhook",
+        "DELETE",
+        "/v1/webhooks/{webhook_id}",
+        "Forgets a webhook and what was still to be told",
+        {204: Answer("It is gone.")},
+        problems=(404,),
+        tag="webhooks",
+    ),
+    Operation(
+        "rotate_webhook",
+        "POST",
+        "/v1/webhooks/{webhook_id}:rotate",
+        "Gives a webhook a new secret; for a day, messages are signed with both",
+        {200: Answer("The new secret is shown this once.", WebhookSecret)},
+        problems=(404,),
+        tag="webhooks",
+    ),
+    Operation(
+        "enable_webhook",
+        "POST",
+        "/v1/webhooks/{webhook_id}:enable",
+        "Sends to a disabled webhook again, and what it missed too",
+        {200: Answer("It is enabled.", WebhookRecord)},
+        problems=(404,),
+        tag="webhooks",
+    ),
+    Operation(
+        "test_webhook",
+        "POST",
+        "/v1/webhooks/{webhook_id}:test",
+        "Sends a webhook a message of type `webhook.test`",
+        {202: Answer("It is on its way.", WebhookRecord)},
+        problems=(404,),
+        tag="webhooks",
+    ),
+    Operation(
+        "list_deliveries",
+        "GET",
+        "/v1/webhooks/{webhook_id}/deliveries",
+        "The last messages to a webhook, and what became of them",
+        {200: Answer("The newest first.", Deliveries)},
+        query=DeliveriesQuery,
+        problems=(404, 422),
+        tag="webhooks",
     ),
     Operation(
         "get_health",

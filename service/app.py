@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 from werkzeug.routing import BaseConverter
 
-from service import attestations, audits, auth, blobs, errors, examples, health, models, uploads
+from service import attestations, audits, auth, blobs, errors, examples, health, models, uploads, webhooks
 from service.dispatch import Bell
 from service.settings import Settings
 from service.state import EXTENSION, Behind
@@ -13,8 +13,8 @@ from vault.blobs import Blobs
 from vault.records import Database, migrate
 
 
-class JobIdConverter(BaseConverter):
-    """The id of a job in a path; the router knows it from what may follow, as in `{id}:cancel`."""
+class IdConverter(BaseConverter):
+    """An id in a path; the router knows it from what may follow, as in `{id}:cancel`."""
 
     regex = "[0-9a-hjkmnp-tv-z]{26}"
 
@@ -25,13 +25,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     attestations.signers(settings.signing_key)  # keys that cannot be used are found out now
     migrate(settings.database_url)
     app = Flask("service", static_folder=None)
-    app.url_map.converters["job_id"] = JobIdConverter
+    app.url_map.converters["id"] = IdConverter
     app.url_map.redirect_defaults = False
     app.extensions[EXTENSION] = Behind(
         Database(settings.database_url), Blobs.at(settings.blobs_url), Bell(settings.broker_url), settings
     )
     errors.register(app)
     auth.register(app)
-    for part in (blobs, uploads, models, examples, audits, health):
+    for part in (blobs, uploads, models, examples, audits, webhooks, health):
         app.register_blueprint(part.blueprint)
     return app

@@ -33,7 +33,7 @@ def serves(blueprint: Blueprint, name: str) -> Callable[[View], View]:
                 _check_answer(operation, response)
             return response
 
-        rule = re.sub(r"{(\w+)}", lambda found: f"<{'job_id:' * (found[1] == 'job_id')}{found[1]}>", operation.path)
+        rule = re.sub(r"{(\w+)}", lambda found: f"<{'id:' * found[1].endswith('_id')}{found[1]}>", operation.path)
         blueprint.add_url_rule(rule, name, serve, methods=[operation.method])
         return view
 

@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from vault import addresses
+
 
 class Settings(BaseSettings):
     """Where the service keeps things, and how much it takes."""
@@ -37,5 +39,7 @@ class Settings(BaseSettings):
     """Most bytes in one upload."""
     upload_hours: float = Field(24, gt=0)
     """How long an upload that broke off can be resumed, before what arrived of it is dropped."""
+    webhook_networks: addresses.Networks = ""
+    """Networks that webhooks may reach although they are not public, also without TLS: `10.1.0.0/16, fd00::/8`."""
     longest_wait: int = Field(30, ge=0)
     """Most seconds that `Prefer: wait` may ask for."""

@@ -27,6 +27,7 @@ from sqlalchemy.exc import IntegrityError
 from api_spec.artifacts import Stage, State
 from api_spec.jobs import JobKind
 from api_spec.problem import Problem
+from vault import webhooks
 from vault.records import RECORD, Database, Key, Record, keyed, new_id, now
 from vault.tables import events, idempotency, jobs
 
@@ -305,6 +306,8 @@ def _step(
     if step != "advance" or data is not None:
         tenant = connection.execute(select(jobs.c.tenant).where(jobs.c.id == job_id)).scalar_one()
         _log(connection, tenant, job_id, step, data or {})
+    if after in ENDED:
+        webhooks.announce(connection, _read(connection, job_id))
     return True
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -132,3 +133,40 @@ keys = Table(
     Column("revoked_at", Moment),
 )
 """Bearer keys; of a secret only its hash is kept."""
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("url", String(2048), nullable=False),
+    Column("events", JSON, nullable=False),
+    Column("secret", String(64), nullable=False),
+    Column("old_secret", String(64)),
+    Column("old_until", Moment),
+    Column("created_at", Moment, nullable=False),
+    Column("answered_at", Moment),
+    Column("disabled_at", Moment),
+    Column("problem", JSON(none_as_null=True)),
+    Index(None, "tenant", "id"),
+)
+"""Who is told when an audit ends. A secret has to be known to sign with it, so it stands here as it is."""
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("webhook_id", String(26), ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    Column("type", String(32), nullable=False),
+    Column("job_id", String(26)),
+    Column("body", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Moment, nullable=False),
+    Column("token", String(26)),
+    Column("answer", String(255)),
+    Column("created_at", Moment, nullable=False),
+    Index(None, "webhook_id", "id"),
+    Index(None, "state", "due_at"),
+)
+"""Messages to webhooks, written in the transaction that ended the audit; due again when whoever sends one is silent."""

@@ -11,7 +11,7 @@ from celery import Celery
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from api_spec.jobs import QUEUE
-from worker import reaper
+from worker import courier, reaper
 from worker.settings import settings
 
 SOFT_SHUTDOWN_SECONDS = 60
@@ -45,5 +45,7 @@ app.conf.update(
 )
 
 worker_ready.connect(reaper.begin, weak=False)
+worker_ready.connect(courier.begin, weak=False)
 worker_shutting_down.connect(reaper.drain, weak=False)
 worker_shutdown.connect(reaper.end, weak=False)
+worker_shutdown.connect(courier.end, weak=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from vault import addresses
 from worker.cache import Cache
 from worker.supervisor import Limits
 
@@ -46,6 +47,12 @@ class Settings(BaseSettings):
     """How long a leaving worker goes on with its jobs before it gives them back; less than a minute."""
     unheard_seconds: float = Field(5, ge=0)
     """How long a job waits at an empty queue before its bell counts as lost and is rung again."""
+    webhook_networks: addresses.Networks = ""
+    """Networks that webhooks may reach although they are not public, also without TLS: `10.1.0.0/16, fd00::/8`."""
+    webhook_attempts: int = Field(8, ge=1)
+    """How often a message to a webhook is sent before it has failed."""
+    webhook_backoff_seconds: float = Field(5, ge=0)
+    """Pause before a message is sent again; each is four times the one before, so eight attempts take 8 hours."""
     heartbeat_file: str | None = None
     """Touched every `reap_seconds`, for a liveness probe."""
     cache_bytes: int = Field(8 << 30, ge=0)

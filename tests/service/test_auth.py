@@ -16,12 +16,14 @@ from service.app import create_app
 from service.settings import Settings
 from service.state import EXTENSION
 from tests.worker.live import MODEL, TABLE, audit, digest
-from vault import keys, records
+from vault import keys, records, webhooks
 from vault.records import Database
 
 GUARDED = [operation for operation in OPERATIONS if operation.scope]
 OPEN = [operation for operation in OPERATIONS if not operation.scope]
 NAMES = [operation.name for operation in GUARDED]
+WEBHOOKS: dict[str, str] = {}
+"""Another tenant's audit → another tenant's webhook."""
 
 
 @pytest.fixture
@@ -52,7 +54,9 @@ def theirs(app: Flask, database: Database) -> str:
     client = app.test_client()
     for data in (MODEL, TABLE):
         client.put(f"/v1/blobs/{digest(data)}", data=data, headers=bearer(key))
-    return client.post("/v1/audits", json=audit(), headers=bearer(key)).json["id"]
+    found: str = client.post("/v1/audits", json=audit(), headers=bearer(key)).json["id"]
+    WEBHOOKS[found] = webhooks.register(database, "theirs", "https://example.org/hook", ["audit.failed"])[0].id
+    return found
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -61,7 +65,7 @@ def bearer(key: str) -> dict[str, str]:
 
 def ask(client: FlaskClient, operation: Operation, job_id: str, headers: dict[str, str]) -> Any:
     """The operation, asked about things that are another tenant's."""
-    path = operation.path.format(job_id=job_id, digest=digest(MODEL))
+    path = operation.path.format(job_id=job_id, webhook_id=WEBHOOKS.get(job_id, job_id), digest=digest(MODEL))
     sent: dict[str, Any] = {}
     if operation.name == "create_audit":
         sent = {"json": audit()}
@@ -71,6 +75,8 @@ def ask(client: FlaskClient, operation: Operation, job_id: str, headers: dict[st
         sent = {"json": {"examples": {"arrays": digest(MODEL)}}}
     elif operation.name == "patch_upload":
         headers = headers | {"Upload-Offset": "0"}
+    elif operation.name == "create_webhook":
+        sent = {"json": {"url": "https://example.org/hook"}}
     return client.open(path, method=operation.method, headers=headers, **sent)
 
 
@@ -98,12 +104,16 @@ def test_nothing_is_given_without_a_valid_key(
 
 @pytest.mark.parametrize("operation", GUARDED, ids=NAMES)
 def test_nothing_of_another_tenant_is_there(app: Flask, database: Database, theirs: str, operation: Operation) -> None:
-    key = keys.issue(database, "mine", "ci", ["submit", "read"])
+    key = keys.issue(database, "mine", "ci", ["submit", "read", "admin"])
     answer = ask(app.test_client(), operation, theirs, bearer(key))
     if operation.name == "list_audits":
         assert answer.json == {"audits": [], "next_page_token": None}
     elif operation.name == "get_upload":
         assert answer.json == {"digest": digest(MODEL), "offset": 0, "complete": False}
+    elif operation.name == "list_webhooks":
+        assert answer.json == {"webhooks": []}
+    elif operation.name == "create_webhook":
+        assert answer.status_code == 201  # of one's own
     elif operation.name in ("put_blob", "patch_upload"):
         assert answer.status_code == 422  # an empty body is not those bytes: knowing their digest is not having them
     elif operation.name.startswith("create_"):
@@ -114,6 +124,7 @@ def test_nothing_of_another_tenant_is_there(app: Flask, database: Database, thei
     record = records.get(database, "theirs", "audit", theirs)
     assert record is not None
     assert record.state == "queued"
+    assert len(webhooks.registered(database, "theirs")) == 1
 
 
 @pytest.mark.parametrize("operation", GUARDED, ids=NAMES)

@@ -162,13 +162,14 @@ def postgresql(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def live(folder: Path, port: int, database_url: str | None = None) -> Iterator[Live]:
+def live(folder: Path, port: int, database_url: str | None = None, **settings: Any) -> Iterator[Live]:
     """The API over a fresh vault in `folder`, with the bytes that `audit` names."""
     database_url = database_url or f"sqlite:///{folder / 'caveat.db'}"
     told = Settings(
         database_url=database_url,
         blobs_url=str(folder / "blobs"),
         broker_url=f"redis://127.0.0.1:{port}/0",
+        **settings,
     )
     app = create_app(told)
     app.testing = True

@@ -1,0 +1,218 @@
+"""What there is to tell webhooks: written with the end of an audit, taken by one sender, tried for so long."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from api_spec.problem import Problem
+from api_spec.webhooks import OCCASIONS, Occasion
+from vault import lifecycle, webhooks
+from vault.records import Database, now
+from vault.tables import deliveries
+from vault.webhooks import Parcel
+
+HOUR, NO_TIME = timedelta(hours=1), timedelta(0)
+AUDIT: dict[str, Any] = {"model": "sha256:" + "a" * 64}
+
+
+def register(database: Database, tenant: str = "acme", events: tuple[Occasion, ...] = OCCASIONS) -> str:
+    return webhooks.register(database, tenant, "https://example.org/hook", list(events))[0].id
+
+
+def begun(database: Database, kind: Any = "audit", tenant: str = "acme") -> lifecycle.Lease:
+    job_id = lifecycle.submit(database, tenant, kind, AUDIT).record.id
+    lease = lifecycle.claim(database, job_id, worker="w", lasts=HOUR)
+    assert lease is not None
+    return lease
+
+
+def take(database: Database) -> Parcel:
+    parcel = webhooks.take(database, lasts=HOUR)
+    assert parcel is not None
+    return parcel
+
+
+def test_each_way_to_end_is_told_in_its_words(database: Database) -> None:
+    register(database)
+    lifecycle.succeed(database, begun(database), {"outcome": "fail"}, "sha256:" + "b" * 64)
+    lifecycle.fail(database, begun(database), Problem.of("out-of-memory", 422, "It has secrets.", "None."))
+    lifecycle.stop(database, begun(database))
+    queued = lifecycle.submit(database, "acme", "audit", AUDIT).record.id
+    lifecycle.cancel(database, "acme", "audit", queued)
+    lost = lifecycle.claim(
+        database, lifecycle.submit(database, "acme", "audit", AUDIT).record.id, worker="w", lasts=NO_TIME
+    )
+    assert lost is not None
+    lifecycle.expire(database, attempts=1, backoff=NO_TIME)
+    told = [json.loads(take(database).body) for _ in range(5)]
+    assert [message["type"] for message in told] == [
+        "audit.succeeded", "audit.failed", "audit.cancelled", "audit.cancelled", "audit.failed",
+    ]  # fmt: skip
+    first = told[0]["data"]
+    assert (first["outcome"], first["report_digest"], first["problem"]) == ("fail", "sha256:" + "b" * 64, None)
+    assert told[1]["data"]["problem"] == "urn:caveat:problem:out-of-memory"
+    assert "secrets" not in str(told)
+    assert told[3]["data"]["audit"] == queued
+    assert told[4]["data"] | {"problem": ""} == told[1]["data"] | {"audit": lost.job_id, "problem": ""}
+
+
+def test_only_who_asked_is_told_of_what_was_asked_for(database: Database) -> None:
+    register(database, "other")
+    failures = register(database, events=("audit.failed",))
+    lifecycle.succeed(database, begun(database), {"outcome": "pass"}, None)
+    lifecycle.succeed(database, begun(database, "model"), {})
+    assert webhooks.take(database, lasts=HOUR) is None
+    lifecycle.fail(database, begun(database), Problem.of("x", 422, "X.", "Y."))
+    assert take(database).webhook_id == failures
+    assert webhooks.take(database, lasts=HOUR) is None
+
+
+def test_a_message_is_there_if_and_only_if_its_audit_has_ended(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(database)
+    lease = begun(database)
+
+    def broken(*_: Any) -> None:
+        raise OSError("the power failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(webhooks, "_write", broken)
+        with pytest.raises(OSError, match="power"):
+            lifecycle.succeed(database, lease, {"outcome": "pass"})
+    assert webhooks.take(database, lasts=HOUR) is None
+    assert lifecycle.heartbeat(database, lease) == "go_on"
+    assert lifecycle.succeed(database, lease, {"outcome": "pass"})
+    assert not lifecycle.succeed(database, lease, {"outcome": "pass"})
+    assert json.loads(take(database).body)["data"]["audit"] == lease.job_id
+    assert webhooks.take(database, lasts=HOUR) is None
+
+
+def test_one_sender_at_a_time_has_a_message(database: Database) -> None:
+    webhook = register(database)
+    for _ in range(20):
+        webhooks.test(database, "acme", webhook)
+    taken: list[Parcel] = []
+
+    def send() -> None:
+        while parcel := webhooks.take(database, lasts=HOUR):
+            taken.append(parcel)
+
+    senders = [threading.Thread(target=send) for _ in range(4)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    ids = [parcel.id for parcel in taken]
+    assert len(ids) == len(set(ids))
+    while parcel := webhooks.take(database, lasts=HOUR):  # who lost a race for ten looks again a little later
+        ids.append(parcel.id)
+    assert len(set(ids)) == len(ids) == 20
+
+
+def test_what_a_silent_sender_took_is_due_again_and_its_word_counts_no_more(database: Database) -> None:
+    webhook = register(database)
+    webhooks.test(database, "acme", webhook)
+    silent = webhooks.take(database, lasts=NO_TIME)
+    again = take(database)
+    assert silent is not None
+    assert (again.id, again.body, again.attempt) == (silent.id, silent.body, 2)
+    webhooks.failed(database, silent, "late", attempts=1, backoff=NO_TIME)
+    webhooks.arrived(database, again, "HTTP 200")
+    (shown,) = webhooks.written(database, "acme", webhook, limit=9)
+    assert (shown.state, shown.answer, shown.due_at) == ("delivered", "HTTP 200", None)
+
+
+def test_pauses_grow_until_the_webhook_is_disabled_and_enabling_sends_what_it_missed(database: Database) -> None:
+    webhook = register(database)
+    webhooks.test(database, "acme", webhook)
+    pauses = []
+    for attempt in range(1, 5):
+        parcel = take(database)
+        assert parcel.attempt == attempt
+        disabled = webhooks.failed(database, parcel, "HTTP 500", attempts=4, backoff=HOUR)
+        (shown,) = webhooks.written(database, "acme", webhook, limit=9)
+        if shown.due_at is not None:
+            pauses.append(round((shown.due_at - now()) / HOUR))
+        hurry(database)
+    assert disabled
+    assert (pauses, shown.state) == ([1, 4, 16], "failed")
+    (record,) = webhooks.registered(database, "acme")
+    assert record.disabled_at is not None
+    assert record.problem is not None
+    assert "HTTP 500" in record.problem.detail
+    assert webhook in record.problem.remedy
+    lifecycle.stop(database, begun(database))
+    assert webhooks.take(database, lasts=HOUR) is None
+    assert webhooks.count_webhooks(database) == {"disabled": 1}
+    assert webhooks.count_deliveries(database) == {"failed": 1, "pending": 1}
+    assert webhooks.enable(database, "acme", webhook)
+    assert {json.loads(take(database).body)["type"] for _ in range(2)} == {"webhook.test", "audit.cancelled"}
+    assert webhooks.registered(database, "acme")[0].problem is None
+
+
+def test_a_receiver_that_takes_other_messages_in_stays_enabled(database: Database) -> None:
+    webhook = register(database)
+    webhooks.test(database, "acme", webhook)
+    refused = take(database)
+    webhooks.test(database, "acme", webhook)
+    webhooks.arrived(database, take(database), "HTTP 204")
+    assert not webhooks.failed(database, refused, "HTTP 400", attempts=1, backoff=NO_TIME)
+    assert [one.state for one in webhooks.written(database, "acme", webhook, limit=9)] == ["delivered", "failed"]
+    webhooks.test(database, "acme", webhook)
+    assert webhooks.failed(database, take(database), "HTTP 410", attempts=9, backoff=NO_TIME, unwanted=True)
+
+
+def test_the_secret_before_signs_too_for_a_while(database: Database) -> None:
+    record, first = webhooks.register(database, "acme", "https://example.org", list(OCCASIONS))
+    second = webhooks.rotate(database, "acme", record.id)
+    webhooks.test(database, "acme", record.id)
+    assert take(database).secrets == (second, first)
+    third = webhooks.rotate(database, "acme", record.id)
+    webhooks.test(database, "acme", record.id)
+    assert take(database).secrets == (third, second)
+
+
+def test_nothing_is_done_to_another_tenants(database: Database) -> None:
+    webhook = register(database)
+    assert webhooks.registered(database, "other", webhook) == []
+    assert not webhooks.remove(database, "other", webhook)
+    assert not webhooks.enable(database, "other", webhook)
+    assert not webhooks.test(database, "other", webhook)
+    assert webhooks.rotate(database, "other", webhook) is None
+    webhooks.test(database, "acme", webhook)
+    assert webhooks.written(database, "other", webhook, limit=9) == []
+    assert webhooks.remove(database, "acme", webhook)
+    assert webhooks.take(database, lasts=HOUR) is None
+
+
+def test_there_are_so_many_and_no_more(database: Database) -> None:
+    for _ in range(webhooks.MOST):
+        register(database)
+    with pytest.raises(webhooks.TooManyError):
+        register(database)
+    register(database, "other")
+
+
+def test_old_messages_are_forgotten(database: Database) -> None:
+    webhook = register(database)
+    for _ in range(2):
+        webhooks.test(database, "acme", webhook)
+    with database.writing() as connection:
+        oldest = select(deliveries.c.id).order_by(deliveries.c.id).limit(1).scalar_subquery()
+        old = deliveries.update().where(deliveries.c.id == oldest)
+        connection.execute(old.values(created_at=now() - timedelta(days=31)))
+    assert webhooks.forget_old(database) == 1
+    assert len(webhooks.written(database, "acme", webhook, limit=9)) == 1
+
+
+def hurry(database: Database) -> None:
+    """Lets everything be due now."""
+    with database.writing() as connection:
+        connection.execute(deliveries.update().values(due_at=now()))

@@ -1,0 +1,91 @@
+"""A real HTTP server that takes webhooks in, and answers as a test wants."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from standardwebhooks import Webhook
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A request that came."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def id(self) -> str:
+        return self.headers["webhook-id"]
+
+    def opened(self, secret: str) -> dict[str, Any]:
+        """What it says, if this secret signed it."""
+        found: dict[str, Any] = Webhook(secret).verify(self.body, self.headers)
+        return found
+
+
+@dataclass
+class Receiver:
+    """What came, and how each is answered: with a status, or by whatever is done with the connection."""
+
+    port: int = 0
+    letters: list[Letter] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+    """Statuses to answer with, one after another; 200 once there are none left."""
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    def wait(self, count: int = 1, seconds: float = 30) -> list[Letter]:
+        """The letters, once there are so many."""
+        until(lambda: len(self.letters) >= count, seconds)
+        return list(self.letters)
+
+
+@contextmanager
+def receiver(port: int = 0) -> Iterator[Receiver]:
+    """A receiver that listens on 127.0.0.1."""
+    there = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            there.letters.append(Letter(self.path, headers, body))
+            time.sleep(there.delay)
+            self.send_response(there.answers.pop(0) if there.answers else 200)
+            for name, value in there.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        there.port = server.server_port
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield there
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def until(done: Callable[[], bool], seconds: float = 30) -> None:
+    """Waits until something is so."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"not after {seconds} seconds"
+        time.sleep(0.02)

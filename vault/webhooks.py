@@ -1,0 +1,267 @@
+"""Webhooks: who wants to be told, what there is to tell, and how far the telling has come.
+
+A message is written in the transaction that ends its audit, so it is there if and only if the audit has ended. Whoever
+sends it takes it for a while: should nothing be heard of the sender, it is due again, with the same id. So a message
+arrives at least once, and its id tells a receiver whether it has seen it.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, cast
+
+from sqlalchemy import Connection, Row, and_, func, or_, select
+
+from api_spec.problem import Problem
+from api_spec.webhooks import Delivery, Ended, Message, Occasion, WebhookRecord
+from vault.records import Database, Record, new_id, now
+from vault.tables import deliveries, webhooks
+
+MOST = 20
+"""Webhooks that a tenant may have."""
+OLD_SECRET_LASTS = timedelta(days=1)
+"""How long the secret before still signs as well."""
+KEPT = timedelta(days=30)
+"""How long a message is kept, whatever became of it."""
+GROWTH = 4
+"""Each pause between two attempts is this many times the one before."""
+SHOWN = [webhooks.c[field] for field in WebhookRecord.model_fields]
+
+
+class TooManyError(Exception):
+    """The tenant has as many webhooks as it may have."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A message that one sender has taken, and everything that sending it needs."""
+
+    id: str
+    webhook_id: str
+    url: str
+    secrets: tuple[str, ...]
+    body: str
+    attempt: int
+    token: str
+
+
+def register(database: Database, tenant: str, url: str, events: list[Occasion]) -> tuple[WebhookRecord, str]:
+    """A new webhook and its secret.
+
+    Raises:
+        TooManyError: the tenant has `MOST` already.
+    """
+    values = {"id": new_id(), "url": url, "events": events, "created_at": now()}
+    secret = _new_secret()
+    with database.writing() as connection:
+        mine = select(func.count()).where(webhooks.c.tenant == tenant)
+        if connection.execute(mine).scalar_one() >= MOST:
+            raise TooManyError
+        connection.execute(webhooks.insert().values(tenant=tenant, secret=secret, **values))
+    return WebhookRecord(**values, disabled_at=None, problem=None), secret
+
+
+def registered(database: Database, tenant: str, webhook_id: str | None = None) -> list[WebhookRecord]:
+    """All webhooks of a tenant, or the one of that id, the oldest first."""
+    wanted = select(*SHOWN).where(webhooks.c.tenant == tenant).order_by(webhooks.c.id)
+    if webhook_id is not None:
+        wanted = wanted.where(webhooks.c.id == webhook_id)
+    with database.reading() as connection:
+        return [WebhookRecord(**row._mapping) for row in connection.execute(wanted)]
+
+
+def remove(database: Database, tenant: str, webhook_id: str) -> bool:
+    """Forgets a webhook and its messages; False if the tenant has none of that id."""
+    with database.writing() as connection:
+        return connection.execute(webhooks.delete().where(_mine(tenant, webhook_id))).rowcount == 1
+
+
+def rotate(database: Database, tenant: str, webhook_id: str) -> str | None:
+    """A new secret; the one before signs as well for a day. None if the tenant has no such webhook."""
+    secret = _new_secret()
+    values = {"secret": secret, "old_secret": webhooks.c.secret, "old_until": now() + OLD_SECRET_LASTS}
+    with database.writing() as connection:
+        rotated = connection.execute(webhooks.update().where(_mine(tenant, webhook_id)).values(**values))
+    return secret if rotated.rowcount == 1 else None
+
+
+def enable(database: Database, tenant: str, webhook_id: str) -> bool:
+    """Sends again, what failed and what was kept included; False if the tenant has no such webhook."""
+    with database.writing() as connection:
+        enabled = webhooks.update().where(_mine(tenant, webhook_id)).values(disabled_at=None, problem=None)
+        if connection.execute(enabled).rowcount == 0:
+            return False
+        failed = and_(deliveries.c.webhook_id == webhook_id, deliveries.c.state == "failed")
+        connection.execute(deliveries.update().where(failed).values(state="pending", attempts=0, due_at=now()))
+    return True
+
+
+def announce(connection: Connection, ended: Record) -> None:
+    """Writes a message to each webhook that wants to know how this audit ended."""
+    if ended.kind != "audit":
+        return
+    occasion = cast(Occasion, f"audit.{ended.state}")
+    told = Ended(
+        audit=ended.id,
+        state=ended.state,
+        outcome=(ended.result or {}).get("outcome"),
+        report_digest=ended.report_digest,
+        problem=(ended.problem or {}).get("type"),
+    )
+    wanted = select(webhooks.c.id, webhooks.c.events).where(webhooks.c.tenant == ended.tenant)
+    for row in connection.execute(wanted).all():
+        if occasion in row.events:
+            _write(connection, row.id, Message(type=occasion, timestamp=ended.updated_at, data=told))
+
+
+def test(database: Database, tenant: str, webhook_id: str) -> bool:
+    """Writes a message that says nothing; False if the tenant has no such webhook."""
+    with database.writing() as connection:
+        if connection.execute(select(webhooks.c.id).where(_mine(tenant, webhook_id))).one_or_none() is None:
+            return False
+        _write(connection, webhook_id, Message(type="webhook.test", timestamp=now(), data=None))
+    return True
+
+
+def written(database: Database, tenant: str, webhook_id: str, *, limit: int) -> list[Delivery]:
+    """The last messages to a webhook, the newest first."""
+    wanted = (
+        select(deliveries)
+        .join(webhooks, deliveries.c.webhook_id == webhooks.c.id)
+        .where(_mine(tenant, webhook_id))
+        .order_by(deliveries.c.id.desc())
+        .limit(limit)
+    )
+    with database.reading() as connection:
+        return [_shown(row) for row in connection.execute(wanted)]
+
+
+def take(database: Database, *, lasts: timedelta) -> Parcel | None:
+    """Takes the message that has been due for longest, for as long as that; None if nothing is due."""
+    moment = now()
+    due = and_(deliveries.c.state == "pending", deliveries.c.due_at <= moment)
+    wanted = (
+        select(deliveries, webhooks.c.url, webhooks.c.secret, webhooks.c.old_secret, webhooks.c.old_until)
+        .join(webhooks, deliveries.c.webhook_id == webhooks.c.id)
+        .where(due, webhooks.c.disabled_at.is_(None))
+        .order_by(deliveries.c.due_at)
+        .limit(10)
+    )
+    with database.reading() as connection:
+        waiting = connection.execute(wanted).all()
+    for row in waiting:
+        token = new_id()
+        with database.writing() as connection:
+            taken = deliveries.update().where(deliveries.c.id == row.id, deliveries.c.due_at == row.due_at, due)
+            values = {"due_at": moment + lasts, "attempts": deliveries.c.attempts + 1, "token": token}
+            ours = connection.execute(taken.values(**values)).rowcount == 1
+        if ours:
+            old = (row.old_secret,) if row.old_until is not None and row.old_until > moment else ()
+            return Parcel(row.id, row.webhook_id, row.url, (row.secret, *old), row.body, row.attempts + 1, token)
+    return None
+
+
+def arrived(database: Database, parcel: Parcel, answer: str) -> None:
+    """Notes that a message was taken in."""
+    with database.writing() as connection:
+        connection.execute(deliveries.update().where(_held(parcel)).values(state="delivered", answer=answer))
+        connection.execute(webhooks.update().where(webhooks.c.id == parcel.webhook_id).values(answered_at=now()))
+
+
+def failed(
+    database: Database, parcel: Parcel, answer: str, *, attempts: int, backoff: timedelta, unwanted: bool = False
+) -> bool:
+    """Notes that an attempt failed; True if that disabled the webhook.
+
+    A message is tried `attempts` times, with pauses that grow from `backoff`. Where the last attempt fails and the
+    webhook has taken in nothing since the message was written, or says that it wants none, it is disabled.
+    """
+    moment = now()
+    with database.writing() as connection:
+        if parcel.attempt < attempts and not unwanted:
+            later = moment + backoff * GROWTH ** (parcel.attempt - 1)
+            connection.execute(deliveries.update().where(_held(parcel)).values(due_at=later, answer=answer))
+            return False
+        ended = deliveries.update().where(_held(parcel)).values(state="failed", answer=answer)
+        if connection.execute(ended).rowcount == 0:
+            return False
+        since = select(deliveries.c.created_at).where(deliveries.c.id == parcel.id).scalar_subquery()
+        silent = or_(webhooks.c.answered_at.is_(None), webhooks.c.answered_at < since)
+        whose = and_(webhooks.c.id == parcel.webhook_id, webhooks.c.disabled_at.is_(None))
+        disabled = webhooks.update().where(whose if unwanted else and_(whose, silent))
+        problem = _given_up(parcel, answer).model_dump(mode="json")
+        return connection.execute(disabled.values(disabled_at=moment, problem=problem)).rowcount == 1
+
+
+def forget_old(database: Database) -> int:
+    """Deletes messages that are older than `KEPT`; returns how many there were."""
+    with database.writing() as connection:
+        return connection.execute(deliveries.delete().where(deliveries.c.created_at < now() - KEPT)).rowcount
+
+
+def count_webhooks(database: Database) -> dict[str, int]:
+    """How many webhooks are enabled and disabled."""
+    counted = select(webhooks.c.disabled_at.is_(None), func.count()).group_by(webhooks.c.disabled_at.is_(None))
+    with database.reading() as connection:
+        return {"enabled" if enabled else "disabled": count for enabled, count in connection.execute(counted)}
+
+
+def count_deliveries(database: Database) -> dict[str, int]:
+    """How many messages of the last 30 days there are in each state."""
+    counted = select(deliveries.c.state, func.count()).group_by(deliveries.c.state)
+    with database.reading() as connection:
+        return {state: count for state, count in connection.execute(counted)}  # noqa: C416 - rows are no pairs
+
+
+def _write(connection: Connection, webhook_id: str, message: Message) -> None:
+    moment = now()
+    connection.execute(
+        deliveries.insert().values(
+            id=new_id(),
+            webhook_id=webhook_id,
+            type=message.type,
+            job_id=message.data.audit if message.data else None,
+            body=message.model_dump_json(),
+            state="pending",
+            attempts=0,
+            due_at=moment,
+            created_at=moment,
+        )
+    )
+
+
+def _shown(row: Row[Any]) -> Delivery:
+    return Delivery(
+        id=row.id,
+        type=row.type,
+        audit=row.job_id,
+        state=row.state,
+        attempts=row.attempts,
+        created_at=row.created_at,
+        due_at=row.due_at if row.state == "pending" else None,
+        answer=row.answer,
+    )
+
+
+def _given_up(parcel: Parcel, answer: str) -> Problem:
+    return Problem.of(
+        "webhook-disabled",
+        503,
+        f"Nothing is sent to it any more: attempt {parcel.attempt} for message {parcel.id} failed too ({answer}).",
+        f"Mend the receiver, then POST /v1/webhooks/{parcel.webhook_id}:enable: what it missed is sent then.",
+    )
+
+
+def _mine(tenant: str, webhook_id: str) -> Any:
+    return and_(webhooks.c.tenant == tenant, webhooks.c.id == webhook_id)
+
+
+def _held(parcel: Parcel) -> Any:
+    return and_(deliveries.c.id == parcel.id, deliveries.c.token == parcel.token, deliveries.c.state == "pending")
+
+
+def _new_secret() -> str:
+    return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
