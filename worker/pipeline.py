@@ -29,11 +29,11 @@ from worker.engine.model import Model, load
 from worker.engine.plan import ExampleOutline, Plan, make_plan
 from worker.engine.probe import Batch, Provider, Seen, probe
 from worker.engine.report import assemble
-from worker.engine.shelf import Shelf
+from worker.engine.shelf import Shelf, key_of
 from worker.engine.stats import Settings
 from worker.engine.witness import Change, Link, intervention, target_value
 from worker.readers import ExampleSource, open_examples
-from worker.readers.batching import ahead, batches
+from worker.readers.batching import batches
 from worker.scratch import scratch
 
 if TYPE_CHECKING:
@@ -52,23 +52,24 @@ SHARES = {"loading": 0.0, "reading": 0.02, "planning": 0.04, "probing": 0.06, "f
 
 def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0, shelf: Shelves = scratch) -> Report:
     """Runs one audit whose sources are digests; raises `Refused` for what cannot be audited."""
-    progress("loading", SHARES["loading"])
-    with about("/model"):
-        model = load(blob(audit.model))
-    progress("reading", SHARES["reading"])
-    sources = {name: _open(name, declared, blob, audit.method.seed) for name, declared in audit.examples.items()}
-    progress("planning", SHARES["planning"])
-    plan = make_plan(audit, model, {name: _outline(source) for name, source in sources.items()})
     provider, notes = choose_provider(audit.method.provider)
     engine = _engine(provider)
+    by = {"caveat": engine.caveat, **engine.versions}
     with shelf() as kept:
+        progress("loading", SHARES["loading"])
+        with about("/model"):
+            model = _load(blob(audit.model), key_of(loaded=audit.model, by=by), kept)
+        progress("reading", SHARES["reading"])
+        sources = {name: _open(name, declared, blob, audit.method.seed) for name, declared in audit.examples.items()}
+        progress("planning", SHARES["planning"])
+        plan = make_plan(audit, model, {name: _outline(source) for name, source in sources.items()})
         seen = probe(
             plan,
             {name: len(source) for name, source in sources.items()},
-            lambda sizes: ahead(_each(sources, sizes)),
+            lambda sizes: _each(sources, sizes),
             kept,
             provider=provider,
-            versions={"caveat": engine.caveat, **engine.versions},
+            versions=by,
             threads=threads,
             progress=_counter("probing", "fitting", sum(len(sources[name]) for name in plan.needs), progress),
         )
@@ -150,6 +151,15 @@ def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Ta
         with about("", "output", "index"):
             raise refusals[-1]
     return None, f"{refusals[-1].sentence} {refusals[-1].remedy}"
+
+
+def _load(path: Path, key: str, shelf: Shelf) -> Model:
+    """The model; what running it shows about it is known from the first time."""
+    known = shelf.find(key)
+    model = load(path, interacts=None if known is None else bool(known[0]))
+    if known is None:
+        shelf.keep(key, np.array([model.interacts]))
+    return model
 
 
 def _open(name: str, declared: Examples, blob: Blob, seed: int) -> ExampleSource:

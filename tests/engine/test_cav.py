@@ -154,6 +154,23 @@ def test_many_fits_at_once_are_the_same_as_each_alone() -> None:
         np.testing.assert_allclose(together.alpha[number], alone.alpha[0], atol=1e-9)
 
 
+@pytest.mark.parametrize("name", BY_NEWTON)
+def test_few_examples_of_many_are_fitted_on_their_own(name: str) -> None:
+    x, rng = layer(), np.random.default_rng(0)
+    order = rng.permuted(np.tile(np.arange(65), (9, 1)), axis=1)
+    positives, negatives = order < 10, (order >= 10) & (order < 16 + np.arange(9)[:, None] % 3)
+    cavs = fit_cavs(gram(x), positives, negatives, name)
+    for number in range(9):
+        taken = positives[number] | negatives[number]
+        sub = x[taken]
+        scale = np.trace(np.cov(sub.T, ddof=0)) / np.trace(np.cov(x.T, ddof=0))  # the penalty is a share of all 65
+        alone = fit_cavs(
+            gram(sub), positives[number : number + 1, taken], negatives[number : number + 1, taken], name, 1 / scale
+        )
+        np.testing.assert_allclose(cavs.alpha[number] @ x, alone.alpha[0] @ sub, atol=1e-7)
+    np.testing.assert_allclose(cavs.along, cavs.alpha @ (x - x.mean(0)) @ (x - x.mean(0)).T, atol=1e-9)
+
+
 def test_examples_outside_both_sides_do_not_matter() -> None:
     x = layer()
     positives, negatives = sides(20, len(x))

@@ -25,6 +25,7 @@ class Cavs:
 
     alpha: Floats  # [R, n]
     intercept: Floats  # [R]
+    along: Floats  # [R, n] where each example lies along each CAV, from the mean of all
 
 
 class Estimator(Protocol):
@@ -78,10 +79,10 @@ def fit_cavs(
     signs = np.where(positives > 0, 1.0, -1.0)
     normals = estimator_named(estimator)(k, weights, signs, regularisation * scale)
     alpha = normals.alpha - normals.alpha.mean(1, keepdims=True)
-    norm = np.sqrt(np.maximum(np.vecdot(alpha @ k, alpha), 0.0))[:, None]
-    alpha = np.divide(alpha, norm, out=np.zeros_like(alpha), where=norm > 0)
+    norm = np.sqrt(np.maximum(np.vecdot(normals.fitted, alpha), 0.0))[:, None]
+    alpha, along = (np.divide(each, norm, out=np.zeros_like(each), where=norm > 0) for each in (alpha, normals.fitted))
     intercept = np.divide(normals.intercept, norm[:, 0], out=np.zeros(len(alpha)), where=norm[:, 0] > 0)
-    return Cavs(alpha, intercept - alpha @ origin)
+    return Cavs(alpha, intercept - alpha @ origin, along)
 
 
 def estimator_named(name: str) -> Estimator:
@@ -119,8 +120,9 @@ _by_margin("logistic", logistic)
 def mean_difference(k: Floats, weights: Floats, signs: Floats, penalty: float) -> Normals:
     """`w = μ⁺ − μ⁻`, the boundary half-way (FastCAV, Schmalwasser et al. 2025; pattern CAVs, Pahde et al. 2025)."""
     alpha = 2 * signs * weights / weights.sum(1, keepdims=True)
-    middle = np.vecdot(alpha @ k, np.abs(alpha)) / 2
-    return Normals(alpha, -middle)
+    fitted = alpha @ k
+    middle = np.vecdot(fitted, np.abs(alpha)) / 2
+    return Normals(alpha, -middle, fitted)
 
 
 _by_margin("linear_svm", squared_hinge)
@@ -143,7 +145,7 @@ def from_scikit_learn(make: Callable[[], Any]) -> Estimator:
             fitted = make().fit(features[used], sign[used], sample_weight=weight[used])
             normals.append(inverse @ np.ravel(fitted.coef_) / scale)
             intercepts.append(float(np.ravel(fitted.intercept_)[0]))
-        return Normals(np.array(normals), np.array(intercepts))
+        return Normals(np.array(normals), np.array(intercepts), np.array(normals) @ k)
 
     return fit
 

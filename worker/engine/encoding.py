@@ -101,9 +101,8 @@ def _held_out(problem: Problem, labels: Sets, rng: np.random.Generator) -> tuple
     for fold in range(folds):
         held = numbers == fold
         cavs = fit(problem, *matched(labels & ~held, ~labels & ~held, rng))
-        along = cavs.alpha @ problem.k  # [R, n]
-        right |= held & ((along + cavs.intercept[:, None] > 0) == labels)
-        negatives = along[0, held[0] & ~labels[0]]
+        right |= held & ((cavs.along + cavs.intercept[:, None] > 0) == labels)
+        negatives = cavs.along[0, held[0] & ~labels[0]]
         squares += float(((negatives - negatives.mean()) ** 2).sum()) if len(negatives) else 0.0
     accuracy = ((right & labels).sum(1) / labels.sum(1) + (right & ~labels).sum(1) / (~labels).sum(1)) / 2
     return accuracy, math.sqrt(squares / max(1, problem.n_pool - folds))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,10 @@ from worker.engine.plan import Layer, Plan
 from worker.engine.probe import Array, Seen, inner_key, inner_pairs
 from worker.engine.shelf import Shelf
 from worker.engine.stats import ConceptData, RowResult, Settings, TargetData, Tested, cav_of, examine
+from worker.engine.threads import on_one_thread
+
+SIDE_BY_SIDE_BYTES = 64 * 2**20
+"""The largest Gram matrix of which several threads may hold copies at a time."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class _Finding:
     positions: Mapping[str, Floats]
 
 
+@on_one_thread
 def weigh(
     plan: Plan, seen: Seen, shelf: Shelf, settings: Settings, progress: Callable[[int], None], *, threads: int
 ) -> Evidence:
@@ -75,7 +81,7 @@ def weigh(
     for layer in plan.layers:
         gx = inner_products(plan, seen, layer, shelf, k, threads=threads)
         targets = [TargetData(gx[name], seen.values[name]) for name in plan.targets]
-        found, cosines[layer.name] = _at_layer(plan, seen, layer, k, targets, settings, progress)
+        found, cosines[layer.name] = _at_layer(plan, seen, layer, k, targets, settings, progress, threads)
         findings += found
     rows = [
         (one.concept, one.layer, target, result, one.positions.get(target))
@@ -132,25 +138,30 @@ def _at_layer(
     targets: list[TargetData],
     settings: Settings,
     progress: Callable[[int], None],
+    threads: int,
 ) -> tuple[list[_Finding], Floats]:
-    """All concepts at one layer, from one Gram matrix, and the cosines between their CAVs."""
+    """All concepts at one layer, from one Gram matrix, and the cosines between their CAVs; side by side if small."""
+
+    def test(concept: str) -> Tested:
+        return _tested(plan, k, concept, targets, settings, _generator(plan, layer.name, concept))
+
     findings, alphas = [], []
-    for concept in plan.audit.concepts:
-        tested = _tested(plan, k, concept, targets, settings, _generator(plan, layer.name, concept))
-        alphas.append(tested.alpha)
-        findings.append(
-            _Finding(
-                concept=concept,
-                layer=layer.name,
-                results=dict(zip(plan.targets, tested.rows, strict=True)),
-                accuracy=tested.accuracy.held_out,
-                along={
-                    name: projections(k[_rows(plan, _of_target(plan, name))], tested.alpha) for name in plan.targets
-                },
-                positions=_positions(plan, seen, layer, tested),
+    with ThreadPoolExecutor(threads if k.nbytes <= SIDE_BY_SIDE_BYTES else 1) as workers:
+        for concept, tested in zip(plan.audit.concepts, workers.map(test, plan.audit.concepts), strict=True):
+            alphas.append(tested.alpha)
+            findings.append(
+                _Finding(
+                    concept=concept,
+                    layer=layer.name,
+                    results=dict(zip(plan.targets, tested.rows, strict=True)),
+                    accuracy=tested.accuracy.held_out,
+                    along={
+                        name: projections(k[_rows(plan, _of_target(plan, name))], tested.alpha) for name in plan.targets
+                    },
+                    positions=_positions(plan, seen, layer, tested),
+                )
             )
-        )
-        progress(1)
+            progress(1)
     return findings, cosine_matrix(k, np.stack(alphas))
 
 

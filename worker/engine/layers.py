@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -35,8 +35,8 @@ class Layer:
     reason: str | None
 
 
-def list_layers(model: Model, target: Target) -> tuple[Layer, ...]:
-    """Every float tensor on a path from the inputs to the target, from the inputs on."""
+def list_layers(model: Model, target: Target, among: Collection[str] | None = None) -> tuple[Layer, ...]:
+    """Every float tensor on a path from the inputs to the target, from the inputs on; or those `among` some names."""
     resolved = resolve_target(model, target)
     nodes = list(model.ir.graph)
     on_path = _between(model, resolved.tensor)
@@ -45,6 +45,7 @@ def list_layers(model: Model, target: Target) -> tuple[Layer, ...]:
         for node in nodes
         for output in node.outputs
         if output in on_path and output.dtype is not None and output.dtype.is_floating_point()
+        if among is None or output.name in among
     ]
     state = gradient_state(model, target, [output.name or "" for output, _ in candidates])
     depth: dict[ir.Value, int] = {}

@@ -6,7 +6,8 @@ Each problem r minimises over a normal `w = Xᵀα` and an intercept b, which is
 
 by Newton steps (Keerthi and DeCoste 2005; Chapelle 2007, "Training a support vector machine in the primal") whose
 linear systems conjugate gradients solve in the inner product of `K`. One iteration of all problems is one matrix
-product [R, n] @ [n, n], which is why five hundred fits take about as long as one over 100,000 features.
+product [R, n] @ [n, n], which is why five hundred fits take about as long as one over 100,000 features. Where the
+examples that weigh anything are few, as in a run or a fold, each problem has a small Gram matrix of its own.
 """
 
 from __future__ import annotations
@@ -25,16 +26,19 @@ Loss = Callable[[Floats], tuple[Floats, Floats, Floats]]
 
 BLOCK = 128
 """Problems solved together: few enough for the cache, and always the same, so that results do not depend on memory."""
+FEW = 1 / 3
+"""Of the examples: where no problem of a block has more than these, each is solved over its own."""
 NEWTON_STEPS = 200
 CONJUGATE_STEPS = 400
 
 
 @dataclass(frozen=True)
 class Normals:
-    """`w = Xᵀα` and its intercept for R problems: `alpha` [R, n], `intercept` [R]."""
+    """`w = Xᵀα` and its intercept for R problems: `alpha` [R, n], `intercept` [R], and `fitted` [R, n], `alpha @ k`."""
 
     alpha: Floats
     intercept: Floats
+    fitted: Floats
 
 
 def logistic(margin: Floats) -> tuple[Floats, Floats, Floats]:
@@ -62,12 +66,29 @@ def minimise(k: Floats, weights: Floats, signs: Floats, loss: Loss, penalty: flo
     error of every normal is bounded, not hoped for. Raises Refused for problems that do not get there.
     """
     blocks = [slice(start, start + BLOCK) for start in range(0, len(weights), BLOCK)]
-    solved = [_newton(k, weights[block], signs[block], loss, penalty, tolerance) for block in blocks]
-    return Normals(np.concatenate([one.alpha for one in solved]), np.concatenate([one.intercept for one in solved]))
+    solved = [_over_support(k, weights[block], signs[block], loss, penalty, tolerance) for block in blocks]
+    alpha, intercept, fitted = (
+        np.concatenate([getattr(one, name) for one in solved]) for name in ("alpha", "intercept", "fitted")
+    )
+    return Normals(alpha, intercept, fitted)
+
+
+def _over_support(k: Floats, weights: Floats, signs: Floats, loss: Loss, penalty: float, tolerance: float) -> Normals:
+    """A block's minimisers, over the examples that weigh anything where those are few: the others' α is zero."""
+    most = int((weights > 0).sum(1).max())
+    if most > FEW * len(k):
+        return _newton(k, weights, signs, loss, penalty, tolerance)
+    own = np.argsort(weights <= 0, axis=1, kind="stable")[:, :most]
+    weights_there, signs_there = (np.take_along_axis(each, own, axis=1) for each in (weights, signs))
+    found = _newton(k[own[:, :, None], own[:, None, :]], weights_there, signs_there, loss, penalty, tolerance)
+    alpha = np.zeros_like(weights)
+    np.put_along_axis(alpha, own, found.alpha, axis=1)
+    return Normals(alpha, found.intercept, alpha @ k)
 
 
 def _newton(k: Floats, weights: Floats, signs: Floats, loss: Loss, penalty: float, tolerance: float) -> Normals:
-    found = Normals(np.zeros_like(weights), np.zeros(len(weights)))
+    """The same over `k` [n, n], or over one for each problem [R, n, n]."""
+    found = Normals(np.zeros_like(weights), np.zeros(len(weights)), np.zeros_like(weights))
     active = np.arange(len(weights))
     alpha, fitted, intercept = np.zeros_like(weights), np.zeros_like(weights), np.zeros((len(weights), 1))
     total = weights.sum(1, keepdims=True)
@@ -78,14 +99,16 @@ def _newton(k: Floats, weights: Floats, signs: Floats, loss: Loss, penalty: floa
         gradient, drift = penalty * alpha + slope, _sum(slope)  # by α, and by the intercept
         bend = np.maximum(_sum(curvature), 1e-300)
         residual = curvature * (drift / bend) - gradient  # the intercept's step is eliminated
-        reach = residual @ k
+        reach = _product(residual, k)
         error, size = _dot(residual, reach), _dot(alpha, fitted)
         done = ((error <= (tolerance * penalty) ** 2 * size) & (np.abs(drift) <= tolerance * total))[:, 0]
         found.alpha[active[done]], found.intercept[active[done]] = alpha[done], intercept[done, 0]
+        found.fitted[active[done]] = fitted[done]
         if done.all():
             return found
         if done.any():
             rest = ~done
+            k = k if k.ndim == 2 else k[rest]
             active, alpha, fitted, intercept, weights, signs, total = (
                 each[rest] for each in (active, alpha, fitted, intercept, weights, signs, total)
             )
@@ -129,7 +152,7 @@ def _conjugate_gradients(
         step += length * direction
         move += length * ahead
         residual = residual - length * bent
-        reach = residual @ k
+        reach = _product(residual, k)
         left = _dot(residual, reach)
         if (left <= goal).all():
             break
@@ -160,6 +183,12 @@ def _line_search(
             break
         length = np.where(high, length / 2, length)
     return length
+
+
+def _product(rows: Floats, k: Floats) -> Floats:
+    """Each row [R, n] times `k` [n, n], or times its own of `k` [R, n, n]."""
+    found: Floats = rows @ k if k.ndim == 2 else (rows[:, None] @ k)[:, 0]
+    return found
 
 
 def _sum(rows: Floats) -> Floats:

@@ -42,6 +42,8 @@ class Model:
     symbolic_batch: bool
     warnings: tuple[str, ...]
     opset: int
+    interacts: bool
+    """Whether examples of one batch influence each other's outputs."""
 
     def value(self, name: str) -> onnx_ir.Value | None:
         """The tensor of that name, or the first output of the node of that name."""
@@ -58,10 +60,11 @@ class Model:
         return by_node
 
 
-def load(source: Path | bytes, *, bundle: Path | None = None) -> Model:
+def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | None = None) -> Model:
     """Reads an ONNX model from a file or from bytes; `Refused` says what is wrong with it.
 
-    `bundle` is the folder that external data may come from; without it external data is refused.
+    `bundle` is the folder that external data may come from; without it external data is refused. `interacts` is what an
+    earlier load of the same bytes found: with it, the model is not run again to compare it with its file.
     """
     content = source if isinstance(source, bytes) else _read(source)
     proto = _parse(content)
@@ -78,11 +81,13 @@ def load(source: Path | bytes, *, bundle: Path | None = None) -> Model:
     model = lower(model)
     passes.RemoveUnusedNodesPass()(model)
     _name_everything(model)
-    original = ir.from_proto(proto)
-    _attach_external_data(original, bundle)
-    _own_weights(original)
-    _compare_with(original, model)
-    if symbolic and _examples_interact(model):
+    if interacts is None:
+        original = ir.from_proto(proto)
+        _attach_external_data(original, bundle)
+        _own_weights(original)
+        _compare_with(original, model)
+        interacts = symbolic and _examples_interact(model)
+    if interacts:
         warnings.append("Examples of one batch influence each other's outputs; their gradients are not their own.")
     return Model(
         model,
@@ -91,6 +96,7 @@ def load(source: Path | bytes, *, bundle: Path | None = None) -> Model:
         symbolic,
         tuple(warnings),
         model.graph.opset_imports.get("", OLDEST),
+        interacts,
     )
 
 

@@ -211,14 +211,16 @@ def _layers(audit: Audit, model: Model, targets: list[Target]) -> tuple[Layer, .
         if isinstance(audit.layers, str)
         else audit.layers
     )
-    known = [{layer.tensor: layer for layer in model_layers.list_layers(model, target)} for target in targets]
-    planned = []
+    tensors = []
     for position, choice in enumerate(asked):
+        with about(f"/layers/{position}"):
+            tensors.append(find_layer(model, choice.tensor))
+    known = [{layer.tensor: layer for layer in model_layers.list_layers(model, target, tensors)} for target in targets]
+    planned = []
+    for position, (choice, tensor) in enumerate(zip(asked, tensors, strict=True)):
         pointer = f"/layers/{position}"
-        with about(pointer):
-            tensor = find_layer(model, choice.tensor)
         for target, layers in zip(targets, known, strict=True):
-            _check_auditable(layers.get(tensor), tensor, target, layers, pointer)
+            _check_auditable(model, layers.get(tensor), tensor, target, pointer)
         found = known[0][tensor]
         with about(pointer):
             features(found.shape, choice.reduce)
@@ -236,17 +238,11 @@ def _layers(audit: Audit, model: Model, targets: list[Target]) -> tuple[Layer, .
     return tuple(planned)
 
 
-def _check_auditable(
-    layer: model_layers.Layer | None,
-    tensor: str,
-    target: Target,
-    layers: Mapping[str, model_layers.Layer],
-    pointer: str,
-) -> None:
+def _check_auditable(model: Model, layer: model_layers.Layer | None, tensor: str, target: Target, pointer: str) -> None:
     if layer is not None and layer.auditable:
         return
     reason = layer.reason if layer is not None else f"'{tensor}' does not lead to the target"
-    can = [one.tensor for one in layers.values() if one.auditable]
+    can = [one.tensor for one in model_layers.list_layers(model, target) if one.auditable]
     raise Refused(
         "layer-cannot-be-audited",
         f"Layer '{tensor}' cannot be audited for target '{target.name}': {reason}.",

@@ -7,6 +7,7 @@ them goes through the model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, groupby
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from worker.engine.reduction import reduced, reduced_gradient, scores
 from worker.engine.session import Session, open_session
 from worker.engine.shelf import Shelf, key_of
 from worker.engine.tape import shape_of_value
+from worker.engine.threads import ahead
 
 Floats = NDArray[np.float32]
 Provider = Literal["cpu", "cuda"]
@@ -97,13 +99,17 @@ def probe(
 
     for (need, size), names in groupby(unseen, key=lambda name: (plan.needs[name], batch_size(plan, plan.needs[name]))):
         session = _open(plan, need, provider=provider, threads=threads)
-        for name, batch in read(dict.fromkeys(names, size)):
-            found = session.run(plan.feeds(batch.values))
-            _check_finite(found, name, batch)
-            if batch.start == 0 and need.gradients:
-                _check_gradients(plan, name, batch, found, room, threads)
-            _keep(plan, name, counts[name], batch, found, room)
-            progress(len(batch.names))
+        with ThreadPoolExecutor(1) as beside:
+            checks = []
+            for name, batch, found in ahead(_passes(plan, session, read(dict.fromkeys(names, size)))):
+                if batch.start == 0 and need.gradients:
+                    checks.append(beside.submit(_check_gradients, plan, name, batch, found, room, threads))
+                _keep(plan, name, counts[name], batch, found, room)
+                progress(len(batch.names))
+                for check in filter(Future.done, checks):
+                    check.result()
+            for check in checks:
+                check.result()
     return _seen(plan, keys, arrays)
 
 
@@ -205,6 +211,16 @@ def _open(plan: Plan, need: Need, *, provider: Provider, threads: int) -> Sessio
         also=_also(plan, need),
     )
     return open_session(graph, provider=provider, threads=threads)
+
+
+def _passes(
+    plan: Plan, session: Session, read: Iterable[tuple[str, Batch]]
+) -> Iterator[tuple[str, Batch, dict[str, Floats]]]:
+    """Each batch with what the model makes of it; the next is read meanwhile."""
+    for name, batch in ahead(read):
+        found = session.run(plan.feeds(batch.values))
+        _check_finite(found, name, batch)
+        yield name, batch, found
 
 
 def _also(plan: Plan, need: Need) -> list[str]:

@@ -125,10 +125,10 @@ def fit(problem: Problem, positives: NDArray[Any], negatives: NDArray[Any], esti
     return fit_cavs(problem.k, positives, negatives, name, settings.regularisation, centre=False)
 
 
-def gaps(problem: Problem, cavs: Cavs, positives: NDArray[Any], negatives: NDArray[Any]) -> Floats:
+def gaps(cavs: Cavs, positives: NDArray[Any], negatives: NDArray[Any]) -> Floats:
     """How far the positives' mean lies from the negatives' along each CAV [R]."""
     between = positives / positives.sum(1, keepdims=True) - negatives / negatives.sum(1, keepdims=True)
-    found: Floats = np.vecdot(cavs.alpha @ problem.k, between)
+    found: Floats = np.vecdot(cavs.along, between)
     return found
 
 

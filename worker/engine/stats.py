@@ -221,7 +221,7 @@ def examine(data: ConceptData, targets: Sequence[TargetData], settings: Settings
     alike = flag_moves_alike([row.effect.in_sd for row in rows], [row.effect.p for row in rows], settings.alpha)
     for row in rows:
         row.flags.extend(alike)
-    step = float(gaps(problem, cav, *problem.sides)[0])
+    step = float(gaps(cav, *problem.sides)[0])
     return Tested(rows, accuracy, _spread_out(problem, cav, len(data.k)), step)
 
 
@@ -297,7 +297,7 @@ class _Measured:
 def _measure(problem: Problem, gx: Floats, cavs: Cavs, positives: NDArray[Any], negatives: NDArray[Any]) -> _Measured:
     """Score and effect of each CAV: `T = mean ∇h·v · (v·(μ⁺ − μ⁻))`."""
     sensitivity = cavs.alpha @ gx.T  # [R, m]
-    step = gaps(problem, cavs, positives, negatives)
+    step = gaps(cavs, positives, negatives)
     reach = np.sqrt((sensitivity**2).mean(0))
     return _Measured((sensitivity > 0).mean(1), sensitivity.mean(1) * step, step, reach)
 
@@ -328,7 +328,7 @@ def _bootstrap(problem: Problem, gxs: list[Floats], rng: np.random.Generator) ->
     for size in batches(problem.settings.bootstrap):
         positives, negatives = bootstrap_sides(problem.n_concept, problem.n_pool, problem.partners, size, rng)
         cavs = fit(problem, positives, negatives)
-        step = gaps(problem, cavs, positives, negatives)
+        step = gaps(cavs, positives, negatives)
         for number, gx in enumerate(gxs):
             share = bootstrap_counts(len(gx), size, rng) / len(gx)  # [R, m]
             sensitivity = cavs.alpha @ gx.T

@@ -1,12 +1,14 @@
-"""One thread for linear algebra: sums come out the same on any machine, and small matrices come out sooner.
+"""Threads: where several work side by side, and why linear algebra has one.
 
-A BLAS that splits a product over threads may add in another order, and its threads spin while they wait: on two busy
-cores the same audit took twenty times as long with two threads as with one.
+Sums come out the same on any machine, and small matrices come out sooner. A BLAS that splits a product over threads may
+add in another order, and its threads spin while they wait: on two busy cores the same audit took twenty times as long
+with two threads as with one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, wraps
 from typing import ParamSpec, TypeVar
 
@@ -31,3 +33,14 @@ def on_one_thread(function: Callable[P, T]) -> Callable[P, T]:
 def _libraries() -> ThreadpoolController:
     """The linear algebra that this process has loaded; looking for it takes longer than a small test."""
     return ThreadpoolController()
+
+
+def ahead(of: Iterable[T]) -> Iterator[T]:
+    """The same, each made by another thread while the one before it is in use."""
+    source = iter(of)
+    end = object()
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, source, end)
+        while (one := coming.result()) is not end:
+            coming = maker.submit(next, source, end)
+            yield one  # type: ignore[misc]
