@@ -78,10 +78,15 @@ class Signature(Document):
     """Ed25519, over the pre-authentication encoding of the payload."""
 
 
-class Envelope(Foreign):
-    """A DSSE envelope: a statement and its signatures, one for each key in use."""
+class Signed(Foreign):
+    """A DSSE envelope: a document and its signatures, one for each key in use."""
+
+    payload: Base64
+    """The document's canonical bytes (RFC 8785)."""
+    signatures: Annotated[list[Signature], Field(min_length=1)]
+
+
+class Envelope(Signed):
+    """A DSSE envelope around a Statement."""
 
     payload_type: Annotated[Literal["application/vnd.in-toto+json"], Field(alias="payloadType")] = PAYLOAD_TYPE
-    payload: Base64
-    """The canonical bytes (RFC 8785) of a Statement."""
-    signatures: Annotated[list[Signature], Field(min_length=1)]

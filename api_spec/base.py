@@ -14,8 +14,14 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+LARGEST_INTEGER = 2**53 - 1
+"""Beyond it, not every reader of JSON can tell whole numbers apart (RFC 7493)."""
+
+
 def _integer(value: Any) -> Any:
     """JSON Schema calls 204.0 an integer; a strict pydantic integer would not."""
+    if isinstance(value, int | float) and abs(value) > LARGEST_INTEGER:
+        raise ValueError(f"Whole numbers end at {LARGEST_INTEGER}, where JSON's do")
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -37,6 +37,7 @@ from api_spec.report import Report
 from api_spec.webhooks import Deliveries, NewWebhook, WebhookRecord, Webhooks, WebhookSecret
 
 HERE = Path(__file__).parent / "openapi.json"
+LOG_TYPE = "application/jsonl"
 MEBIBYTE = 1 << 20
 LARGEST_JSON = 4 * MEBIBYTE  # bytes of a request that is JSON
 
@@ -134,6 +135,8 @@ class Operation:
         """What a key must allow, where keys are asked for; None for what is open to everybody."""
         if self.tag == "operations":
             return None
+        if self.tag == "administration":
+            return "admin"
         if self.method == "GET":
             return "read"
         return "admin" if self.tag == "webhooks" else "submit"  # who says where results are sent may read them all
@@ -368,6 +371,14 @@ OPERATIONS = [
         query=DeliveriesQuery,
         problems=(404, 422),
         tag="webhooks",
+    ),
+    Operation(
+        "get_log",
+        "GET",
+        "/v1/log",
+        "Your log: who asked for what and what came of it, as a chain whose end is signed",
+        {200: Answer("An entry a line, in canonical JSON; `caveat verify --log` checks it.", media_types=(LOG_TYPE,))},
+        tag="administration",
     ),
     Operation(
         "get_health",

@@ -81,9 +81,8 @@ def service() -> Iterator[Service]:
     """An API with two processes over a fresh PostgreSQL and Valkey."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="caveat-bench-")))
-        for part in ("postgresql", "valkey"):
-            (folder / part).mkdir()
-        database = stack.enter_context(postgresql(folder / "postgresql"))
+        (folder / "valkey").mkdir()
+        database = stack.enter_context(postgresql())
         broker = stack.enter_context(valkey(folder / "valkey"))
         migrate(database)
         port = unused_port()

@@ -142,6 +142,11 @@ def get_attestation(audit: str) -> Call[bytes]:
     return Call("GET", f"/v1/audits/{quote(audit, safe='')}/attestation", lambda response: response.content)
 
 
+def get_log() -> Call[bytes]:
+    """The log of what the tenant asked and what came of it."""
+    return Call("GET", "/v1/log", lambda response: response.content)
+
+
 def read_report(report: bytes) -> Report:
     """The report in some bytes."""
     return Report.model_validate_json(report)

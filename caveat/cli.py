@@ -138,15 +138,10 @@ def _named_paths(_: click.Context, parameter: click.Parameter, values: tuple[str
 
 
 @cli.command()
-@click.argument("envelope", type=PATH)
-@click.option(
-    "--key",
-    "keys",
-    type=PATH,
-    multiple=True,
-    required=True,
-    help="A public key (PEM), or a folder of them; repeatable.",
-)
+@click.argument("envelope", type=PATH, required=False)
+@click.option("--key", "keys", type=PATH, multiple=True, help="A public key (PEM), or a folder of them; repeatable.")
+@click.option("--log", type=PATH, help="A log (`caveat log`) that nobody should have changed.")
+@click.option("--earlier", type=PATH, help="With --log: an earlier copy, of which it should be the continuation.")
 @click.option("--report", type=PATH, help="The report (--json) that should be the one that was signed.")
 @click.option("--model", type=PATH, help="The model that should be the one that was audited.")
 @click.option(
@@ -157,21 +152,63 @@ def _named_paths(_: click.Context, parameter: click.Parameter, values: tuple[str
     help="A file or folder that should be the example set of that name; repeatable.",
 )
 def verify(
-    envelope: Path, keys: tuple[Path, ...], report: Path | None, model: Path | None, examples: dict[str, Path]
+    envelope: Path | None,
+    keys: tuple[Path, ...],
+    log: Path | None,
+    earlier: Path | None,
+    report: Path | None,
+    model: Path | None,
+    examples: dict[str, Path],
 ) -> None:
-    """Check a signed attestation, and hold the files that it speaks of against it.
+    """Check a signed attestation, and hold the files that it speaks of against it; or check a log; or both.
 
-    Says in words what was audited, when, where, and how the gate decided.
+    Says in words what was audited, when, where, and how the gate decided; and of a log, that nothing in it was changed,
+    left out, put in or moved, what it tells, and whether it has the report that is attested.
 
     Exits with 0 where all that was looked at holds, 1 where something does not, 2 where a file cannot be read.
     """
-    from caveat.evidence import check
-    from caveat.terminal import show_checks
+    named = {"report": report, "model": model, **{f"examples/{name}": path for name, path in examples.items()}}
+    files = {name: path for name, path in named.items() if path is not None}
+    if envelope is None and log is None:
+        raise click.UsageError("Give an attestation, or a log with --log, or both.")
+    if envelope is not None and not keys:
+        raise click.UsageError("--key is needed: without a public key an attestation proves nothing.")
+    if envelope is None and files:
+        raise click.UsageError("--report, --model and --examples are held against an attestation: give one.")
+    if earlier is not None and log is None:
+        raise click.UsageError("--earlier goes with --log.")
+    from caveat.terminal import show_checks, show_log
 
-    files = {"report": report, "model": model, **{f"examples/{name}": path for name, path in examples.items()}}
-    checked = check(envelope, keys, {name: path for name, path in files.items() if path is not None})
-    show_checks(checked)
-    click.get_current_context().exit(0 if checked.holds else 1)
+    holds, statement = True, None
+    if envelope is not None:
+        from caveat.evidence import check
+
+        checked = check(envelope, keys, files)
+        show_checks(checked)
+        holds, statement = checked.holds, checked.statement
+    if log is not None:
+        from caveat.log import check as check_log
+
+        told, checks = check_log(log, keys, earlier, statement)
+        show_log(told, checks)
+        holds &= all(one.holds is not False for one in checks)
+    click.get_current_context().exit(0 if holds else 1)
+
+
+@cli.command()
+@click.option("--write", "-o", type=PATH, default=Path("caveat.log.jsonl"), show_default=True, help="Where to.")
+@click.option("--url", envvar="CAVEAT_URL", show_envvar=True, help="The service.")
+@click.option("--key", envvar="CAVEAT_KEY", show_envvar=True, help="A bearer key with the scope `admin`.")
+def log(write: Path, url: str | None, key: str | None) -> None:
+    """Fetch your log from a service: who asked for what, which report came of it, and which verdict.
+
+    Keep it: `caveat verify --log NEW --earlier OLD` shows that what was logged before was not rewritten since.
+    """
+    from caveat.log import fetch
+
+    told = fetch(url, key, write)
+    signed = "its end is signed" if told.head else "its end is not signed: the service has no key"
+    click.echo(f"Wrote {write}: {told.length} entries, and {signed}.")
 
 
 @cli.command()

@@ -194,6 +194,10 @@ class Client:
         """The signed statement about an audit that succeeded; `caveat verify` checks it."""
         return self.do(calls.get_attestation(audit))
 
+    def log(self) -> bytes:
+        """Who asked for what and what came of it, as lines for `caveat verify --log`; needs an admin's key."""
+        return self.do(calls.get_log())
+
     def do(self, call: Call[T]) -> T:
         """Sends a request, again where that may help, and reads its answer."""
         return self._insist(lambda: self._send(call), _Patience(self._patience))
@@ -323,6 +327,10 @@ class AsyncClient:
     async def attestation(self, audit: str) -> bytes:
         """The signed statement about an audit that succeeded; `caveat verify` checks it."""
         return await self.do(calls.get_attestation(audit))
+
+    async def log(self) -> bytes:
+        """Who asked for what and what came of it, as lines; needs an admin's key."""
+        return await self.do(calls.get_log())
 
     async def do(self, call: Call[T]) -> T:
         """Sends a request, again where that may help, and reads its answer."""

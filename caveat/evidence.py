@@ -21,7 +21,7 @@ from vault.attest import EXAMPLES, REPORT, EvidenceError
 from vault.keyring import UnusableKeyError
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Signer
+    from securesystemslib.signer import Key, Signer
 
 SIGN_KEY = "--sign-key (or $CAVEAT_SIGNING_KEY)"
 
@@ -107,12 +107,8 @@ def report_of(envelope: bytes) -> str | None:
 
 def check(envelope: Path, keys: Sequence[Path], files: dict[str, Path]) -> Checked:
     """Holds an envelope against public keys and against the files of its subjects, named as the statement does."""
-    known = []
-    for key in keys:
-        with _usable(f"The public key {key} cannot be used"):
-            known += keyring.public_keys(keyring.pem_at(str(key)))
     try:
-        opened = attest.open_envelope(_bytes(envelope), known)
+        opened = attest.open_envelope(_bytes(envelope), usable_keys(keys))
     except EvidenceError as fault:
         return Checked(None, [Check(False, f"{envelope} proves nothing. {fault}.")])
     checks = [Check(True, f"The signature of the key {keyid[:12]} holds.") for keyid in opened.signed_by]
@@ -134,6 +130,15 @@ def check(envelope: Path, keys: Sequence[Path], files: dict[str, Path]) -> Check
     if REPORT in compared and compared[REPORT].holds:
         checks.append(_restated(opened.statement, files[REPORT]))
     return Checked(opened.statement, checks)
+
+
+def usable_keys(keys: Sequence[Path]) -> list[Key]:
+    """The public keys in these files and folders."""
+    known: list[Key] = []
+    for key in keys:
+        with _usable(f"The public key {key} cannot be used"):
+            known += keyring.public_keys(keyring.pem_at(str(key)))
+    return known
 
 
 def _compared(name: str, wanted: str, path: Path | None) -> Check:

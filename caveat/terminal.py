@@ -20,8 +20,9 @@ from caveat.problems import ProblemError
 from reports import moves, summary
 
 if TYPE_CHECKING:
-    from caveat.evidence import Checked
+    from caveat.evidence import Check, Checked
     from caveat.gradient import Written
+    from vault.ledger import Account
 
 STYLE: dict[Outcome, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 
@@ -117,9 +118,7 @@ def show_moves(report: Report, baseline: Report) -> None:
 def show_checks(checked: Checked) -> None:
     """What came of an envelope: each check, and in words what was audited."""
     console = out()
-    signs = {True: Text("✓", "green"), False: Text("✗", "bold red"), None: Text("·", "dim")}
-    for check in checked.checks:
-        console.print(Text.assemble(signs[check.holds], f" {check.sentence}"))
+    _show_each(console, checked.checks)
     if checked.statement is None:
         return
     said = checked.statement.predicate
@@ -136,6 +135,32 @@ def show_checks(checked: Checked) -> None:
     for line in said.verdict.lines:
         sign = Text(summary.OUTCOME_SIGN[line.outcome], style=STYLE[line.outcome])
         console.print(Text.assemble(sign, f" {line.subject}: {line.reason}"))
+
+
+def show_log(told: Account | None, checks: list[Check]) -> None:
+    """What came of a log: each check, and in words what it tells."""
+    console = out()
+    _show_each(console, checks)
+    if told is None or told.tenant is None:
+        return
+    console.print(
+        Text(f"\nThe log of {told.tenant} has {told.length} entries, from {told.first_at} to {told.last_at}.")
+    )
+    steps = ", ".join(f"{count} {what}" for what, count in sorted(told.steps.items()))
+    console.print(Text(f"Steps: {steps}."))
+    if told.askers:
+        console.print(Text(f"Asked by {', '.join(sorted(told.askers))}."))
+    if told.outcomes:
+        verdicts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(told.outcomes.items()))
+        console.print(Text(f"Verdicts of {told.outcomes.total()} audits: {verdicts}."))
+    if told.erased:
+        console.print(Text(f"What {told.erased} entries said was erased later; that they were there still stands."))
+
+
+def _show_each(console: Console, checks: list[Check]) -> None:
+    signs = {True: Text("✓", "green"), False: Text("✗", "bold red"), None: Text("·", "dim")}
+    for check in checks:
+        console.print(Text.assemble(signs[check.holds], f" {check.sentence}"))
 
 
 _GATE: dict[Outcome | None, str] = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from flask import Flask
 from werkzeug.routing import BaseConverter
 
-from service import attestations, audits, auth, blobs, errors, examples, health, models, uploads, webhooks
+from service import attestations, audits, auth, blobs, errors, examples, health, log, models, uploads, webhooks
 from service.dispatch import Bell
 from service.settings import Settings
 from service.state import EXTENSION, Behind
-from vault.blobs import Blobs
+from vault import storage
 from vault.records import Database, migrate
 
 
@@ -27,11 +27,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask("service", static_folder=None)
     app.url_map.converters["id"] = IdConverter
     app.url_map.redirect_defaults = False
-    app.extensions[EXTENSION] = Behind(
-        Database(settings.database_url), Blobs.at(settings.blobs_url), Bell(settings.broker_url), settings
-    )
+    database = Database(settings.database_url)
+    kept = storage.opened(settings.blobs_url, database)
+    app.extensions[EXTENSION] = Behind(database, kept, Bell(settings.broker_url), settings)
     errors.register(app)
     auth.register(app)
-    for part in (blobs, uploads, models, examples, audits, webhooks, health):
+    for part in (blobs, uploads, models, examples, audits, webhooks, log, health):
         app.register_blueprint(part.blueprint)
     return app

@@ -10,7 +10,7 @@ from api_spec.openapi import AuditsQuery, EventsHeaders, SubmitHeaders
 from service import attestations, events, jobs, reports
 from service.contract import answer, serves, unless_known
 from service.errors import not_found, refuse
-from service.state import behind, tenant
+from service.state import asker, behind, tenant
 from vault import lifecycle, records
 from vault.lifecycle import EndedError
 from vault.records import Record
@@ -45,7 +45,7 @@ def list_audits(query: AuditsQuery) -> Response:
 def cancel_audit(job_id: str) -> Response:
     """Asks the audit to stop."""
     try:
-        record = lifecycle.cancel(behind().database, tenant(), "audit", job_id)
+        record = lifecycle.cancel(behind().database, tenant(), "audit", job_id, by=asker())
     except EndedError as fault:
         raise refuse(
             "ended", 409, f"The audit has {fault}, so it cannot be cancelled.", "Leave it as it is."

@@ -27,7 +27,7 @@ def _admit() -> None:
     holder = keys.holder(behind().database, key.strip()) if scheme.lower() == "bearer" else None
     if holder is None:
         raise _unknown()
-    g.tenant = holder.tenant
+    g.tenant, g.asker = holder.tenant, holder.name
     if operation is not None and not holder.scopes & {operation.scope, "admin"}:
         raise refuse(
             "forbidden",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections.abc import Collection
 from typing import Any
 
 from flask import Response, request
@@ -15,10 +16,10 @@ from api_spec.jobs import JobKind, Request, sources
 from api_spec.openapi import SubmitHeaders
 from api_spec.problem import Fault
 from service.contract import answer, invalid, unless_known
-from service.errors import not_found, refuse
-from service.state import behind, tenant
+from service.errors import RefusedError, not_found, refuse
+from service.state import asker, behind, tenant
 from vault import lifecycle, records
-from vault.lifecycle import ENDED, KeyReusedError
+from vault.lifecycle import ENDED, GoneError, KeyReusedError
 from vault.records import Key, Record
 
 PLACES: dict[JobKind, str] = {"audit": "/v1/audits", "model": "/v1/models", "examples": "/v1/examples"}
@@ -27,12 +28,16 @@ LOOK_SECONDS = 0.2
 
 def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
     """Keeps a job, rings for it, and answers 202; with `Prefer: wait`, 200 if it ends in time."""
-    _require_owned(sources(body))
+    wanted = sources(body)
+    _require(wanted, records.owned(behind().database, tenant(), list(wanted.values())))
     try:
         submission = lifecycle.submit(
             behind().database, tenant(), kind, body.model_dump(mode="json"),
             name=getattr(body, "name", None), key=_key(headers, body),
+            by=asker(), sources=set(wanted.values()),
         )  # fmt: skip
+    except GoneError:
+        raise _absent(wanted) from None
     except KeyReusedError as fault:
         raise refuse(
             "idempotency-key-reused", 422, "This Idempotency-Key came before with another request.",
@@ -75,20 +80,22 @@ def document(record: Record) -> AuditRecord | ModelRecord | ExamplesRecord:
     return ExamplesRecord(**common, name=examples.name, examples=examples.examples, summary=record.result)
 
 
-def _require_owned(wanted: dict[str, str]) -> None:
+def _require(wanted: dict[str, str], there: Collection[str]) -> None:
     """Every source is bytes that this tenant uploaded; whether anybody else did makes no difference to the answer."""
-    there = records.owned(behind().database, tenant(), list(wanted.values()))
+    if absent := {pointer: source for pointer, source in wanted.items() if source not in there}:
+        raise _absent(absent)
+
+
+def _absent(sources: dict[str, str]) -> RefusedError:
     faults = [
         Fault(
             pointer=pointer,
             detail=f"'{source[:80]}' is not the digest of bytes that you uploaded; "
             "put them in with PUT /v1/blobs/sha256:...",
         )
-        for pointer, source in wanted.items()
-        if source not in there
+        for pointer, source in sources.items()
     ]
-    if faults:
-        raise invalid("The request names bytes that are not here.", faults)
+    return invalid("The request names bytes that are not here.", faults)
 
 
 def _key(headers: SubmitHeaders, body: Request) -> Key | None:

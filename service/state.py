@@ -10,6 +10,7 @@ from flask import current_app, g
 from service.dispatch import Bell
 from service.settings import Settings
 from vault.blobs import Blobs
+from vault.lifecycle import NOBODY
 from vault.records import Database
 
 EXTENSION = "caveat"
@@ -32,5 +33,10 @@ def behind() -> Behind:
 
 
 def tenant() -> str:
-    """Who is asking."""
+    """For whom something is asked."""
     return str(g.get("tenant", DEFAULT_TENANT))
+
+
+def asker() -> str:
+    """Who asks, as the log says it."""
+    return str(g.get("asker", NOBODY))

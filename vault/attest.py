@@ -21,18 +21,20 @@ from securesystemslib.signer import Key, Signer
 from securesystemslib.signer import Signature as Sealing
 
 from api_spec.attestation import (
-    PAYLOAD_TYPE,
     AuditPredicate,
     DigestSet,
     Envelope,
     Run,
     Signature,
+    Signed,
     Statement,
     Subject,
 )
 from api_spec.report import Report
 
 T = TypeVar("T", bound=BaseModel)
+Kind = type[Signed]
+"""What an envelope is about: its class has the payload's type, which is signed as well."""
 
 REPORT, MODEL, EXAMPLES = "report", "model", "examples/"
 """How a statement names its subjects; a set's own name follows `examples/`."""
@@ -40,6 +42,17 @@ REPORT, MODEL, EXAMPLES = "report", "model", "examples/"
 
 class EvidenceError(Exception):
     """Bytes that are not the evidence they are said to be, and why, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Unsealed:
+    """A document whose signature held."""
+
+    payload: bytes
+    signed_by: list[str]
+    """Ids of the known keys whose signature holds; at least one."""
+    unknown: list[str]
+    """Ids of keys that signed as well and are not known here: their signatures say nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,26 +72,41 @@ class Opened:
 
 def state(report: bytes, run: Run, baseline: str | None = None) -> Statement:
     """What can be stated of a report, given as its canonical bytes; `baseline` is the digest of an earlier report."""
-    read = Report.model_validate_json(report)
-    subjects = {MODEL: read.audit.model}
-    subjects |= {f"{EXAMPLES}{one.name}": one.source for one in read.plan.examples}
+    found = Report.model_validate_json(report)
+    subjects = {MODEL: found.audit.model}
+    subjects |= {f"{EXAMPLES}{one.name}": one.source for one in found.plan.examples}
     subjects |= {REPORT: f"sha256:{sha256(report).hexdigest()}"}
     return Statement(
         subject=[
             Subject(name=name, digest=DigestSet(sha256=digest.removeprefix("sha256:")))
             for name, digest in subjects.items()
         ],
-        predicate=AuditPredicate(run=run, engine=read.engine, verdict=read.verdict, baseline=baseline),
+        predicate=AuditPredicate(run=run, engine=found.engine, verdict=found.verdict, baseline=baseline),
     )
 
 
 def sign(statement: Statement, signers: Sequence[Signer]) -> bytes:
     """The canonical envelope of a statement, signed by each of `signers`."""
-    sealed = Sealed(_canonical(statement), PAYLOAD_TYPE, {})
+    return seal(statement, Envelope, signers)
+
+
+def open_envelope(envelope: bytes, keys: Sequence[Key]) -> Opened:
+    """The statement in an envelope that one of `keys` signed.
+
+    Raises:
+        EvidenceError: it is no such envelope, none of the keys signed it, or it was changed since.
+    """
+    unsealed = unseal(envelope, Envelope, keys)
+    return Opened(read(Statement, unsealed.payload, "the statement"), unsealed.signed_by, unsealed.unknown)
+
+
+def seal(document: BaseModel, kind: Kind, signers: Sequence[Signer]) -> bytes:
+    """The canonical envelope of a document, signed by each of `signers`."""
+    sealed = Sealed(canonical(document), _payload_type(kind), {})
     for signer in signers:
         sealed.sign(signer)
-    return _canonical(
-        Envelope(
+    return canonical(
+        kind(
             payload=b64encode(sealed.payload).decode(),
             signatures=[
                 Signature(keyid=keyid, sig=b64encode(bytes.fromhex(one.signature)).decode())
@@ -88,13 +116,13 @@ def sign(statement: Statement, signers: Sequence[Signer]) -> bytes:
     )
 
 
-def open_envelope(envelope: bytes, keys: Sequence[Key]) -> Opened:
-    """The statement in an envelope that one of `keys` signed.
+def unseal(envelope: bytes, kind: Kind, keys: Sequence[Key]) -> Unsealed:
+    """The document in an envelope that one of `keys` signed.
 
     Raises:
         EvidenceError: it is no such envelope, none of the keys signed it, or it was changed since.
     """
-    sealed = _sealed(envelope)
+    sealed = sealed_in(envelope, kind)
     known = {key.keyid: key for key in keys}
     unknown = [keyid for keyid in sealed.signatures if keyid not in known]
     if len(unknown) == len(sealed.signatures):
@@ -103,7 +131,7 @@ def open_envelope(envelope: bytes, keys: Sequence[Key]) -> Opened:
     signed_by = [keyid for keyid in sealed.signatures if keyid in known]
     for keyid in signed_by:
         _check(sealed, known[keyid])
-    return Opened(_read(Statement, sealed.payload, "the statement"), signed_by, unknown)
+    return Unsealed(sealed.payload, signed_by, unknown)
 
 
 def unverified(envelope: bytes) -> Statement:
@@ -112,15 +140,24 @@ def unverified(envelope: bytes) -> Statement:
     Raises:
         EvidenceError: it is no such envelope.
     """
-    return _read(Statement, _sealed(envelope).payload, "the statement")
+    return read(Statement, sealed_in(envelope, Envelope).payload, "the statement")
 
 
-def _sealed(envelope: bytes) -> Sealed:
-    read = _read(Envelope, envelope, "the envelope")
-    signatures = {one.keyid: Sealing(one.keyid, _decoded(one.sig).hex()) for one in read.signatures}
-    if len(signatures) < len(read.signatures):
+def sealed_in(envelope: bytes, kind: Kind) -> Sealed:
+    """What an envelope holds, whoever signed it.
+
+    Raises:
+        EvidenceError: it is no such envelope.
+    """
+    found = read(kind, envelope, "the envelope")
+    signatures = {one.keyid: Sealing(one.keyid, _decoded(one.sig).hex()) for one in found.signatures}
+    if len(signatures) < len(found.signatures):
         raise EvidenceError("One key has signed it twice")
-    return Sealed(_decoded(read.payload), read.payload_type, signatures)
+    return Sealed(_decoded(found.payload), _payload_type(kind), signatures)
+
+
+def _payload_type(kind: Kind) -> str:
+    return str(kind.model_fields["payload_type"].default)
 
 
 def _check(sealed: Sealed, key: Key) -> None:
@@ -133,17 +170,25 @@ def _check(sealed: Sealed, key: Key) -> None:
         ) from fault
 
 
-def _read(kind: type[T], data: bytes, what: str) -> T:
-    """`data` as a `kind`, if it is that and canonical."""
+def read(kind: type[T], data: bytes, what: str) -> T:
+    """`data` as a `kind`, if it is that and canonical.
+
+    Raises:
+        EvidenceError: it is something else, or spelt otherwise.
+    """
     try:
-        read = kind.model_validate_json(data, strict=True)
+        found = kind.model_validate_json(data, strict=True)
     except ValidationError as fault:
         first = fault.errors()[0]
         pointer = "".join(f"/{part}" for part in first["loc"])
-        raise EvidenceError(f"It is no attestation of Caveat: {what} at '{pointer}': {first['msg']}") from fault
-    if _canonical(read) != data:
+        raise EvidenceError(f"It is not what Caveat writes: {what} at '{pointer}': {first['msg']}") from fault
+    try:
+        same = canonical(found) == data
+    except rfc8785.CanonicalizationError:  # such as a number that JSON cannot carry
+        same = False
+    if not same:
         raise EvidenceError(f"It is not as Caveat wrote it: {what} is not in canonical form (RFC 8785)")
-    return read
+    return found
 
 
 def _decoded(text: str) -> bytes:
@@ -157,5 +202,6 @@ def _decoded(text: str) -> bytes:
     return data
 
 
-def _canonical(document: BaseModel) -> bytes:
+def canonical(document: BaseModel) -> bytes:
+    """The one spelling of a document (RFC 8785)."""
     return rfc8785.dumps(document.model_dump(mode="json"))

@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
@@ -43,6 +43,8 @@ class Blobs:
 
     filesystem: fsspec.AbstractFileSystem
     root: str
+    arriving: Callable[[str], object] = lambda digest: None
+    """Told of a digest whose bytes have come and are right, before they can be seen."""
 
     @classmethod
     def at(cls, url: str) -> Blobs:
@@ -80,6 +82,7 @@ class Blobs:
         """
         if came != digest:
             raise WrongDigestError(digest, came)
+        self.arriving(digest)
         place = self._place(digest)
         self.filesystem.makedirs(place.rpartition("/")[0], exist_ok=True)
         if self._is_a_folder:

@@ -28,6 +28,8 @@ class Holder:
     """Who holds a key."""
 
     tenant: str
+    name: str
+    """As the log says it: `key:` and the key's id."""
     scopes: frozenset[str]
 
 
@@ -76,7 +78,7 @@ def holder(database: Database, key: str) -> Holder | None:
         return None
     if row.expires_at is not None and row.expires_at <= now():
         return None
-    return Holder(row.tenant, frozenset(row.scopes))
+    return Holder(row.tenant, f"key:{row.id}", frozenset(row.scopes))
 
 
 def revoke(database: Database, key_id: str) -> bool:

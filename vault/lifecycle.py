@@ -10,13 +10,14 @@
 ```
 
 Every step is one conditional UPDATE with its event in the same transaction, so a step either happened and is on record,
-or did not. Whoever runs a job holds a lease: a token that nobody else has, and a time until which it must be heard
-from again. A step that needs the lease does nothing once the lease was lost, whatever the one that lost it believes.
+or did not. What was asked and how it ended goes into the tenant's log (`vault.chain`) too, in that same transaction.
+Whoever runs a job holds a lease: a token that nobody else has, and a time until which it must be heard from again. A
+step that needs the lease does nothing once the lease was lost, whatever the one that lost it believes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -27,9 +28,10 @@ from sqlalchemy.exc import IntegrityError
 from api_spec.artifacts import Stage, State
 from api_spec.jobs import JobKind
 from api_spec.problem import Problem
-from vault import webhooks
+from vault import chain, ledger, webhooks
 from vault.records import RECORD, Database, Key, Record, keyed, new_id, now
 from vault.tables import events, idempotency, jobs
+from vault.tables import uses as held
 
 Step = Literal[
     "submit", "claim", "succeed", "fail", "cancel", "stop", "release", "retry", "give_up", "ask_to_cancel", "advance"
@@ -50,9 +52,15 @@ STEPS: dict[Step, tuple[State | None, State]] = {
 }
 """Each step: the state that it needs, and the one that it leads to."""
 
+LOGGED: frozenset[Step] = frozenset({"submit", "cancel", "ask_to_cancel", "succeed", "fail", "stop", "give_up"})
+"""The steps that are evidence: what was asked, by whom, and what came of it."""
 ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_token": None, "lease_until": None, "release_requested": False}
 BACK_IN_QUEUE: dict[str, Any] = {**NO_LEASE, "stage": "queued", "progress": 0.0, "rung_at": None}
+
+NOBODY = "anybody"
+"""Who asks where no keys are asked for."""
+REAPER = "reaper"
 
 Order = Literal["go_on", "cancel", "release", "lost"]
 """What a heartbeat is answered with."""
@@ -69,6 +77,7 @@ class Lease:
     token: str
     lasts: timedelta
     attempt: int
+    worker: str
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,10 @@ class KeyReusedError(Exception):
     """An `Idempotency-Key` came again with another request."""
 
 
+class GoneError(Exception):
+    """Bytes that a job names are not kept any more."""
+
+
 class EndedError(Exception):
     """The job has ended, so it cannot be cancelled."""
 
@@ -95,11 +108,16 @@ def submit(
     *,
     name: str | None = None,
     key: Key | None = None,
+    by: str = NOBODY,
+    sources: Collection[str] = (),
 ) -> Submission:
     """Keeps a job, once for each key: the job and its key are one transaction, so there is no time in between.
 
+    `by` says who asks; `sources` are the digests that the job will read, which stay as long as it does.
+
     Raises:
         KeyReusedError: the key stands for another request.
+        GoneError: some of `sources` are not kept.
     """
     job_id, moment = new_id(), now()
     values: dict[str, Any] = {
@@ -117,12 +135,14 @@ def submit(
                         tenant=tenant, key=key.key, fingerprint=key.fingerprint, job_id=job_id, created_at=moment
                     )
                 )
-            _log(connection, tenant, job_id, "submit", {"kind": kind})
+            _hold(connection, job_id, sources)
+            asked = {"request": ledger.digest(payload), "sources": sorted(set(sources)), "name": name}
+            _note(connection, tenant, job_id, "submit", {"kind": kind}, by, asked)
             return Submission(_read(connection, job_id), replayed=False)
-    except IntegrityError:
+    except IntegrityError as fault:
         known = None if key is None else keyed(database, tenant, key.key)
         if known is None:
-            raise
+            raise GoneError from fault
     fingerprint, first = known
     if key is not None and fingerprint != key.fingerprint:
         raise KeyReusedError(key.key)
@@ -142,7 +162,7 @@ def claim(database: Database, job_id: str, *, worker: str, lasts: timedelta) -> 
         if not taken:
             return None
         record = _read(connection, job_id)
-        return Lease(job_id, record.tenant, record.kind, record.payload, token, lasts, record.attempts)
+        return Lease(job_id, record.tenant, record.kind, record.payload, token, lasts, record.attempts, worker)
 
 
 def heartbeat(database: Database, lease: Lease) -> Order:
@@ -169,10 +189,11 @@ def advance(database: Database, lease: Lease, stage: Stage, progress: float) -> 
 
 
 def succeed(database: Database, lease: Lease, result: dict[str, Any], report_digest: str | None = None) -> bool:
-    """Ends a job with what it gave."""
+    """Ends a job with what it gave; the bytes of its report are kept before."""
+    said, reads = ({"outcome": result.get("outcome")}, [report_digest]) if report_digest else ({}, [])
     with database.writing() as connection:
         return _held(
-            connection, "succeed", lease, data={"report_digest": report_digest},
+            connection, "succeed", lease, data={"report_digest": report_digest}, said=said, uses=reads,
             result=result, report_digest=report_digest, stage="done", progress=1.0, **NO_LEASE,
         )  # fmt: skip
 
@@ -196,7 +217,7 @@ def release(database: Database, lease: Lease) -> bool:
         return _held(connection, "release", lease, attempts=jobs.c.attempts - 1, **BACK_IN_QUEUE)
 
 
-def cancel(database: Database, tenant: str, kind: JobKind, job_id: str) -> Record | None:
+def cancel(database: Database, tenant: str, kind: JobKind, job_id: str, *, by: str = NOBODY) -> Record | None:
     """Cancels a queued job, or asks the worker of a running one to stop; None if the tenant has no such job.
 
     Raises:
@@ -204,12 +225,13 @@ def cancel(database: Database, tenant: str, kind: JobKind, job_id: str) -> Recor
     """
     mine = and_(jobs.c.tenant == tenant, jobs.c.kind == kind)
     with database.writing() as connection:
-        if not _step(connection, "cancel", job_id, mine, cancel_requested=True):
+        if not _step(connection, "cancel", job_id, mine, by=by, cancel_requested=True):
             _step(
                 connection,
                 "ask_to_cancel",
                 job_id,
                 and_(mine, jobs.c.cancel_requested.is_(False)),
+                by=by,
                 cancel_requested=True,
             )
         row = connection.execute(select(*RECORD).where(mine, jobs.c.id == job_id)).one_or_none()
@@ -282,10 +304,8 @@ def _given_up(attempts: int) -> Problem:
     )
 
 
-def _held(
-    connection: Connection, step: Step, lease: Lease, *, data: dict[str, Any] | None = None, **values: Any
-) -> bool:
-    return _step(connection, step, lease.job_id, jobs.c.lease_token == lease.token, data=data, **values)
+def _held(connection: Connection, step: Step, lease: Lease, **values: Any) -> bool:
+    return _step(connection, step, lease.job_id, jobs.c.lease_token == lease.token, by=lease.worker, **values)
 
 
 def _step(
@@ -294,10 +314,17 @@ def _step(
     job_id: str,
     condition: Any,
     *,
+    by: str = REAPER,
     data: dict[str, Any] | None = None,
+    said: dict[str, Any] | None = None,
+    uses: Collection[str] = (),
     **values: Any,
 ) -> bool:
-    """One step of one job, with its event; False, and nothing done, if the job is not where the step begins."""
+    """One step of one job, with its event; False, and nothing done, if the job is not where the step begins.
+
+    `data` goes with the event; the log says that too, and `by` whom, and what else is `said`. From then on the job
+    holds the bytes that it `uses`.
+    """
     before, after = STEPS[step]
     ready = and_(jobs.c.id == job_id, jobs.c.state == before, condition)
     moved = connection.execute(jobs.update().where(ready).values(state=after, updated_at=now(), **values))
@@ -305,14 +332,26 @@ def _step(
         return False
     if step != "advance" or data is not None:
         tenant = connection.execute(select(jobs.c.tenant).where(jobs.c.id == job_id)).scalar_one()
-        _log(connection, tenant, job_id, step, data or {})
-    if after in ENDED:
-        webhooks.announce(connection, _read(connection, job_id))
+        _hold(connection, job_id, uses)
+        if after in ENDED:
+            webhooks.announce(connection, _read(connection, job_id))
+        _note(connection, tenant, job_id, step, data or {}, by, said or {})
     return True
 
 
-def _log(connection: Connection, tenant: str, job_id: str, what: str, data: dict[str, Any]) -> None:
-    connection.execute(events.insert().values(tenant=tenant, job_id=job_id, at=now(), what=what, data=data))
+def _hold(connection: Connection, job_id: str, digests: Collection[str]) -> None:
+    """Lets a job hold bytes, so that they are kept for as long as it is."""
+    if digests:
+        connection.execute(held.insert(), [{"job_id": job_id, "digest": digest} for digest in sorted(set(digests))])
+
+
+def _note(
+    connection: Connection, tenant: str, job_id: str, step: Step, data: dict[str, Any], by: str, said: dict[str, Any]
+) -> None:
+    """Notes a step: the last thing that its transaction does, since whoever writes into a log holds its end."""
+    connection.execute(events.insert().values(tenant=tenant, job_id=job_id, at=now(), what=step, data=data))
+    if step in LOGGED:
+        chain.append(connection, tenant, step, {**data, **said, "by": by}, job_id)
 
 
 def _read(connection: Connection, job_id: str) -> Record:

@@ -95,6 +95,13 @@ class Database:
         with self._turn, self._writing.begin() as connection:
             yield connection
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A transaction that reads everything as it is at one moment."""
+        level = {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+        with self.engine.execution_options(**level).begin() as connection:
+            yield connection
+
     def close(self) -> None:
         """Gives the connections back."""
         self.engine.dispose()
@@ -197,12 +204,14 @@ def history(database: Database, tenant: str, job_id: str, *, after: int = 0) -> 
 
 
 def own(database: Database, tenant: str, digest: str, size: int) -> bool:
-    """Notes that a tenant uploaded these bytes; False if it had done so before."""
+    """Notes that a tenant uploaded these bytes, which are kept; False if it had done so before."""
     try:
         with database.writing() as connection:
             connection.execute(blobs.insert().values(tenant=tenant, digest=digest, size=size, created_at=now()))
     except IntegrityError:
-        return False
+        if owned(database, tenant, [digest]):
+            return False
+        raise
     return True
 
 

@@ -90,6 +90,31 @@ events = Table(
 )
 """What happened to each job, in order; rows are only ever added."""
 
+log = Table(
+    "log",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Moment, nullable=False),
+    Column("what", String(32), nullable=False),
+    Column("job_id", String(26)),
+    Column("payload", JSON(none_as_null=True)),
+    Column("payload_digest", String(71), nullable=False),
+    Column("previous", String(71), nullable=False),
+    Column("digest", String(71), nullable=False),
+    Index(None, "job_id"),
+)
+"""What was asked and answered, a chain for each tenant; rows are only ever added, and payloads erased."""
+
+heads = Table(
+    "heads",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("length", BigInteger, nullable=False),
+    Column("digest", String(71), nullable=False),
+)
+"""Where each tenant's log ends. Whoever adds to a log holds its row, so that two writers never follow one entry."""
+
 idempotency = Table(
     "idempotency",
     metadata,
@@ -101,15 +126,41 @@ idempotency = Table(
 )
 """Which job an `Idempotency-Key` stands for, written in the same transaction as the job."""
 
+stored = Table(
+    "stored",
+    metadata,
+    Column("digest", String(71), primary_key=True),
+    Column("touched_at", Moment, nullable=False),
+)
+"""Which bytes are kept. Every row that names bytes refers to this one, so the database itself keeps them from going."""
+
+uses = Table(
+    "uses",
+    metadata,
+    Column("job_id", String(26), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("digest", String(71), ForeignKey("stored.digest"), primary_key=True),
+    Index(None, "digest"),
+)
+"""Which bytes a job reads and, once it succeeded, which report it gave."""
+
 blobs = Table(
     "blobs",
     metadata,
     Column("tenant", String(64), primary_key=True),
-    Column("digest", String(71), primary_key=True),
+    Column("digest", String(71), ForeignKey("stored.digest"), primary_key=True),
     Column("size", BigInteger, nullable=False),
     Column("created_at", Moment, nullable=False),
+    Index(None, "digest"),
 )
 """Who put in which bytes. A digest that a tenant did not upload does not exist for that tenant."""
+
+chores = Table(
+    "chores",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("begun_at", Moment, nullable=False),
+)
+"""When what is done now and then, by whichever worker comes first, was begun last."""
 
 workers = Table(
     "workers",

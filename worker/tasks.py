@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from api_spec.artifacts import Stage
 from api_spec.jobs import RUN_JOB
-from vault import lifecycle
+from vault import lifecycle, storage
 from vault.blobs import Blobs, digest_of
 from vault.lifecycle import Lease, Order
 from vault.records import Database
@@ -147,4 +147,4 @@ def database() -> Database:
 @cache
 def blobs() -> Blobs:
     """The bytes, as this process sees them."""
-    return Blobs.at(settings().blobs_url)
+    return storage.opened(settings().blobs_url, database())

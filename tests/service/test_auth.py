@@ -16,7 +16,7 @@ from service.app import create_app
 from service.settings import Settings
 from service.state import EXTENSION
 from tests.worker.live import MODEL, TABLE, audit, digest
-from vault import keys, records, webhooks
+from vault import keys, ledger, records, webhooks
 from vault.records import Database
 
 GUARDED = [operation for operation in OPERATIONS if operation.scope]
@@ -108,6 +108,9 @@ def test_nothing_of_another_tenant_is_there(app: Flask, database: Database, thei
     answer = ask(app.test_client(), operation, theirs, bearer(key))
     if operation.name == "list_audits":
         assert answer.json == {"audits": [], "next_page_token": None}
+    elif operation.name == "get_log":
+        assert answer.data == b""
+        answer.close()
     elif operation.name == "get_upload":
         assert answer.json == {"digest": digest(MODEL), "offset": 0, "complete": False}
     elif operation.name == "list_webhooks":
@@ -137,7 +140,8 @@ def test_a_key_does_only_what_its_scopes_allow(
     assert refused.status_code == 403
     assert f"'{operation.scope}'" in refused.json["remedy"]
     admin = keys.issue(database, "theirs", "admin", ["admin"])
-    assert ask(app.test_client(), operation, theirs, bearer(admin)).status_code not in (401, 403)
+    with ask(app.test_client(), operation, theirs, bearer(admin)) as allowed:
+        assert allowed.status_code not in (401, 403)
 
 
 @pytest.mark.parametrize("operation", OPEN, ids=lambda operation: operation.name)
@@ -155,3 +159,14 @@ def test_a_secret_is_nowhere_in_the_database(database: Database) -> None:
         rows = str(connection.exec_driver_sql("SELECT * FROM keys").all())
     assert key.rpartition("_")[2] not in rows
     assert not keys.revoke(database, "0" * 26)
+
+
+def test_a_log_is_the_tenants_own_and_says_who_asked(app: Flask, database: Database, theirs: str) -> None:
+    admin = {name: keys.issue(database, name, "admin", ["admin"]) for name in ("theirs", "mine")}
+    with app.test_client().get("/v1/log", headers=bearer(admin["theirs"])) as answer:
+        assert answer.mimetype == "application/jsonl"
+        told = ledger.account(answer.data.splitlines(keepends=True))
+    asker = keys.issued(database, "theirs")[0].id
+    assert (told.tenant, told.askers) == ("theirs", {f"key:{asker}"})
+    with app.test_client().get("/v1/log", headers=bearer(admin["mine"])) as answer:
+        assert answer.data == b""

