@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -37,6 +38,8 @@ def main(folder: Path) -> None:
     code += [_folder_of(library).parent for library in ("pydantic", "numpy")]  # and whatever is installed beside them
     kept = Path(job["kept"]) if job["kept"] else None
     confine(folder, code=code, memory_bytes=limits["memory_bytes"], cpu_seconds=limits["cpu_seconds"], kept=kept)
+    if os.getppid() != job["supervisor"]:  # it was gone before the kernel knew that we end with it
+        return
     request = REQUESTS[job["kind"]].model_validate(job["payload"])
     answer = _answer(request, folder, job["pipeline"], limits["threads"], kept)
     name = "problem.json" if isinstance(answer, Problem) else "result.json"

@@ -126,7 +126,10 @@ def _lay_out(
         fetch(digest, place)
         place.chmod(0o400)
     kept = str(corner.folder) if corner is not None else None
-    job = {"kind": kind, "payload": payload, "limits": asdict(limits), "kept": kept, "pipeline": pipeline}
+    job = {
+        "kind": kind, "payload": payload, "limits": asdict(limits), "kept": kept, "pipeline": pipeline,
+        "supervisor": os.getpid(),
+    }  # fmt: skip
     (folder / "job.json").write_text(json.dumps(job))
 
 

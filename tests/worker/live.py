@@ -79,13 +79,15 @@ class Live:
     def get(self, job_id: str) -> dict[str, Any]:
         return self.client.get(f"/v1/audits/{job_id}").json
 
-    def wait(self, job_id: str, *states: str, seconds: float = 90, kind: str = "audits") -> dict[str, Any]:
-        """The record once it is in one of `states` (or has ended, when none is named)."""
+    def wait(
+        self, job_id: str, *states: str, attempts: int = 0, seconds: float = 90, kind: str = "audits"
+    ) -> dict[str, Any]:
+        """The record once it is in one of `states` (or has ended, when none is named), begun `attempts` times."""
         states = states or ("succeeded", "failed", "cancelled")
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             record = self.client.get(f"/v1/{kind}/{job_id}").json
-            if record["state"] in states:
+            if record["state"] in states and record["attempts"] >= attempts:
                 return record
             time.sleep(0.05)
         raise AssertionError(f"still {record['state']} ({record['stage']}) after {seconds} seconds")

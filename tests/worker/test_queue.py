@@ -151,9 +151,9 @@ def test_a_worker_that_is_killed_loses_its_job_to_another_one(fresh: Live) -> No
 @pytest.mark.slow
 def test_a_job_whose_workers_keep_vanishing_fails_and_says_so(fresh: Live) -> None:
     job_id = fresh.submit(stub.SLEEP)
-    for name in ("first", "second"):
+    for attempt, name in enumerate(("first", "second"), 1):
         with fresh.worker(name) as worker:
-            fresh.wait(job_id, "running")
+            fresh.wait(job_id, "running", attempts=attempt)
             end(worker)
     with fresh.worker("third"):
         record = fresh.wait(job_id)
