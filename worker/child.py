@@ -29,6 +29,8 @@ from worker.sandbox import confine
 if TYPE_CHECKING:
     from worker.engine.shelf import Shelf
 
+LONGEST_SENTENCE = 2_000  # characters
+
 
 def main(folder: Path) -> None:
     """Does the job in `folder`."""
@@ -93,10 +95,11 @@ def _problem(fault: Exception) -> Problem:
     from worker.engine.errors import Refused
 
     if isinstance(fault, Refused):
-        errors = [Fault(pointer=fault.pointer, detail=fault.sentence)] if fault.pointer is not None else []
-        return Problem.of(fault.code, 422, fault.sentence, fault.remedy, errors)
+        sentence, remedy = shortened(fault.sentence), shortened(fault.remedy)  # they may quote names of a megabyte
+        errors = [Fault(pointer=fault.pointer, detail=sentence)] if fault.pointer is not None else []
+        return Problem.of(fault.code, 422, sentence, remedy, errors)
     traceback.print_exception(fault)
-    if isinstance(fault, MemoryError) or "bad_alloc" in str(fault) or "Failed to allocate" in str(fault):
+    if isinstance(fault, MemoryError) or "bad_alloc" in str(fault):
         return Problem.of(
             "out-of-memory",
             422,
@@ -109,6 +112,11 @@ def _problem(fault: Exception) -> Problem:
         f"The worker failed on this job with a fault of its own ({type(fault).__name__}).",
         "Tell the operator the job's id: the worker's log has the details.",
     )
+
+
+def shortened(sentence: str) -> str:
+    """A sentence that fits on a screen."""
+    return sentence if len(sentence) <= LONGEST_SENTENCE else f"{sentence[:LONGEST_SENTENCE]}…"
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ LARGEST_LINE = 4_096  # bytes of one line of progress
 LARGEST_RESULT = 256 << 20  # bytes
 ROOT = Path(__file__).parents[1]
 STAGES = frozenset(get_args(Stage))
+CRASHES = frozenset({signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
+"""How a process ends whose own code, or a library's, went wrong: nobody sends these."""
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
 
@@ -242,6 +244,13 @@ def _died(kind: JobKind, status: int, limits: Limits) -> Problem:
     what = {"audit": "this audit", "model": "this model", "examples": "these examples"}[kind]
     if status == -signal.SIGXCPU:
         return _out_of_time(limits.cpu_seconds, "CAVEAT_CPU_SECONDS")
+    if -status in CRASHES:
+        return Problem.of(
+            "child-crashed",
+            422,
+            f"The child process of {what} crashed inside a library ({_signal_name(-status)}).",
+            "Check that its files open elsewhere; a crash also comes of more memory than CAVEAT_MEMORY_BYTES allows.",
+        )
     if status < 0:
         number = -status
         how = f"was killed by signal {number} ({_signal_name(number)})"

@@ -93,14 +93,19 @@ class Live:
         raise AssertionError(f"still {record['state']} ({record['stage']}) after {seconds} seconds")
 
     @contextmanager
-    def worker(self, name: str = "one", **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker with the stub in place of the pipeline, once it is ready; stopped at the end if it still runs."""
+    def worker(
+        self, name: str = "one", *, including: str = "tests.worker.stub_tasks", **settings: str
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker, once it is ready; stopped at the end if it still runs.
+
+        Where nothing else is included it has a stub in place of the pipeline.
+        """
         heartbeat = self.folder / f"heartbeat-{name}"
         heartbeat.unlink(missing_ok=True)
         told = self.environment | {"CAVEAT_HEARTBEAT_FILE": str(heartbeat)} | settings
         command = [
             sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--loglevel", "INFO", "-n", f"{name}@test",
-            "--without-gossip", "--without-mingle", "-I", "tests.worker.stub_tasks",
+            "--without-gossip", "--without-mingle", "-I", including,
         ]  # fmt: skip
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(

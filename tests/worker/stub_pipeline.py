@@ -16,7 +16,7 @@ from api_spec.audit import Audit, Examples
 from api_spec.report import Engine, Plan, Report, Verdict
 from worker.engine.errors import Refused
 
-FINISH, REFUSE, CRASH, KILLED, SLEEP, EAT_MEMORY, SPIN, SNOOP, CALL_OUT, LIE = range(10)
+FINISH, REFUSE, CRASH, KILLED, SLEEP, EAT_MEMORY, SPIN, SNOOP, CALL_OUT, LIE, FAULT = range(11)
 
 
 def run(audit: Audit, blob: Callable[[str], Path], progress: Callable[[Stage, float], None], *, threads: int) -> Report:
@@ -30,6 +30,8 @@ def run(audit: Audit, blob: Callable[[str], Path], progress: Callable[[Stage, fl
         raise RuntimeError("a secret path /srv/secret")
     if seed == KILLED:
         os.kill(os.getpid(), signal.SIGKILL)
+    if seed == FAULT:
+        os.kill(os.getpid(), signal.SIGSEGV)
     if seed == SLEEP:
         progress("fitting", 0.5)
         time.sleep(60)

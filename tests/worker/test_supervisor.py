@@ -71,6 +71,7 @@ def test_nothing_is_left_of_a_child_that_was_stopped() -> None:
         (stub.REFUSE, "unknown-layer"),
         (stub.CRASH, "internal"),
         (stub.KILLED, "child-died"),
+        (stub.FAULT, "child-crashed"),
         (stub.EAT_MEMORY, "out-of-memory"),
         (stub.LIE, "child-died"),
     ],

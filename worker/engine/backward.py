@@ -167,7 +167,7 @@ def _apply(
     missing = [None] * (rule.several - len(outputs))
     g: Any = [*cotangents, *missing] if rule.several else cotangents[0]
     y: Any = [*outputs, *missing] if rule.several else outputs[0]
-    results = rule.function(g, y, *inputs, **attributes_of(node, rule, tape.graph.opset_imports))
+    results = rule(g, y, *inputs, **attributes_of(node, rule, tape.graph.opset_imports))
     if not rule.elementwise:
         return tuple(results)
     return tuple(

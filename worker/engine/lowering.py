@@ -109,9 +109,7 @@ def _replace_formulas(model: ir.Model) -> None:
         tape.nodes.clear()
         tape.prefix = node.name or node.op_type
         try:
-            results = rule.function(
-                *(tape.read(x) for x in node.inputs), **attributes_of(node, rule, graph.opset_imports)
-            )
+            results = rule(*(tape.read(x) for x in node.inputs), **attributes_of(node, rule, graph.opset_imports))
         except (Refusal, Unknown):
             continue  # it stays as it is, and is refused by name if a gradient has to pass it
         results = results if isinstance(results, tuple) else (results,)

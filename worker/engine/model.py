@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from .backward import describe
 from .errors import Refused
 from .graph import Graph, TensorInfo, describe_value, forget_shapes, infer_shapes, without_weights
 from .lowering import lower
-from .session import open_session
+from .prescan import prescan
+from .session import Session, open_session
 from .tape import shape_of_value
 
 Feeds: TypeAlias = dict[str, NDArray[Any]]
@@ -69,9 +71,11 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
     content = source if isinstance(source, bytes) else _read(source)
     proto = _parse(content)
     _forget_negative_sizes(proto)
+    prescan(proto, bundled=bundle is not None)
     _check(proto, content, bundle)
     _drop_maps(proto)
     model = prepare(proto, bundle)
+    original = _as_written(proto, bundle) if interacts is None else None  # rules see only what the runtime understands
     warnings: list[str] = []
     if _widen(model):
         warnings.append(
@@ -81,11 +85,8 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
     model = lower(model)
     passes.RemoveUnusedNodesPass()(model)
     _name_everything(model)
-    if interacts is None:
-        original = ir.from_proto(proto)
-        _attach_external_data(original, bundle)
-        _own_weights(original)
-        _compare_with(original, model)
+    if original is not None:
+        _compare_with(*original, model)
         interacts = symbolic and _examples_interact(model)
     if interacts:
         warnings.append("Examples of one batch influence each other's outputs; their gradients are not their own.")
@@ -100,10 +101,18 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
     )
 
 
+def _as_written(proto: onnx.ModelProto, bundle: Path | None) -> tuple[ir.Model, Session]:
+    """The model as its file has it, open to be run."""
+    model = _read_ir(proto)
+    _attach_external_data(model, bundle)
+    _own_weights(model)
+    return model, open_session(Graph(model), threads=1, optimise=False)
+
+
 def prepare(proto: onnx.ModelProto, bundle: Path | None = None) -> ir.Model:
     """The model with its functions inlined and its constants lifted, at opset 18 or later."""
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=OLDEST)
-    model = ir.from_proto(proto)
+    model = _read_ir(proto)
     _attach_external_data(model, bundle)
     _own_weights(model)
     passes.RemoveInitializersFromInputsPass()(model)
@@ -174,27 +183,31 @@ def _check(proto: onnx.ModelProto, content: bytes, bundle: Path | None) -> None:
                 f"The model uses ai.onnx opset {opset.version}; this version reads up to {newest}.",
                 f"Export it with opset_version={newest} or lower.",
             )
-    external = next((t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL), None)
-    if external is not None:
-        if bundle is None:
-            raise Refused(
-                "external-data",
-                f"The weights of '{external.name}' lie in another file.",
-                "Upload the model and its data as one bundle, or save it as one file.",
-            )
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
         return  # the checker wants the data beside a path; shapes are checked when the data is attached
     try:
         onnx.checker.check_model(content)
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise Refused(
-            "invalid-model",
-            f"The model breaks a rule of ONNX: {_sentence(error)}",
-            "Export it again, or check it with onnx.checker.check_model.",
-        ) from error
+        raise _invalid(error) from error
 
 
-def _sentence(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _read_ir(proto: onnx.ModelProto) -> ir.Model:
+    try:
+        return ir.from_proto(proto)
+    except Exception as error:  # the library lets through whatever the message made it run into
+        raise _invalid(error.__cause__ or error) from error
+
+
+def _invalid(error: BaseException) -> Refused:
+    return Refused(
+        "invalid-model",
+        f"The model breaks a rule of ONNX: {_sentence(error)}",
+        "Export it again, or check it with onnx.checker.check_model.",
+    )
+
+
+def _sentence(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     context = next((line for line in lines[1:] if "Context" in line), "")
     return f"{lines[0].rstrip('.')}. {context}".strip()
 
@@ -215,15 +228,26 @@ def _attach_external_data(model: ir.Model, bundle: Path | None) -> None:
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
-            assert bundle is not None
-            path = (bundle / tensor.location).resolve()
-            if not path.is_relative_to(bundle.resolve()) or not path.is_file():
+            assert bundle is not None  # the prescan refuses external data without one
+            if not _holds(bundle, tensor):
                 raise Refused(
                     "external-data",
                     f"The weights of '{value.name}' should be in '{tensor.location}', which is not in the bundle.",
-                    "Put every data file into the bundle, beside the model.",
+                    "Put every data file into the bundle, beside the model, as a whole file and not as a link.",
                 )
             tensor.base_dir = bundle
+
+
+def _holds(bundle: Path, tensor: ir.ExternalTensor) -> bool:
+    """Whether a plain file of the bundle, which no other name leads to, has all the bytes of a tensor."""
+    try:
+        path = (bundle / tensor.location).resolve(strict=True)
+        about = path.lstat()
+    except (OSError, ValueError):
+        return False
+    own = path.is_relative_to(bundle.resolve()) and stat.S_ISREG(about.st_mode) and about.st_nlink == 1
+    offset, length = tensor.offset or 0, tensor.length or tensor.nbytes
+    return own and offset >= 0 and tensor.nbytes == length and offset + length <= about.st_size
 
 
 def _own_weights(model: ir.Model) -> None:
@@ -331,9 +355,8 @@ def _unfix_reshapes(model: ir.Model, size: int) -> None:
                 node.replace_input_with(1, new)
 
 
-def _compare_with(original: ir.Model, model: ir.Model) -> None:
+def _compare_with(original: ir.Model, session: Session, model: ir.Model) -> None:
     """Refuses a model that no longer computes what its file says, on seeded noise."""
-    session = open_session(Graph(original), threads=1, optimise=False)
     for feeds in noises(original):
         try:
             before = session.run(feeds)

@@ -16,6 +16,7 @@ from .errors import Refused
 from .graph import Graph
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+LONGEST_SENTENCE = 300
 _SHARED = 1024  # bytes: smaller constants travel inside the graph, where the optimiser can fold them
 
 
@@ -41,6 +42,7 @@ class Session:
         try:
             results = self.inference.run(list(self.outputs), {name: feeds[name] for name in self.inputs})
         except Exception as error:  # ONNX Runtime's exceptions share no base class
+            _check_memory(error)
             raise Refused(
                 "model-does-not-run",
                 f"ONNX Runtime could not run the model on these inputs: {_first_line(error)}",
@@ -76,6 +78,7 @@ def open_session(
     try:
         inference = ort.InferenceSession(proto.SerializeToString(), options, providers=[name])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
+        _check_memory(error)
         raise Refused(
             "model-does-not-run",
             f"ONNX Runtime cannot open the model: {_first_line(error)}",
@@ -117,8 +120,15 @@ _LENDABLE = {
 }
 
 
+def _check_memory(error: Exception) -> None:
+    """Raises `MemoryError` for what the runtime says when it gets no memory."""
+    if any(words in str(error) for words in ("Failed to allocate", "bad_alloc", "BFCArena::Allocate")):
+        raise MemoryError(_first_line(error)) from error
+
+
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].removeprefix("[ONNXRuntimeError] : ")
+    first = str(error).strip().partition("\n")[0].removeprefix("[ONNXRuntimeError] : ")
+    return first if len(first) <= LONGEST_SENTENCE else f"{first[:LONGEST_SENTENCE]}…"
 
 
 def _listed(names: tuple[str, ...]) -> str:

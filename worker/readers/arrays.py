@@ -52,13 +52,17 @@ def _checked(array: NDArray[Any]) -> NDArray[Any]:
             f"The array has the shape {array.shape}; examples lie along the first axis of at least two.",
             "Reshape it to [examples, features].",
         )
+    if 0 in array.shape:
+        raise Refused("no-examples", f"The array of shape {array.shape} holds no number.", "Save the examples into it.")
     return array
 
 
 def _npy(path: Path) -> NDArray[Any]:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-    except (ValueError, EOFError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # the library lets through whatever a header made it run into
         raise _unreadable(error) from error
 
 
@@ -83,9 +87,9 @@ def _npz(path: Path, key: str | None) -> NDArray[Any]:
                     f"Set 'key' to one of: {', '.join(names) or 'none there'}.",
                 )
             return np.asarray(arrays[key])
-    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, Refused):
-            raise
+    except (Refused, MemoryError):
+        raise
+    except Exception as error:  # of each packing its own
         raise _unreadable(error) from error
 
 

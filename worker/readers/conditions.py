@@ -20,6 +20,7 @@ COMPARISONS = {
     "<": operator.lt,
     ">": operator.gt,
 }
+LONGEST_QUOTE = 100
 _TERM = re.compile(r"""\s*([A-Za-z_][\w.]*)\s*(==|!=|<=|>=|<|>)\s*(?:'([^']*)'|"([^"]*)"|([-+.\w]+))\s*""")
 
 
@@ -31,14 +32,14 @@ def holds(condition: str, columns: Mapping[str, pa.ChunkedArray]) -> NDArray[np.
         if match is None:
             raise Refused(
                 "unreadable-condition",
-                f"The condition '{condition}' cannot be read at '{term.strip()}'.",
+                f"The condition '{shortened(condition)}' cannot be read at '{shortened(term.strip())}'.",
                 "Write comparisons joined by 'and', such as: race == 1 and income > 40.",
             )
         name, comparison, *constants = match.groups()
         if name not in columns:
             raise Refused(
                 "missing-column",
-                f"The condition '{condition}' names the column '{name}', which the table does not have.",
+                f"The condition '{shortened(condition)}' names the column '{shortened(name)}', which is not there.",
                 f"It has: {', '.join(columns)}.",
             )
         true = _compared(condition, columns[name], comparison, next(c for c in constants if c is not None))
@@ -47,9 +48,13 @@ def holds(condition: str, columns: Mapping[str, pa.ChunkedArray]) -> NDArray[np.
     return kept
 
 
+def shortened(text: str) -> str:
+    """A text as a sentence can quote it."""
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"
+
+
 def _compared(condition: str, column: pa.ChunkedArray, comparison: str, constant: str) -> NDArray[np.bool_]:
     """Where one comparison holds, by numbers where the column holds numbers, else by text."""
-    values = column.to_numpy()
     missing = column.is_null().to_numpy()
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type):
         try:
@@ -57,12 +62,18 @@ def _compared(condition: str, column: pa.ChunkedArray, comparison: str, constant
         except ValueError as error:
             raise Refused(
                 "unreadable-condition",
-                f"The condition '{condition}' compares a column of numbers with '{constant}'.",
+                f"The condition '{shortened(condition)}' compares a column of numbers with '{shortened(constant)}'.",
                 "Compare it with a number.",
             ) from error
-        values = values.astype(np.float64)
+        values = column.to_numpy().astype(np.float64)
     else:
-        wanted = constant
-        values = np.where(missing, "", values).astype(str)
+        try:
+            wanted, values = constant, np.where(missing, "", column.cast(pa.string()).to_numpy()).astype(str)
+        except pa.ArrowException as error:
+            raise Refused(
+                "unreadable-condition",
+                f"The condition '{shortened(condition)}' compares a column of {column.type}.",
+                "Compare columns of numbers, texts or dates.",
+            ) from error
     true: NDArray[np.bool_] = np.asarray(COMPARISONS[comparison](values, wanted), dtype=bool) & ~missing
     return true

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, UnidentifiedImageError
+from PIL import Image, ImageFilter
 
 from api_spec.audit import Images, Preprocess
 from worker.engine.errors import Refused
@@ -67,7 +66,10 @@ def open_images(declared: Images, path: Path, seed: int) -> ExampleSource:
 
 def _zip_entries(path: Path) -> dict[str, Callable[[], bytes]]:
     """Name → reader, for every file of a zip whose sizes are within bounds."""
-    archive = zipfile.ZipFile(path)
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # the library lets through whatever the bytes made it run into
+        raise _not_an_archive(error) from error
     members = [member for member in archive.infolist() if not member.is_dir()]
     _check_sizes([(member.filename, member.file_size) for member in members])
     return {member.filename: partial(_read_zip, archive, member) for member in members}
@@ -77,7 +79,9 @@ def _read_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(member) as stream:
             return stream.read(MAX_ENTRY_BYTES)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of each packing its own
         raise _corrupt(member.filename, error) from error
 
 
@@ -86,12 +90,8 @@ def _tar_entries(path: Path) -> dict[str, Callable[[], bytes]]:
     try:
         with tarfile.open(path, "r:") as archive:
             members = [member for member in archive if member.isreg() and not member.issparse()]
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise Refused(
-            "not-an-archive",
-            f"The pictures are neither a zip nor an uncompressed tar that can be read ({error}).",
-            "Pack the folder of pictures as .zip or .tar and send that.",
-        ) from error
+    except Exception as error:  # the library lets through whatever the bytes made it run into
+        raise _not_an_archive(error) from error
     _check_sizes([(member.name, member.size) for member in members])
     return {member.name: partial(_read_slice, path, member.offset_data, member.size) for member in members}
 
@@ -102,7 +102,16 @@ def _read_slice(path: Path, offset: int, size: int) -> bytes:
         return stream.read(size)
 
 
+def _not_an_archive(error: Exception) -> Refused:
+    return Refused(
+        "not-an-archive",
+        f"The pictures are neither a zip nor an uncompressed tar that can be read ({error}).",
+        "Pack the folder of pictures as .zip or .tar and send that.",
+    )
+
+
 def _check_sizes(entries: list[tuple[str, int]]) -> None:
+    """Raises `Refused` for entries that are too many or too large, or that stand twice."""
     total = sum(size for _, size in entries)
     large = next((name for name, size in entries if size > MAX_ENTRY_BYTES), None)
     if len(entries) > MAX_ENTRIES or total > MAX_TOTAL_BYTES or large is not None:
@@ -113,6 +122,14 @@ def _check_sizes(entries: list[tuple[str, int]]) -> None:
             f"Stay under {MAX_ENTRIES:,} files, {MAX_ENTRY_BYTES >> 20} MiB a file and "
             f"{MAX_TOTAL_BYTES >> 30} GiB in all.",
         )
+    if any(size < 0 for _, size in entries):
+        raise _not_an_archive(ValueError("a file of negative size"))
+    names: set[str] = set()
+    repeated = next((name for name, _ in entries if name in names or names.add(name)), None)  # type: ignore[func-returns-value]
+    if repeated is not None:
+        raise Refused(
+            "repeated-name", f"The archive holds '{repeated}' more than once.", "Give each file a name of its own."
+        )
 
 
 def _picture(name: str, data: bytes) -> Image.Image:
@@ -120,24 +137,23 @@ def _picture(name: str, data: bytes) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         if picture.width * picture.height > MAX_PIXELS:
-            raise Refused(
-                "picture-too-large",
-                f"Picture '{name}' has {picture.width} x {picture.height} pixels; {MAX_PIXELS:,} are allowed.",
-                "Send it smaller: it is resized for the model anyway.",
-            )
+            raise _too_large(name, f"{picture.width} x {picture.height} pixels")
         picture.load()
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        Image.DecompressionBombError,
-    ) as error:
-        if isinstance(error, Refused):
-            raise
+    except (Refused, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, "more pixels than any camera makes") from error
+    except Exception as error:  # of each format its own
         raise _corrupt(name, error) from error
     return picture
+
+
+def _too_large(name: str, what: str) -> Refused:
+    return Refused(
+        "picture-too-large",
+        f"Picture '{name}' has {what}; {MAX_PIXELS:,} are allowed.",
+        "Send it smaller: it is resized for the model anyway.",
+    )
 
 
 def _corrupt(name: str, error: Exception) -> Refused:
@@ -166,6 +182,12 @@ def _fitted(picture: Image.Image, how: Preprocess, size: int, shorter: int) -> I
         return picture.resize((size, size), resampling)
     scale = max(shorter, size) / min(picture.size)
     width, height = (max(size, round(side * scale)) for side in picture.size)
+    if width * height > MAX_PIXELS:
+        raise Refused(
+            "picture-too-long",
+            f"A picture of {picture.width} x {picture.height} pixels would have {width} x {height} once it is scaled.",
+            "Cut it to what the model should see, or set 'fit' to 'squash'.",
+        )
     left, top = (width - size) // 2, (height - size) // 2
     return picture.resize((width, height), resampling).crop((left, top, left + size, top + size))
 

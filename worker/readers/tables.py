@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from api_spec.audit import Table
 from worker.engine.errors import Refused
 from worker.engine.plan import ONLY
-from worker.readers.conditions import holds
+from worker.readers.conditions import holds, shortened
 from worker.readers.reading import ExampleSource, sampled
 
 MAX_CELLS = 200_000_000
@@ -29,8 +30,11 @@ def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
     rows = np.arange(table.num_rows)
     if declared.where is not None:
         rows = rows[holds(declared.where, {name: table.column(name) for name in table.column_names})]
+    if not len(rows):
+        held = f" for which '{shortened(declared.where)}' holds" if declared.where is not None else ""
+        raise Refused("no-examples", f"The table has no row{held}.", "Look at its columns, and at 'where'.")
     rows = rows[sampled([str(row) for row in rows], declared.limit, seed)]
-    frame: pd.DataFrame = table.take(pa.array(rows)).to_pandas()
+    frame = _frame(table, rows)
     for column, value in declared.set.items():
         frame[column] = value
     features = np.column_stack([_feature(frame, feature, rows) for feature in declared.features])
@@ -51,32 +55,57 @@ def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
     )
 
 
+def _frame(table: pa.Table, rows: NDArray[np.int64]) -> pd.DataFrame:
+    """Some rows as pandas has them; raises `Refused` for values that it cannot hold."""
+    try:
+        frame: pd.DataFrame = table.take(pa.array(rows)).to_pandas()
+    except pa.ArrowMemoryError:
+        raise
+    except pa.ArrowException as error:
+        raise _not_a_table(error) from error
+    return frame
+
+
+def _not_a_table(error: Exception, form: str = "rows") -> Refused:
+    return Refused(
+        "not-a-table",
+        f"The table cannot be read as {form} ({(str(error).splitlines() or [''])[0]}).",
+        "Send a CSV with one header line and UTF-8 text, or a Parquet file.",
+    )
+
+
 def _read(path: Path) -> pa.Table:
     """The whole table; raises `Refused` for bytes that are neither Parquet nor CSV."""
     with path.open("rb") as stream:
         is_parquet = stream.read(4) == b"PAR1"
     try:
+        if is_parquet:
+            told = pyarrow.parquet.read_metadata(path)
+            _check_size(told.num_rows, told.num_columns)  # equal numbers take no room until they are read
         table = pyarrow.parquet.read_table(path) if is_parquet else pyarrow.csv.read_csv(path)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise Refused(
-            "not-a-table",
-            f"The table cannot be read as {'Parquet' if is_parquet else 'CSV'} ({str(error).splitlines()[0]}).",
-            "Send a CSV with one header line and UTF-8 text, or a Parquet file.",
-        ) from error
-    if table.num_rows * table.num_columns > MAX_CELLS:
-        raise Refused(
-            "table-too-large",
-            f"The table has {table.num_rows:,} rows of {table.num_columns} columns; {MAX_CELLS:,} cells are allowed.",
-            "Send fewer rows: a few thousand settle an audit.",
-        )
-    repeated = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if repeated:
+        names = table.column_names
+    except (Refused, MemoryError):
+        raise
+    except Exception as error:  # the library lets through whatever the bytes made it run into
+        raise _not_a_table(error, "Parquet" if is_parquet else "CSV") from error
+    _check_size(table.num_rows, table.num_columns)
+    repeated = next((name for name, times in Counter(names).items() if times > 1), None)
+    if repeated is not None:
         raise Refused(
             "repeated-column",
-            f"The table has the column '{repeated[0]}' more than once.",
+            f"The table has the column '{repeated}' more than once.",
             "Give each column a name of its own.",
         )
     return table
+
+
+def _check_size(rows: int, columns: int) -> None:
+    if rows * columns > MAX_CELLS:
+        raise Refused(
+            "table-too-large",
+            f"The table has {rows:,} rows of {columns} columns; {MAX_CELLS:,} cells are allowed.",
+            "Send fewer rows: a few thousand settle an audit.",
+        )
 
 
 def _check_columns(table: pa.Table, names: Sequence[str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from worker.engine.errors import Refused
 from worker.readers.reading import ExampleSource, sampled
 
 MAX_BYTES = 256 * 2**20
+MAX_TEXTS = 1_000_000
 MAX_TOKENIZER_BYTES = 64 * 2**20
 MAX_CHARACTERS = 100_000
 """Of one text: far more than any model reads, far less than what a tokenizer chokes on."""
@@ -28,7 +30,8 @@ def open_texts(declared: Text, path: Path, tokenizer: Path, seed: int) -> Exampl
     encode = _tokenizer(tokenizer, declared.length)
 
     def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:
-        encodings = encode.encode_batch([texts[kept[i]] for i in positions])
+        with _refusing("tokenizer-fails", "The tokenizer fails on these texts"):
+            encodings = encode.encode_batch([texts[kept[i]] for i in positions])
         rows = {
             "ids": [one.ids for one in encodings],
             "mask": [one.attention_mask for one in encodings],
@@ -54,6 +57,10 @@ def _texts(path: Path, field: str) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise Refused("not-text", f"The texts are not UTF-8 ({error.reason}).", "Save them as UTF-8.") from error
+    if len(lines) > MAX_TEXTS:
+        raise Refused(
+            "text-too-large", f"There are more than {MAX_TEXTS:,} lines of text.", "A few hundred settle an audit."
+        )
     texts = [_text(line, number, field) for number, line in enumerate(lines, 1) if line.strip()]
     if not texts:
         raise Refused("no-texts", "The file holds no text.", 'Write one JSON object a line: {"text": "…"}.')
@@ -73,6 +80,12 @@ def _text(line: str, number: int, field: str) -> str:
         raise Refused(
             "missing-field", f"Line {number} has no text in '{field}'; it has: {there}.", "Name the field in 'field'."
         )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Refused(
+            "not-text", f"Line {number} holds half a character.", "Cut texts between characters, not inside them."
+        ) from error
     if len(text) > MAX_CHARACTERS:
         raise Refused(
             "text-too-large",
@@ -90,16 +103,23 @@ def _tokenizer(path: Path, length: int) -> Tokenizer:
             f"The tokenizer is larger than {MAX_TOKENIZER_BYTES >> 20} MiB.",
             "Send the tokenizer.json alone.",
         )
-    try:
+    with _refusing("not-a-tokenizer", "The tokenizer cannot be read"):
         tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises plain exceptions from Rust
-        raise Refused(
-            "not-a-tokenizer",
-            f"The tokenizer cannot be read ({str(error).splitlines()[0][:200]}).",
-            "Send the tokenizer.json that `tokenizer.save` of the tokenizers library wrote.",
-        ) from error
-    padding = tokenizer.padding or {}
-    named = {key: padding[key] for key in ("pad_id", "pad_type_id", "pad_token") if key in padding}
-    tokenizer.enable_truncation(length)
-    tokenizer.enable_padding(length=length, **named)
+        padding = tokenizer.padding or {}
+        named = {key: padding[key] for key in ("pad_id", "pad_type_id", "pad_token") if key in padding}
+        tokenizer.enable_truncation(length)
+        tokenizer.enable_padding(length=length, **named)
     return tokenizer
+
+
+@contextmanager
+def _refusing(code: str, sentence: str) -> Iterator[None]:
+    """Refuses whatever the library runs into: plain exceptions, and panics of its Rust, which pass `Exception` by."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        remedy = "Send the tokenizer.json that `tokenizer.save` of the tokenizers library wrote."
+        raise Refused(code, f"{sentence} ({first}).", remedy) from error

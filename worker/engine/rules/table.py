@@ -28,6 +28,13 @@ class Rule:
     elementwise: bool = False  # inputs broadcast against each other
     several: int = 0  # g and y are lists, at least so long, for operators with several differentiable outputs
 
+    def __call__(self, *arguments: Any, **attributes: Any) -> Any:
+        """What the function gives; raises `Refusal` where attributes and shapes contradict each other."""
+        try:
+            return self.function(*arguments, **attributes)
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+            raise Refusal(f"its attributes do not fit its inputs ({type(error).__name__}: {error})") from error
+
     @cached_property
     def attributes(self) -> frozenset[str]:
         """The attributes that the rule takes."""

@@ -1,0 +1,1 @@
+"""Hostile input: every threat that docs/operations.md names, made by code."""

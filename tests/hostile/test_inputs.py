@@ -1,0 +1,126 @@
+"""Hostile models and examples: each is refused for what it is, or does no harm; never a fault of ours."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from api_spec.artifacts import NewExamples, NewModel
+from api_spec.jobs import REQUESTS
+from tests.hostile import arrays, models, pictures, tables, texts
+from tests.hostile.case import TAKEN, Asked, Case
+from tests.worker.live import Live, live, valkey
+from worker import pipeline
+from worker.engine.errors import Refused
+
+CASES = [case for kind in (models, pictures, arrays, tables, texts) for case in kind.CASES]
+MEMORY = 1 << 30
+PARTS = 4
+"""The service gets what only its sandbox holds, and one of so many of the rest."""
+
+
+def end_here(asked: Asked, folder: Path) -> str:
+    """The code of the problem that these bytes end in, in this process."""
+    blob = asked.place(folder)
+    request = REQUESTS[asked.kind].model_validate(asked.payload)
+    try:
+        if isinstance(request, NewModel):
+            pipeline.inspect_model(blob(request.blob))
+        else:
+            assert isinstance(request, NewExamples)
+            pipeline.inspect_examples(request.examples, blob)
+    except Refused as refused:
+        return refused.code if refused.sentence.strip() and refused.remedy.strip() else "speechless"
+    return TAKEN
+
+
+@pytest.mark.filterwarnings("ignore")  # as where it counts, warnings end nothing
+@pytest.mark.parametrize("case", [case for case in CASES if not case.heavy], ids=lambda case: case.name)
+def test_it_is_refused_for_what_it_is(case: Case, tmp_path: Path) -> None:
+    assert end_here(case.make(), tmp_path) in case.codes
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_the_service_stands(tmp_path: Path) -> None:
+    """No 5xx, no lost worker, no child over its memory, nothing left behind."""
+    cases = [case for number, case in enumerate(CASES) if case.heavy or number % PARTS == 0]
+    (tmp_path / "tmp").mkdir()
+    told = {
+        "TMPDIR": str(tmp_path / "tmp"),
+        "CAVEAT_MEMORY_BYTES": str(MEMORY),
+        "CAVEAT_WALL_SECONDS": "20",
+        "CAVEAT_CONCURRENCY": "2",
+        "CAVEAT_THREADS": "1",
+        "CAVEAT_LEASE_SECONDS": "30",
+    }
+    with (
+        valkey(tmp_path / "valkey") as port,
+        live(tmp_path, port) as there,
+        there.worker(including="worker.tasks", **told) as worker,
+        Largest("worker.child") as largest,
+    ):
+        wrong = [sentence for case in cases if (sentence := _fault(there, case))]
+        assert worker.poll() is None
+        assert there.client.get("/readyz").status_code == 200
+    print(f"{len(cases)} cases through the service; the largest child had {largest.bytes >> 20} MiB")
+    assert wrong == []
+    assert 0 < largest.bytes < MEMORY + (512 << 20)  # code and mapped files count too
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert not Path("/tmp/caveat-was-here").exists()
+
+
+def _fault(there: Live, case: Case) -> str | None:
+    """What is wrong with how the service met a case."""
+    asked = case.make()
+    for digest, data in asked.blobs.items():
+        answer = there.client.put(f"/v1/blobs/{digest}", data=data)
+        assert answer.status_code in (200, 201), answer.text
+    kind = "models" if asked.kind == "model" else "examples"
+    answer = there.client.post(f"/v1/{kind}", json=asked.payload)
+    if answer.status_code != 202:
+        return f"{case.name}: answered {answer.status_code}"
+    record = there.wait(answer.json["id"], kind=kind, seconds=120)
+    problem = record["problem"] or {"type": TAKEN, "status": 200}
+    code = problem["type"].removeprefix("urn:caveat:problem:")
+    if code not in case.codes or problem["status"] >= 500 or record["attempts"] != 1:
+        return f"{case.name}: {code} ({problem['status']}) after {record['attempts']} attempts, not {set(case.codes)}"
+    return None
+
+
+class Largest:
+    """Watches how much memory the processes of a module take, by the kernel's own count."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module.encode()
+        self.bytes = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Largest:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.is_set():
+            for name in os.listdir("/proc"):
+                if name.isdigit():
+                    self._look(Path("/proc", name))
+            time.sleep(0.1)
+
+    def _look(self, process: Path) -> None:
+        try:
+            if self.module in (process / "cmdline").read_bytes().split(b"\0"):
+                lines = (process / "status").read_text().splitlines()
+                peak = next((line for line in lines if line.startswith("VmHWM:")), "VmHWM: 0 kB")
+                self.bytes = max(self.bytes, int(peak.split()[1]) << 10)
+        except (OSError, ValueError):
+            return
