@@ -356,6 +356,7 @@ def branches_within_branches(depth: int) -> Asked:
         attribute = field(1, b"then_branch") + field(6, inner) + varint(20 << 3) + varint(AttributeProto.GRAPH)
         other = field(1, b"else_branch") + field(6, inner[:0]) + varint(20 << 3) + varint(AttributeProto.GRAPH)
         node = field(1, b"c") + field(2, b"y") + field(4, b"If") + field(5, attribute) + field(5, other)
+        output = helper.make_tensor_value_info("y", FLOAT, [None, None]).SerializeToString()
         inner = field(1, node) + field(2, b"g") + field(12, output)
     opset = helper.make_opsetid("", 18).SerializeToString()
     return model(varint(8) + varint(9) + field(7, inner) + field(8, opset))

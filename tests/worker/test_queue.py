@@ -111,6 +111,7 @@ def test_the_stream_of_events_tells_the_whole_story(running: Live) -> None:
 
 
 def test_readiness_names_the_workers(running: Live) -> None:
+    running.wait(running.submit())  # by then it has said so
     answer = running.client.get("/readyz").json
     assert answer["status"] == "ready"
     assert list(answer["workers"]) == ["one@test"]
