@@ -97,7 +97,7 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
         symbolic,
         tuple(warnings),
         model.graph.opset_imports.get("", OLDEST),
-        interacts,
+        bool(interacts),
     )
 
 
