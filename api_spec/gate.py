@@ -49,7 +49,7 @@ def _concept_verdict(report: Report, position: int, line: ConceptLine) -> LineVe
         None,
     )
     alpha = report.audit.method.alpha
-    opinion = _association(rows, line, alpha)
+    opinion = _association(rows, line, alpha, alone=witness is None)
     if witness is not None:
         opinion = _together(opinion, _intervention(witness, line, alpha), line)
     wanted: Finding = "influential" if line.must == "matter" else "not_influential"
@@ -109,8 +109,11 @@ def _growth(report: Report, baseline: Report | None, line: ConceptLine) -> Opini
     )
 
 
-def _association(rows: list[Row], line: ConceptLine, alpha: float) -> Opinion:
-    """Influential at any sound layer, not influential where every sound layer's interval lies inside the tolerance."""
+def _association(rows: list[Row], line: ConceptLine, alpha: float, *, alone: bool) -> Opinion:
+    """Influential at any sound layer, not influential where every sound layer's interval lies inside the tolerance.
+
+    An effect is a slope. Where nothing was measured beside it (`alone`), a whole step has to say the same.
+    """
     if not rows:
         return Opinion("inconclusive", f"the report has no row for {line.concept} and {line.target}")
     sound = [row for row in rows if not any(flag.withholds and flag.code not in MAY_CLEAR for flag in row.flags)]
@@ -123,8 +126,16 @@ def _association(rows: list[Row], line: ConceptLine, alpha: float) -> Opinion:
         and abs(_effect(row, line)) > line.tolerance
         and not any(flag.withholds for flag in row.flags)
     ]
-    if moved:
+    bent = [row for row in sound if alone and row.whole_step is not None]
+    upheld = [row for row in moved if row not in bent or _upholds(row, line)]
+    if moved and not upheld:
         row = max(moved, key=lambda row: abs(_effect(row, line)))
+        return Opinion(
+            "inconclusive",
+            f"the slope at {row.layer} promises {_size(_effect(row, line), line)}, but {_bend(row, line)}",
+        )
+    if upheld:
+        row = max(upheld, key=lambda row: abs(_effect(row, line)))
         return Opinion(
             "influential",
             f"at {row.layer} a step towards {line.concept} moves {line.target} by {_size(_effect(row, line), line)} "
@@ -142,6 +153,9 @@ def _association(rows: list[Row], line: ConceptLine, alpha: float) -> Opinion:
                 f"at {row.layer} the estimators disagree: {row.estimator} gives the effect "
                 f"{_size(_effect(row, line), line)} and {row.cross_check.estimator} {_size(other, line)}",
             )
+    for row in bent:
+        if not _inside(_whole(row, line), line.tolerance):
+            return Opinion("inconclusive", f"the slope at {row.layer} is within the tolerance, but {_bend(row, line)}")
     if not any(row.accuracy.encoded for row in rows) and line.when_not_encoded == "inconclusive":
         return Opinion(
             "inconclusive", f"no audited layer encodes {line.concept}, so its absence of effect says nothing"
@@ -153,6 +167,27 @@ def _association(rows: list[Row], line: ConceptLine, alpha: float) -> Opinion:
         f"{_size(line.tolerance, line, signed=False)} "
         f"(widest interval {_range(_interval(row, line), line)} at {row.layer})",
     )
+
+
+def _upholds(row: Row, line: ConceptLine) -> bool:
+    """Whether a whole step moves the target as the slope says: beyond the tolerance, to the same side."""
+    assert row.whole_step is not None
+    whole = row.whole_step.in_sd if line.unit == "sd" else row.whole_step.value
+    return abs(whole) > line.tolerance and (whole > 0) == (row.effect.value > 0)
+
+
+def _bend(row: Row, line: ConceptLine) -> str:
+    assert row.whole_step is not None
+    whole = row.whole_step.in_sd if line.unit == "sd" else row.whole_step.value
+    return (
+        f"a whole step towards {line.concept} moves {line.target} by {_size(whole, line)} "
+        f"({_range(_whole(row, line), line)}): the model bends in between, and pairs would have to tell"
+    )
+
+
+def _whole(row: Row, line: ConceptLine) -> Interval:
+    assert row.whole_step is not None
+    return row.whole_step.interval_in_sd if line.unit == "sd" else row.whole_step.interval
 
 
 def _undecided(row: Row, line: ConceptLine, alpha: float) -> str:

@@ -122,6 +122,19 @@ class LegacyTTest(Document):
     caution: str
 
 
+class WholeStep(Document):
+    """What the target does when the layer is moved the whole step and the rest of the model runs on from there.
+
+    The effect extends the slope at the step's beginning; where the two differ, the model bends in between.
+    """
+
+    value: float
+    interval: Interval
+    """Over target examples; the step itself is taken as given."""
+    in_sd: float
+    interval_in_sd: Interval
+
+
 class Positions(Document):
     """Where in a convolutional layer the effect arises."""
 
@@ -140,6 +153,7 @@ class Row(Document):
     estimator: Estimator
     score: Score
     effect: Effect
+    whole_step: WholeStep | None = None
     accuracy: Accuracy
     cross_check: CrossCheck | None
     legacy_t_test: LegacyTTest

@@ -27,6 +27,7 @@ from reports.summary import (
     score_words,
     title,
     unit_of,
+    whole_step_words,
 )
 from reports.visible import visible
 
@@ -102,11 +103,12 @@ def _pair(report: Report, pair: Pair) -> str:
     if pair.rows:
         body.append(
             _table(
-                ["Layer", "Effect", "p", "p corrected", "TCAV score", "Null score", "Held-out accuracy"],
+                ["Layer", "Effect", "Whole step", "p", "p corrected", "TCAV score", "Null score", "Held-out accuracy"],
                 [
                     [
                         _code(row.layer),
                         _text(effect_words(row, unit)),
+                        _text(whole_step_words(row)),
                         _text(p_value(row.effect.p)),
                         _text(p_value(row.effect.p_corrected)),
                         _text(score_words(row)),

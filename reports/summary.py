@@ -193,6 +193,11 @@ def effect_words(row: Row, unit: str) -> str:
     )
 
 
+def whole_step_words(row: Row) -> str:
+    """`+2.01 sd`, and a dash where none was taken."""
+    return "–" if row.whole_step is None else f"{signed_fixed(row.whole_step.in_sd)} sd"
+
+
 def score_words(row: Row) -> str:
     """`1.00 (0.94 to 1.00)`."""
     low, high = row.score.interval

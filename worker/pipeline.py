@@ -29,8 +29,9 @@ from worker.engine.model import Model, load
 from worker.engine.plan import ExampleOutline, Plan, make_plan
 from worker.engine.probe import Batch, Provider, Seen, probe
 from worker.engine.report import assemble
-from worker.engine.shelf import Shelf, key_of
+from worker.engine.shelf import Evicted, Shelf, key_of
 from worker.engine.stats import Settings
+from worker.engine.walk import walk
 from worker.engine.witness import Change, Link, intervention, target_value
 from worker.readers import ExampleSource, open_examples
 from worker.readers.batching import batches
@@ -52,6 +53,13 @@ SHARES = {"loading": 0.0, "reading": 0.02, "planning": 0.04, "probing": 0.06, "f
 
 def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0, shelf: Shelves = scratch) -> Report:
     """Runs one audit whose sources are digests; raises `Refused` for what cannot be audited."""
+    try:
+        return _run(audit, blob, progress, threads, shelf)
+    except Evicted:  # others needed the room; what is missing now would be missing again
+        return _run(audit, blob, progress, threads, scratch)
+
+
+def _run(audit: Audit, blob: Blob, progress: Progress, threads: int, shelf: Shelves) -> Report:
     provider, notes = choose_provider(audit.method.provider)
     engine = _engine(provider)
     by = {"caveat": engine.caveat, **engine.versions}
@@ -63,10 +71,14 @@ def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0, shelf
         sources = {name: _open(name, declared, blob, audit.method.seed) for name, declared in audit.examples.items()}
         progress("planning", SHARES["planning"])
         plan = make_plan(audit, model, {name: _outline(source) for name, source in sources.items()})
+
+        def read(sizes: Mapping[str, int]) -> Iterator[tuple[str, Batch]]:
+            return _each(sources, sizes)
+
         seen = probe(
             plan,
             {name: len(source) for name, source in sources.items()},
-            lambda sizes: _each(sources, sizes),
+            read,
             kept,
             provider=provider,
             versions=by,
@@ -77,11 +89,13 @@ def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0, shelf
         settings, more = _settings(plan)
         fitted = _counter("fitting", "reporting", tests, progress)
         evidence = weigh(plan, seen, kept, settings, fitted, threads=threads or os.cpu_count() or 1)
+        walked = walk(plan, seen, evidence.steps, kept, read, provider=provider, threads=threads)
         progress("reporting", SHARES["reporting"])
         report = assemble(
             plan,
             seen,
             evidence,
+            walked,
             _changes(plan, seen),
             {name: _compared(plan, seen, asked, sources[asked.examples]) for name, asked in audit.groups.items()},
             examples=_summaries(audit, sources),

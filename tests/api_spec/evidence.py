@@ -28,8 +28,9 @@ def row(
     flags: tuple[Flag, ...] = (),
     layer: str = "block",
     other: float | None = None,
+    whole: tuple[float, float, float] | None = None,
 ) -> Row:
-    """A row whose effect is `in_sd`, with twice that in logits."""
+    """A row whose effect is `in_sd`, with twice that in logits; `whole` is its whole step and that one's interval."""
     return Row.model_validate(
         {
             "concept": "mark",
@@ -58,6 +59,14 @@ def row(
                     "p_corrected": p,
                 }
             ),
+            "whole_step": None
+            if whole is None
+            else {
+                "value": 2 * whole[0],
+                "interval": (2 * whole[1], 2 * whole[2]),
+                "in_sd": whole[0],
+                "interval_in_sd": whole[1:],
+            },
             "accuracy": {"held_out": 0.9, "shuffled_mean": 0.5, "shuffled_high": 0.6, "encoded": encoded},
             "cross_check": None
             if other is None

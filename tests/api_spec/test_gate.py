@@ -43,6 +43,38 @@ def test_association_alone(rows: list[dict], finding: str, outcome: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("fields", "finding", "words"),
+    [
+        ({**INFLUENTIAL, "whole": (0.9, 0.8, 1.0)}, "influential", "a step towards mark moves carton by +0.5 sd"),
+        ({**INFLUENTIAL, "whole": (0.02, 0.0, 0.04)}, "inconclusive", "promises +0.5 sd, but a whole step"),
+        ({**INFLUENTIAL, "whole": (-0.9, -1.0, -0.8)}, "inconclusive", "moves carton by -0.9 sd (-1 to -0.8 sd)"),
+        ({**HARMLESS, "whole": (0.02, 0.0, 0.04)}, "not_influential", "lies within 0.1 sd"),
+        ({**HARMLESS, "whole": (0.9, 0.8, 1.0)}, "inconclusive", "is within the tolerance, but a whole step"),
+        ({**HARMLESS, "whole": (0.05, -0.05, 0.15)}, "inconclusive", "the model bends in between"),
+    ],
+)
+def test_an_association_alone_is_upheld_by_a_whole_step(fields: dict, finding: str, words: str) -> None:
+    for unit, tolerance in (("sd", 0.1), ("logit", 0.2)):
+        (judged,) = decide(report(row(**fields)), [line(unit=unit, tolerance=tolerance)]).lines
+        assert judged.finding == finding
+    (judged,) = decide(report(row(**fields)), [line()]).lines
+    assert words in judged.reason
+
+
+def test_a_layer_that_bends_does_not_silence_one_that_does_not() -> None:
+    bent = row(**INFLUENTIAL, whole=(0.0, -0.1, 0.1))
+    straight = row(**{**INFLUENTIAL, "in_sd": 0.3}, whole=(0.3, 0.2, 0.4), layer="deep")
+    (judged,) = decide(report(bent, straight), [line()]).lines
+    assert (judged.finding, judged.reason.startswith("At deep")) == ("influential", True)
+
+
+@pytest.mark.parametrize("whole", [(0.9, 0.8, 1.0), None])
+def test_what_was_measured_needs_no_whole_step(whole: tuple | None) -> None:
+    verdict = decide(report(row(**HARMLESS, whole=whole), witnesses=(witness(**HARMLESS),)), [line()])
+    assert verdict.lines[0].finding == "not_influential"
+
+
+@pytest.mark.parametrize(
     ("association", "intervention", "finding"),
     [
         (INFLUENTIAL, INFLUENTIAL, "influential"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,15 @@ class Sorted:
 
 
 @dataclass(frozen=True)
+class Step:
+    """The way from the pool's mean to the concept's at a layer, `Xᵀα`, less what lies along concepts it is beyond."""
+
+    concept: str
+    layer: Layer
+    alpha: Floats = field(repr=False)  # [N]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """The statistics of a whole audit."""
 
@@ -56,6 +65,7 @@ class Evidence:
     cosines: dict[str, Floats]
     """Layer → cosines between the concepts' CAVs [q, q]."""
     strips: list[Sorted]
+    steps: list[Step]
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class _Finding:
     accuracy: float
     along: Mapping[str, Floats]
     positions: Mapping[str, Floats]
+    step: Step
 
 
 @on_one_thread
@@ -93,6 +104,7 @@ def weigh(
         rows=[Row(*row, float(p)) for row, p in zip(rows, corrected, strict=True)],
         cosines=cosines if len(plan.audit.concepts) > 1 else {},
         strips=[_strip(plan, findings, concept) for concept in plan.audit.concepts],
+        steps=[one.step for one in findings],
     )
 
 
@@ -142,12 +154,12 @@ def _at_layer(
 ) -> tuple[list[_Finding], Floats]:
     """All concepts at one layer, from one Gram matrix, and the cosines between their CAVs; side by side if small."""
 
-    def test(concept: str) -> Tested:
+    def test(concept: str) -> tuple[Tested, Floats]:
         return _tested(plan, k, concept, targets, settings, _generator(plan, layer.name, concept))
 
     findings, alphas = [], []
     with ThreadPoolExecutor(threads if k.nbytes <= SIDE_BY_SIDE_BYTES else 1) as workers:
-        for concept, tested in zip(plan.audit.concepts, workers.map(test, plan.audit.concepts), strict=True):
+        for concept, (tested, step) in zip(plan.audit.concepts, workers.map(test, plan.audit.concepts), strict=True):
             alphas.append(tested.alpha)
             findings.append(
                 _Finding(
@@ -159,6 +171,7 @@ def _at_layer(
                         name: projections(k[_rows(plan, _of_target(plan, name))], tested.alpha) for name in plan.targets
                     },
                     positions=_positions(plan, seen, layer, tested),
+                    step=Step(concept, layer, step),
                 )
             )
             progress(1)
@@ -167,16 +180,22 @@ def _at_layer(
 
 def _tested(
     plan: Plan, k: Floats, concept: str, targets: list[TargetData], settings: Settings, rng: np.random.Generator
-) -> Tested:
-    """A concept's test at a layer `k` [N, N], in what other concepts leave of it where it is tested beyond them."""
+) -> tuple[Tested, Floats]:
+    """A concept's test at a layer `k` [N, N], in what other concepts leave of it where it is tested beyond them.
+
+    With it goes the difference of the means as a combination of examples [N].
+    """
     beyond = plan.audit.concepts[concept].beyond
+    data = _concept_data(plan, k, concept)
+    step = np.zeros(len(k))
+    step[data.concept], step[data.pool] = 1 / len(data.concept), -1 / len(data.pool)
     if not beyond:
-        return examine(_concept_data(plan, k, concept), targets, settings, rng)
+        return examine(data, targets, settings, rng), step
     with about(f"/concepts/{concept}/beyond"):
         left = residual(k, np.stack([cav_of(_concept_data(plan, k, other), settings) for other in beyond]))
     there = [TargetData(left.products(target.gx), target.values) for target in targets]
-    tested = examine(_concept_data(plan, left.k, concept), there, settings, rng)
-    return replace(tested, alpha=left.lifted(tested.alpha))
+    tested = examine(replace(data, k=left.k), there, settings, rng)
+    return replace(tested, alpha=left.lifted(tested.alpha)), left.lifted(step)
 
 
 def _positions(plan: Plan, seen: Seen, layer: Layer, tested: Tested) -> dict[str, Floats]:

@@ -47,6 +47,17 @@ def reduced(activations: NDArray[np.float32], reduce: str) -> NDArray[np.float32
     return kept
 
 
+def moved(activations: NDArray[np.float32], step: NDArray[np.float32], reduce: str) -> NDArray[np.float32]:
+    """Activations [n, …] whose features have moved by `step` [d]: every position by the same where they are reduced."""
+    if reduce == "flatten":
+        return activations + step.reshape(activations.shape[1:])
+    if reduce.startswith("token:"):
+        there = activations.copy()
+        there[:, _token(activations, reduce)] += step
+        return there
+    return activations + (step if activations.ndim == 3 else step.reshape(-1, *[1] * (activations.ndim - 2)))
+
+
 def reduced_gradient(
     gradient: NDArray[np.float32], activations: NDArray[np.float32], reduce: str
 ) -> NDArray[np.float32]:

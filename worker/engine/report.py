@@ -30,6 +30,7 @@ from worker.engine.consistency import Said, story
 from worker.engine.evidence import Evidence, Row, Sorted
 from worker.engine.plan import Plan
 from worker.engine.probe import Seen
+from worker.engine.walk import Walked, WholeStep
 from worker.engine.witness import Change
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def assemble(
     plan: Plan,
     seen: Seen,
     evidence: Evidence,
+    walked: Walked,
     changes: Mapping[tuple[str, str], Change],
     groups: Mapping[str, GroupComparison],
     *,
@@ -59,7 +61,10 @@ def assemble(
 ) -> Report:
     """The whole report but for its verdict; `names` are the examples' names in each set."""
     strips = [_strip(plan, strip, names, thumbnail) for strip in evidence.strips]
-    rows = [_row(plan, row, _spread(seen, row.target)["sd"]) for row in evidence.rows]
+    rows = [
+        _row(plan, row, walked.get((row.concept, row.layer, row.target)), _spread(seen, row.target)["sd"])
+        for row in evidence.rows
+    ]
     return Report(
         engine=engine,
         audit=plan.audit,
@@ -127,12 +132,13 @@ def _spread(seen: Seen, target: str) -> dict[str, float]:
     return {"mean": float(values.mean()), "sd": float(values.std(ddof=1))}
 
 
-def _row(plan: Plan, row: Row, sd: float) -> ReportRow:
+def _row(plan: Plan, row: Row, whole: WholeStep | None, sd: float) -> ReportRow:
     """A row in the report's terms; `sd` is the target's standard deviation over its examples."""
     document = _rounded(_plain(row.result))
     document["effect"]["p_corrected"] = _rounded(row.p_corrected)
     if row.result.cross_check is not None:
         document["cross_check"]["effect_in_sd"] = _rounded(row.result.cross_check.effect / (sd or 1.0))
+    document["whole_step"] = _rounded(_plain(whole))
     if row.positions is not None:
         shape, parts = list(row.positions.shape), row.positions.ravel().tolist()
         document["positions"] = {"shape": shape, "parts": _rounded(parts)}

@@ -16,6 +16,10 @@ FORMAT = 1
 """Counted up where code gives other numbers under the same description."""
 
 
+class Evicted(Exception):  # noqa: N818
+    """The shelf no longer has what an audit began to rely on; without it, the audit has to begin anew."""
+
+
 class Shelf(Protocol):
     """Arrays by their keys."""
 
