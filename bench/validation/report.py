@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.validation.captions import caption_section, experiment, orders
 from bench.validation.planted import CASES
-from bench.validation.truths import Answers, answers, section, summary
+from bench.validation.truths import Answers, answers, bends, section, summary
 from examples.captions.build import WRONG_CAPTIONS
 
 QUICK = ("loans", "weightless")
@@ -30,7 +30,7 @@ def truths(quick: bool, folder: Path) -> tuple[str, bool]:
         for one in every
         for count, value, outcome in one.counts
     )
-    parts = [HEAD, summary(every), _t_test(every), *map(section, found)]
+    parts = [HEAD, summary(every), _t_test(every), bends(every), *map(section, found)]
     if captions:
         agree = [float(np.nanmean(orders(captions)[figure])) for figure in ("lead", "caption")]
         holds &= min(agree) >= FEWEST_CORRELATION

@@ -33,6 +33,8 @@ class Fact:
     """What was measured, with its numbers."""
     sign: int = 0
     """The direction of what was measured; 0 where that is not beyond two standard errors."""
+    change: float | None = None
+    """What was measured, in standard deviations of the target."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Measured:
     def fact(self, concept: str, target: str, tolerance: float, known: str) -> Fact:
         """The fact that this measurement makes; `known` says it in words, with `{}` where its numbers go."""
         sign = int(np.sign(self.change)) if abs(self.change) > 2 * self.error else 0
-        return Fact(concept, target, self.finding(tolerance), known.format(self), sign)
+        return Fact(concept, target, self.finding(tolerance), known.format(self), sign, self.change)
 
     def __str__(self) -> str:
         return f"{self.change:+.2f} ± {2 * self.error:.2f} sd"
@@ -178,8 +180,8 @@ def section(of: Answers) -> str:
         lines += [of.asked.note, ""]
     if of.facts:
         lines += [
-            "| concept → target | the truth | intervention (sd) | layer: effect (sd), 95 % interval, corrected p, "
-            "score | flags | verdict | |",
+            "| concept → target | the truth | intervention (sd) | layer: effect (sd), 95 % interval, whole step, "
+            "corrected p, score | flags | verdict | |",
             "| --- | --- | --- | --- | --- | --- | --- |",
             *map(_table_row, of.facts),
             "",
@@ -216,6 +218,41 @@ def summary(all_answers: Sequence[Answers]) -> str:
     )
 
 
+LARGE = 0.25
+"""Measured changes in sd over which a slope is compared with them."""
+
+
+def bends(all_answers: Sequence[Answers]) -> str:
+    """How near slopes and whole steps come to the changes that were measured, at layers that encode the concept."""
+    compared = [
+        (of.fact.change, row.effect.in_sd, row.whole_step.in_sd)
+        for one in all_answers
+        for of in one.facts
+        for row in of.rows
+        if of.fact.change is not None and abs(of.fact.change) > LARGE and row.accuracy.encoded and row.whole_step
+    ]
+    if not compared:
+        return ""
+    measured, *guesses = np.array(compared).T
+    rows = []
+    for name, guess in zip(("slope (the effect)", "whole step"), guesses, strict=True):
+        ratio = guess / measured
+        rows.append(
+            f"| {name} | {np.median(np.abs(guess - measured)):.2f} | {np.median(ratio):.2f} "
+            f"| {np.mean((ratio > 0.5) & (ratio < 2)):.0%} | {np.mean(ratio > 0):.0%} |"
+        )
+    return "\n".join(
+        [
+            f"Over {len(compared)} rows, of layers that encode a concept and changes larger than {LARGE} sd:",
+            "",
+            "| | median distance from the measured change (sd) | median ratio | within a factor of two | of its sign |",
+            "| --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
 def _table_row(one: Answered) -> str:
     measured = "" if one.intervention is None else f"{one.intervention.change_in_sd:+.2f}"
     by_layer = "<br>".join(map(_at_layer, one.rows))
@@ -229,8 +266,11 @@ def _table_row(one: Answered) -> str:
 
 def _at_layer(row: Row) -> str:
     effect, (low, high) = row.effect, row.effect.interval_in_sd
-    figures = f"{effect.in_sd:+.2f} [{low:+.2f}, {high:+.2f}], p {effect.p_corrected:.2g}, score {row.score.value:.2f}"
-    return f"{row.layer}: {figures}"
+    whole = "" if row.whole_step is None else f", whole step {row.whole_step.in_sd:+.2f}"
+    return (
+        f"{row.layer}: {effect.in_sd:+.2f} [{low:+.2f}, {high:+.2f}]{whole}, p {effect.p_corrected:.2g}, "
+        f"score {row.score.value:.2f}"
+    )
 
 
 def _shown(one: Answered) -> str:
