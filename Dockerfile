@@ -24,47 +24,51 @@ COPY constraints.txt /constraints/all.txt
 COPY deploy/constraints.txt /constraints/images.txt
 COPY pyproject.toml README.md ./
 
-# ---- Caveat's wheel ----------------------------------------------------------------------------------------------------
-FROM tools AS wheel
-COPY api_spec api_spec
-COPY vault vault
-COPY reports reports
-COPY service service
-COPY worker worker
-COPY caveat caveat
-RUN /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels .
-
-# ---- one environment an image: what seldom changes first, Caveat itself last -------------------------------------------
+# ---- one environment an image: what seldom changes first, then those of Caveat's packages that its process uses --------
 # Drivers of databases and buckets are left to whoever runs it: PostgreSQL and S3. Google's buckets take gcsfs.
 FROM tools AS build-api
 ARG DRIVERS="psycopg[binary] s3fs"
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     install.sh dependencies service ${DRIVERS}
-COPY --from=wheel /wheels /wheels
+COPY api_spec api_spec
+COPY vault vault
+COPY reports reports
+COPY service service
+COPY caveat caveat
 RUN install.sh caveat
 
+# A worker asks and shows nothing, so what the command needs for that is taken out.
 FROM tools AS build-worker
 ARG DRIVERS="psycopg[binary] s3fs"
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
-    install.sh dependencies worker ${DRIVERS}
-COPY --from=wheel /wheels /wheels
+    install.sh dependencies worker ${DRIVERS} \
+ && install.sh without httpx httpcore rich pygments markdown-it-py mdurl ruamel.yaml stamina tenacity jinja2 markupsafe
+COPY api_spec api_spec
+COPY vault vault
+COPY worker worker
 RUN install.sh caveat
 
 FROM tools AS build-worker-gpu
 ARG DRIVERS="psycopg[binary] s3fs"
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
-    install.sh dependencies worker-gpu ${DRIVERS}
-COPY --from=wheel /wheels /wheels
+    install.sh dependencies worker-gpu ${DRIVERS} \
+ && install.sh without httpx httpcore rich pygments markdown-it-py mdurl ruamel.yaml stamina tenacity jinja2 markupsafe
+COPY api_spec api_spec
+COPY vault vault
+COPY worker worker
 RUN install.sh caveat
 
 FROM tools AS build-cli
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     install.sh dependencies evidence
-COPY --from=wheel /wheels /wheels
+COPY api_spec api_spec
+COPY vault vault
+COPY reports reports
+COPY caveat caveat
 RUN install.sh caveat
 
 # ---- what all images share -----------------------------------------------------------------------------------------

@@ -37,10 +37,29 @@ COMPILERS = ("cc", "gcc", "g++", "clang", "make", "pip", "pip3")
 ABSENT = {
     "cli": ("celery", "flask", "numpy", "onnx", "onnxruntime", "pip", "setuptools", "sqlalchemy"),
     "api": ("numpy", "onnx", "onnxruntime", "pandas", "pip", "scikit-learn", "scipy", "setuptools", "torch"),
-    "worker": ("flask", "flask-swagger-ui", "gunicorn", "pip", "torch"),
-    "worker-gpu": ("flask", "flask-swagger-ui", "gunicorn", "onnxruntime", "pip", "torch"),
+    "worker": ("flask", "flask-swagger-ui", "gunicorn", "httpx", "jinja2", "pip", "rich", "stamina", "torch"),
+    "worker-gpu": (
+        "flask",
+        "flask-swagger-ui",
+        "gunicorn",
+        "httpx",
+        "jinja2",
+        "onnxruntime",
+        "pip",
+        "rich",
+        "stamina",
+        "torch",
+    ),
 }
 """What a process does not use is not in its image."""
+
+OWN = {
+    "cli": {"api_spec", "vault", "reports", "caveat"},
+    "api": {"api_spec", "vault", "reports", "service", "caveat"},
+    "worker": {"api_spec", "vault", "worker"},
+    "worker-gpu": {"api_spec", "vault", "worker"},
+}
+"""Caveat's own packages in each image; the API's has the command for `caveat keys`, by which operators issue keys."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +182,8 @@ def inspect(target: str, base: str) -> Figure:
         }
         assert told >= packages, f"the SBOM of {target} does not know {packages - told}"
         assert not packages & set(ABSENT[target]), f"{target} has {packages & set(ABSENT[target])}"
+        own = {folder.name for folder in root.glob("opt/caveat/lib/*/site-packages/*") if (ROOT / folder.name).is_dir()}
+        assert own == OWN[target], f"{target} has {own} of Caveat's packages"
         writable = [
             path for path in root.glob("opt/caveat/**/*") if not path.is_symlink() and path.stat().st_mode & 0o022
         ]

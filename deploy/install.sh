@@ -1,7 +1,8 @@
 #!/bin/sh
 # Inside the Dockerfile: fills the environment of an image, in two steps, so that a change of sources is a quick build.
 #   install.sh dependencies EXTRA [REQUIREMENT...]   what Caveat and one of its extras need
-#   install.sh caveat                                Caveat itself; then the environment is finished
+#   install.sh without PACKAGE...                    takes out what this image's process does not use
+#   install.sh caveat                                those of Caveat's packages that were copied; then it is finished
 set -eu
 
 environment=/opt/caveat
@@ -21,6 +22,7 @@ dependencies() {
     touch "$package/__init__.py"
   done
   /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /empty .
+  rm -r api_spec vault reports service worker caveat
   install --constraint /constraints/all.txt --constraint /constraints/images.txt "$(echo /empty/*.whl)[$extra]" "$@"
   # Tests and headers are of no use to a process; NumPy imports its own.
   find $environment/lib -depth -type d \( -name tests -o -name include \) -path '*/site-packages/*' \
@@ -28,7 +30,12 @@ dependencies() {
   compile
 }
 
+without() {
+  /opt/build/bin/pip --python $environment/bin/python uninstall --quiet --yes "$@"
+}
+
 caveat() {
+  /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels .
   install --no-deps --force-reinstall /wheels/*.whl
   compile
   # Scripts for other shells, and where the wheel lay, which is a folder that is gone.

@@ -1,0 +1,48 @@
+"""Each image has those of Caveat's packages that its process imports, and no other."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from deploy.images import ABSENT, OWN
+from tests.chart.conftest import ROOT
+
+STAGES = {
+    name: set(re.findall(r"^COPY (\w+) \1$", body, re.MULTILINE))
+    for name, body in re.findall(
+        r"^FROM tools AS build-([\w-]+)\n(.*?)^RUN install.sh caveat$", (ROOT / "Dockerfile").read_text(), re.M | re.S
+    )
+}
+STARTS = {
+    "api": "service.__main__, caveat.cli",
+    "worker": "worker.tasks, worker.child, worker.pipeline",
+    "cli": "caveat.cli, caveat.gate, caveat.remote, caveat.outputs, caveat.evidence, caveat.first, caveat.local",
+}
+SCRIPT = """\
+import sys
+class NotThere:
+    def find_spec(self, name, *_):
+        if name.partition('.')[0] in {absent!r}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, NotThere())
+import {start}
+print(*sorted({{name.partition('.')[0] for name in sys.modules}}))
+"""
+
+
+def test_the_dockerfile_copies_what_the_images_are_checked_for() -> None:
+    assert STAGES == OWN
+
+
+@pytest.mark.parametrize("image", STARTS)
+def test_an_image_has_what_its_process_imports_and_no_more(image: str) -> None:
+    everything = set().union(*OWN.values())
+    absent = (everything - OWN[image]) | {name.replace("-", "_") for name in ABSENT[image]} - {"pip", "setuptools"}
+    script = SCRIPT.format(absent=absent, start=STARTS[image])
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert everything & set(done.stdout.split()) == OWN[image]
