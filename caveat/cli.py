@@ -66,7 +66,7 @@ def _outputs(command: Any) -> Any:
     return command
 
 
-@cli.command()
+@cli.command(short_help="Run an audit and judge it by its gate.")
 @click.argument("audit", type=PATH, required=False)
 @_server
 @click.option("--report", type=PATH, help="Decide this report again, offline, instead of running an audit.")
@@ -137,7 +137,7 @@ def _named_paths(_: click.Context, parameter: click.Parameter, values: tuple[str
     return {name: Path(path) for name, _, path in pairs}
 
 
-@cli.command()
+@cli.command(short_help="Check a signed attestation, or a log.")
 @click.argument("envelope", type=PATH, required=False)
 @click.option("--key", "keys", type=PATH, multiple=True, help="A public key (PEM), or a folder of them; repeatable.")
 @click.option("--log", type=PATH, help="A log (`caveat log`) that nobody should have changed.")
@@ -211,7 +211,7 @@ def log(write: Path, url: str | None, key: str | None) -> None:
     click.echo(f"Wrote {write}: {told.length} entries, and {signed}.")
 
 
-@cli.command()
+@cli.command(short_help="Make a key pair for attestations.")
 @click.argument("name", type=PATH, default=Path("caveat"))
 def keygen(name: Path) -> None:
     """Make an ed25519 key pair: NAME.key signs attestations (keep it secret), NAME.pub lets others check them.
@@ -226,7 +226,7 @@ def keygen(name: Path) -> None:
     click.echo(f"Next: caveat gate audit.yaml --json report.json --attestation report.dsse.json --sign-key {name}.key")
 
 
-@cli.command()
+@cli.command(short_help="List what can be audited in a model.")
 @click.argument("model", type=PATH)
 @_server
 @click.option("--output", help="For this output, or any tensor; else for the model's first.")
@@ -254,7 +254,7 @@ def layers(
         show_inspection(inspection, every=every)
 
 
-@cli.command()
+@cli.command(short_help="Write a model's gradient as a model.")
 @click.argument("model", type=PATH)
 @click.option("--layer", "layers", metavar="TENSOR", multiple=True, required=True, help="A layer; repeatable.")
 @click.option(
@@ -288,7 +288,7 @@ def differentiate(
     show_gradient(write_gradient(model, layers, targets, write, output=output, scale=scale, reduce=reduce))
 
 
-@cli.command()
+@cli.command(short_help="Write a first audit file for a model.")
 @click.argument("model", type=PATH)
 @click.option("--write", "-o", type=PATH, default=Path("audit.yaml"), show_default=True, help="Where to.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
@@ -300,7 +300,7 @@ def init(model: Path, write: Path, force: bool, local: bool, url: str | None, ke
     write_first_audit(model, write, force, None if local else url, key)
 
 
-@cli.command()
+@cli.command(short_help="Print the JSON Schema of an audit file.")
 def schema() -> None:
     """Print the JSON Schema of an audit file, for editors to check and complete it."""
     from caveat.schema import audit_schema
@@ -308,7 +308,7 @@ def schema() -> None:
     click.echo(audit_schema())
 
 
-@cli.command()
+@cli.command(short_help="Run the whole service on this machine.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--data", type=PATH, default=Path(".caveat"), show_default=True, help="The folder that keeps everything.")

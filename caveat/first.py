@@ -37,6 +37,8 @@ class Draft:
 
     text: str
     left_to_do: list[str]
+    to_choose: str | None = None
+    """What was filled in for want of knowing better."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,12 @@ def write_first_audit(model: Path, write: Path, force: bool, server: str | None,
     write.write_text(draft.text, encoding="utf-8")
     read_audit(write)  # what Caveat writes, Caveat reads
     console = out()
-    console.print(f"Wrote {write}.", markup=False)
+    console.print(f"Wrote {write}.")
     for step in draft.left_to_do:
-        console.print(f"  Before it runs: {step}", markup=False)
-    console.print(f"{'Then' if draft.left_to_do else 'Next'}: caveat gate {write} --html report.html", markup=False)
+        console.print(f"  Before it runs: {step}")
+    if draft.to_choose:
+        console.print(f"  To choose: {draft.to_choose}")
+    console.print(f"{'Then' if draft.left_to_do else 'Next'}: caveat gate {write} --html report.html")
 
 
 def first_audit(model: Path, folder: Path, inspection: Inspection) -> Draft:
@@ -88,12 +92,14 @@ def first_audit(model: Path, folder: Path, inspection: Inspection) -> Draft:
     else:
         body = _of_arrays(places, folder, tensor)
     answer = inspection.outputs[0]
-    index = "" if _width(answer) in (1, None) else ", index: 0"
+    classes = _width(answer) or 1
+    index = ", index: 0" if classes > 1 else ""
     heading = _HEADING.format(
         model=_quoted(os.path.relpath(model, folder)), inputs=_described(tensor), outputs=_described(answer)
     )
     question = body.question.format(output=f"output: {_quoted(answer.name)}{index}")
-    return Draft("".join((heading, body.examples, question, _METHOD)), body.left_to_do)
+    to_choose = f"`index: 0` is the first of {classes:,} classes; write the one that is asked about." if index else None
+    return Draft("".join((heading, body.examples, question, _METHOD)), body.left_to_do, to_choose)
 
 
 _HEADING = """\
@@ -208,7 +214,7 @@ def _question(concept: str, shown: str, pool: str, at: str) -> str:
 concepts:
   {concept}: {{{{examples: {shown}, against: {pool}}}}}
 
-# The number it may influence, at these examples.
+# The number it may influence, at these examples; `index` says which class, where there are several.
 targets:
   answer: {{{{{{output}}, examples: {at}}}}}
 

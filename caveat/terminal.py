@@ -6,17 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from api_spec.artifacts import Inspection
 from api_spec.report import Outcome, Report
 from caveat.document import Positions
 from caveat.problems import ProblemError
+from caveat.screen import Bar, Console, Table, Text
 from reports import moves, summary
 
 if TYPE_CHECKING:
@@ -31,13 +27,13 @@ Watch = Callable[[str, float], None]
 
 
 def out() -> Console:
-    """Standard output; rich knows NO_COLOR and whether it is a terminal."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not _is_terminal(sys.stdout))
+    """Standard output."""
+    return Console(sys.stdout)
 
 
 def err() -> Console:
     """Standard error."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=not _is_terminal(sys.stderr))
+    return Console(sys.stderr)
 
 
 @contextmanager
@@ -45,17 +41,18 @@ def progress() -> Iterator[Watch]:
     """Shows how far the work is, on standard error."""
     console = err()
     if console.is_terminal:
-        columns = (TextColumn("{task.description:<10}"), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True) as bars:
-            task = bars.add_task("waiting", total=1.0)
-            yield lambda stage, share: bars.update(task, description=stage, completed=share)
+        bar = Bar(console)
+        try:
+            yield bar.show
+        finally:
+            bar.clear()
         return
     told = [""]
 
     def watch(stage: str, share: float) -> None:
         if stage != told[0]:
             told[0] = stage
-            console.print(f"{share:4.0%} {stage}", markup=False)
+            console.print(f"{share:4.0%} {stage}")
 
     yield watch
 
@@ -68,7 +65,7 @@ def show_verdict(report: Report) -> None:
     console.print(Text.assemble(heading, ": ", summary.explanation(report)))
     lines = summary.lines(report)
     if lines and console.is_terminal:
-        table = Table("", "line of the gate", "finding", "verdict", box=None, pad_edge=False, header_style="dim")
+        table = Table(("", "line of the gate", "finding", "verdict"))
         for line in lines:
             style = STYLE[line.outcome]
             sign = Text(summary.OUTCOME_SIGN[line.outcome], style=style)
@@ -79,7 +76,7 @@ def show_verdict(report: Report) -> None:
         wide = max(len(line.subject) for line in lines)
         for line in lines:
             word = summary.OUTCOME_WORD[line.outcome]
-            console.print(f"{word:<12}  {line.subject:<{wide}}  {line.finding or ''}".rstrip(), markup=False)
+            console.print(f"{word:<12}  {line.subject:<{wide}}  {line.finding or ''}".rstrip())
     for line in lines:
         sign = Text(summary.OUTCOME_SIGN[line.outcome], style=STYLE[line.outcome])
         console.print(Text.assemble(sign, f" {line.subject}: {line.reason}"))
@@ -100,17 +97,15 @@ def show_moves(report: Report, baseline: Report) -> None:
     head = ("figure", "before", "now", "change", "noise", "")
     rows = [(one.figure, one.before, one.after, one.change, one.noise, one.verdict) for one in found[:MOST_MOVES]]
     if rows and console.is_terminal:
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for column in head:
-            table.add_column(column, justify="left" if column in ("figure", "") else "right")
+        table = Table(head, right=frozenset(range(1, 5)))
         for row, one in zip(rows, found, strict=False):
-            table.add_row(*map(Text, row), style=None if one.beyond_noise else "dim")
+            table.add_row(*row, style="" if one.beyond_noise else "dim")
         console.print(table)
     elif rows:
         wide = [max(len(row[column]) for row in (head, *rows)) for column in range(5)]
         for figure, *figures, verdict in (head, *rows):
             cells = [cell.rjust(width) for cell, width in zip(figures, wide[1:], strict=True)]
-            console.print("  ".join([figure.ljust(wide[0]), *cells, verdict]).rstrip(), markup=False)
+            console.print("  ".join([figure.ljust(wide[0]), *cells, verdict]).rstrip())
     if len(found) > MOST_MOVES:
         console.print(Text(f"… and {len(found) - MOST_MOVES} more, in --markdown.", style="dim"))
 
@@ -208,29 +203,28 @@ def show_inspection(inspection: Inspection, *, every: bool) -> None:
     console = out()
     for kind, tensors in (("input", inspection.inputs), ("output", inspection.outputs)):
         for tensor in tensors:
-            console.print(f"{kind:<7} {tensor.name}  {tensor.dtype} {_shape(tensor.shape)}", markup=False)
-    console.print(f"target  {inspection.target}", markup=False)
+            console.print(f"{kind:<7} {tensor.name}  {tensor.dtype} {_shape(tensor.shape)}")
+    console.print(f"target  {inspection.target}")
     layers = [layer for layer in inspection.layers if every or layer.auditable]
     rows = [
         ("auto" if layer.auto else "", layer.tensor, layer.operator, _shape(layer.shape), layer.reason or "")
         for layer in layers
     ]
     if console.is_terminal:
-        table = Table("", "tensor", "operator", "shape", "why not", box=None, pad_edge=False, header_style="dim")
+        table = Table(("", "tensor", "operator", "shape", "why not"))
         for row in rows:
-            table.add_row(*map(Text, row), style="dim" if row[4] else None)
+            table.add_row(*row, style="dim" if row[4] else "")
         console.print(table)
     else:
         wide = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
         for row in rows:
             cells = [cell.ljust(width) for cell, width in zip(row[:4], wide, strict=True)]
-            console.print("  ".join([*cells, row[4]]).rstrip(), markup=False)
+            console.print("  ".join([*cells, row[4]]).rstrip())
     auditable = sum(layer.auditable for layer in inspection.layers)
     auto = sum(layer.auto for layer in inspection.layers)
     console.print(
         f"{auditable} of {len(inspection.layers)} layers can be audited; `layers: auto` picks {auto}."
-        + ("" if every or auditable == len(inspection.layers) else " See the others, and why not, with --all."),
-        markup=False,
+        + ("" if every or auditable == len(inspection.layers) else " See the others, and why not, with --all.")
     )
     for warning in inspection.warnings:
         console.print(Text(f"Note: {warning}", style="dim"))
@@ -240,26 +234,22 @@ def show_gradient(written: Written) -> None:
     """What a gradient model reads and yields, and how well it agrees with finite differences."""
     console = out()
     size = written.path.stat().st_size
-    console.print(f"Wrote {written.path}: {written.nodes} nodes, {size:,} bytes.", markup=False)
+    console.print(f"Wrote {written.path}: {written.nodes} nodes, {size:,} bytes.")
     for kind, tensors in (("reads", written.inputs), ("yields", written.outputs)):
         for tensor in tensors:
-            console.print(f"{kind:<7} {tensor.name}  {tensor.dtype} {_shape(tensor.shape)}", markup=False)
+            console.print(f"{kind:<7} {tensor.name}  {tensor.dtype} {_shape(tensor.shape)}")
     for sentence in written.sentences:
-        console.print(sentence, markup=False)
+        console.print(sentence)
     if written.residual is None:
-        console.print("It was not compared with finite differences: the model runs on no noise.", markup=False)
+        console.print("It was not compared with finite differences: the model runs on no noise.")
     else:
-        console.print(f"It agrees with finite differences on noise: to {written.residual:.1e}.", markup=False)
+        console.print(f"It agrees with finite differences on noise: to {written.residual:.1e}.")
     for warning in written.warnings:
         console.print(Text(f"Note: {warning}", style="dim"))
 
 
 def _shape(shape: Sequence[int | str | None]) -> str:
     return "×".join("?" if size is None else str(size) for size in shape) or "scalar"
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    return stream.isatty() or bool(os.environ.get("FORCE_COLOR"))
 
 
 def _data(text: str) -> str:

@@ -78,7 +78,7 @@ def run_up(host: str, port: int, data: Path, workers: int) -> int:
             if died := _wait_until_ready(running):
                 return _tell_of_death(died)
             _write_state(data, url)
-            console.print(_greeting(url, data), markup=False)
+            console.print(_greeting(url, data))
             if host not in LOOPBACK:
                 err().print(f"Note: whoever reaches {host} may use this service.", style="yellow")
             while (died := _dead(running)) is None:
@@ -197,8 +197,8 @@ def _tell_of_death(died: Running) -> int:
         f"{_capital(died.part.name)} stopped by itself (status {died.process.returncode}), so everything stops.",
         style="bold red",
     )
-    console.print(_tail(died.log), markup=False, style="dim")
-    console.print(f"Remedy: read {died.log}; `caveat up` again goes on with what was not done.", markup=False)
+    console.print(_tail(died.log), style="dim")
+    console.print(f"Remedy: read {died.log}; `caveat up` again goes on with what was not done.")
     return INFRASTRUCTURE
 
 

@@ -56,6 +56,7 @@ def test_pictures(tmp_path: Path, shape: list[Any], layout: str) -> None:
     assert audit.concepts["striped_horses"].against == "photos"
     assert audit.examples["striped_horses"].pairs_with == "photos", "every name is in both folders"
     assert audit.targets["answer"].index == 0
+    assert draft.to_choose == "`index: 0` is the first of 10 classes; write the one that is asked about."
 
 
 def test_a_table_with_a_protected_column(tmp_path: Path) -> None:
@@ -70,6 +71,7 @@ def test_a_table_with_a_protected_column(tmp_path: Path) -> None:
     assert everyone.features == ["income", "urban", "race"]
     assert audit.targets["answer"].examples == "everyone"
     assert audit.targets["answer"].index is None
+    assert draft.to_choose is None
 
 
 def test_arrays(tmp_path: Path) -> None:

@@ -1,0 +1,171 @@
+"""Words on a screen: styled and in columns where it is a terminal, plain lines where it is none.
+
+This is as much of `rich` as the command needs; all of it would be a third of what a client installs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any, TextIO
+
+import click
+
+STYLES: dict[str, dict[str, Any]] = {
+    "bold": {"bold": True},
+    "dim": {"dim": True},
+    "green": {"fg": "green"},
+    "yellow": {"fg": "yellow"},
+    "bold red": {"fg": "red", "bold": True},
+}
+GAP = "  "
+"""Between two columns."""
+NARROWEST = 8
+"""Characters below which no column is squeezed."""
+BAR = 40
+"""Characters of a bar."""
+
+Runs = list[tuple[str, str]]
+"""Words and the style of each run of them."""
+
+
+class Text:
+    """Words with their styles."""
+
+    def __init__(self, words: str, style: str = "") -> None:
+        self.runs: Runs = [(words, style)]
+
+    @classmethod
+    def assemble(cls, *parts: str | tuple[str, str] | Text) -> Text:
+        """One text out of words, words with a style, and texts."""
+        whole = cls("")
+        for part in parts:
+            match part:
+                case str():
+                    whole.runs.append((part, ""))
+                case Text():
+                    whole.runs.extend(part.runs)
+                case (words, style):
+                    whole.runs.append((words, style))
+        return whole
+
+    def __str__(self) -> str:
+        return "".join(words for words, _ in self.runs)
+
+    def styled(self, style: str) -> Text:
+        """The same, with `style` where it has none."""
+        return Text.assemble(*((words, own or style) for words, own in self.runs))
+
+    def broken(self, width: int) -> list[Text]:
+        """Its lines, broken between words; a word longer than `width` is broken itself."""
+        return [self._cut(begin, end) for begin, end in _spans(str(self), width)]
+
+    def _cut(self, begin: int, end: int) -> Text:
+        part, at = Text(""), 0
+        for words, style in self.runs:
+            part.runs.append((words[max(begin - at, 0) : max(end - at, 0)], style))
+            at += len(words)
+        return part
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in columns under a head; columns whose number is in `right` stand to the right."""
+
+    head: tuple[str, ...]
+    right: frozenset[int] = frozenset()
+    rows: list[list[Text]] = field(default_factory=list)
+
+    def add_row(self, *cells: str | Text, style: str = "") -> None:
+        """Adds a row; `style` is for what has none."""
+        self.rows.append([(Text(cell) if isinstance(cell, str) else cell).styled(style) for cell in cells])
+
+    def lines(self, width: int) -> Iterator[Text]:
+        """The table as lines: columns as wide as they need to be and as `width` lets them."""
+        rows = [[Text(title, "dim") for title in self.head], *self.rows]
+        wide = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+        while sum(wide) + len(GAP) * (len(wide) - 1) > width and max(wide) > NARROWEST:
+            wide[wide.index(max(wide))] -= 1
+        for row in rows:
+            broken = [cell.broken(columns) for cell, columns in zip(row, wide, strict=True)]
+            for line in zip_longest(*broken, fillvalue=Text("")):
+                yield self._aligned(line, wide)
+
+    def _aligned(self, cells: tuple[Text, ...], wide: list[int]) -> Text:
+        parts: list[str | Text] = []
+        for number, (cell, columns) in enumerate(zip(cells, wide, strict=True)):
+            pad = " " * (columns - len(str(cell)))
+            parts += [GAP * bool(number), pad, cell] if number in self.right else [GAP * bool(number), cell, pad]
+        return Text.assemble(*parts)
+
+
+class Console:
+    """A stream, and what can be shown on it; NO_COLOR and FORCE_COLOR are heeded."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+        self.is_terminal = file.isatty() or bool(os.environ.get("FORCE_COLOR"))
+        self._styled = self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    @property
+    def width(self) -> int:
+        """Characters in a line."""
+        return shutil.get_terminal_size().columns
+
+    def print(self, shown: str | Text | Table, style: str = "") -> None:
+        """Shows a text, broken between words where a terminal's line ends, or a table."""
+        if isinstance(shown, Table):
+            lines = list(shown.lines(self.width))
+        else:
+            text = (Text(shown) if isinstance(shown, str) else shown).styled(style)
+            lines = text.broken(self.width) if self.is_terminal else [text]
+        for line in lines:
+            self._write(line)
+
+    def _write(self, line: Text) -> None:
+        if not self._styled:
+            click.echo(str(line).rstrip(), file=self.file, color=False)
+            return
+        styled = (click.style(words, **STYLES[style]) if style and words else words for words, style in line.runs)
+        click.echo("".join(styled).rstrip(), file=self.file, color=True)
+
+
+class Bar:
+    """One line of a terminal that says how far something is; it is gone when that is done."""
+
+    def __init__(self, console: Console) -> None:
+        self._file, self._began = console.file, time.monotonic()
+
+    def show(self, stage: str, share: float) -> None:
+        """Draws it anew."""
+        minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
+        full = int(BAR * min(max(share, 0.0), 1.0))
+        self._draw(f"{stage:<10} {'━' * full}{' ' * (BAR - full)} {share:4.0%} {minutes}:{seconds:02}")
+
+    def clear(self) -> None:
+        """Takes it away."""
+        self._draw("")
+
+    def _draw(self, line: str) -> None:
+        self._file.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
+        self._file.flush()
+
+
+def _spans(words: str, width: int) -> Iterator[tuple[int, int]]:
+    """Where each line begins and ends."""
+    at = 0
+    for paragraph in words.split("\n"):
+        begin = end = 0
+        for word in re.finditer(rf"\S{{1,{max(width, 1)}}}", paragraph):
+            if word.end() - begin > width:
+                if end > begin:
+                    yield at + begin, at + end
+                begin = word.start()
+            end = word.end()
+        yield at + begin, at + end
+        at += len(paragraph) + 1

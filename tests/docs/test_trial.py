@@ -1,0 +1,128 @@
+"""The first five minutes of somebody who has a wheel, a model and pictures, and reads nothing but `--help`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from examples.graph import save
+from examples.watermark.build import example_sets
+from examples.watermark.efficientnet import efficientnet_lite0
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("trial")]
+
+ROOT = Path(__file__).parents[2]
+FIVE_MINUTES = 300
+LARGEST_CLIENT = 30_000_000
+"""Bytes of the client and everything that it needs, as pip leaves them: bytecode included."""
+NOT_OURS = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
+"""What a new environment brings."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """An environment with nothing of the checkout in it, and an empty folder to work in."""
+
+    programs: Path
+    folder: Path
+
+    def run(self, *command: str | Path, exits: tuple[int, ...] = (0,)) -> str:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("CAVEAT_", "PYTHON"))}
+        done = subprocess.run(
+            [self.programs / command[0], *map(str, command[1:])],
+            cwd=self.folder,
+            env={**environment, "NO_COLOR": "1", "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in exits, f"{command} exited with {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def install(self, extras: str) -> None:
+        self.run(
+            "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", f"{self.folder / WHEEL}{extras}"
+        )
+
+
+WHEEL = "caveat-0.1.0-py3-none-any.whl"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    folder, environment = tmp_path / "empty", tmp_path / "venv"
+    folder.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    place = Place(environment / "bin", folder)
+    place.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
+    return place
+
+
+def test_the_client_is_small_and_says_what_it_lacks(place: Place) -> None:
+    place.install("")
+    (packages,) = place.programs.parent.glob("lib/*/site-packages")
+    ours = [path for path in packages.iterdir() if not path.name.startswith(NOT_OURS)]
+    size = sum(file.stat().st_size for path in ours for file in ([path] if path.is_file() else path.rglob("*")))
+    print(f"the client takes {size / 1e6:.1f} MB")
+    assert size < LARGEST_CLIENT
+    (place.folder / "model.onnx").write_bytes(b"a model")
+    assert "pip install 'caveat[worker]'" in place.run("caveat", "init", "model.onnx", exits=(3,))
+    assert "pip install 'caveat[evidence]'" in place.run("caveat", "keygen", exits=(2,))
+    assert "pip install 'caveat[all]'" in place.run("caveat", "up", exits=(3,))
+
+
+def test_a_first_audit_in_five_minutes(place: Place) -> None:
+    place.install("[worker,evidence]")
+    _given(place.folder)
+    began = time.monotonic()
+    help_ = place.run("caveat", "--help")
+    assert "Start with `caveat init model.onnx`" in help_
+
+    told = place.run("caveat", "init", "model.onnx")
+    assert "To choose: `index: 0` is the first of 1,000 classes" in told
+    next_ = _next(told)
+    assert next_ == ["caveat", "gate", "audit.yaml", "--html", "report.html"]
+    audit = place.folder / "audit.yaml"
+    audit.write_text(audit.read_text().replace("index: 0", "index: 478"))
+
+    told = place.run("caveat", "keygen")
+    signed = _next(told)
+    assert signed[:3] == next_[:3]
+    told = place.run(*next_, *signed[3:], exits=(1,))
+    assert "watermarked must not matter to answer: " in told
+    assert (place.folder / "report.html").read_text().startswith("<!doctype html>")
+
+    assert "--key" in place.run("caveat", "verify", "--help")
+    checked = ("--key", "caveat.pub", "--report", "report.json", "--model", "model.onnx")
+    told = place.run("caveat", "verify", "report.dsse.json", *checked, "--examples", "photos=photos")
+    assert "✓ model.onnx is the model that was audited." in told
+    assert "The gate fails." in told
+    seconds = time.monotonic() - began
+    print(f"from --help to verify: {seconds:.0f} s")
+    assert seconds < FIVE_MINUTES
+
+    (place.folder / "photos" / "coffee-00.png").unlink()
+    told = place.run("caveat", "verify", "report.dsse.json", *checked, "--examples", "photos=photos", exits=(1,))
+    assert "✗ photos" in told
+
+
+def _given(folder: Path) -> None:
+    """What a person has: a model, photographs, and some of them with a watermark."""
+    save(efficientnet_lite0(), folder / "model.onnx")
+    sets = example_sets()
+    for name in ("photos", "watermarked"):
+        (folder / name).mkdir()
+        for file, picture in sets[name].items():
+            picture.save(folder / name / f"{file}.png", compress_level=1)
+
+
+def _next(told: str) -> list[str]:
+    """The command that is proposed."""
+    (command,) = [line.partition(": ")[2] for line in told.splitlines() if line.startswith("Next: ")]
+    return command.split()
