@@ -13,7 +13,7 @@ from caveat.problems import problem
 
 SHOWN_IN_THE_AUDIT_FILE = {"sarif", "gitlab"}
 """Formats whose findings are shown at lines of the audit file."""
-COMPARES = {"markdown"}
+COMPARES = {"html", "junit", "markdown"}
 """Formats that show what moved since a baseline."""
 
 

@@ -18,8 +18,9 @@ from api_spec.audit import GroupLine
 from api_spec.base import Interval
 from api_spec.report import Estimate, GroupReport, Histogram, Report, Row
 from reports import numbers, summary
-from reports.canonical import canonical
+from reports.canonical import canonical, digest
 from reports.chart import UNIT, Scale, Span, silhouette, symmetric
+from reports.moves import Moved, moved, sentences
 from reports.visible import visible
 
 DOWNLOAD_LIMIT = 2_000_000
@@ -105,8 +106,25 @@ class Measure:
     four_fifths: float | None
 
 
-def render(report: Report) -> str:
-    """The whole page."""
+@dataclass(frozen=True)
+class Since:
+    """What moved since a baseline: in sentences, and as two tables."""
+
+    baseline: str
+    sentences: list[str]
+    beyond_noise: list[Moved]
+    within_noise: list[Moved]
+
+    @classmethod
+    def of(cls, report: Report, baseline: Report) -> Since:
+        """The comparison of two reports."""
+        found = moved(report, baseline)
+        beyond, within = ([one for one in found if one.beyond_noise is wanted] for wanted in (True, False))
+        return cls(digest(baseline), sentences(report, baseline), beyond, within)
+
+
+def render(report: Report, baseline: Report | None = None) -> str:
+    """The whole page; with a `baseline`, also what moved since."""
     environment = _environment()
     style = environment.get_template("report.css").render()
     return environment.get_template("report.html").render(
@@ -122,6 +140,7 @@ def render(report: Report) -> str:
         unit_scale=UNIT,
         confidence=f"{100 * (1 - report.audit.method.alpha):g}\u202f%",
         questions=summary.questions(report),
+        since=None if baseline is None else Since.of(report, baseline),
         measures={group.name: measures(group, i) for i, group in enumerate(report.groups)},
         bounds=(bounds := _bounds(report)),
         metrics={group.name: _asked_first(group, bounds) for group in report.groups},

@@ -6,12 +6,13 @@ from xml.etree import ElementTree
 
 from api_spec.report import Report
 from reports.canonical import digest
+from reports.moves import moved, sentences
 from reports.summary import Line, explanation, lines, title
 from reports.visible import visible
 
 
-def render(report: Report) -> str:
-    """One suite, its cases in the order of the gate."""
+def render(report: Report, baseline: Report | None = None) -> str:
+    """One suite, its cases in the order of the gate; what it says at its end tells what moved since a `baseline`."""
     cases = lines(report)
     counts = {
         "tests": str(len(cases)),
@@ -21,11 +22,13 @@ def render(report: Report) -> str:
     suites = ElementTree.Element("testsuites", {"name": "caveat", **counts})
     suite = ElementTree.SubElement(suites, "testsuite", {"name": title(report), **counts, "skipped": "0"})
     properties = ElementTree.SubElement(suite, "properties")
-    for name, value in _properties(report).items():
+    for name, value in _properties(report, baseline).items():
         ElementTree.SubElement(properties, "property", {"name": name, "value": visible(value)})
     for case in cases:
         _case(suite, case)
-    ElementTree.SubElement(suite, "system-out").text = visible("\n".join([explanation(report), *report.warnings]))
+    ElementTree.SubElement(suite, "system-out").text = visible(
+        "\n".join([explanation(report), *report.warnings, *_moves(report, baseline)])
+    )
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=False).join(
         ['<?xml version="1.0" encoding="UTF-8"?>\n', "\n"]
@@ -46,11 +49,21 @@ def _case(suite: ElementTree.Element, case: Line) -> None:
         ElementTree.SubElement(element, "system-out").text = reason
 
 
-def _properties(report: Report) -> dict[str, str]:
+def _moves(report: Report, baseline: Report | None) -> list[str]:
+    if baseline is None:
+        return []
+    return sentences(report, baseline) + [
+        f"{one.figure}: {one.before} before, {one.after} now, {one.change} with noise {one.noise}: {one.verdict}"
+        for one in moved(report, baseline)
+    ]
+
+
+def _properties(report: Report, baseline: Report | None) -> dict[str, str]:
     return {
         "model": report.audit.model,
         "report": digest(report),
         "outcome": report.verdict.outcome or "none",
         "caveat": report.engine.caveat,
         "seed": str(report.audit.method.seed),
+        **({} if baseline is None else {"baseline": digest(baseline)}),
     }

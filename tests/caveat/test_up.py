@@ -13,12 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import onnx
 import pytest
 
 from api_spec.artifacts import AuditRecord
 from api_spec.report import Report
 from caveat import Client
 from caveat.auditfile import read_audit
+from reports.canonical import digest
 from tests.caveat.conftest import ROOT, Command, started
 from tests.caveat.models import write_audit
 
@@ -79,6 +81,35 @@ def test_layers_of_a_class_that_is_not_there_are_refused(tmp_path: Path, command
     wrong = command("layers", "mlp.onnx", "--index", "9")
     assert wrong.returncode == 2
     assert "/index: Target 'target' asks for class 9, but output 'logits' has 2 classes" in wrong.stderr
+
+
+def test_the_last_audit_that_passed_is_the_baseline(tmp_path: Path, command: Command, service: str) -> None:
+    path = write_audit(tmp_path, must="matter")
+    path.write_text(path.read_text().replace("yes", "agreed"))  # a question that no other test asks
+    first = command("gate", "audit.yaml", "--baseline", "last", "--json", "first.json", CAVEAT_URL=service)
+    assert first.returncode == 0, first.stderr
+    assert "No audit on the service asked the same and passed" in first.stderr
+    assert "baseline" not in first.stdout
+
+    failing = path.read_text()
+    path.write_text(failing.replace("must: matter", "must: not_matter"))
+    assert command("gate", "audit.yaml", CAVEAT_URL=service).returncode == 1
+
+    model = onnx.load(tmp_path / "mlp.onnx")
+    (weights,) = [one for one in model.graph.initializer if one.name == "w1"]
+    weights.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weights), "w1"))
+    onnx.save(model, tmp_path / "mlp.onnx")
+    path.write_text(failing)
+    shown = ("--html", "now.html", "--junit", "now.xml", "--markdown", "now.md")
+    now = command("gate", "audit.yaml", "--baseline", "last", *shown, CAVEAT_URL=service)
+    assert now.returncode == 0, now.stderr
+    assert "Since the baseline the one figure moved beyond noise." in now.stdout
+    assert "of the same model" not in now.stdout
+    report = Report.model_validate_json((tmp_path / "first.json").read_bytes())
+    assert re.search(rf"effect of first → agreed at hidden +\+{report.rows[0].effect.in_sd:.3f} +−", now.stdout)
+    for name in ("now.html", "now.xml", "now.md"):
+        assert "moved beyond noise" in (tmp_path / name).read_text()
+    assert digest(report) in (tmp_path / "now.xml").read_text(), "the one that passed, not the newer one that failed"
 
 
 @pytest.mark.slow

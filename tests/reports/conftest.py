@@ -12,6 +12,7 @@ from math import erf, exp, sqrt
 from pathlib import Path
 
 import pytest
+from xmlschema import XMLSchema
 
 from api_spec.audit import Audit
 from api_spec.report import (
@@ -235,6 +236,12 @@ def strip(concept: str, layer: str, examples: str, stripe: int, pictures: bool =
         most=[ranked(i, 2.71 - 0.21 * i) for i in range(8)],
         least=[ranked(40 + i, -1.13 - 0.14 * i) for i in range(8)],
     )
+
+
+@pytest.fixture(scope="session")
+def junit_schema() -> XMLSchema:
+    """The schema that Jenkins' xUnit plugin has."""
+    return XMLSchema(str(Path(__file__).parent / "schemas" / "junit-10.xsd"))
 
 
 @pytest.fixture(scope="session")

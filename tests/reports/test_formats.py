@@ -27,12 +27,6 @@ SCHEMAS = Path(__file__).parent / "schemas"
 
 
 @pytest.fixture(scope="session")
-def junit_schema() -> Any:
-    xmlschema = pytest.importorskip("xmlschema")
-    return xmlschema.XMLSchema(str(SCHEMAS / "junit-10.xsd"))
-
-
-@pytest.fixture(scope="session")
 def sarif_schema() -> Draft4Validator:
     return Draft4Validator(json.loads((SCHEMAS / "sarif-2.1.0-rtm.5.json").read_text()))
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+from xml.etree import ElementTree
 
+import html5lib
 import pytest
 
 from api_spec.audit import Audit
 from api_spec.gate import decide
 from api_spec.report import ExampleSetSummary, Report
-from reports import gitlab, html, markdown, moves, sarif
+from reports import gitlab, html, junit, markdown, moves, sarif
+from reports.canonical import digest
 from tests.api_spec import evidence
 
 BASELINE = evidence.report(
@@ -63,6 +67,38 @@ def test_markdown_folds_what_is_within_noise() -> None:
     assert "| effect of mark → carton at deep | 0.000 | +0.600 | +0.600 | ±0.112 | beyond noise |" in shown
     assert "<details><summary>Within noise: 2</summary>" in shown
     assert "beyond noise" not in markdown.render(NOW)
+
+
+def test_the_page_shows_what_moved_and_folds_what_is_within_noise() -> None:
+    page = html.render(NOW, baseline=BASELINE)
+    tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
+    (section,) = [one for one in tree.iter("section") if one.get("id") == "baseline"]
+    said = " ".join("".join(section.itertext()).split())
+    assert "Since the baseline 2 of 4 figures moved beyond noise. The baseline is of the same model." in said
+    assert digest(BASELINE).removeprefix("sha256:")[:8] in said
+    (folded,) = section.iter("details")
+    hidden = {id(row) for row in folded.iter("tr")}
+    rows = [
+        [" ".join("".join(cell.itertext()).split()) for cell in row]
+        for row in section.iter("tr")
+        if id(row) not in hidden
+    ]
+    assert rows[1] == ["effect of mark → carton at deep", "0.000", "+0.600", "+0.600", "±0.112"]
+    assert len(rows) == 3
+    assert len(hidden) == 3
+    assert 'href="#baseline"' in page
+    assert "Since the baseline" not in html.render(NOW)
+
+
+def test_junit_tells_what_moved(junit_schema: Any) -> None:
+    shown = junit.render(NOW, baseline=BASELINE)
+    junit_schema.validate(shown)
+    suite = ElementTree.fromstring(shown).find("testsuite")
+    assert suite is not None
+    assert {one.get("name"): one.get("value") for one in suite.iter("property")}["baseline"] == digest(BASELINE)
+    said = suite.findtext("system-out", "").splitlines()
+    assert "Since the baseline 2 of 4 figures moved beyond noise." in said
+    assert "effect of mark → carton at deep: 0.000 before, +0.600 now, +0.600 with noise ±0.112: beyond noise" in said
 
 
 @pytest.mark.parametrize("render", [html.render, markdown.render, sarif.render, gitlab.render])
