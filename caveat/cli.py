@@ -195,7 +195,7 @@ def verify(
     click.get_current_context().exit(0 if holds else 1)
 
 
-@cli.command()
+@cli.command(short_help="Fetch the log of everything that was done.")
 @click.option("--write", "-o", type=PATH, default=Path("caveat.log.jsonl"), show_default=True, help="Where to.")
 @click.option("--url", envvar="CAVEAT_URL", show_envvar=True, help="The service.")
 @click.option("--key", envvar="CAVEAT_KEY", show_envvar=True, help="A bearer key with the scope `admin`.")
