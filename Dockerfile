@@ -44,7 +44,7 @@ ARG DRIVERS="psycopg[binary] s3fs"
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     install.sh dependencies worker ${DRIVERS} \
- && install.sh without httpx httpcore rich pygments markdown-it-py mdurl ruamel.yaml stamina tenacity jinja2 markupsafe
+ && install.sh without ruamel.yaml stamina tenacity jinja2 markupsafe
 COPY api_spec api_spec
 COPY vault vault
 COPY worker worker
@@ -55,7 +55,7 @@ ARG DRIVERS="psycopg[binary] s3fs"
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     install.sh dependencies worker-gpu ${DRIVERS} \
- && install.sh without httpx httpcore rich pygments markdown-it-py mdurl ruamel.yaml stamina tenacity jinja2 markupsafe
+ && install.sh without ruamel.yaml stamina tenacity jinja2 markupsafe
 COPY api_spec api_spec
 COPY vault vault
 COPY worker worker

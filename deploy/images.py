@@ -37,7 +37,7 @@ COMPILERS = ("cc", "gcc", "g++", "clang", "make", "pip", "pip3")
 ABSENT = {
     "cli": ("celery", "flask", "numpy", "onnx", "onnxruntime", "pip", "setuptools", "sqlalchemy"),
     "api": ("numpy", "onnx", "onnxruntime", "pandas", "pip", "scikit-learn", "scipy", "setuptools", "torch"),
-    "worker": ("flask", "flask-swagger-ui", "gunicorn", "httpx", "jinja2", "pip", "rich", "stamina", "torch"),
+    "worker": ("flask", "flask-swagger-ui", "gunicorn", "jinja2", "pip", "stamina", "torch"),
     "worker-gpu": (
         "flask",
         "flask-swagger-ui",
