@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from api_spec.audit import Audit, Examples
+from api_spec.audit import Audit, Examples, Scalar
 from api_spec.base import Count, Digest, Document, Integer, Name
 from api_spec.problem import Problem
-from api_spec.report import Outcome
+from api_spec.report import GradientCheck, Outcome
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Stage = Literal["queued", "loading", "planning", "reading", "probing", "fitting", "testing", "reporting", "done"]
@@ -64,6 +64,8 @@ class Inspection(Document):
     layers: list[ModelLayer]
     target: str
     """Which tensor the default target reads, in a sentence."""
+    gradient_checks: list[GradientCheck] = Field(default_factory=list)
+    """A supplied gradient graph against finite differences of the model."""
     warnings: list[str]
 
 
@@ -78,6 +80,13 @@ class ExampleSummary(Document):
     """The first few."""
 
 
+class SuppliedGradient(Document):
+    """A graph of a model's gradients that was made elsewhere, and what the targets are that its outputs name."""
+
+    blob: Digest
+    targets: Annotated[dict[Name, Scalar], Field(min_length=1)]
+
+
 class NewModel(Document):
     """Asks for a blob to be kept as a model."""
 
@@ -87,6 +96,8 @@ class NewModel(Document):
     """Whose layers to look at: an output or any tensor; the model's first output when left out."""
     index: Annotated[Integer, Field(ge=0)] | None = None
     """Which class of it."""
+    gradient: SuppliedGradient | None = None
+    """Compared with finite differences of the model, and refused if it is wrong."""
 
 
 class NewExamples(Document):

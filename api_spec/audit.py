@@ -149,8 +149,8 @@ class Concept(Document):
         return self.against if isinstance(self.against, list) else [self.against]
 
 
-class Target(Document):
-    """The number whose dependence on concepts is asked for, and the examples at which its gradient is taken."""
+class Scalar(Document):
+    """One number that a model gives for an example."""
 
     output: str | None = None
     """A model output or any tensor; the model's first output when left out. Softmax and the like are looked through."""
@@ -161,6 +161,11 @@ class Target(Document):
     scale: Literal["logit", "log_probability", "probability"] = "logit"
     reduce: Literal["mean", "sum", "max"] | None = None
     """How several scores an example (tokens, pixels) become one; needed where the output has such an axis."""
+
+
+class Target(Scalar):
+    """The number whose dependence on concepts is asked for, and the examples at which its gradient is taken."""
+
     examples: Name
 
 
@@ -301,6 +306,8 @@ class Audit(Document):
     """One question about one model: what is examined, how, and what has to hold."""
 
     model: Source
+    gradient: Source | None = None
+    """A graph of the model's gradients that was made elsewhere, by targets' names; without it they are made here."""
     examples: Annotated[dict[Name, Examples], Field(min_length=1)]
     concepts: dict[Name, Concept] = Field(default_factory=dict)
     targets: dict[Name, Target] = Field(default_factory=dict)
@@ -353,7 +360,8 @@ class Audit(Document):
 
     def sources(self) -> dict[str, str]:
         """Where the audit's bytes are: JSON pointer → path or digest."""
-        return {"/model": self.model} | {
+        graphs = {"/model": self.model} | ({} if self.gradient is None else {"/gradient": self.gradient})
+        return graphs | {
             f"/examples/{name}/{field}": getattr(one, field)
             for name, one in self.examples.items()
             for field in one.SOURCES
@@ -365,4 +373,5 @@ class Audit(Document):
             name: one.model_copy(update={field: replaced[f"/examples/{name}/{field}"] for field in one.SOURCES})
             for name, one in self.examples.items()
         }
-        return self.model_copy(update={"model": replaced["/model"], "examples": examples})
+        graphs = {"model": replaced["/model"], "gradient": replaced.get("/gradient")}
+        return self.model_copy(update={**graphs, "examples": examples})

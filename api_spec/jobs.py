@@ -29,5 +29,6 @@ def sources(request: Request) -> dict[str, str]:
     if isinstance(request, Audit):
         return request.sources()
     if isinstance(request, NewModel):
-        return {"/blob": request.blob}
+        gradient = {} if request.gradient is None else {"/gradient/blob": request.gradient.blob}
+        return {"/blob": request.blob} | gradient
     return {f"/examples/{field}": getattr(request.examples, field) for field in request.examples.SOURCES}

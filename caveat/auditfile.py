@@ -147,7 +147,12 @@ def _unfit(pointer: str, source: str, path: Path) -> str | None:
     return None
 
 
-_WANTED = {"model": "an ONNX model", "arrays": "an array (.npy, .npz)", "table": "a table (.csv, .parquet)"}
+_WANTED = {
+    "model": "an ONNX model",
+    "gradient": "a gradient graph (.onnx)",
+    "arrays": "an array (.npy, .npz)",
+    "table": "a table (.csv, .parquet)",
+}
 
 
 def _nearest(path: Path) -> str:

@@ -16,7 +16,16 @@ from uuid import uuid4
 import httpx
 import stamina
 
-from api_spec.artifacts import AuditRecord, ExamplesRecord, Job, ModelRecord, NewExamples, NewModel, State
+from api_spec.artifacts import (
+    AuditRecord,
+    ExamplesRecord,
+    Job,
+    ModelRecord,
+    NewExamples,
+    NewModel,
+    State,
+    SuppliedGradient,
+)
 from api_spec.audit import Audit
 from api_spec.problem import Problem
 from api_spec.report import Report
@@ -148,9 +157,12 @@ class Client:
         *,
         output: str | None = None,
         index: int | None = None,
+        gradient: SuppliedGradient | None = None,
     ) -> ModelRecord:
         """Registers a blob as a model, and waits until it was looked into, for one class of one output."""
-        record = self.do(calls.create_model(NewModel(blob=blob, name=name, output=output, index=index)))
+        record = self.do(
+            calls.create_model(NewModel(blob=blob, name=name, output=output, index=index, gradient=gradient))
+        )
         return self._wait(record, f"/v1/models/{record.id}", watch)
 
     def register_examples(self, new: NewExamples, watch: Watch | None = None) -> ExamplesRecord:
@@ -280,9 +292,12 @@ class AsyncClient:
         *,
         output: str | None = None,
         index: int | None = None,
+        gradient: SuppliedGradient | None = None,
     ) -> ModelRecord:
         """Registers a blob as a model, and waits until it was looked into, for one class of one output."""
-        record = await self.do(calls.create_model(NewModel(blob=blob, name=name, output=output, index=index)))
+        record = await self.do(
+            calls.create_model(NewModel(blob=blob, name=name, output=output, index=index, gradient=gradient))
+        )
         return await self._wait(record, f"/v1/models/{record.id}", watch)
 
     async def register_examples(self, new: NewExamples, watch: Watch | None = None) -> ExamplesRecord:

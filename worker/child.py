@@ -67,7 +67,9 @@ def _run(pipeline: ModuleType, request: Request, folder: Path, threads: int, kep
         shelf = {} if kept is None else {"shelf": _shelf(kept, folder)}
         result = pipeline.run(request, blob, _say, threads=threads, **shelf)
     elif isinstance(request, NewModel):
-        result = pipeline.inspect_model(blob(request.blob), request.output, request.index)
+        given = request.gradient
+        supplied = {} if given is None else {"gradient": blob(given.blob), "targets": given.targets}
+        result = pipeline.inspect_model(blob(request.blob), request.output, request.index, **supplied)
     else:
         result = pipeline.inspect_examples(request.examples, blob)
     return result

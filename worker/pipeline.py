@@ -16,9 +16,11 @@ import numpy as np
 import onnxruntime
 
 from api_spec.artifacts import ExampleSummary, Inspection, ModelLayer, Stage, Tensor
-from api_spec.audit import Audit, Examples, Group
+from api_spec.audit import Audit, Examples, Group, Scalar
 from api_spec.gate import decide
 from api_spec.report import Engine, ExampleSetSummary, Report
+from worker.engine.check import TOLERANCE
+from worker.engine.check import GradientCheck as Check
 from worker.engine.correction import fewest_null_sets
 from worker.engine.differentiate import Target, resolve_target
 from worker.engine.errors import Refused, about
@@ -26,11 +28,12 @@ from worker.engine.evidence import weigh
 from worker.engine.gram import Floats
 from worker.engine.layers import choose_layers, list_layers
 from worker.engine.model import Model, load
-from worker.engine.plan import ExampleOutline, Plan, make_plan
+from worker.engine.plan import ExampleOutline, Plan, make_plan, target_of
 from worker.engine.probe import Batch, Provider, Seen, probe
-from worker.engine.report import assemble
+from worker.engine.report import assemble, gradient_checks
 from worker.engine.shelf import Evicted, Shelf, key_of
 from worker.engine.stats import Settings
+from worker.engine.supplied import read_supplied, verify
 from worker.engine.walk import walk
 from worker.engine.witness import Change, Link, intervention, target_value
 from worker.readers import ExampleSource, open_examples
@@ -67,10 +70,12 @@ def _run(audit: Audit, blob: Blob, progress: Progress, threads: int, shelf: Shel
         progress("loading", SHARES["loading"])
         with about("/model"):
             model = _load(blob(audit.model), key_of(loaded=audit.model, by=by), kept)
+        with about("/gradient"):
+            supplied = None if audit.gradient is None else read_supplied(blob(audit.gradient), model)
         progress("reading", SHARES["reading"])
         sources = {name: _open(name, declared, blob, audit.method.seed) for name, declared in audit.examples.items()}
         progress("planning", SHARES["planning"])
-        plan = make_plan(audit, model, {name: _outline(source) for name, source in sources.items()})
+        plan = make_plan(audit, model, {name: _outline(source) for name, source in sources.items()}, supplied)
 
         def read(sizes: Mapping[str, int]) -> Iterator[tuple[str, Batch]]:
             return _each(sources, sizes)
@@ -107,11 +112,21 @@ def _run(audit: Audit, blob: Blob, progress: Progress, threads: int, shelf: Shel
     return report.model_copy(update={"verdict": decide(report, audit.gate)})
 
 
-def inspect_model(path: Path, output: str | None = None, index: int | None = None) -> Inspection:
-    """What is in a model: inputs, outputs, and the layers that can be audited for one class, the first by default."""
+def inspect_model(
+    path: Path,
+    output: str | None = None,
+    index: int | None = None,
+    gradient: Path | None = None,
+    targets: Mapping[str, Scalar] | None = None,
+) -> Inspection:
+    """What is in a model: inputs, outputs, and the layers that can be audited for one class, the first by default.
+
+    A `gradient` graph that is supplied for these `targets` is compared with finite differences, and refused if wrong.
+    """
     model = load(path)
     target, sentence = _any_target(model, output, index)
-    layers = list_layers(model, target) if target is not None else ()
+    checks = _verified(model, gradient, targets or {})
+    layers = list_layers(model, target, supplied={check.layer for check in checks}) if target is not None else ()
     auto = choose_layers(model, target) if target is not None else ()
     return Inspection(
         inputs=[Tensor(name=one.name, dtype=one.dtype, shape=list(one.shape)) for one in model.inputs],
@@ -129,8 +144,24 @@ def inspect_model(path: Path, output: str | None = None, index: int | None = Non
             for layer in layers
         ],
         target=sentence,
+        gradient_checks=gradient_checks(checks, TOLERANCE),
         warnings=list(model.warnings),
     )
+
+
+def _verified(model: Model, gradient: Path | None, targets: Mapping[str, Scalar]) -> tuple[Check, ...]:
+    """The checks that a supplied gradient graph passed."""
+    if gradient is None:
+        return ()
+    with about("/gradient/blob"):
+        supplied = read_supplied(gradient, model)
+    asked = []
+    for name, scalar in targets.items():
+        with about(f"/gradient/targets/{name}", "output", "index", "versus", "reduce"):
+            asked.append(target_of(name, scalar))
+            resolve_target(model, asked[-1])
+    with about("/gradient/blob"):
+        return verify(supplied, model, asked)
 
 
 def inspect_examples(examples: Examples, blob: Blob) -> ExampleSummary:

@@ -65,9 +65,21 @@ def _padded(x: Tensor, pads: Sequence[int] | None, value: float = 0.0) -> Tensor
     return F.pad(x, widths, value=value)
 
 
+def _same(sizes: Any, kernel: Any, strides: Any, dilations: Any, auto_pad: str) -> list[int]:
+    """The pads by which ⌈size / stride⌉ windows fit, the odd one at the end for SAME_UPPER."""
+    whole = [
+        max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
+        for n, k, s, d in zip(sizes, kernel, strides, dilations, strict=True)
+    ]
+    less, more = [p // 2 for p in whole], [p - p // 2 for p in whole]
+    return [*less, *more] if auto_pad == "SAME_UPPER" else [*more, *less]
+
+
 def conv(x: Tensor, w: Tensor, b: Tensor | None = None, *, auto_pad: str, dilations: Any = None, group: int,
          kernel_shape: Any = None, pads: Any = None, strides: Any = None) -> Tensor:  # fmt: skip
     rank = w.ndim - 2
+    if auto_pad.startswith("SAME"):
+        pads = _same(x.shape[2:], w.shape[2:], strides or [1] * rank, dilations or [1] * rank, auto_pad)
     half = len(pads) // 2 if pads else 0
     inside = list(pads[:half]) if pads and list(pads[:half]) == list(pads[half:]) else None
     function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[rank]
@@ -159,6 +171,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "MatMul": torch.matmul,
     "MaxPool": max_pool,
     "Mul": torch.mul,
+    "Pad": lambda x, pads, fill=None, axes=None, mode="constant": _padded(x, pads.tolist()),
     "Pow": torch.pow,
     "ReduceMean": lambda x, axes, keepdims, **_: x.mean(dim=tuple(axes.tolist()), keepdim=bool(keepdims)),
     "Relu": torch.relu,

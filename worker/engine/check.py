@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backward import Table
-from .differentiate import cut_at, differentiate, find_layer, opened_at
+from .differentiate import cut_at, differentiate, expose, find_layer, opened_at
 from .errors import Refused
 from .model import Model, noises
 from .rules import VJP
@@ -18,7 +18,7 @@ from .session import Session, open_session
 from .target import Target
 
 TOLERANCE = 0.02
-_STEPS = (1e-3, 3e-4, 1e-4, 3e-3, 1e-2)  # relative to the activations' scale; tried until one agrees
+_STEPS = (1e-3, 3e-4, 1e-4, 3e-3, 1e-2, 3e-5, 1e-5)  # relative to the activations' scale; tried until one agrees
 _JITTER = 0.1  # likewise: moves the point off ties, such as the zeros that a Relu leaves before a MaxPool
 
 
@@ -59,8 +59,7 @@ def check_gradients(
     agrees at no step. The gradients that the audit uses must then be the same at the activations themselves;
     `claimed` are those, with the layers, where a graph has already given them for these examples.
     """
-    names = list(dict.fromkeys(find_layer(model, layer) for layer in layers))
-    hidden = [name for name in names if name not in {t.name for t in model.inputs}]
+    names, hidden = _named(model, layers)
     if claimed is None:
         whole = differentiate(model, names, targets, also=hidden, rules=rules)
         claimed = open_session(whole, threads=threads).run(feeds)
@@ -71,13 +70,55 @@ def check_gradients(
         backward = open_session(opened, threads=threads)
         forward = open_session(cut_at(model, name, targets), threads=threads)
         same = backward.run(seen)
-        probes = list(_differences(forward, backward, name, seen, seed, directions, targets, tolerance))
+        rng, scale = np.random.default_rng(seed), _scale(seen[name])
+        point = seen[name] + np.float32(_JITTER * scale) * rng.standard_normal(seen[name].shape, np.float32)
+        u = rng.standard_normal((directions, *point.shape), np.float32)
+        at = backward.run({**seen, name: point})
+        probes = list(_differences(forward, name, {**seen, name: point}, u, at, scale, targets, tolerance))
         for target in targets:
             output = f"gradient/{target.name}/{name}"
             check = _judge(name, target.name, probes, tolerance)
             drift = _relative(claimed[output] - same[output], claimed[output])
             ok = check.ok and drift <= tolerance
             checks.append(replace(check, ok=ok, suspect=None if ok else _readers(model, name)))
+    return tuple(checks)
+
+
+def check_claims(
+    model: Model,
+    layers: Sequence[str],
+    targets: Sequence[Target],
+    feeds: Mapping[str, NDArray[Any]],
+    claimed: Mapping[str, NDArray[Any]],
+    *,
+    seed: int,
+    directions: int = 8,
+    tolerance: float = TOLERANCE,
+    threads: int = 1,
+) -> tuple[GradientCheck, ...]:
+    """Checks gradients from elsewhere, `gradient/<target>/<layer>` in `claimed`, at the activations themselves.
+
+    No graph can be moved off ties here. Numbers that are exactly zero move together instead, and a maximum among them
+    with them, however its tie was shared.
+    """
+    names, hidden = _named(model, layers)
+    seen = {**feeds, **(open_session(expose(model, hidden), threads=threads).run(feeds) if hidden else {})}
+    checks = []
+    for name in names:
+        forward = open_session(cut_at(model, name, targets), threads=threads)
+        x, rng = seen[name], np.random.default_rng(seed)
+        together = rng.standard_normal((directions, len(x), *[1] * (x.ndim - 1)), np.float32)
+        u = np.where(x == 0, together, rng.standard_normal((directions, *x.shape), np.float32))
+        for target in targets:
+            output = f"gradient/{target.name}/{name}"
+            if claimed[output].shape != x.shape:
+                raise Refused(
+                    "gradient-shape",
+                    f"The supplied '{output}' has the shape {list(claimed[output].shape)}; its tensor {list(x.shape)}.",
+                    "Yield each gradient in its tensor's own shape.",
+                )
+            probes = list(_differences(forward, name, seen, u, claimed, _scale(x), [target], tolerance))
+            checks.append(_judge(name, target.name, probes, tolerance))
     return tuple(checks)
 
 
@@ -100,30 +141,35 @@ class _Probe:
 
     step: float
     directions: NDArray[np.float32]
-    at: dict[str, NDArray[Any]]
+    at: Mapping[str, NDArray[Any]]
     above: list[dict[str, NDArray[Any]]]
     below: list[dict[str, NDArray[Any]]]
 
 
+def _named(model: Model, layers: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The layers' tensors, and those among them that are not inputs."""
+    names = list(dict.fromkeys(find_layer(model, layer) for layer in layers))
+    return names, [name for name in names if name not in {t.name for t in model.inputs}]
+
+
+def _scale(activations: NDArray[Any]) -> float:
+    """Their root mean square, or 1 where all are zero; a mask's -inf does not count."""
+    finite = activations[np.isfinite(activations)]
+    return (float(np.sqrt(np.mean(np.square(finite, dtype=np.float64)))) if finite.size else 0.0) or 1.0
+
+
 def _differences(
     forward: Session,
-    backward: Session,
     layer: str,
     seen: Mapping[str, NDArray[Any]],
-    seed: int,
-    count: int,
+    u: NDArray[np.float32],
+    at: Mapping[str, NDArray[Any]],
+    scale: float,
     targets: Sequence[Target],
     tolerance: float,
 ) -> Iterator[_Probe]:
-    """Probes at one step size after another, until every target agrees at one of them."""
-    rng = np.random.default_rng(seed)
-    activations = np.asarray(seen[layer], np.float32)
-    finite = activations[np.isfinite(activations)]  # a mask's -inf stays where it is
-    scale = float(np.sqrt(np.mean(np.square(finite, dtype=np.float64)))) if finite.size else 0.0
-    scale = scale or 1.0
-    point = activations + np.float32(_JITTER * scale) * rng.standard_normal(activations.shape, np.float32)
-    u = rng.standard_normal((count, *point.shape), np.float32)
-    at = backward.run({**seen, layer: point})
+    """Probes along u [k, n, ...] at one step size after another, until every target agrees with `at` at one of them."""
+    point = seen[layer]
     left = {target.name for target in targets}
     for step in (np.float32(relative * scale) for relative in _STEPS):
         above = [forward.run({**seen, layer: point + step * d}) for d in u]

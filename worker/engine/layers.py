@@ -35,8 +35,13 @@ class Layer:
     reason: str | None
 
 
-def list_layers(model: Model, target: Target, among: Collection[str] | None = None) -> tuple[Layer, ...]:
-    """Every float tensor on a path from the inputs to the target, from the inputs on; or those `among` some names."""
+def list_layers(
+    model: Model, target: Target, among: Collection[str] | None = None, *, supplied: Collection[str] = ()
+) -> tuple[Layer, ...]:
+    """Every float tensor on a path from the inputs to the target, from the inputs on; or those `among` some names.
+
+    `supplied` are tensors whose gradient comes from elsewhere, so that no rule is needed behind them.
+    """
     resolved = resolve_target(model, target)
     nodes = list(model.ir.graph)
     on_path = _between(model, resolved.tensor)
@@ -57,6 +62,8 @@ def list_layers(model: Model, target: Target, among: Collection[str] | None = No
     for output, node in candidates:
         name = output.name or ""
         reason = state.get(name, "No gradient reaches it: its values pass through integers.")
+        if name in supplied:
+            reason = None
         shape = shape_of_value(output) or ()
         if reason is None and output.shape is None:
             reason = "Its shape could not be inferred."

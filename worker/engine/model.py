@@ -68,11 +68,7 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
     `bundle` is the folder that external data may come from; without it external data is refused. `interacts` is what an
     earlier load of the same bytes found: with it, the model is not run again to compare it with its file.
     """
-    content = source if isinstance(source, bytes) else _read(source)
-    proto = _parse(content)
-    _forget_negative_sizes(proto)
-    prescan(proto, bundled=bundle is not None)
-    _check(proto, content, bundle)
+    proto = read_proto(source, bundle)
     _drop_maps(proto)
     model = prepare(proto, bundle)
     original = _as_written(proto, bundle) if interacts is None else None  # rules see only what the runtime understands
@@ -103,16 +99,26 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
 
 def _as_written(proto: onnx.ModelProto, bundle: Path | None) -> tuple[ir.Model, Session]:
     """The model as its file has it, open to be run."""
-    model = _read_ir(proto)
+    model = read_ir(proto)
     _attach_external_data(model, bundle)
     _own_weights(model)
     return model, open_session(Graph(model), threads=1, optimise=False)
 
 
+def read_proto(source: Path | bytes, bundle: Path | None = None) -> onnx.ModelProto:
+    """A file's or bytes' ONNX message, checked by onnx; `Refused` says what is wrong with it."""
+    content = source if isinstance(source, bytes) else _read(source)
+    proto = _parse(content)
+    _forget_negative_sizes(proto)
+    prescan(proto, bundled=bundle is not None)
+    _check(proto, content, bundle)
+    return proto
+
+
 def prepare(proto: onnx.ModelProto, bundle: Path | None = None) -> ir.Model:
     """The model with its functions inlined and its constants lifted, at opset 18 or later."""
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=OLDEST)
-    model = _read_ir(proto)
+    model = read_ir(proto)
     _attach_external_data(model, bundle)
     _own_weights(model)
     passes.RemoveInitializersFromInputsPass()(model)
@@ -191,7 +197,8 @@ def _check(proto: onnx.ModelProto, content: bytes, bundle: Path | None) -> None:
         raise _invalid(error) from error
 
 
-def _read_ir(proto: onnx.ModelProto) -> ir.Model:
+def read_ir(proto: onnx.ModelProto) -> ir.Model:
+    """The message as the graph that is worked on; `Refused` where that cannot be."""
     try:
         return ir.from_proto(proto)
     except Exception as error:  # the library lets through whatever the message made it run into

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from api_spec.audit import Audit, LayerChoice
+from api_spec.audit import Audit, LayerChoice, Scalar
 from worker.engine import layers as model_layers
 from worker.engine.differentiate import Resolved, Target, find_layer, resolve_target
 from worker.engine.errors import Refused, about
 from worker.engine.graph import TensorInfo
 from worker.engine.model import Model
 from worker.engine.reduction import features
+from worker.engine.supplied import Supplied
 
 ONLY = ""
 """The name of a model's only input, whatever the model calls it."""
@@ -71,6 +72,8 @@ class Plan:
     places: Mapping[str, slice]
     """Example set → its rows among all examples whose activations are kept."""
     pairings: Mapping[str, Pairing]
+    supplied: Supplied | None = None
+    """The graph that gradients come from, where it is not made here."""
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -100,26 +103,18 @@ class ExampleOutline:
     """Whether the model may lack some of the inputs."""
 
 
-def make_plan(audit: Audit, model: Model, outlines: Mapping[str, ExampleOutline]) -> Plan:
+def make_plan(
+    audit: Audit, model: Model, outlines: Mapping[str, ExampleOutline], supplied: Supplied | None = None
+) -> Plan:
     """Settles layers, targets, pairs and what is read from which examples; raises `Refused` where it cannot be done."""
     for name, outline in outlines.items():
         _check_fit(name, outline, model.inputs)
-    targets = {
-        name: Target(
-            name=name,
-            output=asked.output,
-            index=asked.index,
-            versus=asked.versus,
-            scale=asked.scale,
-            reduce=asked.reduce,
-        )
-        for name, asked in audit.targets.items()
-    }
+    targets = {name: target_of(name, asked) for name, asked in audit.targets.items()}
     resolved = {}
     for name, target in targets.items():
         with about(f"/targets/{name}", "output", "index", "versus", "reduce"):
             resolved[name] = resolve_target(model, target)
-    layers = _layers(audit, model, list(targets.values())) if audit.concepts else ()
+    layers = _layers(audit, model, list(targets.values()), supplied) if audit.concepts else ()
     _check_counts(audit, outlines)
     pairings = _pairings(audit, outlines)
     needs = _needs(audit, pairings)
@@ -133,8 +128,17 @@ def make_plan(audit: Audit, model: Model, outlines: Mapping[str, ExampleOutline]
         needs=needs,
         places=_places(needs, outlines),
         pairings=pairings,
-        warnings=model.warnings,
+        supplied=supplied,
+        warnings=(*model.warnings, *([] if supplied is None else [_FROM_ELSEWHERE])),
     )
+
+
+_FROM_ELSEWHERE = "Gradients come from the graph that was supplied with the model; they agree with finite differences."
+
+
+def target_of(name: str, asked: Scalar) -> Target:
+    """A target under its name, as the engine takes it."""
+    return Target(name, asked.output, asked.index, asked.versus, asked.scale, asked.reduce)
 
 
 def _check_fit(name: str, outline: ExampleOutline, inputs: Sequence[TensorInfo]) -> None:
@@ -203,11 +207,13 @@ def _check_counts(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> None:
             )
 
 
-def _layers(audit: Audit, model: Model, targets: list[Target]) -> tuple[Layer, ...]:
+def _layers(audit: Audit, model: Model, targets: list[Target], supplied: Supplied | None) -> tuple[Layer, ...]:
     """The asked-for layers, or a handful that are worth auditing; each must reach every target."""
     chosen = audit.layers == "auto"
+    with about("/gradient"):
+        given = () if supplied is None else supplied.common([target.name for target in targets])
     asked = (
-        [LayerChoice(tensor=tensor) for tensor in model_layers.choose_layers(model, targets[0])]
+        [LayerChoice(tensor=tensor) for tensor in given or model_layers.choose_layers(model, targets[0])]
         if isinstance(audit.layers, str)
         else audit.layers
     )
@@ -215,7 +221,16 @@ def _layers(audit: Audit, model: Model, targets: list[Target]) -> tuple[Layer, .
     for position, choice in enumerate(asked):
         with about(f"/layers/{position}"):
             tensors.append(find_layer(model, choice.tensor))
-    known = [{layer.tensor: layer for layer in model_layers.list_layers(model, target, tensors)} for target in targets]
+            if supplied is not None and tensors[-1] not in given:
+                raise Refused(
+                    "gradient-not-supplied",
+                    f"The gradient graph has nothing for layer '{tensors[-1]}'; it has {', '.join(given)}.",
+                    "Audit one of those, or supply the gradient at this layer too.",
+                )
+    known = [
+        {layer.tensor: layer for layer in model_layers.list_layers(model, target, tensors, supplied=given)}
+        for target in targets
+    ]
     planned = []
     for position, (choice, tensor) in enumerate(zip(asked, tensors, strict=True)):
         pointer = f"/layers/{position}"

@@ -15,13 +15,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.engine.check import GradientCheck, check_gradients
+from worker.engine.check import GradientCheck, check_claims, check_gradients
 from worker.engine.differentiate import differentiate
-from worker.engine.errors import Refused
+from worker.engine.errors import Refused, about
 from worker.engine.plan import Layer, Need, Plan
 from worker.engine.reduction import reduced, reduced_gradient, scores
-from worker.engine.session import Session, open_session
+from worker.engine.session import Session, Sessions, open_session
 from worker.engine.shelf import Shelf, key_of
+from worker.engine.supplied import refuse_wrong
 from worker.engine.tape import shape_of_value
 from worker.engine.threads import ahead
 
@@ -133,7 +134,7 @@ def batch_size(plan: Plan, need: Need) -> int:
     A forward pass holds a few tensors at a time, a backward pass those of the forward pass. Larger batches than these
     are no faster on a CPU: what they hold does not fit its caches.
     """
-    if not plan.model.symbolic_batch:
+    if not plan.model.symbolic_batch or (need.gradients and plan.supplied is not None and plan.supplied.batch == 1):
         return 1
     tensors = [_floats(shape_of_value(value) or ()) for node in plan.model.ir.graph for value in node.outputs]
     held = sum(tensors) if need.gradients else 4 * max(tensors, default=0)
@@ -157,7 +158,7 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
     examples = plan.audit.examples[name]
     targets = {target: _content(plan, target) for target in {*need.gradients, *need.outputs}}
     run = key_of(
-        model=plan.audit.model,
+        model=[plan.audit.model, plan.audit.gradient],
         examples=examples.model_dump(mode="json", exclude={"pairs_with"}),
         seed=method.seed if examples.limit is not None else None,
         gradients=[sorted(targets[target] for target in need.gradients), sorted(_tensors(plan.layers))],
@@ -202,19 +203,21 @@ def _recalled(plan: Plan, keys: Mapping[Array, str], shelf: Shelf) -> tuple[dict
     return {array: kept for array, kept in found.items() if array[1] not in unseen}, order
 
 
-def _open(plan: Plan, need: Need, *, provider: Provider, threads: int) -> Session:
-    """The one graph that yields all that is needed of an example set."""
-    graph = differentiate(
-        plan.model,
-        sorted(_tensors(plan.layers)) if need.gradients else [],
-        [plan.targets[target] for target in sorted(need.gradients, key=lambda target: _content(plan, target))],
-        also=_also(plan, need),
-    )
-    return open_session(graph, provider=provider, threads=threads)
+def _open(plan: Plan, need: Need, *, provider: Provider, threads: int) -> Session | Sessions:
+    """The one graph that yields all that is needed of an example set, or two where gradients are supplied."""
+    targets = sorted(need.gradients, key=lambda target: _content(plan, target))
+    layers = sorted(_tensors(plan.layers)) if need.gradients else []
+    supplied = plan.supplied if need.gradients else None
+    asked = [plan.targets[target] for target in targets]
+    graph = differentiate(plan.model, layers if supplied is None else [], asked, also=_also(plan, need))
+    session = open_session(graph, provider=provider, threads=threads)
+    if supplied is None:
+        return session
+    return Sessions((session, open_session(supplied.of(targets, layers), provider=provider, threads=threads)))
 
 
 def _passes(
-    plan: Plan, session: Session, read: Iterable[tuple[str, Batch]]
+    plan: Plan, session: Session | Sessions, read: Iterable[tuple[str, Batch]]
 ) -> Iterator[tuple[str, Batch, dict[str, Floats]]]:
     """Each batch with what the model makes of it; the next is read meanwhile."""
     for name, batch in ahead(read):
@@ -286,7 +289,7 @@ def _check_gradients(
 ) -> None:
     """Gradients against finite differences of the forward graph at a few examples; raises `Refused` if they differ."""
     method = plan.audit.method
-    checks = check_gradients(
+    checks = (check_gradients if plan.supplied is None else check_claims)(
         plan.model,
         _tensors(plan.layers),
         [plan.targets[target] for target in plan.needs[name].gradients],
@@ -296,6 +299,9 @@ def _check_gradients(
         threads=threads,
         claimed={tensor: values[:CHECKED_EXAMPLES] for tensor, values in found.items()},
     )
+    if plan.supplied is not None:
+        with about("/gradient"):
+            refuse_wrong(checks, method.gradient_tolerance)
     for check in checks:
         if not check.ok:
             raise Refused(

@@ -26,6 +26,7 @@ from api_spec.report import (
 )
 from api_spec.report import Plan as PlanSummary
 from api_spec.report import Row as ReportRow
+from worker.engine.check import GradientCheck as Check
 from worker.engine.consistency import Said, story
 from worker.engine.evidence import Evidence, Row, Sorted
 from worker.engine.plan import Plan
@@ -111,17 +112,22 @@ def _plan(
             for name, resolved in plan.resolved.items()
         ],
         examples=list(examples),
-        gradient_checks=[
-            GradientCheck(
-                layer=check.layer,
-                target=check.target,
-                relative_error=_rounded(check.residual),
-                cosine=_rounded(check.cosine),
-                tolerance=plan.audit.method.gradient_tolerance,
-            )
-            for check in seen.checks
-        ],
+        gradient_checks=gradient_checks(seen.checks, plan.audit.method.gradient_tolerance),
     )
+
+
+def gradient_checks(checks: Sequence[Check], tolerance: float) -> list[GradientCheck]:
+    """Gradients against finite differences, as documents show it."""
+    return [
+        GradientCheck(
+            layer=check.layer,
+            target=check.target,
+            relative_error=_rounded(check.residual),
+            cosine=_rounded(check.cosine),
+            tolerance=tolerance,
+        )
+        for check in checks
+    ]
 
 
 def _spread(seen: Seen, target: str) -> dict[str, float]:

@@ -51,6 +51,17 @@ class Session:
         return dict(zip(self.outputs, results, strict=True))
 
 
+@dataclass(frozen=True)
+class Sessions:
+    """Several graphs that read the same feeds, and yield their outputs together."""
+
+    each: tuple[Session, ...]
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """All outputs of all graphs by name."""
+        return {name: value for session in self.each for name, value in session.run(feeds).items()}
+
+
 def open_session(
     graph: Graph, *, provider: Literal["cpu", "cuda"] = "cpu", threads: int = 0, optimise: bool = True
 ) -> Session:
