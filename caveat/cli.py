@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +320,91 @@ def up(port: int, host: str, data: Path, workers: int) -> None:
     from caveat.up import run_up
 
     click.get_current_context().exit(run_up(host, port, data, workers))
+
+
+def _database(command: Any) -> Any:
+    """The option of a command that works on a service's database."""
+    return click.option(
+        "--database-url",
+        envvar="CAVEAT_DATABASE_URL",
+        show_envvar=True,
+        default="sqlite:///.caveat/caveat.db",
+        show_default=True,
+        help="The service's database.",
+    )(command)
+
+
+DAYS = click.option("--days", type=click.FloatRange(min=0, min_open=True), help="It expires after so many days.")
+
+
+@cli.group(cls=Commands, short_help="Make, list, end and replace bearer keys.")
+def keys() -> None:
+    """Bearer keys of a service, in its database: made, listed, ended, replaced.
+
+    A key has a tenant and scopes: `submit` (put in and ask), `read` (look), `admin` (both, the log and the webhooks).
+    """
+
+
+@keys.command("create")
+@click.option("--tenant", required=True, help="Whose key: letters, digits, `_`, `.` and `-`.")
+@click.option("--name", default="key", show_default=True, help="What it is for, such as `ci`.")
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice(["submit", "read", "admin"]),
+    multiple=True,
+    default=("submit", "read"),
+    show_default=True,
+    help="What it may do; repeatable.",
+)
+@DAYS
+@_database
+def create_key(tenant: str, name: str, scopes: Any, days: float | None, database_url: str) -> None:
+    """Make a key and print it; it can never be shown again."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", tenant) is None or not 1 <= len(name) <= 64:
+        raise click.UsageError("A tenant is up to 64 letters, digits, `_`, `.` and `-`; a name up to 64 characters.")
+    from caveat.keys import create
+
+    click.echo(create(database_url, tenant, name, scopes, _days(days)))
+
+
+@keys.command("list")
+@click.option("--tenant", help="Only this one's.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_database
+def list_keys(tenant: str | None, as_json: bool, database_url: str) -> None:
+    """Show the keys there are, without their secrets."""
+    from caveat.keys import issued
+    from caveat.terminal import show_keys
+
+    show_keys(issued(database_url, tenant), as_json=as_json)
+
+
+@keys.command("revoke")
+@click.argument("key")
+@_database
+def revoke_key(key: str, database_url: str) -> None:
+    """End KEY (its id, or the key itself) at once."""
+    from caveat.keys import revoke
+
+    revoke(database_url, key)
+    click.echo("The next request with it is refused.")
+
+
+@keys.command("rotate")
+@click.argument("key")
+@click.option("--overlap-hours", type=click.FloatRange(min=0), default=24, show_default=True, help="Both work so long.")
+@DAYS
+@_database
+def rotate_key(key: str, overlap_hours: float, days: float | None, database_url: str) -> None:
+    """Make a key with the tenant, name and scopes of KEY (its id, or the key itself), which then ends, and print it."""
+    from caveat.keys import rotate
+
+    click.echo(rotate(database_url, key, timedelta(hours=overlap_hours), _days(days)))
+
+
+def _days(days: float | None) -> timedelta | None:
+    return None if days is None else timedelta(days=days)
 
 
 def main() -> None:

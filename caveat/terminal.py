@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from api_spec.artifacts import Inspection
@@ -18,6 +20,7 @@ from reports import moves, summary
 if TYPE_CHECKING:
     from caveat.evidence import Check, Checked
     from caveat.gradient import Written
+    from vault.keys import KeyRecord
     from vault.ledger import Account
 
 STYLE: dict[Outcome, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
@@ -150,6 +153,20 @@ def show_log(told: Account | None, checks: list[Check]) -> None:
         console.print(Text(f"Verdicts of {told.outcomes.total()} audits: {verdicts}."))
     if told.erased:
         console.print(Text(f"What {told.erased} entries said was erased later; that they were there still stands."))
+
+
+def show_keys(keys: Sequence[KeyRecord], *, as_json: bool) -> None:
+    """Keys and how they stand."""
+    if as_json:
+        told = [{**asdict(key), "state": key.state} for key in keys]
+        out().print(json.dumps(told, default=lambda moment: moment.isoformat(), indent=2))
+        return
+    table = Table(("id", "tenant", "name", "scopes", "made", "ends", "state"))
+    for key in keys:
+        ends = key.revoked_at or key.expires_at
+        row = [key.id, key.tenant, key.name, " ".join(key.scopes), f"{key.created_at:%Y-%m-%d}"]
+        table.add_row(*row, f"{ends:%Y-%m-%d %H:%M}" if ends else "never", key.state)
+    out().print(table)
 
 
 def _show_each(console: Console, checks: list[Check]) -> None:

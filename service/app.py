@@ -7,6 +7,7 @@ from werkzeug.routing import BaseConverter
 
 from service import attestations, audits, auth, blobs, errors, examples, health, log, models, uploads, webhooks
 from service.dispatch import Bell
+from service.oidc import Issuer
 from service.settings import Settings
 from service.state import EXTENSION, Behind
 from vault import storage
@@ -28,8 +29,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.converters["id"] = IdConverter
     app.url_map.redirect_defaults = False
     database = Database(settings.database_url)
+    issuer = Issuer(settings) if settings.oidc_issuer else None
     kept = storage.opened(settings.blobs_url, database)
-    app.extensions[EXTENSION] = Behind(database, kept, Bell(settings.broker_url), settings)
+    app.extensions[EXTENSION] = Behind(database, kept, Bell(settings.broker_url), settings, issuer)
     errors.register(app)
     auth.register(app)
     for part in (blobs, uploads, models, examples, audits, webhooks, log, health):

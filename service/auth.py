@@ -1,4 +1,4 @@
-"""Who is asking, and whether they may: a bearer key names a tenant and what it may do."""
+"""Who is asking, and whether they may: a bearer key, or an issuer's token, names a tenant and what it may do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from flask import Flask, g, request
 
 from api_spec.openapi import BY_NAME
 from service.errors import RefusedError, refuse
+from service.oidc import IssuerAwayError
 from service.state import behind
 from vault import keys
+from vault.keys import Holder
 
 
 def register(app: Flask) -> None:
@@ -24,7 +26,7 @@ def _admit() -> None:
     if operation is None and request.path.startswith("/docs"):
         return
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    holder = keys.holder(behind().database, key.strip()) if scheme.lower() == "bearer" else None
+    holder = _holder(key.strip()) if scheme.lower() == "bearer" else None
     if holder is None:
         raise _unknown()
     g.tenant, g.asker = holder.tenant, holder.name
@@ -37,12 +39,28 @@ def _admit() -> None:
         )
 
 
+def _holder(key: str) -> Holder | None:
+    """Who holds a key of ours, or a token of the issuer."""
+    issuer = behind().issuer
+    if issuer is None or key.startswith(f"{keys.PREFIX}_"):
+        return keys.holder(behind().database, key)
+    try:
+        return issuer.holder(key)
+    except IssuerAwayError as fault:
+        refused = refuse(
+            "issuer-away", 503, "The issuer of tokens does not give its keys, so no token can be checked.",
+            "Try again in a moment; a bearer key of this service works meanwhile.",
+        )  # fmt: skip
+        refused.headers["Retry-After"] = "5"
+        raise refused from fault
+
+
 def _unknown() -> RefusedError:
     refused = refuse(
         "unauthorized",
         401,
         "There is no key in this request, or it has expired or was revoked.",
-        "Send 'Authorization: Bearer caveat_...'; an operator issues keys.",
+        "Send 'Authorization: Bearer caveat_...'; an operator issues keys (`caveat keys create`).",
     )
     refused.headers["WWW-Authenticate"] = 'Bearer realm="caveat"'
     return refused

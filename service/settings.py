@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from vault import addresses
@@ -33,6 +33,20 @@ class Settings(BaseSettings):
     """Where `/metrics` is, for Prometheus; 0 for nowhere."""
     auth: Literal["off", "keys"] = "off"
     """`keys`: every request needs a bearer key, which names its tenant; `off`: whoever reaches the port may do all."""
+    oidc_issuer: str | None = Field(None, pattern="^https?://")
+    """With `keys`, also takes the tokens (JWT) that this OpenID Connect issuer signs."""
+    oidc_audience: str | None = None
+    """What a token must say that it is for; needed with an issuer."""
+    oidc_jwks_url: str | None = Field(None, pattern="^https?://")
+    """Where the issuer's keys are; found by discovery where left out."""
+    oidc_tenant_claim: str = "tenant"
+    """The claim that names the tenant."""
+    oidc_scope_claim: str = "scope"
+    """The claim that has the scopes: words in a text, or a list."""
+    oidc_scope_prefix: str = "caveat:"
+    """What stands before `submit`, `read` and `admin` in that claim."""
+    oidc_cooldown_seconds: float = Field(30, ge=0)
+    """How long not to ask again for keys because a token names one that the issuer did not have."""
     signing_key: str | None = Field(None, repr=False)
     """What signs attestations: ed25519 keys as PEM, or the file or folder (a mounted secret) that holds them."""
     largest_blob: int = Field(4 << 30, ge=1)
@@ -43,3 +57,11 @@ class Settings(BaseSettings):
     """Networks that webhooks may reach although they are not public, also without TLS: `10.1.0.0/16, fd00::/8`."""
     longest_wait: int = Field(30, ge=0)
     """Most seconds that `Prefer: wait` may ask for."""
+
+    @model_validator(mode="after")
+    def _an_issuer_is_complete(self) -> Self:
+        if self.oidc_issuer and self.auth == "off":
+            raise ValueError("CAVEAT_OIDC_ISSUER means nothing while CAVEAT_AUTH is off; set that to keys")
+        if self.oidc_issuer and not self.oidc_audience:
+            raise ValueError("CAVEAT_OIDC_ISSUER needs CAVEAT_OIDC_AUDIENCE, or tokens for others would be taken too")
+        return self

@@ -8,6 +8,7 @@ from typing import cast
 from flask import current_app, g
 
 from service.dispatch import Bell
+from service.oidc import Issuer
 from service.settings import Settings
 from vault.blobs import Blobs
 from vault.lifecycle import NOBODY
@@ -25,6 +26,8 @@ class Behind:
     blobs: Blobs
     bell: Bell
     settings: Settings
+    issuer: Issuer | None
+    """Whose tokens are taken beside keys."""
 
 
 def behind() -> Behind:

@@ -1,7 +1,7 @@
 """Bearer keys: who may ask for what, until when.
 
 A key is `caveat_ID_SECRET`. The secret has 256 random bits, so that its plain SHA-256 is all that is kept of it: there
-is nothing to guess that a slow hash would protect.
+is nothing to guess that a slow hash would protect. What happens to keys is in their tenant's log.
 """
 
 from __future__ import annotations
@@ -12,15 +12,21 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
+from vault import chain
 from vault.records import Database, new_id, now
 from vault.tables import keys
 
 Scope = Literal["submit", "read", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "caveat"
+OPERATOR = "operator"
+"""Who did something, as the log says it, where nobody says more."""
+TENANT = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+"""What a tenant may be called."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +51,44 @@ class KeyRecord:
     expires_at: datetime | None
     revoked_at: datetime | None
 
+    @property
+    def state(self) -> Literal["valid", "expired", "revoked"]:
+        """Whether it is still taken."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now() else "valid"
+
 
 def issue(
-    database: Database, tenant: str, name: str, scopes: Collection[Scope], *, lasts: timedelta | None = None
+    database: Database,
+    tenant: str,
+    name: str,
+    scopes: Collection[Scope],
+    *,
+    lasts: timedelta | None = None,
+    by: str = OPERATOR,
 ) -> str:
     """A new key, in the only moment in which its secret is known."""
-    key_id, secret, moment = new_id(), secrets.token_hex(32), now()
     with database.writing() as connection:
-        connection.execute(
-            keys.insert().values(
-                id=key_id,
-                tenant=tenant,
-                name=name,
-                secret_hash=_hash(secret),
-                scopes=sorted(scopes),
-                created_at=moment,
-                expires_at=None if lasts is None else moment + lasts,
-            )
-        )
-    return f"{PREFIX}_{key_id}_{secret}"
+        key_id, key = _add(connection, tenant, name, sorted(scopes), lasts)
+        _log(connection, tenant, "issue_key", by, key=key_id, name=name, scopes=sorted(scopes))
+    return key
+
+
+def rotate(
+    database: Database, key_id: str, *, overlap: timedelta, lasts: timedelta | None = None, by: str = OPERATOR
+) -> str | None:
+    """A new key in the place of an old one, which ends after `overlap`; None if that has ended already."""
+    with database.writing() as connection:
+        old = connection.execute(select(keys).where(_valid(key_id)).with_for_update()).one_or_none()
+        if old is None:
+            return None
+        end = now() + overlap
+        if old.expires_at is None or old.expires_at > end:
+            connection.execute(keys.update().where(keys.c.id == key_id).values(expires_at=end))
+        new_key, key = _add(connection, old.tenant, old.name, old.scopes, lasts)
+        _log(connection, old.tenant, "rotate_key", by, key=new_key, replaces=key_id, scopes=old.scopes)
+    return key
 
 
 def holder(database: Database, key: str) -> Holder | None:
@@ -81,11 +106,17 @@ def holder(database: Database, key: str) -> Holder | None:
     return Holder(row.tenant, f"key:{row.id}", frozenset(row.scopes))
 
 
-def revoke(database: Database, key_id: str) -> bool:
+def revoke(database: Database, key_id: str, *, by: str = OPERATOR) -> bool:
     """Ends a key at once; False if there is none that could be ended."""
-    valid = (keys.c.id == key_id) & keys.c.revoked_at.is_(None)
     with database.writing() as connection:
-        return connection.execute(keys.update().where(valid).values(revoked_at=now())).rowcount == 1
+        ended = connection.execute(
+            keys.update().where(keys.c.id == key_id, keys.c.revoked_at.is_(None)).values(revoked_at=now())
+        )
+        if ended.rowcount == 0:
+            return False
+        tenant = connection.execute(select(keys.c.tenant).where(keys.c.id == key_id)).scalar_one()
+        _log(connection, tenant, "revoke_key", by, key=key_id)
+    return True
 
 
 def issued(database: Database, tenant: str | None = None) -> list[KeyRecord]:
@@ -95,6 +126,29 @@ def issued(database: Database, tenant: str | None = None) -> list[KeyRecord]:
         wanted = wanted.where(keys.c.tenant == tenant)
     with database.reading() as connection:
         return [KeyRecord(**row._mapping) for row in connection.execute(wanted)]
+
+
+def _add(
+    connection: Connection, tenant: str, name: str, scopes: list[Scope], lasts: timedelta | None
+) -> tuple[str, str]:
+    """A new key's id, and the key."""
+    key_id, secret, moment = new_id(), secrets.token_hex(32), now()
+    connection.execute(
+        keys.insert().values(
+            id=key_id, tenant=tenant, name=name, secret_hash=_hash(secret), scopes=scopes,
+            created_at=moment, expires_at=None if lasts is None else moment + lasts,
+        )
+    )  # fmt: skip
+    return key_id, f"{PREFIX}_{key_id}_{secret}"
+
+
+def _valid(key_id: str) -> ColumnElement[bool]:
+    unexpired = or_(keys.c.expires_at.is_(None), keys.c.expires_at > now())
+    return and_(keys.c.id == key_id, keys.c.revoked_at.is_(None), unexpired)
+
+
+def _log(connection: Connection, tenant: str, what: str, by: str, **said: Any) -> None:
+    chain.append(connection, tenant, what, {**said, "by": by})
 
 
 def _hash(secret: str) -> str:
