@@ -239,20 +239,25 @@ def _counter(stage: Stage, until: Stage, whole: int, progress: Progress) -> Call
 
 
 def _settings(plan: Plan) -> tuple[Settings, list[str]]:
-    """The method as the statistics take it, with as many null sets as the correction needs, and a sentence if so."""
+    """The method as the statistics take it, with as many null sets as the correction needs, and what to say of it."""
     method = plan.audit.method
     asked = {field.name: getattr(method, field.name) for field in dataclasses.fields(Settings)}
     rows = len(plan.layers) * len(plan.targets) * len(plan.audit.concepts)
     fewest = fewest_null_sets(rows, method.alpha) if rows and method.correction != "none" else 0
     asked["null_sets"] = max(method.null_sets, fewest)
     asked["cross_check"] = method.cross_check if method.cross_check != method.estimator else None
-    if fewest <= method.null_sets:
-        return Settings(**asked), []
-    note = (
-        f"{fewest} null sets were drawn in place of {method.null_sets}: with fewer, no row of {rows} could be "
-        f"significant at {method.alpha:g} after the correction."
-    )
-    return Settings(**asked), [note]
+    notes = []
+    if fewest > method.null_sets:
+        notes.append(
+            f"{fewest} null sets were drawn in place of {method.null_sets}: with fewer, no row of {rows} could be "
+            f"significant at {method.alpha:g} after the correction."
+        )
+    if rows and method.estimator == "linear_svm":
+        notes.append(
+            "Intervals by linear_svm miss planted effects more often than their level says, those by mean_difference "
+            "and logistic do not (docs/validation.md): read its effects as a second opinion."
+        )
+    return Settings(**asked), notes
 
 
 def _changes(plan: Plan, seen: Seen) -> dict[tuple[str, str], Change]:

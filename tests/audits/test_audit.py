@@ -122,3 +122,9 @@ def test_layers_are_put_side_by_side(bench: Bench) -> None:
     assert (used.concept, len(used.encoding)) == ("used", 2)
     assert sorted([used.raising, used.lowering], key=len) == [[], ["z1", "hidden1"]]
     assert (ignored.raising, ignored.lowering) == ([], [])
+
+
+@pytest.mark.parametrize(("estimator", "said"), [("linear_svm", True), ("ridge", False)])
+def test_an_estimator_whose_intervals_are_too_narrow_says_so(bench: Bench, estimator: str, said: bool) -> None:
+    bench.document["method"]["estimator"] = estimator
+    assert any("linear_svm miss planted effects" in warning for warning in bench.run().warnings) is said
