@@ -33,6 +33,7 @@ RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     install.sh dependencies service ${DRIVERS}
 COPY api_spec api_spec
 COPY vault vault
+COPY telemetry telemetry
 COPY reports reports
 COPY service service
 COPY caveat caveat
@@ -47,6 +48,7 @@ RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
  && install.sh without ruamel.yaml stamina tenacity jinja2 markupsafe
 COPY api_spec api_spec
 COPY vault vault
+COPY telemetry telemetry
 COPY worker worker
 RUN install.sh caveat
 
@@ -58,6 +60,7 @@ RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
  && install.sh without ruamel.yaml stamina tenacity jinja2 markupsafe
 COPY api_spec api_spec
 COPY vault vault
+COPY telemetry telemetry
 COPY worker worker
 RUN install.sh caveat
 
@@ -102,14 +105,14 @@ COPY --from=build-worker /opt/caveat /opt/caveat
 ENV CAVEAT_HEARTBEAT_FILE=/tmp/heartbeat CAVEAT_CACHE_FOLDER=/tmp/cache
 HEALTHCHECK --interval=60s --timeout=5s --start-period=60s --retries=5 \
   CMD ["sh", "-c", "find /tmp/heartbeat -mmin -5 | grep -q ."]
-ENTRYPOINT ["celery", "-A", "worker.app", "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
+ENTRYPOINT ["celery", "-q", "-A", "worker.app", "worker", "--without-gossip", "--without-mingle"]
 
 FROM runtime AS worker-gpu
 COPY --from=build-worker-gpu /opt/caveat /opt/caveat
 ENV CAVEAT_HEARTBEAT_FILE=/tmp/heartbeat CAVEAT_CACHE_FOLDER=/tmp/cache NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 HEALTHCHECK --interval=60s --timeout=5s --start-period=60s --retries=5 \
   CMD ["sh", "-c", "find /tmp/heartbeat -mmin -5 | grep -q ."]
-ENTRYPOINT ["celery", "-A", "worker.app", "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
+ENTRYPOINT ["celery", "-q", "-A", "worker.app", "worker", "--without-gossip", "--without-mingle"]
 
 # ---- the command, for CI; last, so that a plain `build` makes the small one ------------------------------------------
 FROM runtime AS cli

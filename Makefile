@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
-CODE   := api_spec vault reports service worker caveat examples bench deploy helm tests
+CODE   := api_spec vault reports telemetry service worker caveat examples bench deploy helm tests
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check format generate gradients validation truths bench up clean

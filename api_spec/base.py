@@ -9,9 +9,14 @@ from typing_extensions import TypeAliasType
 
 
 class Document(BaseModel):
-    """A JSON value that refuses unknown fields, is never changed once made, and holds finite numbers only."""
+    """A JSON value that refuses unknown fields, is never changed once made, and holds finite numbers only.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    What it refuses is not repeated in the error, which may end up in a log.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
 
 LARGEST_INTEGER = 2**53 - 1

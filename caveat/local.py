@@ -60,8 +60,9 @@ def _supervised(kind: JobKind, payload: dict[str, Any], blobs: dict[str, Path], 
 
     with _worker_log() as said:
         end = supervise(
-            kind, payload, _fetch(blobs), limits=Settings().limits, on_progress=watch, should_stop=lambda: False
-        )
+            kind, payload, _fetch(blobs), limits=Settings().limits, on_progress=watch, should_stop=lambda: False,
+            show_output=True,
+        )  # fmt: skip
     match end:
         case Finished(result):
             return result

@@ -101,7 +101,7 @@ def _parts(data: Path, sockets: Path, listener: socket.socket, url: str) -> Iter
     )
     yield Part(
         "the worker",
-        [sys.executable, "-m", "celery", "-A", "worker.app", "worker", *_WORKER],
+        [sys.executable, "-m", "celery", "-q", "-A", "worker.app", "worker", *_WORKER],
         heartbeat.exists,
     )
     yield Part(
@@ -114,8 +114,18 @@ def _parts(data: Path, sockets: Path, listener: socket.socket, url: str) -> Iter
 
 
 _VALKEY = ("--port", "0", "--unixsocketperm", "700", "--save", "", "--appendonly", "no")
-_WORKER = ("--loglevel", "INFO", "--without-gossip", "--without-mingle")
-_API = ("--worker-class", "gthread", "--threads", "16", "--graceful-timeout", "5", "--no-control-socket")
+_WORKER = ("--without-gossip", "--without-mingle")
+_API = (
+    "--logger-class",
+    "service.watch.OneVoice",
+    "--worker-class",
+    "gthread",
+    "--threads",
+    "16",
+    "--graceful-timeout",
+    "5",
+    "--no-control-socket",
+)
 
 
 def _environment(data: Path, sockets: Path, url: str, workers: int) -> dict[str, str]:

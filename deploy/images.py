@@ -42,7 +42,6 @@ ABSENT = {
         "flask",
         "flask-swagger-ui",
         "gunicorn",
-        "httpx",
         "jinja2",
         "onnxruntime",
         "pip",
@@ -55,9 +54,9 @@ ABSENT = {
 
 OWN = {
     "cli": {"api_spec", "vault", "reports", "caveat"},
-    "api": {"api_spec", "vault", "reports", "service", "caveat"},
-    "worker": {"api_spec", "vault", "worker"},
-    "worker-gpu": {"api_spec", "vault", "worker"},
+    "api": {"api_spec", "vault", "telemetry", "reports", "service", "caveat"},
+    "worker": {"api_spec", "vault", "telemetry", "worker"},
+    "worker-gpu": {"api_spec", "vault", "telemetry", "worker"},
 }
 """Caveat's own packages in each image; the API's has the command for `caveat keys`, by which operators issue keys."""
 

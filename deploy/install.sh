@@ -17,12 +17,12 @@ dependencies() {
   # Without pip: nothing is installed in an image that runs.
   python3 -m venv --without-pip $environment
   # A wheel with nothing in it but what it needs.
-  for package in api_spec vault reports service worker caveat; do
+  for package in api_spec vault reports telemetry service worker caveat; do
     mkdir "$package"
     touch "$package/__init__.py"
   done
   /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /empty .
-  rm -r api_spec vault reports service worker caveat
+  rm -r api_spec vault reports telemetry service worker caveat
   install --constraint /constraints/all.txt --constraint /constraints/images.txt "$(echo /empty/*.whl)[$extra]" "$@"
   # Tests and headers are of no use to a process; NumPy imports its own.
   find $environment/lib -depth -type d \( -name tests -o -name include \) -path '*/site-packages/*' \

@@ -11,6 +11,7 @@ from prometheus_client import start_http_server
 from service.app import create_app
 from service.metrics import registry
 from service.settings import Settings
+from service.watch import OneVoice
 from vault.records import Database
 
 
@@ -30,7 +31,7 @@ class Server(BaseApplication):
             "workers": self.settings.processes,
             "threads": self.settings.request_threads,
             "graceful_timeout": 10,
-            "accesslog": "-",
+            "logger_class": OneVoice,
         }
         for name, value in told.items():
             self.cfg.set(name, value)

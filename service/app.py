@@ -5,11 +5,12 @@ from __future__ import annotations
 from flask import Flask
 from werkzeug.routing import BaseConverter
 
-from service import attestations, audits, auth, blobs, errors, examples, health, log, models, uploads, webhooks
+from service import attestations, audits, auth, blobs, errors, examples, health, log, models, uploads, watch, webhooks
 from service.dispatch import Bell
 from service.oidc import Issuer
 from service.settings import Settings
 from service.state import EXTENSION, Behind
+from telemetry import traces
 from vault import storage
 from vault.records import Database, migrate
 
@@ -24,6 +25,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """The service over what `settings` (or the environment) names; the database is brought up to date first."""
     settings = settings or Settings()
     attestations.signers(settings.signing_key)  # keys that cannot be used are found out now
+    traces.begin("caveat-api")
     migrate(settings.database_url)
     app = Flask("service", static_folder=None)
     app.url_map.converters["id"] = IdConverter
@@ -33,6 +35,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     kept = storage.opened(settings.blobs_url, database)
     app.extensions[EXTENSION] = Behind(database, kept, Bell(settings.broker_url), settings, issuer)
     errors.register(app)
+    watch.register(app)
     auth.register(app)
     for part in (blobs, uploads, models, examples, audits, webhooks, log, health):
         app.register_blueprint(part.blueprint)

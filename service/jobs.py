@@ -15,9 +15,11 @@ from api_spec.audit import Audit
 from api_spec.jobs import JobKind, Request, sources
 from api_spec.openapi import SubmitHeaders
 from api_spec.problem import Fault
+from service import watch
 from service.contract import answer, invalid, unless_known
 from service.errors import RefusedError, not_found, refuse
 from service.state import asker, behind, tenant
+from telemetry import traces
 from vault import lifecycle, records
 from vault.lifecycle import ENDED, GoneError, KeyReusedError
 from vault.records import Key, Record
@@ -34,7 +36,7 @@ def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
         submission = lifecycle.submit(
             behind().database, tenant(), kind, body.model_dump(mode="json"),
             name=getattr(body, "name", None), key=_key(headers, body),
-            by=asker(), sources=set(wanted.values()),
+            by=asker(), sources=set(wanted.values()), traceparent=traces.carried(),
         )  # fmt: skip
     except GoneError:
         raise _absent(wanted) from None
@@ -43,6 +45,7 @@ def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
             "idempotency-key-reused", 422, "This Idempotency-Key came before with another request.",
             "Send a new key with a new request; send the same request with the same key.",
         ) from fault  # fmt: skip
+    watch.concerns(kind, submission.record.id)
     if not submission.replayed:
         behind().bell.ring(submission.record.id)
     return _accepted(submission.record, _seconds(headers))
@@ -56,6 +59,7 @@ def show(kind: JobKind, job_id: str) -> Response:
 
 def find(kind: JobKind, job_id: str) -> Record:
     """A job of the tenant that asks."""
+    watch.concerns(kind, job_id)
     record = records.get(behind().database, tenant(), kind, job_id)
     if record is None:
         raise not_found({"audit": "audit", "model": "model", "examples": "example set"}[kind])

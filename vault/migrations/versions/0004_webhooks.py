@@ -1,4 +1,4 @@
-"""Who is told when an audit ends, and what became of the messages."""
+"""Who is told when an audit ends, and what became of the messages; which trace a job goes on with."""
 
 from alembic import op
 from sqlalchemy import JSON, Column, DateTime, ForeignKey, Integer, String, Text
@@ -10,6 +10,7 @@ moment = DateTime(timezone=True)
 
 
 def upgrade() -> None:
+    op.add_column("jobs", Column("traceparent", String(55)))
     op.create_table(
         "webhooks",
         Column("id", String(26), primary_key=True),

@@ -1,0 +1,1 @@
+"""What operators are told while it happens: logs and traces. Metrics are counted in the database, by the service."""

@@ -1,0 +1,89 @@
+"""A real OTLP receiver: HTTP, protobuf, and what was told."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+
+@dataclass(frozen=True)
+class Told:
+    """A span as it came."""
+
+    service: str
+    name: str
+    kind: int
+    trace: str
+    id: str
+    parent: str
+    begun: int
+    ended: int
+    attributes: dict[str, str | int]
+
+
+@dataclass
+class Collector:
+    """The spans that came, and where to send them."""
+
+    url: str = ""
+    spans: list[Told] = field(default_factory=list)
+
+    def named(self, name: str) -> Told:
+        """The one span of that name."""
+        (found,) = [span for span in self.spans if span.name == name]
+        return found
+
+    def take(self, body: bytes) -> None:
+        """Reads an export."""
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            service = _read(resource.resource.attributes)["service.name"]
+            for scope in resource.scope_spans:
+                self.spans += [
+                    Told(
+                        str(service), span.name, span.kind, span.trace_id.hex(), span.span_id.hex(),
+                        span.parent_span_id.hex(), span.start_time_unix_nano, span.end_time_unix_nano,
+                        _read(span.attributes),
+                    )
+                    for span in scope.spans
+                ]  # fmt: skip
+
+
+def _read(attributes: Any) -> dict[str, str | int]:
+    return {one.key: one.value.string_value or one.value.int_value for one in attributes}
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    """A collector that listens on 127.0.0.1."""
+    there = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            assert (self.path, self.headers["Content-Type"]) == ("/v1/traces", "application/x-protobuf")
+            there.take(body)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        there.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield there
+        finally:
+            server.shutdown()
+            thread.join()

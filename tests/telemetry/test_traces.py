@@ -1,0 +1,75 @@
+"""One trace from the request to the stages in the sandboxed child, told to a real OTLP receiver by real processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+
+from tests.telemetry.collector import Collector, collecting
+from tests.worker import stub_pipeline as stub
+from tests.worker.live import MODEL, TABLE, audit, digest, live, serving, valkey
+from tests.worker.receiver import until
+
+SERVER, CONSUMER = 2, 5
+CLIENTS = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def asked(url: str, seed: int, **headers: str) -> str:
+    for data in (MODEL, TABLE):
+        httpx.put(f"{url}/v1/blobs/{digest(data)}", content=data)
+    made = httpx.post(f"{url}/v1/audits", json=audit(seed), headers=headers)
+    assert made.status_code == 202, made.text
+    return str(made.json()["id"])
+
+
+def test_one_trace_leads_from_the_request_to_the_stages_in_the_child(tmp_path: Path) -> None:
+    with collecting() as there, valkey(tmp_path / "valkey") as port, live(tmp_path, port) as installation:
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": there.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        broker = installation.environment["CAVEAT_BROKER_URL"]
+        with (
+            serving(tmp_path, CAVEAT_BROKER_URL=broker, **told) as (url, _),
+            installation.worker(**told),
+        ):
+            job_id = asked(url, 0, traceparent=f"00-{CLIENTS}-00f067aa0ba902b7-01")
+            installation.wait(job_id)
+            killed = asked(url, stub.KILLED)
+            installation.wait(killed)
+            until(lambda: len([span for span in there.spans if span.name == "run_job"]) == 2)
+            httpx.get(f"{url}/healthz")
+    check(there, job_id)
+    check_killed(there, killed)
+    assert {span.service for span in there.spans} == {"caveat-api", "caveat-worker"}
+    assert not any("healthz" in span.name for span in there.spans)
+
+
+def check(there: Collector, job_id: str) -> None:
+    spans = {span.name: span for span in there.spans if span.trace == CLIENTS}
+    request, run, child = spans["POST /v1/audits"], spans["run_job"], spans["child"]
+    assert (request.kind, request.parent, request.service) == (SERVER, "00f067aa0ba902b7", "caveat-api")
+    assert (run.kind, run.parent, run.service) == (CONSUMER, request.id, "caveat-worker")
+    assert {spans[name].parent for name in ("fetch", "child", "store")} == {run.id}
+    assert {spans[name].parent for name in ("loading", "reporting")} == {child.id}
+    assert spans.keys() == {
+        "POST /v1/audits", "run_job", "fetch", "child", "store", "loading", "reporting",
+    }  # fmt: skip
+    assert {span.attributes.get("caveat.audit.id") for name, span in spans.items() if name != "store"} == {job_id}
+    assert child.begun <= spans["loading"].begun <= spans["loading"].ended == spans["reporting"].begun <= child.ended
+    assert (request.attributes["http.response.status_code"], run.attributes["caveat.end"]) == (202, "finished")
+
+
+def check_killed(there: Collector, job_id: str) -> None:
+    """What is known of a child that could say nothing more."""
+    (run,) = [
+        span for span in there.spans if span.name == "run_job" and span.attributes["caveat.audit.id"] == job_id
+    ]  # fmt: skip
+    spans = {span.name: span for span in there.spans if span.trace == run.trace}
+    assert run.attributes["caveat.end"] == "failed"
+    assert spans["loading"].parent == spans["child"].id
+
+
+def test_without_an_endpoint_nothing_is_traced(tmp_path: Path) -> None:
+    with valkey(tmp_path / "valkey") as port, live(tmp_path, port) as installation, installation.worker():
+        job_id = installation.submit(traceparent=f"00-{CLIENTS}-00f067aa0ba902b7-01")
+        assert installation.wait(job_id)["state"] == "succeeded"
+    assert "opentelemetry" not in (tmp_path / "one.log").read_text()
