@@ -168,6 +168,7 @@ PROBLEMS = {
     413: "The body is too large.",
     415: "The body has the wrong media type.",
     422: "What was sent is not valid; `errors` points at each fault.",
+    429: "More than you may: requests in a while, or jobs that wait.",
     503: "Something that this needs is away.",
 }
 HEADERS = {
@@ -481,7 +482,7 @@ def document() -> dict[str, Any]:
 
 def _operation(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     problem = {"application/problem+json": {"schema": refs[(Problem, "serialization")]}}
-    refused = (*operation.problems, *((401, 403) if operation.scope else ()))
+    refused = (*operation.problems, *((401, 403, 429) if operation.scope else ()))
     described: dict[str, Any] = {
         "operationId": operation.name,
         "tags": [operation.tag],
@@ -492,7 +493,7 @@ def _operation(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
             *_text_parameters(operation.headers, "header"),
         ],
         "responses": {str(status): _answer(answer, refs) for status, answer in sorted(operation.answers.items())}
-        | {str(status): {"description": PROBLEMS[status], "content": problem} for status in refused}
+        | {str(status): _problem(status, problem) for status in refused}
         | {"default": {"description": "Anything else that went wrong.", "content": problem}},
     }
     if operation.scope:
@@ -505,6 +506,13 @@ def _operation(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     elif operation.body is not None:
         content = {"application/json": {"schema": refs[(operation.body, "validation")]}}
         described["requestBody"] = {"required": True, "content": content}
+    return described
+
+
+def _problem(status: int, content: dict[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": PROBLEMS[status], "content": content}
+    if status == 429:
+        described["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
     return described
 
 

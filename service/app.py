@@ -5,7 +5,21 @@ from __future__ import annotations
 from flask import Flask
 from werkzeug.routing import BaseConverter
 
-from service import attestations, audits, auth, blobs, errors, examples, health, log, models, uploads, watch, webhooks
+from service import (
+    attestations,
+    audits,
+    auth,
+    blobs,
+    errors,
+    examples,
+    health,
+    limits,
+    log,
+    models,
+    uploads,
+    watch,
+    webhooks,
+)  # fmt: skip
 from service.dispatch import Bell
 from service.oidc import Issuer
 from service.settings import Settings
@@ -37,6 +51,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     errors.register(app)
     watch.register(app)
     auth.register(app)
+    limits.register(app, settings)
     for part in (blobs, uploads, models, examples, audits, webhooks, log, health):
         app.register_blueprint(part.blueprint)
     return app

@@ -32,6 +32,10 @@ class RefusedError(Exception):
         super().__init__(problem.detail)
         self.problem, self.headers = problem, headers or {}
 
+    def response(self) -> Response:
+        """How the request is answered."""
+        return _response(self.problem, self.headers)
+
 
 def refuse(
     code: str, status: int, detail: str, remedy: str, errors: list[Fault] | None = None, **headers: str
@@ -55,7 +59,7 @@ def register(app: Flask) -> None:
 
 
 def _refused(fault: RefusedError) -> Response:
-    return _response(fault.problem, fault.headers)
+    return fault.response()
 
 
 def _http(fault: HTTPException) -> Response:

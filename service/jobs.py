@@ -15,13 +15,13 @@ from api_spec.audit import Audit
 from api_spec.jobs import JobKind, Request, sources
 from api_spec.openapi import SubmitHeaders
 from api_spec.problem import Fault
-from service import watch
+from service import limits, watch
 from service.contract import answer, invalid, unless_known
 from service.errors import RefusedError, not_found, refuse
 from service.state import asker, behind, tenant
 from telemetry import traces
 from vault import lifecycle, records
-from vault.lifecycle import ENDED, GoneError, KeyReusedError
+from vault.lifecycle import ENDED, FullError, GoneError, KeyReusedError
 from vault.records import Key, Record
 
 PLACES: dict[JobKind, str] = {"audit": "/v1/audits", "model": "/v1/models", "examples": "/v1/examples"}
@@ -37,6 +37,7 @@ def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
             behind().database, tenant(), kind, body.model_dump(mode="json"),
             name=getattr(body, "name", None), key=_key(headers, body),
             by=asker(), sources=set(wanted.values()), traceparent=traces.carried(),
+            most_waiting=behind().settings.tenant_waiting,
         )  # fmt: skip
     except GoneError:
         raise _absent(wanted) from None
@@ -45,6 +46,8 @@ def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
             "idempotency-key-reused", 422, "This Idempotency-Key came before with another request.",
             "Send a new key with a new request; send the same request with the same key.",
         ) from fault  # fmt: skip
+    except FullError:
+        raise limits.too_many_wait() from None
     watch.concerns(kind, submission.record.id)
     if not submission.replayed:
         behind().bell.ring(submission.record.id)

@@ -9,6 +9,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from vault import addresses
 
+RATE = r"\d+/\d*(second|minute|hour|day)"
+
 
 class Settings(BaseSettings):
     """Where the service keeps things, and how much it takes."""
@@ -37,6 +39,14 @@ class Settings(BaseSettings):
     """Where `/metrics` is, for Prometheus; 0 for nowhere."""
     auth: Literal["off", "keys"] = "off"
     """`keys`: every request needs a bearer key, which names its tenant; `off`: whoever reaches the port may do all."""
+    tenant_bytes: int = Field(0, ge=0)
+    """Most bytes that a tenant may have put in; 0 for no limit."""
+    tenant_waiting: int = Field(0, ge=0)
+    """Most jobs of a tenant that may wait for a worker; 0 for no limit."""
+    rate_limit: str = Field("", pattern=rf"^({RATE}(;{RATE})*)?$")
+    """Most requests of a tenant (of an address, without keys), such as `600/minute` or `20/second;5000/hour`."""
+    rate_limit_url: str | None = None
+    """The Redis or Valkey that counts requests; the broker where left out."""
     oidc_issuer: str | None = Field(None, pattern="^https?://")
     """With `keys`, also takes the tokens (JWT) that this OpenID Connect issuer signs."""
     oidc_audience: str | None = None

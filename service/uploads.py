@@ -7,8 +7,10 @@ from datetime import timedelta
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import ClientDisconnected, LengthRequired
 
-from api_spec.artifacts import Blob, Upload
+from api_spec.artifacts import Upload
 from api_spec.openapi import PartHeaders
+from service import limits
+from service.blobs import owned
 from service.contract import answer, serves
 from service.errors import refuse
 from service.state import behind, tenant
@@ -33,6 +35,7 @@ def patch_upload(digest: str, headers: PartHeaders) -> Response:
     """Adds the body to what has arrived; whole, it becomes the blob."""
     offset, complete = headers.upload_offset, headers.upload_complete == "?1"
     request.max_content_length = max(behind().settings.largest_blob - offset, 0)
+    limits.require_room(offset + (request.content_length or 0), digest)
     if offset == 0:
         _uploads().expire(timedelta(hours=behind().settings.upload_hours))
     try:
@@ -47,8 +50,7 @@ def patch_upload(digest: str, headers: PartHeaders) -> Response:
         ) from fault
     if not complete:
         return _standing(Upload(digest=digest, offset=size, complete=False), 202)
-    new = records.own(behind().database, tenant(), digest, size)
-    return answer(Blob(digest=digest, size=size), 201 if new else 200)
+    return owned(digest, size)
 
 
 class _Body:

@@ -17,19 +17,20 @@ step that needs the lease does nothing once the lease was lost, whatever the one
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from api_spec.artifacts import Stage, State
 from api_spec.jobs import JobKind
 from api_spec.problem import Problem
 from vault import chain, ledger, webhooks
-from vault.records import RECORD, Database, Key, Record, keyed, new_id, now
+from vault.records import RECORD, Database, Key, Record, keyed, new_id, now, take_turn
 from vault.tables import events, idempotency, jobs
 from vault.tables import uses as held
 
@@ -98,6 +99,10 @@ class GoneError(Exception):
     """Bytes that a job names are not kept any more."""
 
 
+class FullError(Exception):
+    """As many jobs of a tenant wait as may."""
+
+
 class EndedError(Exception):
     """The job has ended, so it cannot be cancelled."""
 
@@ -113,6 +118,7 @@ def submit(
     by: str = NOBODY,
     sources: Collection[str] = (),
     traceparent: str | None = None,
+    most_waiting: int = 0,
 ) -> Submission:
     """Keeps a job, once for each key: the job and its key are one transaction, so there is no time in between.
 
@@ -121,6 +127,7 @@ def submit(
     Raises:
         KeyReusedError: the key stands for another request.
         GoneError: some of `sources` are not kept.
+        FullError: `most_waiting` jobs of the tenant wait already.
     """
     job_id, moment = new_id(), now()
     values: dict[str, Any] = {
@@ -131,6 +138,10 @@ def submit(
     }  # fmt: skip
     try:
         with database.writing() as connection:
+            if most_waiting:
+                take_turn(connection, "submit", tenant)
+                if _count(connection, tenant, "queued") >= most_waiting:
+                    raise FullError(most_waiting)
             connection.execute(jobs.insert().values(**values))
             if key is not None:
                 connection.execute(
@@ -142,9 +153,11 @@ def submit(
             asked = {"request": ledger.digest(payload), "sources": sorted(set(sources)), "name": name}
             _note(connection, tenant, job_id, "submit", {"kind": kind}, by, asked)
             return Submission(_read(connection, job_id), replayed=False)
-    except IntegrityError as fault:
+    except (IntegrityError, FullError) as fault:
         known = None if key is None else keyed(database, tenant, key.key)
         if known is None:
+            if isinstance(fault, FullError):
+                raise
             raise GoneError from fault
     fingerprint, first = known
     if key is not None and fingerprint != key.fingerprint:
@@ -153,10 +166,15 @@ def submit(
         return Submission(_read(connection, first), replayed=True)
 
 
-def claim(database: Database, job_id: str, *, worker: str, lasts: timedelta) -> Lease | None:
-    """Takes a queued job; None if it is not there to be taken, which is how a bell that rings twice does no harm."""
+def claim(database: Database, job_id: str, *, worker: str, lasts: timedelta, most_running: int = 0) -> Lease | None:
+    """Takes a queued job; None if it is not there to be taken, which is how a bell that rings twice does no harm.
+
+    Nor is it if `most_running` jobs of its tenant run; the bell is rung again once there are fewer.
+    """
     moment, token = now(), new_id()
     with database.writing() as connection:
+        if most_running and _is_full(connection, job_id, most_running):
+            return None
         taken = _step(
             connection, "claim", job_id, and_(jobs.c.available_at <= moment), data={"worker": worker},
             lease_owner=worker, lease_token=token, lease_until=moment + lasts,
@@ -280,10 +298,11 @@ def expire(database: Database, *, attempts: int, backoff: timedelta) -> list[str
     return taken
 
 
-def unclaimed(database: Database, *, rung_before: timedelta | None) -> Iterator[str]:
+def unclaimed(database: Database, *, rung_before: timedelta | None, most_running: int = 0) -> Iterator[str]:
     """Queued jobs for which the bell has to ring, each noted as rung before it is given.
 
     These are the jobs that were put back, and, with `rung_before`, also those that were rung for longer ago than that.
+    With `most_running`, no more of a tenant than may begin.
     """
     moment = now()
     due = and_(jobs.c.state == "queued", jobs.c.available_at <= moment)
@@ -291,13 +310,39 @@ def unclaimed(database: Database, *, rung_before: timedelta | None) -> Iterator[
     if rung_before is not None:
         quiet = or_(quiet, jobs.c.rung_at < moment - rung_before)
     with database.reading() as connection:
-        waiting = connection.scalars(select(jobs.c.id).where(due, quiet).order_by(jobs.c.id).limit(1000)).all()
-    for job_id in waiting:
+        waiting = connection.execute(
+            select(jobs.c.id, jobs.c.tenant).where(due, quiet).order_by(jobs.c.id).limit(1000)
+        ).all()
+        running = (
+            select(jobs.c.tenant, func.count().label("many")).where(jobs.c.state == "running").group_by(jobs.c.tenant)
+        )
+        busy = Counter({row.tenant: row.many for row in connection.execute(running)} if most_running else {})
+    for job_id, tenant in waiting:
+        if most_running and busy[tenant] >= most_running:
+            continue
+        busy[tenant] += 1
         with database.writing() as connection:
             rung = jobs.update().where(jobs.c.id == job_id, due, quiet).values(rung_at=moment)
             ours = connection.execute(rung).rowcount == 1
         if ours:
             yield job_id
+
+
+def _is_full(connection: Connection, job_id: str, most_running: int) -> bool:
+    """Whether no more of this job's tenant may run now; then its bell counts as not rung."""
+    tenant = connection.execute(select(jobs.c.tenant).where(jobs.c.id == job_id)).scalar_one_or_none()
+    if tenant is None:
+        return False
+    take_turn(connection, "claim", tenant)
+    if _count(connection, tenant, "running") < most_running:
+        return False
+    connection.execute(jobs.update().where(jobs.c.id == job_id, jobs.c.state == "queued").values(rung_at=None))
+    return True
+
+
+def _count(connection: Connection, tenant: str, state: State) -> int:
+    counted = select(func.count()).where(jobs.c.tenant == tenant, jobs.c.state == state)
+    return connection.execute(counted).scalar_one()
 
 
 def _given_up(attempts: int) -> Problem:

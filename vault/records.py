@@ -66,6 +66,15 @@ class Key:
     fingerprint: str
 
 
+class NoRoomError(Exception):
+    """A tenant would keep more bytes than it may."""
+
+    def __init__(self, used: int) -> None:
+        """Says how many it keeps."""
+        super().__init__(f"{used} bytes are kept")
+        self.used = used
+
+
 RECORD = [jobs.c[field] for field in Record.__dataclass_fields__]
 
 
@@ -203,10 +212,18 @@ def history(database: Database, tenant: str, job_id: str, *, after: int = 0) -> 
         return [Event(**row._mapping) for row in connection.execute(wanted)]
 
 
-def own(database: Database, tenant: str, digest: str, size: int) -> bool:
-    """Notes that a tenant uploaded these bytes, which are kept; False if it had done so before."""
+def own(database: Database, tenant: str, digest: str, size: int, *, most: int = 0) -> bool:
+    """Notes that a tenant uploaded these bytes, which are kept; False if it had done so before.
+
+    Raises:
+        NoRoomError: with them, the tenant would have more than `most` bytes.
+    """
     try:
         with database.writing() as connection:
+            if most and not _owned(connection, tenant, [digest]):
+                take_turn(connection, "bytes", tenant)
+                if (used := _kept(connection, tenant)) + size > most:
+                    raise NoRoomError(used)
             connection.execute(blobs.insert().values(tenant=tenant, digest=digest, size=size, created_at=now()))
     except IntegrityError:
         if owned(database, tenant, [digest]):
@@ -217,9 +234,34 @@ def own(database: Database, tenant: str, digest: str, size: int) -> bool:
 
 def owned(database: Database, tenant: str, digests: Sequence[str]) -> dict[str, int]:
     """Those of `digests` that a tenant uploaded, with their sizes in bytes."""
-    wanted = select(blobs.c.digest, blobs.c.size).where(blobs.c.tenant == tenant, blobs.c.digest.in_(set(digests)))
     with database.reading() as connection:
-        return {row.digest: row.size for row in connection.execute(wanted)}
+        return _owned(connection, tenant, digests)
+
+
+def kept(database: Database, tenant: str) -> int:
+    """How many bytes a tenant uploaded."""
+    with database.reading() as connection:
+        return _kept(connection, tenant)
+
+
+def take_turn(connection: Connection, what: str, tenant: str) -> None:
+    """Waits until nobody else counts this of a tenant, so that what is counted holds until the transaction ends.
+
+    On SQLite, whoever writes is alone anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        turn = text("SELECT pg_advisory_xact_lock(hashtext(:what), hashtext(:tenant))")
+        connection.execute(turn, {"what": f"caveat {what}", "tenant": tenant})
+
+
+def _owned(connection: Connection, tenant: str, digests: Sequence[str]) -> dict[str, int]:
+    wanted = select(blobs.c.digest, blobs.c.size).where(blobs.c.tenant == tenant, blobs.c.digest.in_(set(digests)))
+    return {row.digest: row.size for row in connection.execute(wanted)}
+
+
+def _kept(connection: Connection, tenant: str) -> int:
+    counted = select(func.coalesce(func.sum(blobs.c.size), 0)).where(blobs.c.tenant == tenant)
+    return int(connection.execute(counted).scalar_one())
 
 
 def greet(database: Database, worker: str, missing_protections: list[str]) -> None:

@@ -45,6 +45,12 @@ class Uploads:
         """How many bytes of a tenant's upload are kept: where it goes on."""
         return _reached(self._pieces(tenant, digest))
 
+    def held(self, tenant: str, *, but: str) -> int:
+        """How many bytes are kept of a tenant's uploads, all but the one of this digest."""
+        this = _prefix(tenant, but)
+        mine = self._listed(_prefix(tenant, "").rstrip("-"))
+        return sum(size for path, size in mine.items() if not path.rpartition("/")[2].startswith(this))
+
     def append(self, tenant: str, digest: str, offset: int, stream: Readable, *, complete: bool) -> int:
         """Adds what `stream` gives, and keeps it should the stream break off; returns how many bytes there are now.
 

@@ -54,7 +54,9 @@ def reap(database: Database, settings: Settings, ring: Callable[[str], None], wa
     ):
         log.warning("the lease of job %s ran out", job_id)
     unheard = timedelta(seconds=settings.unheard_seconds)
-    for job_id in lifecycle.unclaimed(database, rung_before=None if waiting() else unheard):
+    for job_id in lifecycle.unclaimed(
+        database, rung_before=None if waiting() else unheard, most_running=settings.tenant_running
+    ):
         ring(job_id)
 
 

@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     """Pause before a message is sent again; each is four times the one before, so eight attempts take 8 hours."""
     child_output: bool = False
     """Whether the log takes what libraries write in a job's process; it may show what is in models and examples."""
+    tenant_running: int = Field(0, ge=0)
+    """Most jobs of a tenant that run at a time, over all workers, so that its flood leaves room; 0 for no limit."""
     heartbeat_file: str | None = None
     """Touched every `reap_seconds`, for a liveness probe."""
     cache_bytes: int = Field(8 << 30, ge=0)

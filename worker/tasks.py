@@ -37,7 +37,11 @@ LOOK_SECONDS = 0.5
 def run_job(self: Task[[str], None], job_id: str) -> None:
     """Runs one queued job, if it is still there to be run."""
     lease = lifecycle.claim(
-        database(), job_id, worker=str(self.request.hostname), lasts=timedelta(seconds=settings().lease_seconds)
+        database(),
+        job_id,
+        worker=str(self.request.hostname),
+        lasts=timedelta(seconds=settings().lease_seconds),
+        most_running=settings().tenant_running,
     )
     if lease is None:
         return
