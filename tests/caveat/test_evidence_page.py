@@ -10,18 +10,37 @@ import pytest
 from tests.caveat.conftest import ROOT
 from tests.caveat.models import write_audit
 from tests.examples.test_ci import run
+from vault import keyring
 
 PAGE = (ROOT / "docs" / "evidence.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.S)
+
+
+def inputs(folder: Path) -> None:
+    """The files that the page speaks of."""
+    audit = write_audit(folder)
+    (folder / "mlp.onnx").rename(folder / "model.onnx")
+    audit.write_text(audit.read_text().replace("mlp.onnx", "model.onnx"))
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("up")
+def test_the_commands_about_a_log_run(tmp_path: Path, service: str, service_keys: keyring.Pair) -> None:
+    inputs(tmp_path)
+    (tmp_path / "service.pub").write_text(service_keys.public)
+    before = (
+        "caveat log --write last-month.jsonl && caveat gate audit.yaml --attestation report.dsse.json || test $? = 1"
+    )
+    (block,) = [block for block in BLOCKS if "caveat log" in block]
+    done = run(["bash", "-euo", "pipefail", "-c", f"{before}\n{block}"], tmp_path, CAVEAT_URL=service)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "✗" not in done.stdout.partition("The log of")[2].replace("✗ first", "")
 
 
 @pytest.mark.slow
 def test_the_commands_run(tmp_path: Path) -> None:
-    audit = write_audit(tmp_path)
-    (tmp_path / "mlp.onnx").rename(tmp_path / "model.onnx")
-    audit.write_text(audit.read_text().replace("mlp.onnx", "model.onnx"))
-    script = "\n".join(
-        f'{block.rstrip()} || echo "exited with $?"' for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S)
-    )
+    inputs(tmp_path)
+    script = "\n".join(f'{block.rstrip()} || echo "exited with $?"' for block in BLOCKS if "caveat log" not in block)
     done = run(["bash", "-uo", "pipefail", "-c", script], tmp_path, BUILD_URL="https://ci.example/jobs/42")
     assert re.findall(r"exited with (\d+)", done.stdout) == ["1"], "the gate fails, and is attested as well"
     (quoted,) = re.findall(r"```text\n(✓.*?)```", PAGE, re.S)

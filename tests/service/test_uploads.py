@@ -47,6 +47,8 @@ def test_a_blob_that_was_put_in_before_may_come_again(client: FlaskClient) -> No
     client.put(BLOB, data=MODEL)
     assert standing(client) == (len(MODEL), "?1")
     assert send(client, 0, MODEL).status_code == 200
+    nothing_left = send(client, len(MODEL), b"")
+    assert (nothing_left.status_code, nothing_left.json) == (200, {"digest": digest(MODEL), "size": len(MODEL)})
 
 
 def test_what_does_not_go_on_where_it_should_is_refused(client: FlaskClient) -> None:
