@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, request, send_file
 
 from api_spec.artifacts import Blob
-from service import limits
+from service import limits, patience
 from service.contract import answer, serves
 from service.errors import not_found, refuse
 from service.state import behind, tenant
@@ -21,12 +21,15 @@ def put_blob(digest: str) -> Response:
     """Streams the body to where it is kept, once it has proved to be what it was announced as."""
     request.max_content_length = behind().settings.largest_blob
     limits.require_room(request.content_length or 0, digest)
+    patience.insist()
     try:
         size = behind().blobs.put(request.stream, digest)
     except WrongDigestError as fault:
         raise refuse(
             "wrong-digest", 422, str(fault), "Send the bytes that the digest in the path belongs to."
         ) from fault
+    finally:
+        patience.give_back()
     return owned(digest, size)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from flask import Response
 
+from service import patience
+from service.state import behind
 from vault import records
 from vault.records import Database, Event
 
@@ -21,9 +23,11 @@ def stream(database: Database, tenant: str, job_id: str, *, after: int) -> Respo
     """The events of a job as a response that goes on; 204, which stops a client's coming back, once all were seen."""
     if any(event.what in LAST and event.seq <= after for event in records.history(database, tenant, job_id)):
         return Response(status=204)
+    patience.insist()
     response = Response(_events(database, tenant, job_id, after), content_type="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
+    response.call_on_close(behind().places.release)
     return response
 
 

@@ -15,7 +15,7 @@ from api_spec.audit import Audit
 from api_spec.jobs import JobKind, Request, sources
 from api_spec.openapi import SubmitHeaders
 from api_spec.problem import Fault
-from service import limits, watch
+from service import limits, patience, watch
 from service.contract import answer, invalid, unless_known
 from service.errors import RefusedError, not_found, refuse
 from service.state import asker, behind, tenant
@@ -118,11 +118,22 @@ def _seconds(headers: SubmitHeaders) -> int:
     return min(int(found[1]), behind().settings.longest_wait) if found else 0
 
 
-def _accepted(record: Record, seconds: int) -> Response:
+def _awaited(record: Record, seconds: int) -> Record:
     deadline = time.monotonic() + seconds
     while record.state not in ENDED and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
         record = find(record.kind, record.id)
+    return record
+
+
+def _accepted(record: Record, seconds: int) -> Response:
+    if seconds and patience.take():
+        try:
+            record = _awaited(record, seconds)
+        finally:
+            patience.give_back()
+    else:
+        seconds = 0
     headers = {"Location": f"{PLACES[record.kind]}/{record.id}"} | _retry(record)
     if seconds:
         headers["Preference-Applied"] = f"wait={seconds}"

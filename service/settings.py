@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     processes: int = Field(1, ge=1)
     """Processes that serve requests."""
     request_threads: int = Field(16, ge=1)
-    """Requests at a time in each of `processes`; a stream of events takes one for as long as it lasts."""
+    """Requests at a time in each of `processes`; uploads, streams and `Prefer: wait` take three quarters at most."""
     metrics_port: int = Field(0, ge=0, le=65535)
     """Where `/metrics` is, for Prometheus; 0 for nowhere."""
     auth: Literal["off", "keys"] = "off"

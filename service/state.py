@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from threading import BoundedSemaphore
 from typing import cast
 
 from flask import current_app, g
@@ -28,6 +30,11 @@ class Behind:
     settings: Settings
     issuer: Issuer | None
     """Whose tokens are taken beside keys."""
+
+    @cached_property
+    def places(self) -> BoundedSemaphore:
+        """Places for requests that take long, in this process."""
+        return BoundedSemaphore(max(1, self.settings.request_threads * 3 // 4))
 
 
 def behind() -> Behind:

@@ -9,7 +9,7 @@ from werkzeug.exceptions import ClientDisconnected, LengthRequired
 
 from api_spec.artifacts import Upload
 from api_spec.openapi import PartHeaders
-from service import limits
+from service import limits, patience
 from service.blobs import owned
 from service.contract import answer, serves
 from service.errors import refuse
@@ -36,10 +36,11 @@ def patch_upload(digest: str, headers: PartHeaders) -> Response:
     offset, complete = headers.upload_offset, headers.upload_complete == "?1"
     request.max_content_length = max(behind().settings.largest_blob - offset, 0)
     if offset > 0 and records.owned(behind().database, tenant(), [digest]).get(digest) == offset:
-        return answer(Blob(digest=digest, size=offset), 200)  # nothing is left to come
+        return owned(digest, offset)  # nothing is left to come
     limits.require_room(offset + (request.content_length or 0), digest)
     if offset == 0:
         _uploads().expire(timedelta(hours=behind().settings.upload_hours))
+    patience.insist()
     try:
         size = _uploads().append(tenant(), digest, offset, _Body(), complete=complete)
     except OtherOffsetError as fault:
@@ -50,6 +51,8 @@ def patch_upload(digest: str, headers: PartHeaders) -> Response:
         raise refuse(
             "wrong-digest", 422, str(fault), "Send the bytes that the digest in the path belongs to, from the start."
         ) from fault
+    finally:
+        patience.give_back()
     if not complete:
         return _standing(Upload(digest=digest, offset=size, complete=False), 202)
     return owned(digest, size)

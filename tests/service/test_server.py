@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,12 +18,16 @@ from tests.worker.live import MODEL, TABLE, audit, digest, end, serving, unused_
 from vault import lifecycle
 from vault.records import Database
 
+THREADS = 8
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of `python -m service`, which leaves in good order."""
     metrics = unused_port()
-    with serving(tmp_path_factory.mktemp("server"), CAVEAT_METRICS_PORT=str(metrics)) as (url, process):
+    with serving(
+        tmp_path_factory.mktemp("server"), CAVEAT_METRICS_PORT=str(metrics), CAVEAT_REQUEST_THREADS=str(THREADS)
+    ) as (url, process):
         assert "caveat_queue_depth" in httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
         yield url
         process.send_signal(signal.SIGTERM)
@@ -76,6 +81,33 @@ def test_events_come_while_they_happen(server: str) -> None:
         assert httpx.post(f"{place}:cancel").status_code == 202
         rest = list(lines)
     assert "event: cancel" in rest
+
+
+def test_probes_are_answered_while_all_streams_are_taken(server: str) -> None:
+    for data in (MODEL, TABLE):
+        httpx.put(f"{server}/v1/blobs/{digest(data)}", content=data)
+    place = server + httpx.post(f"{server}/v1/audits", json=audit(seed=7)).headers["Location"]
+    with ExitStack() as streams:
+        opened = [
+            streams.enter_context(httpx.stream("GET", f"{place}/events", timeout=10)) for _ in range(THREADS * 3 // 4)
+        ]
+        assert {stream.status_code for stream in opened} == {200}
+        refused = httpx.get(f"{place}/events")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
+        assert refused.json()["type"] == "urn:caveat:problem:busy"
+        assert httpx.put(f"{server}/v1/blobs/{digest(MODEL)}", content=MODEL).status_code == 503
+        asked = time.monotonic()
+        waited = httpx.post(f"{server}/v1/audits", json=audit(seed=8), headers={"Prefer": "wait=20"})
+        assert waited.status_code == 202
+        assert "Preference-Applied" not in waited.headers
+        assert time.monotonic() - asked < 15, "there is no room to wait either"
+        for _ in range(10):
+            assert httpx.get(f"{server}/healthz", timeout=5).status_code == 200
+        httpx.post(f"{place}:cancel")
+        for stream in opened:
+            assert "event: cancel" in list(stream.iter_lines())
+    with httpx.stream("GET", f"{place}/events", timeout=10) as again:
+        assert again.status_code == 200
 
 
 def test_what_is_no_http_does_no_harm(server: str) -> None:
