@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -59,7 +60,7 @@ class TestBlobs:
     def test_that_are_too_large_are_refused(self, app: Flask, client: FlaskClient) -> None:
         behind = app.extensions["caveat"]
         small = behind.settings.model_copy(update={"largest_blob": 4})
-        app.extensions["caveat"] = Behind(behind.database, behind.blobs, behind.bell, small)
+        app.extensions["caveat"] = replace(behind, settings=small)
         refused = client.put(f"/v1/blobs/{digest(MODEL)}", data=MODEL)
         assert refused.status_code == 413
         assert "CAVEAT_LARGEST_BLOB" in refused.json["remedy"]

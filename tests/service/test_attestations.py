@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def run(app: Flask, job: str) -> None:
 def give_keys(app: Flask, where: str) -> None:
     behind: Behind = app.extensions["caveat"]
     settings = behind.settings.model_copy(update={"signing_key": where})
-    app.extensions["caveat"] = Behind(behind.database, behind.blobs, behind.bell, settings)
+    app.extensions["caveat"] = replace(behind, settings=settings)
 
 
 def test_an_attestation_says_what_when_and_where(app: Flask, client: FlaskClient, job: str) -> None:

@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert "caveat_queue_depth" in httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
         yield url
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(40) == 0
 
 
 def test_an_upload_is_streamed_in_chunks(server: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_headers_that_make_no_sense_are_refused(client: FlaskClient, headers: di
 def test_parts_together_may_not_be_too_large(app: Flask, client: FlaskClient) -> None:
     behind: Behind = app.extensions["caveat"]
     small = behind.settings.model_copy(update={"largest_blob": 4})
-    app.extensions["caveat"] = Behind(behind.database, behind.blobs, behind.bell, small)
+    app.extensions["caveat"] = replace(behind, settings=small)
     assert send(client, 0, MODEL[:3], "?0").status_code == 202
     refused = send(client, 3, MODEL[3:])
     assert refused.status_code == 413
