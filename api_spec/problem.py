@@ -9,6 +9,9 @@ from pydantic import Field, ValidationError
 
 from api_spec.base import Document, Integer
 
+MOST_FAULTS = 100
+LONGEST_POINTER = 1_000  # characters; a document may have keys of a megabyte
+
 
 class Fault(Document):
     """One thing that is wrong, and where."""
@@ -45,21 +48,26 @@ class Problem(Document):
 
 
 def faults_of(error: ValidationError, document: Any) -> list[Fault]:
-    """What pydantic found, as pointers into the document that it looked at."""
-    return [
+    """What pydantic found, as pointers into the document that it looked at; of very many faults, the first."""
+    found = error.errors(include_url=False, include_input=False)
+    faults = [
         _fault(detail["msg"], detail["loc"], document, absent=detail["type"] == "missing")
-        for detail in error.errors(include_url=False, include_input=False)
+        for detail in found[:MOST_FAULTS]
     ]
+    if len(found) > MOST_FAULTS:
+        faults.append(Fault(pointer="", detail=f"{len(found) - MOST_FAULTS:,} more faults like these were left out"))
+    return faults
 
 
 def _fault(message: str, location: tuple[int | str, ...], document: Any, *, absent: bool) -> Fault:
     """A validator that looks across fields begins its sentence with the pointer that it means."""
     sentence = message.removeprefix("Value error, ")
     if sentence.startswith("/"):
-        return Fault(pointer=sentence.partition(" ")[0], detail=sentence)
+        return Fault(pointer=sentence.partition(" ")[0][:LONGEST_POINTER], detail=sentence[:LONGEST_POINTER])
     steps = tuple(step for step in location if step != "[key]")
     way = max(_ways(document, steps, absent=absent), key=lambda way: (way[-1:], len(way)), default=[])
-    return Fault(pointer="".join(f"/{_escape(steps[at])}" for at in way), detail=sentence)
+    pointer = "".join(f"/{_escape(steps[at])}" for at in way)
+    return Fault(pointer=pointer[:LONGEST_POINTER], detail=sentence[:LONGEST_POINTER])
 
 
 def _ways(node: Any, steps: tuple[int | str, ...], *, absent: bool, at: int = 0) -> Iterator[list[int]]:

@@ -19,6 +19,7 @@ MAX_BYTES = 1_000_000
 MAX_VALUES = 20_000
 """How many keys and values a document may have once its anchors are expanded."""
 MAX_DEPTH = 40
+MAX_DIGITS = 400
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -79,9 +80,11 @@ def read_document(path: Path) -> tuple[Any, Positions]:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)  # what has no size may have no end
+        if len(content) > MAX_BYTES:
             raise _at(path, Place(1, 1), f"is larger than {MAX_BYTES:,} bytes")
-        return path.read_text(encoding="utf-8-sig")
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise problem(
             "no-such-file", 422, f"There is no file {path}.", f"Check the path; you are in {Path.cwd()}."
@@ -110,6 +113,8 @@ def _check_json(path: Path, text: str) -> None:
         json.loads(text)
     except json.JSONDecodeError as error:
         raise _at(path, Place(error.lineno, error.colno), f"is not JSON: {error.msg}") from None
+    except ValueError:
+        raise _at(path, Place(1, 1), "has a number of too many digits") from None
     except RecursionError:
         raise _at(path, Place(1, 1), f"is nested more than {MAX_DEPTH} levels deep") from None
 
@@ -193,6 +198,8 @@ class _Reading:
 
 def _number(text: str, kind: str) -> int | float:
     """A number of YAML 1.2: also `0x1f`, `0o17`, `1_000`, `.inf`."""
+    if len(text) > MAX_DIGITS:
+        raise ValueError(text)
     plain = text.replace("_", "").lower()
     if kind == "int":
         return int(plain.lstrip("+-"), 0 if plain.lstrip("+-")[:2] in ("0x", "0o", "0b") else 10) * (

@@ -44,6 +44,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask("service", static_folder=None)
     app.url_map.converters["id"] = IdConverter
     app.url_map.redirect_defaults = False
+    app.url_map.merge_slashes = False
     database = Database(settings.database_url)
     issuer = Issuer(settings) if settings.oidc_issuer else None
     kept = storage.opened(settings.blobs_url, database)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from flask import Flask, Response, request
+from gunicorn.http.errors import ParseException
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from werkzeug.exceptions import HTTPException
 
@@ -55,6 +56,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(OperationalError, _away)
     app.register_error_handler(InterfaceError, _away)
+    app.register_error_handler(ParseException, _broken_off)
     app.register_error_handler(Exception, _unforeseen)
 
 
@@ -71,6 +73,12 @@ def _http(fault: HTTPException) -> Response:
     code = fault.name.lower().replace(" ", "-")
     remedy = REMEDIES.get(status, "Look at /docs for what can be asked.")
     return _response(Problem.of(code, status, str(fault.description or fault.name), remedy), headers)
+
+
+def _broken_off(fault: ParseException) -> Response:
+    """The body turned out to be no HTTP while it was read."""
+    detail = f"The body of the request cannot be read: {type(fault).__name__}."
+    return _response(Problem.of("bad-request", 400, detail, REMEDIES[400]), {"Connection": "close"})
 
 
 def _away(fault: DBAPIError) -> Response:

@@ -104,20 +104,36 @@ class Live:
         heartbeat = self.folder / f"heartbeat-{name}"
         heartbeat.unlink(missing_ok=True)
         told = self.environment | {"CAVEAT_HEARTBEAT_FILE": str(heartbeat)} | settings
-        command = [
-            sys.executable, "-m", "celery", "-q", "-A", "worker.app", "worker", "-n", f"{name}@test",
-            "--without-gossip", "--without-mingle", "-I", including,
-        ]  # fmt: skip
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=os.environ | told, stdout=log, stderr=log, start_new_session=True
-            )
+        process = start_worker(self.folder, name, told, including=including)
         try:
             if "CAVEAT_NO_WAIT" not in settings:
                 _until(lambda: heartbeat.exists(), process)
             yield process
         finally:
             end(process)
+
+
+def start_api(folder: Path, told: dict[str, str]) -> subprocess.Popen[bytes]:
+    """`python -m service`, which may not listen yet."""
+    with (folder / "api.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "service"], cwd=ROOT, env=os.environ | told, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def start_worker(
+    folder: Path, name: str, told: dict[str, str], *, including: str = "tests.worker.stub_tasks"
+) -> subprocess.Popen[bytes]:
+    """A worker, which may not be ready yet."""
+    command = [
+        sys.executable, "-m", "celery", "-q", "-A", "worker.app", "worker", "-n", f"{name}@test",
+        "--without-gossip", "--without-mingle", "-I", including,
+    ]  # fmt: skip
+    with (folder / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | told, stdout=log, stderr=log, start_new_session=True
+        )
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -204,15 +220,7 @@ def serving(folder: Path, **settings: str) -> Iterator[tuple[str, subprocess.Pop
         "CAVEAT_BROKER_URL": "redis://127.0.0.1:1/0",
         "CAVEAT_PORT": str(unused_port()),
     } | settings
-    with (folder / "api.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
-            cwd=ROOT,
-            env=os.environ | told,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    process = start_api(folder, told)
     url = f"http://127.0.0.1:{told['CAVEAT_PORT']}"
     try:
         _until(lambda: _answers(url), process)
