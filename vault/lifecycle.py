@@ -63,6 +63,8 @@ NOBODY = "anybody"
 """Who asks where no keys are asked for."""
 REAPER = "reaper"
 
+LONGEST_PAUSE = timedelta(minutes=5)
+
 Order = Literal["go_on", "cancel", "release", "lost"]
 """What a heartbeat is answered with."""
 
@@ -229,6 +231,16 @@ def fail(database: Database, lease: Lease, problem: Problem) -> bool:
         return _held(connection, "fail", lease, data=data, problem=problem.model_dump(mode="json"), **NO_LEASE)
 
 
+def retry(database: Database, lease: Lease, problem: Problem, *, attempts: int, backoff: timedelta) -> bool:
+    """Puts a job back after a pause because something killed it; the last of its `attempts` ends with the problem."""
+    if lease.attempt >= attempts:
+        return fail(database, lease, problem)
+    with database.writing() as connection:
+        data = {"attempt": lease.attempt, "problem": problem.type}
+        later = now() + _pause(backoff, lease.attempt)
+        return _held(connection, "retry", lease, data=data, available_at=later, **BACK_IN_QUEUE)
+
+
 def stop(database: Database, lease: Lease) -> bool:
     """Ends a running job that somebody asked to cancel."""
     with database.writing() as connection:
@@ -286,7 +298,7 @@ def expire(database: Database, *, attempts: int, backoff: timedelta) -> list[str
             if row.cancel_requested:
                 done = _step(connection, "stop", row.id, still, **NO_LEASE)
             elif row.attempts < attempts:
-                later = now() + backoff * 2 ** (row.attempts - 1)
+                later = now() + _pause(backoff, row.attempts)
                 done = _step(
                     connection, "retry", row.id, still, data={"attempt": row.attempts},
                     available_at=later, **BACK_IN_QUEUE,
@@ -343,6 +355,11 @@ def _is_full(connection: Connection, job_id: str, most_running: int) -> bool:
 def _count(connection: Connection, tenant: str, state: State) -> int:
     counted = select(func.count()).where(jobs.c.tenant == tenant, jobs.c.state == state)
     return connection.execute(counted).scalar_one()
+
+
+def _pause(backoff: timedelta, attempt: int) -> timedelta:
+    """Doubles with each attempt, up to `LONGEST_PAUSE`."""
+    return min(backoff * 2 ** min(attempt - 1, 30), LONGEST_PAUSE)
 
 
 def _given_up(attempts: int) -> Problem:

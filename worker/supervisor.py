@@ -63,9 +63,10 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The job cannot be done, and why."""
+    """The job cannot be done, and why; `killed` if that may have been the machine's doing, and not the job's."""
 
     problem: Problem
+    killed: bool = False
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ def _collect(outputs: int, kind: JobKind, status: int, limits: Limits) -> Finish
             return Failed(Problem.model_validate_json(problem))
     except (ValidationError, rfc8785.CanonicalizationError) as fault:
         log.error("the child's result is not a document of its kind: %s", type(fault).__name__)
-    return Failed(_died(kind, status, limits))
+    return Failed(_died(kind, status, limits), killed=status == -signal.SIGKILL)
 
 
 def _left(outputs: int, name: str) -> bytes | None:

@@ -105,6 +105,9 @@ def store(end: End, tenure: Tenure) -> None:
     match end, tenure.order:
         case Finished(result), _:
             succeed(result, tenure.lease)
+        case Failed(problem, killed=True), _:
+            backoff = timedelta(seconds=settings().backoff_seconds)
+            lifecycle.retry(database(), tenure.lease, problem, attempts=settings().attempts, backoff=backoff)
         case Failed(problem), _:
             lifecycle.fail(database(), tenure.lease, problem)
         case _, "cancel":

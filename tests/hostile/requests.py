@@ -102,7 +102,7 @@ for query in (
 for method in ("TRACE", "CONNECT", "DELETE", "PATCH", "PROPFIND", "OPTIONS", "get", "G" * 1000, "POST\t"):
     send(f"method {method[:9]}", f"{method} /v1/audits", may=(200, 204, 400, 404, 405, 501))
 for override in ("X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method"):
-    send(f"override {override}", f"GET {BYTES}", f"{override}: PUT", may=(404,))
+    send(f"override {override}", f"GET /v1/blobs/{digest(b'nobody sent this')}", f"{override}: PUT", may=(404,))
 
 # Framing
 
@@ -166,7 +166,7 @@ for range_ in (
     "lines=1",
     "bytes=a-b",
 ):
-    send(f"range {range_[:12]}", f"GET {BYTES}", f"Range: {range_}", may=(404, 416, 206, 400))
+    send(f"range {range_[:12]}", f"GET {BYTES}", f"Range: {range_}", may=(200, 404, 416, 206, 400))
 for accept in ("*/*;q=nan", "a" * 9000, ",,,,", "text/html;q=", "\xff", "application/json;" + "a=b;" * 2000):
     send(f"accept {accept[:12]}", "GET /v1/audits", f"Accept: {accept}", may=(200, 400, 406, 431))
 for prefer in ("wait=99999999999999999999", "wait=-1", "wait=nan", "wait=" + "9" * 250, "wait", "\xff"):

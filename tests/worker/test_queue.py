@@ -66,10 +66,11 @@ def test_what_the_engine_refuses_comes_back_with_its_pointer_and_remedy(running:
     assert problem["errors"] == [{"pointer": "/layers/0", "detail": "Layer 'x' does not exist."}]
 
 
-def test_a_child_that_is_killed_fails_its_audit_which_says_so(running: Live) -> None:
-    problem = running.wait(running.submit(stub.KILLED))["problem"]
-    assert problem["detail"] == "The child process of this audit was killed by signal 9 (SIGKILL)."
-    assert "memory" in problem["remedy"]
+def test_a_child_that_is_killed_again_and_again_fails_its_audit_which_says_so(running: Live) -> None:
+    record = running.wait(running.submit(stub.KILLED))
+    assert record["problem"]["detail"] == "The child process of this audit was killed by signal 9 (SIGKILL)."
+    assert "memory" in record["problem"]["remedy"]
+    assert record["attempts"] == int(running.environment["CAVEAT_ATTEMPTS"])
 
 
 def test_a_fault_of_ours_shows_no_trace_of_itself_to_the_client(running: Live) -> None:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from api_spec.audit import Arrays
 from worker.engine.errors import Refused
 from worker.engine.plan import ONLY
-from worker.readers.reading import ExampleSource, sampled
+from worker.readers.reading import ExampleSource, is_zip, sampled
 
 MAX_UNPACKED_BYTES = 8 * 2**30
 
 
 def open_arrays(declared: Arrays, path: Path, seed: int) -> ExampleSource:
     """Examples along the first axis of one array or of several; raises `Refused` for objects, pickles, unknown keys."""
-    packed = zipfile.is_zipfile(path)
+    packed = is_zip(path)
     wanted: dict[str, str | None] = dict(declared.inputs) or {ONLY: declared.key}
     arrays = {name: _checked(_npz(path, key) if packed else _npy(path)) for name, key in wanted.items()}
     counts = {name: len(array) for name, array in arrays.items()}

@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 from api_spec.audit import Images, Preprocess
 from worker.engine.errors import Refused
 from worker.engine.plan import ONLY
-from worker.readers.reading import ExampleSource, sampled
+from worker.readers.reading import ExampleSource, is_zip, sampled
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp"})
@@ -35,7 +35,7 @@ RESAMPLING = {
 
 def open_images(declared: Images, path: Path, seed: int) -> ExampleSource:
     """Pictures of an archive in the order of their names; raises `Refused` for an archive that holds none."""
-    entries = _zip_entries(path) if zipfile.is_zipfile(path) else _tar_entries(path)
+    entries = _zip_entries(path) if is_zip(path) else _tar_entries(path)
     pictures = {
         name: read
         for name, read in sorted(entries.items())
@@ -68,9 +68,9 @@ def _zip_entries(path: Path) -> dict[str, Callable[[], bytes]]:
     """Name → reader, for every file of a zip whose sizes are within bounds."""
     try:
         archive = zipfile.ZipFile(path)
+        members = [member for member in archive.infolist() if not member.is_dir()]
     except Exception as error:  # the library lets through whatever the bytes made it run into
         raise _not_an_archive(error) from error
-    members = [member for member in archive.infolist() if not member.is_dir()]
     _check_sizes([(member.filename, member.file_size) for member in members])
     return {member.filename: partial(_read_zip, archive, member) for member in members}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,14 @@ def open_examples(declared: Examples, blob: Blob, seed: int) -> ExampleSource:
     from worker.readers.texts import open_texts
 
     return open_texts(declared, blob(declared.text), blob(declared.tokenizer), seed)
+
+
+def is_zip(path: Path) -> bool:
+    """Whether the bytes end like a zip, be it one that cannot be read."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
 
 
 def sampled(names: Sequence[str], limit: int | None, seed: int) -> list[int]:
