@@ -359,7 +359,7 @@ def _count(connection: Connection, tenant: str, state: State) -> int:
 
 def _pause(backoff: timedelta, attempt: int) -> timedelta:
     """Doubles with each attempt, up to `LONGEST_PAUSE`."""
-    return min(backoff * 2 ** min(attempt - 1, 30), LONGEST_PAUSE)
+    return min(backoff * (1 << min(attempt - 1, 30)), LONGEST_PAUSE)
 
 
 def _given_up(attempts: int) -> Problem:

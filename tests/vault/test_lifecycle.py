@@ -185,6 +185,23 @@ def test_a_lease_that_ran_out_is_taken_back_after_a_pause_that_doubles(database:
     assert record.problem["type"] == "urn:caveat:problem:worker-lost"
 
 
+def test_a_job_that_something_killed_is_begun_again_and_its_last_attempt_says_how_it_ended(
+    database: Database, later: Clock
+) -> None:
+    job_id = submit(database)
+    killed = Problem.of("child-died", 500, "It was killed.", "Look for what killed it.")
+    for attempt in (1, 2):
+        lease = claim(database, job_id)
+        assert lifecycle.retry(database, lease, killed, attempts=3, backoff=HOUR)
+        assert lifecycle.claim(database, job_id, worker="w", lasts=HOUR) is None, "the pause"
+        assert not lifecycle.retry(database, lease, killed, attempts=3, backoff=HOUR), "the lease is gone"
+        later(min(HOUR * attempt, lifecycle.LONGEST_PAUSE))
+    assert lifecycle.retry(database, claim(database, job_id), killed, attempts=3, backoff=HOUR)
+    record = records.get(database, "acme", "model", job_id)
+    assert record is not None
+    assert (record.state, record.problem) == ("failed", killed.model_dump(mode="json"))
+
+
 def test_a_lease_that_was_renewed_does_not_run_out(database: Database, later: Clock) -> None:
     lease = claim(database, submit(database))
     later(HOUR / 2)

@@ -58,7 +58,7 @@ class Lives(RuleBasedStateMachine):
             order = lifecycle.heartbeat(self.database, lease)
             assert (order == "lost") == (not self.holds(lease))
 
-    @rule(lease=leases, end=st.sampled_from(["succeed", "fail", "stop", "release", "advance"]))
+    @rule(lease=leases, end=st.sampled_from(["succeed", "fail", "stop", "release", "retry", "advance"]))
     def finish(self, lease: Lease | None, end: str) -> None:
         if lease is None:
             return
@@ -68,6 +68,9 @@ class Lives(RuleBasedStateMachine):
             "fail": lambda: lifecycle.fail(self.database, lease, PROBLEM),
             "stop": lambda: lifecycle.stop(self.database, lease),
             "release": lambda: lifecycle.release(self.database, lease),
+            "retry": lambda: lifecycle.retry(
+                self.database, lease, PROBLEM, attempts=ATTEMPTS, backoff=timedelta(seconds=5)
+            ),
             "advance": lambda: lifecycle.advance(self.database, lease, "fitting", 0.5),
         }[end]()
         assert done == held

@@ -263,7 +263,7 @@ def _own_weights(model: ir.Model) -> None:
         tensor = value.const_value
         if tensor is None or isinstance(tensor, ir.Tensor) or tensor.dtype == ir.DataType.STRING:
             continue
-        array = tensor.numpy()
+        array = _array(tensor)
         value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=value.name)
         if tensor.dtype.is_floating_point() and array.size and np.isnan(array.min()):
             raise Refused(
@@ -271,6 +271,13 @@ def _own_weights(model: ir.Model) -> None:
                 f"The weights '{value.name}' contain NaN.",
                 "Train or export the model again; no gradient passes through NaN.",
             )
+
+
+def _array(tensor: ir.TensorProtocol) -> NDArray[Any]:
+    try:
+        return np.asarray(tensor.numpy())
+    except (ValueError, TypeError, OverflowError) as error:  # numbers that do not fill the shape
+        raise _invalid(error) from error
 
 
 def _check_domains(model: ir.Model) -> None:
