@@ -6,7 +6,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check install --quiet --constraint co
 CODE   := api_spec vault reports telemetry service worker caveat examples bench deploy helm tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format generate gradients validation truths bench up clean
+.PHONY: help demo test test-all check format generate gradients validation truths bench chaos load fuzz up clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -25,6 +25,10 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.oracle: $(VENV)/.dev
 	$(PIP) --editable '.[dev,oracle]'
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(PIP) --editable '.[dev,fuzz]'
 	@touch $@
 
 demo: $(VENV)/.demo  ## audit a real ImageNet model and real loan decisions (5 minutes, installation included)
@@ -66,6 +70,16 @@ truths: $(VENV)/.dev  ## the ground truths of docs/validation.md alone
 
 bench: $(VENV)/.oracle  ## docs/benchmarks.md: an audit against its bound, against captum, at scale, as a service
 	$(BIN)/python -m bench
+
+chaos: $(VENV)/.dev  ## audits while every part of the service is killed or stopped at random; counts
+	$(BIN)/python -m pytest -s -p no:randomly tests/worker/test_chaos.py
+
+load: $(VENV)/.dev  ## two hundred clients for two minutes over PostgreSQL; figures
+	$(BIN)/python -m pytest -s tests/service/test_load.py
+
+fuzz: $(VENV)/.fuzz  ## readers and model loading, SECONDS each (60)
+	for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
+	  $(BIN)/python -m tests.fuzz $$target -max_total_time=$(or $(SECONDS),60) -seed=0 || exit 1; done
 
 up: $(VENV)/.demo  ## the whole service on this machine
 	$(BIN)/caveat up
