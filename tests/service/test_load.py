@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.audits.conftest import Bench, bench, small_files  # noqa: F401 - fixtures
-from tests.worker.live import digest, environment, live, postgresql, served, valkey
+from tests.worker.live import digest, environment, live, postgresql, serving, valkey
 
 CLIENTS = 200
 SECONDS = 120
@@ -46,7 +46,7 @@ def test_two_hundred_clients(tmp_path: Path, bench: Bench) -> None:  # noqa: F81
         there = stack.enter_context(live(tmp_path, port, database))
         for name, place in places.items():
             there.client.put(f"/v1/blobs/{name}", data=place.read_bytes())
-        url = stack.enter_context(served(tmp_path, **told, CAVEAT_REQUEST_THREADS="32"))
+        url, _ = stack.enter_context(serving(tmp_path, **told, CAVEAT_REQUEST_THREADS="32"))
         stack.enter_context(there.worker(including="worker.tasks", CAVEAT_ATTEMPTS="5", CAVEAT_LEASE_SECONDS="30"))
         seen = Seen()
         asyncio.run(_all(url, audit.model_dump(mode="json"), seen))
