@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from api_spec.problem import Problem
 from api_spec.webhooks import OCCASIONS, Occasion
-from vault import lifecycle, webhooks
+from vault import lifecycle, storage, webhooks
 from vault.records import Database, now
 from vault.tables import deliveries
 from vault.webhooks import Parcel
@@ -40,7 +40,8 @@ def take(database: Database) -> Parcel:
 
 def test_each_way_to_end_is_told_in_its_words(database: Database) -> None:
     register(database)
-    lifecycle.succeed(database, begun(database), {"outcome": "fail"}, "sha256:" + "b" * 64)
+    storage.touch(database, report := "sha256:" + "b" * 64)
+    lifecycle.succeed(database, begun(database), {"outcome": "fail"}, report)
     lifecycle.fail(database, begun(database), Problem.of("out-of-memory", 422, "It has secrets.", "None."))
     lifecycle.stop(database, begun(database))
     queued = lifecycle.submit(database, "acme", "audit", AUDIT).record.id
@@ -55,7 +56,7 @@ def test_each_way_to_end_is_told_in_its_words(database: Database) -> None:
         "audit.succeeded", "audit.failed", "audit.cancelled", "audit.cancelled", "audit.failed",
     ]  # fmt: skip
     first = told[0]["data"]
-    assert (first["outcome"], first["report_digest"], first["problem"]) == ("fail", "sha256:" + "b" * 64, None)
+    assert (first["outcome"], first["report_digest"], first["problem"]) == ("fail", report, None)
     assert told[1]["data"]["problem"] == "urn:caveat:problem:out-of-memory"
     assert "secrets" not in str(told)
     assert told[3]["data"]["audit"] == queued
