@@ -59,8 +59,8 @@ generate: $(VENV)/.dev  ## the committed files that are made by code
 	$(BIN)/python -m bench.gradients --operators
 	REGENERATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/caveat/test_docs.py tests/reports
 
-gradients: $(VENV)/.oracle  ## docs/gradients.md: correctness and speed of the gradients
-	$(BIN)/python -m bench.gradients
+gradients: $(VENV)/.oracle  ## docs/gradients.md: correctness and speed of the gradients (KERAS=a Python with tf2onnx)
+	$(BIN)/python -m bench.gradients $(if $(KERAS),--keras $(KERAS))
 
 validation: $(VENV)/.dev  ## docs/validation.md: error rate and power of the verdicts
 	$(BIN)/python -m bench.validation

@@ -6,7 +6,10 @@ Torch is the oracle and the peer for speed; it runs the same graph, node by node
 from __future__ import annotations
 
 import argparse
+import os
 import platform
+import subprocess
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -32,6 +35,8 @@ from worker.engine import (
 )
 from worker.engine.rules import LOWERED, VJP
 
+PARTS = ("architectures", "exports", "trained", "large", "fuzzing", "backend")
+ROUNDS = 7
 DOCS = Path(__file__).parent.parent / "docs"
 TARGET = Target("t", index=0)
 
@@ -61,8 +66,6 @@ def backend_cases() -> Iterator[str]:
 
     verdicts = [judge(case) for case in cases()]
     counts = Counter(v.outcome for v in verdicts)
-    yield "## ONNX backend node cases"
-    yield ""
     yield (
         f"{len(verdicts)} cases have an operator that a gradient passes, and a float input. In float64 by finite "
         f"differences in onnx's reference evaluator, or in float32 in ONNX Runtime where that has no float64 path: "
@@ -82,19 +85,20 @@ def fuzzing(examples: int) -> Iterator[str]:
     """(b) random attributes."""
     from tests.engine import test_rules_fuzz as fuzz
 
-    yield "## Property fuzzing"
-    yield ""
     yield "Linear operators by their adjoint in ONNX Runtime (exact), the others by finite differences."
     yield ""
     yield "| family | cases | outcome |"
     yield "| --- | --- | --- |"
-    for family in (*fuzz.LINEAR, *fuzz.SMOOTH):
+    families = (*fuzz.LINEAR, *fuzz.SMOOTH)
+    for family in families:
         try:
             (fuzz.fuzz_linear if family in fuzz.LINEAR else fuzz.fuzz_smooth)(family, examples)
             outcome = "no failure"
         except (AssertionError, ExceptionGroup) as failure:
             outcome = f"FAILED: {str(failure)[:100]}"
         yield f"| {family} | {examples} | {outcome} |"
+    yield ""
+    yield f"{len(families) * examples:,} cases in all."
     yield ""
 
 
@@ -106,21 +110,24 @@ def architectures(names: list[str]) -> Iterator[str]:
     from tests.oracle.light import light
 
     torch.set_num_threads(1)
-    yield "## Architectures"
-    yield ""
     yield (
         "The light models inside the onnx package with seeded weights, every fifth layer and the input, batch freed "
         "from 1. Error is the largest relative L2 distance over layers to torch in float64, with every Relu and "
-        "MaxPool made smooth; cosine is the smallest, as they are. Time is CPU seconds on one thread, forward and "
-        "backward to the input, batch 4, float32, the best of three, "
-        "weights already loaded in both. Torch runs the same graph node by node, from Python."
+        "MaxPool made smooth, and beside it what torch itself comes to in float32; cosine is the smallest, as they "
+        f"are. Time is CPU seconds on one thread, forward and backward to the input, batch 4, float32, the median of "
+        f"{ROUNDS} rounds in which both take turns, weights already loaded in both. Torch runs the same graph node by "
+        "node, from Python."
     )
     yield ""
-    yield "| network | layers that can be audited | build, s | error, smooth | cosine, as is | ours | torch | ratio |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield (
+        "| network | layers that can be audited | build, s | error, smooth | torch in float32 | cosine, as is | ours "
+        "| torch | ratio |"
+    )
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     ratios = []
     for name in names:
         errors: list[float] = []
+        floors: list[float] = []
         cosines: list[float] = []
         for smooth in (True, False):
             model = load(light(name, smooth=smooth))
@@ -132,56 +139,124 @@ def architectures(names: list[str]) -> Iterator[str]:
             built = time.perf_counter() - started
             feeds = _noise(model, 2)
             ours = open_session(graph, threads=1).run(feeds)
-            theirs = gradients(model.ir, feeds, chosen, resolve_target(model, TARGET).tensor, 0)
+            logits = resolve_target(model, TARGET).tensor
+            theirs = gradients(model.ir, feeds, chosen, logits, 0)
+            single = gradients(model.ir, feeds, chosen, logits, 0, torch.float32) if smooth else {}
             for layer in chosen:
                 a = ours[f"gradient/t/{layer}"].astype(np.float64).ravel()
                 b = theirs[layer].numpy().ravel()
-                errors += [float(np.linalg.norm(a - b) / np.linalg.norm(b))] if smooth else []
-                cosines += [] if smooth else [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))]
+                if smooth:
+                    c = single[layer].double().numpy().ravel()
+                    errors.append(float(np.linalg.norm(a - b) / np.linalg.norm(b)))
+                    floors.append(float(np.linalg.norm(c - b) / np.linalg.norm(b)))
+                else:
+                    cosines.append(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)))
         feeds, entry, logits = _noise(model, 4), model.inputs[0].name, resolve_target(model, TARGET).tensor
         session = open_session(differentiate(model, [entry], [TARGET]), threads=1)
-        mine = _best(lambda session=session, feeds=feeds: session.run(feeds))
         held = weights_of(model.ir, torch.float32)
-        peer = _best(
-            lambda m=model, f=feeds, e=entry, z=logits, w=held: gradients(m.ir, f, [e], z, 0, torch.float32, w)
+        mine, peer = _in_turns(
+            lambda session=session, feeds=feeds: session.run(feeds),
+            lambda m=model, f=feeds, e=entry, z=logits, w=held: gradients(m.ir, f, [e], z, 0, torch.float32, w),
         )
         ratios.append(mine / peer)
         able = sum(layer.auditable for layer in layers)
         yield (
-            f"| {name} | {able} of {len(layers)} | {built:.2f} | {max(errors):.1e} | {min(cosines):.6f} "
-            f"| {mine:.2f} | {peer:.2f} | {mine / peer:.2f} |"
+            f"| {name} | {able} of {len(layers)} | {built:.2f} | {max(errors):.1e} | {max(floors):.1e} "
+            f"| {min(cosines):.6f} | {mine:.2f} | {peer:.2f} | {mine / peer:.2f} |"
         )
     yield ""
     yield f"Median ratio {median(ratios):.2f}, largest {max(ratios):.2f}."
     yield ""
 
 
-def exports() -> Iterator[str]:
-    """(d) what torch and scikit-learn export."""
+def exports(keras: str | None) -> Iterator[str]:
+    """(d) what torch, scikit-learn and Keras export."""
     from tests.oracle.exports import exported
 
-    yield "## Exports"
-    yield ""
     yield (
-        "Hand-written networks by torch's two exporters, and scikit-learn's by skl2onnx: every layer that the plan "
-        "calls auditable, against finite differences; and the gradient to the input against torch's in float64."
+        "Hand-written networks by torch's two exporters, scikit-learn's by skl2onnx, and Keras networks with SAME "
+        "padding by tf2onnx (`bench/keras.py`): every layer that the plan calls auditable, against finite differences; "
+        "and the gradient to the input against torch's in float64."
     )
     yield ""
-    yield "| model | opset | layers that can be audited | fail | largest residual | cosine to torch |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| model | opset | layers that can be audited | compared | fail | largest residual | cosine to torch |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     for name, content, feeds, target, reference in exported():
-        try:
-            model = load(content)
-            layers = list_layers(model, target)
-            able = [layer.tensor for layer in layers if layer.auditable]
-            checks = check_gradients(model, able, [target], feeds, seed=0, directions=3)
-        except Refused as why:
-            yield f"| {name} | | refused: {why.sentence} | | | |"
-            continue
-        cosine = "" if reference is None else f"{reference(model):.6f}"
-        residual = max((check.residual for check in checks), default=0.0)
-        failed = sum(not check.ok for check in checks)
-        yield f"| {name} | {model.opset} | {len(able)} of {len(layers)} | {failed} | {residual:.1e} | {cosine} |"
+        yield _agreement(name, content, feeds, target, reference=reference)
+    if keras is None:
+        yield "| Keras, tf2onnx | | not measured: `--keras` names no Python with tensorflow and tf2onnx | | | | |"
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            quiet = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+            subprocess.run([keras, str(Path(__file__).with_name("keras.py")), folder], check=True, env=quiet)
+            for name, file in (("Keras CNN", "cnn"), ("Keras MobileNetV2", "mobilenetv2")):
+                content = Path(folder, f"keras-{file}.onnx").read_bytes()
+                yield _agreement(f"{name}, tf2onnx", content, _noise(load(content), 2), Target("t", index=1))
+    yield ""
+
+
+def networks() -> Iterator[str]:
+    """(e) real trained files."""
+    from tests.oracle.trained import trained
+
+    yield (
+        "Files that packages carry, on photographs, drawn lines of text, source code and sentences: every fifth layer "
+        "that the plan calls auditable, against finite differences."
+    )
+    yield ""
+    yield "| model | opset | layers that can be audited | compared | fail | largest residual | |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for name, content, feeds, target in trained():
+        yield _agreement(name, content, feeds, target, step=5)
+    yield ""
+
+
+def _agreement(name: str, content: bytes, feeds: Any, target: Target, *, step: int = 1, reference: Any = None) -> str:
+    """A row: how many layers there are, and how well every `step`-th agrees with finite differences."""
+    try:
+        model = load(content)
+        layers = list_layers(model, target)
+        able = [layer.tensor for layer in layers if layer.auditable]
+        compared = able[::step]
+        checks = check_gradients(model, compared, [target], feeds, seed=0, directions=3)
+    except Refused as why:
+        return f"| {name} | | refused: {why.sentence} | | | | |"
+    cosine = "" if reference is None else f"{reference(model):.6f}"
+    residual = max((check.residual for check in checks), default=0.0)
+    failed = sum(not check.ok for check in checks)
+    return (
+        f"| {name} | {model.opset} | {len(able)} of {len(layers)} | {len(compared)} | {failed} | {residual:.1e} "
+        f"| {cosine} |"
+    )
+
+
+def large() -> Iterator[str]:
+    """(f) large models: what building the graph costs."""
+    from tests.oracle.large import perceptron
+
+    yield (
+        "Perceptrons of square layers. *Build* is `differentiate` to the first hidden layer, the median of five; "
+        "*load* includes every check that a model goes through."
+    )
+    yield ""
+    yield "| weights | in | load, s | build, s |"
+    yield "| --- | --- | --- | --- |"
+    for width, layers, external in ((4700, 6, False), (9600, 6, True)):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.onnx")
+            perceptron(path, width, layers, external=external)
+            size = sum(file.stat().st_size for file in Path(folder).iterdir())
+            started = time.perf_counter()
+            model = load(path, bundle=Path(folder))
+            loaded = time.perf_counter() - started
+            times = []
+            for _ in range(5):
+                started = time.perf_counter()
+                differentiate(model, ["hidden0"], [Target("t", index=3)])
+                times.append(time.perf_counter() - started)
+            where = "external data" if external else "one file"
+            yield f"| {size / 1e6:,.0f} MB | {where} | {loaded:.1f} | {median(times):.3f} |"
+            del model
     yield ""
 
 
@@ -191,14 +266,15 @@ def _noise(model: Any, batch: int) -> dict[str, np.ndarray[Any, Any]]:
     return {model.inputs[0].name: rng.standard_normal(shape).astype(np.float32)}
 
 
-def _best(work: Callable[[], Any], rounds: int = 3) -> float:
-    work()
-    times = []
-    for _ in range(rounds):
-        started = time.process_time()
-        work()
-        times.append(time.process_time() - started)
-    return min(times)
+def _in_turns(*works: Callable[[], Any]) -> list[float]:
+    """The median of each one's CPU seconds, over rounds in which each runs once, after one that does not count."""
+    times: list[list[float]] = [[] for _ in works]
+    for _ in range(ROUNDS + 1):
+        for one, spent in zip(works, times, strict=True):
+            started = time.process_time()
+            one()
+            spent.append(time.process_time() - started)
+    return [median(spent[1:]) for spent in times]
 
 
 def main() -> None:
@@ -208,38 +284,45 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--operators", action="store_true", help="write docs/operators.md alone")
-    parser.add_argument("--examples", type=int, default=500, help="fuzz cases a family")
-    parser.add_argument("--networks", nargs="*", default=NAMES)
-    every = ["architectures", "exports", "fuzzing", "backend"]
-    parser.add_argument("--parts", nargs="*", choices=every, default=every)
+    parser.add_argument("--examples", type=int, default=1850, help="fuzz cases a family")
+    parser.add_argument("--keras", help="a Python that has tensorflow-cpu, tf_keras and tf2onnx, to export with")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="sections to measure; others stay")
     arguments = parser.parse_args()
     (DOCS / "operators.md").write_text(operators())
     if arguments.operators:
         return
-    lines = [
-        "# Gradients, measured",
-        "",
-        f"Written by `python -m bench.gradients` with onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}, "
-        f"Python {platform.python_version()}, on {platform.machine()}.",
-        "",
-        f"{len(VJP) + 1} operators have a rule and {len(LOWERED)} a formula: see [operators.md](operators.md).",
-        "",
-    ]
     parts = {
-        "architectures": lambda: architectures(arguments.networks),
-        "exports": exports,
-        "fuzzing": lambda: fuzzing(arguments.examples),
-        "backend": backend_cases,
+        "Architectures": lambda: architectures(NAMES),
+        "Exports": lambda: exports(arguments.keras),
+        "Trained networks": networks,
+        "Large models": large,
+        "Property fuzzing": lambda: fuzzing(arguments.examples),
+        "ONNX backend node cases": backend_cases,
     }
-    for name in arguments.parts:
-        for line in parts[name]():
-            print(line, flush=True)
-            lines.append(line)
-    left_out = [name for name in parts if name not in arguments.parts]
-    if left_out:
-        print(f"docs/gradients.md is written by a complete run alone; left out: {', '.join(left_out)}.")
-        return
-    (DOCS / "gradients.md").write_text("\n".join(lines))
+    measured = {}
+    for name, (title, measure) in zip(PARTS, parts.items(), strict=True):
+        if name in arguments.parts:
+            print(f"## {title}\n", flush=True)
+            measured[title] = ""
+            for line in measure():
+                print(line, flush=True)
+                measured[title] += f"{line}\n"
+    page = DOCS / "gradients.md"
+    before = dict(section.split("\n\n", 1) for section in page.read_text().split("\n## ")[1:])
+    sections = dict.fromkeys(parts, "Not measured yet.") | before | measured
+    page.write_text("\n".join([head(), *(f"## {title}\n\n{sections[title].rstrip()}\n" for title in parts)]))
+
+
+def head() -> str:
+    """What the page begins with."""
+    return f"""\
+# Gradients, measured
+
+Written by `make gradients`, section by section, with onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__},
+Python {platform.python_version()}, on {platform.machine()} with {os.cpu_count()} cores.
+
+{len(VJP) + 1} operators have a rule and {len(LOWERED)} a formula: see [operators.md](operators.md).
+"""
 
 
 if __name__ == "__main__":

@@ -125,6 +125,8 @@ PRODUCTS = [
     row("Gemm", real(3, 4), real(4, 5)),
     row("Einsum", real(2, 3, 4), real(2, 4, 5), equation="bij,bjk->bik"),
     row("Einsum", real(2, 3, 4), equation="bij->bj"),
+    row("Einsum", real(2, 3, 3), equation="bii->bi", shapes=("static", "batch")),
+    row("Einsum", real(3, 3), real(3, 4), equation="ii,ij->j", shapes=("static",)),
     row("Einsum", real(3, 4), real(4), equation="ij,j"),
     row("Einsum", real(3, 4), real(4, 2), real(2, 5), equation="ij,jk,kl->il"),
     row("Einsum", real(2, 3, 4), real(2, 3, 4), equation="...ij,...ij->...i"),
@@ -161,6 +163,7 @@ CONVOLUTIONS = [
 POOLINGS = [
     row("MaxPool", IMAGE, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
     row("MaxPool", IMAGE, kernel_shape=[2, 3], strides=[1, 2]),
+    row("MaxPool", IMAGE, kernel_shape=[2, 3], strides=[1, 2], storage_order=1),
     row("MaxPool", real(2, 3, 9), kernel_shape=[3], strides=[2]),
     row("MaxPool", IMAGE, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
     row("AveragePool", IMAGE, kernel_shape=[3, 2]),
@@ -262,6 +265,8 @@ SHAPES = [
     row("ScatterElements", real(1, 4), ints([[1, 1, 3]]), real(1, 3), axis=1, reduction="add"),
     row("ScatterND", real(4, 3), ints([[1], [3]]), real(2, 3)),
     row("ScatterND", real(4, 3), ints([[1], [1]]), real(2, 3), reduction="add"),
+    *(row("ScatterND", real(4, 3), ints([[1], [3], [1]]), real(3, 3), reduction=r) for r in ("mul", "max", "min")),
+    *(row("ScatterElements", real(3, 4), ints([[1, 0, 2, 0]]), real(1, 4), reduction=r) for r in ("mul", "max", "min")),
     row("Compress", real(3, 4), np.asarray([True, False, True]), axis=0),
     row("Compress", real(3, 4), np.asarray([False, True, True, False, True])),
     row("OneHot", ints([1, 0, 2]), ints(3), real(2), shapes=("static",)),
@@ -283,6 +288,11 @@ SHAPES = [
     # the two runtimes place the last sample of align_corners differently where the scale is not whole
     row("Resize", real(1, 2, 4, 5), None, None, ints([1, 2, 3, 9]), mode="linear"),
     row("Resize", real(1, 2, 4, 6), None, None, ints([2, 3]), mode="linear", axes=[2, 3]),
+    *(
+        row("Resize", real(1, 2, 2, 4), None, None, ints(sizes), mode="linear", axes=[2, 3], opset=19,
+            keep_aspect_ratio_policy=policy, shapes=("static", "batch"))
+        for policy, sizes in (("not_larger", [1, 3]), ("not_smaller", [3, 8]))
+    ),
     row("Resize", real(1, 2, 4, 6), np.asarray([0, 0, 0.2, 0.1, 1, 1, 0.8, 0.9], np.float32), None, ints([1, 2, 3, 4]),
         mode="linear", coordinate_transformation_mode="tf_crop_and_resize", through=(0,)),
 ]  # fmt: skip

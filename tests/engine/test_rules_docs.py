@@ -28,6 +28,9 @@ def test_a_rule_reads_as_its_formula() -> None:
 
     lengths = []
     for rule in {*VJP.values(), *LOWERED.values()}:
+        if rule.slope:
+            lengths.append(1)
+            continue
         tree = ast.parse(textwrap.dedent(inspect.getsource(rule.function))).body[0]
         assert isinstance(tree, ast.FunctionDef)
         body = tree.body[1:] if ast.get_docstring(tree) else tree.body

@@ -121,6 +121,7 @@ def prepare(proto: onnx.ModelProto, bundle: Path | None = None) -> ir.Model:
     model = read_ir(proto)
     _attach_external_data(model, bundle)
     _own_weights(model)
+    model.graph.opset_imports.setdefault("", OLDEST)  # gradients need it, also where the model has ai.onnx.ml alone
     passes.RemoveInitializersFromInputsPass()(model)
     passes.InlinePass()(model)
     _check_domains(model)

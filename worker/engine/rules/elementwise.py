@@ -7,12 +7,61 @@ from __future__ import annotations
 from math import pi, sqrt
 
 from ..tape import op
-from .table import Refusal, elementwise
+from .table import Refusal, elementwise, lowered, slopes
+
+slopes(
+    {
+        "Abs": lambda y, x: op.Sign(x),
+        "Acos": lambda y, x: -1 / op.Sqrt(1 - x * x),
+        "Acosh": lambda y, x: 1 / op.Sqrt(x * x - 1),
+        "Asin": lambda y, x: 1 / op.Sqrt(1 - x * x),
+        "Asinh": lambda y, x: 1 / op.Sqrt(x * x + 1),
+        "Atan": lambda y, x: 1 / (1 + x * x),
+        "Atanh": lambda y, x: 1 / (1 - x * x),
+        "Celu": lambda y, x, *, alpha: op.Exp(op.Min(x, 0.0) / alpha),
+        "Cos": lambda y, x: -op.Sin(x),
+        "Cosh": lambda y, x: op.Sinh(x),
+        "Erf": lambda y, x: 2 / sqrt(pi) * op.Exp(-x * x),
+        "Exp": lambda y, x: y,
+        "HardSwish": lambda y, x: op.Where(x > 3, 1.0, op.Where(x > -3, x / 3 + 0.5, 0.0)),
+        "Log": lambda y, x: 1 / x,
+        "Reciprocal": lambda y, x: -y * y,
+        "Relu": lambda y, x: y > 0,
+        "Selu": lambda y, x, *, alpha, gamma: gamma * op.Where(x > 0, 1.0, alpha * op.Exp(op.Min(x, 0.0))),
+        "Shrink": lambda y, x, *, bias, lambd: op.Abs(x) > lambd,
+        "Sigmoid": lambda y, x: y * (1 - y),
+        "Sin": lambda y, x: op.Cos(x),
+        "Sinh": lambda y, x: op.Cosh(x),
+        "Softplus": lambda y, x: op.Sigmoid(x),
+        "Softsign": lambda y, x: op.Reciprocal((1 + op.Abs(x)) * (1 + op.Abs(x))),
+        "Sqrt": lambda y, x: 0.5 / y,
+        "Swish": lambda y, x, *, alpha: op.Sigmoid(alpha * x) * (1 + alpha * x * (1 - op.Sigmoid(alpha * x))),
+        "Tan": lambda y, x: 1 + y * y,
+        "Tanh": lambda y, x: 1 - y * y,
+        "ThresholdedRelu": lambda y, x, *, alpha: x > alpha,
+    }
+)
 
 
 @elementwise("Identity")
 def identity(g, y, x):
     return (g,)
+
+
+@elementwise("Neg")
+def neg(g, y, x):
+    return (-g,)
+
+
+@elementwise("Mish")
+def mish(g, y, x):
+    s, t = op.Sigmoid(x), op.Tanh(op.Softplus(x))
+    return (g * (t + x * s * (1 - t * t)),)
+
+
+@lowered("SwiGLU")
+def swiglu(a, b, *, alpha):
+    return op.Swish(a, alpha=alpha) * b
 
 
 @elementwise("Dropout")
@@ -32,119 +81,9 @@ def cast_like(g, y, x, target, *, saturate=None, round_mode=None):
     return (op.Cast(g, to=int(x.dtype)), None)
 
 
-@elementwise("Neg")
-def neg(g, y, x):
-    return (-g,)
-
-
-@elementwise("Abs")
-def absolute(g, y, x):
-    return (g * op.Sign(x),)
-
-
-@elementwise("Reciprocal")
-def reciprocal(g, y, x):
-    return (-g * y * y,)
-
-
-@elementwise("Exp")
-def exp(g, y, x):
-    return (g * y,)
-
-
-@elementwise("Log")
-def natural_log(g, y, x):
-    return (g / x,)
-
-
-@elementwise("Sqrt")
-def square_root(g, y, x):
-    return (g / (2 * y),)
-
-
-@elementwise("Sin")
-def sin(g, y, x):
-    return (g * op.Cos(x),)
-
-
-@elementwise("Cos")
-def cos(g, y, x):
-    return (-g * op.Sin(x),)
-
-
-@elementwise("Tan")
-def tan(g, y, x):
-    return (g * (1 + y * y),)
-
-
-@elementwise("Asin")
-def asin(g, y, x):
-    return (g / op.Sqrt(1 - x * x),)
-
-
-@elementwise("Acos")
-def acos(g, y, x):
-    return (-g / op.Sqrt(1 - x * x),)
-
-
-@elementwise("Atan")
-def atan(g, y, x):
-    return (g / (1 + x * x),)
-
-
-@elementwise("Sinh")
-def sinh(g, y, x):
-    return (g * op.Cosh(x),)
-
-
-@elementwise("Cosh")
-def cosh(g, y, x):
-    return (g * op.Sinh(x),)
-
-
-@elementwise("Tanh")
-def tanh(g, y, x):
-    return (g * (1 - y * y),)
-
-
-@elementwise("Asinh")
-def asinh(g, y, x):
-    return (g / op.Sqrt(x * x + 1),)
-
-
-@elementwise("Acosh")
-def acosh(g, y, x):
-    return (g / op.Sqrt(x * x - 1),)
-
-
-@elementwise("Atanh")
-def atanh(g, y, x):
-    return (g / (1 - x * x),)
-
-
-@elementwise("Erf")
-def erf(g, y, x):
-    return (g * (2 / sqrt(pi)) * op.Exp(-x * x),)
-
-
-@elementwise("Sigmoid")
-def sigmoid(g, y, x):
-    return (g * y * (1 - y),)
-
-
-@elementwise("Relu")
-def relu(g, y, x):
-    return (g * (y > 0),)
-
-
 @elementwise("LeakyRelu")
 def leaky_relu(g, y, x, *, alpha):
     return (op.Where(x > 0, g, alpha * g),)
-
-
-@elementwise("ThresholdedRelu")
-def thresholded_relu(g, y, x, *, alpha):
-    return (g * (x > alpha),)
 
 
 @elementwise("PRelu")
@@ -157,16 +96,6 @@ def elu(g, y, x, *, alpha):
     return (op.Where(x > 0, g, alpha * g * op.Exp(op.Min(x, 0.0))),)
 
 
-@elementwise("Celu")
-def celu(g, y, x, *, alpha):
-    return (g * op.Exp(op.Min(x, 0.0) / alpha),)
-
-
-@elementwise("Selu")
-def selu(g, y, x, *, alpha, gamma):
-    return (g * gamma * op.Where(x > 0, 1.0, alpha * op.Exp(op.Min(x, 0.0))),)
-
-
 @elementwise("Gelu")
 def gelu(g, y, x, *, approximate):
     if approximate == "tanh":
@@ -177,42 +106,9 @@ def gelu(g, y, x, *, approximate):
     return (g * (0.5 * (1 + op.Erf(x * sqrt(0.5))) + x * phi),)
 
 
-@elementwise("Softplus")
-def softplus(g, y, x):
-    return (g * op.Sigmoid(x),)
-
-
-@elementwise("Softsign")
-def softsign(g, y, x):
-    d = 1 + op.Abs(x)
-    return (g / (d * d),)
-
-
-@elementwise("Mish")
-def mish(g, y, x):
-    s, t = op.Sigmoid(x), op.Tanh(op.Softplus(x))
-    return (g * (t + x * s * (1 - t * t)),)
-
-
-@elementwise("Swish")
-def swish(g, y, x, *, alpha):
-    s = op.Sigmoid(alpha * x)
-    return (g * s * (1 + alpha * x * (1 - s)),)
-
-
 @elementwise("HardSigmoid")
 def hard_sigmoid(g, y, x, *, alpha, beta):
     return (alpha * g * ((y > 0) & (y < 1)),)
-
-
-@elementwise("HardSwish")
-def hard_swish(g, y, x):
-    return (g * op.Where(x > 3, 1.0, op.Where(x > -3, x / 3 + 0.5, 0.0)),)
-
-
-@elementwise("Shrink")
-def shrink(g, y, x, *, bias, lambd):
-    return (g * (op.Abs(x) > lambd),)
 
 
 @elementwise("Clip")

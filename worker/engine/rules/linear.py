@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from string import ascii_letters
+
 import numpy as np
 
 from ..shapes import ones_like, reshape_like, size_of, sum_to, swap_last
@@ -41,13 +43,12 @@ def einsum(g, y, *xs, equation):
     *terms, result = _terms(equation)
     if "..." in equation and any(x.shape != xs[0].shape for x in xs):
         raise Refusal("its ellipsis may broadcast")
-    if any(len(set(term)) < len(term) for term in terms):
-        raise Refusal("it takes a diagonal")
+    terms, extra = _without_diagonals(terms, xs)
     cotangents = []
     for i, (x, term) in enumerate(zip(xs, terms, strict=True)):
         others = [(t, z) for j, (t, z) in enumerate(zip(terms, xs, strict=True)) if j != i]
-        alone = set(term) - set(result).union(*(t for t, _ in others))
-        sources = [(result, g), *others] + ([(term, ones_like(x))] if alone else [])
+        alone = set(term) - set(result).union(*(t for t, _ in (*others, *extra)))
+        sources = [(result, g), *others, *extra] + ([(term, ones_like(x))] if alone else [])
         swapped = ",".join(t for t, _ in sources) + "->" + term
         cotangents.append(op.Einsum(*(z for _, z in sources), equation=swapped.replace("_", "...")))
     return tuple(cotangents)
@@ -81,6 +82,21 @@ def _matmul(g, batch, a, b):
 def _rows(x):
     """x as a matrix: its last axis, and all the others as one."""
     return op.Reshape(x, op.Concat([-1], size_of(x, -1), axis=0)) if x.rank > 2 else x
+
+
+def _without_diagonals(terms, xs):
+    """The operands' indices with none twice in one of them, and the identity matrices that tie those that were."""
+    free, distinct, extra = iter(sorted(set(ascii_letters) - set("".join(terms)))), [], []
+    for term, x in zip(terms, xs, strict=True):
+        for i, letter in enumerate(term):
+            if letter in term[:i]:
+                if not isinstance(x.shape[i], int):
+                    raise Refusal("it takes a diagonal of unknown size")
+                other = next(free)
+                term = term[:i] + other + term[i + 1 :]
+                extra.append((letter + other, x.tape.constant(np.eye(x.shape[i], dtype=x.dtype.numpy()))))
+        distinct.append(term)
+    return distinct, extra
 
 
 def _terms(equation):

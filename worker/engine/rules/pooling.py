@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..shapes import count, dims, expand_like, ones, reshape_like, sum_over, zeros
-from ..tape import op
+from ..tape import op, ops
 from .convolution import crop, spread, window
 from .table import Refusal, vjp
 
@@ -16,9 +16,14 @@ from .table import Refusal, vjp
 @vjp("MaxPool")
 def max_pool(g, y, x, *, auto_pad, ceil_mode, dilations=None, kernel_shape, pads=None, storage_order, strides=None):
     """Each window's cotangent goes to the element that won; the operator's second output says which."""
-    if storage_order:
-        raise Refusal("its indices are column-major (storage_order)")
-    winners = op.Reshape(y.also(1, ir.DataType.INT64), [-1])
+    if storage_order:  # of the indices, which are wanted row by row
+        _, winners = ops.MaxPool(
+            x, outputs=2, auto_pad=auto_pad, ceil_mode=ceil_mode, dilations=dilations, kernel_shape=kernel_shape,
+            pads=pads, strides=strides,
+        )  # fmt: skip
+    else:
+        winners = y.also(1, ir.DataType.INT64)
+    winners = op.Reshape(winners, [-1])
     flat = op.ScatterElements(
         zeros(op.Reshape(op.Size(x), [1]), x), winners, op.Reshape(g, [-1]), axis=0, reduction="add"
     )

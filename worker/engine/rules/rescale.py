@@ -16,12 +16,12 @@ _AT_ZERO = {"Elu": 0.0, "Gelu": 0.0, "LeakyRelu": 0.0, "Relu": 0.0, "Sigmoid": 0
 
 def rescaled(operator):
     """The rule of an activation by its multiplier; where x is almost zero, the derivative takes its place."""
-    derivative = VJP["", operator].function
+    derivative = VJP["", operator]
 
     def rule(g, y, x, **attributes):
-        (slope,) = derivative(g, y, x, **attributes)
+        (through,) = derivative(g, y, x, **attributes)
         near = op.Abs(x) < 1e-6
-        return (op.Where(near, slope, g * (y - _AT_ZERO[operator]) / op.Where(near, 1.0, x)),)
+        return (op.Where(near, through, g * (y - _AT_ZERO[operator]) / op.Where(near, 1.0, x)),)
 
     return rule
 

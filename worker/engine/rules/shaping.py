@@ -97,18 +97,31 @@ def gather_nd(g, y, x, indices, *, batch_dims):
 
 @vjp("ScatterElements")
 def scatter_elements(g, y, x, indices, updates, *, axis, reduction):
-    if reduction not in ("none", "add"):
-        raise Refusal(f"it combines by {reduction}")
-    kept = g if reduction == "add" else op.ScatterElements(g, indices, zeros_like(updates), axis=axis)
-    return kept, None, op.GatherElements(g, indices, axis=axis)
+    def put(t, parts, how):
+        return op.ScatterElements(t, indices, parts, axis=axis, reduction=how)
+
+    return _scattered(g, y, x, updates, reduction, put, lambda t: op.GatherElements(t, indices, axis=axis))
 
 
 @vjp("ScatterND")
 def scatter_nd(g, y, x, indices, updates, *, reduction):
-    if reduction not in ("none", "add"):
-        raise Refusal(f"it combines by {reduction}")
-    kept = g if reduction == "add" else op.ScatterND(g, indices, zeros_like(updates))
-    return kept, None, op.GatherND(g, indices)
+    def put(t, parts, how):
+        return op.ScatterND(t, indices, parts, reduction=how)
+
+    return _scattered(g, y, x, updates, reduction, put, lambda t: op.GatherND(t, indices))
+
+
+def _scattered(g, y, x, updates, reduction, put, pick):
+    """The cotangents of what lay there and of what was put there; all that attain an extreme share its cotangent."""
+    if reduction == "none":
+        return put(g, zeros_like(updates), "none"), None, pick(g)
+    if reduction == "add":
+        return g, None, pick(g)
+    if reduction == "mul":  # of factors that are not zero
+        return g * y / x, None, pick(g * y) / updates
+    there, came = (op.Cast(won, to=int(x.dtype)) for won in (op.Equal(x, y), op.Equal(updates, pick(y))))
+    share = g / op.Max(put(there, came, "add"), 1.0)
+    return there * share, None, came * pick(share)
 
 
 @vjp("OneHot")
@@ -171,7 +184,7 @@ def resize(
 ):  # fmt: skip
     """Interpolation is a matrix along each axis, namely what the operator makes of the identity."""
     if sizes is not None and keep_aspect_ratio_policy != "stretch":
-        raise Refusal("it keeps the aspect ratio")
+        scales, sizes = _one_scale(x, y, sizes, axes, min if keep_aspect_ratio_policy == "not_larger" else max), None
     how = {
         "antialias": antialias, "coordinate_transformation_mode": coordinate_transformation_mode, "mode": mode,
         "cubic_coeff_a": cubic_coeff_a, "exclude_outside": exclude_outside, "nearest_mode": nearest_mode,
@@ -187,6 +200,18 @@ def resize(
             basis = _interpolation(size_of(x, axis), x, part, scales, sizes, i, how)
             g = _along(g, basis, axis % x.rank, x.rank)
     return g, None, None, None
+
+
+def _one_scale(x, y, sizes, axes, choose):
+    """The scale of every axis, where sizes bound the result and the aspect ratio is kept."""
+    chosen = range(x.rank) if axes is None else axes
+    before, after = ([t.shape[a] for a in chosen] for t in (x, y))
+    if sizes.array is None or not all(isinstance(n, int) for n in (*before, *after)):
+        raise Refusal("it keeps the aspect ratio of an input of unknown size")
+    scale = np.float32(choose(size / n for size, n in zip(sizes.array.tolist(), before, strict=True)))
+    if [int(np.floor(n * scale)) for n in before] != after:
+        raise Refusal("it keeps the aspect ratio, and rounds up")
+    return x.tape.constant(np.full(len(before), scale))
 
 
 def _interpolation(n, like, part, scales, sizes, i, how):

@@ -1,6 +1,7 @@
 """The table of derivatives: which rule belongs to which operator.
 
-A rule takes the cotangent `g` of an operator's output, the output `y`, the inputs, and by keyword the
+A function of one number is there by its slope; the driver multiplies with the cotangent. Any other
+rule takes the cotangent `g` of an operator's output, the output `y`, the inputs, and by keyword the
 operator's attributes with the schema's defaults; it returns one cotangent per input. `None` says that no
 gradient flows to that input. Rules never see broadcasting (an `elementwise` rule's results are summed back
 to their sources by the driver), and they write nodes that turn out to be unused without a thought: what
@@ -10,7 +11,7 @@ nothing reads is removed.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -26,11 +27,15 @@ class Rule:
     operator: Operator
     function: Callable[..., Any]
     elementwise: bool = False  # inputs broadcast against each other
+    slope: bool = False  # the function is dy/dx of one number, from y and x
     several: int = 0  # g and y are lists, at least so long, for operators with several differentiable outputs
 
     def __call__(self, *arguments: Any, **attributes: Any) -> Any:
         """What the function gives; raises `Refusal` where attributes and shapes contradict each other."""
         try:
+            if self.slope:
+                g, y, x = arguments
+                return (g * self.function(y, x, **attributes),)
             return self.function(*arguments, **attributes)
         except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
             raise Refusal(f"its attributes do not fit its inputs ({type(error).__name__}: {error})") from error
@@ -54,8 +59,7 @@ class Refusal(Exception):  # noqa: N818
 VJP: dict[Operator, Rule] = {}
 LOWERED: dict[Operator, Rule] = {}
 DEFINED: set[str] = {  # operators that the standard defines as functions of others, with rules for all of those
-    "Attention", "CenterCropPad", "NegativeLogLikelihoodLoss", "RotaryEmbedding",
-    "SoftmaxCrossEntropyLoss", "SwiGLU",
+    "Attention", "CenterCropPad", "NegativeLogLikelihoodLoss", "RotaryEmbedding", "SoftmaxCrossEntropyLoss",
 }  # fmt: skip
 UNDIFFERENTIABLE: dict[Operator, str] = {}
 
@@ -63,6 +67,12 @@ UNDIFFERENTIABLE: dict[Operator, str] = {}
 def vjp(*operators: str, domain: str = "", several: int = 0) -> Callable[[Function], Function]:
     """Registers the vector-Jacobian product of operators whose cotangents have their inputs' shapes."""
     return _register(VJP, operators, domain, several=several)
+
+
+def slopes(table: Mapping[str, Callable[..., Any]]) -> None:
+    """Registers functions of one number by their derivative, dy/dx from y and x."""
+    for operator, slope in table.items():
+        _register(VJP, [operator], "", slope=True)(slope)
 
 
 def elementwise(*operators: str, domain: str = "") -> Callable[[Function], Function]:

@@ -1,0 +1,30 @@
+"""Models of hundreds of megabytes, and of more than one protobuf message can hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from tests.oracle.large import perceptron
+from worker.engine import Target, check_gradients, differentiate, load, open_session
+
+pytestmark = pytest.mark.slow
+TARGET = Target("t", index=3)
+
+
+def test_weights_beyond_two_gigabytes_stay_beside_the_graph(tmp_path: Path) -> None:
+    perceptron(tmp_path / "model.onnx", width=9600, layers=6, external=True)
+    assert (tmp_path / "model.onnx.data").stat().st_size > 2 * 2**30
+    model = load(tmp_path / "model.onnx", bundle=tmp_path)
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 9600)).astype(np.float32)}
+    checks = check_gradients(model, ["hidden4"], [TARGET], feeds, seed=0, directions=2)
+    assert checks[0].ok
+    graph = differentiate(model, ["hidden2"], [TARGET])
+    ours = open_session(graph).run(feeds)
+    graph.save(tmp_path / "gradient.onnx")
+    saved = onnxruntime.InferenceSession(str(tmp_path / "gradient.onnx"), providers=["CPUExecutionProvider"])
+    (again,) = saved.run(["gradient/t/hidden2"], feeds)
+    np.testing.assert_allclose(again, ours["gradient/t/hidden2"], rtol=1e-4, atol=1e-6)
