@@ -218,7 +218,7 @@ def _agreement(name: str, content: bytes, feeds: Any, target: Target, *, step: i
         layers = list_layers(model, target)
         able = [layer.tensor for layer in layers if layer.auditable]
         compared = able[::step]
-        checks = check_gradients(model, compared, [target], feeds, seed=0, directions=3)
+        checks = check_gradients(model, compared, [target], feeds, seed=0, directions=8)
     except Refused as why:
         return f"| {name} | | refused: {why.sentence} | | | | |"
     cosine = "" if reference is None else f"{reference(model):.6f}"
@@ -241,7 +241,7 @@ def large() -> Iterator[str]:
     yield ""
     yield "| weights | in | load, s | build, s |"
     yield "| --- | --- | --- | --- |"
-    for width, layers, external in ((4700, 6, False), (9600, 6, True)):
+    for width, layers, external in ((4800, 6, False), (9600, 6, True)):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.onnx")
             perceptron(path, width, layers, external=external)

@@ -16,7 +16,8 @@ def perceptron(path: Path, width: int, layers: int, *, external: bool) -> None:
     for number, wide in enumerate([width] * layers + [10]):
         array = rng.standard_normal((width, wide), np.float32) / np.float32(np.sqrt(width))
         name = f"w{number}"
-        weights.append(ir.Value(name=name, shape=ir.Shape(array.shape), const_value=ir.tensor(array, name=name)))
+        kind = {"shape": ir.Shape(array.shape), "type": ir.TensorType(ir.DataType.FLOAT)}
+        weights.append(ir.Value(name=name, const_value=ir.tensor(array, name=name), **kind))
         nodes.append(ir.node("MatMul", [x, weights[-1]]))
         if number < layers:
             nodes.append(ir.node("Tanh", nodes[-1].outputs))

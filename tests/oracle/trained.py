@@ -40,7 +40,7 @@ def trained() -> Iterator[Trained]:
 def _photographs(mean: float, std: float) -> dict[str, Array]:
     pictures = [photograph(name).resize((224, 224)) for name in ("astronaut", "coffee")]
     pixels = np.stack([np.asarray(picture.convert("RGB"), np.float32) for picture in pictures])
-    return {"input": ((pixels - mean) / std).transpose(0, 3, 1, 2)}
+    return {"image": ((pixels - mean) / std).transpose(0, 3, 1, 2)}
 
 
 def _files() -> Array:

@@ -20,6 +20,16 @@ Operand: TypeAlias = "Tensor | Array | np.generic | float | Sequence[int] | None
 _SMALL = 256  # bytes: constants up to this size are shared by value, larger ones by identity
 
 
+def _written(kind: str, *, turned: bool = False) -> Callable[[Tensor, Operand], Tensor]:
+    """A method that writes a node of two inputs; `turned` where the tensor is the second."""
+
+    def write(self: Tensor, other: Operand) -> Tensor:
+        tensor: Tensor = getattr(op, kind)(*((other, self) if turned else (self, other)))
+        return tensor
+
+    return write
+
+
 class Tensor:
     """A value in a graph, or a constant that may become one."""
 
@@ -84,18 +94,6 @@ class Tensor:
         other.dtype = other.dtype or dtype
         return Tensor(self.tape, other)
 
-    def __add__(self, other: Operand) -> Tensor:
-        return op.Add(self, other)
-
-    def __radd__(self, other: Operand) -> Tensor:
-        return op.Add(other, self)
-
-    def __sub__(self, other: Operand) -> Tensor:
-        return op.Sub(self, other)
-
-    def __rsub__(self, other: Operand) -> Tensor:
-        return op.Sub(other, self)
-
     def __mul__(self, other: Operand) -> Tensor:
         """The product; by a condition, `g * (x > 0)` is g where it holds and 0 elsewhere."""
         if isinstance(other, Tensor) and other.dtype == ir.DataType.BOOL:
@@ -104,38 +102,16 @@ class Tensor:
             return op.Where(self, other, 0.0)
         return op.Mul(self, other)
 
-    def __rmul__(self, other: Operand) -> Tensor:
-        return op.Mul(other, self)
-
-    def __truediv__(self, other: Operand) -> Tensor:
-        return op.Div(self, other)
-
-    def __rtruediv__(self, other: Operand) -> Tensor:
-        return op.Div(other, self)
-
-    def __pow__(self, other: Operand) -> Tensor:
-        return op.Pow(self, other)
-
-    def __matmul__(self, other: Operand) -> Tensor:
-        return op.MatMul(self, other)
+    __rmul__ = _written("Mul", turned=True)
+    __add__, __radd__ = _written("Add"), _written("Add", turned=True)
+    __sub__, __rsub__ = _written("Sub"), _written("Sub", turned=True)
+    __truediv__, __rtruediv__ = _written("Div"), _written("Div", turned=True)
+    __pow__, __matmul__ = _written("Pow"), _written("MatMul")
+    __gt__, __ge__, __lt__, __le__ = map(_written, ("Greater", "GreaterOrEqual", "Less", "LessOrEqual"))
+    __and__ = _written("And")
 
     def __neg__(self) -> Tensor:
         return op.Neg(self)
-
-    def __gt__(self, other: Operand) -> Tensor:
-        return op.Greater(self, other)
-
-    def __lt__(self, other: Operand) -> Tensor:
-        return op.Less(self, other)
-
-    def __ge__(self, other: Operand) -> Tensor:
-        return op.GreaterOrEqual(self, other)
-
-    def __le__(self, other: Operand) -> Tensor:
-        return op.LessOrEqual(self, other)
-
-    def __and__(self, other: Operand) -> Tensor:
-        return op.And(self, other)
 
     def __invert__(self) -> Tensor:
         return op.Not(self)
@@ -263,33 +239,20 @@ class Tape:
 
 
 class _Operators:
-    """`op.Relu(x)` writes a Relu."""
+    """`op.Relu(x)` writes a Relu; `ops.Split(x, outputs=n)` writes a Split and gives its n outputs."""
 
     def __getattr__(self, kind: str) -> Callable[..., Tensor]:
-        def write(*inputs: Operand, domain: str = "", **attributes: Any) -> Tensor:
-            return _write(kind, inputs, attributes, 1, domain)[0]
+        def write(*inputs: Operand, domain: str = "", outputs: int | None = None, **attributes: Any) -> Any:
+            tape = _innermost([x.tape for x in inputs if isinstance(x, Tensor)])
+            given = {k: v for k, v in attributes.items() if v is not None}
+            written = tape.write(kind, inputs, given, outputs or 1, domain)
+            return written[0] if outputs is None else written
 
         return write
 
 
-class _SeveralOutputs:
-    """`ops.Split(x, outputs=n)` writes a Split of n outputs."""
-
-    def __getattr__(self, kind: str) -> Callable[..., tuple[Tensor, ...]]:
-        def write(*inputs: Operand, outputs: int, domain: str = "", **attributes: Any) -> tuple[Tensor, ...]:
-            return _write(kind, inputs, attributes, outputs, domain)
-
-        return write
-
-
-op, ops = _Operators(), _SeveralOutputs()
-
-
-def _write(
-    kind: str, inputs: Sequence[Operand], attributes: dict[str, Any], outputs: int, domain: str
-) -> tuple[Tensor, ...]:
-    tape = _innermost([x.tape for x in inputs if isinstance(x, Tensor)])
-    return tape.write(kind, inputs, {k: v for k, v in attributes.items() if v is not None}, outputs, domain)
+op = _Operators()
+ops: Any = op
 
 
 def _innermost(tapes: list[Tape]) -> Tape:
@@ -328,18 +291,8 @@ def shape_of_value(value: ir.Value) -> tuple[Dim, ...] | None:
 
 
 _BOOLEAN = {
-    "Greater",
-    "Less",
-    "GreaterOrEqual",
-    "LessOrEqual",
-    "Equal",
-    "And",
-    "Or",
-    "Not",
-    "Xor",
-    "IsNaN",
-    "IsInf",
-}
+    "And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor",
+}  # fmt: skip
 _INTEGER = {"Shape", "Size", "ArgMax", "ArgMin", "NonZero"}
 _LIKE_SECOND = {"Where", "CastLike"}
 

@@ -1,6 +1,6 @@
 """The table of derivatives, one file a family of operators."""
 
-from . import (
+from . import (  # noqa: F401
     absent,
     convolution,
     elementwise,
@@ -15,25 +15,7 @@ from . import (
 )
 from .table import DEFINED, LOWERED, UNDIFFERENTIABLE, VJP, Refusal, Rule
 
-__all__ = [
-    "DEFINED",
-    "LOWERED",
-    "UNDIFFERENTIABLE",
-    "VJP",
-    "Refusal",
-    "Rule",
-    "absent",
-    "convolution",
-    "elementwise",
-    "learned",
-    "linear",
-    "microsoft",
-    "normalisation",
-    "pooling",
-    "recurrent",
-    "reduction",
-    "shaping",
-]
+__all__ = ["DEFINED", "LOWERED", "UNDIFFERENTIABLE", "VJP", "Refusal", "Rule", "differentiable_operators"]
 
 
 def differentiable_operators() -> tuple[tuple[str, str, str], ...]:

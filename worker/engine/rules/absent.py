@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from .table import undifferentiable
 
-undifferentiable(
-    "its output is constant between steps",
-    ["Ceil", "Floor", "Round", "Sign", "Hardmax"],
-)
+undifferentiable("its output is constant between steps", ["Ceil", "Floor", "Round", "Sign", "Hardmax"])
 undifferentiable(
     "its output is a condition",
     [
-        "And",
-        "Equal",
-        "Greater",
-        "GreaterOrEqual",
-        "IsInf",
-        "IsNaN",
-        "Less",
-        "LessOrEqual",
-        "Not",
-        "Or",
-        "Xor",
+        "And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor",
     ],
-)
+)  # fmt: skip
 undifferentiable(
     "its output is an index, a size or another integer",
     [

@@ -158,17 +158,8 @@ def mod(g, y, a, b, *, fmod):
     return g, -g * op.Round(q)
 
 
-@elementwise("Max")
-def maximum(g, y, *xs):
-    return _to_the_extreme(g, y, xs)
-
-
-@elementwise("Min")
-def minimum(g, y, *xs):
-    return _to_the_extreme(g, y, xs)
-
-
-def _to_the_extreme(g, y, xs):
+@elementwise("Max", "Min")
+def extreme(g, y, *xs):
     """All that attain the extreme share its cotangent equally."""
     attained = [op.Cast(op.Equal(x, y), to=int(y.dtype)) for x in xs]
     share = g / op.Sum(*attained)

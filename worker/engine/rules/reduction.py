@@ -21,34 +21,26 @@ def reduce_mean(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
     return expand_like(_beside(g / n, axes, keepdims), x), None
 
 
-@vjp("ReduceSumSquare")
-def reduce_sum_square(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-    _must_reduce(axes, noop_with_empty_axes)
-    return 2 * x * _beside(g, axes, keepdims), None
+_REDUCTIONS = {  # by g and y that broadcast against x
+    "ReduceSumSquare": lambda g, y, x: 2 * x * g,
+    "ReduceL1": lambda g, y, x: op.Sign(x) * g,
+    "ReduceL2": lambda g, y, x: x * (g * (y > 0) / op.Where(y > 0, y, 1.0)),
+    "ReduceLogSum": lambda g, y, x: expand_like(g * op.Exp(-y), x),
+    "ReduceLogSumExp": lambda g, y, x: g * op.Exp(x - y),
+}
 
 
-@vjp("ReduceL1")
-def reduce_l1(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-    _must_reduce(axes, noop_with_empty_axes)
-    return op.Sign(x) * _beside(g, axes, keepdims), None
+def _reduction(back):
+    def rule(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
+        if noop_with_empty_axes and (axes is None or axes.array is None or axes.array.size == 0):
+            raise Refusal("it may reduce over no axes (noop_with_empty_axes), which runtimes read differently")
+        return (back(_beside(g, axes, keepdims), _beside(y, axes, keepdims), x),)
+
+    return rule
 
 
-@vjp("ReduceL2")
-def reduce_l2(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-    _must_reduce(axes, noop_with_empty_axes)
-    return x * _beside(g * (y > 0) / op.Where(y > 0, y, 1.0), axes, keepdims), None
-
-
-@vjp("ReduceLogSum")
-def reduce_log_sum(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-    _must_reduce(axes, noop_with_empty_axes)
-    return expand_like(_beside(g * op.Exp(-y), axes, keepdims), x), None
-
-
-@vjp("ReduceLogSumExp")
-def reduce_log_sum_exp(g, y, x, axes=None, *, keepdims, noop_with_empty_axes):
-    _must_reduce(axes, noop_with_empty_axes)
-    return _beside(g, axes, keepdims) * op.Exp(x - _beside(y, axes, keepdims)), None
+for _operator, _back in _REDUCTIONS.items():
+    vjp(_operator)(_reduction(_back))
 
 
 @vjp("ReduceProd")
@@ -104,8 +96,3 @@ def _beside(t, axes, keepdims):
     """A reduction's output or cotangent, so that it broadcasts against the input."""
     no_axes = axes is None or (axes.array is not None and axes.array.size == 0)
     return t if keepdims or no_axes else op.Unsqueeze(t, axes)
-
-
-def _must_reduce(axes, noop_with_empty_axes):
-    if noop_with_empty_axes and (axes is None or axes.array is None or axes.array.size == 0):
-        raise Refusal("it may reduce over no axes (noop_with_empty_axes), which runtimes read differently")

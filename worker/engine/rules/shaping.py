@@ -11,24 +11,9 @@ from ..tape import op, ops
 from .table import Refusal, elementwise, vjp
 
 
-@vjp("Reshape")
-def reshape(g, y, x, shape, *, allowzero):
-    return reshape_like(g, x), None
-
-
-@vjp("Flatten")
-def flatten(g, y, x, *, axis):
+@vjp("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+def reshape(g, y, x, shape_or_axes=None, *, allowzero=0, axis=1):
     return (reshape_like(g, x),)
-
-
-@vjp("Squeeze")
-def squeeze(g, y, x, axes=None):
-    return reshape_like(g, x), None
-
-
-@vjp("Unsqueeze")
-def unsqueeze(g, y, x, axes):
-    return reshape_like(g, x), None
 
 
 @vjp("Transpose")
