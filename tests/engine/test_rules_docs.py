@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from statistics import median
 
-from bench.gradients import DOCS, operators
+from bench.gradients import DOCS, code_lines, operators, rule_lengths
 from worker.engine import differentiable_operators
-from worker.engine.rules import LOWERED, VJP
 
 
 def test_the_operators_page_is_generated() -> None:
@@ -21,19 +20,7 @@ def test_at_least_120_operators_of_the_standard_pass_a_gradient() -> None:
     assert len(passing) >= 120
 
 
-def test_a_rule_reads_as_its_formula() -> None:
-    import ast
-    import inspect
-    import textwrap
-
-    lengths = []
-    for rule in {*VJP.values(), *LOWERED.values()}:
-        if rule.slope:
-            lengths.append(1)
-            continue
-        tree = ast.parse(textwrap.dedent(inspect.getsource(rule.function))).body[0]
-        assert isinstance(tree, ast.FunctionDef)
-        body = tree.body[1:] if ast.get_docstring(tree) else tree.body
-        lengths.append((body[-1].end_lineno or 0) - body[0].lineno + 1)
-    assert median(lengths) <= 6
-    assert max(lengths) <= 25
+def test_a_rule_reads_as_its_formula_and_the_package_stays_small() -> None:
+    assert median(rule_lengths()) <= 6
+    assert max(rule_lengths()) <= 25
+    assert code_lines() < 2500

@@ -87,9 +87,7 @@ def transpose(x: Tensor, perm: Sequence[int]) -> Tensor:
 
 def swap_last(x: Tensor) -> Tensor:
     """The matrices in x transposed."""
-    order = list(range(x.rank))
-    order[-2:] = order[:-3:-1]
-    return transpose(x, order)
+    return transpose(x, [*range(x.rank - 2), x.rank - 1, x.rank - 2])
 
 
 def sum_to(g: Tensor, x: Tensor, broadcast: tuple[Dim, ...] | None) -> Tensor:

@@ -96,6 +96,8 @@ class Tensor:
 
     def __mul__(self, other: Operand) -> Tensor:
         """The product; by a condition, `g * (x > 0)` is g where it holds and 0 elsewhere."""
+        if isinstance(other, int) and other in (1, -1):
+            return self if other == 1 else -self
         if isinstance(other, Tensor) and other.dtype == ir.DataType.BOOL:
             return op.Where(other, self, 0.0)
         if self.dtype == ir.DataType.BOOL and isinstance(other, Tensor):

@@ -9,6 +9,11 @@ from math import pi, sqrt
 from ..tape import op
 from .table import Refusal, elementwise, lowered, slopes
 
+
+def _square(t):
+    return t * t
+
+
 slopes(
     {
         "Abs": lambda y, x: op.Sign(x),
@@ -21,10 +26,14 @@ slopes(
         "Celu": lambda y, x, *, alpha: op.Exp(op.Min(x, 0.0) / alpha),
         "Cos": lambda y, x: -op.Sin(x),
         "Cosh": lambda y, x: op.Sinh(x),
+        "Elu": lambda y, x, *, alpha: op.Where(x > 0, 1.0, alpha * op.Exp(op.Min(x, 0.0))),
         "Erf": lambda y, x: 2 / sqrt(pi) * op.Exp(-x * x),
         "Exp": lambda y, x: y,
         "HardSwish": lambda y, x: op.Where(x > 3, 1.0, op.Where(x > -3, x / 3 + 0.5, 0.0)),
+        "Identity": lambda y, x: 1,
         "Log": lambda y, x: 1 / x,
+        "Mish": lambda y, x: op.Tanh(op.Softplus(x)) + x * op.Sigmoid(x) * (1 - _square(op.Tanh(op.Softplus(x)))),
+        "Neg": lambda y, x: -1,
         "Reciprocal": lambda y, x: -y * y,
         "Relu": lambda y, x: y > 0,
         "Selu": lambda y, x, *, alpha, gamma: gamma * op.Where(x > 0, 1.0, alpha * op.Exp(op.Min(x, 0.0))),
@@ -33,7 +42,7 @@ slopes(
         "Sin": lambda y, x: op.Cos(x),
         "Sinh": lambda y, x: op.Cosh(x),
         "Softplus": lambda y, x: op.Sigmoid(x),
-        "Softsign": lambda y, x: op.Reciprocal((1 + op.Abs(x)) * (1 + op.Abs(x))),
+        "Softsign": lambda y, x: 1 / _square(1 + op.Abs(x)),
         "Sqrt": lambda y, x: 0.5 / y,
         "Swish": lambda y, x, *, alpha: op.Sigmoid(alpha * x) * (1 + alpha * x * (1 - op.Sigmoid(alpha * x))),
         "Tan": lambda y, x: 1 + y * y,
@@ -41,22 +50,6 @@ slopes(
         "ThresholdedRelu": lambda y, x, *, alpha: x > alpha,
     }
 )
-
-
-@elementwise("Identity")
-def identity(g, y, x):
-    return (g,)
-
-
-@elementwise("Neg")
-def neg(g, y, x):
-    return (-g,)
-
-
-@elementwise("Mish")
-def mish(g, y, x):
-    s, t = op.Sigmoid(x), op.Tanh(op.Softplus(x))
-    return (g * (t + x * s * (1 - t * t)),)
 
 
 @lowered("SwiGLU")
@@ -71,14 +64,9 @@ def dropout(g, y, x, ratio=None, training_mode=None, *, seed=None):
     return (g,)
 
 
-@elementwise("Cast")
-def cast(g, y, x, *, to, saturate=None, round_mode=None):
-    return (op.Cast(g, to=int(x.dtype)),)
-
-
-@elementwise("CastLike")
-def cast_like(g, y, x, target, *, saturate=None, round_mode=None):
-    return (op.Cast(g, to=int(x.dtype)), None)
+@elementwise("Cast", "CastLike")
+def cast(g, y, x, target=None, *, to=None, saturate=None, round_mode=None):
+    return op.Cast(g, to=int(x.dtype)), None
 
 
 @elementwise("LeakyRelu")
@@ -89,11 +77,6 @@ def leaky_relu(g, y, x, *, alpha):
 @elementwise("PRelu")
 def prelu(g, y, x, slope):
     return op.Where(x > 0, g, slope * g), g * op.Min(x, 0.0)
-
-
-@elementwise("Elu")
-def elu(g, y, x, *, alpha):
-    return (op.Where(x > 0, g, alpha * g * op.Exp(op.Min(x, 0.0))),)
 
 
 @elementwise("Gelu")
@@ -119,11 +102,6 @@ def clip(g, y, x, low=None, high=None):
     if high is not None:
         inside = inside * (x < high)
     return inside, low and g * (x <= low), high and g * (x >= high)
-
-
-@elementwise("Add")
-def add(g, y, a, b):
-    return g, g
 
 
 @elementwise("Sub")
@@ -166,7 +144,7 @@ def extreme(g, y, *xs):
     return tuple(share * a for a in attained)
 
 
-@elementwise("Sum")
+@elementwise("Add", "Sum")
 def total(g, y, *xs):
     return (g,) * len(xs)
 

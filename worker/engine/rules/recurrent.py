@@ -52,7 +52,7 @@ def rnn(g, y, x, w, r, b=None, lengths=None, h0=None, *, hidden_size, direction,
 
         last = _cotangent(g[1], d, way.start)
         slope = _SLOPES[name](_one(y[0], d, 1))
-        results.append(_back_in_time(step, [last], [_cotangent(g[0], d, way.h, 1), slope], way))
+        results.append(_scan(step, [last], [_cotangent(g[0], d, way.h, 1), slope], not way.backwards))
     return _collected(results, ways, w, r, b, h0)
 
 
@@ -65,7 +65,7 @@ def lstm(g, y, x, w, r, b=None, lengths=None, h0=None, c0=None, p=None, *, hidde
     results = []
     for d, way in enumerate(ways):
         z = _weighted(x, way.w, way.wb) + _weighted(way.h, way.r, way.rb)
-        i, o, f, u = _gates(z, 4, [op.Sigmoid, op.Sigmoid, op.Sigmoid, op.Tanh])
+        i, o, f, u = (gate(part) for gate, part in zip([op.Sigmoid] * 3 + [op.Tanh], _parts(z, 4), strict=True))
         first = zeros_like(way.start) if c0 is None else _one(c0, d)
         (_,), (after,) = _scan(lambda c, i, f, u: _twice(f * c + i * u), [first], [i, f, u], way.backwards)
         before = _shifted(after, first, way.backwards)
@@ -81,7 +81,7 @@ def lstm(g, y, x, w, r, b=None, lengths=None, h0=None, c0=None, p=None, *, hidde
 
         last = [_cotangent(g[1], d, way.start), _cotangent(g[2], d, way.start)]
         sequences = [_cotangent(g[0], d, way.h, 1), i, o, f, u, before, t]
-        results.append(_back_in_time(step, last, sequences, way))
+        results.append(_scan(step, last, sequences, not way.backwards))
     return (*_collected(results, ways, w, r, b, h0), c0 and _stacked([states[1] for states, _ in results]))
 
 
@@ -93,10 +93,11 @@ def gru(g, y, x, w, r, b=None, lengths=None, h0=None, *, hidden_size, direction,
     _only_standard(activations, ["Sigmoid", "Tanh"])
     results = []
     for d, way in enumerate(ways):
-        (xz, xs, xu), (hz, hs, hu) = _three(_weighted(x, way.w, way.wb), 2), _three(_weighted(way.h, way.r, way.rb), 2)
+        xz, xs, xu = _parts(_weighted(x, way.w, way.wb), 3)
+        hz, hs, hu = _parts(_weighted(way.h, way.r, way.rb), 3)
         z, s = op.Sigmoid(xz + hz), op.Sigmoid(xs + hs)
-        rz, rs, ru = _three(way.r, 0)
-        bias = way.rb if b is None else _three(way.rb, 0)[2]
+        rz, rs, ru = _parts(way.r, 3, 0)
+        bias = way.rb if b is None else _parts(way.rb, 3, 0)[2]
         u = op.Tanh(xu + (s * hu if linear_before_reset else _weighted(s * way.h, ru, bias)))
 
         def step(dh, dy, z, s, u, h, hu, rz=rz, rs=rs, ru=ru):
@@ -107,7 +108,7 @@ def gru(g, y, x, w, r, b=None, lengths=None, h0=None, *, hidden_size, direction,
             return [dh * z + dz @ rz + ds @ rs + through], [op.Concat(dz, ds, du, axis=1)]
 
         sequences = [_cotangent(g[0], d, way.h, 1), z, s, u, way.h, hu]
-        results.append(_back_in_time(step, [_cotangent(g[1], d, way.start)], sequences, way))
+        results.append(_scan(step, [_cotangent(g[1], d, way.start)], sequences, not way.backwards))
     return _collected(results, ways, w, r, b, h0)
 
 
@@ -123,7 +124,7 @@ def _directions(y, w, r, b, h0, lengths, direction, layout, clip):
         states = _one(y, d, 1)
         first = op.Squeeze(op.Slice(states, [0], [1], [0]), [0])
         start = zeros_like(first) if h0 is None else _one(h0, d)
-        wb, rb = (0.0, 0.0) if b is None else ops.Split(_one(b, d), axis=0, num_outputs=2, outputs=2)
+        wb, rb = (0.0, 0.0) if b is None else _parts(_one(b, d), 2, 0)
         ways.append(Direction(_one(w, d), _one(r, d), wb, rb, _shifted(states, start, backwards), start, backwards))
     return ways
 
@@ -151,12 +152,8 @@ def _weighted(x, w, b):
     return op.MatMul(x, op.Transpose(w, perm=[1, 0])) + b
 
 
-def _gates(z, n, functions):
-    return [f(part) for f, part in zip(functions, ops.Split(z, axis=2, num_outputs=n, outputs=n), strict=True)]
-
-
-def _three(t, axis):
-    return ops.Split(t, axis=axis, num_outputs=3, outputs=3)
+def _parts(t, n, axis=2):
+    return ops.Split(t, axis=axis, num_outputs=n, outputs=n)
 
 
 def _one(t, d, axis=0):
@@ -168,20 +165,13 @@ def _cotangent(g, d, like, axis=0):
     return zeros_like(like) if g is None else _one(g, d, axis)
 
 
-def _stacked(parts, axis=0):
-    return op.Concat(*(op.Unsqueeze(p, [axis]) for p in parts), axis=axis)
-
-
-def _back_in_time(step, last, sequences, way):
-    """The cotangents of the first states, and of the gates' inputs [t, n, gates h]."""
-    states, (dz,) = _scan(step, last, sequences, not way.backwards)
-    return states, dz
+def _stacked(parts):
+    return op.Concat(*(op.Unsqueeze(p, [0]) for p in parts), axis=0)
 
 
 def _collected(results, ways, w, r, b, h0):
     """The cotangents of x, w, r, b, the lengths and the initial state."""
-    through_x = [dz @ way.w for (_, dz), way in zip(results, ways, strict=True)]
-    dx = through_x[0] if len(through_x) == 1 else op.Sum(*through_x)
+    dx = op.Sum(*(dz @ way.w for (_, (dz,)), way in zip(results, ways, strict=True)))
     return dx, None, None, None, None, h0 and _stacked([states[0] for states, _ in results])
 
 
