@@ -325,8 +325,8 @@ def head() -> str:
 Written by `make gradients`, section by section, with onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__},
 Python {platform.python_version()}, on {platform.machine()} with {os.cpu_count()} cores.
 
-{len(VJP) + 1} operators have a rule and {len(LOWERED)} a formula: see [operators.md](operators.md). The longest rule has
-{max(rule_lengths())} lines, the median {median(rule_lengths()):g}; all that differentiates (`rules/`, {files})
+{len(VJP) + 1} operators have a rule and {len(LOWERED)} a formula: see [operators.md](operators.md). The longest rule
+has {max(rule_lengths())} lines, the median {median(rule_lengths()):g}; all that differentiates (`rules/`, {files})
 has {code_lines():,} lines of code, docstrings and empty lines aside.
 """
 
