@@ -11,5 +11,6 @@ chart: $(CHART_TOOLS)/.ready  ## the Helm chart, the Dockerfile and the compose 
 	$(BIN)/python helm/generate.py --check
 	$(BIN)/python -m pytest tests/chart -m slow -n 2 -q
 
-images: $(VENV)/.dev  ## build the images, start them without privileges, audit through them (root, buildah, mmdebstrap)
-	$(BIN)/python -m deploy.images
+images: $(VENV)/.dev  ## build the images, start them without privileges, audit through them (as root; IMAGES=--gpu for all)
+	@which buildah mmdebstrap setpriv > /dev/null || { apt-get update && apt-get install --yes buildah mmdebstrap util-linux; }
+	$(BIN)/python -m deploy.images $(IMAGES)

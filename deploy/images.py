@@ -181,7 +181,7 @@ def inspect(target: str, base: str) -> Figure:
         }
         assert told >= packages, f"the SBOM of {target} does not know {packages - told}"
         assert not packages & set(ABSENT[target]), f"{target} has {packages & set(ABSENT[target])}"
-        own = {folder.name for folder in root.glob("opt/caveat/lib/*/site-packages/*") if (ROOT / folder.name).is_dir()}
+        own = {folder.name for folder in root.glob("opt/caveat/lib/*/site-packages/*")} & set().union(*OWN.values())
         assert own == OWN[target], f"{target} has {own} of Caveat's packages"
         writable = [
             path for path in root.glob("opt/caveat/**/*") if not path.is_symlink() and path.stat().st_mode & 0o022
