@@ -6,6 +6,8 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from api_spec.audit import Audit
 from api_spec.problem import Problem
 from caveat import AsyncClient, Client, ProblemError
+from caveat.calls import RefusedError, worth_another_try
 from caveat.pack import chunks, digest
 from caveat.remote import run_there
 from tests.api_spec.evidence import AUDIT
@@ -185,6 +188,33 @@ def test_passing_trouble_is_waited_out_with_the_same_key(trouble: Answer) -> Non
     for started, script in both(lambda: Script(trouble, trouble, record()), lambda client: client.start(audit, "once")):
         assert started.id == "a1"
         assert [request.headers["Idempotency-Key"] for request in script.asked] == ["once"] * 3
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("7", 7.0), ("100000", 60.0), (formatdate(time.time() + 30, usegmt=True), 30.0), ("soon", None), (None, None)],
+)
+def test_a_server_says_when_to_come_back(said: str | None, seconds: float | None) -> None:
+    headers = {} if said is None else {"Retry-After": said}
+    with (
+        Client("http://caveat", patience=0.0, transport=httpx.MockTransport(Script(refusal(429, **headers)))) as client,
+        pytest.raises(RefusedError) as caught,
+    ):
+        client.audit("a1")
+    pause = worth_another_try(caught.value)
+    assert (
+        pause is True
+        if seconds is None
+        else pause == pytest.approx(timedelta(seconds=seconds), abs=timedelta(seconds=2))
+    )
+
+
+def test_a_request_is_sent_again_after_the_pause_that_the_server_asked_for() -> None:
+    script = Script(refusal(503, **{"Retry-After": "1"}), record())
+    with Client("http://caveat", transport=httpx.MockTransport(script)) as client:
+        asked = time.monotonic()
+        client.audit("a1")
+    assert time.monotonic() - asked >= 1.0
 
 
 def test_a_refusal_is_told_in_the_servers_words_and_not_repeated() -> None:

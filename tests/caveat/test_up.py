@@ -105,6 +105,8 @@ def test_the_last_audit_that_passed_is_the_baseline(tmp_path: Path, command: Com
     assert now.returncode == 0, now.stderr
     assert "Since the baseline the one figure moved beyond noise." in now.stdout
     assert "of the same model" not in now.stdout
+    assert re.search(r"^100% uploading mlp.onnx$", now.stderr, re.M), "progress of an upload"
+    assert re.search(r"^100% done$", now.stderr, re.M), "and of the audit there"
     report = Report.model_validate_json((tmp_path / "first.json").read_bytes())
     assert re.search(rf"effect of first → agreed at hidden +\+{report.rows[0].effect.in_sd:.3f} +−", now.stdout)
     for name in ("now.html", "now.xml", "now.md"):

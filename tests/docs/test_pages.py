@@ -12,7 +12,9 @@ import click
 import jsonschema
 import numpy as np
 import pytest
+from alembic.util import CommandError
 from onnx import TensorProto, helper, numpy_helper, save
+from sqlalchemy import text
 
 from caveat.cli import cli
 from caveat.document import read_document
@@ -210,3 +212,34 @@ def test_settings_that_are_shown_are_settings() -> None:
     for page, block in BLOCKS:
         if page == "docs/operations.md":
             assert set(re.findall(r"\b(CAVEAT_[A-Z_]+)\b", block)) <= known
+
+
+def test_an_older_image_on_a_newer_schema_says_what_the_page_quotes(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'caveat.db'}"
+    migrate(url)
+    database = Database(url)
+    with database.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(CommandError) as caught:
+        migrate(url)
+    assert str(caught.value).startswith("Can't locate revision")
+    assert "`Can't locate revision`" in (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_runbooks_quote_what_is_said() -> None:
+    runbooks = (ROOT / "docs" / "operations.md").read_text().partition("### Runbooks")[2]
+    code = "".join(
+        path.read_text() for folder in ("service", "worker", "vault") for path in (ROOT / folder).rglob("*.py")
+    )
+    quoted = re.findall(r"`((?:the|no) [a-z. ]+|[a-z]+-[a-z-]+)`", runbooks)
+    assert len(quoted) >= 4
+    for words in quoted:
+        assert all(part.strip() in code for part in words.split("...")), words
+
+
+def test_every_migration_is_in_the_table_of_upgrades() -> None:
+    """Whoever writes one says what it does to pods that are about to be replaced."""
+    upgrades = (ROOT / "docs" / "operations.md").read_text().partition("## Upgrades")[2].partition("## Backup")[0]
+    numbers = {path.name[:4] for path in (ROOT / "vault" / "migrations" / "versions").glob("0*.py")} - {"0001"}
+    assert set(re.findall(r"\b(\d{4})\b", upgrades)) == numbers
