@@ -502,7 +502,7 @@ def _operation(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
         content = {
             "application/octet-stream": {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
         }
-        described["requestBody"] = {"required": True, "content": content}
+        described["requestBody"] = {"required": False, "content": content}
     elif operation.body is not None:
         content = {"application/json": {"schema": refs[(operation.body, "validation")]}}
         described["requestBody"] = {"required": True, "content": content}

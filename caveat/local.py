@@ -18,6 +18,7 @@ from caveat.terminal import Watch, show_note
 
 if TYPE_CHECKING:
     from api_spec.jobs import JobKind
+    from vault.blobs import Writable
 
 ENGINE = ("onnxruntime", "onnx", "numpy", "sklearn", "pandas", "PIL", "pydantic_settings")
 
@@ -102,15 +103,14 @@ class _Said(logging.Handler):
             show_note(line)
 
 
-def _fetch(blobs: dict[str, Path]) -> Callable[[str, Path], None]:
+def _fetch(blobs: dict[str, Path]) -> Callable[[str, Writable], None]:
     """Copies bytes to where the child may read them, and makes sure that they are still what was hashed."""
 
-    def fetch(wanted: str, place: Path) -> None:
+    def fetch(wanted: str, copy: Writable) -> None:
         sha256 = hashlib.sha256()
-        with place.open("wb") as copy:
-            for chunk in chunks(blobs[wanted]):
-                sha256.update(chunk)
-                copy.write(chunk)
+        for chunk in chunks(blobs[wanted]):
+            sha256.update(chunk)
+            copy.write(chunk)
         if f"sha256:{sha256.hexdigest()}" != wanted:
             raise problem(
                 "changed-file", 409, f"{blobs[wanted]} changed while it was read.", "Run it again once it stands still."

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 import fsspec
@@ -26,6 +24,13 @@ class Readable(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """The next bytes, at most `size` of them; none at the end."""
+
+
+class Writable(Protocol):
+    """Something that takes bytes."""
+
+    def write(self, data: bytes, /) -> int:
+        """Takes some bytes, and says how many."""
 
 
 class WrongDigestError(Exception):
@@ -107,10 +112,11 @@ class Blobs:
         """All the bytes at once; for those that are known to be few."""
         return cast(bytes, self.filesystem.cat_file(self._place(digest)))
 
-    def materialise(self, digest: str, path: Path) -> None:
-        """Puts a copy of the bytes at `path`; copies share no inode with what is kept, so nobody can change it."""
-        with self.open(digest) as kept, path.open("wb") as copy:
-            shutil.copyfileobj(kept, copy, CHUNK)
+    def copy(self, digest: str, into: Writable) -> None:
+        """Writes the bytes into a file, a piece at a time; a copy shares nothing with what is kept."""
+        with self.open(digest) as kept:
+            for chunk in in_chunks(kept):
+                into.write(chunk)
 
     def is_writable(self) -> bool:
         """Whether bytes can be kept here now."""

@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, BinaryIO, get_args
 
 import rfc8785
 from pydantic import ValidationError
@@ -27,6 +27,7 @@ from api_spec.artifacts import Stage
 from api_spec.jobs import REQUESTS, RESULTS, JobKind, sources
 from api_spec.problem import Problem
 from telemetry import traces
+from vault.blobs import Writable
 from worker.cache import Corner
 from worker.child import Complaint
 
@@ -77,10 +78,28 @@ class Stopped:
 End = Finished | Failed | Stopped
 
 
+class _InterruptedError(Exception):
+    """`should_stop` said so while bytes were fetched."""
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A file that takes bytes for as long as nobody says stop: fetching may take minutes."""
+
+    file: BinaryIO
+    should_stop: Callable[[], bool]
+
+    def write(self, data: bytes, /) -> int:
+        """Writes, unless the job has to stop."""
+        if self.should_stop():
+            raise _InterruptedError
+        return self.file.write(data)
+
+
 def supervise(
     kind: JobKind,
     payload: dict[str, Any],
-    fetch: Callable[[str, Path], None],
+    fetch: Callable[[str, Writable], None],
     *,
     limits: Limits,
     on_progress: Callable[[Stage, float], None],
@@ -92,17 +111,20 @@ def supervise(
 ) -> End:
     """Runs one job in a fresh child process and returns how it ended.
 
-    `fetch(digest, path)` puts the bytes of `digest` at `path`. `on_progress` and `should_stop` are called from this
-    thread, several times a second; when `should_stop` says yes, the child is gone within a second. The child finds
-    what earlier audits kept in `corner`, and what it leaves there is kept if it ends well.
+    `fetch(digest, file)` writes the bytes of `digest` to `file`. `on_progress` and `should_stop` are called from this
+    thread, several times a second, `should_stop` also with each write; when it says yes, the child is gone within a
+    second. The child finds what earlier audits kept in `corner`, and what it leaves there is kept if it ends well.
 
     The child has no network: that it ran, and each of its stages, is traced from here, with `attributes`. What it
     writes on standard error is logged with `show_output` only, except for its own words about a fault of ours.
     """
     with tempfile.TemporaryDirectory(prefix="caveat-") as name, ExitStack() as open_files:
         folder = Path(name)
-        with traces.span("fetch", attributes or {}):
-            _lay_out(folder, kind, payload, fetch, limits, corner, pipeline)
+        try:
+            with traces.span("fetch", attributes or {}):
+                _lay_out(folder, kind, payload, fetch, should_stop, limits, corner, pipeline)
+        except _InterruptedError:
+            return Stopped()
         outputs = os.open(folder / "outputs", os.O_DIRECTORY)
         open_files.callback(os.close, outputs)
         stderr = open_files.enter_context(tempfile.TemporaryFile())
@@ -131,7 +153,8 @@ def _lay_out(
     folder: Path,
     kind: JobKind,
     payload: dict[str, Any],
-    fetch: Callable[[str, Path], None],
+    fetch: Callable[[str, Writable], None],
+    should_stop: Callable[[], bool],
     limits: Limits,
     corner: Corner | None,
     pipeline: str,
@@ -142,7 +165,8 @@ def _lay_out(
     request = REQUESTS[kind].model_validate(payload)
     for digest in set(sources(request).values()):
         place = folder / "inputs" / digest.partition(":")[2]
-        fetch(digest, place)
+        with place.open("wb") as file:
+            fetch(digest, Guarded(file, should_stop))
         place.chmod(0o400)
     kept = str(corner.folder) if corner is not None else None
     job = {

@@ -62,7 +62,7 @@ def run(lease: Lease) -> str:
     end = supervise(
         lease.kind,
         lease.payload,
-        blobs().materialise,
+        blobs().copy,
         limits=settings().limits,
         on_progress=tenure.advance,
         should_stop=tenure.is_over,

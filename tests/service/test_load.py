@@ -41,7 +41,7 @@ def test_two_hundred_clients(tmp_path: Path, bench: Bench) -> None:  # noqa: F81
     audit, places = bench.settled()
     with ExitStack() as stack:
         port = stack.enter_context(valkey(tmp_path / "valkey"))
-        database = stack.enter_context(postgresql(tmp_path / "postgresql"))
+        database = stack.enter_context(postgresql())
         told = environment(tmp_path, port, database)
         there = stack.enter_context(live(tmp_path, port, database))
         for name, place in places.items():

@@ -86,14 +86,14 @@ class Live:
         return self.client.get(f"/v1/audits/{job_id}").json
 
     def wait(
-        self, job_id: str, *states: str, attempts: int = 0, seconds: float = 90, kind: str = "audits"
+        self, job_id: str, *states: str, attempts: int = 0, stage: str = "", seconds: float = 90, kind: str = "audits"
     ) -> dict[str, Any]:
-        """The record once it is in one of `states` (or has ended, when none is named), begun `attempts` times."""
+        """The record once it is in one of `states` (ended, when none is named), begun `attempts` times, at `stage`."""
         states = states or ("succeeded", "failed", "cancelled")
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             record = self.client.get(f"/v1/{kind}/{job_id}").json
-            if record["state"] in states and record["attempts"] >= attempts:
+            if record["state"] in states and record["attempts"] >= attempts and record["stage"].startswith(stage):
                 return record
             time.sleep(0.05)
         raise AssertionError(f"still {record['state']} ({record['stage']}) after {seconds} seconds")

@@ -19,6 +19,11 @@ from worker.engine.errors import Refused
 FINISH, REFUSE, CRASH, KILLED, SLEEP, EAT_MEMORY, SPIN, SNOOP, CALL_OUT, LIE, FAULT = range(11)
 
 
+STAGES: tuple[Stage, ...] = ("loading", "reading", "planning", "probing", "fitting", "reporting")
+SLEEP_AT = {stage: 20 + position for position, stage in enumerate(STAGES)}
+"""Seeds of audits that sleep at a stage."""
+
+
 def run(audit: Audit, blob: Callable[[str], Path], progress: Callable[[Stage, float], None], *, threads: int) -> Report:
     progress("loading", 0.1)
     model = blob(audit.model).read_bytes()
@@ -32,6 +37,10 @@ def run(audit: Audit, blob: Callable[[str], Path], progress: Callable[[Stage, fl
         os.kill(os.getpid(), signal.SIGKILL)
     if seed == FAULT:
         os.kill(os.getpid(), signal.SIGSEGV)
+    for stage, sleepy in SLEEP_AT.items():
+        if seed == sleepy:
+            progress(stage, 0.5)
+            time.sleep(60)
     if seed == SLEEP:
         progress("fitting", 0.5)
         time.sleep(60)

@@ -54,7 +54,7 @@ def test_every_audit_ends_once_as_if_nothing_had_happened(kind: str, tmp_path: P
     expected = {seed: _undisturbed(audit, places) for seed, (audit, places) in questions.items()}
     began = time.monotonic()
     with ExitStack() as stack:
-        url = stack.enter_context(postgresql(tmp_path / "postgresql")) if kind == "postgresql" else None
+        url = stack.enter_context(postgresql()) if kind == "postgresql" else None
         there = stack.enter_context(installation(tmp_path, url or f"sqlite:///{tmp_path / 'caveat.db'}"))
         client = Client(there.url)
         for _, places in questions.values():
@@ -100,7 +100,7 @@ def _questions(bench: Bench) -> dict[int, tuple[Audit, dict[str, Path]]]:  # noq
 def _undisturbed(audit: Audit, places: dict[str, Path]) -> str:
     """The digest of the report that comes when nobody disturbs."""
     end_ = supervise(
-        "audit", audit.model_dump(mode="json"), lambda name, path: path.write_bytes(places[name].read_bytes()) and None,
+        "audit", audit.model_dump(mode="json"), lambda name, file: file.write(places[name].read_bytes()) and None,
         limits=Limits(threads=1), on_progress=lambda *_: None, should_stop=lambda: False,
     )  # fmt: skip
     assert isinstance(end_, Finished), end_

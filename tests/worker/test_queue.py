@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from api_spec.artifacts import Stage
 from tests.worker import stub_pipeline as stub
 from tests.worker.live import MODEL, TABLE, Live, audit, digest, end, live, valkey
 from worker.supervisor import Finished, Limits, supervise
@@ -39,7 +40,7 @@ def test_an_audit_runs_and_its_report_is_that_of_the_local_mode_byte_for_byte(ru
 
     stored = {digest(MODEL): MODEL, digest(TABLE): TABLE}
     local = supervise(
-        "audit", audit(), lambda name, path: (path.write_bytes(stored[name]), None)[1], limits=Limits(),
+        "audit", audit(), lambda name, file: file.write(stored[name]) and None, limits=Limits(),
         on_progress=lambda *_: None, should_stop=lambda: False, pipeline="tests.worker.stub_pipeline",
     )  # fmt: skip
     assert local == Finished(remote.data)
@@ -79,9 +80,10 @@ def test_a_fault_of_ours_shows_no_trace_of_itself_to_the_client(running: Live) -
     assert "secret" not in str(problem)
 
 
-def test_a_running_audit_is_cancelled_within_two_seconds(running: Live) -> None:
-    job_id = running.submit(stub.SLEEP)
-    running.wait(job_id, "running")
+@pytest.mark.parametrize("stage", stub.STAGES)
+def test_a_running_audit_is_cancelled_within_two_seconds_at_any_stage(running: Live, stage: Stage) -> None:
+    job_id = running.submit(stub.SLEEP_AT[stage])
+    running.wait(job_id, "running", stage=stage)
     began = time.monotonic()
     assert running.client.post(f"/v1/audits/{job_id}:cancel").status_code == 202
     assert running.wait(job_id)["state"] == "cancelled"

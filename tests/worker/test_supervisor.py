@@ -14,6 +14,7 @@ import pytest
 
 from tests.worker import stub_pipeline as stub
 from tests.worker.live import MODEL, TABLE, audit, digest
+from vault.blobs import Writable
 from worker.sandbox import missing_protections
 from worker.supervisor import End, Failed, Finished, Limits, Stopped, supervise
 
@@ -23,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 PROTECTED = pytest.mark.skipif(bool(missing_protections()), reason=f"no {missing_protections()} here")
 
 
-def fetch(name: str, path: Path) -> None:
-    path.write_bytes(STORED[name])
+def fetch(name: str, file: Writable) -> None:
+    file.write(STORED[name])
 
 
 def run(seed: int, *, limits: Limits = LIMITS, **also: Any) -> End:
@@ -111,8 +112,22 @@ def test_a_child_has_no_network() -> None:
     assert warnings_of(run(stub.CALL_OUT)) in (["PermissionError"], ["OSError"])
 
 
+def test_a_stop_is_heard_while_bytes_are_fetched() -> None:
+    written: list[bytes] = []
+
+    def endless(name: str, file: Writable) -> None:
+        while True:
+            written.append(b"x" * file.write(b"x"))
+
+    ended = supervise(
+        "audit", audit(), endless, limits=LIMITS, on_progress=lambda *_: None, should_stop=lambda: len(written) > 9,
+        pipeline="tests.worker.stub_pipeline",
+    )  # fmt: skip
+    assert ended == Stopped()
+
+
 def test_bytes_that_cannot_be_fetched_are_the_callers_fault_to_handle() -> None:
-    def absent(name: str, path: Path) -> None:
+    def absent(name: str, file: Writable) -> None:
         raise FileNotFoundError(name)
 
     with pytest.raises(FileNotFoundError):

@@ -1,0 +1,42 @@
+"""schemathesis with all its checks on the service as it is deployed, with a key and without one."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.worker.live import serving
+from vault import keys
+from vault.records import Database
+
+HERE = Path(__file__).parent
+EXAMPLES = {"with a key": 25, "without a key": 10}
+FEWEST = {"with a key": 4500, "without a key": 1500}
+"""Cases that have to be made, so that a run that makes none is no success."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("who", EXAMPLES)
+def test_all_checks_find_nothing(who: str, tmp_path: Path) -> None:
+    with serving(tmp_path, CAVEAT_AUTH="keys", CAVEAT_LONGEST_WAIT="1") as (url, _):
+        database = Database(f"sqlite:///{tmp_path / 'caveat.db'}")
+        key = keys.issue(database, "acme", "ci", ["submit", "read", "admin"])
+        database.close()
+        command = [
+            str(Path(sys.executable).parent / "st"), "--config-file", str(HERE / "schemathesis.toml"), "run",
+            f"{url}/v1/openapi.json", "--checks", "all", "--max-examples", str(EXAMPLES[who]), "--seed", "20",
+            "--continue-on-failure", "--workers", "2", "--no-color",
+        ]  # fmt: skip
+        command += ["--header", f"Authorization: Bearer {key}"] if who == "with a key" else []
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    made = re.search(r"(\d+) generated", ran.stdout)
+    assert made, ran.stdout[-4000:] + ran.stderr[-2000:]
+    print(f"\n{who}: {made[0]}")
+    assert ran.returncode == 0, ran.stdout[-8000:]
+    assert int(made[1]) >= FEWEST[who]
+    assert "Traceback" not in (tmp_path / "api.log").read_text()
