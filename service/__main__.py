@@ -14,6 +14,9 @@ from service.settings import Settings
 from service.watch import OneVoice
 from vault.records import Database
 
+KEPT_OPEN = 75
+"""Seconds that an idle connection is kept: longer than clients and proxies keep theirs, so that they close first."""
+
 
 class Server(BaseApplication):
     """gunicorn with threads, as the settings say."""
@@ -31,6 +34,7 @@ class Server(BaseApplication):
             "workers": self.settings.processes,
             "threads": self.settings.request_threads,
             "graceful_timeout": 10,
+            "keepalive": KEPT_OPEN,
             "logger_class": OneVoice,
         }
         for name, value in told.items():

@@ -223,8 +223,11 @@ def disturb(there: Installation, moments: random.Random, times: int) -> Counter[
 
 def _child(how: int) -> Callable[[Installation, random.Random], bool]:
     def act(there: Installation, moments: random.Random) -> bool:
-        found = there.children()
-        return bool(found) and _signal(moments.choice(found), how, moments)
+        for _ in range(50):
+            if found := there.children():
+                return _signal(moments.choice(found), how, moments)
+            time.sleep(0.1)
+        return False
 
     return act
 
