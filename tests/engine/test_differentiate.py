@@ -306,3 +306,13 @@ def test_rescale_is_complete_on_a_network_without_biases() -> None:
     np.testing.assert_allclose(
         (got["gradient/first/x"] * feeds["x"]).sum(axis=1), got["value/first"], rtol=1e-4, atol=1e-5
     )
+
+
+def test_a_layer_that_may_not_change_its_sign_is_moved_in_proportion() -> None:
+    net = nets.Net()
+    variance = net.op("Mul", "x", "x")
+    y = net.op("MatMul", net.op("Sqrt", variance), net.weight(6, 2))
+    model = load(net.model(("n", 6), y))
+    checks = check_gradients(model, [variance], [FIRST], nets.noise(model), seed=3)
+    assert checks[0].ok
+    assert checks[0].residual < 1e-2

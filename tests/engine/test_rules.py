@@ -261,6 +261,8 @@ SHAPES = [
     row("GatherElements", real(3, 4), ints([[0, 0, 2, 1], [1, 2, 0, 0]]), axis=0),
     row("GatherND", real(3, 4, 2), ints([[0, 1], [2, 3], [0, 1]])),
     row("GatherND", real(2, 3, 4), ints([[1], [2]]), batch_dims=1),
+    row("Gather", real(4, 3), np.asarray([0, 2, 2, -1], np.int32)),
+    row("Slice", real(4, 3), *(np.asarray([n], np.int32) for n in (1, 3, 1))),
     row("ScatterElements", real(3, 4), ints([[1, 0, 2, 0]]), real(1, 4)),
     row("ScatterElements", real(1, 4), ints([[1, 1, 3]]), real(1, 3), axis=1, reduction="add"),
     row("ScatterND", real(4, 3), ints([[1], [3]]), real(2, 3)),

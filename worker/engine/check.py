@@ -19,7 +19,7 @@ from .target import Target
 
 TOLERANCE = 0.02
 _STEPS = (1e-3, 3e-4, 1e-4, 3e-3, 1e-2, 3e-5, 1e-5)  # relative to the activations' scale; tried until one agrees
-_JITTER = 0.1  # likewise: moves the point off ties, such as the zeros that a Relu leaves before a MaxPool
+_JITTER = np.float32(0.1)  # likewise: moves the point off ties, such as the zeros that a Relu leaves before a MaxPool
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,14 @@ def check_gradients(
         backward = open_session(opened, threads=threads)
         forward = open_session(cut_at(model, name, targets), threads=threads)
         same = backward.run(seen)
-        rng, scale = np.random.default_rng(seed), _scale(seen[name])
-        point = seen[name] + np.float32(_JITTER * scale) * rng.standard_normal(seen[name].shape, np.float32)
-        u = rng.standard_normal((directions, *point.shape), np.float32)
+        x, rng, scale = seen[name], np.random.default_rng(seed), np.float32(_scale(seen[name]))
+        off, u = rng.standard_normal(x.shape, np.float32), rng.standard_normal((directions, *x.shape), np.float32)
+        point = x + _JITTER * scale * off
         at = backward.run({**seen, name: point})
-        probes = list(_differences(forward, name, {**seen, name: point}, u, at, scale, targets, tolerance))
+        if not all(np.isfinite(value).all() for value in at.values()):  # a variance under a root, say: stay on its side
+            point, u = x + _JITTER * np.abs(x) * off, u * np.abs(x) / scale
+            at = backward.run({**seen, name: point})
+        probes = list(_differences(forward, name, {**seen, name: point}, u, at, float(scale), targets, tolerance))
         for target in targets:
             output = f"gradient/{target.name}/{name}"
             check = _judge(name, target.name, probes, tolerance)

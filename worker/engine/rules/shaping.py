@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
 from ..shapes import dims, reshape_like, size_of, sum_over, transpose, zeros, zeros_like
 from ..tape import op, ops
 from .table import Refusal, elementwise, vjp
+
+INT64 = int(ir.DataType.INT64)
 
 
 @vjp("Flatten", "Reshape", "Squeeze", "Unsqueeze")
@@ -53,7 +56,8 @@ def slice_(g, y, x, starts, ends, axes=None, steps=None):
         raise Refusal("its axes or steps are not constant")
     for i, axis in enumerate(range(starts.shape[0]) if axes is None else axes.array.tolist()):
         step = 1 if steps is None else int(steps.array[i])
-        taken = _positions(x, axis, op.Gather(starts, [i]), op.Gather(ends, [i]), step)
+        start, end = (op.Cast(op.Gather(t, [i]), to=INT64) for t in (starts, ends))
+        taken = _positions(x, axis, start, end, step)
         g = put(g, taken, axis % x.rank, x, unique=True)
     return g, None, None, None, None
 
@@ -62,7 +66,7 @@ def slice_(g, y, x, starts, ends, axes=None, steps=None):
 def gather(g, y, x, indices, *, axis):
     axis %= x.rank
     picked = indices.rank
-    flat = op.Reshape(indices, [-1])
+    flat = op.Cast(op.Reshape(indices, [-1]), to=INT64)
     if picked == 0:
         g = op.Unsqueeze(g, [axis])
     elif picked > 1:
