@@ -38,6 +38,12 @@ def test_the_dockerfile_copies_what_the_images_are_checked_for() -> None:
     assert STAGES == OWN
 
 
+def test_what_the_dockerfile_copies_is_let_through() -> None:
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert {source for sources in copied for source in sources.split()} == let_through
+
+
 @pytest.mark.parametrize("image", STARTS)
 def test_an_image_has_what_its_process_imports_and_no_more(image: str) -> None:
     everything = set().union(*OWN.values())
