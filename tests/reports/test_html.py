@@ -13,7 +13,7 @@ from typing import Any
 import html5lib
 import pytest
 
-from api_spec.report import Consistency, Positions, Report
+from api_spec.report import Consistency, Positions, Report, WholeStep
 from reports import html, markdown
 from reports.canonical import canonical, digest
 from tests.reports.conftest import HOSTILE
@@ -283,3 +283,14 @@ def test_what_rows_do_not_say_alone_is_said(one_row: Report) -> None:
     report = one_row.model_copy(update={"audit": audit, "consistency": [both]})
     for page in (text(parsed(report)), markdown.render(report)):
         assert "Tested beyond rust and dust: what it shares with that was taken out first. No layer encodes it." in page
+
+
+def test_a_whole_step_stands_beside_its_slope(one_row: Report) -> None:
+    step = WholeStep(value=3.2, interval=(2.8, 3.6), in_sd=2.0, interval_in_sd=(1.75, 2.25))
+    row = one_row.rows[0].model_copy(update={"whole_step": step})
+    report = one_row.model_copy(update={"rows": [row]})
+    page = text(parsed(report))
+    assert "a whole step +2.00" in page
+    assert "+1.75 to +2.25" in page
+    assert "| +2.00 sd |" in markdown.render(report)
+    assert "a whole step" not in text(parsed(one_row))
