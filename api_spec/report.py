@@ -328,6 +328,8 @@ class Engine(Document):
     versions: dict[str, str]
     provider: str
     """ONNX Runtime's execution provider."""
+    sandbox_lacks: list[str] = Field(default_factory=list)
+    """Protections that the kernel could not give the process which read the model and the examples."""
 
 
 class LineVerdict(Document):

@@ -157,6 +157,8 @@ def _provenance(report: Report) -> str:
         f"{count(method.null_sets)} null sets, {count(method.runs)} runs, alpha {method.alpha:g}, "
         f"{CORRECTION_WORDS[method.correction]}",
     ]
+    if report.engine.sandbox_lacks:
+        items.append(f"The sandbox lacked {_text(', '.join(report.engine.sandbox_lacks))}")
     return "\n".join(f"- {item}" for item in items)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from importlib.resources import files
 
 from flask import Blueprint, Response, send_from_directory
@@ -13,10 +12,10 @@ from api_spec.artifacts import Health, Readiness
 from service.contract import answer, serves, unless_known
 from service.state import behind
 from vault import records
+from vault.records import SEEN_WITHIN
 
 blueprint = Blueprint("health", __name__)
 
-SEEN_WITHIN = timedelta(minutes=1)
 SWAGGER_UI = files("flask_swagger_ui") / "dist"
 SWAGGER_UI_FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 DOCS_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"

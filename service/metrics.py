@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from vault import records
-from vault.records import Database
+from vault import measures, records, webhooks
+from vault.lifecycle import ENDED
+from vault.records import SEEN_WITHIN, Database
 
 
-class Jobs(Collector):
-    """Jobs by kind and state, and what happened to them."""
+class Counted(Collector):
+    """Jobs and what happened to them, webhooks, and workers."""
 
     def __init__(self, database: Database) -> None:
         """Counts in `database`."""
@@ -26,18 +28,57 @@ class Jobs(Collector):
         for (kind, state), count in records.count_jobs(self.database).items():
             jobs.add_metric([kind, state], count)
         yield jobs
-        happened = records.count_events(self.database)
         events = CounterMetricFamily("caveat_events", "Steps in the life of jobs.", labels=["what"])
-        for what, count in happened.items():
+        for what, count in records.count_events(self.database).items():
             events.add_metric([what], count)
         yield events
-        expired = happened.get("retry", 0) + happened.get("give_up", 0)
-        yield CounterMetricFamily("caveat_lease_expired", "Leases that ran out.", value=expired)
         yield GaugeMetricFamily("caveat_queue_depth", "Jobs that wait.", value=records.count_waiting(self.database))
+        expired = measures.counted(self.database, "expired").get("", 0)
+        yield CounterMetricFamily("caveat_lease_expired", "Leases that ran out.", value=expired)
+        yield from self._audits()
+        yield from self._webhooks()
+        yield from self._workers()
+
+    def _audits(self) -> Iterator[Metric]:
+        ended = measures.counted(self.database, "audits")
+        audits = CounterMetricFamily("caveat_audits", "Audits that ended, by how.", labels=["state"])
+        for state in sorted(ENDED):
+            audits.add_metric([state], ended.get(state, 0))
+        yield audits
+        took = HistogramMetricFamily(
+            "caveat_audit_duration_seconds", "Time that ended audits spent in each stage.", labels=["stage"]
+        )
+        for stage, histogram in measures.durations(self.database).items():
+            took.add_metric([stage], histogram.buckets, histogram.seconds)
+        yield took
+
+    def _webhooks(self) -> Iterator[Metric]:
+        there = webhooks.count_webhooks(self.database)
+        registered = GaugeMetricFamily("caveat_webhooks", "Webhooks that are told, or no more.", labels=["state"])
+        for state in ("enabled", "disabled"):
+            registered.add_metric([state], there.get(state, 0))
+        yield registered
+        written = webhooks.count_deliveries(self.database)
+        messages = GaugeMetricFamily(
+            "caveat_webhook_deliveries", "Messages to webhooks in the last 30 days.", labels=["state"]
+        )
+        for state in ("pending", "delivered", "failed"):
+            messages.add_metric([state], written.get(state, 0))
+        yield messages
+
+    def _workers(self) -> Iterator[Metric]:
+        alive = records.alive(self.database, within=SEEN_WITHIN)
+        yield GaugeMetricFamily("caveat_workers", "Workers seen in the last minute.", value=len(alive))
+        lacking = GaugeMetricFamily(
+            "caveat_workers_lacking", "Workers whose kernel cannot give the sandbox this.", labels=["protection"]
+        )
+        for protection, workers in sorted(Counter(one for missing in alive.values() for one in missing).items()):
+            lacking.add_metric([protection], workers)
+        yield lacking
 
 
 def registry(database: Database) -> CollectorRegistry:
     """Everything there is to read."""
     found = CollectorRegistry()
-    found.register(Jobs(database))
+    found.register(Counted(database))
     return found

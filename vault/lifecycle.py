@@ -29,8 +29,8 @@ from sqlalchemy.exc import IntegrityError
 from api_spec.artifacts import Stage, State
 from api_spec.jobs import JobKind
 from api_spec.problem import Problem
-from vault import chain, ledger, webhooks
-from vault.records import RECORD, Database, Key, Record, keyed, new_id, now, take_turn
+from vault import chain, ledger, measures, webhooks
+from vault.records import RECORD, Database, Key, Record, happened, keyed, new_id, now, take_turn
 from vault.tables import events, idempotency, jobs
 from vault.tables import uses as held
 
@@ -306,6 +306,8 @@ def expire(database: Database, *, attempts: int, backoff: timedelta) -> list[str
             else:
                 problem = _given_up(row.attempts).model_dump(mode="json")
                 done = _step(connection, "give_up", row.id, still, problem=problem, **NO_LEASE)
+            if done:
+                measures.count(connection, "expired")
         taken += [row.id] * done
     return taken
 
@@ -402,9 +404,17 @@ def _step(
         tenant = connection.execute(select(jobs.c.tenant).where(jobs.c.id == job_id)).scalar_one()
         _hold(connection, job_id, uses)
         if after in ENDED:
-            webhooks.announce(connection, _read(connection, job_id))
+            _tell(connection, _read(connection, job_id))
         _note(connection, tenant, job_id, step, data or {}, by, said or {})
     return True
+
+
+def _tell(connection: Connection, ended: Record) -> None:
+    """Writes the end of an audit to whoever wants to know, and counts it."""
+    if ended.kind == "audit":
+        webhooks.announce(connection, ended)
+        measures.count(connection, "audits", ended.state)
+        measures.observe(connection, measures.stages(happened(connection, ended.tenant, ended.id), ended.updated_at))
 
 
 def _hold(connection: Connection, job_id: str, digests: Collection[str]) -> None:

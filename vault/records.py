@@ -24,6 +24,8 @@ from vault.tables import blobs, events, idempotency, jobs, workers
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0xCA7EA7  # any number that other users of the same PostgreSQL server do not lock
+SEEN_WITHIN = timedelta(minutes=1)
+"""How lately a worker that is alive was heard from."""
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -203,13 +205,18 @@ def keyed(database: Database, tenant: str, key: str) -> tuple[str, str] | None:
 
 def history(database: Database, tenant: str, job_id: str, *, after: int = 0) -> list[Event]:
     """What happened to a job since the event numbered `after`."""
+    with database.reading() as connection:
+        return happened(connection, tenant, job_id, after=after)
+
+
+def happened(connection: Connection, tenant: str, job_id: str, *, after: int = 0) -> list[Event]:
+    """The same, as a transaction sees it."""
     wanted = (
         select(events.c.seq, events.c.what, events.c.at, events.c.data)
         .where(events.c.tenant == tenant, events.c.job_id == job_id, events.c.seq > after)
         .order_by(events.c.seq)
     )
-    with database.reading() as connection:
-        return [Event(**row._mapping) for row in connection.execute(wanted)]
+    return [Event(**row._mapping) for row in connection.execute(wanted)]
 
 
 def own(database: Database, tenant: str, digest: str, size: int, *, most: int = 0) -> bool:

@@ -222,3 +222,14 @@ deliveries = Table(
     Index(None, "state", "due_at"),
 )
 """Messages to webhooks, written in the transaction that ended the audit; due again when whoever sends one is silent."""
+
+measures = Table(
+    "measures",
+    metadata,
+    Column("metric", String(16), primary_key=True),
+    Column("label", String(16), primary_key=True),
+    Column("bound", String(16), primary_key=True),
+    Column("times", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
+)
+"""Counts and times that only grow, for metrics: how audits ended, how long their stages took."""

@@ -100,9 +100,7 @@ def enable(database: Database, tenant: str, webhook_id: str) -> bool:
 
 
 def announce(connection: Connection, ended: Record) -> None:
-    """Writes a message to each webhook that wants to know how this audit ended."""
-    if ended.kind != "audit":
-        return
+    """Writes a message to each webhook that wants to know how an audit ended."""
     occasion = cast(Occasion, f"audit.{ended.state}")
     told = Ended(
         audit=ended.id,

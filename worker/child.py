@@ -27,6 +27,7 @@ from api_spec.audit import Audit
 from api_spec.base import Document
 from api_spec.jobs import REQUESTS, Request, Result
 from api_spec.problem import Fault, Problem
+from api_spec.report import Report
 from worker.sandbox import confine
 
 if TYPE_CHECKING:
@@ -58,11 +59,15 @@ def main(folder: Path) -> None:
     code = [_folder_of(module) for module in ("api_spec", "worker", job["pipeline"])]
     code += [_folder_of(library).parent for library in ("pydantic", "numpy")]  # and whatever is installed beside them
     kept = Path(job["kept"]) if job["kept"] else None
-    confine(folder, code=code, memory_bytes=limits["memory_bytes"], cpu_seconds=limits["cpu_seconds"], kept=kept)
+    lacks = confine(
+        folder, code=code, memory_bytes=limits["memory_bytes"], cpu_seconds=limits["cpu_seconds"], kept=kept
+    )
     if os.getppid() != job["supervisor"]:  # it was gone before the kernel knew that we end with it
         return
     request = REQUESTS[job["kind"]].model_validate(job["payload"])
     answer = _answer(request, folder, job["pipeline"], limits["threads"], kept)
+    if isinstance(answer, Report):
+        answer = answer.model_copy(update={"engine": answer.engine.model_copy(update={"sandbox_lacks": lacks})})
     name = "problem.json" if isinstance(answer, Problem) else "result.json"
     (folder / "outputs" / name).write_text(answer.model_dump_json())
 

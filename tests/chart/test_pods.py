@@ -20,6 +20,7 @@ OTHERS_READ = {
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION",  # botocore
     "PGDATA", "POSTGRES_DB", "POSTGRES_PASSWORD", "POSTGRES_USER",  # the image of PostgreSQL
     "VALKEY_PASSWORD",  # the command beside it
+    "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG",  # OpenTelemetry
 }  # fmt: skip
 
 

@@ -71,6 +71,28 @@ def test_every_pod_has_a_network_policy_that_denies(release: Release) -> None:
             assert all(rule.get("to") for rule in policy["spec"]["egress"]), f"{named(policy)} lets {pod} go anywhere"
 
 
+def test_only_workers_send_webhooks_and_only_where_somebody_said_so(release: Release) -> None:
+    open_to = {
+        named(policy)
+        for policy in release.of("NetworkPolicy")
+        for rule in policy["spec"]["egress"]
+        if "100.64.0.0/10" in str(rule["to"])
+    }
+    assert {name.rpartition("-")[2] for name in open_to} == ({"worker"} if release.name == "everything" else set())
+
+
+def test_traces_have_a_way_to_their_collector(release: Release) -> None:
+    told = {name for config in release.of("ConfigMap") for name in config.get("data", {}) if name.startswith("OTEL_")}
+    ways = [
+        named(policy).rpartition("-")[2]
+        for policy in release.of("NetworkPolicy")
+        for rule in policy["spec"]["egress"]
+        if {"port": 4318} in rule.get("ports", [])
+    ]
+    assert bool(told) == bool(ways) == (release.name == "everything")
+    assert not ways or sorted(ways) == ["api", "worker"]
+
+
 def test_nobody_asks_a_worker(release: Release) -> None:
     for policy in release.of("NetworkPolicy"):
         if named(policy).endswith("-worker"):
@@ -213,5 +235,6 @@ def test_every_alert_has_a_runbook_and_asks_for_metrics_that_exist() -> None:
     for expression in asked:
         words = set(re.split(r"[\s(){}\[]", expression))
         names = {word for word in words if word.startswith("caveat_")}
-        assert names <= {"caveat_queue_depth", "caveat_jobs", "caveat_events_total", "caveat_lease_expired_total"}
+        described = {name for name in names if f"`{name.removesuffix('_bucket')}" in runbooks}
+        assert names == described  # and tests/service/test_metrics.py holds the page against what is told
         assert names, expression

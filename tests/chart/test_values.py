@@ -23,6 +23,7 @@ REFUSED = {
     "a digest that is none": (["--set", "images.api.digest=latest"], "does not match pattern"),
     "an ingress without a host": (["--set", "ingress.enabled=true"], "minItems"),
     "a way out that nobody named": (["--set", "database.existingSecret=places"], "networkPolicy.external names no way"),
+    "a collector that nobody can reach": (["--set", "tracing.endpoint=http://c:4318"], "networkPolicy.tracing no way"),
     "an unconfined sandbox": (["--set", "worker.seccompProfile.type=Unconfined"], "value must be one of"),
 }
 

@@ -152,3 +152,31 @@ def test_a_worker_without_privileges_has_the_same_sandbox() -> None:
 
 def _processes() -> list[str]:
     return subprocess.run(["ps", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_a_report_says_what_its_sandbox_lacked() -> None:
+    ended = run(stub.FINISH)
+    assert isinstance(ended, Finished)
+    assert json.loads(ended.result)["engine"]["sandbox_lacks"] == missing_protections()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can put a filter before a process of its own")
+def test_a_kernel_without_landlock_is_told_of() -> None:
+    """A child whose kernel answers Landlock with ENOSYS, as an old one does; the filter stays with this one process."""
+    program = (
+        "import ctypes, json, struct\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "def bpf(code, jt, jf, k): return struct.pack('HBBI', code, jt, jf, k)\n"
+        "filters = bpf(0x20, 0, 0, 0) + bpf(0x15, 0, 1, 444)\n"  # if the call is landlock_create_ruleset
+        "filters += bpf(0x06, 0, 0, 0x00050026) + bpf(0x06, 0, 0, 0x7FFF0000)\n"  # ENOSYS, else go on
+        "kept = ctypes.create_string_buffer(filters)\n"
+        "class Program(ctypes.Structure): _fields_ = [('len', ctypes.c_ushort), ('filter', ctypes.c_void_p)]\n"
+        "assert libc.prctl(38, 1, 0, 0, 0) == 0\n"
+        "assert libc.prctl(22, 2, ctypes.byref(Program(4, ctypes.addressof(kept))), 0, 0) == 0\n"
+        "from tests.worker.test_supervisor import run\n"
+        "from worker.sandbox import missing_protections\n"
+        "print(missing_protections(), json.loads(run(0).result)['engine']['sandbox_lacks'])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == "['landlock'] ['landlock']"

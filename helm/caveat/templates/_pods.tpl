@@ -108,6 +108,17 @@ AWS_DEFAULT_REGION: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
+{{/* Where traces go, for those who tell them. */}}
+{{- define "caveat.tracing" -}}
+{{- with .Values.tracing }}
+{{- if .endpoint }}
+OTEL_EXPORTER_OTLP_ENDPOINT: {{ .endpoint | quote }}
+OTEL_TRACES_SAMPLER: parentbased_traceidratio
+OTEL_TRACES_SAMPLER_ARG: {{ .ratio | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Settings that a person gave, as the strings that a ConfigMap holds; a large number is no 1e+06. */}}
 {{- define "caveat.settings" -}}
 {{- range $name, $value := . }}

@@ -9,6 +9,7 @@ CAVEAT_GRACE_SECONDS: {{ int64 $pool.graceSeconds | quote }}
 CAVEAT_CACHE_BYTES: {{ mul (int64 $pool.cacheGi) 1073741824 | quote }}
 CAVEAT_CACHE_FOLDER: /tmp/cache
 CAVEAT_HEARTBEAT_FILE: /tmp/heartbeat
+{{- include "caveat.tracing" .root }}
 {{- include "caveat.settings" $pool.settings }}
 {{- end -}}
 

@@ -1,7 +1,7 @@
-"""Who is told when an audit ends, and what became of the messages; which trace a job goes on with."""
+"""Who is told when an audit ends, and what became of the messages; which trace a job goes on with; counts."""
 
 from alembic import op
-from sqlalchemy import JSON, Column, DateTime, ForeignKey, Integer, String, Text
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Float, ForeignKey, Integer, String, Text
 
 revision = "0004"
 down_revision = "0003"
@@ -42,3 +42,11 @@ def upgrade() -> None:
     )
     op.create_index("ix_deliveries_webhook_id_id", "deliveries", ["webhook_id", "id"])
     op.create_index("ix_deliveries_state_due_at", "deliveries", ["state", "due_at"])
+    op.create_table(
+        "measures",
+        Column("metric", String(16), primary_key=True),
+        Column("label", String(16), primary_key=True),
+        Column("bound", String(16), primary_key=True),
+        Column("times", BigInteger, nullable=False),
+        Column("seconds", Float, nullable=False),
+    )
