@@ -7,6 +7,7 @@ import logging
 from flask import Flask, Response, request
 from gunicorn.http.errors import ParseException
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 from werkzeug.exceptions import HTTPException
 
 from api_spec.problem import Fault, Problem
@@ -56,6 +57,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(OperationalError, _away)
     app.register_error_handler(InterfaceError, _away)
+    app.register_error_handler(NoConnectionError, _away)
     app.register_error_handler(ParseException, _broken_off)
     app.register_error_handler(Exception, _unforeseen)
 
@@ -81,8 +83,8 @@ def _broken_off(fault: ParseException) -> Response:
     return _response(Problem.of("bad-request", 400, detail, REMEDIES[400]), {"Connection": "close"})
 
 
-def _away(fault: DBAPIError) -> Response:
-    log.warning("the database is away: %s", type(fault.orig).__name__)
+def _away(fault: DBAPIError | NoConnectionError) -> Response:
+    log.warning("the database is away: %s", type(getattr(fault, "orig", fault)).__name__)
     problem = Problem.of(
         "database-away", 503, "The database does not answer, so nothing can be kept or read.", "Try again in a moment."
     )
