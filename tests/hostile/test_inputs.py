@@ -19,7 +19,7 @@ from worker.engine.errors import Refused
 
 CASES = [case for kind in (models, pictures, arrays, tables, texts) for case in kind.CASES]
 MEMORY = 1 << 30
-PARTS = 4
+PARTS = 12
 """The service gets what only its sandbox holds, and one of so many of the rest."""
 
 
@@ -64,7 +64,8 @@ def test_the_service_stands(tmp_path: Path) -> None:
         there.worker(including="worker.tasks", **told) as worker,
         Largest("worker.child") as largest,
     ):
-        wrong = [sentence for case in cases if (sentence := _fault(there, case))]
+        jobs = [(case, *_submit(there, case)) for case in cases]
+        wrong = [sentence for case, kind, job in jobs if (sentence := _fault(there, case, kind, job))]
         assert worker.poll() is None
         assert there.client.get("/readyz").status_code == 200
     print(f"{len(cases)} cases through the service; the largest child had {largest.bytes >> 20} MiB")
@@ -74,17 +75,21 @@ def test_the_service_stands(tmp_path: Path) -> None:
     assert not Path("/tmp/caveat-was-here").exists()
 
 
-def _fault(there: Live, case: Case) -> str | None:
-    """What is wrong with how the service met a case."""
+def _submit(there: Live, case: Case) -> tuple[str, str]:
+    """Puts a case in; the kind of job that it is, and its id."""
     asked = case.make()
     for digest, data in asked.blobs.items():
         answer = there.client.put(f"/v1/blobs/{digest}", data=data)
         assert answer.status_code in (200, 201), answer.text
     kind = "models" if asked.kind == "model" else "examples"
     answer = there.client.post(f"/v1/{kind}", json=asked.payload)
-    if answer.status_code != 202:
-        return f"{case.name}: answered {answer.status_code}"
-    record = there.wait(answer.json["id"], kind=kind, seconds=120)
+    assert answer.status_code == 202, f"{case.name}: {answer.text}"
+    return kind, answer.json["id"]
+
+
+def _fault(there: Live, case: Case, kind: str, job: str) -> str | None:
+    """What is wrong with how the service met a case."""
+    record = there.wait(job, kind=kind, seconds=1200)
     problem = record["problem"] or {"type": TAKEN, "status": 200}
     code = problem["type"].removeprefix("urn:caveat:problem:")
     if code not in case.codes or problem["status"] >= 500 or record["attempts"] != 1:
