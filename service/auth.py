@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from flask import Flask, g, request
 
-from api_spec.openapi import BY_NAME
+from api_spec.openapi import BY_NAME, OPERATIONS
 from service.errors import RefusedError, refuse
 from service.oidc import IssuerAwayError
 from service.state import behind
 from vault import keys
 from vault.keys import Holder
+
+OPEN = frozenset(operation.path for operation in OPERATIONS if operation.scope is None)
+"""Where a method that is not served is told so, key or no key."""
 
 
 def register(app: Flask) -> None:
@@ -23,7 +26,7 @@ def _admit() -> None:
     operation = BY_NAME.get((request.endpoint or "").rpartition(".")[2])
     if operation is not None and operation.scope is None:
         return
-    if operation is None and request.path.startswith("/docs"):
+    if operation is None and (request.path in OPEN or request.path.startswith("/docs")):
         return
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     holder = _holder(key.strip()) if scheme.lower() == "bearer" else None

@@ -14,8 +14,8 @@ from vault import keys
 from vault.records import Database
 
 HERE = Path(__file__).parent
-EXAMPLES = {"with a key": 25, "without a key": 10}
-FEWEST = {"with a key": 4500, "without a key": 1500}
+EXAMPLES = {"with a key": 120, "without a key": 60}
+FEWEST = {"with a key": 3500, "without a key": 1500}
 """Cases that have to be made, so that a run that makes none is no success."""
 
 

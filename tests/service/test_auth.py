@@ -59,6 +59,11 @@ def theirs(app: Flask, database: Database) -> str:
     return found
 
 
+def test_a_method_that_is_not_served_is_told_so_where_no_key_is_needed(app: Flask) -> None:
+    assert app.test_client().open("/healthz", method="TRACE").status_code == 405
+    assert app.test_client().open("/v1/audits", method="TRACE").status_code == 401
+
+
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
