@@ -403,6 +403,43 @@ def rotate_key(key: str, overlap_hours: float, days: float | None, database_url:
     click.echo(rotate(database_url, key, timedelta(hours=overlap_hours), _days(days)))
 
 
+@cli.command(short_help="Erase what a tenant asked and put in.")
+@click.option("--tenant", required=True, help="Whose.")
+@click.option("--older-than-days", type=click.FloatRange(min=0), default=0.0, help="Only what is older; else all.")
+@_database
+def erase(tenant: str, older_than_days: float, database_url: str) -> None:
+    """Erase a tenant's ended jobs, their reports, what the log says of them, and bytes that no other job of it reads.
+
+    The log keeps an entry for each thing that was asked, without what was asked, and says what was erased and by whom.
+    Bytes are deleted by `caveat collect`, or by a worker within a day or so. Keys and webhooks stay.
+    """
+    from caveat.keeping import erase_tenant
+
+    gone = erase_tenant(database_url, tenant, timedelta(days=older_than_days))
+    click.echo(f"Erased {gone.jobs} jobs; {gone.blobs} uploads are not the tenant's any more.")
+    if gone.left:
+        click.echo(f"{gone.left} jobs have not ended, and stay: cancel them, then erase again.", err=True)
+
+
+@cli.command(short_help="Delete stored bytes that nothing names.")
+@click.option("--blobs-url", envvar="CAVEAT_BLOBS_URL", show_envvar=True, default=".caveat/blobs", show_default=True)
+@click.option(
+    "--unused-hours", type=click.FloatRange(min=0), default=24, show_default=True, help="Unnamed for so long."
+)
+@_database
+def collect(blobs_url: str, unused_hours: float, database_url: str) -> None:
+    """Delete bytes that no upload, job or report has named for a while; workers do so by themselves every few hours.
+
+    It may run beside the service. What is named is never deleted.
+    """
+    from caveat.keeping import collect_unnamed
+
+    found = collect_unnamed(database_url, blobs_url, timedelta(hours=unused_hours))
+    click.echo(f"Deleted {found.removed} blobs, and what came of {found.broken} uploads that broke off.")
+    if found.adopted:
+        click.echo(f"{found.adopted} blobs were not known to the database; they go if nothing names them until then.")
+
+
 def _days(days: float | None) -> timedelta | None:
     return None if days is None else timedelta(days=days)
 

@@ -10,7 +10,9 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import BinaryIO, Protocol, cast
 
 import fsspec
@@ -54,7 +56,7 @@ class Blobs:
     @classmethod
     def at(cls, url: str) -> Blobs:
         """The place that a URL or a path names, for example `file:///var/lib/caveat/blobs` or `s3://bucket/caveat`."""
-        filesystem, root = fsspec.core.url_to_fs(url)
+        filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)  # others write there as well
         return cls(filesystem, root.rstrip("/"))
 
     def put(self, stream: Readable, digest: str) -> int:
@@ -117,6 +119,26 @@ class Blobs:
         with self.open(digest) as kept:
             for chunk in in_chunks(kept):
                 into.write(chunk)
+
+    def digests(self) -> Iterator[str]:
+        """Of everything that is here."""
+        for path in self.filesystem.find(f"{self.root}/sha256"):
+            yield f"sha256:{path.rpartition('/')[2]}"
+
+    def remove(self, digest: str) -> None:
+        """Deletes bytes; `vault.storage` knows which may go."""
+        with suppress(FileNotFoundError):
+            self.filesystem.rm_file(self._place(digest))
+
+    def forget_incoming(self, older_than: timedelta) -> int:
+        """Deletes what came of bytes whose sender or process died meanwhile; returns how many there were."""
+        found = 0
+        for path in self.filesystem.find(f"{self.root}/incoming"):
+            with suppress(FileNotFoundError):  # it has arrived by now
+                if self.filesystem.modified(path) < datetime.now(UTC) - older_than:
+                    self.filesystem.rm_file(path)
+                    found += 1
+        return found
 
     def is_writable(self) -> bool:
         """Whether bytes can be kept here now."""

@@ -13,11 +13,10 @@ from typing import Any
 
 from securesystemslib.signer import Signer
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from api_spec.log import NOTHING, Entry, Head, SignedHead
 from vault import attest, ledger
-from vault.records import Database, now
+from vault.records import Database, now, upsert
 from vault.tables import heads, log
 
 PAGE = 1000  # entries that are read at a time
@@ -67,9 +66,8 @@ def _hold(connection: Connection, tenant: str) -> tuple[int, str]:
     wanted = select(heads.c.length, heads.c.digest).where(heads.c.tenant == tenant).with_for_update()
     row = connection.execute(wanted).one_or_none()
     if row is None:
-        insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
-        first = insert(heads).values(tenant=tenant, length=0, digest=NOTHING)
-        connection.execute(first.on_conflict_do_nothing())
+        first = {"tenant": tenant, "length": 0, "digest": NOTHING}
+        upsert(connection, heads, first, heads.c.length < 0)  # whoever else was first stays so
         row = connection.execute(wanted).one()
     return row.length, row.digest
 

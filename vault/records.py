@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, func, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, func, select, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from api_spec.artifacts import Stage, State
 from api_spec.jobs import JobKind
-from vault.tables import blobs, events, idempotency, jobs, workers
+from vault.tables import blobs, chores, events, idempotency, jobs, tallies, workers
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0xCA7EA7  # any number that other users of the same PostgreSQL server do not lock
@@ -307,7 +309,29 @@ def count_waiting(database: Database) -> int:
 
 
 def count_events(database: Database) -> dict[str, int]:
-    """How often each step was taken."""
+    """How often each step was taken, also by jobs that are erased."""
     counted = select(events.c.what, func.count()).group_by(events.c.what)
-    with database.reading() as connection:
-        return {what: count for what, count in connection.execute(counted)}  # noqa: C416 - rows are no pairs
+    with database.snapshot() as connection:
+        found = Counter[str]()
+        for what, count in [*connection.execute(select(tallies.c.what, tallies.c.count)), *connection.execute(counted)]:
+            found[what] += count
+    return dict(found)
+
+
+def is_due(database: Database, chore: str, every: timedelta) -> bool:
+    """Whether nobody began this chore for so long; then it counts as begun now, by the one who asks."""
+    moment = now()
+    with database.writing() as connection:
+        begun = upsert(connection, chores, {"name": chore, "begun_at": moment}, chores.c.begun_at <= moment - every)
+        return begun == 1
+
+
+def upsert(
+    connection: Connection, table: Table, values: dict[str, Any], when: ColumnElement[bool] | None = None
+) -> int:
+    """Inserts a row or, where its key is there already, changes it (only `when` that holds); returns rows written."""
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table).values(**values)
+    keys = [column.name for column in table.primary_key]
+    changed = {name: insert.excluded[name] for name in values if name not in keys}
+    written = insert.on_conflict_do_update(index_elements=keys, set_=changed, where=when)
+    return connection.execute(written, execution_options={"preserve_rowcount": True}).rowcount

@@ -155,6 +155,14 @@ blobs = Table(
 )
 """Who put in which bytes. A digest that a tenant did not upload does not exist for that tenant."""
 
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("what", String(32), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
+"""How often each step was taken by jobs that were erased, so that a count never falls."""
+
 chores = Table(
     "chores",
     metadata,

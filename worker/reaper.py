@@ -14,12 +14,16 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.exc import DBAPIError
 
 from api_spec.jobs import QUEUE, RUN_JOB
-from vault import lifecycle, records
+from vault import lifecycle, records, retention, storage
+from vault.blobs import Blobs
 from vault.records import Database
 from worker.sandbox import missing_protections
 from worker.settings import Settings, settings
 
 log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 60.0
+"""How often it is looked whether tidying is due."""
 
 _leaving, _gone = threading.Event(), threading.Event()
 
@@ -33,6 +37,19 @@ def begin(sender: Any, **_: Any) -> None:
     threading.Thread(
         target=_reap_until_gone, args=(sender.app, database, sender.hostname, missing), daemon=True, name="reaper"
     ).start()
+    threading.Thread(target=_tidy_until_gone, args=(database,), daemon=True, name="tidy").start()
+
+
+def tidy(database: Database, blobs: Blobs, settings: Settings) -> None:
+    """Forgets what is too old, and deletes bytes that nothing names, if no worker did so lately."""
+    if not settings.tidy_hours or not records.is_due(database, "tidy", timedelta(hours=settings.tidy_hours)):
+        return
+    if settings.retention_days:
+        before = records.now() - timedelta(days=settings.retention_days)
+        forgotten = retention.forget(database, before=before, by="retention")
+        log.info("forgot %d jobs and %d uploads", forgotten.jobs, forgotten.blobs)
+    collected = storage.collect(database, blobs, unused_for=timedelta(hours=settings.unused_hours))
+    log.info("deleted %d blobs and what came of %d uploads", collected.removed, collected.broken)
 
 
 def drain(sender: str, **_: Any) -> None:
@@ -81,6 +98,15 @@ def _reap_until_gone(app: Celery, database: Database, worker: str, missing: list
         if _gone.wait(settings().reap_seconds):
             break
     records.part(database, worker)
+
+
+def _tidy_until_gone(database: Database) -> None:
+    blobs = storage.opened(settings().blobs_url, database)
+    while not _gone.wait(LOOK_SECONDS):
+        try:
+            tidy(database, blobs, settings())
+        except Exception:  # a bucket has errors of its own, and the worker goes on without
+            log.warning("the tidying will be tried again", exc_info=True)
 
 
 def _connection(app: Celery) -> Any:

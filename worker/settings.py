@@ -62,6 +62,12 @@ class Settings(BaseSettings):
     """Whether the log takes what libraries write in a job's process; it may show what is in models and examples."""
     tenant_running: int = Field(0, ge=0)
     """Most jobs of a tenant that run at a time, over all workers, so that its flood leaves room; 0 for no limit."""
+    retention_days: float = Field(0, ge=0)
+    """How long what ended is kept: requests, records, reports, and bytes that nothing newer reads; 0 for ever."""
+    tidy_hours: float = Field(6, ge=0)
+    """How often a worker looks for what may go: what is too old, and bytes that nothing names; 0 for never."""
+    unused_hours: float = Field(24, ge=1)
+    """How long nothing must have named bytes before they are deleted."""
     heartbeat_file: str | None = None
     """Touched every `reap_seconds`, for a liveness probe."""
     cache_bytes: int = Field(8 << 30, ge=0)

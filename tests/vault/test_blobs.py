@@ -13,9 +13,9 @@ DATA = b"many bytes" * 300_000
 DIGEST = digest_of(io.BytesIO(DATA))
 
 
-@pytest.fixture(params=["file", "memory"])
-def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
-    return Blobs.at(str(tmp_path / "blobs") if request.param == "file" else f"memory://{tmp_path.name}")
+@pytest.fixture
+def blobs(place: str) -> Blobs:
+    return Blobs.at(place)
 
 
 def everything(blobs: Blobs) -> list[str]:
@@ -58,5 +58,5 @@ def test_an_upload_that_breaks_off_is_never_visible(blobs: Blobs) -> None:
 
 def test_whether_bytes_can_be_kept(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     assert blobs.is_writable()
-    monkeypatch.setattr(type(blobs.filesystem), "pipe_file", lambda *_: (_ for _ in ()).throw(PermissionError()))
+    monkeypatch.setattr(blobs.filesystem, "pipe_file", lambda *_: (_ for _ in ()).throw(PermissionError()))
     assert not blobs.is_writable()

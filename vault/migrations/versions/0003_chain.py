@@ -48,6 +48,11 @@ def upgrade() -> None:
         Column("name", String(32), primary_key=True),
         Column("begun_at", moment, nullable=False),
     )
+    op.create_table(
+        "tallies",
+        Column("what", String(32), primary_key=True),
+        Column("count", BigInteger, nullable=False),
+    )
     known, used = _what_is_there()
     now = datetime.now(UTC)
     op.bulk_insert(stored, [{"digest": digest, "touched_at": now} for digest in sorted(known)])

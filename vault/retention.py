@@ -1,0 +1,81 @@
+"""What is forgotten: jobs that ended long ago, and bytes that no job of their tenant reads any more.
+
+The log keeps its entries of them, without what they said. `vault.storage.collect` deletes the bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, and_, exists, func, select
+
+from vault import chain
+from vault.lifecycle import ENDED
+from vault.records import Database, take_turn, upsert
+from vault.tables import blobs, deliveries, events, heads, jobs, tallies, uses
+
+BATCH = 200  # jobs that go in one transaction
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What went."""
+
+    jobs: int
+    blobs: int
+    """Digests that the tenants do not have any more."""
+    left: int
+    """Jobs of that age that have not ended, and so stay."""
+
+
+def forget(database: Database, *, before: datetime, by: str, tenant: str | None = None) -> Forgotten:
+    """Forgets jobs that ended before a moment, and bytes put in before it that no job left reads; a tenant's, or all.
+
+    `by` says in the log who wanted that.
+    """
+    found = [tenant] if tenant is not None else _tenants(database)
+    each = [_forget(database, one, before, by) for one in found]
+    return Forgotten(sum(one.jobs for one in each), sum(one.blobs for one in each), sum(one.left for one in each))
+
+
+def _forget(database: Database, tenant: str, before: datetime, by: str) -> Forgotten:
+    old = and_(jobs.c.tenant == tenant, jobs.c.updated_at < before)
+    gone = 0
+    while True:
+        with database.writing() as connection:
+            take_turn(connection, "forget", "")  # tallies are everybody's
+            wanted = select(jobs.c.id).where(old, jobs.c.state.in_(ENDED)).order_by(jobs.c.id).limit(BATCH)
+            batch = list(connection.scalars(wanted.with_for_update()))
+            if not batch:
+                break
+            _delete(connection, batch)
+            chain.erase(connection, tenant, batch, {"by": by})
+            gone += len(batch)
+    with database.writing() as connection:
+        read = exists().where(uses.c.digest == blobs.c.digest, uses.c.job_id == jobs.c.id, jobs.c.tenant == tenant)
+        mine = and_(blobs.c.tenant == tenant, blobs.c.created_at < before, ~read)
+        dropped = connection.execute(blobs.delete().where(mine)).rowcount
+        left = connection.execute(select(func.count()).where(old)).scalar_one()
+        if dropped:
+            chain.append(connection, tenant, "drop_blobs", {"by": by, "blobs": dropped})
+    return Forgotten(gone, dropped, left)
+
+
+def _delete(connection: Connection, job_ids: list[str]) -> None:
+    """Deletes jobs with everything that hangs on them; how often they took each step stays counted."""
+    counted = select(events.c.what, func.count()).where(events.c.job_id.in_(job_ids)).group_by(events.c.what)
+    for what, count in connection.execute(counted.order_by(events.c.what)).all():
+        before = connection.execute(select(tallies.c.count).where(tallies.c.what == what)).scalar_one_or_none()
+        upsert(connection, tallies, {"what": what, "count": count + (before or 0)})
+    connection.execute(events.delete().where(events.c.job_id.in_(job_ids)))
+    connection.execute(deliveries.delete().where(deliveries.c.job_id.in_(job_ids)))
+    connection.execute(jobs.delete().where(jobs.c.id.in_(job_ids)))
+
+
+def _tenants(database: Database) -> list[str]:
+    """Everybody who ever asked for something or put something in."""
+    with database.reading() as connection:
+        found = set(connection.scalars(select(heads.c.tenant)))
+        found |= set(connection.scalars(select(jobs.c.tenant).distinct()))
+        return sorted(found | set(connection.scalars(select(blobs.c.tenant).distinct())))
