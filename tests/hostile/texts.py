@@ -257,7 +257,7 @@ def a_template_longer_than_the_text_may_be() -> Asked:
     return texts(tokenizer={"post_processor": told})
 
 
-@CASES.add(TAKEN, *TOKENIZER, heavy=True)
+@CASES.add(TAKEN, *TOKENIZER, "out-of-time", heavy=True)
 def a_million_words() -> Asked:
     vocab = {f"w{i}": i for i in range(10**6)} | {"[UNK]": 10**6}
     return texts(tokenizer={"model": {"type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]"}})
