@@ -25,7 +25,11 @@ def asked(url: str, seed: int, **headers: str) -> str:
 
 def test_one_trace_leads_from_the_request_to_the_stages_in_the_child(tmp_path: Path) -> None:
     with collecting() as there, valkey(tmp_path / "valkey") as port, live(tmp_path, port) as installation:
-        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": there.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        told = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": there.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+            "CAVEAT_LEASE_SECONDS": "60",
+        }
         broker = installation.environment["CAVEAT_BROKER_URL"]
         with (
             serving(tmp_path, CAVEAT_BROKER_URL=broker, **told) as (url, _),
