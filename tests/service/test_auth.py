@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from api_spec import openapi
 from api_spec.openapi import OPERATIONS, Operation
 from service.app import create_app
 from service.settings import Settings
@@ -176,3 +179,42 @@ def test_a_log_is_the_tenants_own_and_says_who_asked(app: Flask, database: Datab
     with app.test_client().get("/v1/log", headers=bearer(admin["mine"])) as answer:
         told = ledger.account(answer.data.splitlines(keepends=True))
     assert (told.tenant, told.steps) == ("mine", {"issue_key": 1})
+
+
+def routes() -> list[tuple[str, str]]:
+    """Every route of the committed openapi.json that asks for a key."""
+    paths = json.loads((Path(openapi.__file__).parent / "openapi.json").read_text())["paths"]
+    return [
+        (method.upper(), path)
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if "security" in operation
+    ]
+
+
+@pytest.mark.parametrize(("method", "path"), routes(), ids=lambda part: part)
+def test_a_stranger_is_answered_401_403_or_404_over_every_route(
+    app: Flask, database: Database, theirs: str, method: str, path: str
+) -> None:
+    """Nor does any answer about another tenant's things differ from that about things that nobody has."""
+    expired = keys.issue(database, "theirs", "old", ["admin"], lasts=timedelta(seconds=-1))
+    powerless = keys.issue(database, "mine", "powerless", [])
+    client = app.test_client()
+    there = {"job_id": theirs, "webhook_id": WEBHOOKS.get(theirs, theirs), "digest": digest(MODEL)}
+    for headers, status in (({}, 401), (bearer(expired), 401), (bearer(powerless), 403)):
+        with client.open(path.format(**there), method=method, headers=headers) as answer:
+            assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
+    names = re.findall(r"{(\w+)}", path)
+    if not names or "upload" in path:
+        return  # what belongs to nobody yet: the tests above look at what is in the answer
+    nowhere = {"job_id": "0" * 26, "webhook_id": "0" * 26, "digest": digest(b"nobody has this")}
+    key = keys.issue(database, "mine", "ci", ["admin"])
+    answers = []
+    for ids in (there, nowhere):
+        with client.open(path.format(**ids), method=method, headers=bearer(key), data=b"") as answer:
+            told = answer.text
+            for value in ids.values():
+                told = told.replace(value, "X")
+            answers.append((answer.status_code, told, sorted(answer.headers.keys())))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == (422 if method == "PUT" else 404)  # bytes that do not fit the digest they came under
