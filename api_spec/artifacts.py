@@ -138,10 +138,19 @@ class ExamplesRecord(Job):
     summary: ExampleSummary | None
 
 
+class Shards(Document):
+    """How far the parts are that a large audit was cut into. Its report is the same as if it had not been."""
+
+    done: Count
+    of: Count
+
+
 class AuditRecord(Job):
     """An audit; its report is there once it succeeded."""
 
     audit: Audit
+    shards: Shards | None = None
+    """None where one worker ran all of it."""
     outcome: Outcome | None
     report_digest: Digest | None
 

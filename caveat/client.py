@@ -416,7 +416,8 @@ async def _later(content: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 def _tell(watch: Watch | None, record: Job) -> None:
     if watch is not None:
-        watch(record.stage, record.progress)
+        shards = record.shards if isinstance(record, AuditRecord) and record.stage == "probing" else None
+        watch(f"probing, {shards.done} of {shards.of} shards" if shards else record.stage, record.progress)
 
 
 def _succeeded(record: Record, watch: Watch | None) -> Record:

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Response, request
 
-from api_spec.artifacts import AuditRecord, ExamplesRecord, ModelRecord, NewExamples, NewModel
+from api_spec.artifacts import AuditRecord, ExamplesRecord, ModelRecord, NewExamples, NewModel, Shards
 from api_spec.audit import Audit
 from api_spec.jobs import JobKind, Request, sources
 from api_spec.openapi import SubmitHeaders
@@ -78,13 +78,23 @@ def document(record: Record) -> AuditRecord | ModelRecord | ExamplesRecord:
     result = record.result or {}
     if record.kind == "audit":
         return AuditRecord(
-            **common, audit=Audit(**record.payload), outcome=result.get("outcome"), report_digest=record.report_digest
+            **common,
+            audit=Audit(**record.payload),
+            shards=_shards(record),
+            outcome=result.get("outcome"),
+            report_digest=record.report_digest,
         )
     if record.kind == "model":
         model = NewModel(**record.payload)
         return ModelRecord(**common, name=model.name, blob=model.blob, inspection=record.result)
     examples = NewExamples(**record.payload)
     return ExamplesRecord(**common, name=examples.name, examples=examples.examples, summary=record.result)
+
+
+def _shards(record: Record) -> Shards | None:
+    if record.shards is None or record.shards_left is None:
+        return None
+    return Shards(done=record.shards - record.shards_left, of=record.shards)
 
 
 def _require(wanted: dict[str, str], there: Collection[str]) -> None:

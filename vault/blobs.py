@@ -140,6 +140,11 @@ class Blobs:
                     found += 1
         return found
 
+    def clear(self) -> None:
+        """Forgets everything that is here; for places whose bytes are needed for a while only."""
+        with suppress(FileNotFoundError):
+            self.filesystem.rm(self.root, recursive=True)
+
     def is_writable(self) -> bool:
         """Whether bytes can be kept here now."""
         probe = f"{self.root}/incoming/{secrets.token_hex(16)}"

@@ -12,7 +12,8 @@
 Every step is one conditional UPDATE with its event in the same transaction, so a step either happened and is on record,
 or did not. What was asked and how it ended goes into the tenant's log (`vault.chain`) too, in that same transaction.
 Whoever runs a job holds a lease: a token that nobody else has, and a time until which it must be heard from again. A
-step that needs the lease does nothing once the lease was lost, whatever the one that lost it believes.
+step that needs the lease does nothing once the lease was lost, whatever the one that lost it believes. How a large
+audit runs as several jobs, and nobody holds its lease meanwhile, is in `vault.shards`.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from vault.tables import events, idempotency, jobs
 from vault.tables import uses as held
 
 Step = Literal[
-    "submit", "claim", "succeed", "fail", "cancel", "stop", "release", "retry", "give_up", "ask_to_cancel", "advance"
-]
+    "submit", "claim", "succeed", "fail", "cancel", "stop", "release", "retry", "give_up", "ask_to_cancel", "advance",
+    "divide", "shard", "join",
+]  # fmt: skip
 
 STEPS: dict[Step, tuple[State | None, State]] = {
     "submit": (None, "queued"),
@@ -50,11 +52,14 @@ STEPS: dict[Step, tuple[State | None, State]] = {
     "release": ("running", "queued"),
     "retry": ("running", "queued"),
     "give_up": ("running", "failed"),
+    "divide": ("running", "running"),
+    "shard": ("running", "running"),
+    "join": ("running", "queued"),
 }
 """Each step: the state that it needs, and the one that it leads to."""
 
 LOGGED: frozenset[Step] = frozenset({"submit", "cancel", "ask_to_cancel", "succeed", "fail", "stop", "give_up"})
-"""The steps that are evidence: what was asked, by whom, and what came of it."""
+"""The steps that are evidence: what was asked, by whom, and what came of it. Those of shards are nobody's request."""
 ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_token": None, "lease_until": None, "release_requested": False}
 BACK_IN_QUEUE: dict[str, Any] = {**NO_LEASE, "stage": "queued", "progress": 0.0, "rung_at": None}
@@ -64,6 +69,11 @@ NOBODY = "anybody"
 REAPER = "reaper"
 
 LONGEST_PAUSE = timedelta(minutes=5)
+
+AT_WORK = and_(jobs.c.state == "running", jobs.c.lease_token.is_not(None))
+"""Jobs that a worker has; an audit that waits for its shards is not among them."""
+AWAITED = and_(jobs.c.state == "queued", jobs.c.kind != "shard")
+"""Jobs that somebody asked for and that no worker has yet."""
 
 Order = Literal["go_on", "cancel", "release", "lost"]
 """What a heartbeat is answered with."""
@@ -142,7 +152,7 @@ def submit(
         with database.writing() as connection:
             if most_waiting:
                 take_turn(connection, "submit", tenant)
-                if _count(connection, tenant, "queued") >= most_waiting:
+                if _count(connection, tenant, AWAITED) >= most_waiting:
                     raise FullError(most_waiting)
             connection.execute(jobs.insert().values(**values))
             if key is not None:
@@ -153,7 +163,7 @@ def submit(
                 )
             _hold(connection, job_id, sources)
             asked = {"request": ledger.digest(payload), "sources": sorted(set(sources)), "name": name}
-            _note(connection, tenant, job_id, "submit", {"kind": kind}, by, asked)
+            note(connection, tenant, job_id, kind, "submit", {"kind": kind}, by, asked)
             return Submission(_read(connection, job_id), replayed=False)
     except (IntegrityError, FullError) as fault:
         known = None if key is None else keyed(database, tenant, key.key)
@@ -177,7 +187,7 @@ def claim(database: Database, job_id: str, *, worker: str, lasts: timedelta, mos
     with database.writing() as connection:
         if most_running and _is_full(connection, job_id, most_running):
             return None
-        taken = _step(
+        taken = step(
             connection, "claim", job_id, and_(jobs.c.available_at <= moment), data={"worker": worker},
             lease_owner=worker, lease_token=token, lease_until=moment + lasts,
             attempts=jobs.c.attempts + 1, stage="loading", progress=0.0,
@@ -211,14 +221,14 @@ def advance(database: Database, lease: Lease, stage: Stage, progress: float) -> 
     with database.writing() as connection:
         before = connection.execute(select(jobs.c.stage).where(jobs.c.id == lease.job_id)).scalar_one()
         data = {"stage": stage} if stage != before else None
-        return _held(connection, "advance", lease, data=data, stage=stage, progress=progress)
+        return held_step(connection, "advance", lease, data=data, stage=stage, progress=progress)
 
 
 def succeed(database: Database, lease: Lease, result: dict[str, Any], report_digest: str | None = None) -> bool:
     """Ends a job with what it gave; the bytes of its report are kept before."""
     said, reads = ({"outcome": result.get("outcome")}, [report_digest]) if report_digest else ({}, [])
     with database.writing() as connection:
-        return _held(
+        return held_step(
             connection, "succeed", lease, data={"report_digest": report_digest}, said=said, uses=reads,
             result=result, report_digest=report_digest, stage="done", progress=1.0, **NO_LEASE,
         )  # fmt: skip
@@ -228,7 +238,7 @@ def fail(database: Database, lease: Lease, problem: Problem) -> bool:
     """Ends a job with why it could not be done."""
     with database.writing() as connection:
         data = {"problem": problem.type}
-        return _held(connection, "fail", lease, data=data, problem=problem.model_dump(mode="json"), **NO_LEASE)
+        return held_step(connection, "fail", lease, data=data, problem=problem.model_dump(mode="json"), **NO_LEASE)
 
 
 def retry(database: Database, lease: Lease, problem: Problem, *, attempts: int, backoff: timedelta) -> bool:
@@ -238,19 +248,19 @@ def retry(database: Database, lease: Lease, problem: Problem, *, attempts: int, 
     with database.writing() as connection:
         data = {"attempt": lease.attempt, "problem": problem.type}
         later = now() + _pause(backoff, lease.attempt)
-        return _held(connection, "retry", lease, data=data, available_at=later, **BACK_IN_QUEUE)
+        return held_step(connection, "retry", lease, data=data, available_at=later, **BACK_IN_QUEUE)
 
 
 def stop(database: Database, lease: Lease) -> bool:
     """Ends a running job that somebody asked to cancel."""
     with database.writing() as connection:
-        return _held(connection, "stop", lease, **NO_LEASE)
+        return held_step(connection, "stop", lease, **NO_LEASE)
 
 
 def release(database: Database, lease: Lease) -> bool:
     """Puts a job back because its worker is leaving; the attempt does not count."""
     with database.writing() as connection:
-        return _held(connection, "release", lease, attempts=jobs.c.attempts - 1, **BACK_IN_QUEUE)
+        return held_step(connection, "release", lease, attempts=jobs.c.attempts - 1, **BACK_IN_QUEUE)
 
 
 def cancel(database: Database, tenant: str, kind: JobKind, job_id: str, *, by: str = NOBODY) -> Record | None:
@@ -261,8 +271,8 @@ def cancel(database: Database, tenant: str, kind: JobKind, job_id: str, *, by: s
     """
     mine = and_(jobs.c.tenant == tenant, jobs.c.kind == kind)
     with database.writing() as connection:
-        if not _step(connection, "cancel", job_id, mine, by=by, cancel_requested=True):
-            _step(
+        if not step(connection, "cancel", job_id, mine, by=by, cancel_requested=True):
+            step(
                 connection,
                 "ask_to_cancel",
                 job_id,
@@ -296,16 +306,16 @@ def expire(database: Database, *, attempts: int, backoff: timedelta) -> list[str
         still = and_(jobs.c.lease_token == row.lease_token, jobs.c.lease_until < now())
         with database.writing() as connection:
             if row.cancel_requested:
-                done = _step(connection, "stop", row.id, still, **NO_LEASE)
+                done = step(connection, "stop", row.id, still, **NO_LEASE)
             elif row.attempts < attempts:
                 later = now() + _pause(backoff, row.attempts)
-                done = _step(
+                done = step(
                     connection, "retry", row.id, still, data={"attempt": row.attempts},
                     available_at=later, **BACK_IN_QUEUE,
                 )  # fmt: skip
             else:
                 problem = _given_up(row.attempts).model_dump(mode="json")
-                done = _step(connection, "give_up", row.id, still, problem=problem, **NO_LEASE)
+                done = step(connection, "give_up", row.id, still, problem=problem, **NO_LEASE)
             if done:
                 measures.count(connection, "expired")
         taken += [row.id] * done
@@ -327,9 +337,7 @@ def unclaimed(database: Database, *, rung_before: timedelta | None, most_running
         waiting = connection.execute(
             select(jobs.c.id, jobs.c.tenant).where(due, quiet).order_by(jobs.c.id).limit(1000)
         ).all()
-        running = (
-            select(jobs.c.tenant, func.count().label("many")).where(jobs.c.state == "running").group_by(jobs.c.tenant)
-        )
+        running = select(jobs.c.tenant, func.count().label("many")).where(AT_WORK).group_by(jobs.c.tenant)
         busy = Counter({row.tenant: row.many for row in connection.execute(running)} if most_running else {})
     for job_id, tenant in waiting:
         if most_running and busy[tenant] >= most_running:
@@ -348,14 +356,14 @@ def _is_full(connection: Connection, job_id: str, most_running: int) -> bool:
     if tenant is None:
         return False
     take_turn(connection, "claim", tenant)
-    if _count(connection, tenant, "running") < most_running:
+    if _count(connection, tenant, AT_WORK) < most_running:
         return False
     connection.execute(jobs.update().where(jobs.c.id == job_id, jobs.c.state == "queued").values(rung_at=None))
     return True
 
 
-def _count(connection: Connection, tenant: str, state: State) -> int:
-    counted = select(func.count()).where(jobs.c.tenant == tenant, jobs.c.state == state)
+def _count(connection: Connection, tenant: str, which: ColumnElement[bool]) -> int:
+    counted = select(func.count()).where(jobs.c.tenant == tenant, which)
     return connection.execute(counted).scalar_one()
 
 
@@ -374,13 +382,14 @@ def _given_up(attempts: int) -> Problem:
     )
 
 
-def _held(connection: Connection, step: Step, lease: Lease, **values: Any) -> bool:
-    return _step(connection, step, lease.job_id, jobs.c.lease_token == lease.token, by=lease.worker, **values)
+def held_step(connection: Connection, which: Step, lease: Lease, **values: Any) -> bool:
+    """One step of a job whose lease this is; False, and nothing done, if it was lost."""
+    return step(connection, which, lease.job_id, jobs.c.lease_token == lease.token, by=lease.worker, **values)
 
 
-def _step(
+def step(
     connection: Connection,
-    step: Step,
+    which: Step,
     job_id: str,
     condition: Any,
     *,
@@ -395,17 +404,17 @@ def _step(
     `data` goes with the event; the log says that too, and `by` whom, and what else is `said`. From then on the job
     holds the bytes that it `uses`.
     """
-    before, after = STEPS[step]
+    before, after = STEPS[which]
     ready = and_(jobs.c.id == job_id, jobs.c.state == before, condition)
     moved = connection.execute(jobs.update().where(ready).values(state=after, updated_at=now(), **values))
     if moved.rowcount == 0:
         return False
-    if step != "advance" or data is not None:
-        tenant = connection.execute(select(jobs.c.tenant).where(jobs.c.id == job_id)).scalar_one()
+    if which != "advance" or data is not None:
+        tenant, kind = connection.execute(select(jobs.c.tenant, jobs.c.kind).where(jobs.c.id == job_id)).one()
         _hold(connection, job_id, uses)
         if after in ENDED:
             _tell(connection, _read(connection, job_id))
-        _note(connection, tenant, job_id, step, data or {}, by, said or {})
+        note(connection, tenant, job_id, kind, which, data or {}, by, said or {})
     return True
 
 
@@ -423,13 +432,20 @@ def _hold(connection: Connection, job_id: str, digests: Collection[str]) -> None
         connection.execute(held.insert(), [{"job_id": job_id, "digest": digest} for digest in sorted(set(digests))])
 
 
-def _note(
-    connection: Connection, tenant: str, job_id: str, step: Step, data: dict[str, Any], by: str, said: dict[str, Any]
+def note(
+    connection: Connection,
+    tenant: str,
+    job_id: str,
+    kind: JobKind,
+    which: Step,
+    data: dict[str, Any],
+    by: str,
+    said: dict[str, Any],
 ) -> None:
     """Notes a step: the last thing that its transaction does, since whoever writes into a log holds its end."""
-    connection.execute(events.insert().values(tenant=tenant, job_id=job_id, at=now(), what=step, data=data))
-    if step in LOGGED:
-        chain.append(connection, tenant, step, {**data, **said, "by": by}, job_id)
+    connection.execute(events.insert().values(tenant=tenant, job_id=job_id, at=now(), what=which, data=data))
+    if which in LOGGED and kind != "shard":
+        chain.append(connection, tenant, which, {**data, **said, "by": by}, job_id)
 
 
 def _read(connection: Connection, job_id: str) -> Record:

@@ -50,6 +50,9 @@ class Record:
     cancel_requested: bool
     created_at: datetime
     updated_at: datetime
+    shards: int | None
+    """Into how many the job was divided, if it was, and how many of them are left."""
+    shards_left: int | None
 
 
 @dataclass(frozen=True)

@@ -73,10 +73,14 @@ jobs = Table(
     Column("rung_at", Moment),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
+    Column("parent_id", String(26)),
+    Column("shards", Integer),
+    Column("shards_left", Integer),
     Index(None, "tenant", "kind", "id"),
     Index(None, "state", "available_at"),
+    Index(None, "parent_id"),
 )
-"""One row for each piece of work, of all three kinds."""
+"""One row for each piece of work, of all four kinds; `shards_left` is the counter of an audit that was divided."""
 
 events = Table(
     "events",

@@ -8,6 +8,7 @@ what a hostile model leaves behind can only be found by audits of the same model
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -17,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 ENTRY = re.compile(r"[0-9a-f]{64}\.npy")
 USED = "used"
@@ -59,7 +62,13 @@ class Corner:
     folder: Path
 
     def take_in(self, outputs: int) -> None:
-        """Moves in what an ended child left in `cache/` of its outputs, a folder that is open as `outputs`."""
+        """Moves in what an ended child left in `cache/` of its outputs; where that fails, nothing is lost but time."""
+        try:
+            self._take_in(outputs)
+        except OSError as fault:
+            log.warning("what a child computed could not be kept: %s", fault)
+
+    def _take_in(self, outputs: int) -> None:
         with ExitStack() as opened:
             try:
                 left = os.open("cache", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=outputs)

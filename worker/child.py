@@ -25,7 +25,7 @@ from pydantic import Field
 from api_spec.artifacts import NewModel, Stage
 from api_spec.audit import Audit
 from api_spec.base import Document
-from api_spec.jobs import REQUESTS, Request, Result
+from api_spec.jobs import REQUESTS, Division, Request, Result, Shard
 from api_spec.problem import Fault, Problem
 from api_spec.report import Report
 from worker.sandbox import confine
@@ -65,31 +65,42 @@ def main(folder: Path) -> None:
     if os.getppid() != job["supervisor"]:  # it was gone before the kernel knew that we end with it
         return
     request = REQUESTS[job["kind"]].model_validate(job["payload"])
-    answer = _answer(request, folder, job["pipeline"], limits["threads"], kept)
+    answer = _answer(request, folder, job["pipeline"], limits["threads"], kept, job["shard_batches"])
     if isinstance(answer, Report):
         answer = answer.model_copy(update={"engine": answer.engine.model_copy(update={"sandbox_lacks": lacks})})
-    name = "problem.json" if isinstance(answer, Problem) else "result.json"
+    name = {Problem: "problem.json", Division: "division.json"}.get(type(answer), "result.json")
     (folder / "outputs" / name).write_text(answer.model_dump_json())
 
 
-def _answer(request: Request, folder: Path, pipeline: str, threads: int, kept: Path | None) -> Result | Problem:
+def _answer(
+    request: Request, folder: Path, pipeline: str, threads: int, kept: Path | None, batches: int
+) -> Result | Division | Problem:
     """What the pipeline makes of the request, or why it will not."""
     try:
         module = import_module(pipeline)
         gc.freeze()  # what was imported stays: looking through it again and again takes a second of a large audit
-        return _run(module, request, folder, threads, kept)
+        return _run(module, request, folder, threads, kept, batches)
     except Exception as fault:
         return _problem(fault)
 
 
-def _run(pipeline: ModuleType, request: Request, folder: Path, threads: int, kept: Path | None) -> Result:
+def _run(
+    pipeline: ModuleType, request: Request, folder: Path, threads: int, kept: Path | None, batches: int
+) -> Result | Division:
     def blob(digest: str) -> Path:
         return folder / "inputs" / digest.partition(":")[2]
 
-    result: Result
-    if isinstance(request, Audit):
-        shelf = {} if kept is None else {"shelf": _shelf(kept, folder)}
-        result = pipeline.run(request, blob, _say, threads=threads, **shelf)
+    result: Result | Division
+    if isinstance(request, Shard):
+        result = import_module("worker.sharding").run_shard(
+            request, blob, _say, threads=threads, shelf=_shelf(folder, kept or folder / "nothing")
+        )
+    elif isinstance(request, Audit) and batches:
+        result = import_module("worker.sharding").run_or_divide(
+            request, blob, _say, threads=threads, shelf=_shelf(folder, kept), batches=batches
+        )
+    elif isinstance(request, Audit):
+        result = pipeline.run(request, blob, _say, threads=threads, shelf=_shelf(folder, kept))
     elif isinstance(request, NewModel):
         given = request.gradient
         supplied = {} if given is None else {"gradient": blob(given.blob), "targets": given.targets}
@@ -99,11 +110,13 @@ def _run(pipeline: ModuleType, request: Request, folder: Path, threads: int, kep
     return result
 
 
-def _shelf(kept: Path, folder: Path) -> Callable[[], AbstractContextManager[Shelf]]:
-    """Opens what earlier audits kept, and a place among the outputs for what this one adds."""
-    from worker.scratch import cached
+def _shelf(folder: Path, kept: Path | None) -> Callable[[], AbstractContextManager[Shelf]]:
+    """Opens what was kept before, the pieces that shards left, and a place among the outputs for what is added."""
+    from worker.scratch import cached, joined, scratch
 
-    return partial(cached, kept, folder / "outputs" / "cache")
+    own = scratch if kept is None else partial(cached, kept, folder / "outputs" / "cache")
+    pieces = folder / "pieces"
+    return (lambda: joined(pieces, own())) if pieces.is_dir() else own
 
 
 def _folder_of(module: str) -> Path:

@@ -50,65 +50,101 @@ Shelves = Callable[[], AbstractContextManager[Shelf]]
 """Opens the place where an audit's arrays are kept."""
 
 LIBRARIES = ("onnxruntime", "onnx", "numpy", "scipy", "scikit-learn", "pillow", "fairlearn")
-SHARES = {"loading": 0.0, "reading": 0.02, "planning": 0.04, "probing": 0.06, "fitting": 0.6, "reporting": 0.97}
+SHARES = {
+    "loading": 0.0,
+    "reading": 0.02,
+    "planning": 0.04,
+    "probing": 0.06,
+    "fitting": 0.6,
+    "reporting": 0.97,
+    "done": 1.0,
+}
 """Where each stage begins, as a share of the whole."""
 
 
 def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0, shelf: Shelves = scratch) -> Report:
     """Runs one audit whose sources are digests; raises `Refused` for what cannot be audited."""
     try:
-        return _run(audit, blob, progress, threads, shelf)
+        with shelf() as kept:
+            return conclude(prepare(audit, blob, progress, kept), progress, kept, threads=threads)
     except Evicted:  # others needed the room; what is missing now would be missing again
-        return _run(audit, blob, progress, threads, scratch)
+        with scratch() as kept:
+            return conclude(prepare(audit, blob, progress, kept), progress, kept, threads=threads)
 
 
-def _run(audit: Audit, blob: Blob, progress: Progress, threads: int, shelf: Shelves) -> Report:
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An audit whose model is loaded, whose example sets are open, and whose plan is made."""
+
+    plan: Plan
+    sources: Mapping[str, ExampleSource]
+    engine: Engine
+    provider: Provider
+    notes: list[str]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many examples each set has."""
+        return {name: len(source) for name, source in self.sources.items()}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What decides the last bit of a number, beside the provider."""
+        return _versions(self.engine)
+
+
+def prepare(audit: Audit, blob: Blob, progress: Progress, kept: Shelf) -> Prepared:
+    """Everything that comes before the first example goes through the model."""
     provider, notes = choose_provider(audit.method.provider)
     engine = _engine(provider)
-    by = {"caveat": engine.caveat, **engine.versions}
-    with shelf() as kept:
-        progress("loading", SHARES["loading"])
-        with about("/model"):
-            model = _load(blob(audit.model), key_of(loaded=audit.model, by=by), kept)
-        with about("/gradient"):
-            supplied = None if audit.gradient is None else read_supplied(blob(audit.gradient), model)
-        progress("reading", SHARES["reading"])
-        sources = {name: _open(name, declared, blob, audit.method.seed) for name, declared in audit.examples.items()}
-        progress("planning", SHARES["planning"])
-        plan = make_plan(audit, model, {name: _outline(source) for name, source in sources.items()}, supplied)
+    progress("loading", SHARES["loading"])
+    with about("/model"):
+        model = _load(blob(audit.model), key_of(loaded=audit.model, by=_versions(engine)), kept)
+    with about("/gradient"):
+        supplied = None if audit.gradient is None else read_supplied(blob(audit.gradient), model)
+    progress("reading", SHARES["reading"])
+    sources = {name: _open(name, declared, blob, audit.method.seed) for name, declared in audit.examples.items()}
+    progress("planning", SHARES["planning"])
+    plan = make_plan(audit, model, {name: _outline(source) for name, source in sources.items()}, supplied)
+    return Prepared(plan, sources, engine, provider, notes)
 
-        def read(sizes: Mapping[str, int]) -> Iterator[tuple[str, Batch]]:
-            return _each(sources, sizes)
 
-        seen = probe(
-            plan,
-            {name: len(source) for name, source in sources.items()},
-            read,
-            kept,
-            provider=provider,
-            versions=by,
-            threads=threads,
-            progress=_counter("probing", "fitting", sum(len(sources[name]) for name in plan.needs), progress),
-        )
-        tests = len(plan.layers) * len(audit.concepts)
-        settings, more = _settings(plan)
-        fitted = _counter("fitting", "reporting", tests, progress)
-        evidence = weigh(plan, seen, kept, settings, fitted, threads=threads or os.cpu_count() or 1)
-        walked = walk(plan, seen, evidence.steps, kept, read, provider=provider, threads=threads)
-        progress("reporting", SHARES["reporting"])
-        report = assemble(
-            plan,
-            seen,
-            evidence,
-            walked,
-            _changes(plan, seen),
-            {name: _compared(plan, seen, asked, sources[asked.examples]) for name, asked in audit.groups.items()},
-            examples=_summaries(audit, sources),
-            names={name: source.names for name, source in sources.items()},
-            thumbnail=lambda name, position: _thumbnail(audit, sources[name], position),
-            engine=engine,
-            warnings=[*notes, *more],
-        )
+def conclude(ready: Prepared, progress: Progress, kept: Shelf, *, threads: int) -> Report:
+    """Everything from the first example to the verdict."""
+    plan, sources, audit = ready.plan, ready.sources, ready.plan.audit
+
+    def read(sizes: Mapping[str, int]) -> Iterator[tuple[str, Batch]]:
+        return each_batch(sources, sizes)
+
+    seen = probe(
+        plan,
+        ready.counts,
+        read,
+        kept,
+        provider=ready.provider,
+        versions=ready.versions,
+        threads=threads,
+        progress=counter("probing", "fitting", sum(len(sources[name]) for name in plan.needs), progress),
+    )
+    tests = len(plan.layers) * len(audit.concepts)
+    settings, more = _settings(plan)
+    fitted = counter("fitting", "reporting", tests, progress)
+    evidence = weigh(plan, seen, kept, settings, fitted, threads=threads or os.cpu_count() or 1)
+    walked = walk(plan, seen, evidence.steps, kept, read, provider=ready.provider, threads=threads)
+    progress("reporting", SHARES["reporting"])
+    report = assemble(
+        plan,
+        seen,
+        evidence,
+        walked,
+        _changes(plan, seen),
+        {name: _compared(plan, seen, asked, sources[asked.examples]) for name, asked in audit.groups.items()},
+        examples=_summaries(audit, sources),
+        names={name: source.names for name, source in sources.items()},
+        thumbnail=lambda name, position: _thumbnail(audit, sources[name], position),
+        engine=ready.engine,
+        warnings=[*ready.notes, *more],
+    )
     return report.model_copy(update={"verdict": decide(report, audit.gate)})
 
 
@@ -212,11 +248,13 @@ def _open(name: str, declared: Examples, blob: Blob, seed: int) -> ExampleSource
         return open_examples(declared, blob, seed)
 
 
-def _each(sources: Mapping[str, ExampleSource], sizes: Mapping[str, int]) -> Iterator[tuple[str, Batch]]:
-    """The batches of each example set; refusals say which one they are about."""
+def each_batch(
+    sources: Mapping[str, ExampleSource], sizes: Mapping[str, int], rows: Mapping[str, range] | None = None
+) -> Iterator[tuple[str, Batch]]:
+    """The batches of each example set, or of some of its rows; refusals say which one they are about."""
     for name, size in sizes.items():
         with about(f"/examples/{name}"):
-            for batch in batches(sources[name], size):
+            for batch in batches(sources[name], size, None if rows is None else rows[name]):
                 yield name, batch
 
 
@@ -224,7 +262,7 @@ def _outline(source: ExampleSource) -> ExampleOutline:
     return ExampleOutline(shapes=source.shapes, keys=source.keys, optional=source.optional)
 
 
-def _counter(stage: Stage, until: Stage, whole: int, progress: Progress) -> Callable[[int], None]:
+def counter(stage: Stage, until: Stage, whole: int, progress: Progress) -> Callable[[int], None]:
     """Turns counts of what is done into progress from the beginning of one stage to that of another."""
     done = 0
 
@@ -337,6 +375,10 @@ def _thumbnail(audit: Audit, source: ExampleSource, position: int) -> str | None
         return None
     picture = source.thumbnail(position, audit.method.pictures == "blurred")
     return "data:image/webp;base64," + base64.b64encode(picture).decode()
+
+
+def _versions(engine: Engine) -> dict[str, str]:
+    return {"caveat": engine.caveat, **engine.versions}
 
 
 def _engine(provider: Provider) -> Engine:

@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.exc import DBAPIError
 
 from api_spec.jobs import QUEUE, RUN_JOB
-from vault import lifecycle, records, retention, storage
+from vault import lifecycle, records, retention, shards, storage
 from vault.blobs import Blobs
 from vault.records import Database
 from worker.sandbox import missing_protections
@@ -65,11 +65,14 @@ def end(**_: Any) -> None:
 
 
 def reap(database: Database, settings: Settings, ring: Callable[[str], None], waiting: Callable[[], int]) -> None:
-    """Takes back jobs whose lease ran out, and rings for those that wait although the queue is empty."""
+    """Takes back jobs whose lease ran out, ends what divided audits left, and rings for jobs that nobody heard of."""
     for job_id in lifecycle.expire(
         database, attempts=settings.attempts, backoff=timedelta(seconds=settings.backoff_seconds)
     ):
         log.warning("the lease of job %s ran out", job_id)
+    shards.settle(database)
+    for audit_id in shards.leftovers(database):
+        Blobs.at(f"{settings.pieces_url}/{audit_id}").clear()
     unheard = timedelta(seconds=settings.unheard_seconds)
     for job_id in lifecycle.unclaimed(
         database, rung_before=None if waiting() else unheard, most_running=settings.tenant_running

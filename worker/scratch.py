@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from worker.engine.shelf import Shelf
 
 MEMORY_BYTES = 512 * 2**20
 
@@ -97,6 +99,46 @@ class Cached:
                 file.write(_digest(array))
         used = [f"{key}.npy\n" for key, array in self._found.items() if array is not None]
         (self._fresh / "used").write_text("".join(used))
+
+
+@contextmanager
+def joined(pieces: Path, shelf: AbstractContextManager[Shelf]) -> Iterator[Joined]:
+    """A shelf that finds what shards left in `pieces` too, as if this audit had computed it itself."""
+    with shelf as kept:
+        yield Joined(pieces, kept)
+
+
+class Joined:
+    """A shelf over another and the pieces of arrays, files named by an array's key and where a piece begins."""
+
+    def __init__(self, pieces: Path, shelf: Shelf) -> None:
+        self._shelf, self._pieces = shelf, pieces
+        self.spare, self.keep = shelf.spare, shelf.keep
+        self._joined: dict[str, NDArray[Any] | None] = {}
+
+    def find(self, key: str) -> NDArray[Any] | None:
+        """What was kept before, or pieces put together in a room of this audit's."""
+        if key not in self._joined:
+            found = self._shelf.find(key)
+            self._joined[key] = self._together(key) if found is None else found
+        return self._joined[key]
+
+    def room(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """As on the other shelf, where pieces that were put together are not in the way."""
+        taken = self._joined.get(key)
+        return self._shelf.room(key, shape, dtype) if taken is None else self._shelf.spare(shape, dtype)
+
+    def _together(self, key: str) -> NDArray[Any] | None:
+        """The array of all pieces; None where one is missing or not what it was."""
+        pieces = sorted((int(path.name.split(".")[1]), path) for path in self._pieces.glob(f"{key}.*.npy"))
+        arrays = [array for _, path in pieces if (array := _whole(path)) is not None]
+        starts = np.cumsum([0, *map(len, arrays)])
+        if not arrays or [start for start, _ in pieces] != starts[:-1].tolist():
+            return None
+        whole = self._shelf.room(key, (int(starts[-1]), *arrays[0].shape[1:]), arrays[0].dtype)
+        for start, array in zip(starts[:-1], arrays, strict=True):
+            whole[start : start + len(array)] = array
+        return whole
 
 
 def _whole(path: Path) -> NDArray[Any] | None:

@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     """How often a message to a webhook is sent before it has failed."""
     webhook_backoff_seconds: float = Field(5, ge=0)
     """Pause before a message is sent again; each is four times the one before, so eight attempts take 8 hours."""
+    shard_batches: int = Field(256, ge=0)
+    """An audit of more batches (256 MiB of the model's numbers each) is cut into shards for all workers; 0: never."""
     child_output: bool = False
     """Whether the log takes what libraries write in a job's process; it may show what is in models and examples."""
     tenant_running: int = Field(0, ge=0)
@@ -80,6 +82,11 @@ class Settings(BaseSettings):
         """What one child process may use."""
         threads = self.threads or max(1, (os.cpu_count() or 1) // self.concurrency)
         return Limits(self.memory_bytes, self.cpu_seconds, self.wall_seconds, threads)
+
+    @property
+    def pieces_url(self) -> str:
+        """Where shards leave what they computed until their audit has ended, a folder for each audit."""
+        return f"{self.blobs_url.rstrip('/')}/pieces"
 
     @property
     def cache(self) -> Cache | None:

@@ -18,17 +18,16 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
+from typing import Any, BinaryIO, Protocol, get_args
 
 import rfc8785
 from pydantic import ValidationError
 
 from api_spec.artifacts import Stage
-from api_spec.jobs import REQUESTS, RESULTS, JobKind, sources
+from api_spec.jobs import REQUESTS, RESULTS, Division, JobKind, Rows, sources
 from api_spec.problem import Problem
 from telemetry import traces
 from vault.blobs import Writable
-from worker.cache import Corner
 from worker.child import Complaint
 
 log = logging.getLogger(__name__)
@@ -75,7 +74,27 @@ class Stopped:
     """The job was stopped because `should_stop` said so."""
 
 
-End = Finished | Failed | Stopped
+@dataclass(frozen=True)
+class Divided:
+    """The job is too large for one worker: the rows of each of the shards that it is to be cut into."""
+
+    shards: list[list[Rows]]
+
+
+End = Finished | Failed | Stopped | Divided
+
+
+class Keeper(Protocol):
+    """Who keeps the arrays that a child computed."""
+
+    @property
+    def folder(self) -> Path | None:
+        """What the child may read of what was kept before."""
+        ...
+
+    def take_in(self, outputs: int) -> None:
+        """Keeps what an ended child left in `cache/` of its outputs, a folder that is open as `outputs`."""
+        ...
 
 
 class _InterruptedError(Exception):
@@ -104,7 +123,9 @@ def supervise(
     limits: Limits,
     on_progress: Callable[[Stage, float], None],
     should_stop: Callable[[], bool],
-    corner: Corner | None = None,
+    keeper: Keeper | None = None,
+    pieces: Callable[[Path], None] | None = None,
+    shard_batches: int = 0,
     attributes: Mapping[str, str] | None = None,
     show_output: bool = False,
     pipeline: str = "worker.pipeline",
@@ -113,7 +134,9 @@ def supervise(
 
     `fetch(digest, file)` writes the bytes of `digest` to `file`. `on_progress` and `should_stop` are called from this
     thread, several times a second, `should_stop` also with each write; when it says yes, the child is gone within a
-    second. The child finds what earlier audits kept in `corner`, and what it leaves there is kept if it ends well.
+    second. The child finds what was kept before by `keeper`, which keeps what it leaves if it ends well. `pieces(folder)`
+    lays out what shards of the audit left; an audit with more than `shard_batches` batches, if that is not 0,
+    ends as `Divided`.
 
     The child has no network: that it ran, and each of its stages, is traced from here, with `attributes`. What it
     writes on standard error is logged with `show_output` only, except for its own words about a fault of ours.
@@ -122,7 +145,10 @@ def supervise(
         folder = Path(name)
         try:
             with traces.span("fetch", attributes or {}):
-                _lay_out(folder, kind, payload, fetch, should_stop, limits, corner, pipeline)
+                _lay_out(folder, kind, payload, fetch, should_stop, limits, keeper, pipeline, shard_batches)
+                if pieces is not None:
+                    (folder / "pieces").mkdir()
+                    pieces(folder / "pieces")
         except _InterruptedError:
             return Stopped()
         outputs = os.open(folder / "outputs", os.O_DIRECTORY)
@@ -141,11 +167,8 @@ def supervise(
                 told.trace(attributes or {})
                 _log_complaints(stderr.fileno(), show_output=show_output)
         end = cut_short or _collect(outputs, kind, child.returncode, limits)
-        if corner is not None and isinstance(end, Finished):
-            try:
-                corner.take_in(outputs)
-            except OSError as fault:
-                log.warning("what a child computed could not be kept: %s", fault)
+        if keeper is not None and isinstance(end, Finished):
+            keeper.take_in(outputs)
         return end
 
 
@@ -156,8 +179,9 @@ def _lay_out(
     fetch: Callable[[str, Writable], None],
     should_stop: Callable[[], bool],
     limits: Limits,
-    corner: Corner | None,
+    keeper: Keeper | None,
     pipeline: str,
+    shard_batches: int,
 ) -> None:
     """The child's folder: `job.json`, `inputs/` that may be read, `outputs/` that may be written, a place to work."""
     for part in ("inputs", "outputs", "tmp"):
@@ -168,10 +192,10 @@ def _lay_out(
         with place.open("wb") as file:
             fetch(digest, Guarded(file, should_stop))
         place.chmod(0o400)
-    kept = str(corner.folder) if corner is not None else None
+    kept = str(keeper.folder) if keeper is not None and keeper.folder is not None else None
     job = {
-        "kind": kind, "payload": payload, "limits": asdict(limits), "kept": kept, "pipeline": pipeline,
-        "supervisor": os.getpid(),
+        "kind": kind, "payload": payload, "limits": asdict(limits), "kept": kept, "shard_batches": shard_batches,
+        "pipeline": pipeline, "supervisor": os.getpid(),
     }  # fmt: skip
     (folder / "job.json").write_text(json.dumps(job))
 
@@ -271,12 +295,14 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def _collect(outputs: int, kind: JobKind, status: int, limits: Limits) -> Finished | Failed:
+def _collect(outputs: int, kind: JobKind, status: int, limits: Limits) -> Finished | Failed | Divided:
     """What the child left behind, which is believed only as far as it fits its schema."""
     try:
         if status == 0 and (result := _left(outputs, "result.json")):
             document = RESULTS[kind].model_validate_json(result)
             return Finished(rfc8785.dumps(document.model_dump(mode="json")))
+        if status == 0 and kind == "audit" and (division := _left(outputs, "division.json")):
+            return Divided(Division.model_validate_json(division).shards)
         if status == 0 and (problem := _left(outputs, "problem.json")):
             return Failed(Problem.model_validate_json(problem))
     except (ValidationError, rfc8785.CanonicalizationError) as fault:
@@ -296,7 +322,12 @@ def _left(outputs: int, name: str) -> bytes | None:
 
 
 def _died(kind: JobKind, status: int, limits: Limits) -> Problem:
-    what = {"audit": "this audit", "model": "this model", "examples": "these examples"}[kind]
+    what = {
+        "audit": "this audit",
+        "model": "this model",
+        "examples": "these examples",
+        "shard": "a part of this audit",
+    }[kind]
     if status == -signal.SIGXCPU:
         return _out_of_time(limits.cpu_seconds, "CAVEAT_CPU_SECONDS")
     if -status in CRASHES:

@@ -6,29 +6,33 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 from celery import Task
+from kombu.exceptions import OperationalError
 from opentelemetry.trace import SpanKind
 from sqlalchemy.exc import DBAPIError
 
 from api_spec.artifacts import Stage
-from api_spec.jobs import RUN_JOB
+from api_spec.jobs import QUEUE, RUN_JOB
 from telemetry import logs, traces
-from vault import lifecycle, storage
+from vault import lifecycle, records, shards, storage
 from vault.blobs import Blobs, digest_of
 from vault.lifecycle import Lease, Order
 from vault.records import Database
 from worker.app import app
-from worker.cache import Corner
+from worker.pieces import Pieces, lay_out
 from worker.settings import settings
-from worker.supervisor import End, Failed, Finished, supervise
+from worker.supervisor import Divided, End, Failed, Finished, Keeper, supervise
 
 log = logging.getLogger(__name__)
 
+CROWD_SEEN = timedelta(minutes=1)
+"""How lately a worker was seen that an audit is divided for."""
 LOOK_SECONDS = 0.5
 """How often a running job asks the database whether to go on, and tells it how far it is."""
 
@@ -59,6 +63,7 @@ def run_job(self: Task[[str], None], job_id: str) -> None:
 def run(lease: Lease) -> str:
     """Runs a job and stores how it ended; says which end that was."""
     tenure = Tenure(database(), lease)
+    keeper = keeper_of(lease)
     end = supervise(
         lease.kind,
         lease.payload,
@@ -66,17 +71,21 @@ def run(lease: Lease) -> str:
         limits=settings().limits,
         on_progress=tenure.advance,
         should_stop=tenure.is_over,
-        corner=corner(lease),
+        keeper=keeper,
+        **parts(lease),
         attributes={f"caveat.{lease.kind}.id": lease.job_id},
         show_output=settings().child_output,
     )
+    pieces = keeper.kept if isinstance(keeper, Pieces) else {}
     with traces.span("store", {}):
-        insist(lambda: store(end, tenure), lease)
+        insist(lambda: store(end, tenure, pieces), lease)
     return type(end).__name__.lower()
 
 
-def corner(lease: Lease) -> Corner | None:
-    """What this audit may find of earlier ones of its tenant and model."""
+def keeper_of(lease: Lease) -> Keeper | None:
+    """What this audit may find of earlier ones of its tenant and model; what becomes of a shard's arrays."""
+    if lease.kind == "shard":
+        return Pieces(place_of_pieces(shards.parent_of(database(), lease.job_id)))
     cache = settings().cache
     if cache is None or lease.kind != "audit":
         return None
@@ -85,6 +94,21 @@ def corner(lease: Lease) -> Corner | None:
     except OSError as fault:
         log.warning("nothing is kept of job %s: %s", lease.job_id, fault)
         return None
+
+
+def parts(lease: Lease) -> dict[str, Any]:
+    """What the shards of this audit left; or how large it may be, where others could take shards of it."""
+    if lease.kind != "audit":
+        return {}
+    if pieces := shards.pieces_of(database(), lease.job_id):
+        return {"pieces": partial(lay_out, place_of_pieces(lease.job_id), pieces)}
+    crowd = len(records.alive(database(), within=CROWD_SEEN)) * settings().concurrency
+    return {"shard_batches": settings().shard_batches} if crowd > 1 else {}
+
+
+def place_of_pieces(audit_id: str) -> Blobs:
+    """Where the shards of an audit leave what they computed."""
+    return Blobs.at(f"{settings().pieces_url}/{audit_id}")
 
 
 def insist(action: Callable[[], None], lease: Lease) -> None:
@@ -100,9 +124,13 @@ def insist(action: Callable[[], None], lease: Lease) -> None:
             time.sleep(LOOK_SECONDS)
 
 
-def store(end: End, tenure: Tenure) -> None:
-    """Puts on record how a job ended: nothing but its report leaves the worker."""
+def store(end: End, tenure: Tenure, pieces: dict[str, str]) -> None:
+    """Puts on record how a job ended: nothing but its report leaves the worker, or the pieces of a shard."""
     match end, tenure.order:
+        case Finished(_), _ if tenure.lease.kind == "shard":
+            ring(filter(None, [shards.succeed(database(), tenure.lease, pieces)]))
+        case Divided(rows), _:
+            ring(shards.divide(database(), tenure.lease, rows))
         case Finished(result), _:
             succeed(result, tenure.lease)
         case Failed(problem, killed=True), _:
@@ -116,6 +144,15 @@ def store(end: End, tenure: Tenure) -> None:
             lifecycle.release(database(), tenure.lease)
         case _:
             log.warning("the lease of job %s was lost while it ran; its result is dropped", tenure.lease.job_id)
+
+
+def ring(job_ids: Iterable[str]) -> None:
+    """Says that jobs wait; where the broker is away, the reaper says so again."""
+    for job_id in job_ids:
+        try:
+            app.send_task(RUN_JOB, args=[job_id], queue=QUEUE, retry=False)
+        except (OperationalError, OSError) as fault:
+            log.warning("the broker is away (%s); job %s waits in the database", type(fault).__name__, job_id)
 
 
 def succeed(result: bytes, lease: Lease) -> None:

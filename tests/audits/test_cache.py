@@ -201,7 +201,7 @@ def test_through_the_supervisor_a_second_audit_finds_what_the_first_left(bench: 
             limits=Limits(memory_bytes=2 << 30, cpu_seconds=60, wall_seconds=60, threads=1),
             on_progress=lambda *_: None,
             should_stop=lambda: False,
-            corner=corner,
+            keeper=corner,
         )
         assert isinstance(end, Finished), end
         return end.result

@@ -60,6 +60,7 @@ def environment(folder: Path, port: int, database_url: str) -> dict[str, str]:
         "CAVEAT_WALL_SECONDS": "30",
         "CAVEAT_MEMORY_BYTES": str(2 << 30),
         "CAVEAT_CACHE_BYTES": "0",
+        "CAVEAT_SHARD_BATCHES": "0",
     }
 
 

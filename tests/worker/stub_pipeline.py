@@ -24,7 +24,9 @@ SLEEP_AT = {stage: 20 + position for position, stage in enumerate(STAGES)}
 """Seeds of audits that sleep at a stage."""
 
 
-def run(audit: Audit, blob: Callable[[str], Path], progress: Callable[[Stage, float], None], *, threads: int) -> Report:
+def run(
+    audit: Audit, blob: Callable[[str], Path], progress: Callable[[Stage, float], None], *, threads: int, shelf: object
+) -> Report:
     progress("loading", 0.1)
     model = blob(audit.model).read_bytes()
     seed = audit.method.seed

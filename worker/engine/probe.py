@@ -85,12 +85,8 @@ def probe(
     `progress` hears of each example that is done. Raises `Refused` for numbers that are not finite (naming the example)
     and for gradients that fail their check.
     """
-    keys = {
-        array: key
-        for name in plan.needs
-        for array, key in _keys(plan, name, {"provider": provider, **versions}).items()
-    }
-    arrays, unseen = _recalled(plan, keys, shelf)
+    keys = _all_keys(plan, provider, versions)
+    arrays, unseen = _recalled(plan, keys, counts, shelf)
     progress(sum(counts[name] for name in plan.needs if name not in unseen))
 
     def room(array: Array, shape: tuple[int, ...], dtype: type = np.float32) -> NDArray[Any]:
@@ -98,20 +94,101 @@ def probe(
             arrays[array] = shelf.room(keys[array], shape, dtype)
         return arrays[array]
 
-    for (need, size), names in groupby(unseen, key=lambda name: (plan.needs[name], batch_size(plan, plan.needs[name]))):
+    rows = {name: range(counts[name]) for name in unseen}
+    _see(plan, rows, read, room, provider=provider, threads=threads, progress=progress)
+    return _seen(plan, keys, arrays)
+
+
+def probe_rows(
+    plan: Plan,
+    rows: Mapping[str, range],
+    read: Read,
+    shelf: Shelf,
+    *,
+    provider: Provider,
+    versions: Mapping[str, str],
+    threads: int,
+    progress: Callable[[int], None],
+) -> None:
+    """Runs the model over some rows of example sets; what `probe` would make of them is kept as pieces of its arrays.
+
+    Raises `Refused` as `probe` does. Where rows begin and end between batches they are in the same batches as there.
+    """
+    keys = _all_keys(plan, provider, versions)
+    pieces: dict[Array, NDArray[Any]] = {}
+
+    def room(array: Array, shape: tuple[int, ...], dtype: type = np.float32) -> NDArray[Any]:
+        if array not in pieces:
+            pieces[array] = shelf.room(piece_key(keys[array], rows[array[1]].start), shape, dtype)
+        return pieces[array]
+
+    _see(plan, rows, read, room, provider=provider, threads=threads, progress=progress)
+
+
+def divide(
+    plan: Plan,
+    counts: Mapping[str, int],
+    shelf: Shelf,
+    *,
+    provider: Provider,
+    versions: Mapping[str, str],
+    batches: int,
+    most: int,
+) -> list[dict[str, range]]:
+    """The rows that have to go through the model, in at most so many parts of about so many whole batches each."""
+    _, unseen = _recalled(plan, _all_keys(plan, provider, versions), counts, shelf)
+    sizes = {name: batch_size(plan, plan.needs[name]) for name in unseen}
+    whole = sum(_over(counts[name], size) for name, size in sizes.items())
+    each = _over(whole, min(_over(whole, batches), most) or 1)
+    parts: list[dict[str, range]] = [{}]
+    left = each
+    for name, size in sizes.items():
+        start = 0
+        while start < counts[name]:
+            if not left:
+                parts.append({})
+                left = each
+            stop = min(start + left * size, counts[name])
+            parts[-1][name] = range(start, stop)
+            left -= _over(stop - start, size)
+            start = stop
+    return parts
+
+
+def _over(count: int, size: int) -> int:
+    """How many of a size it takes to hold a count."""
+    return -(-count // size)
+
+
+def piece_key(key: str, start: int) -> str:
+    """The key of the piece of an array that begins with an example."""
+    return f"{key}.{start}"
+
+
+def _see(
+    plan: Plan,
+    rows: Mapping[str, range],
+    read: Read,
+    room: Callable[..., NDArray[Any]],
+    *,
+    provider: Provider,
+    threads: int,
+    progress: Callable[[int], None],
+) -> None:
+    """Runs the model over rows of example sets, one graph for all sets of which the same is needed."""
+    for (need, size), names in groupby(rows, key=lambda name: (plan.needs[name], batch_size(plan, plan.needs[name]))):
         session = _open(plan, need, provider=provider, threads=threads)
         with ThreadPoolExecutor(1) as beside:
             checks = []
             for name, batch, found in ahead(_passes(plan, session, read(dict.fromkeys(names, size)))):
                 if batch.start == 0 and need.gradients:
                     checks.append(beside.submit(_check_gradients, plan, name, batch, found, room, threads))
-                _keep(plan, name, counts[name], batch, found, room)
+                _keep(plan, name, rows[name], batch, found, room)
                 progress(len(batch.names))
                 for check in filter(Future.done, checks):
                     check.result()
             for check in checks:
                 check.result()
-    return _seen(plan, keys, arrays)
 
 
 def inner_key(left: str, right: str) -> str:
@@ -146,6 +223,12 @@ def batch_size(plan: Plan, need: Need) -> int:
 def _floats(shape: Sequence[int | str | None]) -> int:
     """How many numbers one example of a tensor has."""
     return int(np.prod([size if isinstance(size, int) else UNKNOWN_SIZE for size in shape[1:]]))
+
+
+def _all_keys(plan: Plan, provider: Provider, versions: Mapping[str, str]) -> dict[Array, str]:
+    """The key of every array that the audit needs of its example sets."""
+    by = {"provider": provider, **versions}
+    return {array: key for name in plan.needs for array, key in _keys(plan, name, by).items()}
 
 
 def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
@@ -190,13 +273,20 @@ def _content(plan: Plan, target: str) -> list[str]:
     return [str(part) for part in (asked.output, asked.index, asked.versus, asked.scale, asked.reduce)]
 
 
-def _recalled(plan: Plan, keys: Mapping[Array, str], shelf: Shelf) -> tuple[dict[Array, NDArray[Any]], list[str]]:
+def _recalled(
+    plan: Plan, keys: Mapping[Array, str], counts: Mapping[str, int], shelf: Shelf
+) -> tuple[dict[Array, NDArray[Any]], list[str]]:
     """What the shelf has of what is needed, and the sets that have to go through the model, gradients first."""
     needed = {array for array in keys if array[0] not in ("activations", "gradients")}
     for pair in inner_pairs(plan):
         if plan.audit.method.positions or shelf.find(inner_key(keys[pair[0]], keys[pair[1]])) is None:
             needed.update(pair)
-    found = {array: kept for array in needed if (kept := shelf.find(keys[array])) is not None}
+    rows = {array: counts[array[1]] for array in needed if array[0] not in ("features", "checks")}
+    found = {
+        array: kept
+        for array in needed
+        if (kept := shelf.find(keys[array])) is not None and len(kept) == rows.get(array, len(kept))
+    }
     unseen = {name for _, name, *_ in needed - found.keys()}
     alike = list(dict.fromkeys(plan.needs.values()))
     order = sorted(unseen, key=lambda name: (not plan.needs[name].gradients, alike.index(plan.needs[name])))
@@ -239,19 +329,21 @@ def _tensors(layers: Sequence[Layer]) -> list[str]:
 def _keep(
     plan: Plan,
     name: str,
-    count: int,
+    of: range,
     batch: Batch,
     found: Mapping[str, Floats],
     room: Callable[..., NDArray[Any]],
 ) -> None:
-    """Puts one batch's results where they belong."""
-    need = plan.needs[name]
-    rows = slice(batch.start, batch.start + len(batch.names))
-    features = room(("features", name), (len(plan.layers),), np.int64)
-    for number, layer in enumerate(plan.layers if need.activations else ()):
+    """Puts one batch's results where they belong among those of its set's rows."""
+    need, count = plan.needs[name], len(of)
+    rows = slice(batch.start - of.start, batch.start - of.start + len(batch.names))
+    widths = []
+    for layer in plan.layers if need.activations else ():
         values = reduced(found[layer.tensor], layer.reduce)
-        features[number] = values.shape[1]
+        widths.append(values.shape[1])
         room(("activations", name, layer.name), (count, values.shape[1]))[rows] = values
+    if batch.start == 0:
+        room(("features", name), (len(plan.layers),), np.int64)[...] = widths or 0
     for target in need.gradients:
         room(("values", name, target), (count,), np.float64)[rows] = found[f"value/{target}"].reshape(-1)
         for layer in plan.layers:

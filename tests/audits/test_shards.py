@@ -1,0 +1,110 @@
+"""A divided audit gives the report of one worker, byte for byte, whatever is lost on the way."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from api_spec.jobs import Division, Shard
+from reports.canonical import canonical
+from tests.audits.conftest import Bench
+from worker import sharding
+from worker.engine import probe
+from worker.engine.errors import Refused
+from worker.engine.shelf import Shelf
+from worker.scratch import Joined, cached, joined, scratch
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of sixteen examples, so that this audit has fifteen of them."""
+    monkeypatch.setattr(probe, "LARGEST_BATCH", 16)
+
+
+def divided(bench: Bench, batches: int) -> Division:
+    audit, places = bench.settled()
+    division = sharding.run_or_divide(
+        audit, places.__getitem__, lambda *_: None, threads=1, shelf=scratch, batches=batches
+    )
+    assert isinstance(division, Division)
+    return division
+
+
+def run_parts(bench: Bench, division: Division, folder: Path) -> Path:
+    """Every shard's pieces in one folder, as workers leave them for the last."""
+    audit, places = bench.settled()
+    pieces = folder / "pieces"
+    pieces.mkdir()
+    for number, rows in enumerate(reversed(division.shards)):
+        left = folder / f"left{number}"
+        sharding.run_shard(
+            Shard(audit=audit, rows=rows),
+            places.__getitem__,
+            lambda *_: None,
+            threads=1,
+            shelf=partial(cached, folder / "nothing", left),
+        )
+        for piece in left.glob("*.*.npy"):
+            piece.rename(pieces / piece.name)
+    return pieces
+
+
+def together(pieces: Path) -> AbstractContextManager[Joined]:
+    return joined(pieces, scratch())
+
+
+@pytest.mark.parametrize("batches", [1, 4, 7])
+def test_the_report_is_that_of_one_worker(bench: Bench, batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.document["groups"] = {}
+    plain = canonical(bench.run())
+    division = divided(bench, batches)
+    whole = sum(-(-len(range(part.start, part.stop)) // 16) for shard in division.shards for part in shard)
+    assert (whole, len(division.shards)) == (13, -(-13 // batches))
+    pieces = run_parts(bench, division, bench.folder)
+    monkeypatch.setattr(probe, "open_session", _must_not_be_opened)
+    assert canonical(bench.run(shelf=partial(together, pieces))) == plain
+
+
+def test_a_piece_that_is_lost_or_broken_is_computed_again(bench: Bench) -> None:
+    plain = canonical(bench.run())
+    pieces = run_parts(bench, divided(bench, 4), bench.folder)
+    largest = sorted(pieces.iterdir(), key=lambda piece: piece.stat().st_size)
+    largest[-2].write_bytes(largest[-2].read_bytes()[:-1] + b"?")
+    for piece in pieces.glob("*.48.npy"):  # the last that the first of the sets has
+        piece.unlink()
+    assert canonical(bench.run(shelf=partial(together, pieces))) == plain
+
+
+def test_an_audit_that_is_small_enough_is_run_at_once(bench: Bench) -> None:
+    audit, places = bench.settled()
+    report = sharding.run_or_divide(audit, places.__getitem__, lambda *_: None, threads=1, shelf=scratch, batches=13)
+    assert canonical(report) == canonical(bench.run())
+
+
+def test_what_is_in_the_cache_is_in_no_shard(bench: Bench, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    bench.run(shelf=partial(cached, tmp_path / "nothing", kept))
+    audit, places = bench.settled()
+
+    def shelf() -> AbstractContextManager[Shelf]:
+        return cached(kept, tmp_path / "fresh")
+
+    report = sharding.run_or_divide(audit, places.__getitem__, lambda *_: None, threads=1, shelf=shelf, batches=1)
+    assert not isinstance(report, Division)
+
+
+def test_a_shard_refuses_as_the_audit_would(bench: Bench, tmp_path: Path) -> None:
+    bench.document["method"]["gradient_tolerance"] = 1e-12
+    audit, places = bench.settled()
+    shards = divided(bench, 1).shards
+    (first,) = (rows for rows in shards if (rows[0].examples, rows[0].start) == ("targets", 0))
+    shelf = partial(cached, tmp_path / "nothing", tmp_path / "left")
+    with pytest.raises(Refused, match="finite differences"):
+        sharding.run_shard(Shard(audit=audit, rows=first), places.__getitem__, lambda *_: None, threads=1, shelf=shelf)
+
+
+def _must_not_be_opened(*_: object, **__: object) -> None:
+    raise AssertionError("the model was opened")

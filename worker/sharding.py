@@ -1,0 +1,61 @@
+"""A large audit in parts: divided, each part run by any worker, and put together as if one worker had done it all.
+
+A part is some rows of some example sets on their way through the model. Rows do not depend on each other there, and
+parts begin and end between batches, so each batch is the one that a single worker would have run, to the last bit.
+Everything after the model is computed once, by whoever puts the parts together, in the order in which it always is.
+"""
+
+from __future__ import annotations
+
+from api_spec.audit import Audit
+from api_spec.jobs import MOST_SHARDS, Division, Rows, Seen, Shard
+from api_spec.report import Report
+from worker.engine.probe import divide, probe_rows
+from worker.engine.shelf import Evicted
+from worker.pipeline import Blob, Progress, Shelves, conclude, counter, each_batch, prepare, run
+
+
+def run_or_divide(
+    audit: Audit, blob: Blob, progress: Progress, *, threads: int, shelf: Shelves, batches: int
+) -> Report | Division:
+    """Runs an audit, or says how to divide it if more than so many batches have to go through the model."""
+    try:
+        with shelf() as kept:
+            ready = prepare(audit, blob, progress, kept)
+            parts = divide(
+                ready.plan,
+                ready.counts,
+                kept,
+                provider=ready.provider,
+                versions=ready.versions,
+                batches=batches,
+                most=MOST_SHARDS,
+            )
+            if len(parts) < 2:
+                return conclude(ready, progress, kept, threads=threads)
+    except Evicted:  # while the audit ran, so that it was small enough
+        return run(audit, blob, progress, threads=threads)
+    return Division(
+        shards=[
+            [Rows(examples=name, start=rows.start, stop=rows.stop) for name, rows in part.items()] for part in parts
+        ]
+    )
+
+
+def run_shard(shard: Shard, blob: Blob, progress: Progress, *, threads: int, shelf: Shelves) -> Seen:
+    """Runs the model over a shard's rows, and leaves what it gave on the shelf; raises `Refused` as an audit does."""
+    rows = {part.examples: range(part.start, part.stop) for part in shard.rows}
+    whole = sum(map(len, rows.values()))
+    with shelf() as kept:
+        ready = prepare(shard.audit, blob, progress, kept)
+        probe_rows(
+            ready.plan,
+            rows,
+            lambda sizes: each_batch(ready.sources, sizes, rows),
+            kept,
+            provider=ready.provider,
+            versions=ready.versions,
+            threads=threads,
+            progress=counter("probing", "done", whole, progress),
+        )
+    return Seen(examples=whole)
