@@ -26,6 +26,7 @@ SECTIONS: dict[str, Callable[[Path, int, bool], str]] = {
     "scaling": sections.scaling,
     "memory": sections.bounded_memory,
     "service": sections.under_load,
+    "shards": sections.in_shards,
 }
 
 

@@ -305,6 +305,45 @@ time, with one thread each and without a cache.
 """
 
 
+def in_shards(folder: Path, rounds: int, quick: bool) -> str:
+    """(e) One large audit by one worker, and by two that share it."""
+    from bench.service import one_audit, service
+
+    sizes = {"concept": 30, "pool": 60, "targets": 30} if quick else {"concept": 50, "pool": 1500, "targets": 50}
+    question = of_pictures(folder / "pictures", layers=(GOOGLENET_LAYERS[1],), concepts=1, **sizes)
+    alone = {"CAVEAT_THREADS": "1", "CAVEAT_CACHE_BYTES": "0"}
+    ways = {1: {"CAVEAT_SHARD_BATCHES": "0"}, 2: {"CAVEAT_SHARD_BATCHES": "4" if quick else "25"}}
+    spent: dict[int, list[float]] = {1: [], 2: []}
+    reports: set[bytes] = set()
+    shards = {"of": 0}
+    with service() as at:
+        audit = at.upload(question)
+        for _ in range(min(rounds, 3)):
+            for workers, told in ways.items():
+                with at.workers(workers, **alone, **told):
+                    seconds, record, report = one_audit(at, audit)
+                spent[workers].append(seconds)
+                reports.add(report)
+                shards = record["shards"] or shards
+    one, two = median(spent[1]), median(spent[2])
+    return f"""## One audit on two workers
+
+An audit of pictures ({", ".join(f"{count} {name}" for name, count in sizes.items())}; GoogLeNet at 224 pixels, layer
+`pool`) from POST to report, over PostgreSQL and Valkey, by workers with one thread each and without a cache. The two
+take {shards["of"]} shards from the queue, and one of them puts the pieces together.
+
+{
+        _table(
+            ["", "wall s", "one : two", "aim", "met"],
+            [
+                ["one worker", f"{one:.1f}", "", "", ""],
+                ["two workers, in shards", f"{two:.1f}", *_aimed(one / two, 1.6)],
+                ["reports equal, byte for byte", _yes(len(reports) == 1), "", "", ""],
+            ],
+        )
+    }"""
+
+
 def _engine_time(question: Question) -> float:
     """Seconds of the pipeline alone, in this process, once everything is imported."""
     spent = []

@@ -62,6 +62,11 @@ class Service:
         with httpx.Client(base_url=self.url, timeout=60) as client:
             return str(client.post("/v1/audits", json=audit).raise_for_status().json()["id"])
 
+    def report(self, job: str) -> bytes:
+        """An audit's report as it is kept."""
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            return client.get(f"/v1/audits/{job}/report").raise_for_status().content
+
     def ended(self, jobs: Sequence[str]) -> list[dict[str, Any]]:
         """The records of jobs once all have ended, asked for fifty times a second."""
         left, records = list(jobs), {}
@@ -129,6 +134,13 @@ def there_and_back(at: Service, audit: dict[str, Any], times: int) -> dict[str, 
         at.ended([at.submit(audit | {"method": audit["method"] | {"seed": seed}})])
         spent.append(time.perf_counter() - begun)
     return {"wall": float(np.median(spent))}
+
+
+def one_audit(at: Service, audit: dict[str, Any]) -> tuple[float, dict[str, Any], bytes]:
+    """Seconds from POST to report, the record and the report of one audit."""
+    begun = time.perf_counter()
+    (record,) = at.ended([at.submit(audit)])
+    return time.perf_counter() - begun, record, at.report(record["id"])
 
 
 def an_hour(at: Service, audits: Sequence[dict[str, Any]]) -> float:

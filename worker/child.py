@@ -65,7 +65,7 @@ def main(folder: Path) -> None:
     if os.getppid() != job["supervisor"]:  # it was gone before the kernel knew that we end with it
         return
     request = REQUESTS[job["kind"]].model_validate(job["payload"])
-    answer = _answer(request, folder, job["pipeline"], limits["threads"], kept, job["shard_batches"])
+    answer = _answer(request, folder, job["pipeline"], limits, kept, job["shard_batches"])
     if isinstance(answer, Report):
         answer = answer.model_copy(update={"engine": answer.engine.model_copy(update={"sandbox_lacks": lacks})})
     name = {Problem: "problem.json", Division: "division.json"}.get(type(answer), "result.json")
@@ -73,13 +73,14 @@ def main(folder: Path) -> None:
 
 
 def _answer(
-    request: Request, folder: Path, pipeline: str, threads: int, kept: Path | None, batches: int
+    request: Request, folder: Path, pipeline: str, limits: dict[str, int], kept: Path | None, batches: int
 ) -> Result | Division | Problem:
     """What the pipeline makes of the request, or why it will not."""
     try:
         module = import_module(pipeline)
+        import_module("worker.engine.session").limit_gpu(limits["gpu_bytes"])
         gc.freeze()  # what was imported stays: looking through it again and again takes a second of a large audit
-        return _run(module, request, folder, threads, kept, batches)
+        return _run(module, request, folder, limits["threads"], kept, batches)
     except Exception as fault:
         return _problem(fault)
 

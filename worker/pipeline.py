@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import onnxruntime
 
 from api_spec.artifacts import ExampleSummary, Inspection, ModelLayer, Stage, Tensor
 from api_spec.audit import Audit, Examples, Group, Scalar
@@ -22,15 +21,17 @@ from api_spec.report import Engine, ExampleSetSummary, Report
 from worker.engine.check import TOLERANCE
 from worker.engine.check import GradientCheck as Check
 from worker.engine.correction import fewest_null_sets
+from worker.engine.device import DeviceProducts
 from worker.engine.differentiate import Target, resolve_target
 from worker.engine.errors import Refused, about
 from worker.engine.evidence import weigh
-from worker.engine.gram import Floats
+from worker.engine.gram import Floats, inner
 from worker.engine.layers import choose_layers, list_layers
 from worker.engine.model import Model, load
 from worker.engine.plan import ExampleOutline, Plan, make_plan, target_of
-from worker.engine.probe import Batch, Provider, Seen, probe
+from worker.engine.probe import Batch, Seen, probe
 from worker.engine.report import assemble, gradient_checks
+from worker.engine.session import Provider, installed, why_not
 from worker.engine.shelf import Evicted, Shelf, key_of
 from worker.engine.stats import Settings
 from worker.engine.supplied import read_supplied, verify
@@ -129,7 +130,9 @@ def conclude(ready: Prepared, progress: Progress, kept: Shelf, *, threads: int) 
     tests = len(plan.layers) * len(audit.concepts)
     settings, more = _settings(plan)
     fitted = counter("fitting", "reporting", tests, progress)
-    evidence = weigh(plan, seen, kept, settings, fitted, threads=threads or os.cpu_count() or 1)
+    multiply = inner if ready.provider == "cpu" else DeviceProducts(ready.provider)
+    cores = threads or os.cpu_count() or 1
+    evidence = weigh(plan, seen, kept, settings, fitted, threads=cores, multiply=multiply)
     walked = walk(plan, seen, evidence.steps, kept, read, provider=ready.provider, threads=threads)
     progress("reporting", SHARES["reporting"])
     report = assemble(
@@ -213,9 +216,13 @@ def choose_provider(asked: str) -> tuple[Provider, list[str]]:
     """The execution provider that an audit gets, and a sentence where it is not the one asked for."""
     if asked == "cpu":
         return "cpu", []
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    if asked == "auto" and not installed("cuda"):
+        return "cpu", []
+    reason = why_not("cuda")
+    if reason is None:
         return "cuda", []
-    return "cpu", [] if asked == "auto" else ["CUDA was asked for and is not available here; the CPU was used."]
+    wanted = "was asked for" if asked == "cuda" else "is installed"
+    return "cpu", [f"CUDA {wanted} and is not available here, so the CPU was used: {reason}."]
 
 
 def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Target | None, str]:

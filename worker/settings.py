@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """Threads a job; 0 shares the cores among `concurrency` jobs."""
     memory_bytes: int = Field(8 << 30, ge=256 << 20)
     """Memory that a job may allocate."""
+    gpu_bytes: int = Field(0, ge=0)
+    """Memory of a GPU that a job may take, where several share one; 0 for all of it."""
     cpu_seconds: int = Field(4 * 3600, ge=1)
     """Processor time that a job may take, over all its threads."""
     wall_seconds: int = Field(2 * 3600, ge=1)
@@ -81,7 +83,7 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         """What one child process may use."""
         threads = self.threads or max(1, (os.cpu_count() or 1) // self.concurrency)
-        return Limits(self.memory_bytes, self.cpu_seconds, self.wall_seconds, threads)
+        return Limits(self.memory_bytes, self.cpu_seconds, self.wall_seconds, threads, self.gpu_bytes)
 
     @property
     def pieces_url(self) -> str:

@@ -52,6 +52,8 @@ class Limits:
     cpu_seconds: int = 4 * 3600
     wall_seconds: int = 2 * 3600
     threads: int = 2
+    gpu_bytes: int = 0
+    """0 for all that there is."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,8 @@ def supervise(
 
     `fetch(digest, file)` writes the bytes of `digest` to `file`. `on_progress` and `should_stop` are called from this
     thread, several times a second, `should_stop` also with each write; when it says yes, the child is gone within a
-    second. The child finds what was kept before by `keeper`, which keeps what it leaves if it ends well. `pieces(folder)`
-    lays out what shards of the audit left; an audit with more than `shard_batches` batches, if that is not 0,
+    second. The child finds what was kept before by `keeper`, which keeps what it leaves if it ends well.
+    `pieces(folder)` lays out what shards of the audit left; an audit with more than `shard_batches` batches, if that is not 0,
     ends as `Divided`.
 
     The child has no network: that it ran, and each of its stages, is traced from here, with `attributes`. What it

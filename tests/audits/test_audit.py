@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from api_spec.report import Report
@@ -98,7 +99,25 @@ def test_cuda_that_is_not_there_is_said(bench: Bench) -> None:
     bench.document["method"]["provider"] = "cuda"
     report = bench.run()
     assert report.engine.provider == "cpu"
-    assert any("CUDA was asked for" in warning for warning in report.warnings)
+    assert any("CUDA was asked for" in warning and "without it" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_cuda_that_is_installed_and_does_not_start_is_said(
+    bench: Bench, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    bench.document["method"]["provider"] = asked
+    report = bench.run()
+    assert report.engine.provider == "cpu"
+    assert any("does not start" in warning for warning in report.warnings)
+
+
+def test_without_cuda_auto_says_nothing(bench: Bench) -> None:
+    assert bench.document["method"].get("provider", "auto") == "auto"
+    assert not any("CUDA" in warning for warning in bench.run().warnings)
 
 
 def test_a_fixed_batch_gives_the_same_answer(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 from worker.engine.cav import cosine_matrix, direction, projections, residual, sensitivity_by_position
 from worker.engine.correction import correct
 from worker.engine.errors import about
-from worker.engine.gram import Floats, Indices, gram, products
+from worker.engine.gram import Floats, Indices, inner
 from worker.engine.plan import Layer, Plan
 from worker.engine.probe import Array, Seen, inner_key, inner_pairs
 from worker.engine.shelf import Shelf
 from worker.engine.stats import ConceptData, RowResult, Settings, TargetData, Tested, cav_of, examine
 from worker.engine.threads import on_one_thread
 
+Multiply = Callable[[NDArray[Any], NDArray[Any], Floats, int], None]
+"""Fills an array [m, n] with the inner products of two, [m, d] and [n, d], with so many threads."""
 SIDE_BY_SIDE_BYTES = 64 * 2**20
 """The largest Gram matrix of which several threads may hold copies at a time."""
 
@@ -83,14 +86,21 @@ class _Finding:
 
 @on_one_thread
 def weigh(
-    plan: Plan, seen: Seen, shelf: Shelf, settings: Settings, progress: Callable[[int], None], *, threads: int
+    plan: Plan,
+    seen: Seen,
+    shelf: Shelf,
+    settings: Settings,
+    progress: Callable[[int], None],
+    *,
+    threads: int,
+    multiply: Multiply = inner,
 ) -> Evidence:
     """Tests every concept at every layer for every target; `progress` hears of each concept at each layer."""
     findings: list[_Finding] = []
     cosines = {}
     k = shelf.spare((plan.examples, plan.examples), np.float64)
     for layer in plan.layers:
-        gx = inner_products(plan, seen, layer, shelf, k, threads=threads)
+        gx = inner_products(plan, seen, layer, shelf, k, threads=threads, multiply=multiply)
         targets = [TargetData(gx[name], seen.values[name]) for name in plan.targets]
         found, cosines[layer.name] = _at_layer(plan, seen, layer, k, targets, settings, progress, threads)
         findings += found
@@ -108,7 +118,9 @@ def weigh(
     )
 
 
-def inner_products(plan: Plan, seen: Seen, layer: Layer, shelf: Shelf, k: Floats, *, threads: int) -> dict[str, Floats]:
+def inner_products(
+    plan: Plan, seen: Seen, layer: Layer, shelf: Shelf, k: Floats, *, threads: int, multiply: Multiply = inner
+) -> dict[str, Floats]:
     """Fills the Gram matrix `k` [N, N] of all examples that have a place; returns for each target `G Xᵀ` [m, N].
 
     They are put together from blocks, one for each two arrays, so that a block does not depend on what else is asked.
@@ -119,26 +131,23 @@ def inner_products(plan: Plan, seen: Seen, layer: Layer, shelf: Shelf, k: Floats
             continue
         beside = plan.places[right[1]]
         if left[0] == "gradients":
-            _fill(gx[left[2]][:, beside], seen, left, right, shelf, threads)
+            _fill(gx[left[2]][:, beside], seen, left, right, shelf, threads, multiply)
             continue
         above = plan.places[left[1]]
-        _fill(k[above, beside], seen, left, right, shelf, threads)
+        _fill(k[above, beside], seen, left, right, shelf, threads, multiply)
         if left != right:
             k[beside, above] = k[above, beside].T
     return gx
 
 
-def _fill(block: Floats, seen: Seen, left: Array, right: Array, shelf: Shelf, threads: int) -> None:
+def _fill(block: Floats, seen: Seen, left: Array, right: Array, shelf: Shelf, threads: int, multiply: Multiply) -> None:
     """Puts the inner products of two arrays into a block: from the shelf, or computed and kept there."""
     key = inner_key(seen.keys[left], seen.keys[right])
     found = shelf.find(key)
     if found is not None:
         block[...] = found
         return
-    if left == right:
-        gram(seen.arrays[left], out=block, threads=threads)
-    else:
-        products(seen.arrays[left], seen.arrays[right], out=block, threads=threads)
+    multiply(seen.arrays[left], seen.arrays[right], block, threads)
     shelf.keep(key, block)
 
 

@@ -50,6 +50,14 @@ def products(
     return _inner(gradients, activations, tile_bytes, out, threads)
 
 
+def inner(left: NDArray[Any], right: NDArray[Any], out: Floats, threads: int = 1) -> None:
+    """Fills `out` [m, n] with the inner products of `left` [m, d] and `right` [n, d]."""
+    if left is right:
+        gram(left, out=out, threads=threads)
+    else:
+        products(left, right, out=out, threads=threads)
+
+
 @on_one_thread
 def _inner(left: NDArray[Any], right: NDArray[Any], tile_bytes: int, out: Floats | None, threads: int) -> Floats:
     """`left @ right.T` in panels. Each is summed in one order by one thread, so that threads do not change a bit."""
@@ -74,7 +82,7 @@ def _inner(left: NDArray[Any], right: NDArray[Any], tile_bytes: int, out: Floats
     with ThreadPoolExecutor(min(threads, len(corners)) or 1) as workers:
         for _ in workers.map(fill, corners):
             pass
-    return _finite(found)
+    return finite(found)
 
 
 def centred(k: Floats, *, out: Floats | None = None) -> Floats:
@@ -102,7 +110,8 @@ def _float64(tile: NDArray[Any]) -> Floats:
     return np.ascontiguousarray(tile, dtype=np.float64)
 
 
-def _finite(values: Floats) -> Floats:
+def finite(values: Floats) -> Floats:
+    """The same values; raises `Refused` where some are not finite numbers."""
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).any(axis=1).sum())
         raise Refused(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, groupby
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,13 @@ from worker.engine.differentiate import differentiate
 from worker.engine.errors import Refused, about
 from worker.engine.plan import Layer, Need, Plan
 from worker.engine.reduction import reduced, reduced_gradient, scores
-from worker.engine.session import Session, Sessions, open_session
+from worker.engine.session import Provider, Session, Sessions, open_session
 from worker.engine.shelf import Shelf, key_of
 from worker.engine.supplied import refuse_wrong
 from worker.engine.tape import shape_of_value
 from worker.engine.threads import ahead
 
 Floats = NDArray[np.float32]
-Provider = Literal["cpu", "cuda"]
 Array = tuple[str, ...]
 """What an array is, in the audit's names: ("activations", set, layer) [n, d], ("gradients", set, target, layer) [m, d],
 ("values", set, target) [m], ("outputs", set, target) [n, classes], ("features", set) [layers], ("checks", set)."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -15,7 +18,11 @@ from numpy.typing import NDArray
 from .errors import Refused
 from .graph import Graph
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+Provider = Literal["cpu", "cuda"]
+
+_PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_AT_ONCE = 3  # sessions that an audit holds on a device
+_gpu_bytes: ContextVar[int] = ContextVar("gpu_bytes", default=0)
 LONGEST_SENTENCE = 300
 _SHARED = 1024  # bytes: smaller constants travel inside the graph, where the optimiser can fold them
 
@@ -62,17 +69,39 @@ class Sessions:
         return {name: value for session in self.each for name, value in session.run(feeds).items()}
 
 
-def open_session(
-    graph: Graph, *, provider: Literal["cpu", "cuda"] = "cpu", threads: int = 0, optimise: bool = True
-) -> Session:
+def limit_gpu(most: int) -> None:
+    """From now on an audit in this context takes at most so many bytes of a GPU; 0 for no limit."""
+    _gpu_bytes.set(most)
+
+
+def gpu_bytes() -> int:
+    """What one of an audit's sessions may take of a GPU; 0 for no limit."""
+    return _gpu_bytes.get() // _AT_ONCE
+
+
+def installed(provider: Provider) -> bool:
+    """Whether ONNX Runtime was installed with a provider; its device may still be missing."""
+    return _PROVIDERS[provider] in ort.get_available_providers()
+
+
+def why_not(provider: Provider) -> str | None:
+    """Why a provider cannot be used here, as the end of a sentence; None if a session runs on it."""
+    if not installed(provider):
+        return "this ONNX Runtime was installed without it"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the runtime warns, and uses the CPU
+            open_session(Graph(ir.from_proto(onnx.parser.parse_model(_TRIAL))), provider=provider, threads=1).run(
+                {"x": np.zeros(1, np.float32)}
+            )
+    except (Refused, MemoryError) as fault:
+        return f"it does not start: {fault}"
+    return None
+
+
+def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, optimise: bool = True) -> Session:
     """Opens a graph for running; `threads=0` leaves their number to ONNX Runtime, `optimise=False` opens faster."""
     name = _PROVIDERS[provider]
-    if name not in ort.get_available_providers():
-        raise Refused(
-            "provider-not-available",
-            f"The execution provider {name} is not available here.",
-            "Install onnxruntime-gpu and a CUDA driver, or use the CPU.",
-        )
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.use_deterministic_compute = True
@@ -87,7 +116,7 @@ def open_session(
     if arrays:
         options.add_external_initializers(list(arrays), values)
     try:
-        inference = ort.InferenceSession(proto.SerializeToString(), options, providers=[name])
+        inference = ort.InferenceSession(proto.SerializeToString(), options, providers=_providers(provider))
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         _check_memory(error)
         raise Refused(
@@ -95,9 +124,28 @@ def open_session(
             f"ONNX Runtime cannot open the model: {_first_line(error)}",
             "Check that it runs in ONNX Runtime, or export it again.",
         ) from error
+    if inference.get_providers()[0] != name:
+        raise Refused(
+            "provider-not-available",
+            f"The execution provider {name} is not available here.",
+            "Install onnxruntime-gpu and a CUDA driver, or use the CPU.",
+        )
     inputs = tuple(i.name for i in inference.get_inputs())
     outputs = tuple(o.name for o in inference.get_outputs())
     return Session(inference, inference.get_providers()[0], inputs, outputs, (*arrays.values(), *values))
+
+
+def _providers(provider: Provider) -> list[Any]:
+    """The runtime's providers; what a device cannot do the CPU does, and float32 is float32 there too."""
+    if provider == "cpu":
+        return [_PROVIDERS["cpu"]]
+    options: dict[str, Any] = {"use_tf32": 0, "arena_extend_strategy": "kSameAsRequested"}
+    if gpu_bytes():
+        options["gpu_mem_limit"] = gpu_bytes()
+    return [(_PROVIDERS[provider], options), _PROVIDERS["cpu"]]
+
+
+_TRIAL = '<ir_version: 8, opset_import: ["": 18]> trial (float[1] x) => (float[1] y) { y = Relu (x) }'
 
 
 def _lend_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:

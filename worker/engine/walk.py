@@ -19,9 +19,9 @@ from worker.engine.evidence import Step
 from worker.engine.gram import Floats
 from worker.engine.intervals import studentised_interval
 from worker.engine.plan import Layer, Plan
-from worker.engine.probe import Array, Provider, Read, Seen, batch_size
+from worker.engine.probe import Array, Read, Seen, batch_size
 from worker.engine.reduction import moved
-from worker.engine.session import Session, open_session
+from worker.engine.session import Provider, Session, open_session
 from worker.engine.shelf import Evicted, Shelf, key_of
 
 
