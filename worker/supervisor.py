@@ -137,8 +137,8 @@ def supervise(
     `fetch(digest, file)` writes the bytes of `digest` to `file`. `on_progress` and `should_stop` are called from this
     thread, several times a second, `should_stop` also with each write; when it says yes, the child is gone within a
     second. The child finds what was kept before by `keeper`, which keeps what it leaves if it ends well.
-    `pieces(folder)` lays out what shards of the audit left; an audit with more than `shard_batches` batches, if that is not 0,
-    ends as `Divided`.
+    `pieces(folder)` lays out what shards of the audit left; an audit with more than `shard_batches` batches, if that is
+    not 0, ends as `Divided`.
 
     The child has no network: that it ran, and each of its stages, is traced from here, with `attributes`. What it
     writes on standard error is logged with `show_output` only, except for its own words about a fault of ours.
