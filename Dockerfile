@@ -45,7 +45,7 @@ ARG DRIVERS="psycopg[binary] s3fs"
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     install.sh dependencies worker ${DRIVERS} \
- && install.sh without ruamel.yaml stamina tenacity jinja2 markupsafe
+ && install.sh without ruamel.yaml stamina tenacity jinja2
 COPY api_spec api_spec
 COPY vault vault
 COPY telemetry telemetry
@@ -57,7 +57,7 @@ ARG DRIVERS="psycopg[binary] s3fs"
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     install.sh dependencies worker-gpu ${DRIVERS} \
- && install.sh without ruamel.yaml stamina tenacity jinja2 markupsafe
+ && install.sh without ruamel.yaml stamina tenacity jinja2
 COPY api_spec api_spec
 COPY vault vault
 COPY telemetry telemetry
