@@ -168,7 +168,7 @@ PROBLEMS = {
     413: "The body is too large.",
     415: "The body has the wrong media type.",
     422: "What was sent is not valid; `errors` points at each fault.",
-    429: "More than you may: requests in a while, or jobs that wait.",
+    429: "More than you may, or than there is room for: requests in a while, uploads at a time, jobs that wait.",
     503: "Something that this needs is away.",
 }
 HEADERS = {
@@ -207,7 +207,7 @@ OPERATIONS = [
         "Puts bytes in, under their SHA-256",
         {201: Answer("Kept.", Blob), 200: Answer("You had put them in before.", Blob)},
         body="bytes",
-        problems=(404, 413, 422, 503),
+        problems=(404, 413, 422),
         tag="blobs",
     ),
     Operation(
@@ -243,7 +243,7 @@ OPERATIONS = [
         },
         body="bytes",
         headers=PartHeaders,
-        problems=(400, 404, 409, 411, 413, 422, 503),
+        problems=(400, 404, 409, 411, 413, 422),
         tag="blobs",
     ),
     _submits("models", "create_model", "Registers a blob as a model and looks into it", NewModel, ModelRecord),
@@ -298,7 +298,7 @@ OPERATIONS = [
             204: Answer("It has ended, and the last event was seen."),
         },
         headers=EventsHeaders,
-        problems=(404, 422, 503),
+        problems=(404, 422),
     ),
     Operation(
         "create_webhook",

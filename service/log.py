@@ -24,7 +24,11 @@ def get_log() -> Response:
     written.writelines(chain.export(behind().database, tenant(), attestations.signers(behind().settings.signing_key)))
     length = written.tell()
     written.seek(0)
-    response = send_file(written, mimetype=LOG_TYPE)
-    response.content_length = length
+    if length <= IN_MEMORY:
+        with written:
+            response = Response(written.read(), mimetype=LOG_TYPE)
+    else:
+        response = send_file(written, mimetype=LOG_TYPE)
+        response.content_length = length
     response.headers["Cache-Control"] = "private, no-store"
     return response

@@ -23,7 +23,7 @@ def insist() -> None:
     if not take():
         refused = refuse(
             "busy",
-            503,
+            429,
             "As many uploads and streams go on here as there is room for.",
             "Come back in a moment; an audit can also be polled, with If-None-Match.",
         )

@@ -21,8 +21,6 @@ CLIENTS = 200
 SECONDS = 120
 AUDITS = 3
 """How many a client asks for; it cancels all, but for one in four clients, who want their last."""
-THREADS = 96
-"""With fewer, uploads that find no room are answered 503 and asked to come back."""
 PATIENCE = 60  # seconds that a client waits for an answer
 
 
@@ -48,7 +46,7 @@ def test_two_hundred_clients(tmp_path: Path, bench: Bench) -> None:  # noqa: F81
         there = stack.enter_context(live(tmp_path, port, database))
         for name, place in places.items():
             there.client.put(f"/v1/blobs/{name}", data=place.read_bytes())
-        url, _ = stack.enter_context(serving(tmp_path, **told, CAVEAT_REQUEST_THREADS=str(THREADS)))
+        url, _ = stack.enter_context(serving(tmp_path, **told))
         stack.enter_context(there.worker(including="worker.tasks", CAVEAT_ATTEMPTS="5", CAVEAT_LEASE_SECONDS="30"))
         seen = Seen()
         asyncio.run(_all(url, audit.model_dump(mode="json"), seen))

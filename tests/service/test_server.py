@@ -93,9 +93,9 @@ def test_probes_are_answered_while_all_streams_are_taken(server: str) -> None:
         ]
         assert {stream.status_code for stream in opened} == {200}
         refused = httpx.get(f"{place}/events")
-        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "2")
         assert refused.json()["type"] == "urn:caveat:problem:busy"
-        assert httpx.put(f"{server}/v1/blobs/{digest(MODEL)}", content=MODEL).status_code == 503
+        assert httpx.put(f"{server}/v1/blobs/{digest(MODEL)}", content=MODEL).status_code == 429
         asked = time.monotonic()
         waited = httpx.post(f"{server}/v1/audits", json=audit(seed=8), headers={"Prefer": "wait=20"})
         assert waited.status_code == 202
