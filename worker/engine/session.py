@@ -102,6 +102,8 @@ def why_not(provider: Provider) -> str | None:
 def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, optimise: bool = True) -> Session:
     """Opens a graph for running; `threads=0` leaves their number to ONNX Runtime, `optimise=False` opens faster."""
     name = _PROVIDERS[provider]
+    if not installed(provider):
+        raise _not_available(name)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.use_deterministic_compute = True
@@ -125,11 +127,7 @@ def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, 
             "Check that it runs in ONNX Runtime, or export it again.",
         ) from error
     if inference.get_providers()[0] != name:
-        raise Refused(
-            "provider-not-available",
-            f"The execution provider {name} is not available here.",
-            "Install onnxruntime-gpu and a CUDA driver, or use the CPU.",
-        )
+        raise _not_available(name)
     inputs = tuple(i.name for i in inference.get_inputs())
     outputs = tuple(o.name for o in inference.get_outputs())
     return Session(inference, inference.get_providers()[0], inputs, outputs, (*arrays.values(), *values))
@@ -146,6 +144,14 @@ def _providers(provider: Provider) -> list[Any]:
 
 
 _TRIAL = '<ir_version: 8, opset_import: ["": 18]> trial (float[1] x) => (float[1] y) { y = Relu (x) }'
+
+
+def _not_available(name: str) -> Refused:
+    return Refused(
+        "provider-not-available",
+        f"The execution provider {name} is not available here.",
+        "Install onnxruntime-gpu and a CUDA driver, or use the CPU.",
+    )
 
 
 def _lend_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
