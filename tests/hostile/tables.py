@@ -249,7 +249,7 @@ def a_parquet_that_bursts() -> Asked:
     return table(buffer.getvalue())
 
 
-@CASES.add("out-of-memory", "out-of-time", heavy=True)
+@CASES.add(TAKEN, "out-of-memory", "out-of-time", heavy=True)
 def a_parquet_of_one_long_text() -> Asked:
     text = "x" * (64 << 20)
     return table(
