@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import BinaryIO, Protocol, cast
@@ -50,8 +50,8 @@ class Blobs:
 
     filesystem: fsspec.AbstractFileSystem
     root: str
-    arriving: Callable[[str], object] = lambda digest: None
-    """Told of a digest whose bytes have come and are right, before they can be seen."""
+    arriving: Callable[[str], AbstractContextManager[object]] = lambda digest: nullcontext()
+    """Entered with a digest whose bytes have come and are right; they come to their place inside it."""
 
     @classmethod
     def at(cls, url: str) -> Blobs:
@@ -89,14 +89,15 @@ class Blobs:
         """
         if came != digest:
             raise WrongDigestError(digest, came)
-        self.arriving(digest)
         place = self._place(digest)
         self.filesystem.makedirs(place.rpartition("/")[0], exist_ok=True)
         if self._is_a_folder:
             _to_disk(path)
-            os.replace(path, place)
-        else:
-            self.filesystem.mv(path, place)
+        with self.arriving(digest):
+            if self._is_a_folder:
+                os.replace(path, place)
+            else:
+                self.filesystem.mv(path, place)
 
     def exists(self, digest: str) -> bool:
         """Whether these bytes are here, whoever put them in."""
