@@ -410,13 +410,16 @@ def rotate_key(key: str, overlap_hours: float, days: float | None, database_url:
 def erase(tenant: str, older_than_days: float, database_url: str) -> None:
     """Erase a tenant's ended jobs, their reports, what the log says of them, and bytes that no other job of it reads.
 
-    The log keeps an entry for each thing that was asked, without what was asked, and says what was erased and by whom.
-    Bytes are deleted by `caveat collect`, or by a worker within a day or so. Keys and webhooks stay.
+    Without --older-than-days its webhooks go too, with what was still to be told. The log keeps an entry for each thing
+    that was asked, without what was asked, and says what was erased and by whom. Bytes are deleted by `caveat collect`,
+    or by a worker within a day or so. Keys stay, and what the log says of them: revoke them.
     """
     from caveat.keeping import erase_tenant
 
     gone = erase_tenant(database_url, tenant, timedelta(days=older_than_days))
-    click.echo(f"Erased {gone.jobs} jobs; {gone.blobs} uploads are not the tenant's any more.")
+    click.echo(
+        f"Erased {gone.jobs} jobs and {gone.webhooks} webhooks; {gone.blobs} uploads are not the tenant's any more."
+    )
     if gone.left:
         click.echo(f"{gone.left} jobs have not ended, and stay: cancel them, then erase again.", err=True)
 

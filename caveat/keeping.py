@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 
 def erase_tenant(database_url: str, tenant: str, older_than: timedelta) -> Forgotten:
-    """Erases what a tenant asked and put in, as far as it is that old and has ended."""
+    """Erases what a tenant asked and put in, as far as it is that old and has ended; if no age is asked for, all."""
     with opened(database_url) as database:
         from vault import records, retention
 
+        if not older_than:
+            return retention.forget_tenant(database, tenant, by=operator())
         return retention.forget(database, before=records.now() - older_than, by=operator(), tenant=tenant)
 
 

@@ -13,8 +13,7 @@ from service.dispatch import Bell
 from service.oidc import Issuer
 from service.settings import Settings
 from vault.blobs import Blobs
-from vault.lifecycle import NOBODY
-from vault.records import Database
+from vault.records import NOBODY, Database
 
 EXTENSION = "caveat"
 DEFAULT_TENANT = "default"

@@ -9,7 +9,7 @@ from api_spec.problem import Fault
 from api_spec.webhooks import Deliveries, NewWebhook, WebhookRecord, Webhooks, WebhookSecret
 from service.contract import answer, invalid, serves
 from service.errors import not_found, refuse
-from service.state import behind, tenant
+from service.state import asker, behind, tenant
 from vault import addresses, webhooks
 from vault.webhooks import TooManyError
 
@@ -22,7 +22,7 @@ def create_webhook(body: NewWebhook) -> Response:
     if fault := addresses.fault(body.url, addresses.networks(behind().settings.webhook_networks)):
         raise invalid("Nothing can be sent to this URL.", [Fault(pointer="/url", detail=fault)])
     try:
-        record, secret = webhooks.register(behind().database, tenant(), body.url, body.events)
+        record, secret = webhooks.register(behind().database, tenant(), body.url, body.events, by=asker())
     except TooManyError as full:
         raise refuse(
             "too-many-webhooks", 409, f"There are {webhooks.MOST} webhooks, which is as many as there can be.",
@@ -46,7 +46,7 @@ def get_webhook(webhook_id: str) -> Response:
 @serves(blueprint, "delete_webhook")
 def delete_webhook(webhook_id: str) -> Response:
     """Forgets the webhook."""
-    if not webhooks.remove(behind().database, tenant(), webhook_id):
+    if not webhooks.remove(behind().database, tenant(), webhook_id, by=asker()):
         raise not_found("webhook")
     return Response(status=204)
 
@@ -54,7 +54,7 @@ def delete_webhook(webhook_id: str) -> Response:
 @serves(blueprint, "rotate_webhook")
 def rotate_webhook(webhook_id: str) -> Response:
     """Shows a new secret."""
-    secret = webhooks.rotate(behind().database, tenant(), webhook_id)
+    secret = webhooks.rotate(behind().database, tenant(), webhook_id, by=asker())
     record = _find(webhook_id)
     assert secret is not None
     return answer(_with(secret, record))
@@ -63,7 +63,7 @@ def rotate_webhook(webhook_id: str) -> Response:
 @serves(blueprint, "enable_webhook")
 def enable_webhook(webhook_id: str) -> Response:
     """Lets messages go out again."""
-    webhooks.enable(behind().database, tenant(), webhook_id)
+    webhooks.enable(behind().database, tenant(), webhook_id, by=asker())
     return answer(_find(webhook_id))
 
 

@@ -7,12 +7,12 @@ transaction writes: it then waits for nothing while others wait for it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 from securesystemslib.signer import Signer
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from api_spec.log import NOTHING, Entry, Head, SignedHead
 from vault import attest, ledger
@@ -52,12 +52,12 @@ def export(database: Database, tenant: str, signers: Sequence[Signer] = ()) -> I
         yield attest.seal(end, SignedHead, signers) + b"\n"
 
 
-def erase(connection: Connection, tenant: str, job_ids: Collection[str], said: dict[str, Any]) -> int:
-    """Erases what the log says of these jobs, and adds an entry that says so; returns how many payloads went."""
-    erased = log.c.tenant == tenant, log.c.job_id.in_(job_ids), log.c.payload.is_not(None)
+def erase(connection: Connection, tenant: str, which: ColumnElement[bool], said: dict[str, Any]) -> int:
+    """Erases what the log says in some entries, and adds one that says so; returns how many payloads went."""
+    erased = log.c.tenant == tenant, which, log.c.payload.is_not(None)
     gone = connection.scalars(select(log.c.seq).where(*erased).order_by(log.c.seq)).all()
     connection.execute(log.update().where(*erased, log.c.seq.in_(gone)).values(payload=None))
-    append(connection, tenant, ledger.ERASE, {**said, "jobs": len(job_ids), "entries": _runs(gone)})
+    append(connection, tenant, ledger.ERASE, {**said, "entries": _runs(gone)})
     return len(gone)
 
 

@@ -31,7 +31,7 @@ from api_spec.artifacts import Stage, State
 from api_spec.jobs import JobKind
 from api_spec.problem import Problem
 from vault import chain, ledger, measures, webhooks
-from vault.records import RECORD, Database, Key, Record, happened, keyed, new_id, now, take_turn
+from vault.records import NOBODY, RECORD, Database, Key, Record, happened, keyed, new_id, now, take_turn
 from vault.tables import events, idempotency, jobs
 from vault.tables import uses as held
 
@@ -64,8 +64,6 @@ ENDED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_token": None, "lease_until": None, "release_requested": False}
 BACK_IN_QUEUE: dict[str, Any] = {**NO_LEASE, "stage": "queued", "progress": 0.0, "rung_at": None}
 
-NOBODY = "anybody"
-"""Who asks where no keys are asked for."""
 REAPER = "reaper"
 
 LONGEST_PAUSE = timedelta(minutes=5)

@@ -28,6 +28,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0xCA7EA7  # any number that other users of the same PostgreSQL server do not lock
 SEEN_WITHIN = timedelta(minutes=1)
 """How lately a worker that is alive was heard from."""
+NOBODY = "anybody"
+"""Who asks, as the log says it, where no keys are asked for."""
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 

@@ -1,19 +1,19 @@
-"""What is forgotten: jobs that ended long ago, and bytes that no job of their tenant reads any more.
+"""What is forgotten: jobs that ended long ago, bytes that no job of their tenant reads any more, a tenant's webhooks.
 
 The log keeps its entries of them, without what they said. `vault.storage.collect` deletes the bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, and_, exists, func, select
 
-from vault import chain
+from vault import chain, webhooks
 from vault.lifecycle import ENDED
-from vault.records import Database, take_turn, upsert
-from vault.tables import blobs, deliveries, events, heads, jobs, tallies, uses
+from vault.records import Database, now, take_turn, upsert
+from vault.tables import blobs, deliveries, events, heads, jobs, log, tallies, uses
 
 BATCH = 200  # jobs that go in one transaction
 
@@ -27,6 +27,7 @@ class Forgotten:
     """Digests that the tenants do not have any more."""
     left: int
     """Jobs of that age that have not ended, and so stay."""
+    webhooks: int = 0
 
 
 def forget(database: Database, *, before: datetime, by: str, tenant: str | None = None) -> Forgotten:
@@ -37,6 +38,13 @@ def forget(database: Database, *, before: datetime, by: str, tenant: str | None 
     found = [tenant] if tenant is not None else _tenants(database)
     each = [_forget(database, one, before, by) for one in found]
     return Forgotten(sum(one.jobs for one in each), sum(one.blobs for one in each), sum(one.left for one in each))
+
+
+def forget_tenant(database: Database, tenant: str, *, by: str) -> Forgotten:
+    """Forgets whatever of a tenant can be forgotten now, its webhooks too; its keys stay, and its log, wordless."""
+    with database.writing() as connection:
+        gone = webhooks.erase(connection, tenant, by=by)
+    return replace(forget(database, before=now(), by=by, tenant=tenant), webhooks=gone)
 
 
 def _forget(database: Database, tenant: str, before: datetime, by: str) -> Forgotten:
@@ -50,7 +58,7 @@ def _forget(database: Database, tenant: str, before: datetime, by: str) -> Forgo
             if not batch:
                 break
             _delete(connection, batch)
-            chain.erase(connection, tenant, batch, {"by": by})
+            chain.erase(connection, tenant, log.c.job_id.in_(batch), {"by": by, "jobs": len(batch)})
             gone += len(batch)
     with database.writing() as connection:
         read = exists().where(uses.c.digest == blobs.c.digest, uses.c.job_id == jobs.c.id, jobs.c.tenant == tenant)

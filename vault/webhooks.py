@@ -3,6 +3,9 @@
 A message is written in the transaction that ends its audit, so it is there if and only if the audit has ended. Whoever
 sends it takes it for a while: should nothing be heard of the sender, it is due again, with the same id. So a message
 arrives at least once, and its id tells a receiver whether it has seen it.
+
+What is changed about a webhook is in its tenant's log, without its secret, and of its URL only where it leads: the rest
+of a URL is what many receivers know their senders by.
 """
 
 from __future__ import annotations
@@ -12,13 +15,15 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, Row, and_, func, or_, select
 
 from api_spec.problem import Problem
 from api_spec.webhooks import Delivery, Ended, Message, Occasion, WebhookRecord
-from vault.records import Database, Record, new_id, now
-from vault.tables import deliveries, webhooks
+from vault import chain
+from vault.records import NOBODY, Database, Record, new_id, now, take_turn
+from vault.tables import deliveries, log, webhooks
 
 MOST = 20
 """Webhooks that a tenant may have."""
@@ -28,6 +33,10 @@ KEPT = timedelta(days=30)
 """How long a message is kept, whatever became of it."""
 GROWTH = 4
 """Each pause between two attempts is this many times the one before."""
+COURIER = "courier"
+"""Who disabled a webhook, as the log says it, where its messages did not arrive."""
+LOGGED = ("create_webhook", "rotate_webhook", "enable_webhook", "disable_webhook", "delete_webhook")
+"""What the log calls what is done to webhooks."""
 SHOWN = [webhooks.c[field] for field in WebhookRecord.model_fields]
 
 
@@ -48,19 +57,23 @@ class Parcel:
     token: str
 
 
-def register(database: Database, tenant: str, url: str, events: list[Occasion]) -> tuple[WebhookRecord, str]:
+def register(
+    database: Database, tenant: str, url: str, events: list[Occasion], *, by: str = NOBODY
+) -> tuple[WebhookRecord, str]:
     """A new webhook and its secret.
 
     Raises:
         TooManyError: the tenant has `MOST` already.
     """
-    values = {"id": new_id(), "url": url, "events": events, "created_at": now()}
+    values: dict[str, Any] = {"id": new_id(), "url": url, "events": events, "created_at": now()}
     secret = _new_secret()
     with database.writing() as connection:
+        take_turn(connection, "webhooks", tenant)
         mine = select(func.count()).where(webhooks.c.tenant == tenant)
         if connection.execute(mine).scalar_one() >= MOST:
             raise TooManyError
         connection.execute(webhooks.insert().values(tenant=tenant, secret=secret, **values))
+        _log(connection, tenant, "create_webhook", values["id"], by, to=_origin(url), events=events)
     return WebhookRecord(**values, disabled_at=None, problem=None), secret
 
 
@@ -73,22 +86,27 @@ def registered(database: Database, tenant: str, webhook_id: str | None = None) -
         return [WebhookRecord(**row._mapping) for row in connection.execute(wanted)]
 
 
-def remove(database: Database, tenant: str, webhook_id: str) -> bool:
+def remove(database: Database, tenant: str, webhook_id: str, *, by: str = NOBODY) -> bool:
     """Forgets a webhook and its messages; False if the tenant has none of that id."""
     with database.writing() as connection:
-        return connection.execute(webhooks.delete().where(_mine(tenant, webhook_id))).rowcount == 1
+        if connection.execute(webhooks.delete().where(_mine(tenant, webhook_id))).rowcount == 0:
+            return False
+        _log(connection, tenant, "delete_webhook", webhook_id, by)
+    return True
 
 
-def rotate(database: Database, tenant: str, webhook_id: str) -> str | None:
+def rotate(database: Database, tenant: str, webhook_id: str, *, by: str = NOBODY) -> str | None:
     """A new secret; the one before signs as well for a day. None if the tenant has no such webhook."""
     secret = _new_secret()
     values = {"secret": secret, "old_secret": webhooks.c.secret, "old_until": now() + OLD_SECRET_LASTS}
     with database.writing() as connection:
-        rotated = connection.execute(webhooks.update().where(_mine(tenant, webhook_id)).values(**values))
-    return secret if rotated.rowcount == 1 else None
+        if connection.execute(webhooks.update().where(_mine(tenant, webhook_id)).values(**values)).rowcount == 0:
+            return None
+        _log(connection, tenant, "rotate_webhook", webhook_id, by)
+    return secret
 
 
-def enable(database: Database, tenant: str, webhook_id: str) -> bool:
+def enable(database: Database, tenant: str, webhook_id: str, *, by: str = NOBODY) -> bool:
     """Sends again, what failed and what was kept included; False if the tenant has no such webhook."""
     with database.writing() as connection:
         enabled = webhooks.update().where(_mine(tenant, webhook_id)).values(disabled_at=None, problem=None)
@@ -96,6 +114,7 @@ def enable(database: Database, tenant: str, webhook_id: str) -> bool:
             return False
         failed = and_(deliveries.c.webhook_id == webhook_id, deliveries.c.state == "failed")
         connection.execute(deliveries.update().where(failed).values(state="pending", attempts=0, due_at=now()))
+        _log(connection, tenant, "enable_webhook", webhook_id, by)
     return True
 
 
@@ -109,8 +128,8 @@ def announce(connection: Connection, ended: Record) -> None:
         report_digest=ended.report_digest,
         problem=(ended.problem or {}).get("type"),
     )
-    wanted = select(webhooks.c.id, webhooks.c.events).where(webhooks.c.tenant == ended.tenant)
-    for row in connection.execute(wanted).all():
+    wanted = select(webhooks.c.id, webhooks.c.events).where(webhooks.c.tenant == ended.tenant).order_by(webhooks.c.id)
+    for row in connection.execute(wanted.with_for_update(read=True, key_share=True)).all():  # none is deleted meanwhile
         if occasion in row.events:
             _write(connection, row.id, Message(type=occasion, timestamp=ended.updated_at, data=told))
 
@@ -118,7 +137,8 @@ def announce(connection: Connection, ended: Record) -> None:
 def test(database: Database, tenant: str, webhook_id: str) -> bool:
     """Writes a message that says nothing; False if the tenant has no such webhook."""
     with database.writing() as connection:
-        if connection.execute(select(webhooks.c.id).where(_mine(tenant, webhook_id))).one_or_none() is None:
+        there = select(webhooks.c.id).where(_mine(tenant, webhook_id)).with_for_update(read=True, key_share=True)
+        if connection.execute(there).one_or_none() is None:
             return False
         _write(connection, webhook_id, Message(type="webhook.test", timestamp=now(), data=None))
     return True
@@ -191,7 +211,24 @@ def failed(
         whose = and_(webhooks.c.id == parcel.webhook_id, webhooks.c.disabled_at.is_(None))
         disabled = webhooks.update().where(whose if unwanted else and_(whose, silent))
         problem = _given_up(parcel, answer).model_dump(mode="json")
-        return connection.execute(disabled.values(disabled_at=moment, problem=problem)).rowcount == 1
+        if connection.execute(disabled.values(disabled_at=moment, problem=problem)).rowcount == 0:
+            return False
+        tenant = connection.execute(select(webhooks.c.tenant).where(webhooks.c.id == parcel.webhook_id)).scalar_one()
+        said = {"message": parcel.id, "attempt": parcel.attempt, "answer": answer}
+        _log(connection, tenant, "disable_webhook", parcel.webhook_id, COURIER, **said)
+    return True
+
+
+def erase(connection: Connection, tenant: str, *, by: str) -> int:
+    """Deletes a tenant's webhooks with their messages and what the log says of them; returns how many there were."""
+    mine = select(webhooks.c.id).where(webhooks.c.tenant == tenant).order_by(webhooks.c.id).with_for_update()
+    gone = connection.scalars(mine).all()
+    connection.execute(webhooks.delete().where(webhooks.c.id.in_(gone)))
+    told = log.c.what.in_(LOGGED)
+    left = select(log.c.seq).where(log.c.tenant == tenant, told, log.c.payload.is_not(None)).limit(1)
+    if gone or connection.execute(left).one_or_none() is not None:
+        chain.erase(connection, tenant, told, {"by": by, "webhooks": len(gone)})
+    return len(gone)
 
 
 def forget_old(database: Database) -> int:
@@ -251,6 +288,16 @@ def _given_up(parcel: Parcel, answer: str) -> Problem:
         f"Nothing is sent to it any more: attempt {parcel.attempt} for message {parcel.id} failed too ({answer}).",
         f"Mend the receiver, then POST /v1/webhooks/{parcel.webhook_id}:enable: what it missed is sent then.",
     )
+
+
+def _log(connection: Connection, tenant: str, what: str, webhook_id: str, by: str, **said: Any) -> None:
+    chain.append(connection, tenant, what, {**said, "webhook": webhook_id, "by": by})
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port of a URL."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _mine(tenant: str, webhook_id: str) -> Any:

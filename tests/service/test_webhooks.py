@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +37,19 @@ def test_a_secret_is_shown_when_it_is_made_and_never_again(client: FlaskClient) 
     assert rotated["secret"] != made.json["secret"]
     for path in (place, "/v1/webhooks", f"{place}/deliveries"):
         assert "whsec_" not in client.get(path).text
+
+
+def test_who_changes_one_is_in_the_log(client: FlaskClient) -> None:
+    made = client.post("/v1/webhooks", json={"url": URL})
+    place = made.headers["Location"]
+    for method, path in (("POST", f"{place}:rotate"), ("POST", f"{place}:enable"), ("DELETE", place)):
+        assert client.open(path, method=method).status_code < 300
+    told = client.get("/v1/log").text
+    assert [json.loads(line)["what"] for line in told.splitlines()] == [
+        "create_webhook", "rotate_webhook", "enable_webhook", "delete_webhook",
+    ]  # fmt: skip
+    assert {json.loads(line)["payload"]["by"] for line in told.splitlines()} == {"anybody"}
+    assert "whsec_" not in told
 
 
 def test_a_test_is_among_the_deliveries(client: FlaskClient) -> None:

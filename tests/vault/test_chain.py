@@ -13,7 +13,7 @@ from api_spec.problem import Problem
 from vault import chain, keyring, ledger, lifecycle, storage
 from vault.ledger import Account, BrokenError
 from vault.records import Database
-from vault.tables import heads
+from vault.tables import heads, log
 
 HOUR = timedelta(hours=1)
 REPORT = f"sha256:{'b' * 64}"
@@ -140,7 +140,7 @@ def test_what_is_erased_is_gone_and_the_chain_holds(database: Database) -> None:
     submit(database, "other")
     lifecycle.cancel(database, "acme", "audit", first)
     with database.writing() as connection:
-        assert chain.erase(connection, "acme", [first, third], {"by": "operator"}) == 3
+        assert chain.erase(connection, "acme", log.c.job_id.in_([first, third]), {"by": "operator"}) == 3
     lifecycle.cancel(database, "acme", "audit", second)
     account = told(database)
     assert (account.length, account.erased) == (6, 3)
@@ -149,5 +149,5 @@ def test_what_is_erased_is_gone_and_the_chain_holds(database: Database) -> None:
         assert connection.execute(select(heads.c.length).where(heads.c.tenant == "acme")).scalar_one() == 6
     assert [row.payload["entries"] for row in left if row.what == "erase"] == [[[1, 1], [3, 4]]]
     with database.writing() as connection:
-        assert chain.erase(connection, "acme", [first], {"by": "operator"}) == 0
+        assert chain.erase(connection, "acme", log.c.job_id.in_([first]), {"by": "operator"}) == 0
     assert told(database).length == 7

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from caveat.cli import cli
 from tests.vault.test_storage import DAY, NOTHING, named, put, submit, succeed
-from vault import chain, ledger, lifecycle, records, retention, storage
+from vault import chain, ledger, lifecycle, records, retention, storage, webhooks
 from vault.blobs import Blobs
 from vault.records import Database, Key, migrate
 from vault.retention import Forgotten
@@ -79,6 +79,35 @@ def test_nothing_that_was_said_is_left_anywhere(database: Database, blobs: Blobs
     assert told(database).erased == 2
 
 
+def subscribe(database: Database, tenant: str = "acme") -> str:
+    return webhooks.register(database, tenant, "https://hush.example/hook", ["audit.cancelled"], by="key:1")[0].id
+
+
+def test_a_tenants_webhooks_go_when_all_of_it_does_and_no_sooner(database: Database) -> None:
+    for _ in range(2):
+        webhooks.test(database, "acme", subscribe(database))
+    webhooks.remove(database, "acme", subscribe(database))
+    theirs = subscribe(database, "other")
+    webhooks.test(database, "other", theirs)
+    lifecycle.cancel(database, "acme", "audit", submit(database))
+    assert forget(database, NOTHING).webhooks == 0
+    assert len(webhooks.registered(database, "acme")) == 2
+    assert webhooks.count_deliveries(database) == {"pending": 3}
+    assert retention.forget_tenant(database, "acme", by="operator") == Forgotten(0, 0, 0, webhooks=2)
+    assert webhooks.registered(database, "acme") == []
+    assert webhooks.count_deliveries(database) == {"pending": 1}
+    assert [one.id for one in webhooks.registered(database, "other")] == [theirs]
+    webhooks.remove(database, "other", theirs)
+    assert retention.forget_tenant(database, "other", by="operator").webhooks == 0
+    assert "hush" not in everything(database)
+    account = told(database)
+    assert (account.steps["create_webhook"], account.steps["delete_webhook"], account.steps["erase"]) == (3, 1, 2)
+    assert account.erased == 2 + 4
+    length = account.length
+    retention.forget_tenant(database, "acme", by="operator")
+    assert told(database).length == length
+
+
 def everything(database: Database) -> str:
     with database.reading() as connection:
         tables = metadata.sorted_tables
@@ -124,6 +153,7 @@ def test_an_operator_erases_a_tenant_and_collects(tmp_path: Path, monkeypatch: p
     lifecycle.cancel(database, "acme", "audit", submit(database, put(database, blobs, b"mine")))
     submit(database, put(database, blobs, b"theirs", "other"), tenant="other")
     waits = submit(database)
+    subscribe(database)
 
     def invoke(*arguments: str) -> str:
         done = CliRunner().invoke(cli, [*arguments, "--database-url", url], catch_exceptions=False)
@@ -131,13 +161,15 @@ def test_an_operator_erases_a_tenant_and_collects(tmp_path: Path, monkeypatch: p
         return done.output
 
     assert "Erased 0 jobs" in invoke("erase", "--tenant", "acme", "--older-than-days", "1")
+    assert len(webhooks.registered(database, "acme")) == 1
     told_ = invoke("erase", "--tenant", "acme")
-    assert "Erased 1 jobs; 1 uploads" in told_
+    assert "Erased 1 jobs and 1 webhooks; 1 uploads" in told_
+    assert webhooks.registered(database, "acme") == []
     assert "1 jobs have not ended" in told_
     assert "Deleted 0 blobs" in invoke("collect", "--blobs-url", place)
     assert "Deleted 1 blobs" in invoke("collect", "--blobs-url", place, "--unused-hours", "0")
     assert [record.id for record in records.page(database, "acme", "audit", limit=9)] == [waits]
     last = json.loads(list(chain.export(database, "acme"))[-1])
     assert (last["what"], last["payload"]["by"]) == ("drop_blobs", "operator:ada")
-    assert told(database).erased == 2
+    assert told(database).erased == 3
     database.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from sqlalchemy import select
 
 from api_spec.problem import Problem
 from api_spec.webhooks import OCCASIONS, Occasion
-from vault import lifecycle, storage, webhooks
+from vault import chain, ledger, lifecycle, storage, webhooks
 from vault.records import Database, now
 from vault.tables import deliveries
 from vault.webhooks import Parcel
@@ -199,6 +200,89 @@ def test_there_are_so_many_and_no_more(database: Database) -> None:
     with pytest.raises(webhooks.TooManyError):
         register(database)
     register(database, "other")
+
+
+def test_no_more_slip_through_at_the_same_time(database: Database) -> None:
+    def one(_: int) -> bool:
+        try:
+            register(database)
+        except webhooks.TooManyError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(one, range(webhooks.MOST + 8)))
+    assert made.count(True) == len(webhooks.registered(database, "acme")) == webhooks.MOST
+
+
+def test_what_is_changed_is_in_the_log_with_whom_and_without_secrets(database: Database) -> None:
+    url = "https://hooks.example:8443/services/T0/hush?key=hush"
+    record, first = webhooks.register(database, "acme", url, ["audit.failed"], by="key:1")
+    second = webhooks.rotate(database, "acme", record.id, by="key:2")
+    webhooks.test(database, "acme", record.id)
+    parcel = take(database)
+    assert webhooks.failed(database, parcel, "HTTP 500", attempts=1, backoff=NO_TIME)
+    assert not webhooks.failed(database, parcel, "HTTP 500", attempts=1, backoff=NO_TIME)
+    webhooks.enable(database, "acme", record.id, by="key:3")
+    webhooks.remove(database, "acme", record.id, by="key:4")
+    for change in (webhooks.rotate, webhooks.enable, webhooks.remove):
+        assert not change(database, "acme", record.id, by="key:5")
+    lines = list(chain.export(database, "acme"))
+    assert ledger.account(lines).length == 5
+    said = [(entry["what"], entry["payload"]) for entry in map(json.loads, lines)]
+    assert {payload.pop("webhook") for _, payload in said} == {record.id}
+    assert all(payload.pop("salt") for _, payload in said)
+    assert said == [
+        ("create_webhook", {"by": "key:1", "to": "https://hooks.example:8443", "events": ["audit.failed"]}),
+        ("rotate_webhook", {"by": "key:2"}),
+        ("disable_webhook", {"by": "courier", "message": parcel.id, "attempt": 1, "answer": "HTTP 500"}),
+        ("enable_webhook", {"by": "key:3"}),
+        ("delete_webhook", {"by": "key:4"}),
+    ]
+    assert second is not None
+    for secret in (first, second, "hush"):
+        assert secret not in b"".join(lines).decode()
+
+
+def test_a_change_that_cannot_be_logged_does_not_happen(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    webhook = register(database)
+
+    def broken(*_: Any) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(chain, "append", broken)
+    before = webhooks.registered(database, "acme")
+    for change in (webhooks.rotate, webhooks.enable, webhooks.remove):
+        with pytest.raises(OSError, match="full"):
+            change(database, "acme", webhook)
+    with pytest.raises(OSError, match="full"):
+        register(database)
+    assert webhooks.registered(database, "acme") == before
+
+
+def test_audits_end_while_webhooks_come_and_go(database: Database) -> None:
+    """A webhook that is deleted between being chosen and being written to must not take the audit's end with it."""
+    over = threading.Event()
+    faults: list[BaseException] = []
+
+    def come_and_go() -> None:
+        try:
+            while not over.is_set():
+                webhooks.remove(database, "acme", register(database))
+        except BaseException as fault:
+            faults.append(fault)
+
+    changing = [threading.Thread(target=come_and_go) for _ in range(3)]
+    for thread in changing:
+        thread.start()
+    try:
+        for _ in range(60):
+            lifecycle.cancel(database, "acme", "audit", lifecycle.submit(database, "acme", "audit", AUDIT).record.id)
+    finally:
+        over.set()
+        for thread in changing:
+            thread.join()
+    assert faults == []
 
 
 def test_old_messages_are_forgotten(database: Database) -> None:
