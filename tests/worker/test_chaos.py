@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import random
 import signal
@@ -28,13 +29,15 @@ from api_spec.audit import Audit
 from tests.audits.conftest import Bench, bench, small_files  # noqa: F401 - fixtures
 from tests.worker.live import end, environment, postgresql, start_api, start_worker, unused_port
 from vault.lifecycle import ENDED, STEPS
-from vault.records import Database, history
+from vault.records import Database, Event, history
 from worker.supervisor import Finished, Limits, supervise
 
-AUDITS = 64
+AT_LEAST = 64
+"""Audits; more are asked for as long as something is disturbed, so that there is always a child to kill."""
 QUESTIONS = 4
 """Audits ask one of so many questions; the answer of each is known beforehand."""
-DISTURBANCES = 45
+OF_EACH_KIND = 4
+"""How often each kind of fault comes, in an order that a seed decides."""
 WORKERS = ("w1", "w2")
 TOLD = {
     "CAVEAT_ATTEMPTS": "50",
@@ -44,6 +47,7 @@ TOLD = {
     "CAVEAT_THREADS": "1",
 }
 LAST = {step for step, (_, after) in STEPS.items() if after in ENDED}
+AGAIN = {"retry", "release"}
 
 
 @pytest.mark.slow
@@ -61,31 +65,38 @@ def test_every_audit_ends_once_as_if_nothing_had_happened(kind: str, tmp_path: P
             for digest, place in places.items():
                 client.insist("PUT", f"/v1/blobs/{digest}", content=place.read_bytes())
         moments = random.Random(20)
-        asked = [moments.choice(list(questions)) for _ in range(AUDITS)]
+        asked = [moments.choice(list(questions)) for _ in range(AT_LEAST)]
         accepted: dict[str, int] = {}
-        asking = threading.Thread(target=_ask, args=(client, asked, questions, accepted, random.Random(21)))
+        calm = threading.Event()
+        asking = threading.Thread(target=_ask, args=(client, asked, questions, accepted, random.Random(21), calm))
         asking.start()
-        done = disturb(there, moments, DISTURBANCES)
-        asking.join()
+        try:
+            done = disturb(there, moments)
+        finally:
+            calm.set()
+            asking.join()
         ended = {job: client.wait(job) for job in accepted}
         took = time.monotonic() - began
         print(f"\n{kind}: {len(accepted)} audits accepted in {took:.0f} s, disturbed {sum(done.values())} times")
         print("  " + ", ".join(f"{what} {times}" for what, times in sorted(done.items())))
         print(f"  states: {dict(Counter(record['state'] for record in ended.values()))}")
         print(f"  begun: {dict(sorted(Counter(record['attempts'] for record in ended.values()).items()))}")
-        assert len(accepted) == AUDITS
         database = Database(there.database_url)
-        endings = {
-            job: [event.what for event in history(database, "default", job) if event.what in LAST] for job in ended
-        }
+        happened = {job: history(database, "default", job) for job in ended}
         database.close()
+        endings = {job: [event.what for event in events if event.what in LAST] for job, events in happened.items()}
+        again = Counter(_why(event) for events in happened.values() for event in events if event.what in AGAIN)
+        print(f"  begun again because: {dict(again)}")
+        assert set(done) == set(possible(there)), "a kind of fault did not occur"
+        assert again["child-died"] > 0, "no child that was killed was missed"
+        assert again["lease ran out"] > 0, "no worker that was killed was missed"
+        assert len(accepted) >= AT_LEAST
         assert {tuple(ending) for ending in endings.values()} == {("succeed",)}
         wrong = {job: record["problem"] for job, record in ended.items() if record["state"] != "succeeded"}
         assert wrong == {}
         assert {job: record["report_digest"] for job, record in ended.items()} == {
             job: expected[seed] for job, seed in accepted.items()
         }
-        assert max(record["attempts"] for record in ended.values()) > 1, "nothing was disturbed"
 
 
 def _questions(bench: Bench) -> dict[int, tuple[Audit, dict[str, Path]]]:  # noqa: F811
@@ -107,11 +118,26 @@ def _undisturbed(audit: Audit, places: dict[str, Path]) -> str:
     return f"sha256:{hashlib.sha256(end_.result).hexdigest()}"
 
 
+def _why(event: Event) -> str:
+    """Why an audit went back into the queue."""
+    if event.what == "release":
+        return "its worker left"
+    return str(event.data["problem"]).rpartition(":")[2] if "problem" in event.data else "lease ran out"
+
+
 def _ask(
-    client: Client, asked: list[int], questions: dict[int, Any], accepted: dict[str, int], moments: random.Random
+    client: Client,
+    asked: list[int],
+    questions: dict[int, Any],
+    accepted: dict[str, int],
+    moments: random.Random,
+    calm: threading.Event,
 ) -> None:
-    """Submits audits now and then, each until the service has taken it."""
-    for number, seed in enumerate(asked):
+    """Submits audits now and then, each until the service has taken it, for as long as it is not calm."""
+    for number in itertools.count():
+        if number >= len(asked) and calm.wait(moments.uniform(1, 3)):
+            break
+        seed = asked[number % len(asked)]
         document = questions[seed][0].model_dump(mode="json")
         answer = client.insist("POST", "/v1/audits", json=document, headers={"Idempotency-Key": f"audit-{number}"})
         accepted[answer["id"]] = seed
@@ -210,24 +236,31 @@ def installation(folder: Path, database_url: str) -> Iterator[Installation]:
             there.broker.stop()
 
 
-def disturb(there: Installation, moments: random.Random, times: int) -> Counter[str]:
-    """Kills and stops at random what there is to kill and to stop; how often it did what."""
+def disturb(there: Installation, moments: random.Random) -> Counter[str]:
+    """Kills and stops whatever there is to kill and to stop, in a random order; how often it did what."""
     done: Counter[str] = Counter()
-    while sum(done.values()) < times:
+    order = possible(there) * OF_EACH_KIND
+    moments.shuffle(order)
+    for what in order:
         time.sleep(moments.uniform(0.5, 3))
-        what = moments.choice(list(DISTURB))
-        if DISTURB[what](there, moments):
-            done[what] += 1
+        deadline = time.monotonic() + 120
+        while not DISTURB[what](there, moments):  # what was to be hit ended by itself, or has not begun yet
+            assert time.monotonic() < deadline, f"{what}: there was none to be found"
+            time.sleep(0.1)
+        done[what] += 1
     return done
+
+
+def possible(there: Installation) -> list[str]:
+    """The kinds of faults that can occur here: SQLite has no connections that could break."""
+    without = {"database hung up"} if there.database_url.startswith("sqlite") else set()
+    return [what for what in DISTURB if what not in without]
 
 
 def _child(how: int) -> Callable[[Installation, random.Random], bool]:
     def act(there: Installation, moments: random.Random) -> bool:
-        for _ in range(50):
-            if found := there.children():
-                return _signal(moments.choice(found), how, moments)
-            time.sleep(0.1)
-        return False
+        found = there.children()
+        return bool(found) and _signal(moments.choice(found), how, moments)
 
     return act
 
@@ -263,9 +296,7 @@ def _signal(pid: int, how: int, moments: random.Random, *, group: bool = False) 
 
 
 def _hang_up(there: Installation, moments: random.Random) -> bool:
-    """Every connection to the database breaks; SQLite has none that could."""
-    if there.database_url.startswith("sqlite"):
-        return False
+    """Every connection to the database breaks."""
     with _engine(there).begin() as connection:
         connection.execute(
             sqlalchemy.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
