@@ -6,7 +6,12 @@ PIP    := $(BIN)/pip --disable-pip-version-check install --quiet --constraint co
 CODE   := api_spec vault reports telemetry service worker caveat examples bench deploy helm tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format generate gradients validation truths bench chaos load fuzz up clean
+.PHONY: help demo test test-all programs check format generate gradients validation truths bench chaos load fuzz up
+.PHONY: clean
+
+PROGRAMS := curl jq openssl ps chromium node npm
+test: PROGRAMS := curl jq openssl ps
+chart: PROGRAMS := node npm
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -34,11 +39,19 @@ $(VENV)/.fuzz: $(VENV)/.dev
 demo: $(VENV)/.demo  ## audit a real ImageNet model and real loan decisions (5 minutes, installation included)
 	$(BIN)/python -m examples.demo
 
-test: $(VENV)/.dev  ## the quick tests, against a real broker, database and models
+test: programs $(VENV)/.dev  ## the quick tests, against a real broker, database and models
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
 
-test-all: $(VENV)/.oracle .cache/chart/.ready  ## every test, torch as the oracle included
+test-all: programs $(VENV)/.oracle $(VENV)/.fuzz .cache/chart/.ready  ## every test: against torch, in a browser, fuzzed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+programs:  ## what tests run beside Python, as Debian's packages: as root they are installed, otherwise named
+	@missing=$$(for one in $(PROGRAMS); do command -v $$one > /dev/null || echo $$one; done); \
+	packages=$$(echo $$missing | sed 's/\bps\b/procps/; s/\bnode\b/nodejs/'); \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends $$packages; \
+	else echo Some tests will fail without $$missing: apt-get install $$packages; fi
 
 check: $(VENV)/.dev  ## format, lint, types, import contract, generated files
 	$(BIN)/ruff format --check $(CODE)

@@ -3,7 +3,7 @@
 
 CHART_TOOLS := .cache/chart
 
-$(CHART_TOOLS)/.ready: $(VENV)/.dev $(wildcard tests/chart/tools/*)
+$(CHART_TOOLS)/.ready: $(VENV)/.dev $(wildcard tests/chart/tools/*) | programs
 	$(BIN)/python tests/chart/tools/get.py
 	@touch $@
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
 from tests.audits.conftest import Bench
+from tests.needed import package
 
 
-def packaged(package: str, path: str) -> bytes:
-    return Path(str(distribution(package).locate_file(path))).read_bytes()
+def packaged(name: str, path: str) -> bytes:
+    return Path(str(package(name).locate_file(path))).read_bytes()
 
 
 JOBS = ["doctor", "nurse", "pilot", "teacher", "baker", "judge", "farmer", "writer", "guard", "clerk"]

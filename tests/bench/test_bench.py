@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from bench.__main__ import known
 from bench.audits import of_pictures, of_rows
 from bench.measure import Case, Spent, measured, middle
 from bench.networks import googlenet, perceptron, resnet50
+from tests.needed import package
 from worker.engine.differentiate import expose
 from worker.engine.model import load
 from worker.engine.session import open_session
@@ -64,10 +64,10 @@ def test_a_missed_aim_is_said_so() -> None:
     assert sections._at_most(0.9, 1) == ["0.9", "≤ 1", "yes"]
 
 
-@pytest.mark.skipif(find_spec("torch") is None, reason="torch is an oracle, not a dependency")
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_the_twin_is_the_same_network(tmp_path: Path) -> None:
+    package("torch")
     import torch
 
     from bench.twin import Twin

@@ -217,7 +217,7 @@ def test_an_audit_is_attested_here_and_by_the_service(
 def test_what_moved_since_the_last_passing_audit_is_shown(tmp_path: Path, command: Command, service: str) -> None:
     path = write_audit(tmp_path, must="matter")
     grows = "  - {concept: first, target: yes, must: not_grow, tolerance: 0.1}\n"
-    path.write_text(path.read_text().replace("seed: 3", "seed: 4") + grows)
+    path.write_text((path.read_text() + grows).replace("yes", "granted"))  # a question that no other test asks
     first = command("gate", "audit.yaml", "--json", "first.json", "--baseline", "last", CAVEAT_URL=service)
     assert first.returncode == 4
     assert "nothing to compare with" in first.stderr

@@ -380,6 +380,8 @@ ROWS = [
     *POOLINGS, *NORMALISATIONS, *RECURRENT, *REDUCTIONS, *SHAPES,
 ]  # fmt: skip
 CASES = [(r, shapes) for r in ROWS for shapes in r.shapes]
+COMPARED = [(r, shapes) for r, shapes in CASES if r.compare]
+"""Those of which ONNX Runtime has a float32 twin."""
 
 
 def test_every_operator_has_a_row() -> None:
@@ -399,10 +401,8 @@ def test_a_rule_agrees_with_finite_differences(case: Row, shapes: Shapes) -> Non
         assert shapes == "dynamic"
 
 
-@pytest.mark.parametrize(("case", "shapes"), CASES, ids=[f"{r}-{s}" for r, s in CASES])
+@pytest.mark.parametrize(("case", "shapes"), COMPARED, ids=[f"{r}-{s}" for r, s in COMPARED])
 def test_a_rule_runs_in_onnxruntime_in_float32(case: Row, shapes: Shapes) -> None:
-    if not case.compare:
-        pytest.skip("ONNX Runtime has no float32 twin of this case")
     try:
         check_in_onnxruntime(case, shapes)
     except NotDifferentiated:

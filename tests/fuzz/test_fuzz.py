@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-atheris = pytest.importorskip("atheris", reason="the extra 'fuzz' is not installed")
+from tests.needed import package
 
 ROOT = Path(__file__).parents[2]
 RUNS = {
@@ -21,6 +21,7 @@ RUNS = {
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("target", RUNS)
 def test_nothing_is_found(target: str, tmp_path: Path) -> None:
+    package("atheris", "fuzz")
     command = [sys.executable, "-m", "tests.fuzz", target, f"-runs={RUNS[target]}", f"-artifact_prefix={tmp_path}/"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
     said = ran.stdout + ran.stderr

@@ -11,11 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
-
-pytest.importorskip("torch", reason="torch is the oracle: pip install torch==2.13.0")
-
 import onnx
+import pytest
 
 from examples.watermark.efficientnet import efficientnet_lite0
 from examples.watermark.squeezenet import squeezenet

@@ -1,4 +1,4 @@
-"""Gradients against torch's autograd and ONNX's own cases; slow, and torch has to be there."""
+"""Gradients against torch's autograd and ONNX's own cases."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="torch is the oracle: pip install torch==2.13.0")
-
 from tests.oracle.autograd import gradients
 from tests.oracle.backend import cases, judge
+from tests.oracle.exports import exported
 from tests.oracle.light import light
 from worker.engine import (
     Model,
@@ -50,9 +49,6 @@ def test_light_architectures_agree_with_torch(name: str) -> None:
 
 
 def test_exports_agree_with_torch_and_with_differences() -> None:
-    pytest.importorskip("onnxscript")
-    from tests.oracle.exports import exported
-
     for name, content, feeds, target, cosine in exported():
         model = load(content)
         layers = [layer.tensor for layer in list_layers(model, target) if layer.auditable]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from html import escape
 from pathlib import Path
@@ -11,8 +10,7 @@ import pytest
 
 from api_spec.report import Report
 from reports import html
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.needed import program
 
 QUIET = (
     "--headless",
@@ -26,14 +24,14 @@ QUIET = (
     "--enable-logging=stderr",
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
+pytestmark = pytest.mark.slow
 
 
 def browse(page: Path, *flags: str) -> tuple[str, list[str]]:
     """The page's document once it is loaded, and what the browser wrote to its console."""
-    assert CHROMIUM is not None
+    chromium = program("chromium", "chromium-browser", "google-chrome")
     done = subprocess.run(
-        [CHROMIUM, *QUIET, f"--user-data-dir={page.parent / 'profile'}", *flags, "--dump-dom", page.as_uri()],
+        [chromium, *QUIET, f"--user-data-dir={page.parent / 'profile'}", *flags, "--dump-dom", page.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,

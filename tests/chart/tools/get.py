@@ -50,7 +50,7 @@ def get_schemas(place: Path) -> None:
     """Published schemas, with the program that asks them."""
     npm = shutil.which("npm")
     if npm is None:
-        sys.exit("The chart's custom resources are validated by JavaScript packages: install Node.js 18 or newer.")
+        sys.exit("Custom resources are validated by JavaScript packages; get npm by `make programs`, as root.")
     place.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json", "validate.js"):
         shutil.copy(HERE / name, place)
