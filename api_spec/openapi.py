@@ -168,7 +168,7 @@ PROBLEMS = {
     413: "The body is too large.",
     415: "The body has the wrong media type.",
     422: "What was sent is not valid; `errors` points at each fault.",
-    429: "More than you may, or than there is room for: requests in a while, uploads at a time, jobs that wait.",
+    429: "More than you may, or than there is room for: requests, wrong keys, uploads at a time, jobs that wait.",
     503: "Something that this needs is away.",
 }
 HEADERS = {

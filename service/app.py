@@ -21,6 +21,7 @@ from service import (
     webhooks,
 )  # fmt: skip
 from service.dispatch import Bell
+from service.guesses import Guesses
 from service.oidc import Issuer
 from service.settings import Settings
 from service.state import EXTENSION, Behind
@@ -48,7 +49,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     database = Database(settings.database_url)
     issuer = Issuer(settings) if settings.oidc_issuer else None
     kept = storage.opened(settings.blobs_url, database)
-    app.extensions[EXTENSION] = Behind(database, kept, Bell(settings.broker_url), settings, issuer)
+    app.extensions[EXTENSION] = Behind(database, kept, Bell(settings.broker_url), settings, issuer, Guesses(settings))
     errors.register(app)
     watch.register(app)
     auth.register(app)

@@ -8,6 +8,7 @@ from api_spec.openapi import BY_NAME, OPERATIONS
 from service.errors import RefusedError, refuse
 from service.oidc import IssuerAwayError
 from service.state import behind
+from telemetry import logs
 from vault import keys
 from vault.keys import Holder
 
@@ -29,9 +30,10 @@ def _admit() -> None:
     if operation is None and (request.path in OPEN or request.path.startswith("/docs")):
         return
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    holder = _holder(key.strip()) if scheme.lower() == "bearer" else None
+    key = key.strip() if scheme.lower() == "bearer" else ""
+    holder = _holder(key) if key else None
     if holder is None:
-        raise _unknown()
+        raise _wrong() if key else _unknown()
     g.tenant, g.asker = holder.tenant, holder.name
     if operation is not None and not holder.scopes & {operation.scope, "admin"}:
         raise refuse(
@@ -56,6 +58,23 @@ def _holder(key: str) -> Holder | None:
         )  # fmt: skip
         refused.headers["Retry-After"] = "5"
         raise refused from fault
+
+
+def _wrong() -> RefusedError:
+    """The key is none of ours, which is counted."""
+    address = request.remote_addr or ""
+    logs.note(address=address)
+    over = behind().guesses.count(address)
+    if over is None:
+        return _unknown()
+    refused = refuse(
+        "too-many-wrong-keys",
+        429,
+        "The key in this request is not valid, nor were those of many requests before it from your address.",
+        "Look whether your key has expired or was revoked; valid keys are served, and need not wait.",
+    )
+    refused.headers.update(over)
+    return refused
 
 
 def _unknown() -> RefusedError:

@@ -32,7 +32,7 @@ def register(app: Flask, settings: Settings) -> None:
         app=app,
         application_limits=[settings.rate_limit],
         strategy="sliding-window-counter",
-        storage_uri=_storage(settings.rate_limit_url or settings.broker_url),
+        storage_uri=settings.counted_at,
         storage_options={"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS},
         key_prefix=PREFIX,
         in_memory_fallback_enabled=True,
@@ -99,8 +99,3 @@ def _too_fast(fault: RateLimitExceeded) -> Response:
         f"More requests came than the {fault.limit.limit} that you may send.",
         "Wait for as long as Retry-After says; Prefer: wait and If-None-Match make fewer requests do.",
     ).response()
-
-
-def _storage(url: str) -> str:
-    """The broker's URL as the library that counts spells it."""
-    return url.replace("redis+socket://", "redis+unix://", 1)

@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     """Most requests of a tenant (of an address, without keys), such as `600/minute` or `20/second;5000/hour`."""
     rate_limit_url: str | None = None
     """The Redis or Valkey that counts requests; the broker where left out."""
+    wrong_keys_limit: str = Field("30/minute", pattern=rf"^({RATE}(;{RATE})*)?$")
+    """Most wrong keys or tokens of an address that are told so; valid ones from it are served all the same."""
     oidc_issuer: str | None = Field(None, pattern="^https?://")
     """With `keys`, also takes the tokens (JWT) that this OpenID Connect issuer signs."""
     oidc_audience: str | None = None
@@ -71,6 +73,11 @@ class Settings(BaseSettings):
     """Networks that webhooks may reach although they are not public, also without TLS: `10.1.0.0/16, fd00::/8`."""
     longest_wait: int = Field(30, ge=0)
     """Most seconds that `Prefer: wait` may ask for."""
+
+    @property
+    def counted_at(self) -> str:
+        """Where requests are counted, as the library that counts spells it."""
+        return (self.rate_limit_url or self.broker_url).replace("redis+socket://", "redis+unix://", 1)
 
     @model_validator(mode="after")
     def _an_issuer_is_complete(self) -> Self:

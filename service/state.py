@@ -10,6 +10,7 @@ from typing import cast
 from flask import current_app, g
 
 from service.dispatch import Bell
+from service.guesses import Guesses
 from service.oidc import Issuer
 from service.settings import Settings
 from vault.blobs import Blobs
@@ -29,6 +30,7 @@ class Behind:
     settings: Settings
     issuer: Issuer | None
     """Whose tokens are taken beside keys."""
+    guesses: Guesses
 
     @cached_property
     def places(self) -> BoundedSemaphore:

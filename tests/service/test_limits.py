@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -128,11 +129,6 @@ class TestWaiting:
 
 
 class TestRate:
-    @pytest.fixture
-    def broker(self, tmp_path: Path) -> Iterator[str]:
-        with valkey(tmp_path) as port:
-            yield f"redis://127.0.0.1:{port}/0"
-
     def test_too_many_requests_are_told_when_to_come_back(self, serve: Served, broker: str) -> None:
         apps = [serve(rate_limit="5/hour", broker_url=broker) for _ in range(2)]  # two processes, one count
         acme = [client(app, "acme") for app in apps]
@@ -167,6 +163,69 @@ class TestRate:
             Settings(rate_limit=limit)
         Settings(rate_limit="20/second;5000/hour")
         Settings(rate_limit="20/5minute")
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[str]:
+    with valkey(tmp_path) as port:
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+WRONG = f"caveat_{'0' * 26}_{'0' * 64}"
+
+
+def guess(app: Flask, key: str | None = WRONG, address: str = "203.0.113.7") -> Any:
+    """A request with a key from an address."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return app.test_client().get("/v1/audits", headers=headers, environ_base={"REMOTE_ADDR": address})
+
+
+class TestWrongKeys:
+    def test_are_told_so_often_and_then_to_wait(self, serve: Served, broker: str) -> None:
+        apps = [serve(wrong_keys_limit="3/hour", broker_url=broker) for _ in range(2)]  # two processes, one count
+        assert [guess(apps[turn % 2]).status_code for turn in range(3)] == [401] * 3
+        for key in (WRONG, "x", "a.b.c"):
+            refused = guess(apps[0], key)
+            assert (refused.status_code, refused.mimetype) == (429, "application/problem+json")
+            assert refused.json["type"] == "urn:caveat:problem:too-many-wrong-keys"
+            told = refused.headers
+            assert (told["RateLimit-Limit"], told["RateLimit-Remaining"]) == ("3", "0")
+            assert 3500 < int(told["Retry-After"]) == int(told["RateLimit-Reset"]) <= 3600
+
+    def test_cost_nobody_with_a_valid_key_anything(self, serve: Served, broker: str) -> None:
+        app = serve(wrong_keys_limit="3/hour", broker_url=broker)
+        key = keys.issue(app.extensions[EXTENSION].database, "acme", "ci", ["read"])
+        assert [guess(app, key).status_code for _ in range(9)] == [200] * 9  # which count for nothing
+        assert [guess(app).status_code for _ in range(5)] == [401] * 3 + [429] * 2
+        assert [guess(app, key).status_code for _ in range(9)] == [200] * 9
+        assert guess(app, None).status_code == 401  # no key is no guess
+        assert guess(app).status_code == 429
+
+    def test_are_counted_for_each_client(self, serve: Served) -> None:
+        app = serve(wrong_keys_limit="1/hour")
+
+        def statuses(*addresses: str) -> list[int]:
+            return [guess(app, address=address).status_code for address in addresses]
+
+        assert statuses("203.0.113.7", "203.0.113.8", "203.0.113.7") == [401, 401, 429]
+        assert statuses("::ffff:203.0.113.7") == [429]
+        assert statuses("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:2::1") == [401, 429, 401]
+        assert statuses("", "") == [401, 429]
+
+    def test_each_of_several_limits_holds(self, serve: Served, broker: str) -> None:
+        app = serve(wrong_keys_limit="2/second;3/hour", broker_url=broker)
+        assert [guess(app).status_code for _ in range(2)] == [401] * 2
+        time.sleep(1.1)
+        assert guess(app).status_code == 401
+        refused = guess(app)
+        assert (refused.status_code, refused.headers["RateLimit-Limit"]) == (429, "3")
+
+    def test_may_be_told_for_ever(self, serve: Served) -> None:
+        assert {guess(serve(wrong_keys_limit="")).status_code for _ in range(40)} == {401}
+
+    def test_are_limited_as_it_is(self, serve: Served) -> None:
+        app = serve()
+        assert [guess(app).status_code for _ in range(31)] == [401] * 30 + [429]
 
 
 def test_as_it_is_there_is_no_limit(serve: Served) -> None:

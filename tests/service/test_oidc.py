@@ -179,6 +179,12 @@ def test_a_strangers_signature_and_a_changed_token_are_refused(app: Flask, provi
         assert app.test_client().get("/v1/audits", headers={"Authorization": f"Bearer {garbage}"}).status_code == 401
 
 
+def test_bad_tokens_are_limited_and_good_ones_are_served(app: Flask, provider: Provider) -> None:
+    other = provider.token(aud="https://other.example")
+    assert [status(app, other) for _ in range(32)] == [401] * 30 + [429] * 2
+    assert status(app, provider.token()) == 200
+
+
 def test_a_key_that_took_over_is_found_and_one_that_was_withdrawn_is_not(app: Flask, provider: Provider) -> None:
     old, new = provider.token("first"), provider.token("second")
     assert (status(app, old), status(app, new)) == (200, 401)
