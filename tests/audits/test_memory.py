@@ -50,6 +50,7 @@ def test_a_block_of_a_gram_matrix_is_filled_in_place() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a minute on a machine of its own
 def test_four_times_the_pool_takes_no_more_than_its_gram_matrix_on_top(tmp_path: Path) -> None:
     """100,352 features: 1,500 examples are 574 MiB, past the budget; 3,000 are 1,148 MiB."""
     given = {"folder": str(tmp_path), "concept": 50, "features": 100_352}
