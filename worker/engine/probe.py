@@ -30,6 +30,8 @@ Floats = NDArray[np.float32]
 Array = tuple[str, ...]
 """What an array is, in the audit's names: ("activations", set, layer) [n, d], ("gradients", set, target, layer) [m, d],
 ("values", set, target) [m], ("outputs", set, target) [n, classes], ("features", set) [layers], ("checks", set)."""
+Room = Callable[..., NDArray[Any]]
+"""Where an array goes, by what it is, its shape and its dtype (float32 where left out)."""
 
 BATCH_BYTES = 256 * 2**20
 """What the tensors of one batch may take while the model runs."""
@@ -87,14 +89,8 @@ def probe(
     keys = _all_keys(plan, provider, versions)
     arrays, unseen = _recalled(plan, keys, counts, shelf)
     progress(sum(counts[name] for name in plan.needs if name not in unseen))
-
-    def room(array: Array, shape: tuple[int, ...], dtype: type = np.float32) -> NDArray[Any]:
-        if array not in arrays:
-            arrays[array] = shelf.room(keys[array], shape, dtype)
-        return arrays[array]
-
     rows = {name: range(counts[name]) for name in unseen}
-    _see(plan, rows, read, room, provider=provider, threads=threads, progress=progress)
+    _see(plan, rows, read, _room(shelf, arrays, keys.__getitem__), provider=provider, threads=threads, progress=progress)
     return _seen(plan, keys, arrays)
 
 
@@ -114,13 +110,7 @@ def probe_rows(
     Raises `Refused` as `probe` does. Where rows begin and end between batches they are in the same batches as there.
     """
     keys = _all_keys(plan, provider, versions)
-    pieces: dict[Array, NDArray[Any]] = {}
-
-    def room(array: Array, shape: tuple[int, ...], dtype: type = np.float32) -> NDArray[Any]:
-        if array not in pieces:
-            pieces[array] = shelf.room(piece_key(keys[array], rows[array[1]].start), shape, dtype)
-        return pieces[array]
-
+    room = _room(shelf, {}, lambda array: piece_key(keys[array], rows[array[1]].start))
     _see(plan, rows, read, room, provider=provider, threads=threads, progress=progress)
 
 
@@ -164,11 +154,22 @@ def piece_key(key: str, start: int) -> str:
     return f"{key}.{start}"
 
 
+def _room(shelf: Shelf, arrays: dict[Array, NDArray[Any]], key: Callable[[Array], str]) -> Room:
+    """Room on a shelf for each array that is not there yet."""
+
+    def room(array: Array, shape: tuple[int, ...], dtype: type = np.float32) -> NDArray[Any]:
+        if array not in arrays:
+            arrays[array] = shelf.room(key(array), shape, dtype)
+        return arrays[array]
+
+    return room
+
+
 def _see(
     plan: Plan,
     rows: Mapping[str, range],
     read: Read,
-    room: Callable[..., NDArray[Any]],
+    room: Room,
     *,
     provider: Provider,
     threads: int,
@@ -331,7 +332,7 @@ def _keep(
     of: range,
     batch: Batch,
     found: Mapping[str, Floats],
-    room: Callable[..., NDArray[Any]],
+    room: Room,
 ) -> None:
     """Puts one batch's results where they belong among those of its set's rows."""
     need, count = plan.needs[name], len(of)
@@ -375,7 +376,7 @@ def _check_gradients(
     name: str,
     batch: Batch,
     found: Mapping[str, Floats],
-    room: Callable[..., NDArray[Any]],
+    room: Room,
     threads: int,
 ) -> None:
     """Gradients against finite differences of the forward graph at a few examples; raises `Refused` if they differ."""
