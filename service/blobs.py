@@ -21,15 +21,13 @@ def put_blob(digest: str) -> Response:
     """Streams the body to where it is kept, once it has proved to be what it was announced as."""
     request.max_content_length = behind().settings.largest_blob
     limits.require_room(request.content_length or 0, digest)
-    patience.insist()
     try:
-        size = behind().blobs.put(request.stream, digest)
+        with patience.place():
+            size = behind().blobs.put(request.stream, digest)
     except WrongDigestError as fault:
         raise refuse(
             "wrong-digest", 422, str(fault), "Send the bytes that the digest in the path belongs to."
         ) from fault
-    finally:
-        patience.give_back()
     return owned(digest, size)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from service.errors import refuse
 from service.state import behind
 
@@ -16,6 +19,16 @@ def take() -> bool:
 def give_back() -> None:
     """Gives a place back."""
     behind().places.release()
+
+
+@contextmanager
+def place() -> Iterator[None]:
+    """A place for as long as the block takes, or the request is refused."""
+    insist()
+    try:
+        yield
+    finally:
+        give_back()
 
 
 def insist() -> None:

@@ -40,9 +40,9 @@ def patch_upload(digest: str, headers: PartHeaders) -> Response:
     limits.require_room(offset + (request.content_length or 0), digest)
     if offset == 0:
         _uploads().expire(timedelta(hours=behind().settings.upload_hours))
-    patience.insist()
     try:
-        size = _uploads().append(tenant(), digest, offset, _Body(), complete=complete)
+        with patience.place():
+            size = _uploads().append(tenant(), digest, offset, _Body(), complete=complete)
     except OtherOffsetError as fault:
         refused = refuse("other-offset", 409, str(fault), f"Go on at {fault.expected}, as HEAD {request.path} says.")
         refused.headers.update({"Upload-Offset": str(fault.expected), "Upload-Complete": "?0"})
@@ -51,8 +51,6 @@ def patch_upload(digest: str, headers: PartHeaders) -> Response:
         raise refuse(
             "wrong-digest", 422, str(fault), "Send the bytes that the digest in the path belongs to, from the start."
         ) from fault
-    finally:
-        patience.give_back()
     if not complete:
         return _standing(Upload(digest=digest, offset=size, complete=False), 202)
     return owned(digest, size)
