@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from pydantic import ValidationError
 from service.app import create_app
 from service.settings import Settings
 from service.state import EXTENSION
+from tests.serving import Answer, Asked, serving
 from vault import keys, ledger
 
 AUDIENCE = "https://caveat.example"
@@ -67,21 +66,13 @@ class Provider:
 def provider() -> Iterator[Provider]:
     served = Provider()
 
-    class Answers(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = served.answer(self.path)
-            self.send_response(503 if found is None else 200)
-            self.end_headers()
-            self.wfile.write(json.dumps(found).encode())
+    def answered(asked: Asked) -> Answer:
+        found = served.answer(asked.path)
+        return Answer(503 if found is None else 200, body=json.dumps(found).encode())
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        served.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with serving(answered) as port:
+        served.url = f"http://127.0.0.1:{port}"
         yield served
-        server.shutdown()
 
 
 @pytest.fixture

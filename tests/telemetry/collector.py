@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.serving import Answer, Asked, serving
 
 
 @dataclass(frozen=True)
@@ -64,26 +64,11 @@ def collecting() -> Iterator[Collector]:
     """A collector that listens on 127.0.0.1."""
     there = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            assert (self.path, self.headers["Content-Type"]) == ("/v1/traces", "application/x-protobuf")
-            there.take(body)
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def take(asked: Asked) -> Answer:
+        assert (asked.path, asked.headers["content-type"]) == ("/v1/traces", "application/x-protobuf")
+        there.take(gzip.decompress(asked.body) if asked.headers.get("content-encoding") == "gzip" else asked.body)
+        return Answer()
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        there.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield there
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(take) as port:
+        there.url = f"http://127.0.0.1:{port}"
+        yield there

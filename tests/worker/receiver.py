@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from standardwebhooks import Webhook
+
+from tests.serving import Answer, Asked, serving
 
 
 @dataclass(frozen=True)
@@ -57,30 +57,13 @@ def receiver(port: int = 0) -> Iterator[Receiver]:
     """A receiver that listens on 127.0.0.1."""
     there = Receiver()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            there.letters.append(Letter(self.path, headers, body))
-            time.sleep(there.delay)
-            self.send_response(there.answers.pop(0) if there.answers else 200)
-            for name, value in there.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def take(asked: Asked) -> Answer:
+        there.letters.append(Letter(asked.path, asked.headers, asked.body))
+        time.sleep(there.delay)
+        return Answer(there.answers.pop(0) if there.answers else 200, there.headers)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
-        there.port = server.server_port
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield there
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(take, port) as there.port:
+        yield there
 
 
 def until(done: Callable[[], bool], seconds: float = 30) -> None:

@@ -1,0 +1,54 @@
+"""A real HTTP server on this machine, for whatever a test wants answered."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+
+class Asked(NamedTuple):
+    """A request that came; names of headers are in small letters."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Answer(NamedTuple):
+    """What is answered."""
+
+    status: int = 200
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+
+
+@contextmanager
+def serving(answer: Callable[[Asked], Answer], port: int = 0) -> Iterator[int]:
+    """The port of a server that listens on 127.0.0.1, each request in a thread of its own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            told = answer(Asked(self.path, headers, self.rfile.read(int(headers.get("content-length", 0)))))
+            self.send_response(told.status)
+            for name, value in {**told.headers, "Content-Length": str(len(told.body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(told.body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
