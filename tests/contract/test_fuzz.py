@@ -20,8 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api_spec import openapi
-from service.state import EXTENSION
-from tests.contract.conftest import serve
+from tests.api import api
 
 CHECKS = [
     not_a_server_error,
@@ -45,10 +44,9 @@ schema = schemathesis.openapi.from_dict(openapi.document())
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     """The API as it answers outside of tests: a fault of its own is a 500, which is a finding."""
-    app = serve(tmp_path_factory.mktemp("fuzz"))
-    app.testing = False
-    yield app
-    app.extensions[EXTENSION].database.close()
+    with api(tmp_path_factory.mktemp("fuzz"), longest_wait=1) as app:
+        app.testing = False
+        yield app
 
 
 @schema.parametrize()

@@ -15,9 +15,7 @@ from flask.testing import FlaskClient
 
 from api_spec import openapi
 from api_spec.openapi import OPERATIONS, Operation
-from service.app import create_app
-from service.settings import Settings
-from service.state import EXTENSION
+from tests.api import api
 from tests.worker.live import MODEL, TABLE, audit, digest
 from vault import keys, ledger, records, webhooks
 from vault.records import Database
@@ -31,17 +29,8 @@ WEBHOOKS: dict[str, str] = {}
 
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[Flask]:
-    app = create_app(
-        Settings(
-            database_url=f"sqlite:///{tmp_path / 'caveat.db'}",
-            blobs_url=str(tmp_path / "blobs"),
-            broker_url="redis://127.0.0.1:1/0",
-            auth="keys",
-        )
-    )
-    app.testing = True
-    yield app
-    app.extensions[EXTENSION].database.close()
+    with api(tmp_path, auth="keys") as app:
+        yield app
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import ValidationError
 
-from service.app import create_app
 from service.settings import Settings
 from service.state import EXTENSION
+from tests.api import api
 from tests.worker.live import MODEL, TABLE, audit, digest, valkey
 from vault import keys
 
@@ -27,18 +27,7 @@ Served = Callable[..., Flask]
 def serve(tmp_path: Path) -> Iterator[Served]:
     """The API with these settings, over one vault."""
     with ExitStack() as stack:
-
-        def made(**told: Any) -> Flask:
-            told = {"broker_url": "redis://127.0.0.1:1/0"} | told
-            database_url = f"sqlite:///{tmp_path / 'caveat.db'}"
-            app = create_app(
-                Settings(database_url=database_url, blobs_url=str(tmp_path / "blobs"), auth="keys", **told)
-            )
-            app.testing = True
-            stack.callback(app.extensions[EXTENSION].database.close)
-            return app
-
-        yield made
+        yield lambda **told: stack.enter_context(api(tmp_path, auth="keys", **told))
 
 
 def client(app: Flask, tenant: str) -> FlaskClient:

@@ -18,9 +18,9 @@ from flask import Flask
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
 
-from service.app import create_app
 from service.settings import Settings
 from service.state import EXTENSION
+from tests.api import api
 from tests.serving import Answer, Asked, serving
 from vault import keys, ledger
 
@@ -77,20 +77,9 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture
 def app(tmp_path: Path, provider: Provider) -> Iterator[Flask]:
-    app = create_app(
-        Settings(
-            database_url=f"sqlite:///{tmp_path / 'caveat.db'}",
-            blobs_url=str(tmp_path / "blobs"),
-            broker_url="redis://127.0.0.1:1/0",
-            auth="keys",
-            oidc_issuer=provider.url,
-            oidc_audience=AUDIENCE,
-            oidc_cooldown_seconds=0,
-        )
-    )
-    app.testing = True
-    yield app
-    app.extensions[EXTENSION].database.close()
+    told = {"oidc_issuer": provider.url, "oidc_audience": AUDIENCE, "oidc_cooldown_seconds": 0}
+    with api(tmp_path, auth="keys", **told) as app:
+        yield app
 
 
 def status(app: Flask, token: str, path: str = "/v1/audits") -> int:
