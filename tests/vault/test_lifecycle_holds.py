@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import tempfile
 from datetime import timedelta
-from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import Bundle, invariant, rule
 
 from api_spec.problem import Problem
+from tests.vault.machine import OverDatabase
 from vault import lifecycle, records
 from vault.lifecycle import ENDED, STEPS, EndedError, Lease
-from vault.records import Database, Record, migrate
+from vault.records import Record
 
 ATTEMPTS = 2
 LASTS = timedelta(seconds=30)
 PROBLEM = Problem.of("x", 422, "It is wrong.", "Mend it.")
 
 
-class Lives(RuleBasedStateMachine):
+class Lives(OverDatabase):
     """Jobs, the leases that workers believe to hold, and a clock that can be moved."""
 
     jobs = Bundle("jobs")
@@ -28,18 +27,13 @@ class Lives(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        url = f"sqlite:///{Path(self.folder.name) / 'caveat.db'}"
-        migrate(url)
-        self.database = Database(url)
         self.moment = records.now()
         self.ended: dict[str, Record] = {}
         self.real_now, lifecycle.now = lifecycle.now, lambda: self.moment
 
     def teardown(self) -> None:
         lifecycle.now = self.real_now
-        self.database.close()
-        self.folder.cleanup()
+        super().teardown()
 
     @rule(target=jobs)
     def submit(self) -> str:

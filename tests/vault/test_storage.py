@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import random
-import tempfile
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -13,14 +12,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
+from tests.vault.machine import OverDatabase
 from vault import lifecycle, records, retention, storage
 from vault.blobs import Blobs, digest_of
 from vault.lifecycle import GoneError
-from vault.records import Database, migrate
+from vault.records import Database
 from vault.storage import Collected
 from vault.tables import blobs as owned_rows
 from vault.tables import stored, uses
@@ -187,20 +187,12 @@ def test_collecting_beside_everybody_loses_nothing(database: Database, tmp_path:
     assert all(blobs.exists(one) for one in named(database))
 
 
-class Keeping(RuleBasedStateMachine):
+class Keeping(OverDatabase):
     """Whatever is brought, named and forgotten, with collections of any patience between: what is named is there."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        url = f"sqlite:///{Path(self.folder.name) / 'caveat.db'}"
-        migrate(url)
-        self.database = Database(url)
-        self.blobs = storage.opened(str(Path(self.folder.name) / "blobs"), self.database)
-
-    def teardown(self) -> None:
-        self.database.close()
-        self.folder.cleanup()
+        self.blobs = storage.opened(str(self.folder / "blobs"), self.database)
 
     CONTENT = st.sampled_from([b"a", b"b", b"c"])
     TENANT = st.sampled_from(["acme", "other"])
