@@ -6,16 +6,17 @@ import re
 from typing import Any
 
 import pytest
+from pydantic_settings import BaseSettings
 from ruamel.yaml import YAML
 
 from service.settings import Settings as ServiceSettings
 from tests.chart.conftest import ROOT
-from tests.chart.test_pods import OTHERS_READ, settings
+from tests.chart.test_pods import OTHERS_READ, faults, settings
 from worker.settings import Settings as WorkerSettings
 
 pytestmark = pytest.mark.slow
 
-OURS: dict[str, type] = {"api": ServiceSettings, "worker": WorkerSettings}
+OURS: dict[str, type[BaseSettings]] = {"api": ServiceSettings, "worker": WorkerSettings}
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +35,10 @@ def test_ours_are_confined_and_told_settings_that_exist(services: dict[str, dict
         assert f"AS {service['build']['target']}\n" in (ROOT / "Dockerfile").read_text()
 
 
-def test_every_settings_value_is_valid(services: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_settings_value_is_valid(services: dict[str, dict[str, Any]]) -> None:
     for name, of in OURS.items():
-        with monkeypatch.context() as patch:
-            for variable, value in services[name]["environment"].items():
-                patch.setenv(variable, str(value))
-            of()
+        told = {variable: str(value) for variable, value in services[name]["environment"].items()}
+        assert faults(of, told) == []
 
 
 def test_only_the_api_is_reached_and_only_from_here(services: dict[str, dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from tests.engine import nets
 from worker.engine import Refused, Target, check_gradients, expose, list_layers, load, open_session, resolve_target
 
 
-def refusal(source: Path | bytes, code: str) -> Refused:
+def assert_refused(source: Path | bytes, code: str) -> Refused:
     with pytest.raises(Refused) as caught:
         load(source)
     assert caught.value.code == code
@@ -25,17 +25,17 @@ def refusal(source: Path | bytes, code: str) -> Refused:
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04zip", b"\x89PNG\r\n\x1a\n" * 9])
 def test_bytes_that_are_no_model(content: bytes) -> None:
-    refusal(content, "not-an-onnx-file")
+    assert_refused(content, "not-an-onnx-file")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_truncated_model(share: float) -> None:
     content = nets.resnet()
-    assert "ends early" in refusal(content[: int(len(content) * share)], "truncated-model").sentence
+    assert "ends early" in assert_refused(content[: int(len(content) * share)], "truncated-model").sentence
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    refusal(tmp_path / "none.onnx", "no-such-file")
+    assert_refused(tmp_path / "none.onnx", "no-such-file")
 
 
 def test_a_model_is_read_from_a_path(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_custom_operator_is_named() -> None:
     proto = changed(nets.mlp)
     proto.graph.node[1].domain = "my.company"
     proto.opset_import.append(helper.make_opsetid("my.company", 1))
-    refused = refusal(proto.SerializeToString(), "unknown-domain")
+    refused = assert_refused(proto.SerializeToString(), "unknown-domain")
     assert "my.company" in refused.sentence
     assert proto.graph.node[1].name in refused.sentence
 
@@ -61,31 +61,31 @@ def test_nan_weights_are_named() -> None:
     weights = numpy_helper.to_array(proto.graph.initializer[0]).copy()
     weights[0, 0] = np.nan
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "w0"))
-    assert "'w0'" in refusal(proto.SerializeToString(), "nan-weights").sentence
+    assert "'w0'" in assert_refused(proto.SerializeToString(), "nan-weights").sentence
 
 
 def test_a_name_that_is_made_twice() -> None:
     proto = changed(nets.mlp)
     proto.graph.node[1].output[0] = proto.graph.node[0].output[0]
-    refusal(proto.SerializeToString(), "invalid-model")
+    assert_refused(proto.SerializeToString(), "invalid-model")
 
 
 def test_a_cycle() -> None:
     proto = changed(nets.mlp)
     proto.graph.node[0].input[0] = proto.graph.node[2].output[0]
-    refusal(proto.SerializeToString(), "invalid-model")
+    assert_refused(proto.SerializeToString(), "invalid-model")
 
 
 def test_an_opset_of_the_future() -> None:
     proto = changed(nets.mlp)
     proto.opset_import[0].version = 99
-    assert "99" in refusal(proto.SerializeToString(), "opset-too-new").sentence
+    assert "99" in assert_refused(proto.SerializeToString(), "opset-too-new").sentence
 
 
 def test_external_data_is_refused_unless_it_comes_as_a_bundle(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     onnx.save(changed(nets.mlp), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
-    refusal(path, "external-data")
+    assert_refused(path, "external-data")
     model = load(path, bundle=tmp_path)
     feeds = nets.noise(model)
     expected = open_session(expose(load(nets.mlp()), ["sigmoid_6"])).run(feeds)

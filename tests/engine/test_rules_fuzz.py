@@ -187,7 +187,7 @@ def runs(row: Row) -> bool:
         return False
 
 
-def fuzz_linear(family: str, examples: int) -> None:
+def check_adjoints(family: str, examples: int) -> None:
     @settings(
         max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
@@ -202,7 +202,7 @@ def fuzz_linear(family: str, examples: int) -> None:
     holds()
 
 
-def fuzz_smooth(family: str, examples: int) -> None:
+def check_differences(family: str, examples: int) -> None:
     @settings(
         max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
@@ -221,21 +221,21 @@ def fuzz_smooth(family: str, examples: int) -> None:
 
 @pytest.mark.parametrize("family", list(LINEAR))
 def test_linear_operators_have_their_adjoint(family: str) -> None:
-    fuzz_linear(family, QUICK)
+    check_adjoints(family, QUICK)
 
 
 @pytest.mark.parametrize("family", list(SMOOTH))
 def test_other_operators_agree_with_differences(family: str) -> None:
-    fuzz_smooth(family, QUICK)
+    check_differences(family, QUICK)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", list(LINEAR))
 def test_linear_operators_have_their_adjoint_at_length(family: str) -> None:
-    fuzz_linear(family, SLOW)
+    check_adjoints(family, SLOW)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", list(SMOOTH))
 def test_other_operators_agree_with_differences_at_length(family: str) -> None:
-    fuzz_smooth(family, SLOW // 4)
+    check_differences(family, SLOW // 4)

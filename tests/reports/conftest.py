@@ -595,14 +595,14 @@ def report(request: pytest.FixtureRequest) -> Report:
 
 
 @pytest.fixture(scope="session")
-def golden() -> Callable[[str, str], None]:
-    """Holds a text against a file that is reviewed as a diff; `REGENERATE_GOLDENS=1` writes it anew."""
+def golden() -> Callable[[str, str], str]:
+    """What a text should be, from a file that is reviewed as a diff; `REGENERATE_GOLDENS=1` writes it anew."""
 
-    def hold(name: str, text: str) -> None:
+    def reviewed(name: str, text: str) -> str:
         path = Path(__file__).parent / "goldens" / name
         if os.environ.get("REGENERATE_GOLDENS"):
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="\n")
-        assert path.read_text(encoding="utf-8") == text
+        return path.read_text(encoding="utf-8")
 
-    return hold
+    return reviewed

@@ -32,7 +32,7 @@ def sarif_schema() -> Draft4Validator:
 
 
 def test_junit_fits_its_schema(report: Report, junit_schema: Any) -> None:
-    junit_schema.validate(junit.render(report))
+    assert list(junit_schema.iter_errors(junit.render(report))) == []
 
 
 def test_junit_counts_what_could_not_be_settled_as_an_error(watermark: Report) -> None:
@@ -143,6 +143,7 @@ def test_markdown_lets_no_name_become_markup(hostile: Report) -> None:
     ],
 )
 def test_goldens(
-    watermark: Report, name: str, render: Callable[[Report], str], golden: Callable[[str, str], None]
+    watermark: Report, name: str, render: Callable[[Report], str], golden: Callable[[str, str], str]
 ) -> None:
-    golden(name, render(watermark).replace(digest(watermark), "sha256:of-the-report"))
+    text = render(watermark).replace(digest(watermark), "sha256:of-the-report")
+    assert text == golden(name, text)

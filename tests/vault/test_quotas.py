@@ -49,7 +49,7 @@ def test_a_job_that_ends_while_others_are_claimed_stops_nobody(database: Databas
         steps = [lambda lease=lease: lifecycle.succeed(database, lease, {}) for lease in leases if lease]
         steps += [lambda job=job: claim(database, job) for job in waiting]
         steps += [lambda job=job: lifecycle.cancel(database, "acme", "model", job) for job in waiting]
-        together(lambda step: step(), steps)
+        assert together(lambda step: step(), steps)[: len(leases)] == [True] * len(leases)
         for job in waiting:
             lifecycle.cancel(database, "acme", "model", job)
         for job in records.page(database, "acme", "model", limit=100, state="running"):
