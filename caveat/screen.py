@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from typing import Any, TextIO
 
 import click
@@ -26,12 +28,26 @@ STYLES: dict[str, dict[str, Any]] = {
 GAP = "  "
 """Between two columns."""
 NARROWEST = 8
-"""Characters below which no column is squeezed."""
+"""Columns of the screen below which no column of a table is squeezed."""
 BAR = 40
-"""Characters of a bar."""
+"""Columns of a bar."""
 
 Runs = list[tuple[str, str]]
 """Words and the style of each run of them."""
+
+
+def breadth(words: str) -> int:
+    """Columns of the screen that words take: Chinese, Japanese and Korean characters and most emoji take two (UAX #11),
+    accents and what joins characters none."""
+    return sum(map(_breadth, words))
+
+
+def _breadth(character: str) -> int:
+    if character.isascii():
+        return 1
+    if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
 
 
 class Text:
@@ -62,7 +78,7 @@ class Text:
         return Text.assemble(*((words, own or style) for words, own in self.runs))
 
     def broken(self, width: int) -> list[Text]:
-        """Its lines, broken between words; a word longer than `width` is broken itself."""
+        """Its lines, broken between words; a word broader than `width` is broken itself."""
         return [self._cut(begin, end) for begin, end in _spans(str(self), width)]
 
     def _cut(self, begin: int, end: int) -> Text:
@@ -75,9 +91,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in columns under a head; columns whose number is in `right` stand to the right."""
+    """Rows in columns, under a head if there is one; columns whose number is in `right` stand to the right."""
 
-    head: tuple[str, ...]
+    head: tuple[str, ...] = ()
     right: frozenset[int] = frozenset()
     rows: list[list[Text]] = field(default_factory=list)
 
@@ -87,8 +103,9 @@ class Table:
 
     def lines(self, width: int) -> Iterator[Text]:
         """The table as lines: columns as wide as they need to be and as `width` lets them."""
-        rows = [[Text(title, "dim") for title in self.head], *self.rows]
-        wide = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+        head = [Text(title, "dim") for title in self.head]
+        rows = [head, *self.rows] if head else self.rows
+        wide = [max(breadth(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
         while sum(wide) + len(GAP) * (len(wide) - 1) > width and max(wide) > NARROWEST:
             wide[wide.index(max(wide))] -= 1
         for row in rows:
@@ -99,7 +116,7 @@ class Table:
     def _aligned(self, cells: tuple[Text, ...], wide: list[int]) -> Text:
         parts: list[str | Text] = []
         for number, (cell, columns) in enumerate(zip(cells, wide, strict=True)):
-            pad = " " * (columns - len(str(cell)))
+            pad = " " * (columns - breadth(str(cell)))
             parts += [GAP * bool(number), pad, cell] if number in self.right else [GAP * bool(number), cell, pad]
         return Text.assemble(*parts)
 
@@ -114,8 +131,8 @@ class Console:
 
     @property
     def width(self) -> int:
-        """Characters in a line."""
-        return shutil.get_terminal_size().columns
+        """Columns of a line; where it is no terminal, lines are as long as they have to be."""
+        return shutil.get_terminal_size().columns if self.is_terminal else sys.maxsize
 
     def print(self, shown: str | Text | Table, style: str = "") -> None:
         """Shows a text, broken between words where a terminal's line ends, or a table."""
@@ -152,7 +169,10 @@ class Bar:
         self._draw("")
 
     def _draw(self, line: str) -> None:
-        self._file.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
+        room = shutil.get_terminal_size().columns - 1
+        reached = accumulate(map(_breadth, line))
+        fitting = "".join(character for character, end in zip(line, reached, strict=True) if end <= room)
+        self._file.write(f"\r\x1b[K{fitting}")
         self._file.flush()
 
 
@@ -161,11 +181,24 @@ def _spans(words: str, width: int) -> Iterator[tuple[int, int]]:
     at = 0
     for paragraph in words.split("\n"):
         begin = end = 0
-        for word in re.finditer(rf"\S{{1,{max(width, 1)}}}", paragraph):
-            if word.end() - begin > width:
+        for start, stop in _words(paragraph, width):
+            if breadth(paragraph[begin:stop]) > width:
                 if end > begin:
                     yield at + begin, at + end
-                begin = word.start()
-            end = word.end()
+                begin = start
+            end = stop
         yield at + begin, at + end
         at += len(paragraph) + 1
+
+
+def _words(paragraph: str, width: int) -> Iterator[tuple[int, int]]:
+    """Where each word begins and ends, or each part of one that is broader than `width`."""
+    for word in re.finditer(r"\S+", paragraph):
+        begin, end = word.span()
+        while breadth(paragraph[begin:end]) > width:
+            reached = accumulate(map(_breadth, paragraph[begin:end]))
+            part = max(sum(reach <= width for reach in reached), 1)
+            yield begin, begin + part
+            begin += part
+        if begin < end:
+            yield begin, end

@@ -76,10 +76,10 @@ def show_verdict(report: Report) -> None:
             table.add_row(sign, Text(line.subject), line.finding or "", verdict)
         console.print(table)
     elif lines:
-        wide = max(len(line.subject) for line in lines)
+        table = Table()
         for line in lines:
-            word = summary.OUTCOME_WORD[line.outcome]
-            console.print(f"{word:<12}  {line.subject:<{wide}}  {line.finding or ''}".rstrip())
+            table.add_row(f"{summary.OUTCOME_WORD[line.outcome]:<12}", line.subject, line.finding or "")
+        console.print(table)
     for line in lines:
         sign = Text(summary.OUTCOME_SIGN[line.outcome], style=STYLE[line.outcome])
         console.print(Text.assemble(sign, f" {line.subject}: {line.reason}"))
@@ -99,16 +99,11 @@ def show_moves(report: Report, baseline: Report) -> None:
     found = moves.moved(report, baseline)
     head = ("figure", "before", "now", "change", "noise", "")
     rows = [(one.figure, one.before, one.after, one.change, one.noise, one.verdict) for one in found[:MOST_MOVES]]
-    if rows and console.is_terminal:
+    if rows:
         table = Table(head, right=frozenset(range(1, 5)))
         for row, one in zip(rows, found, strict=False):
             table.add_row(*row, style="" if one.beyond_noise else "dim")
         console.print(table)
-    elif rows:
-        wide = [max(len(row[column]) for row in (head, *rows)) for column in range(5)]
-        for figure, *figures, verdict in (head, *rows):
-            cells = [cell.rjust(width) for cell, width in zip(figures, wide[1:], strict=True)]
-            console.print("  ".join([figure.ljust(wide[0]), *cells, verdict]).rstrip())
     if len(found) > MOST_MOVES:
         console.print(Text(f"… and {len(found) - MOST_MOVES} more, in --markdown.", style="dim"))
 
@@ -227,16 +222,10 @@ def show_inspection(inspection: Inspection, *, every: bool) -> None:
         ("auto" if layer.auto else "", layer.tensor, layer.operator, _shape(layer.shape), layer.reason or "")
         for layer in layers
     ]
-    if console.is_terminal:
-        table = Table(("", "tensor", "operator", "shape", "why not"))
-        for row in rows:
-            table.add_row(*row, style="dim" if row[4] else "")
-        console.print(table)
-    else:
-        wide = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
-        for row in rows:
-            cells = [cell.ljust(width) for cell, width in zip(row[:4], wide, strict=True)]
-            console.print("  ".join([*cells, row[4]]).rstrip())
+    table = Table(("", "tensor", "operator", "shape", "why not") if console.is_terminal else ())
+    for row in rows:
+        table.add_row(*row, style="dim" if row[4] else "")
+    console.print(table)
     auditable = sum(layer.auditable for layer in inspection.layers)
     auto = sum(layer.auto for layer in inspection.layers)
     console.print(

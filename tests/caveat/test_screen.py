@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caveat.screen import BAR, Bar, Console, Table, Text
+from caveat.screen import BAR, Bar, Console, Table, Text, breadth
 
-WORDS = st.text(st.sampled_from("ab→ \n"), max_size=60)
+WORDS = st.text(st.sampled_from("ab→模\u0301 \n"), max_size=60)
 
 
 class Terminal(io.StringIO):
@@ -23,9 +23,9 @@ class Terminal(io.StringIO):
 def test_a_text_breaks_between_words_and_loses_none(runs: list[tuple[str, str]], width: int) -> None:
     text = Text.assemble(*runs)
     lines = [str(line) for line in text.broken(width)]
-    assert all(len(line) <= width for line in lines)
+    assert all(breadth(line) <= max(width, 2) for line in lines)
     assert "".join(lines).replace(" ", "") == str(text).replace(" ", "").replace("\n", "")
-    if not any(len(word) > width for word in str(text).split()):
+    if not any(breadth(word) > width for word in str(text).split()):
         assert " ".join(lines).split() == str(text).split()
 
 
@@ -42,7 +42,7 @@ def test_a_table_fits_and_loses_nothing(rows: list[tuple[str, str, str]], width:
     for row in rows:
         table.add_row(*(" ".join(cell.split()) for cell in row))
     lines = [str(line) for line in table.lines(width)]
-    assert all(len(line) <= width for line in lines)
+    assert all(breadth(line) <= width for line in lines)
     kept = sorted(re.sub(r"\s", "", "".join(lines)))
     assert kept == sorted(re.sub(r"\s", "", "onetwothree" + "".join(map("".join, rows))))
 
@@ -56,6 +56,22 @@ def test_columns_stand_below_their_heads() -> None:
         "effect          +1.5",
         "a longer one  −12.25",
     ]
+
+
+def test_wide_characters_do_not_push_the_columns_behind_them() -> None:
+    table = Table(("concept", "change"), right=frozenset({1}))
+    for name in ("水印", "cafe\u0301", "縞模様 🦓", "ｗide", "plain"):
+        table.add_row(name, "+1.5")
+    head, *lines = [str(line) for line in table.lines(80)]
+    assert {breadth(line) for line in (head, *lines)} == {len("ninewide.  change")}
+    assert all(line.endswith("   +1.5") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "columns"), [("水印", 4), ("e\u0301", 1), ("🦓", 2), ("ｱ", 1), ("→ ±−×", 5), ("👩\u200d🔬", 4), ("", 0)]
+)
+def test_how_many_columns_words_take(words: str, columns: int) -> None:
+    assert breadth(words) == columns
 
 
 def test_a_log_gets_a_line_however_long_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
