@@ -26,6 +26,7 @@ import onnx
 import onnxruntime
 
 from worker.engine import (
+    Model,
     Refused,
     Target,
     check_gradients,
@@ -109,7 +110,6 @@ def architectures(names: list[str]) -> Iterator[str]:
     """(c) whole graphs against float64 autograd, and their speed against torch."""
     import torch
 
-    from tests.oracle.autograd import gradients, weights_of
     from tests.oracle.light import light
 
     torch.set_num_threads(1)
@@ -129,38 +129,13 @@ def architectures(names: list[str]) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     ratios, excesses = [], []
     for name in names:
-        errors: list[float] = []
-        floors: list[float] = []
-        cosines: list[float] = []
-        for smooth in (True, False):
-            model = load(light(name, smooth=smooth))
-            layers = list_layers(model, TARGET)
-            chosen = [*(layer.tensor for layer in layers if layer.auditable)][::5]
-            chosen.append(model.inputs[0].name)
-            graph = differentiate(model, chosen, [TARGET])
-            feeds = _noise(model, 2)
-            ours = open_session(graph, threads=1).run(feeds)
-            logits = resolve_target(model, TARGET).tensor
-            theirs = gradients(model.ir, feeds, chosen, logits, 0)
-            single = gradients(model.ir, feeds, chosen, logits, 0, torch.float32) if smooth else {}
-            for layer in chosen:
-                a = ours[f"gradient/t/{layer}"].astype(np.float64).ravel()
-                b = theirs[layer].numpy().ravel()
-                if smooth:
-                    c = single[layer].double().numpy().ravel()
-                    errors.append(float(np.linalg.norm(a - b) / np.linalg.norm(b)))
-                    floors.append(float(np.linalg.norm(c - b) / np.linalg.norm(b)))
-                else:
-                    cosines.append(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)))
-        feeds, entry, logits = _noise(model, 4), model.inputs[0].name, resolve_target(model, TARGET).tensor
-        session = open_session(differentiate(model, [entry], [TARGET]), threads=1)
-        held = weights_of(model.ir, torch.float32)
-        mine, peer = _in_turns(
-            lambda session=session, feeds=feeds: session.run(feeds),
-            lambda m=model, f=feeds, e=entry, z=logits, w=held: gradients(m.ir, f, [e], z, 0, torch.float32, w),
-        )
+        errors, floors, _ = _beside_torch(load(light(name, smooth=True)))
+        model = load(light(name))
+        _, _, cosines = _beside_torch(model)
+        mine, peer = _raced(model)
         ratios.append(mine / peer)
         excesses.append(max(errors) / max(floors))
+        layers = list_layers(model, TARGET)
         able = sum(layer.auditable for layer in layers)
         yield (
             f"| {name} | {able} of {len(layers)} | {max(errors):.1e} | {max(floors):.1e} "
@@ -172,6 +147,44 @@ def architectures(names: list[str]) -> Iterator[str]:
         "torch's own in float32 on the same graph."
     )
     yield ""
+
+
+def _beside_torch(model: Model) -> tuple[list[float], list[float], list[float]]:
+    """At every fifth layer and the input: relative L2 distances to torch in float64, torch's own, and cosines."""
+    import torch
+
+    from tests.oracle.autograd import gradients
+
+    layers = [*(layer.tensor for layer in list_layers(model, TARGET) if layer.auditable)][::5]
+    layers.append(model.inputs[0].name)
+    feeds, logits = _noise(model, 2), resolve_target(model, TARGET).tensor
+    ours = open_session(differentiate(model, layers, [TARGET]), threads=1).run(feeds)
+    theirs = gradients(model.ir, feeds, layers, logits, 0)
+    single = gradients(model.ir, feeds, layers, logits, 0, torch.float32)
+    errors, floors, cosines = [], [], []
+    for layer in layers:
+        a = ours[f"gradient/t/{layer}"].astype(np.float64).ravel()
+        b = theirs[layer].numpy().ravel()
+        c = single[layer].double().numpy().ravel()
+        errors.append(float(np.linalg.norm(a - b) / np.linalg.norm(b)))
+        floors.append(float(np.linalg.norm(c - b) / np.linalg.norm(b)))
+        cosines.append(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)))
+    return errors, floors, cosines
+
+
+def _raced(model: Model) -> list[float]:
+    """CPU seconds of the gradient to the input, ours and torch's, with weights already loaded in both."""
+    import torch
+
+    from tests.oracle.autograd import gradients, weights_of
+
+    feeds, entry, logits = _noise(model, 4), model.inputs[0].name, resolve_target(model, TARGET).tensor
+    session = open_session(differentiate(model, [entry], [TARGET]), threads=1)
+    weights = weights_of(model.ir, torch.float32)
+    return _in_turns(
+        lambda: session.run(feeds),
+        lambda: gradients(model.ir, feeds, [entry], logits, 0, torch.float32, weights),
+    )
 
 
 def exports(keras: str | None) -> Iterator[str]:
