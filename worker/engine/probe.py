@@ -90,7 +90,8 @@ def probe(
     arrays, unseen = _recalled(plan, keys, counts, shelf)
     progress(sum(counts[name] for name in plan.needs if name not in unseen))
     rows = {name: range(counts[name]) for name in unseen}
-    _see(plan, rows, read, _room(shelf, arrays, keys.__getitem__), provider=provider, threads=threads, progress=progress)
+    room = _room(shelf, arrays, keys.__getitem__)
+    _see(plan, rows, read, room, provider=provider, threads=threads, progress=progress)
     return _seen(plan, keys, arrays)
 
 
