@@ -46,8 +46,9 @@ def test_a_killed_worker_changes_not_a_byte(bench: Bench, tmp_path: Path) -> Non
         ):
             asked = audit.model_dump_json()  # in its own order, which is the report's
             job_id = there.client.post("/v1/audits", data=asked, content_type="application/json").json["id"]
-            killed = _until_it_runs_a_shard(there, database, "one@test", job_id)
+            _until_it_runs_a_shard(there, database, "one@test", job_id)
             end(one)
+            (killed,) = _run_by(database, "one@test", job_id)  # which it has until its lease ends
             record = there.wait(job_id, seconds=120)
         assert record["state"] == "succeeded", record["problem"]
         assert record["shards"] == {"done": 6, "of": 6}
@@ -59,16 +60,17 @@ def test_a_killed_worker_changes_not_a_byte(bench: Bench, tmp_path: Path) -> Non
         assert (happened.count("shard"), happened.count("divide"), happened.count("join")) == (6, 1, 1)
 
 
-def _until_it_runs_a_shard(there: Live, database: Database, worker: str, job_id: str) -> str:
-    """A shard of the audit that this worker runs now, after another is done."""
+def _until_it_runs_a_shard(there: Live, database: Database, worker: str, job_id: str) -> None:
+    """Until this worker runs a shard of the audit, after another is done."""
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if (there.get(job_id)["shards"] or {"done": 0})["done"]:
-            for row in _shards(database, job_id):
-                if row.state == "running" and row.lease_owner == worker:
-                    return str(row.id)
+    while not ((there.get(job_id)["shards"] or {"done": 0})["done"] and _run_by(database, worker, job_id)):
+        assert time.monotonic() < deadline, "the worker never ran a shard"
         time.sleep(0.02)
-    raise AssertionError("the worker never ran a shard")
+
+
+def _run_by(database: Database, worker: str, job_id: str) -> list[str]:
+    """The shards of the audit that this worker runs now."""
+    return [str(row.id) for row in _shards(database, job_id) if (row.state, row.lease_owner) == ("running", worker)]
 
 
 def _shards(database: Database, job_id: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations_with_replacement, groupby
 from typing import Any
 
@@ -24,7 +25,7 @@ from worker.engine.session import Provider, Session, Sessions, open_session
 from worker.engine.shelf import Shelf, key_of
 from worker.engine.supplied import refuse_wrong
 from worker.engine.tape import shape_of_value
-from worker.engine.threads import ahead
+from worker.engine.threads import in_lanes, lanes
 
 Floats = NDArray[np.float32]
 Array = tuple[str, ...]
@@ -33,7 +34,7 @@ Array = tuple[str, ...]
 Room = Callable[..., NDArray[Any]]
 """Where an array goes, by what it is, its shape and its dtype (float32 where left out)."""
 
-BATCH_BYTES = 256 * 2**20
+BATCH_BYTES = 128 * 2**20
 """What the tensors of one batch may take while the model runs."""
 LARGEST_BATCH = 1024
 CHECKED_EXAMPLES = 4
@@ -177,13 +178,15 @@ def _see(
     progress: Callable[[int], None],
 ) -> None:
     """Runs the model over rows of example sets, one graph for all sets of which the same is needed."""
+    side_by_side, threads_each = lanes(threads, device=provider != "cpu")
     for (need, size), names in groupby(rows, key=lambda name: (plan.needs[name], batch_size(plan, plan.needs[name]))):
-        session = _open(plan, need, provider=provider, threads=threads)
+        session = _open(plan, need, provider=provider, threads=threads_each)
         with ThreadPoolExecutor(1) as beside:
             checks = []
-            for name, batch, found in ahead(_passes(plan, session, read(dict.fromkeys(names, size)))):
+            batches = read(dict.fromkeys(names, size))
+            for name, batch, found in in_lanes(partial(_pass, plan, session), batches, side_by_side):
                 if batch.start == 0 and need.gradients:
-                    checks.append(beside.submit(_check_gradients, plan, name, batch, found, room, threads))
+                    checks.append(beside.submit(_check_gradients, plan, name, batch, found, room, threads_each))
                 _keep(plan, name, rows[name], batch, found, room)
                 progress(len(batch.names))
                 for check in filter(Future.done, checks):
@@ -307,14 +310,12 @@ def _open(plan: Plan, need: Need, *, provider: Provider, threads: int) -> Sessio
     return Sessions((session, open_session(supplied.of(targets, layers), provider=provider, threads=threads)))
 
 
-def _passes(
-    plan: Plan, session: Session | Sessions, read: Iterable[tuple[str, Batch]]
-) -> Iterator[tuple[str, Batch, dict[str, Floats]]]:
-    """Each batch with what the model makes of it; the next is read meanwhile."""
-    for name, batch in ahead(read):
-        found = session.run(plan.feeds(batch.values))
-        _check_finite(found, name, batch)
-        yield name, batch, found
+def _pass(plan: Plan, session: Session | Sessions, one: tuple[str, Batch]) -> tuple[str, Batch, dict[str, Floats]]:
+    """A batch of an example set with what the model makes of it."""
+    name, batch = one
+    found = session.run(plan.feeds(batch.values))
+    _check_finite(found, name, batch)
+    return name, batch, found
 
 
 def _also(plan: Plan, need: Need) -> list[str]:

@@ -23,6 +23,7 @@ from worker.engine.probe import Array, Read, Seen, batch_size
 from worker.engine.reduction import moved
 from worker.engine.session import Provider, Session, open_session
 from worker.engine.shelf import Evicted, Shelf, key_of
+from worker.engine.threads import in_lanes, lanes
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,27 @@ def _taken(
 ) -> dict[tuple[str, str, str], Floats]:
     """The change of each target at each of its examples [m], by every step from one layer."""
     deltas = [_delta(plan, seen, step, shelf) for step in steps]
+    side_by_side, threads_each = lanes(threads, device=provider != "cpu")
     rest = open_session(
-        cut_at(plan.model, layer.tensor, [plan.targets[name] for name in targets]), provider=provider, threads=threads
+        cut_at(plan.model, layer.tensor, [plan.targets[name] for name in targets]),
+        provider=provider,
+        threads=threads_each,
     )
     count = len(seen.values[targets[0]])
     changes = {(step.concept, layer.name, name): np.empty(count) for step in steps for name in targets}
-    for rows, feeds in _at(plan, seen, layer, examples, rest, shelf, read, provider, threads):
+
+    def take(at: tuple[slice, dict[str, NDArray[np.float32]]]) -> None:
+        rows, feeds = at
         for step, delta in zip(steps, deltas, strict=True):
             there = moved(feeds[layer.tensor], delta.astype(feeds[layer.tensor].dtype), layer.reduce)
             found = rest.run({**feeds, layer.tensor: there})
             for name in targets:
                 values = found[f"value/{name}"].reshape(-1).astype(np.float64)
                 changes[step.concept, layer.name, name][rows] = values - seen.values[name][rows]
+
+    places = _at(plan, seen, layer, examples, rest, shelf, read, provider, threads)
+    for _ in in_lanes(take, places, side_by_side):
+        pass
     return changes
 
 
