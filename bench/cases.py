@@ -20,6 +20,7 @@ from worker import pipeline
 from worker.engine.differentiate import Target, differentiate, expose
 from worker.engine.model import load
 from worker.engine.session import open_session
+from worker.engine.threads import in_lanes, lanes
 from worker.readers import open_examples
 from worker.scratch import cached
 
@@ -57,15 +58,18 @@ def wide(folder: str, pool: int, concept: int, features: int) -> Prepared:
     return audit(folder, question.document)
 
 
-def bound(folder: str, document: dict[str, Any], batch: int = 16, backward_batch: int = 8) -> Prepared:
+def bound(
+    folder: str, document: dict[str, Any], batch: int = 16, backward_batch: int = 8, side_by_side: bool = False
+) -> Prepared:
     """One forward pass over concepts and pool, one forward and backward pass over targets, by open sessions."""
     question = Question(Path(folder), document)
     asked = question.audit()
     model = load(question.folder / document["model"])
     layers = [choice.tensor for choice in asked.layers]  # type: ignore[union-attr]
     targets = [Target(name=name, output=one.output, index=one.index) for name, one in asked.targets.items()]
-    forward = open_session(expose(model, layers))
-    backward = open_session(differentiate(model, layers, targets, also=layers))
+    count, threads = lanes(0) if side_by_side else (1, 0)
+    forward = open_session(expose(model, layers), threads=threads)
+    backward = open_session(differentiate(model, layers, targets, also=layers), threads=threads)
     of_targets = {target.examples for target in asked.targets.values()}
     inputs = {name: pictures(question, asked, name) for name in asked.examples}
     forward.run({"input": next(iter(inputs.values()))[:batch]})
@@ -73,8 +77,9 @@ def bound(folder: str, document: dict[str, Any], batch: int = 16, backward_batch
     def measured() -> None:
         for name, values in inputs.items():
             session, size = (backward, backward_batch) if name in of_targets else (forward, batch)
-            for start in range(0, len(values), size):
-                session.run({"input": values[start : start + size]})
+            feeds = ({"input": values[start : start + size]} for start in range(0, len(values), size))
+            for _ in in_lanes(session.run, feeds, count):
+                pass
 
     return measured
 

@@ -60,8 +60,8 @@ class Settings(BaseSettings):
     """How often a message to a webhook is sent before it has failed."""
     webhook_backoff_seconds: float = Field(5, ge=0)
     """Pause before a message is sent again; each is four times the one before, so eight attempts take 8 hours."""
-    shard_batches: int = Field(256, ge=0)
-    """An audit of more batches (256 MiB of the model's numbers each) is cut into shards for all workers; 0: never."""
+    shard_batches: int = Field(512, ge=0)
+    """An audit of more batches (128 MiB of the model's numbers each) is cut into shards for all workers; 0: never."""
     child_output: bool = False
     """Whether the log takes what libraries write in a job's process; it may show what is in models and examples."""
     tenant_running: int = Field(0, ge=0)
