@@ -15,6 +15,8 @@ from api_spec.report import GradientCheck, Outcome
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Stage = Literal["queued", "loading", "planning", "reading", "probing", "fitting", "testing", "reporting", "done"]
 """Where an audit is, in the order of the pipeline."""
+Queue = Literal["default", "gpu", "large"]
+"""For which workers a job is."""
 
 
 class Blob(Document):
@@ -149,6 +151,8 @@ class AuditRecord(Job):
     """An audit; its report is there once it succeeded."""
 
     audit: Audit
+    queue: Queue = "default"
+    """Which workers it is for: CUDA is asked of `gpu`, a large model of `large`; `default` where nobody serves that."""
     shards: Shards | None = None
     """None where one worker ran all of it."""
     outcome: Outcome | None
@@ -178,3 +182,5 @@ class Readiness(Document):
     """Down is no reason not to be ready: audits are kept, and run when the broker is back."""
     workers: dict[str, list[str]]
     """Workers seen in the last minute, and the protections that each one's kernel cannot give the sandbox."""
+    queues: dict[Queue, Count] = Field(default_factory=dict)
+    """How many of them serve each queue."""

@@ -416,8 +416,16 @@ async def _later(content: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 def _tell(watch: Watch | None, record: Job) -> None:
     if watch is not None:
-        shards = record.shards if isinstance(record, AuditRecord) and record.stage == "probing" else None
-        watch(f"probing, {shards.done} of {shards.of} shards" if shards else record.stage, record.progress)
+        watch(_stage(record), record.progress)
+
+
+def _stage(record: Job) -> str:
+    """Where a job is, in a few words."""
+    if isinstance(record, AuditRecord) and record.stage == "probing" and record.shards:
+        return f"probing, {record.shards.done} of {record.shards.of} shards"
+    if isinstance(record, AuditRecord) and record.stage == "queued" and record.queue != "default":
+        return f"queued for {record.queue}"
+    return record.stage
 
 
 def _succeeded(record: Record, watch: Watch | None) -> Record:

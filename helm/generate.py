@@ -27,7 +27,16 @@ PLACES = {"database_url", "blobs_url", "broker_url"}
 CHOSEN_BY_THE_CHART = {
     "apiSettings": PLACES | {"host", "port", "metrics_port", "signing_key"},
     "workerSettings": PLACES
-    | {"concurrency", "threads", "memory_bytes", "grace_seconds", "heartbeat_file", "cache_bytes", "cache_folder"},
+    | {
+        "queues",
+        "concurrency",
+        "threads",
+        "memory_bytes",
+        "grace_seconds",
+        "heartbeat_file",
+        "cache_bytes",
+        "cache_folder",
+    },
 }
 """Settings that follow from other values, so that nobody can contradict those."""
 

@@ -11,7 +11,8 @@ import logging
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from api_spec.jobs import QUEUE, RUN_JOB
+from api_spec.artifacts import Queue
+from api_spec.jobs import LISTS, RUN_JOB
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +21,13 @@ SECONDS = 1.0
 
 
 class Bell:
-    """A producer for the one queue."""
+    """A producer for every queue."""
 
     def __init__(self, broker_url: str) -> None:
         """Connects on first use."""
         self.app = Celery("caveat-service", broker=broker_url, set_as_current=False)
         self.app.conf.update(
-            task_default_queue=QUEUE,
+            task_default_queue=LISTS["default"],
             task_ignore_result=True,
             broker_connection_timeout=SECONDS,
             broker_transport_options={
@@ -37,10 +38,10 @@ class Bell:
             },
         )
 
-    def ring(self, job_id: str) -> bool:
+    def ring(self, job_id: str, queue: Queue = "default") -> bool:
         """Says that a job waits; False if nobody can hear it now."""
         try:
-            self.app.send_task(RUN_JOB, args=[job_id], retry=False)
+            self.app.send_task(RUN_JOB, args=[job_id], queue=LISTS[queue], retry=False)
         except (OperationalError, OSError) as fault:
             log.warning("the broker is away (%s); job %s waits in the database", type(fault).__name__, job_id)
             return False

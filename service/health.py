@@ -45,9 +45,10 @@ def get_readiness() -> Response:
     there = behind()
     try:
         workers = records.alive(there.database, within=SEEN_WITHIN)
+        queues = records.serving(there.database, within=SEEN_WITHIN)
         database = True
     except DBAPIError:
-        workers, database = {}, False
+        workers, queues, database = {}, {}, False
     blobs = there.blobs.is_writable()
     ready = database and blobs
     readiness = Readiness(
@@ -56,6 +57,7 @@ def get_readiness() -> Response:
         blobs="up" if blobs else "down",
         broker="up" if there.bell.is_heard() else "down",
         workers=workers,
+        queues=queues,
     )
     return answer(readiness, 200 if ready else 503)
 

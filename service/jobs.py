@@ -12,7 +12,7 @@ from flask import Response, request
 
 from api_spec.artifacts import AuditRecord, ExamplesRecord, ModelRecord, NewExamples, NewModel, Shards
 from api_spec.audit import Audit
-from api_spec.jobs import JobKind, Request, sources
+from api_spec.jobs import JobKind, Request, queue_of, sources
 from api_spec.openapi import SubmitHeaders
 from api_spec.problem import Fault
 from service import limits, patience, watch
@@ -31,10 +31,12 @@ LOOK_SECONDS = 0.2
 def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
     """Keeps a job, rings for it, and answers 202; with `Prefer: wait`, 200 if it ends in time."""
     wanted = sources(body)
-    _require(wanted, records.owned(behind().database, tenant(), list(wanted.values())))
+    there = records.owned(behind().database, tenant(), list(wanted.values()))
+    _require(wanted, there)
     try:
         submission = lifecycle.submit(
             behind().database, tenant(), kind, body.model_dump(mode="json"),
+            queue=queue_of(body, there, large=behind().settings.large_model),
             name=getattr(body, "name", None), key=_key(headers, body),
             by=asker(), sources=set(wanted.values()), traceparent=traces.carried(),
             most_waiting=behind().settings.tenant_waiting,
@@ -50,7 +52,7 @@ def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
         raise limits.too_many_wait() from None
     watch.concerns(kind, submission.record.id)
     if not submission.replayed:
-        behind().bell.ring(submission.record.id)
+        behind().bell.ring(submission.record.id, submission.record.queue)
     return _accepted(submission.record, _seconds(headers))
 
 
@@ -80,6 +82,7 @@ def document(record: Record) -> AuditRecord | ModelRecord | ExamplesRecord:
         return AuditRecord(
             **common,
             audit=Audit(**record.payload),
+            queue=record.queue,
             shards=_shards(record),
             outcome=result.get("outcome"),
             report_digest=record.report_digest,

@@ -32,7 +32,10 @@ class Counted(Collector):
         for what, count in records.count_events(self.database).items():
             events.add_metric([what], count)
         yield events
-        yield GaugeMetricFamily("caveat_queue_depth", "Jobs that wait.", value=records.count_waiting(self.database))
+        depth = GaugeMetricFamily("caveat_queue_depth", "Jobs that wait, by queue.", labels=["queue"])
+        for queue, count in records.count_waiting(self.database).items():
+            depth.add_metric([queue], count)
+        yield depth
         expired = measures.counted(self.database, "expired").get("", 0)
         yield CounterMetricFamily("caveat_lease_expired", "Leases that ran out.", value=expired)
         yield from self._audits()
@@ -69,6 +72,10 @@ class Counted(Collector):
     def _workers(self) -> Iterator[Metric]:
         alive = records.alive(self.database, within=SEEN_WITHIN)
         yield GaugeMetricFamily("caveat_workers", "Workers seen in the last minute.", value=len(alive))
+        serving = GaugeMetricFamily("caveat_queue_workers", "Workers that serve each queue.", labels=["queue"])
+        for queue, count in records.serving(self.database, within=SEEN_WITHIN).items():
+            serving.add_metric([queue], count)
+        yield serving
         lacking = GaugeMetricFamily(
             "caveat_workers_lacking", "Workers whose kernel cannot give the sandbox this.", labels=["protection"]
         )

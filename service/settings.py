@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     """Where `/metrics` is, for Prometheus; 0 for nowhere."""
     auth: Literal["off", "keys"] = "off"
     """`keys`: every request needs a bearer key, which names its tenant; `off`: whoever reaches the port may do all."""
+    large_model: int = Field(0, ge=0)
+    """Most bytes of a model that any worker takes; larger ones go to the queue `large`. 0: all go to `default`."""
     tenant_bytes: int = Field(0, ge=0)
     """Most bytes that a tenant may have put in; 0 for no limit."""
     tenant_waiting: int = Field(0, ge=0)

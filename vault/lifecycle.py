@@ -27,17 +27,29 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 
-from api_spec.artifacts import Stage, State
-from api_spec.jobs import JobKind
+from api_spec.artifacts import Queue, Stage, State
+from api_spec.jobs import QUEUES, JobKind
 from api_spec.problem import Problem
 from vault import chain, ledger, measures, webhooks
-from vault.records import NOBODY, RECORD, Database, Key, Record, happened, keyed, new_id, now, take_turn
+from vault.records import (
+    NOBODY,
+    RECORD,
+    Database,
+    Key,
+    Record,
+    happened,
+    keyed,
+    new_id,
+    now,
+    take_turn,
+    unserved,
+)
 from vault.tables import events, idempotency, jobs
 from vault.tables import uses as held
 
 Step = Literal[
     "submit", "claim", "succeed", "fail", "cancel", "stop", "release", "retry", "give_up", "ask_to_cancel", "advance",
-    "divide", "shard", "join",
+    "divide", "shard", "join", "reroute",
 ]  # fmt: skip
 
 STEPS: dict[Step, tuple[State | None, State]] = {
@@ -55,6 +67,7 @@ STEPS: dict[Step, tuple[State | None, State]] = {
     "divide": ("running", "running"),
     "shard": ("running", "running"),
     "join": ("running", "queued"),
+    "reroute": ("queued", "queued"),
 }
 """Each step: the state that it needs, and the one that it leads to."""
 
@@ -84,6 +97,7 @@ class Lease:
     job_id: str
     tenant: str
     kind: JobKind
+    queue: Queue
     payload: dict[str, Any]
     token: str
     lasts: timedelta
@@ -123,6 +137,7 @@ def submit(
     kind: JobKind,
     payload: dict[str, Any],
     *,
+    queue: Queue = "default",
     name: str | None = None,
     key: Key | None = None,
     by: str = NOBODY,
@@ -141,7 +156,7 @@ def submit(
     """
     job_id, moment = new_id(), now()
     values: dict[str, Any] = {
-        "id": job_id, "tenant": tenant, "kind": kind, "name": name, "payload": payload,
+        "id": job_id, "tenant": tenant, "kind": kind, "queue": queue, "name": name, "payload": payload,
         "state": STEPS["submit"][1], "stage": "queued", "progress": 0.0, "attempts": 0,
         "cancel_requested": False, "release_requested": False, "traceparent": traceparent,
         "available_at": moment, "rung_at": moment, "created_at": moment, "updated_at": moment,
@@ -176,27 +191,39 @@ def submit(
         return Submission(_read(connection, first), replayed=True)
 
 
-def claim(database: Database, job_id: str, *, worker: str, lasts: timedelta, most_running: int = 0) -> Lease | None:
+def claim(
+    database: Database,
+    job_id: str,
+    *,
+    worker: str,
+    lasts: timedelta,
+    queues: Collection[Queue] = QUEUES,
+    most_running: int = 0,
+) -> Lease | None:
     """Takes a queued job; None if it is not there to be taken, which is how a bell that rings twice does no harm.
 
-    Nor is it if `most_running` jobs of its tenant run; the bell is rung again once there are fewer.
+    Nor is it if it waits in none of `queues`, or if `most_running` jobs of its tenant run; the bell is rung again, in
+    the right queue, or once there are fewer.
     """
     moment, token = now(), new_id()
     with database.writing() as connection:
         if most_running and _is_full(connection, job_id, most_running):
             return None
         taken = step(
-            connection, "claim", job_id, and_(jobs.c.available_at <= moment), data={"worker": worker},
+            connection, "claim", job_id, and_(jobs.c.available_at <= moment, jobs.c.queue.in_(queues)),
+            data={"worker": worker},
             lease_owner=worker, lease_token=token, lease_until=moment + lasts,
             attempts=jobs.c.attempts + 1, stage="loading", progress=0.0,
         )  # fmt: skip
         if not taken:
+            _hush(connection, job_id, jobs.c.queue.not_in(queues))
             return None
         record = _read(connection, job_id)
         traceparent = connection.execute(select(jobs.c.traceparent).where(jobs.c.id == job_id)).scalar_one()
         return Lease(
-            job_id, record.tenant, record.kind, record.payload, token, lasts, record.attempts, worker, traceparent
-        )
+            job_id, record.tenant, record.kind, record.queue, record.payload, token, lasts, record.attempts, worker,
+            traceparent,
+        )  # fmt: skip
 
 
 def heartbeat(database: Database, lease: Lease) -> Order:
@@ -320,14 +347,35 @@ def expire(database: Database, *, attempts: int, backoff: timedelta) -> list[str
     return taken
 
 
-def unclaimed(database: Database, *, rung_before: timedelta | None, most_running: int = 0) -> Iterator[str]:
-    """Queued jobs for which the bell has to ring, each noted as rung before it is given.
+def reroute(database: Database, *, after: timedelta) -> list[str]:
+    """Sends jobs to the default queue that have waited for `after` in one that no worker has served for as long.
+
+    The audit of a shard goes with it, so that the end of the shards is heard.
+    """
+    left = unserved(database, for_=after) - {"default"}
+    stuck = and_(jobs.c.state == "queued", jobs.c.queue.in_(left), jobs.c.updated_at < now() - after)
+    with database.reading() as connection:
+        found = connection.execute(select(jobs.c.id, jobs.c.queue, jobs.c.parent_id).where(stuck)).all() if left else []
+    sent = []
+    for row in found:
+        with database.writing() as connection:
+            told = {"from": row.queue, "to": "default", "why": f"no worker served the queue '{row.queue}'"}
+            if step(connection, "reroute", row.id, stuck, data=told, queue="default", rung_at=None):
+                connection.execute(jobs.update().where(jobs.c.id == row.parent_id).values(queue="default"))
+                sent.append(row.id)
+    return sent
+
+
+def unclaimed(
+    database: Database, *, rung_before: timedelta | None, most_running: int = 0, queue: Queue = "default"
+) -> Iterator[str]:
+    """Jobs of a queue for which the bell has to ring, each noted as rung before it is given.
 
     These are the jobs that were put back, and, with `rung_before`, also those that were rung for longer ago than that.
     With `most_running`, no more of a tenant than may begin.
     """
     moment = now()
-    due = and_(jobs.c.state == "queued", jobs.c.available_at <= moment)
+    due = and_(jobs.c.state == "queued", jobs.c.queue == queue, jobs.c.available_at <= moment)
     quiet: ColumnElement[bool] = jobs.c.rung_at.is_(None)
     if rung_before is not None:
         quiet = or_(quiet, jobs.c.rung_at < moment - rung_before)
@@ -356,8 +404,14 @@ def _is_full(connection: Connection, job_id: str, most_running: int) -> bool:
     take_turn(connection, "claim", tenant)
     if _count(connection, tenant, AT_WORK) < most_running:
         return False
-    connection.execute(jobs.update().where(jobs.c.id == job_id, jobs.c.state == "queued").values(rung_at=None))
+    _hush(connection, job_id)
     return True
+
+
+def _hush(connection: Connection, job_id: str, *conditions: ColumnElement[bool]) -> None:
+    """Lets the bell of a job that waits count as not rung."""
+    waits = and_(jobs.c.id == job_id, jobs.c.state == "queued", *conditions)
+    connection.execute(jobs.update().where(waits).values(rung_at=None))
 
 
 def _count(connection: Connection, tenant: str, which: ColumnElement[bool]) -> int:

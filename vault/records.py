@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,8 +20,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from api_spec.artifacts import Stage, State
-from api_spec.jobs import JobKind
+from api_spec.artifacts import Queue, Stage, State
+from api_spec.jobs import QUEUES, JobKind
 from vault.tables import blobs, chores, events, idempotency, jobs, tallies, workers
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -30,6 +30,8 @@ SEEN_WITHIN = timedelta(minutes=1)
 """How lately a worker that is alive was heard from."""
 NOBODY = "anybody"
 """Who asks, as the log says it, where no keys are asked for."""
+NOTED_EVERY = timedelta(seconds=10)
+"""How often it is noted that a queue is served, however many workers do so."""
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -40,6 +42,7 @@ class Record:
     id: str
     tenant: str
     kind: JobKind
+    queue: Queue
     name: str | None
     payload: dict[str, Any]
     state: State
@@ -278,13 +281,17 @@ def _kept(connection: Connection, tenant: str) -> int:
     return int(connection.execute(counted).scalar_one())
 
 
-def greet(database: Database, worker: str, missing_protections: list[str]) -> None:
-    """Notes that a worker is alive, and which protections its kernel lacks."""
-    values = {"seen_at": now(), "missing_protections": missing_protections}
+def greet(database: Database, worker: str, missing_protections: list[str], queues: Collection[Queue] = QUEUES) -> None:
+    """Notes that a worker is alive, which protections its kernel lacks, and which queues it serves."""
+    moment = now()
+    values = {"seen_at": moment, "missing_protections": missing_protections, "queues": list(queues)}
     with database.writing() as connection:
         updated = connection.execute(workers.update().where(workers.c.name == worker).values(**values))
         if updated.rowcount == 0:
             connection.execute(workers.insert().values(name=worker, **values))
+        for queue in sorted(queues):
+            served = {"name": f"serve {queue}", "begun_at": moment}
+            upsert(connection, chores, served, chores.c.begun_at <= moment - NOTED_EVERY)
 
 
 def part(database: Database, worker: str) -> None:
@@ -300,6 +307,22 @@ def alive(database: Database, *, within: timedelta) -> dict[str, list[str]]:
         return {row.name: row.missing_protections for row in connection.execute(wanted)}
 
 
+def serving(database: Database, *, within: timedelta) -> dict[Queue, int]:
+    """How many workers seen lately serve each queue."""
+    wanted = select(workers.c.queues).where(workers.c.seen_at > now() - within)
+    with database.reading() as connection:
+        served = Counter(queue for queues in connection.scalars(wanted) for queue in queues)
+    return {queue: served[queue] for queue in QUEUES}
+
+
+def unserved(database: Database, *, for_: timedelta) -> set[Queue]:
+    """The queues that no worker has served for so long; also those that none ever did."""
+    noted = select(chores.c.name).where(chores.c.begun_at > now() - for_ - NOTED_EVERY)
+    with database.reading() as connection:
+        served = set(connection.scalars(noted))
+    return {queue for queue in QUEUES if f"serve {queue}" not in served}
+
+
 def count_jobs(database: Database) -> dict[tuple[str, str], int]:
     """How many jobs there are of each kind in each state."""
     counted = select(jobs.c.kind, jobs.c.state, func.count()).group_by(jobs.c.kind, jobs.c.state)
@@ -307,10 +330,11 @@ def count_jobs(database: Database) -> dict[tuple[str, str], int]:
         return {(kind, state): count for kind, state, count in connection.execute(counted)}
 
 
-def count_waiting(database: Database) -> int:
-    """How many jobs wait for a worker."""
+def count_waiting(database: Database) -> dict[Queue, int]:
+    """How many jobs wait for a worker in each queue."""
+    counted = select(jobs.c.queue, func.count().label("many")).where(jobs.c.state == "queued").group_by(jobs.c.queue)
     with database.reading() as connection:
-        return connection.execute(select(func.count()).where(jobs.c.state == "queued")).scalar_one()
+        return dict.fromkeys(QUEUES, 0) | {row.queue: row.many for row in connection.execute(counted)}
 
 
 def count_events(database: Database) -> dict[str, int]:

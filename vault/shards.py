@@ -45,7 +45,7 @@ def divide(database: Database, lease: Lease, shards: Sequence[Sequence[Rows]]) -
         for shard_id, rows in zip(ids, shards, strict=True):
             payload = {"audit": lease.payload, "rows": [part.model_dump(mode="json") for part in rows]}
             values: dict[str, Any] = {
-                "id": shard_id, "tenant": lease.tenant, "kind": "shard", "payload": payload,
+                "id": shard_id, "tenant": lease.tenant, "kind": "shard", "queue": lease.queue, "payload": payload,
                 "state": STEPS["submit"][1], "stage": "queued", "progress": 0.0, "attempts": 0,
                 "cancel_requested": False, "release_requested": False, "parent_id": lease.job_id,
                 "traceparent": lease.traceparent,

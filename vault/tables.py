@@ -54,6 +54,7 @@ jobs = Table(
     Column("id", String(26), primary_key=True),
     Column("tenant", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
+    Column("queue", String(16), nullable=False, server_default="default"),
     Column("name", String(64)),
     Column("payload", JSON, nullable=False),
     Column("state", String(16), nullable=False),
@@ -173,7 +174,7 @@ chores = Table(
     Column("name", String(32), primary_key=True),
     Column("begun_at", Moment, nullable=False),
 )
-"""When what is done now and then, by whichever worker comes first, was begun last."""
+"""When what is done now and then, by whichever worker comes first, was begun last; serving a queue is such a thing."""
 
 workers = Table(
     "workers",
@@ -181,8 +182,9 @@ workers = Table(
     Column("name", String(128), primary_key=True),
     Column("seen_at", Moment, nullable=False),
     Column("missing_protections", JSON, nullable=False),
+    Column("queues", JSON, nullable=False, server_default='["default"]'),
 )
-"""Workers that are alive, and what their kernels cannot do for the sandbox."""
+"""Workers that are alive, what their kernels cannot do for the sandbox, and the queues that they serve."""
 
 keys = Table(
     "keys",

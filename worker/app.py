@@ -19,17 +19,20 @@ from celery.signals import (
     worker_shutdown,
     worker_shutting_down,
 )
+from kombu import Exchange, Queue
 
-from api_spec.jobs import QUEUE
+from api_spec.jobs import LISTS, in_flight
 from telemetry import logs, traces
 from worker import courier, reaper
 from worker.settings import settings
 
 SOFT_SHUTDOWN_SECONDS = 60
+UNACKED = in_flight(settings().serves)
 
 app = Celery("caveat", broker=settings().broker_url, include=["worker.tasks"], set_as_current=False)
 app.conf.update(
-    task_default_queue=QUEUE,
+    task_default_queue=LISTS["default"],
+    task_queues=[Queue(name, Exchange(name), name) for name in (LISTS[queue] for queue in settings().serves)],
     task_serializer="json",
     accept_content=["json"],
     task_acks_late=True,
@@ -49,6 +52,9 @@ app.conf.update(
     broker_connection_max_retries=None,
     broker_transport_options={
         "visibility_timeout": 2 * (settings().wall_seconds + 120),
+        "unacked_key": UNACKED,
+        "unacked_index_key": f"{UNACKED}_index",
+        "unacked_mutex_key": f"{UNACKED}_mutex",
         "socket_timeout": 30,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,

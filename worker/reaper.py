@@ -13,7 +13,8 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import DBAPIError
 
-from api_spec.jobs import QUEUE, RUN_JOB
+from api_spec.artifacts import Queue
+from api_spec.jobs import LISTS, QUEUES, RUN_JOB
 from vault import lifecycle, records, retention, shards, storage
 from vault.blobs import Blobs
 from vault.records import Database
@@ -64,8 +65,13 @@ def end(**_: Any) -> None:
     _gone.set()
 
 
-def reap(database: Database, settings: Settings, ring: Callable[[str], None], waiting: Callable[[], int]) -> None:
-    """Takes back jobs whose lease ran out, ends what divided audits left, and rings for jobs that nobody heard of."""
+def reap(
+    database: Database, settings: Settings, ring: Callable[[str, Queue], None], waiting: Callable[[], set[Queue]]
+) -> None:
+    """Takes back jobs whose lease ran out, ends what divided audits left, and rings for jobs that nobody heard of.
+
+    Every worker does so for every queue: one that no worker serves may have a pool that starts when something waits.
+    """
     for job_id in lifecycle.expire(
         database, attempts=settings.attempts, backoff=timedelta(seconds=settings.backoff_seconds)
     ):
@@ -73,28 +79,35 @@ def reap(database: Database, settings: Settings, ring: Callable[[str], None], wa
     shards.settle(database)
     for audit_id in shards.leftovers(database):
         Blobs.at(f"{settings.pieces_url}/{audit_id}").clear()
+    for job_id in lifecycle.reroute(database, after=timedelta(seconds=settings.reroute_seconds)):
+        log.warning("job %s goes to the default queue: no worker serves its own", job_id)
     unheard = timedelta(seconds=settings.unheard_seconds)
-    for job_id in lifecycle.unclaimed(
-        database, rung_before=None if waiting() else unheard, most_running=settings.tenant_running
-    ):
-        ring(job_id)
+    busy = waiting()
+    for queue in QUEUES:
+        rung_before = None if queue in busy else unheard
+        for job_id in lifecycle.unclaimed(
+            database, rung_before=rung_before, most_running=settings.tenant_running, queue=queue
+        ):
+            ring(job_id, queue)
 
 
 def _reap_until_gone(app: Celery, database: Database, worker: str, missing: list[str]) -> None:
-    def ring(job_id: str) -> None:
+    def ring(job_id: str, queue: Queue) -> None:
         with _connection(app) as connection:
-            app.send_task(RUN_JOB, args=[job_id], queue=QUEUE, connection=connection, retry=False)
+            app.send_task(RUN_JOB, args=[job_id], queue=LISTS[queue], connection=connection, retry=False)
 
-    def waiting() -> int:
+    def waiting() -> set[Queue]:
         with _connection(app) as connection:
-            queue: Any = app.amqp.queues[QUEUE](connection.default_channel)
-            return int(queue.queue_declare().message_count)
+            there: dict[Queue, Any] = {
+                queue: app.amqp.queues[LISTS[queue]](connection.default_channel) for queue in QUEUES
+            }
+            return {queue for queue, listed in there.items() if listed.queue_declare().message_count}
 
     while True:
         if settings().heartbeat_file:  # this process lives, whatever the database and the broker do
             Path(str(settings().heartbeat_file)).touch()
         try:
-            records.greet(database, worker, missing)
+            records.greet(database, worker, missing, settings().serves)
             reap(database, settings(), ring, waiting)
         except (DBAPIError, OperationalError, OSError) as fault:
             log.warning("the reaper will try again: %s", type(fault).__name__)

@@ -10,6 +10,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api_spec.artifacts import Queue
+from api_spec.jobs import QUEUES
 from vault import addresses
 from worker.cache import Cache
 from worker.supervisor import Limits
@@ -30,6 +32,10 @@ class Settings(BaseSettings):
     """A folder, or fsspec's URL of a bucket (`s3://...`, `gs://...`)."""
     broker_url: str = "redis://127.0.0.1:6379/0"
     """Redis or Valkey; a Unix socket is `redis+socket:///path`."""
+    queues: str = Field(",".join(QUEUES), pattern=rf"^({'|'.join(QUEUES)})(,({'|'.join(QUEUES)}))*$")
+    """Which jobs it takes: `gpu` has audits that ask for CUDA, `large` those of large models, `default` all others."""
+    reroute_seconds: float = Field(600, ge=0)
+    """How long a job waits in a queue that no worker serves before it goes to `default`."""
     concurrency: int = Field(1, ge=1)
     """Jobs at a time."""
     threads: int = Field(0, ge=0)
@@ -78,6 +84,11 @@ class Settings(BaseSettings):
     """How much of earlier audits is kept on disk, so that another estimator or gate needs no model; 0 for none."""
     cache_folder: Path = Path(".caveat/cache")
     """Where; several workers may share it."""
+
+    @property
+    def serves(self) -> tuple[Queue, ...]:
+        """The queues that it serves."""
+        return tuple(queue for queue in QUEUES if queue in self.queues.split(","))
 
     @property
     def limits(self) -> Limits:

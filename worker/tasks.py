@@ -17,8 +17,8 @@ from kombu.exceptions import OperationalError
 from opentelemetry.trace import SpanKind
 from sqlalchemy.exc import DBAPIError
 
-from api_spec.artifacts import Stage
-from api_spec.jobs import QUEUE, RUN_JOB
+from api_spec.artifacts import Queue, Stage
+from api_spec.jobs import LISTS, RUN_JOB
 from telemetry import logs, traces
 from vault import lifecycle, records, shards, storage
 from vault.blobs import Blobs, digest_of
@@ -45,6 +45,7 @@ def run_job(self: Task[[str], None], job_id: str) -> None:
         job_id,
         worker=str(self.request.hostname),
         lasts=timedelta(seconds=settings().lease_seconds),
+        queues=settings().serves,
         most_running=settings().tenant_running,
     )
     if lease is None:
@@ -102,7 +103,7 @@ def parts(lease: Lease) -> dict[str, Any]:
         return {}
     if pieces := shards.pieces_of(database(), lease.job_id):
         return {"pieces": partial(lay_out, place_of_pieces(lease.job_id), pieces)}
-    crowd = len(records.alive(database(), within=CROWD_SEEN)) * settings().concurrency
+    crowd = records.serving(database(), within=CROWD_SEEN)[lease.queue] * settings().concurrency
     return {"shard_batches": settings().shard_batches} if crowd > 1 else {}
 
 
@@ -128,9 +129,9 @@ def store(end: End, tenure: Tenure, pieces: dict[str, str]) -> None:
     """Puts on record how a job ended: nothing but its report leaves the worker, or the pieces of a shard."""
     match end, tenure.order:
         case Finished(_), _ if tenure.lease.kind == "shard":
-            ring(filter(None, [shards.succeed(database(), tenure.lease, pieces)]))
+            ring(filter(None, [shards.succeed(database(), tenure.lease, pieces)]), tenure.lease.queue)
         case Divided(rows), _:
-            ring(shards.divide(database(), tenure.lease, rows))
+            ring(shards.divide(database(), tenure.lease, rows), tenure.lease.queue)
         case Finished(result), _:
             succeed(result, tenure.lease)
         case Failed(problem, killed=True), _:
@@ -146,11 +147,11 @@ def store(end: End, tenure: Tenure, pieces: dict[str, str]) -> None:
             log.warning("the lease of job %s was lost while it ran; its result is dropped", tenure.lease.job_id)
 
 
-def ring(job_ids: Iterable[str]) -> None:
+def ring(job_ids: Iterable[str], queue: Queue) -> None:
     """Says that jobs wait; where the broker is away, the reaper says so again."""
     for job_id in job_ids:
         try:
-            app.send_task(RUN_JOB, args=[job_id], queue=QUEUE, retry=False)
+            app.send_task(RUN_JOB, args=[job_id], queue=LISTS[queue], retry=False)
         except (OperationalError, OSError) as fault:
             log.warning("the broker is away (%s); job %s waits in the database", type(fault).__name__, job_id)
 

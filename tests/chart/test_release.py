@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from api_spec.jobs import QUEUE
+from api_spec.jobs import LISTS, QUEUES, in_flight
 from tests.chart.conftest import CHART, ROOT, VALUES, Manifest, Pod, Release, helm, render
 
 pytestmark = pytest.mark.slow
@@ -145,20 +145,50 @@ def test_a_changed_setting_rolls_its_pods(release: Release) -> None:
     assert release.text.count("checksum/settings") == len(release.of("Deployment"))
 
 
+def served(release: Release) -> dict[str, list[str]]:
+    """The queues that each pool serves."""
+    return {
+        named(config).partition("-worker-")[2]: config["data"]["CAVEAT_QUEUES"].split(",")
+        for config in release.of("ConfigMap")
+        if "-worker-" in named(config)
+    }
+
+
+SERVED = {
+    "default": {"cpu": ["default", "gpu", "large"]},
+    "gpu": {"gpu": ["default", "gpu", "large"]},  # the only pool
+    "pools": {"cpu": ["default"], "gpu": ["gpu"], "large": ["large"]},
+    "everything": {"cpu": ["default"], "gpu": ["gpu"], "large": ["default", "large"]},
+}
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_pools_divide_the_queues(name: str) -> None:
+    assert served(render(name)) == SERVED[name]
+
+
+def test_every_queue_is_served(release: Release) -> None:
+    assert {queue for queues in served(release).values() for queue in queues} == set(QUEUES)
+
+
 def test_keda_counts_what_is_queued_and_in_flight() -> None:
-    for name in ("keda", "everything", "production"):
+    counted = 0
+    for name in ("keda", "pools", "everything", "production"):
         release = render(name)
         for scaled in release.of("ScaledObject"):
             spec = scaled["spec"]
-            assert spec["advanced"]["scalingModifiers"]["formula"] == "queued + in_flight"
+            queues = served(release)[named(scaled).partition("-worker-")[2]]
             metrics = {trigger["name"]: trigger["metadata"]["listName"] for trigger in spec["triggers"]}
             # kombu's names: a list for what waits, a hash for what was taken and has not ended (HLEN).
-            assert metrics == {"queued": QUEUE, "in_flight": "unacked"}
+            assert metrics == {f"queued_{queue}": LISTS[queue] for queue in queues} | {"in_flight": in_flight(queues)}
+            assert set(spec["advanced"]["scalingModifiers"]["formula"].split(" + ")) == metrics.keys()
             (auth,) = release.of("TriggerAuthentication")
             assert all(trigger["authenticationRef"]["name"] == named(auth) for trigger in spec["triggers"])
-            assert spec["minReplicaCount"] >= 1, "a lost bell is found by a worker that runs"
+            assert spec["minReplicaCount"] >= ("default" in queues), "a lost bell is found by a worker that runs"
             (deployment,) = [one for one in release.of("Deployment") if named(one) == spec["scaleTargetRef"]["name"]]
             assert "replicas" not in deployment["spec"], "two would argue about how many there are"
+            counted += 1
+    assert counted == 6
 
 
 def test_the_api_is_scaled_by_one() -> None:

@@ -18,7 +18,15 @@ REFUSED = {
     "a setting that is none": (["--set", "api.settings.CAVEAT_LONGEST=3"], "'CAVEAT_LONGEST' not allowed"),
     "a setting that the chart makes": (["--set", "api.settings.CAVEAT_PORT=3"], "'CAVEAT_PORT' not allowed"),
     "a setting out of bounds": (["--set", "api.settings.CAVEAT_LONGEST_WAIT=-1"], "minimum"),
-    "no worker left to find a lost bell": (["--set", "worker.autoscaling.minReplicas=0"], "minimum"),
+    "no worker left to find a lost bell": (
+        ["--set", "worker.autoscaling.enabled=true,worker.autoscaling.minReplicas=0"],
+        "must be at least 1",
+    ),
+    "a queue that is none": (["--set", "workers.cpu.queues={gpus}"], "value must be one of"),
+    "a pool with nothing to do": (
+        ["--set", "workers.cpu.queues={default,gpu,large}", "--set", "workers.other.replicas=1"],
+        "nothing to do",
+    ),
     "a place that is no bucket": (["--set", "blobs.url=/data"], "does not match pattern"),
     "a digest that is none": (["--set", "images.api.digest=latest"], "does not match pattern"),
     "an ingress without a host": (["--set", "ingress.enabled=true"], "minItems"),

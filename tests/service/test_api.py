@@ -273,4 +273,4 @@ class TestOperations:
         uploaded.post("/v1/audits", json=audit())
         read = generate_latest(registry(behind.database)).decode()
         assert 'caveat_jobs{kind="audit",state="queued"} 1.0' in read
-        assert "caveat_queue_depth 1.0" in read
+        assert 'caveat_queue_depth{queue="default"} 1.0' in read

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from api_spec.jobs import QUEUES
 from service.metrics import registry
 from service.state import Behind
 from tests.worker.live import MODEL, TABLE, audit, digest
@@ -37,7 +38,8 @@ def read(client: FlaskClient) -> dict[tuple[str, tuple[str, ...]], float]:
             lifecycle.advance(behind.database, lease, "probing", 0.5)
             lifecycle.succeed(behind.database, lease, {"outcome": "pass"})
     lifecycle.expire(behind.database, attempts=1, backoff=timedelta(0))
-    records.greet(behind.database, "one@host", ["network"])
+    client.post("/v1/audits", json=audit(provider="cuda"))
+    records.greet(behind.database, "one@host", ["network"], ["default", "large"])
     told = generate_latest(registry(behind.database)).decode()
     return {
         (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
@@ -51,7 +53,8 @@ def test_they_tell_what_happened(read: dict[tuple[str, tuple[str, ...]], float])
     assert read["caveat_audit_duration_seconds_count", ("probing",)] == 1
     assert read["caveat_audit_duration_seconds_count", ("queued",)] == 3
     assert read["caveat_audit_duration_seconds_bucket", ("+Inf", "queued")] == 3
-    assert read["caveat_queue_depth", ()] == 0
+    assert [read["caveat_queue_depth", (queue,)] for queue in QUEUES] == [0, 1, 0]
+    assert [read["caveat_queue_workers", (queue,)] for queue in QUEUES] == [1, 0, 1]
     assert read["caveat_lease_expired_total", ()] == 1
     assert read["caveat_webhooks", ("enabled",)] == 1
     assert read["caveat_webhook_deliveries", ("pending",)] == 3

@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, invariant, rule
 
+from api_spec.artifacts import Queue
+from api_spec.jobs import QUEUES
 from api_spec.problem import Problem
 from tests.vault.machine import OverDatabase
 from vault import lifecycle, records
@@ -35,15 +37,15 @@ class Lives(OverDatabase):
         lifecycle.now = self.real_now
         super().teardown()
 
-    @rule(target=jobs)
-    def submit(self) -> str:
-        return lifecycle.submit(self.database, "t", "model", {}).record.id
+    @rule(target=jobs, queue=st.sampled_from(QUEUES))
+    def submit(self, queue: Queue) -> str:
+        return lifecycle.submit(self.database, "t", "model", {}, queue=queue).record.id
 
-    @rule(target=leases, job=jobs)
-    def claim(self, job: str) -> Lease | None:
+    @rule(target=leases, job=jobs, queues=st.sets(st.sampled_from(QUEUES), min_size=1))
+    def claim(self, job: str, queues: set[Queue]) -> Lease | None:
         before = self.get(job)
-        lease = lifecycle.claim(self.database, job, worker="w", lasts=LASTS)
-        assert lease is None or before.state == "queued"
+        lease = lifecycle.claim(self.database, job, worker="w", lasts=LASTS, queues=queues)
+        assert lease is None or (before.state == "queued" and lease.queue == before.queue in queues)
         return lease
 
     @rule(lease=leases)
@@ -83,7 +85,11 @@ class Lives(OverDatabase):
     @rule()
     def reap(self) -> None:
         lifecycle.expire(self.database, attempts=ATTEMPTS, backoff=timedelta(seconds=5))
-        list(lifecycle.unclaimed(self.database, rung_before=timedelta(seconds=5)))
+        for job in lifecycle.reroute(self.database, after=timedelta(seconds=30)):
+            assert self.get(job).queue == "default"
+        for queue in QUEUES:
+            for job in lifecycle.unclaimed(self.database, rung_before=timedelta(seconds=5), queue=queue):
+                assert self.get(job).queue == queue
 
     @rule()
     def leave(self) -> None:

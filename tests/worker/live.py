@@ -35,13 +35,13 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def audit(seed: int = 0) -> dict[str, Any]:
+def audit(seed: int = 0, **method: str) -> dict[str, Any]:
     """An audit for `stub_pipeline`, which does what the seed says."""
     return {
         "model": digest(MODEL),
         "examples": {"people": {"table": digest(TABLE), "features": ["s"]}},
         "groups": {"everybody": {"examples": "people", "sensitive": ["s"], "decision": "d"}},
-        "method": {"seed": seed},
+        "method": {"seed": seed, **method},
     }
 
 
@@ -77,9 +77,9 @@ class Live:
     def environment(self) -> dict[str, str]:
         return environment(self.folder, self.port, self.database_url)
 
-    def submit(self, seed: int = 0, **headers: str) -> str:
+    def submit(self, seed: int = 0, **method: str) -> str:
         """Asks for an audit and gives back its id."""
-        response = self.client.post("/v1/audits", json=audit(seed), headers=headers)
+        response = self.client.post("/v1/audits", json=audit(seed, **method))
         assert response.status_code == 202, response.text
         return str(response.json["id"])
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from api_spec.artifacts import Stage
+from api_spec.jobs import in_flight
 from tests.worker import stub_pipeline as stub
 from tests.worker.live import MODEL, TABLE, Live, audit, digest, end, live, valkey
+from vault import records
 from worker.supervisor import Finished, Limits, supervise
 
 
@@ -98,6 +100,42 @@ def test_a_bell_that_rings_often_runs_a_job_once(running: Live) -> None:
     later = running.wait(running.submit())
     assert later["state"] == "succeeded"
     assert running.get(job_id)["attempts"] == 1
+
+
+def test_each_worker_takes_what_is_for_it_and_is_counted_for_it_alone(fresh: Live) -> None:
+    bell = fresh.client.application.extensions["caveat"].bell
+    with fresh.worker("cpu", CAVEAT_QUEUES="default,large"), fresh.worker("gpu", CAVEAT_QUEUES="gpu"):
+        cuda, plain = fresh.submit(stub.SLEEP, provider="cuda"), fresh.submit(500)
+        assert (fresh.get(cuda)["queue"], fresh.get(plain)["queue"]) == ("gpu", "default")
+        fresh.wait(cuda, "running", stage="fitting")
+        assert fresh.wait(plain)["state"] == "succeeded"
+        assert (claimed_by(fresh, plain), claimed_by(fresh, cuda)) == ("cpu@test", "gpu@test")
+        broker = bell.app.connection_for_write().default_channel.client
+        assert {name: broker.hlen(name) for name in (in_flight(["gpu"]), in_flight(["default", "large"]))} == {
+            "unacked.gpu": 1,
+            "unacked.default.large": 0,
+        }
+        late = fresh.submit(provider="cuda")
+        assert bell.ring(late, "default"), "a bell in the wrong queue"
+        fresh.client.post(f"/v1/audits/{cuda}:cancel")
+        assert fresh.wait(late)["state"] == "succeeded"
+        assert claimed_by(fresh, late) == "gpu@test"
+        assert fresh.client.get("/readyz").json["queues"] == {"default": 1, "gpu": 1, "large": 1}
+
+
+def test_an_audit_for_a_gpu_that_nobody_has_runs_on_the_cpu_after_a_while(fresh: Live) -> None:
+    with fresh.worker("cpu", CAVEAT_QUEUES="default,large", CAVEAT_REROUTE_SECONDS="2"):
+        record = fresh.wait(fresh.submit(provider="cuda"))
+    assert (record["state"], record["queue"]) == ("succeeded", "default")
+    told = fresh.client.get(f"/v1/audits/{record['id']}/events").text
+    assert "event: reroute" in told
+    assert "no worker served the queue 'gpu'" in told
+
+
+def claimed_by(there: Live, job_id: str) -> str:
+    """The worker that began a job last."""
+    history = records.history(there.client.application.extensions["caveat"].database, "default", job_id)
+    return str([event.data["worker"] for event in history if event.what == "claim"][-1])
 
 
 def test_the_stream_of_events_tells_the_whole_story(running: Live) -> None:

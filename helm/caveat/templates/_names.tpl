@@ -55,12 +55,37 @@ labels: {{- include "caveat.labels" . | nindent 2 }}
 {{- define "caveat.brokerKey" -}}{{ ternary .Values.broker.key "broker-url" (ne .Values.broker.existingSecret "") }}{{- end -}}
 {{- define "caveat.volumeClaim" -}}{{ default (printf "%s-blobs" (include "caveat.fullname" .)) .Values.blobs.volume.existingClaim }}{{- end -}}
 
-{{/* The pools of workers that are enabled, each with what it does not say taken from `worker`, as JSON. */}}
+{{/*
+The pools of workers that are enabled, each with what it does not say taken from `worker`, as JSON. Every queue is
+served: those that no pool names by the pools that name none or, where all of them name some, by all.
+*/}}
 {{- define "caveat.pools" -}}
 {{- $pools := dict -}}
+{{- $named := list -}}
+{{- $all := true -}}
 {{- range $name, $said := .Values.workers -}}
 {{- $pool := mergeOverwrite (deepCopy $.Values.worker) (deepCopy (default dict $said)) -}}
-{{- if $pool.enabled }}{{ $_ := set $pools $name $pool }}{{ end -}}
+{{- if $pool.enabled }}
+{{- $_ := set $pools $name $pool -}}
+{{- $named = concat $named $pool.queues -}}
+{{- $all = and $all (not (empty $pool.queues)) -}}
+{{- end -}}
+{{- end -}}
+{{- $left := list -}}
+{{- range list "default" "gpu" "large" }}{{ if not (has . $named) }}{{ $left = append $left . }}{{ end }}{{ end -}}
+{{- range $name, $pool := $pools -}}
+{{- $serves := list -}}
+{{- range $queue := list "default" "gpu" "large" -}}
+{{- $mine := or (has $queue $pool.queues) (and (has $queue $left) (or $all (empty $pool.queues))) -}}
+{{- if $mine }}{{ $serves = append $serves $queue }}{{ end -}}
+{{- end -}}
+{{- if empty $serves -}}
+{{- fail (printf "workers.%s has nothing to do: other pools name all queues. Name its own in workers.%s.queues." $name $name) -}}
+{{- end -}}
+{{- if and $pool.autoscaling.enabled (has "default" $serves) (lt (int $pool.autoscaling.minReplicas) 1) -}}
+{{- fail (printf "workers.%s serves the queue default, so its autoscaling.minReplicas must be at least 1: what a lost bell left behind is found by a worker that runs." $name) -}}
+{{- end -}}
+{{- $_ := set $pool "serves" $serves -}}
 {{- end -}}
 {{- toJson $pools -}}
 {{- end -}}

@@ -2,6 +2,7 @@
 {{- define "caveat.workerSettings" -}}
 {{- $pool := .pool -}}
 {{ include "caveat.blobSettings" .root }}
+CAVEAT_QUEUES: {{ join "," $pool.serves | quote }}
 CAVEAT_CONCURRENCY: {{ int64 $pool.concurrency | quote }}
 CAVEAT_THREADS: {{ int64 $pool.threads | quote }}
 CAVEAT_MEMORY_BYTES: {{ mul (int64 $pool.jobMemoryMi) 1048576 | quote }}
