@@ -92,7 +92,7 @@ def main() -> int:
         say(f"looking into {target}")
         figures.append(inspect(target, base))
     with ExitStack() as stack:
-        told = audit_through(stack)
+        told = audit_through(stack, gpu=options.gpu)
     print(summary(figures, told))
     return 0
 

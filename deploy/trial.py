@@ -45,9 +45,10 @@ class Postgresql:
         run(str(self.programs / program), "-h", "127.0.0.1", "-p", str(self.port), "-U", "caveat", *arguments)
 
 
-def audit_through(stack: ExitStack) -> list[str]:
+def audit_through(stack: ExitStack, *, gpu: bool) -> list[str]:
     """Starts what a cluster would, runs the chart's audit, stops everything; returns what there is to tell."""
-    roots = {target: stack.enter_context(mounted(target)) for target in ("api", "worker", "cli")}
+    images = ["api", "worker", "cli", *(["worker-gpu"] if gpu else [])]
+    roots = {target: stack.enter_context(mounted(target)) for target in images}
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="caveat-images-")))
     folder.chmod(0o755)
     say("starting PostgreSQL and Valkey")
@@ -67,37 +68,71 @@ def audit_through(stack: ExitStack) -> list[str]:
     api, url = start_api(stack, folder, roots["api"], places, told | {"CAVEAT_METRICS_PORT": str(metrics)})
     began = time.monotonic()
     limits = {"CAVEAT_GRACE_SECONDS": "5", "CAVEAT_MEMORY_BYTES": str(4 << 30), "CAVEAT_THREADS": "2"}
-    worker = start(stack, folder, "worker", roots["worker"], places, told | limits)
+    pool = {"CAVEAT_QUEUES": "default,large"} if gpu else {}
+    worker = start(stack, folder, "worker", roots["worker"], places, told | limits | pool)
     wait_until("the worker is seen", lambda: bool(_ready(url)["workers"]), worker)
     ready_seconds = time.monotonic() - began
     (lacks,) = _ready(url)["workers"].values()
 
     say("auditing through them")
-    cli = start(stack, folder, "cli", roots["cli"], {AUDIT: "srv"}, {"CAVEAT_URL": url}, ["gate", "/srv/audit.yaml"])
-    status = cli.wait(300)
-    print(_log(folder, "cli"))
-    assert status == 0, f"the gate ended with {status}, and it should pass:\n{_log(folder, 'worker')}"
+    gate(stack, folder, roots["cli"], AUDIT, url)
     counted = _get(f"http://127.0.0.1:{metrics}/metrics").decode()
     assert 'caveat_jobs{kind="audit",state="succeeded"} 1.0' in counted, counted
-    report = _only_report(url)
+    seen = []
+    if gpu:
+        say("auditing through a worker for GPUs")
+        seen = [audit_on_gpu(stack, folder, roots, places, told | limits, url)]
+    reports = _reports(url)
 
     say("stopping them")
     left = {name: stop(process) for name, process in (("worker", worker), ("api", api))}
     say("bringing a backup back elsewhere")
-    assert restored(stack, folder, roots["api"], postgresql, blobs, told) == report, "the restored report differs"
+    assert restored(stack, folder, roots["api"], postgresql, blobs, told) == reports, "a restored report differs"
     assert not _tracebacks(folder), _tracebacks(folder)
     return [
         f"the gate of the chart's audit passes through cli, api and worker (worker ready after {ready_seconds:.1f} s)",
         f"protections that the sandbox lacks without privileges: {', '.join(lacks) or 'none'}",
+        *seen,
         f"after SIGTERM the worker was out in {left['worker']:.1f} s, the API in {left['api']:.1f} s",
         "a backup (pg_dump, then the blobs) was restored elsewhere and gives the same report, byte for byte",
     ]
 
 
+def gate(stack: ExitStack, folder: Path, root: Path, audit: Path, url: str) -> None:
+    """Runs the command's image on an audit whose gate passes."""
+    cli = start(stack, folder, "cli", root, {audit: "srv"}, {"CAVEAT_URL": url}, ["gate", "/srv/audit.yaml"])
+    status = cli.wait(300)
+    print(_log(folder, "cli"))
+    assert status == 0, f"the gate ended with {status}, and it should pass:\n{_log(folder, 'worker')}"
+
+
+def audit_on_gpu(
+    stack: ExitStack, folder: Path, roots: dict[str, Path], places: dict[Path, str], told: dict[str, str], url: str
+) -> str:
+    """Asks for CUDA, which one worker serves; what its report says of the device."""
+    serves = {"CAVEAT_QUEUES": "gpu", "CAVEAT_MEMORY_BYTES": str(16 << 30)}
+    worker = start(stack, folder, "worker-gpu", roots["worker-gpu"], places, told | serves, ["-n", "gpu@trial"])
+    wait_until("the worker for GPUs is seen", lambda: "gpu@trial" in _ready(url)["workers"], worker)
+    audit = folder / "cuda"
+    shutil.copytree(AUDIT, audit)
+    asked = (audit / "audit.yaml").read_text()
+    (audit / "audit.yaml").write_text(asked.replace("method: {", "method: {provider: cuda, "))
+    gate(stack, folder, roots["cli"], audit, url)
+    newest = json.loads(_get(f"{url}/v1/audits"))["audits"][0]
+    events = _get(f"{url}/v1/audits/{newest['id']}/events").decode()
+    assert newest["queue"] == "gpu", newest
+    assert '"worker": "gpu@trial"' in events, events
+    report = json.loads(_get(f"{url}/v1/audits/{newest['id']}/report"))
+    used, warnings = report["engine"]["provider"], [one for one in report["warnings"] if "CUDA" in one]
+    assert bool(warnings) == (used == "cpu"), report["warnings"]
+    stop(worker)
+    return f"an audit that asks for CUDA ran in worker-gpu, on {used}: {' '.join(warnings) or 'as asked'}"
+
+
 def restored(
     stack: ExitStack, folder: Path, root: Path, postgresql: Postgresql, blobs: Path, told: dict[str, str]
-) -> bytes:
-    """The report as an API gives it that has only a backup: the database first, then the blobs, as the docs say."""
+) -> list[bytes]:
+    """The reports as an API gives them that has only a backup: the database first, then the blobs, as the docs say."""
     dump = folder / "caveat.dump"
     postgresql.run("pg_dump", "--format=custom", f"--file={dump}", "postgres")
     copy = folder / "restored"
@@ -106,7 +141,7 @@ def restored(
     postgresql.run("pg_restore", "--exit-on-error", "--dbname=restored", str(dump))
     elsewhere = {"CAVEAT_DATABASE_URL": postgresql.url("restored")}
     _, url = start_api(stack, folder, root, {copy: "var/lib/caveat"}, told | elsewhere)
-    return _only_report(url)
+    return _reports(url)
 
 
 def start_api(
@@ -222,9 +257,8 @@ def _ready(url: str) -> dict[str, dict[str, list[str]]]:
     return told
 
 
-def _only_report(url: str) -> bytes:
-    (audit,) = json.loads(_get(f"{url}/v1/audits"))["audits"]
-    return _get(f"{url}/v1/audits/{audit['id']}/report")
+def _reports(url: str) -> list[bytes]:
+    return [_get(f"{url}/v1/audits/{one['id']}/report") for one in json.loads(_get(f"{url}/v1/audits"))["audits"]]
 
 
 def _get(url: str) -> bytes:
@@ -255,4 +289,5 @@ def _log(folder: Path, name: str) -> str:
 
 def _tracebacks(folder: Path) -> str:
     """The log of a part that stumbled, whatever the outcome."""
-    return "\n".join(_log(folder, name) for name in ("api", "worker") if "Traceback" in _log(folder, name))
+    logs = [_log(folder, path.stem) for path in sorted(folder.glob("*.log")) if path.stem != "cli"]
+    return "\n".join(log for log in logs if "Traceback" in log)
