@@ -13,7 +13,8 @@ Every step is one conditional UPDATE with its event in the same transaction, so 
 or did not. What was asked and how it ended goes into the tenant's log (`vault.chain`) too, in that same transaction.
 Whoever runs a job holds a lease: a token that nobody else has, and a time until which it must be heard from again. A
 step that needs the lease does nothing once the lease was lost, whatever the one that lost it believes. How a large
-audit runs as several jobs while nobody holds its lease (divide; shard, shard, …; join) is in `vault.shards`.
+audit runs as several jobs while nobody holds its lease (divide; shard, shard, …; join) is in `vault.shards`. A job that
+waits for workers who are not there waits in another queue from then on (reroute).
 """
 
 from __future__ import annotations

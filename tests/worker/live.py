@@ -77,9 +77,9 @@ class Live:
     def environment(self) -> dict[str, str]:
         return environment(self.folder, self.port, self.database_url)
 
-    def submit(self, seed: int = 0, **method: str) -> str:
+    def submit(self, seed: int = 0, *, provider: str = "auto", **headers: str) -> str:
         """Asks for an audit and gives back its id."""
-        response = self.client.post("/v1/audits", json=audit(seed, **method))
+        response = self.client.post("/v1/audits", json=audit(seed, provider=provider), headers=headers)
         assert response.status_code == 202, response.text
         return str(response.json["id"])
 
