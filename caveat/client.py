@@ -24,7 +24,6 @@ from api_spec.artifacts import (
     NewExamples,
     NewModel,
     State,
-    SuppliedGradient,
 )
 from api_spec.audit import Audit
 from api_spec.problem import Problem
@@ -149,20 +148,9 @@ class Client:
         self._insist(once, delivery)
         return name
 
-    def register_model(
-        self,
-        blob: str,
-        name: str | None = None,
-        watch: Watch | None = None,
-        *,
-        output: str | None = None,
-        index: int | None = None,
-        gradient: SuppliedGradient | None = None,
-    ) -> ModelRecord:
+    def register_model(self, new: NewModel, watch: Watch | None = None) -> ModelRecord:
         """Registers a blob as a model, and waits until it was looked into, for one class of one output."""
-        record = self.do(
-            calls.create_model(NewModel(blob=blob, name=name, output=output, index=index, gradient=gradient))
-        )
+        record = self.do(calls.create_model(new))
         return self._wait(record, f"/v1/models/{record.id}", watch)
 
     def register_examples(self, new: NewExamples, watch: Watch | None = None) -> ExamplesRecord:
@@ -284,20 +272,9 @@ class AsyncClient:
         await self._insist(once, delivery)
         return name
 
-    async def register_model(
-        self,
-        blob: str,
-        name: str | None = None,
-        watch: Watch | None = None,
-        *,
-        output: str | None = None,
-        index: int | None = None,
-        gradient: SuppliedGradient | None = None,
-    ) -> ModelRecord:
+    async def register_model(self, new: NewModel, watch: Watch | None = None) -> ModelRecord:
         """Registers a blob as a model, and waits until it was looked into, for one class of one output."""
-        record = await self.do(
-            calls.create_model(NewModel(blob=blob, name=name, output=output, index=index, gradient=gradient))
-        )
+        record = await self.do(calls.create_model(new))
         return await self._wait(record, f"/v1/models/{record.id}", watch)
 
     async def register_examples(self, new: NewExamples, watch: Watch | None = None) -> ExamplesRecord:

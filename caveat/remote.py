@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stamina.instrumentation import set_on_retry_hooks
 
-from api_spec.artifacts import Inspection
+from api_spec.artifacts import Inspection, NewModel
 from caveat.auditfile import Resolved
 from caveat.client import Client
 from caveat.problems import ProblemError, problem
@@ -52,7 +52,7 @@ def inspect_there(
     _tell_of_retries(watch)
     with Client(url, key) as client:
         blob = client.put(model, watch=watch)
-        inspection = client.register_model(blob, output=output, index=index, watch=watch).inspection
+        inspection = client.register_model(NewModel(blob=blob, output=output, index=index), watch).inspection
         assert inspection is not None, "a model that succeeded has been inspected"
         return inspection
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from api_spec.artifacts import SuppliedGradient
+from api_spec.artifacts import NewModel, SuppliedGradient
 from api_spec.audit import Scalar
 from caveat import Client
 from caveat.gradient import write_gradient
@@ -26,7 +26,7 @@ def test_a_model_is_registered_with_its_gradient(tmp_path: Path, service: str) -
     with Client(service) as client:
         blob = client.put(model)
         supplied = SuppliedGradient(blob=client.put(gradient), targets=targets)
-        record = client.register_model(blob, gradient=supplied)
+        record = client.register_model(NewModel(blob=blob, gradient=supplied))
         assert record.inspection is not None
         assert [check.layer for check in record.inspection.gradient_checks] == ["hidden"]
 
@@ -36,9 +36,9 @@ def test_a_model_is_registered_with_its_gradient(tmp_path: Path, service: str) -
         onnx.save(proto, gradient)
         wrong = SuppliedGradient(blob=client.put(gradient), targets=targets)
         with pytest.raises(ProblemError, match=r"off finite differences of the model by 0\.\d+ of its size") as caught:
-            client.register_model(blob, gradient=wrong)
+            client.register_model(NewModel(blob=blob, gradient=wrong))
         assert caught.value.problem.errors[0].pointer == "/gradient/blob"
         absent = SuppliedGradient(blob="sha256:" + "0" * 64, targets=targets)
         with pytest.raises(ProblemError) as caught:
-            client.register_model(blob, gradient=absent)
+            client.register_model(NewModel(blob=blob, gradient=absent))
         assert [fault.pointer for fault in caught.value.problem.errors] == ["/gradient/blob"]
