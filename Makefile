@@ -10,7 +10,7 @@ CODE   := api_spec vault reports telemetry service worker caveat examples bench 
 .PHONY: clean
 
 PROGRAMS := curl jq openssl ps chromium node npm
-test: PROGRAMS := curl jq openssl ps
+test: PROGRAMS := curl openssl ps
 chart: PROGRAMS := node npm
 
 help:  ## this list
@@ -48,10 +48,9 @@ test-all: programs $(VENV)/.oracle $(VENV)/.fuzz .cache/chart/.ready  ## every t
 programs:  ## what tests run beside Python, as Debian's packages: as root they are installed, otherwise named
 	@missing=$$(for one in $(PROGRAMS); do command -v $$one > /dev/null || echo $$one; done); \
 	packages=$$(echo $$missing | sed 's/\bps\b/procps/; s/\bnode\b/nodejs/'); \
-	if [ -z "$$missing" ]; then :; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-	  apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends $$packages; \
-	else echo Some tests will fail without $$missing: apt-get install $$packages; fi
+	[ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update --quiet && \
+	  apt-get install --quiet --yes --no-install-recommends $$packages; } || \
+	  echo Some tests will fail without $$missing: apt-get install $$packages
 
 check: $(VENV)/.dev  ## format, lint, types, import contract, generated files
 	$(BIN)/ruff format --check $(CODE)
