@@ -58,7 +58,7 @@ def pool_against_targets(data: ConceptData, settings: Settings, rng: np.random.G
 def place_of_targets(data: ConceptData, problem: Problem, cav: Cavs) -> float:
     """Where the targets lie along the CAV from the pool (0) to the concept (1)."""
     assert data.targets is not None  # nobody asks where there are none
-    along = cav.alpha[0] @ data.k[problem.taken]  # [N]
+    along = problem.spread_out(cav, len(data.k)) @ data.k  # [N]; rows of k would be a copy of most of the memory
     pool, concept, targets = (float(along[each].mean()) for each in (data.pool, data.concept, data.targets))
     return (targets - pool) / (concept - pool) if concept != pool else 0.0
 
@@ -74,7 +74,7 @@ def apart(problem: Problem) -> tuple[float, float]:
     diagonal = np.diag(problem.k)
 
     def inner(left: Sets, right: Sets) -> float:
-        return float(problem.k[np.ix_(left, right)].mean())
+        return float(left @ (problem.k @ right)) / float(left.sum() * right.sum())
 
     varies = [  # without bias, summed over the layer's directions
         (float(diagonal[one].mean()) - inner(one, one)) * (n / (n - 1))

@@ -85,6 +85,12 @@ class Problem:
         concept = np.arange(self.n) < self.n_concept
         return concept[None], ~concept[None]
 
+    def spread_out(self, cavs: Cavs, size: int) -> Floats:
+        """The first CAV over all `size` examples of the layer; zero but at the concept's and the pool's."""
+        alpha = np.zeros(size)
+        alpha[self.taken] = cavs.alpha[0]
+        return alpha
+
 
 def problem_of(data: ConceptData, settings: Settings) -> Problem:
     """The concept's and the pool's part of a layer.

@@ -160,7 +160,7 @@ class Tested:
 def cav_of(data: ConceptData, settings: Settings) -> Floats:
     """A concept's CAV, untested: `Tested.alpha` [N]. Raises Refused as `examine` does."""
     problem = problem_of(data, settings)
-    return _spread_out(problem, fit(problem, *problem.sides), len(data.k))
+    return problem.spread_out(fit(problem, *problem.sides), len(data.k))
 
 
 @on_one_thread
@@ -222,14 +222,7 @@ def examine(data: ConceptData, targets: Sequence[TargetData], settings: Settings
     for row in rows:
         row.flags.extend(alike)
     step = float(gaps(cav, *problem.sides)[0])
-    return Tested(rows, accuracy, _spread_out(problem, cav, len(data.k)), step)
-
-
-def _spread_out(problem: Problem, cav: Cavs, size: int) -> Floats:
-    """The first CAV over all `size` examples of the layer."""
-    alpha = np.zeros(size)
-    alpha[problem.taken] = cav.alpha[0]
-    return alpha
+    return Tested(rows, accuracy, problem.spread_out(cav, len(data.k)), step)
 
 
 def tcav_score(sensitivities: ArrayLike) -> float:
