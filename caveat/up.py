@@ -119,7 +119,7 @@ _API = (
     "--logger-class",
     "service.watch.OneVoice",
     "--worker-class",
-    "gthread",
+    "service.listening.Listener",
     "--threads",
     "16",
     "--graceful-timeout",

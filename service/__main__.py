@@ -9,6 +9,7 @@ from gunicorn.app.base import BaseApplication
 from prometheus_client import start_http_server
 
 from service.app import create_app
+from service.listening import Listener
 from service.metrics import registry
 from service.settings import Settings
 from service.watch import OneVoice
@@ -30,7 +31,7 @@ class Server(BaseApplication):
         """Translates the settings into gunicorn's."""
         told: dict[str, Any] = {
             "bind": f"{self.settings.host}:{self.settings.port}",
-            "worker_class": "gthread",
+            "worker_class": Listener,
             "workers": self.settings.processes,
             "threads": self.settings.request_threads,
             "graceful_timeout": 10,

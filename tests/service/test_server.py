@@ -7,9 +7,10 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
@@ -108,6 +109,76 @@ def test_probes_are_answered_while_all_streams_are_taken(server: str) -> None:
             assert "event: cancel" in list(stream.iter_lines())
     with httpx.stream("GET", f"{place}/events", timeout=10) as again:
         assert again.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"GET /healthz HTTP/1.1\r\n",
+        b"\r\n\r\n",
+        b"PUT /v1/blobs/sha256:0 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n0123456789",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + b"GET /healthz HTTP/1.1\r\nHost: x\r\n",
+    ],
+    ids=["nothing", "half a head", "empty lines", "half a body", "no hanging up", "one and a half"],
+)
+def test_a_probe_is_answered_whatever_strangers_do_not_say(server: str, said: bytes) -> None:
+    """Each of them would hold one of the threads, or the main loop, for seconds."""
+    host, port = server.removeprefix("http://").split(":")
+    with ExitStack() as strangers:
+        for _ in range(5 * THREADS):
+            stranger = strangers.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            stranger.sendall(said)
+        for _ in range(3):
+            assert httpx.get(f"{server}/healthz", timeout=4).status_code == 200
+
+
+def test_a_head_may_come_in_parts_and_two_at_once(server: str) -> None:
+    host, port = server.removeprefix("http://").split(":")
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as connection, connection.makefile("rb") as answers:
+        for byte in head:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.005)
+        assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+        _rest(answers)
+        connection.sendall(head + head + head[:9])
+        for _ in range(2):
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+            _rest(answers)
+        connection.sendall(head[9:])
+        assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+
+
+def _rest(answers: IO[bytes]) -> None:
+    """Reads the rest of an answer."""
+    headers = dict(line.lower().split(b":", 1) for line in iter(answers.readline, b"\r\n"))
+    answers.read(int(headers[b"content-length"]))
+
+
+def test_whoever_takes_too_long_is_hung_up_on(server: str) -> None:
+    host, port = server.removeprefix("http://").split(":")
+    for said in (b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(said)
+            with suppress(ConnectionError):
+                while connection.recv(1000):
+                    pass
+                for _ in range(10):
+                    time.sleep(1)
+                    connection.sendall(b"X: y\r\n")
+                pytest.fail("the connection is still open")
+
+
+@pytest.mark.slow
+def test_a_body_that_stops_coming_is_given_up(server: str) -> None:
+    host, port = server.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(f"PUT /v1/blobs/{digest(b'x')} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc".encode())
+        began = time.monotonic()
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+        assert 25 < time.monotonic() - began < 50
 
 
 def test_what_is_no_http_does_no_harm(server: str) -> None:
