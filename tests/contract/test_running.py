@@ -14,8 +14,8 @@ from vault import keys
 from vault.records import Database
 
 HERE = Path(__file__).parent
-EXAMPLES = {"with a key": 120, "without a key": 60}
-FEWEST = {"with a key": 3500, "without a key": 1500}
+EXAMPLES = {"with a key": 175, "without a key": 100}
+FEWEST = {"with a key": 5000, "without a key": 4000}
 """Cases that have to be made, so that a run that makes none is no success."""
 
 
