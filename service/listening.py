@@ -11,11 +11,14 @@ import socket
 import struct
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from api_spec.problem import Problem
 
 HEAD_SECONDS = 10.0
 """How long the head of a request may take to come."""
@@ -27,6 +30,16 @@ DRAIN_SECONDS = 0.05
 LEAVE_SECONDS = 5.0
 """How long a peer may take to hang up; closing at once could take the answer from it while it still sends."""
 END = b"\r\n\r\n"
+PROBLEM = Problem.of(
+    "request-header-fields-too-large",
+    431,
+    f"The head of the request has more than {LONGEST_HEAD:,} bytes.",
+    "Send fewer or shorter headers.",
+).model_dump_json()
+TOO_LONG = (
+    "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
+    f"Content-Type: application/problem+json\r\nContent-Length: {len(PROBLEM)}\r\n\r\n{PROBLEM}"
+).encode()
 
 
 class Listener(ThreadWorker):
@@ -52,7 +65,11 @@ class Listener(ThreadWorker):
         """Keeps the connection, or waits for its peer to hang up."""
         if fs.cancelled() or fs.exception() is not None or fs.result():
             super().finish_request(conn, fs)
-            return
+        else:
+            self._leave(conn)
+
+    def _leave(self, conn: TConn) -> None:
+        """Says that no more comes, and waits for the peer to say so too."""
         conn.timeout = time.monotonic() + LEAVE_SECONDS
         try:
             conn.sock.setblocking(False)
@@ -100,8 +117,14 @@ class Listener(ThreadWorker):
             _wake_at(conn, 1)
             conn.data_ready = True
             super().enqueue_req(conn)
-        elif len(head) == self._coming[conn] or len(head) >= LONGEST_HEAD:  # it ended, or never will
+        elif len(head) == self._coming[conn]:  # there will be no more of it
             self._hang_up(conn)
+        elif len(head) >= LONGEST_HEAD:
+            del self._coming[conn]
+            self.poller.unregister(conn.sock)
+            with suppress(OSError):
+                conn.sock.send(TOO_LONG)
+            self._leave(conn)
         else:
             self._coming[conn] = len(head)
             _wake_at(conn, len(head) - len(ahead) + 1)

@@ -151,6 +151,14 @@ def test_a_head_may_come_in_parts_and_two_at_once(server: str) -> None:
         assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
 
 
+def test_a_head_that_is_too_long_is_told_so(server: str) -> None:
+    host, port = server.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection, connection.makefile("rb") as answers:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"y" * 100_000)
+        assert answers.readline().startswith(b"HTTP/1.1 431 ")
+        assert b"application/problem+json" in answers.read()
+
+
 def _rest(answers: IO[bytes]) -> None:
     """Reads the rest of an answer."""
     headers = dict(line.lower().split(b":", 1) for line in iter(answers.readline, b"\r\n"))
