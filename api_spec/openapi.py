@@ -62,7 +62,7 @@ class AuditsQuery(Query):
     state: State | None = None
     """Only those in this state."""
     limit: Annotated[int, Field(ge=1, le=100)] = 20
-    """How many, at most."""
+    """How many, at most; fewer where they are long."""
     page_token: JobId | None = None
     """`next_page_token` of the page before."""
 

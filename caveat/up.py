@@ -67,7 +67,7 @@ def run_up(host: str, port: int, data: Path, workers: int) -> int:
         listener = stack.enter_context(_listener(host, port))
         url = f"http://{_bracketed(host)}:{listener.getsockname()[1]}"
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="caveat-")))
-        environment = _environment(data, sockets, url, workers)
+        environment = _environment(data, sockets, host, url, workers)
         _migrate(environment["CAVEAT_DATABASE_URL"])
         running: list[Running] = []
         stack.callback(_stop, running)
@@ -128,13 +128,14 @@ _API = (
 )
 
 
-def _environment(data: Path, sockets: Path, url: str, workers: int) -> dict[str, str]:
+def _environment(data: Path, sockets: Path, host: str, url: str, workers: int) -> dict[str, str]:
     """What every part is told; what the caller has set already stands."""
     told = {
         "CAVEAT_DATABASE_URL": f"sqlite:///{data / 'caveat.db'}",
         "CAVEAT_BLOBS_URL": str(data / "blobs"),
         "CAVEAT_CACHE_FOLDER": str(data / "cache"),
         "CAVEAT_BROKER_URL": f"redis+socket://{sockets / 'valkey.sock'}",
+        "CAVEAT_HOST": host,
         "CAVEAT_PUBLIC_URL": url,
         "CAVEAT_HEARTBEAT_FILE": str(data / "heartbeat"),
         "CAVEAT_GRACE_SECONDS": "0",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, Response
 
 from api_spec.artifacts import AuditPage, AuditRecord
@@ -33,11 +35,11 @@ def get_audit(job_id: str) -> Response:
 @serves(blueprint, "list_audits")
 def list_audits(query: AuditsQuery) -> Response:
     """Shows a page of audits and where the next one begins."""
-    found = records.page(
-        behind().database, tenant(), "audit", limit=query.limit + 1, before=query.page_token, state=query.state
-    )
-    shown = [document for document in map(jobs.document, found[: query.limit]) if isinstance(document, AuditRecord)]
-    more = shown[-1].id if len(found) > query.limit else None
+    which: dict[str, Any] = {"before": query.page_token, "state": query.state}
+    many = records.fitting(behind().database, tenant(), "audit", limit=query.limit, **which)
+    found = records.page(behind().database, tenant(), "audit", limit=many + 1, **which)
+    shown = [document for document in map(jobs.document, found[:many]) if isinstance(document, AuditRecord)]
+    more = shown[-1].id if len(found) > many else None
     return answer(AuditPage(audits=shown, next_page_token=more))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from flask import Flask, g, request
 
 from api_spec.openapi import BY_NAME, OPERATIONS
@@ -9,7 +11,7 @@ from service.errors import RefusedError, refuse
 from service.oidc import IssuerAwayError
 from service.state import behind
 from telemetry import logs
-from vault import keys
+from vault import addresses, keys
 from vault.keys import Holder
 
 OPEN = frozenset(operation.path for operation in OPERATIONS if operation.scope is None)
@@ -22,9 +24,11 @@ def register(app: Flask) -> None:
 
 
 def _admit() -> None:
-    if behind().settings.auth == "off":
-        return
     operation = BY_NAME.get((request.endpoint or "").rpartition(".")[2])
+    if behind().settings.auth == "off":
+        if operation is not None and operation.scope is not None and behind().settings.is_local:
+            _insist_on_a_local_name()
+        return
     if operation is not None and operation.scope is None:
         return
     if operation is None and (request.path in OPEN or request.path.startswith("/docs")):
@@ -42,6 +46,17 @@ def _admit() -> None:
             f"This key may {' and '.join(sorted(holder.scopes)) or 'do nothing'}, not {operation.scope}.",
             f"Ask an operator for a key with the scope '{operation.scope}'.",
         )
+
+
+def _insist_on_a_local_name() -> None:
+    """What listens for this machine alone is asked by no other name, so that no page in a browser gives it one."""
+    name = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+    if name and name != "localhost" and not addresses.is_address(name):
+        raise refuse(
+            "misdirected", 421, "This service listens for its own machine alone and asks for no keys, so it is not "
+            "asked by a name that others can give it.",
+            "Ask 127.0.0.1 or localhost; behind a proxy, set CAVEAT_AUTH=keys, or let the proxy ask for 127.0.0.1.",
+        )  # fmt: skip
 
 
 def _holder(key: str) -> Holder | None:

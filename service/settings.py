@@ -77,6 +77,11 @@ class Settings(BaseSettings):
     """Most seconds that `Prefer: wait` may ask for."""
 
     @property
+    def is_local(self) -> bool:
+        """Whether nobody but this machine can reach the service."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+    @property
     def counted_at(self) -> str:
         """Where requests are counted, as the library that counts spells it."""
         return (self.rate_limit_url or self.broker_url).replace("redis+socket://", "redis+unix://", 1)

@@ -14,9 +14,9 @@ from service.blobs import owned
 from service.contract import answer, serves
 from service.errors import refuse
 from service.state import behind, tenant
-from vault import records
+from vault import records, uploads
 from vault.blobs import WrongDigestError
-from vault.uploads import OtherOffsetError, Uploads
+from vault.uploads import OtherOffsetError, TooManyPiecesError, Uploads
 
 blueprint = Blueprint("uploads", __name__)
 
@@ -47,6 +47,11 @@ def patch_upload(digest: str, headers: PartHeaders) -> Response:
         refused = refuse("other-offset", 409, str(fault), f"Go on at {fault.expected}, as HEAD {request.path} says.")
         refused.headers.update({"Upload-Offset": str(fault.expected), "Upload-Complete": "?0"})
         raise refused from fault
+    except TooManyPiecesError as fault:
+        raise refuse(
+            "too-many-parts", 409, f"{uploads.MOST} parts of your uploads are kept, and no more can be.",
+            f"Send this one whole, with PUT /v1/blobs/{digest}; parts are dropped some time after they came.",
+        ) from fault  # fmt: skip
     except WrongDigestError as fault:
         raise refuse(
             "wrong-digest", 422, str(fault), "Send the bytes that the digest in the path belongs to, from the start."

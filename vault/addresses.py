@@ -53,6 +53,15 @@ def _meant(address: Address) -> Address:
     return address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or address
 
 
+def is_address(host: str) -> bool:
+    """Whether a host is named by its address."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def fault(url: str, allowed: list[Network]) -> str | None:
     """What is wrong with a URL, as far as that can be said without asking a name server; None if nothing is."""
     try:

@@ -9,13 +9,14 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, func, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, Table, Text, cast, create_engine, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -28,6 +29,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0xCA7EA7  # any number that other users of the same PostgreSQL server do not lock
 SEEN_WITHIN = timedelta(minutes=1)
 """How lately a worker that is alive was heard from."""
+LARGEST_PAGE = 4 << 20
+"""Characters of requests on a page: as many as one request may have."""
 NOBODY = "anybody"
 """Who asks, as the log says it, where no keys are asked for."""
 NOTED_EVERY = timedelta(seconds=10)
@@ -193,14 +196,35 @@ def page(
     state: State | None = None,
 ) -> list[Record]:
     """Up to `limit` jobs, the newest first, starting after the job `before`."""
-    wanted = select(*RECORD).where(jobs.c.tenant == tenant, jobs.c.kind == kind)
-    if before is not None:
-        wanted = wanted.where(jobs.c.id < before)
-    if state is not None:
-        wanted = wanted.where(jobs.c.state == state)
+    wanted = select(*RECORD).where(*_on_page(tenant, kind, before, state)).order_by(jobs.c.id.desc()).limit(limit)
     with database.reading() as connection:
-        rows = connection.execute(wanted.order_by(jobs.c.id.desc()).limit(limit)).all()
-    return [Record(**row._mapping) for row in rows]
+        return [Record(**row._mapping) for row in connection.execute(wanted)]
+
+
+def fitting(
+    database: Database,
+    tenant: str,
+    kind: JobKind,
+    *,
+    limit: int,
+    before: str | None = None,
+    state: State | None = None,
+) -> int:
+    """How many jobs such a page should have, so that what they ask is no more than `LARGEST_PAGE`; one at least."""
+    size = func.length(cast(jobs.c.payload, Text))
+    wanted = select(size).where(*_on_page(tenant, kind, before, state)).order_by(jobs.c.id.desc()).limit(limit)
+    with database.reading() as connection:
+        reached = accumulate(int(characters) for characters in connection.scalars(wanted))
+        return max(1, sum(characters <= LARGEST_PAGE for characters in reached))
+
+
+def _on_page(tenant: str, kind: JobKind, before: str | None, state: State | None) -> list[ColumnElement[bool]]:
+    wanted = [jobs.c.tenant == tenant, jobs.c.kind == kind]
+    if before is not None:
+        wanted.append(jobs.c.id < before)
+    if state is not None:
+        wanted.append(jobs.c.state == state)
+    return wanted
 
 
 def keyed(database: Database, tenant: str, key: str) -> tuple[str, str] | None:

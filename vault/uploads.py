@@ -26,6 +26,14 @@ class OtherOffsetError(Exception):
         self.expected = expected
 
 
+MOST = 1000
+"""Pieces that may be kept of a tenant's uploads: each request looks through all of them."""
+
+
+class TooManyPiecesError(Exception):
+    """As many pieces of a tenant's uploads are kept as may be."""
+
+
 @dataclass(frozen=True)
 class _Piece:
     """Bytes `begin` to `end` of an upload."""
@@ -48,7 +56,7 @@ class Uploads:
     def held(self, tenant: str, *, but: str) -> int:
         """How many bytes are kept of a tenant's uploads, all but the one of this digest."""
         this = _prefix(tenant, but)
-        mine = self._listed(_prefix(tenant, "").rstrip("-"))
+        mine = self._listed(_mark(tenant))
         return sum(size for path, size in mine.items() if not path.rpartition("/")[2].startswith(this))
 
     def append(self, tenant: str, digest: str, offset: int, stream: Readable, *, complete: bool) -> int:
@@ -59,7 +67,10 @@ class Uploads:
         Raises:
             OtherOffsetError: the upload does not go on at `offset`.
             WrongDigestError: the bytes are not those that were announced; none are kept.
+            TooManyPiecesError: there are `MOST` of the tenant's.
         """
+        if len(self._listed(_mark(tenant))) >= MOST:
+            raise TooManyPiecesError
         pieces = self._pieces(tenant, digest)
         if offset != _reached(pieces):
             raise OtherOffsetError(_reached(pieces), offset)
@@ -158,4 +169,8 @@ def _reached(chain: list[_Piece]) -> int:
 
 def _prefix(tenant: str, digest: str) -> str:
     """What the names of an upload's pieces begin with; a tenant's name may not be fit for a path."""
-    return f"{hashlib.sha256(tenant.encode()).hexdigest()[:16]}-{digest.rpartition(':')[2]}-"
+    return f"{_mark(tenant)}{digest.rpartition(':')[2]}-"
+
+
+def _mark(tenant: str) -> str:
+    return f"{hashlib.sha256(tenant.encode()).hexdigest()[:16]}-"

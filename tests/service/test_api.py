@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from api_spec.openapi import LARGEST_JSON
 from service.state import Behind
 from tests.worker.live import MODEL, TABLE, audit, digest
-from vault import lifecycle
+from vault import lifecycle, records
 
 
 @pytest.fixture
@@ -194,6 +196,24 @@ class TestJobs:
         uploaded.post(f"/v1/audits/{made[0]}:cancel")
         listed = uploaded.get("/v1/audits?state=cancelled").json["audits"]
         assert [one["id"] for one in listed] == [made[0]]
+
+    def test_are_fewer_on_a_page_where_they_are_long(
+        self, uploaded: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = [uploaded.post("/v1/audits", json=audit()).json["id"] for _ in range(5)]
+        one = len(json.dumps(uploaded.get(f"/v1/audits/{made[0]}").json["audit"]))
+        for room, many in ((1, 1), (2 * one + one // 2, 2), (9 * one, 5)):
+            monkeypatch.setattr(records, "LARGEST_PAGE", room)
+            sizes, seen, token = [], [], ""
+            while token is not None:
+                page = uploaded.get("/v1/audits" + (f"?page_token={token}" if token else "")).json
+                seen += [record["id"] for record in page["audits"]]
+                sizes.append(len(page["audits"]))
+                token = page["next_page_token"]
+            assert seen == sorted(made, reverse=True)
+            assert sizes[0] == many
+        monkeypatch.undo()
+        assert records.LARGEST_PAGE >= LARGEST_JSON
 
     def test_are_cancelled_twice_without_harm_but_not_once_they_ended(
         self, uploaded: FlaskClient, behind: Behind

@@ -147,6 +147,27 @@ def test_what_probes_and_people_look_at_is_open(app: Flask, operation: Operation
     assert app.test_client().get("/docs").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("host", "name", "status"),
+    [
+        ("127.0.0.1", "localhost:8000", 200),
+        ("127.0.0.1", "127.0.0.1:8000", 200),
+        ("::1", "[::1]:8000", 200),
+        ("127.0.0.1", "evil.example:8000", 421),
+        ("127.0.0.1", "127.0.0.1.evil.example", 421),
+        ("localhost", "localhost.evil.example", 421),
+        ("0.0.0.0", "caveat-api:8000", 200),
+    ],
+)
+def test_a_page_in_a_browser_cannot_name_itself_after_a_service_without_keys(
+    tmp_path: Path, host: str, name: str, status: int
+) -> None:
+    """DNS rebinding: a page's own name comes to mean 127.0.0.1, and the browser takes the service for its site."""
+    with api(tmp_path, auth="off", host=host) as app:
+        assert app.test_client().get("/v1/audits", headers={"Host": name}).status_code == status
+        assert app.test_client().get("/healthz", headers={"Host": name}).status_code == 200
+
+
 def test_a_secret_is_nowhere_in_the_database(database: Database) -> None:
     key = keys.issue(database, "mine", "ci", ["read"])
     kept = keys.issued(database, "mine")
@@ -179,6 +200,14 @@ def routes() -> list[tuple[str, str]]:
         for method, operation in operations.items()
         if "security" in operation
     ]
+
+
+def test_no_route_is_left_out() -> None:
+    """What needs no key is named here; whatever else there is or will be is asked for below, by strangers."""
+    paths = json.loads((Path(openapi.__file__).parent / "openapi.json").read_text())["paths"]
+    everything = {(method.upper(), path) for path, operations in paths.items() for method in operations}
+    assert everything - set(routes()) == {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/v1/openapi.json")}
+    assert set(routes()) == {(operation.method, operation.path) for operation in GUARDED}
 
 
 @pytest.mark.parametrize(("method", "path"), routes(), ids=lambda part: part)

@@ -44,12 +44,14 @@ class Provider:
     names: list[str] = field(default_factory=lambda: ["first", "curve"])
     asked: int = 0
     down: bool = False
+    place: str | None = None
+    """Where it says that its keys are."""
 
     def answer(self, path: str) -> Any:
         if self.down:
             return None
         if path == "/.well-known/openid-configuration":
-            return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
+            return {"issuer": self.url, "jwks_uri": self.place or f"{self.url}/keys"}
         self.asked += 1
         return {"keys": [published(name) for name in self.names]}
 
@@ -209,6 +211,14 @@ def test_an_issuer_that_is_away_is_told_and_keys_work_on(app: Flask, provider: P
     assert status(app, provider.token()) == 200
     provider.down = True
     assert status(app, provider.token()) == 200  # its keys are known by now
+
+
+def test_an_issuers_keys_are_no_file_of_this_machine(app: Flask, provider: Provider, tmp_path: Path) -> None:
+    published = tmp_path / "keys"
+    provider.place = published.as_uri()
+    token = provider.token()
+    published.write_text(json.dumps(provider.answer("/keys")))
+    assert status(app, token) == 503
 
 
 def test_settings_that_would_let_too_many_in_are_refused() -> None:

@@ -50,7 +50,7 @@ def test_an_upload_that_breaks_off_is_not_there(server: str, framing: str) -> No
     host, port = server.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         body = b"64\r\n" + b"x" * 100 if "chunked" in framing else b"x" * 100
-        connection.sendall(f"PUT {place} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode() + body)
+        connection.sendall(f"PUT {place} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode() + body)
     assert httpx.get(f"{server}{place}").status_code == 404
     assert httpx.get(f"{server}/healthz").status_code == 200
 
@@ -60,7 +60,7 @@ def test_what_arrived_of_an_upload_that_breaks_off_is_kept(server: str) -> None:
     place = f"/v1/uploads/{digest(data)}"
     host, port = server.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
-        head = f"PATCH {place} HTTP/1.1\r\nHost: x\r\nUpload-Offset: 0\r\nContent-Length: 1000\r\n\r\n"
+        head = f"PATCH {place} HTTP/1.1\r\nHost: localhost\r\nUpload-Offset: 0\r\nContent-Length: 1000\r\n\r\n"
         connection.sendall(head.encode() + data[:100])
     deadline = time.monotonic() + 10
     while (kept := httpx.get(f"{server}{place}").json()) != {"digest": digest(data), "offset": 100, "complete": False}:
@@ -117,9 +117,9 @@ def test_probes_are_answered_while_all_streams_are_taken(server: str) -> None:
         b"",
         b"GET /healthz HTTP/1.1\r\n",
         b"\r\n\r\n",
-        b"PUT /v1/blobs/sha256:0 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n0123456789",
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + b"GET /healthz HTTP/1.1\r\nHost: x\r\n",
+        b"PUT /v1/blobs/sha256:0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n0123456789",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2 + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
     ],
     ids=["nothing", "half a head", "empty lines", "half a body", "no hanging up", "one and a half"],
 )
@@ -136,7 +136,7 @@ def test_a_probe_is_answered_whatever_strangers_do_not_say(server: str, said: by
 
 def test_a_head_may_come_in_parts_and_two_at_once(server: str) -> None:
     host, port = server.removeprefix("http://").split(":")
-    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=10) as connection, connection.makefile("rb") as answers:
         for byte in head:
             connection.sendall(bytes([byte]))
@@ -154,7 +154,7 @@ def test_a_head_may_come_in_parts_and_two_at_once(server: str) -> None:
 def test_a_head_that_is_too_long_is_told_so(server: str) -> None:
     host, port = server.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection, connection.makefile("rb") as answers:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"y" * 100_000)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + b"X: " + b"y" * 100_000)
         assert answers.readline().startswith(b"HTTP/1.1 431 ")
         assert b"application/problem+json" in answers.read()
 
@@ -167,7 +167,10 @@ def _rest(answers: IO[bytes]) -> None:
 
 def test_whoever_takes_too_long_is_hung_up_on(server: str) -> None:
     host, port = server.removeprefix("http://").split(":")
-    for said in (b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):
+    for said in (
+        b"GET /healthz HTTP/1.1\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    ):
         with socket.create_connection((host, int(port)), timeout=20) as connection:
             connection.sendall(said)
             with suppress(ConnectionError):
@@ -183,7 +186,9 @@ def test_whoever_takes_too_long_is_hung_up_on(server: str) -> None:
 def test_a_body_that_stops_coming_is_given_up(server: str) -> None:
     host, port = server.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
-        connection.sendall(f"PUT /v1/blobs/{digest(b'x')} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc".encode())
+        connection.sendall(
+            f"PUT /v1/blobs/{digest(b'x')} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc".encode()
+        )
         began = time.monotonic()
         assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
         assert 25 < time.monotonic() - began < 50

@@ -52,6 +52,15 @@ def test_a_blob_that_was_put_in_before_may_come_again(client: FlaskClient) -> No
     assert (nothing_left.status_code, nothing_left.json) == (200, {"digest": digest(MODEL), "size": len(MODEL)})
 
 
+def test_as_many_parts_as_may_be_kept_are(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vault.uploads.MOST", 1)
+    assert send(client, 0, MODEL[:2], "?0").status_code == 202
+    refused = send(client, 2, MODEL[2:])
+    assert (refused.status_code, refused.json["type"]) == (409, "urn:caveat:problem:too-many-parts")
+    assert BLOB in refused.json["remedy"]
+    assert client.put(BLOB, data=MODEL).status_code == 201
+
+
 def test_what_does_not_go_on_where_it_should_is_refused(client: FlaskClient) -> None:
     send(client, 0, MODEL[:2], "?0")
     refused = send(client, 3, MODEL[3:])

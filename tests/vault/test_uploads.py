@@ -13,7 +13,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from vault.blobs import Blobs, WrongDigestError, digest_of
-from vault.uploads import OtherOffsetError, Uploads
+from vault.uploads import OtherOffsetError, TooManyPiecesError, Uploads
 
 DATA = os.urandom(9 << 20)
 DIGEST = digest_of(io.BytesIO(DATA))
@@ -141,6 +141,16 @@ def test_the_slower_of_two_requests_starts_again(uploads: Uploads) -> None:
         uploads.append("a", DIGEST, 0, Overtaken(DATA), complete=True)
     assert uploads.blobs.read(DIGEST) == DATA
     assert kept(uploads) == []
+
+
+def test_there_are_so_many_pieces_and_no_more(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vault.uploads.MOST", 3)
+    for begin in range(3):
+        breaks_off(uploads, begin * 1000, (begin + 1) * 1000)
+    with pytest.raises(TooManyPiecesError):
+        uploads.append("a", DIGEST, 3000, io.BytesIO(DATA[3000:]), complete=True)
+    assert uploads.reached("a", DIGEST) == 3000
+    breaks_off(uploads, 0, 1000, tenant="b")
 
 
 def test_what_nobody_goes_on_with_is_dropped(uploads: Uploads) -> None:
