@@ -329,6 +329,16 @@ def a_billion_laughs(depth: int) -> Asked:
     return model(doubling_functions(depth).SerializeToString())
 
 
+@CASES.add("invalid-model", of=[(1, 2), (2, 1), (1, 0)])
+def a_call_with_so_many_outputs_of(there: int, called: int) -> Asked:
+    body = [helper.make_node("Relu", ["x"], [f"y{number}"]) for number in range(there)]
+    opsets = [helper.make_opsetid("", 18)]
+    function = helper.make_function("own", "F", ["x"], [f"y{number}" for number in range(there)], body, opsets)
+    call = helper.make_node("F", ["x"], ["h", "g"][:called], domain="own")
+    after = helper.make_node("Relu", ["h" if called else "x"], ["y"])
+    return model(proto(graph([call, after]), functions=[function], own=1).SerializeToString())
+
+
 @CASES.add("invalid-model", "recursive-function", of=[1, 3])
 def functions_in_a_circle(length: int) -> Asked:
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
@@ -677,6 +687,30 @@ def a_name_that_is_not_utf8() -> Asked:
     data = small()
     name = changed().graph.node[0].output[0].encode()
     return model(data.replace(name, b"\xff" * len(name)))
+
+
+@CASES.add("invalid-model", of=["name", "doc_string"])
+def a_graph_whose_text_is_not_utf8(field: str) -> Asked:
+    whole = changed()
+    return _without_text(whole, whole.graph, field)
+
+
+@CASES.add("invalid-model", of=["name", "doc_string"])
+def a_node_whose_text_is_not_utf8(field: str) -> Asked:
+    whole = changed()
+    return _without_text(whole, whole.graph.node[0], field)
+
+
+@CASES.add("invalid-model", of=["producer_name", "producer_version", "domain", "doc_string"])
+def a_text_that_is_not_utf8(field: str) -> Asked:
+    whole = changed()
+    return _without_text(whole, whole, field)
+
+
+def _without_text(whole: onnx.ModelProto, part: Any, field: str) -> Asked:
+    mark = "a mark of so many bytes"
+    setattr(part, field, mark)
+    return model(whole.SerializeToString().replace(mark.encode(), b"\xe9" * len(mark)))
 
 
 @CASES.add(TAKEN)

@@ -102,7 +102,15 @@ def _as_written(proto: onnx.ModelProto, bundle: Path | None) -> tuple[ir.Model, 
     model = read_ir(proto)
     _attach_external_data(model, bundle)
     _own_weights(model)
-    return model, open_session(Graph(model), threads=1, optimise=False)
+    try:
+        return model, open_session(Graph(model), threads=1, optimise=False)
+    except ir.serde.SerdeError as error:  # bytes that are no text are read, and cannot be written
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, UnicodeDecodeError):
+            cause = ValueError("a text in it, such as a name or a remark, is not UTF-8")
+        raise _invalid(cause) from error
 
 
 def read_proto(source: Path | bytes, bundle: Path | None = None) -> onnx.ModelProto:
@@ -123,7 +131,10 @@ def prepare(proto: onnx.ModelProto, bundle: Path | None = None) -> ir.Model:
     _own_weights(model)
     model.graph.opset_imports.setdefault("", OLDEST)  # gradients need it, also where the model has ai.onnx.ml alone
     passes.RemoveInitializersFromInputsPass()(model)
-    passes.InlinePass()(model)
+    try:
+        passes.InlinePass()(model)
+    except Exception as error:  # a call that does not fit its function, and whatever that made the library run into
+        raise _invalid(error.__cause__ or error) from error
     _check_domains(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     passes.LiftSubgraphInitializersToMainGraphPass()(model)
