@@ -2,11 +2,14 @@
 
 The name is looked up once, all that it stands for is checked, and the connection goes to an address that was checked:
 there is no second look-up that could answer something else. Redirects are answers, not orders; proxies of the
-environment are not used; what comes back is not read beyond its status, and all of it has to be over in time.
+environment are not used; what comes back is not read beyond its status, and all of it has to be over in time. Whoever
+chose the name is not told what it stands for, nor whether it exists, where that is not public: names of a network's own
+could be asked for otherwise. The log says it.
 """
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 import time
@@ -19,6 +22,8 @@ import httpcore
 import httpx
 
 from vault.addresses import Network, may_reach
+
+log = logging.getLogger(__name__)
 
 SECONDS = 15.0
 """How long a receiver may take to answer, from the look-up of its name on."""
@@ -51,6 +56,15 @@ def post(url: str, body: bytes, headers: dict[str, str], allowed: list[Network])
         raise UnsentError(f"no connection: {getattr(cause, 'strerror', None) or type(cause).__name__}") from fault
 
 
+def _looked_up(host: str, port: int) -> list[str]:
+    """All addresses of a host, as a name server knows them now."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
 @cache
 def _trust() -> ssl.SSLContext:
     return httpx.create_ssl_context()
@@ -72,11 +86,11 @@ class _Checked(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        for address in addresses:
-            if not may_reach(address, self.allowed, encrypted=self.encrypted):
-                raise UnsentError(f"{host} is {address}, which may not be reached (CAVEAT_WEBHOOK_NETWORKS)")
+        addresses = _looked_up(host, port)
+        inside = [one for one in addresses if not may_reach(one, self.allowed, encrypted=self.encrypted)]
+        if inside or not addresses:
+            log.info("nothing is sent to %s: its addresses that may not be reached are %s", host, inside)
+            raise UnsentError(f"{host} has no address, or one that may not be reached (CAVEAT_WEBHOOK_NETWORKS)")
         for address in addresses[:-1]:
             try:
                 return self._connect(address, port)

@@ -97,7 +97,7 @@ def test_where_nobody_may_go_nobody_goes_and_it_is_said(database: Database, ther
     send(database, Settings(webhook_attempts=1))
     assert there.letters == []
     (shown,) = webhooks.written(database, "acme", webhook, limit=9)
-    assert "127.0.0.1, which may not be reached (CAVEAT_WEBHOOK_NETWORKS)" in (shown.answer or "")
+    assert "127.0.0.1 has no address, or one that may not be reached (CAVEAT_WEBHOOK_NETWORKS)" in (shown.answer or "")
 
 
 @pytest.fixture

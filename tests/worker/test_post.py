@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import socket
 import ssl
 import threading
@@ -111,9 +112,28 @@ def test_a_name_is_looked_up_once_and_what_was_checked_is_reached(monkeypatch: p
 
 def test_a_name_with_one_address_inside_is_refused_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, ["93.184.216.34", "127.0.0.1"])
-    with receiver() as inside, pytest.raises(UnsentError, match=r"127\.0\.0\.1, which may not be reached"):
+    with receiver() as inside, pytest.raises(UnsentError, match="one that may not be reached"):
         post(f"https://both.example:{inside.port}/", b"{}", {}, [])
     assert inside.letters == []
+
+
+def test_a_name_that_is_inside_sounds_like_one_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> str:
+        with caplog.at_level(logging.INFO), pytest.raises(UnsentError) as fault:
+            post("https://vault.inside.example/", b"{}", {}, [])
+        return str(fault.value)
+
+    def nowhere(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    answering(monkeypatch, ["10.1.2.3"])
+    inside = told()
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    assert told() == inside
+    assert "10.1.2.3" not in inside
+    assert "10.1.2.3" in caplog.text
 
 
 def test_of_several_addresses_the_first_that_answers_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,9 +156,9 @@ def test_what_is_no_answer_is_none(answer: bytes) -> None:
         post(f"http://127.0.0.1:{port}/", b"{}", {}, LOOPBACK)
 
 
-def test_a_name_that_is_none_is_no_connection() -> None:
+def test_a_name_that_is_none_has_no_address() -> None:
     for host in ("nowhere.invalid", "a" * 70 + ".example"):
-        with pytest.raises(UnsentError, match="no connection"):
+        with pytest.raises(UnsentError, match="has no address"):
             post(f"https://{host}/", b"{}", {}, [])
 
 
