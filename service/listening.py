@@ -29,6 +29,7 @@ DRAIN_SECONDS = 0.05
 """How long a thread looks for the rest of a body that nobody read."""
 LEAVE_SECONDS = 5.0
 """How long a peer may take to hang up; closing at once could take the answer from it while it still sends."""
+NOT_WATCHED = -1
 END = b"\r\n\r\n"
 PROBLEM = Problem.of(
     "request-header-fields-too-large",
@@ -49,7 +50,7 @@ class Listener(ThreadWorker):
         """Waits for nobody yet."""
         super().__init__(*args, **kwargs)
         self._coming: dict[TConn, int] = {}
-        """Whose head has not come whole, and how many bytes of it have."""
+        """Whose head has not come whole, and how many bytes of it have; `NOT_WATCHED` before that is known."""
         self._leaving: set[TConn] = set()
 
     def enqueue_req(self, conn: TConn) -> None:
@@ -57,8 +58,7 @@ class Listener(ThreadWorker):
         conn.sock.setblocking(False)
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", SILENT_SECONDS, 0))
         conn.timeout = time.monotonic() + HEAD_SECONDS
-        self._coming[conn] = -1
-        self.poller.register(conn.sock, EVENT_READ, partial(self._look, conn))
+        self._coming[conn] = NOT_WATCHED
         self._look(conn)
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
@@ -106,26 +106,28 @@ class Listener(ThreadWorker):
             head = ahead + conn.sock.recv(LONGEST_HEAD, socket.MSG_PEEK)
         except BlockingIOError:
             head = ahead
-            if self._coming[conn] >= 0:
+            if self._coming[conn] != NOT_WATCHED:
                 return
         except OSError:
             self._hang_up(conn)
             return
         if END in head.lstrip(b"\r\n"):
-            del self._coming[conn]
-            self.poller.unregister(conn.sock)
-            _wake_at(conn, 1)
+            if self._coming.pop(conn) != NOT_WATCHED:
+                self.poller.unregister(conn.sock)
+                _wake_at(conn, 1)
             conn.data_ready = True
             super().enqueue_req(conn)
         elif len(head) == self._coming[conn]:  # there will be no more of it
             self._hang_up(conn)
         elif len(head) >= LONGEST_HEAD:
-            del self._coming[conn]
-            self.poller.unregister(conn.sock)
+            if self._coming.pop(conn) != NOT_WATCHED:
+                self.poller.unregister(conn.sock)
             with suppress(OSError):
                 conn.sock.send(TOO_LONG)
             self._leave(conn)
         else:
+            if self._coming[conn] == NOT_WATCHED:
+                self.poller.register(conn.sock, EVENT_READ, partial(self._look, conn))
             self._coming[conn] = len(head)
             _wake_at(conn, len(head) - len(ahead) + 1)
 
@@ -141,9 +143,9 @@ class Listener(ThreadWorker):
             self._hang_up(conn)
 
     def _hang_up(self, conn: TConn) -> None:
-        self._coming.pop(conn, None)
+        if self._coming.pop(conn, 0) != NOT_WATCHED:
+            self.poller.unregister(conn.sock)
         self._leaving.discard(conn)
-        self.poller.unregister(conn.sock)
         self._close(conn)
 
     def _close(self, conn: TConn) -> None:
