@@ -61,6 +61,17 @@ OWN = {
 """Caveat's own packages in each image; the API's has the command for `caveat keys`, by which operators issue keys."""
 
 
+FINDS_CUDA = """
+import ctypes
+from worker.engine.session import installed, why_not
+assert installed("cuda")
+why_not("cuda")
+for library in ("libcublasLt.so.13", "libcudart.so.13", "libcudnn.so.9"):
+    ctypes.CDLL(library)
+"""
+"""Fails unless an attempt to use a GPU loads the libraries in their wheels, where the loader does not look."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """What one image weighs, in bytes of its files, and how many Python packages are in it."""
@@ -187,6 +198,8 @@ def inspect(target: str, base: str) -> Figure:
             path for path in root.glob("opt/caveat/**/*") if not path.is_symlink() and path.stat().st_mode & 0o022
         ]
         assert not writable, f"{target} lets anybody write {writable[0]}"
+        if target == "worker-gpu":
+            run("chroot", str(root), "/opt/caveat/bin/python", "-c", FINDS_CUDA)
         return Figure(target, _bytes(root), _bytes(root) - _bytes(below), len(packages))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import onnxruntime as ort
 
 from api_spec.artifacts import ExampleSummary, Inspection, ModelLayer, Stage, Tensor
 from api_spec.audit import Audit, Examples, Group, Scalar
@@ -50,7 +51,7 @@ Progress = Callable[[Stage, float], None]
 Shelves = Callable[[], AbstractContextManager[Shelf]]
 """Opens the place where an audit's arrays are kept."""
 
-LIBRARIES = ("onnxruntime", "onnx", "numpy", "scipy", "scikit-learn", "pillow", "fairlearn")
+LIBRARIES = (ort.package_name, "onnx", "numpy", "scipy", "scikit-learn", "pillow", "fairlearn")
 SHARES = {
     "loading": 0.0,
     "reading": 0.02,

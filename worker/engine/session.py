@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -104,6 +107,8 @@ def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, 
     name = _PROVIDERS[provider]
     if not installed(provider):
         raise _not_available(name)
+    if provider == "cuda":
+        _load_cuda()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.use_deterministic_compute = True
@@ -131,6 +136,13 @@ def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, 
     inputs = tuple(i.name for i in inference.get_inputs())
     outputs = tuple(o.name for o in inference.get_outputs())
     return Session(inference, inference.get_providers()[0], inputs, outputs, (*arrays.values(), *values))
+
+
+@cache
+def _load_cuda() -> None:
+    """Loads the libraries of CUDA and cuDNN that came as wheels, where no loader looks; what it prints is dropped."""
+    with redirect_stdout(io.StringIO()):
+        ort.preload_dlls()
 
 
 def _providers(provider: Provider) -> list[Any]:
