@@ -55,6 +55,32 @@ As it is, the chart brings a small Valkey and a small PostgreSQL of its own, to 
 is a start for more; `docs/operations.md` has sizing, upgrades, backups, keys, and a runbook for each alert. Every pod
 fits the Pod Security Standard "restricted". A value that does not exist is refused (`values.schema.json`).
 
+## What the cluster needs
+
+| for | there has to be |
+| --- | --- |
+| the chart as it is | Kubernetes 1.29 or newer, a default StorageClass, a network plugin that heeds NetworkPolicies (or they do nothing) |
+| `api.autoscaling` | metrics-server |
+| `autoscaling` of a pool of workers | KEDA, in the namespace that `networkPolicy.keda` names |
+| `workers.gpu` | nodes with NVIDIA's driver, container toolkit and device plugin; often a `runtimeClassName` |
+| `metrics.serviceMonitor`, `metrics.rules` | the Prometheus operator |
+| `metrics.dashboard` | Grafana's sidecar for dashboards |
+| `ingress`, `gateway` | a controller of Ingresses; the Gateway API and a controller of its routes |
+
+## Pools and queues
+
+Each pool of `workers` is a Deployment and serves queues: `gpu` has audits that ask for CUDA, `large` those of models larger
+than `api.settings.CAVEAT_LARGE_MODEL`, `default` all others. As it is, one pool (`cpu`) serves all. With GPUs, and a pool
+with more memory, each scaled by what waits for it:
+
+```yaml
+api: {settings: {CAVEAT_LARGE_MODEL: 2147483648}}
+worker: {autoscaling: {enabled: true}}
+workers:
+  gpu: {enabled: true, autoscaling: {minReplicas: 0, maxReplicas: 2}}     # queues: [gpu]; none while nobody asks
+  large: {queues: [large], jobMemoryMi: 65536, threads: 8}
+```
+
 Written by `helm/generate.py` from `values.yaml`; do not edit.
 """
 
