@@ -98,7 +98,7 @@ def why_not(provider: Provider) -> str | None:
                 {"x": np.zeros(1, np.float32)}
             )
     except (Refused, MemoryError) as fault:
-        return f"it does not start: {fault}"
+        return f"it does not start: {str(fault).rstrip('.')}"
     return None
 
 
