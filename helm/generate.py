@@ -59,7 +59,7 @@ fits the Pod Security Standard "restricted". A value that does not exist is refu
 
 | for | there has to be |
 | --- | --- |
-| the chart as it is | Kubernetes 1.29 or newer, a default StorageClass, a network plugin that heeds NetworkPolicies (or they do nothing) |
+| the chart as it is | Kubernetes 1.29, a default StorageClass, a network plugin that heeds NetworkPolicies |
 | `api.autoscaling` | metrics-server |
 | `autoscaling` of a pool of workers | KEDA, in the namespace that `networkPolicy.keda` names |
 | `workers.gpu` | nodes with NVIDIA's driver, container toolkit and device plugin; often a `runtimeClassName` |
@@ -69,9 +69,9 @@ fits the Pod Security Standard "restricted". A value that does not exist is refu
 
 ## Pools and queues
 
-Each pool of `workers` is a Deployment and serves queues: `gpu` has audits that ask for CUDA, `large` those of models larger
-than `api.settings.CAVEAT_LARGE_MODEL`, `default` all others. As it is, one pool (`cpu`) serves all. With GPUs, and a pool
-with more memory, each scaled by what waits for it:
+Each pool of `workers` is a Deployment and serves queues: `gpu` has audits that ask for CUDA, `large` those of models
+larger than `api.settings.CAVEAT_LARGE_MODEL`, `default` all others. As it is, one pool (`cpu`) serves all. With GPUs,
+and a pool with more memory, each scaled by what waits for it:
 
 ```yaml
 api: {settings: {CAVEAT_LARGE_MODEL: 2147483648}}
