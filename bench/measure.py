@@ -6,6 +6,7 @@ Things that are compared take turns, so that a busy machine is as busy for one a
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from worker.supervisor import TUNED
 
 Prepared = Callable[[], Mapping[str, Any] | None]
 """The part of a case that is measured; it may tell figures of its own."""
@@ -68,6 +71,7 @@ def measured(case: Case) -> Spent:
     said = subprocess.run(
         [sys.executable, "-m", "bench.measure", json.dumps(asdict(case))],
         cwd=Path(__file__).parents[1],
+        env={**os.environ, **TUNED},
         stdout=subprocess.PIPE,
         check=True,
         text=True,

@@ -43,6 +43,9 @@ CRASHES = frozenset({signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGIL
 """How a process ends whose own code, or a library's, went wrong: nobody sends these."""
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
+TUNED = {"NUMPY_MADVISE_HUGEPAGE": "0"}
+"""numpy would ask for huge pages, and the kernel make room for them by moving others: half of its time in an audit."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -205,7 +208,7 @@ def _lay_out(
 def _start(folder: Path, limits: Limits, stderr: int) -> subprocess.Popen[bytes]:
     threads = str(limits.threads)
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    environment |= {
+    environment |= TUNED | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), *_installed_elsewhere()]),
         "HOME": str(folder / "tmp"),
         "TMPDIR": str(folder / "tmp"),

@@ -102,8 +102,8 @@ def test_a_child_reads_and_writes_only_its_own_and_has_an_empty_environment() ->
     read, written, environment = warnings_of(run(stub.SNOOP))
     assert (read, written) == ("PermissionError", "PermissionError")
     assert set(environment.split()) <= {
-        "HOME", "JOBLIB_MULTIPROCESSING", "LC_ALL", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
-        "PATH", "PYTHONPATH", "TMPDIR",
+        "HOME", "JOBLIB_MULTIPROCESSING", "LC_ALL", "LD_LIBRARY_PATH", "NUMPY_MADVISE_HUGEPAGE", "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS", "PATH", "PYTHONPATH", "TMPDIR",
     }  # fmt: skip
 
 

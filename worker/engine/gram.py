@@ -20,7 +20,7 @@ Indices = NDArray[np.intp]
 
 PANEL = 256
 """Examples on a side of one panel: a panel of inner products is the work of one thread."""
-TILE_BYTES = 8 * 2**20
+TILE_BYTES = 2 * 2**20
 """A panel's features in float64; two are held at a time by each thread."""
 
 

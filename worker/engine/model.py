@@ -82,8 +82,9 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
     passes.RemoveUnusedNodesPass()(model)
     _name_everything(model)
     if original is not None:
-        _compare_with(*original, model)
-        interacts = symbolic and _examples_interact(model)
+        session = open_session(Graph(model), threads=1, optimise=False)
+        _compare_with(*original, model, session)
+        interacts = symbolic and _examples_interact(model, session)
     if interacts:
         warnings.append("Examples of one batch influence each other's outputs; their gradients are not their own.")
     return Model(
@@ -381,11 +382,11 @@ def _unfix_reshapes(model: ir.Model, size: int) -> None:
                 node.replace_input_with(1, new)
 
 
-def _compare_with(original: ir.Model, session: Session, model: ir.Model) -> None:
+def _compare_with(original: ir.Model, as_written: Session, model: ir.Model, session: Session) -> None:
     """Refuses a model that no longer computes what its file says, on seeded noise."""
     for feeds in noises(original):
         try:
-            before = session.run(feeds)
+            before = as_written.run(feeds)
             break
         except Refused:  # too small for its poolings, perhaps
             continue
@@ -393,7 +394,7 @@ def _compare_with(original: ir.Model, session: Session, model: ir.Model) -> None
         return
     kinds = {v.name: v.dtype.numpy() for v in model.graph.inputs if v.dtype is not None}
     half = any(value.dtype in _HALF for value in (*original.graph.inputs, *original.graph.initializers.values()))
-    after = open_session(Graph(model), threads=1, optimise=False).run({k: v.astype(kinds[k]) for k, v in feeds.items()})
+    after = session.run({k: v.astype(kinds[k]) for k, v in feeds.items()})
     for name, value in after.items():
         if isinstance(value, np.ndarray) and not half and not _agree([before[name]], value):
             raise Refused(
@@ -403,9 +404,8 @@ def _compare_with(original: ir.Model, session: Session, model: ir.Model) -> None
             )
 
 
-def _examples_interact(model: ir.Model) -> bool:
+def _examples_interact(model: ir.Model, session: Session) -> bool:
     """Whether the first of two examples gets another output on its own, on seeded noise."""
-    session = open_session(Graph(model), threads=1, optimise=False)
     for feeds in noises(model, seed=3):
         try:
             both, alone = session.run(feeds), session.run({k: x[:1] if len(x.shape) else x for k, x in feeds.items()})

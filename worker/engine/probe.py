@@ -177,20 +177,20 @@ def _see(
     threads: int,
     progress: Callable[[int], None],
 ) -> None:
-    """Runs the model over rows of example sets, one graph for all sets of which the same is needed."""
+    """Runs the model over rows of example sets; gradients are checked beside that, which comes first in a fault."""
     side_by_side, threads_each = lanes(threads, device=provider != "cpu")
-    for (need, size), names in groupby(rows, key=lambda name: (plan.needs[name], batch_size(plan, plan.needs[name]))):
-        session = _open(plan, need, provider=provider, threads=threads_each)
-        with ThreadPoolExecutor(1) as beside:
-            checks = []
-            batches = read(dict.fromkeys(names, size))
-            for name, batch, found in in_lanes(partial(_pass, plan, session), batches, side_by_side):
-                if batch.start == 0 and need.gradients:
+    batches = _batches(plan, rows, read, provider=provider, threads=threads_each)
+    checks: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as beside:
+        try:
+            for name, batch, found in in_lanes(partial(_pass, plan), batches, side_by_side):
+                if batch.start == 0 and plan.needs[name].gradients:
                     checks.append(beside.submit(_check_gradients, plan, name, batch, found, room, threads_each))
                 _keep(plan, name, rows[name], batch, found, room)
                 progress(len(batch.names))
                 for check in filter(Future.done, checks):
                     check.result()
+        finally:
             for check in checks:
                 check.result()
 
@@ -310,9 +310,19 @@ def _open(plan: Plan, need: Need, *, provider: Provider, threads: int) -> Sessio
     return Sessions((session, open_session(supplied.of(targets, layers), provider=provider, threads=threads)))
 
 
-def _pass(plan: Plan, session: Session | Sessions, one: tuple[str, Batch]) -> tuple[str, Batch, dict[str, Floats]]:
+def _batches(
+    plan: Plan, rows: Iterable[str], read: Read, *, provider: Provider, threads: int
+) -> Iterator[tuple[Session | Sessions, str, Batch]]:
+    """Each batch of example sets with the graph that it goes through: one for all sets of which the same is needed."""
+    for (need, size), names in groupby(rows, key=lambda name: (plan.needs[name], batch_size(plan, plan.needs[name]))):
+        session = _open(plan, need, provider=provider, threads=threads)
+        for name, batch in read(dict.fromkeys(names, size)):
+            yield session, name, batch
+
+
+def _pass(plan: Plan, one: tuple[Session | Sessions, str, Batch]) -> tuple[str, Batch, dict[str, Floats]]:
     """A batch of an example set with what the model makes of it."""
-    name, batch = one
+    session, name, batch = one
     found = session.run(plan.feeds(batch.values))
     _check_finite(found, name, batch)
     return name, batch, found

@@ -168,11 +168,12 @@ def _pixels(picture: Image.Image, how: Preprocess) -> NDArray[np.float32]:
     """The model's input for one picture: [channels, size, size] or [size, size, channels]."""
     mode = "L" if how.channels == "gray" else "RGB"
     fitted = _fitted(picture.convert(mode), how, how.size, how.resize or how.size)
-    pixels = np.asarray(fitted, dtype=np.float32).reshape(how.size, how.size, -1)
+    pixels = np.array(fitted, dtype=np.float32).reshape(how.size, how.size, -1)
     if how.channels == "bgr":
         pixels = pixels[..., ::-1]
-    normalised = (pixels - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1) if how.layout == "nchw" else normalised)
+    pixels -= np.asarray(how.mean, np.float32)
+    pixels /= np.asarray(how.std, np.float32)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if how.layout == "nchw" else pixels)
 
 
 def _fitted(picture: Image.Image, how: Preprocess, size: int, shorter: int) -> Image.Image:
