@@ -318,7 +318,7 @@ def in_shards(folder: Path, rounds: int, quick: bool) -> str:
     sizes = {"concept": 30, "pool": 60, "targets": 30} if quick else {"concept": 50, "pool": 1500, "targets": 50}
     question = of_pictures(folder / "pictures", layers=("pool",), concepts=1, network=resnet50, **sizes)
     alone = {"CAVEAT_THREADS": "1", "CAVEAT_CACHE_BYTES": "0"}
-    ways = {1: {"CAVEAT_SHARD_BATCHES": "0"}, 2: {"CAVEAT_SHARD_BATCHES": "4" if quick else "50"}}
+    ways = {1: {"CAVEAT_SHARD_BATCHES": "0"}, 2: {"CAVEAT_SHARD_BATCHES": "4" if quick else "60"}}
     spent: dict[int, list[float]] = {1: [], 2: []}
     reports: set[bytes] = set()
     shards = {"of": 0}
