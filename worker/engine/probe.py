@@ -126,11 +126,14 @@ def divide(
     batches: int,
     most: int,
 ) -> list[dict[str, range]]:
-    """The rows that have to go through the model, in at most so many parts of about so many whole batches each."""
+    """The rows that have to go through the model, in at most so many parts of at most about so many whole batches each.
+
+    There are two, four, eight or so of them, which workers in the usual numbers share evenly.
+    """
     _, unseen = _recalled(plan, _all_keys(plan, provider, versions), counts, shelf)
     sizes = {name: batch_size(plan, plan.needs[name]) for name in unseen}
     whole = sum(_over(counts[name], size) for name, size in sizes.items())
-    each = _over(whole, min(_over(whole, batches), most) or 1)
+    each = _over(whole, min(1 << (_over(whole, batches) - 1).bit_length(), most)) if whole else 1
     parts: list[dict[str, range]] = [{}]
     left = each
     for name, size in sizes.items():
