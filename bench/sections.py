@@ -283,7 +283,7 @@ def under_load(folder: Path, rounds: int, quick: bool) -> str:
             for workers in (1, 2):
                 seeds = range(2 if quick else 8)
                 asked = [audit | {"method": audit["method"] | {"seed": seed}} for seed in seeds]
-                with at.workers(workers, **alone):
+                with at.workers(workers, a_core_each=True, **alone):
                     hours[workers].append(an_hour(at, asked))
     one, two = median(hours[1]), median(hours[2])
     return f"""## The service
@@ -307,7 +307,7 @@ The API in two processes over PostgreSQL and Valkey, clients over HTTP on the sa
         )
     }
 Audits an hour are of pictures ({", ".join(f"{count} {name}" for name, count in sizes.items())}, GoogLeNet), eight at a
-time, with one thread each and without a cache.
+time, by workers with one core each and without a cache.
 """
 
 
@@ -326,7 +326,7 @@ def in_shards(folder: Path, rounds: int, quick: bool) -> str:
         audit = at.upload(question)
         for _ in range(min(rounds, 3)):
             for workers, told in ways.items():
-                with at.workers(workers, **alone, **told):
+                with at.workers(workers, a_core_each=True, **alone, **told):
                     seconds, record, report = one_audit(at, audit)
                 spent[workers].append(seconds)
                 reports.add(report)
@@ -335,7 +335,7 @@ def in_shards(folder: Path, rounds: int, quick: bool) -> str:
     return f"""## One audit on two workers
 
 An audit of pictures ({", ".join(f"{count} {name}" for name, count in sizes.items())}; ResNet-50 at 224 pixels, layer
-`pool`) from POST to report, over PostgreSQL and Valkey, by workers with one thread each and without a cache. The two
+`pool`) from POST to report, over PostgreSQL and Valkey, by workers with one core each and without a cache. The two
 take {shards["of"]} shards from the queue, and one of them puts the pieces together.
 
 {

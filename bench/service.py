@@ -35,8 +35,11 @@ class Service:
     environment: dict[str, str]
 
     @contextmanager
-    def workers(self, count: int, **settings: str) -> Iterator[None]:
-        """So many worker processes, each with one job at a time, once they are ready."""
+    def workers(self, count: int, *, a_core_each: bool = False, **settings: str) -> Iterator[None]:
+        """So many worker processes, each with one job at a time, once they are ready.
+
+        With `a_core_each` they are held to it, as the limit of a pod holds them.
+        """
         with ExitStack() as stack:
             beats = [self.folder / f"heartbeat{number}" for number in range(count)]
             for number, beat in enumerate(beats):
@@ -44,7 +47,9 @@ class Service:
                 told = {**self.environment, **settings, "CAVEAT_HEARTBEAT_FILE": str(beat)}
                 command = ["celery", "-A", "worker.app", "worker", "-n", f"bench{number}@%h"]
                 command += ["--without-gossip", "--without-mingle"]
-                stack.enter_context(running(command, told, self.folder / f"worker{number}.log"))
+                process = stack.enter_context(running(command, told, self.folder / f"worker{number}.log"))
+                if a_core_each:
+                    os.sched_setaffinity(process.pid, {sorted(os.sched_getaffinity(0))[number]})  # and what it starts
             until(lambda: all(beat.exists() for beat in beats))
             yield
 
@@ -151,7 +156,7 @@ def an_hour(at: Service, audits: Sequence[dict[str, Any]]) -> float:
 
 
 @contextmanager
-def running(module: Sequence[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+def running(module: Sequence[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m` with these variables, ended by SIGKILL to its whole group."""
     with log.open("ab") as said:
         process = subprocess.Popen(
@@ -163,7 +168,7 @@ def running(module: Sequence[str], environment: dict[str, str], log: Path) -> It
             start_new_session=True,
         )
     try:
-        yield
+        yield process
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
