@@ -65,6 +65,11 @@ def test_the_report_is_that_of_one_worker(
     division = divided(bench, batches)
     whole = sum(-(-len(range(part.start, part.stop)) // 16) for shard in division.shards for part in shard)
     assert (whole, len(division.shards)) == (13, shards)
+    work = [
+        sum((part.stop - part.start) * (probe.BACKWARD_WORK if part.examples == "targets" else 1) for part in shard)
+        for shard in division.shards
+    ]
+    assert max(work) <= sum(work) / shards + 16 * probe.BACKWARD_WORK, "a shard is more than a batch longer than others"
     pieces = run_parts(bench, division, bench.folder)
     monkeypatch.setattr(probe, "open_session", _must_not_be_opened)
     assert canonical(bench.run(shelf=partial(together, pieces))) == plain

@@ -38,6 +38,8 @@ BATCH_BYTES = 128 * 2**20
 """What the tensors of one batch may take while the model runs."""
 LARGEST_BATCH = 1024
 CHECKED_EXAMPLES = 4
+BACKWARD_WORK = 3
+"""Forward passes that a forward and backward pass takes as long as."""
 UNKNOWN_SIZE = 64
 """How large a dimension is thought to be that the model leaves open."""
 
@@ -126,26 +128,24 @@ def divide(
     batches: int,
     most: int,
 ) -> list[dict[str, range]]:
-    """The rows that have to go through the model, in at most so many parts of at most about so many whole batches each.
+    """The rows that have to go through the model, in at most so many parts of about so many whole batches each.
 
-    There are two, four, eight or so of them, which workers in the usual numbers share evenly.
+    There are two, four, eight or so of them, which workers in the usual numbers share evenly; each takes about as long.
     """
     _, unseen = _recalled(plan, _all_keys(plan, provider, versions), counts, shelf)
     sizes = {name: batch_size(plan, plan.needs[name]) for name in unseen}
-    whole = sum(_over(counts[name], size) for name, size in sizes.items())
-    each = _over(whole, min(1 << (_over(whole, batches) - 1).bit_length(), most)) if whole else 1
+    work = {name: BACKWARD_WORK if plan.needs[name].gradients else 1 for name in unseen}  # of an example
+    needed = _over(sum(_over(counts[name], size) for name, size in sizes.items()), batches)
+    each = sum(counts[name] * work[name] for name in unseen) / min(1 << (max(needed, 1) - 1).bit_length(), most)
     parts: list[dict[str, range]] = [{}]
-    left = each
+    done = 0
     for name, size in sizes.items():
-        start = 0
-        while start < counts[name]:
-            if not left:
+        for start in range(0, counts[name], size):
+            if done >= each * len(parts):
                 parts.append({})
-                left = each
-            stop = min(start + left * size, counts[name])
-            parts[-1][name] = range(start, stop)
-            left -= _over(stop - start, size)
-            start = stop
+            stop = min(start + size, counts[name])
+            parts[-1][name] = range(parts[-1].get(name, range(start, stop)).start, stop)
+            done += (stop - start) * work[name]
     return parts
 
 
