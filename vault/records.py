@@ -16,7 +16,20 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import ColumnElement, Connection, Engine, Table, Text, cast, create_engine, event, func, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    Text,
+    cast,
+    create_engine,
+    event,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -196,7 +209,7 @@ def page(
     state: State | None = None,
 ) -> list[Record]:
     """Up to `limit` jobs, the newest first, starting after the job `before`."""
-    wanted = select(*RECORD).where(*_on_page(tenant, kind, before, state)).order_by(jobs.c.id.desc()).limit(limit)
+    wanted = _on_page(select(*RECORD), tenant, kind, limit, before, state)
     with database.reading() as connection:
         return [Record(**row._mapping) for row in connection.execute(wanted)]
 
@@ -211,20 +224,22 @@ def fitting(
     state: State | None = None,
 ) -> int:
     """How many jobs such a page should have, so that what they ask is no more than `LARGEST_PAGE`; one at least."""
-    size = func.length(cast(jobs.c.payload, Text))
-    wanted = select(size).where(*_on_page(tenant, kind, before, state)).order_by(jobs.c.id.desc()).limit(limit)
+    wanted = _on_page(select(func.length(cast(jobs.c.payload, Text))), tenant, kind, limit, before, state)
     with database.reading() as connection:
         reached = accumulate(int(characters) for characters in connection.scalars(wanted))
         return max(1, sum(characters <= LARGEST_PAGE for characters in reached))
 
 
-def _on_page(tenant: str, kind: JobKind, before: str | None, state: State | None) -> list[ColumnElement[bool]]:
-    wanted = [jobs.c.tenant == tenant, jobs.c.kind == kind]
+def _on_page(
+    wanted: Select[Any], tenant: str, kind: JobKind, limit: int, before: str | None, state: State | None
+) -> Select[Any]:
+    """What is wanted of the jobs on a page, in its order."""
+    wanted = wanted.where(jobs.c.tenant == tenant, jobs.c.kind == kind)
     if before is not None:
-        wanted.append(jobs.c.id < before)
+        wanted = wanted.where(jobs.c.id < before)
     if state is not None:
-        wanted.append(jobs.c.state == state)
-    return wanted
+        wanted = wanted.where(jobs.c.state == state)
+    return wanted.order_by(jobs.c.id.desc()).limit(limit)
 
 
 def keyed(database: Database, tenant: str, key: str) -> tuple[str, str] | None:
