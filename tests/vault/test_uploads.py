@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from vault.blobs import Blobs, WrongDigestError, digest_of
 from vault.uploads import OtherOffsetError, TooManyPiecesError, Uploads
@@ -28,24 +25,9 @@ class BreaksOff(io.BytesIO):
         return chunk
 
 
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    yield f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-    server.stop()
-
-
-@pytest.fixture(params=["file", "memory", pytest.param("s3", marks=pytest.mark.slow)])
-def uploads(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Uploads:
-    if request.param == "s3":
-        named = {"ENDPOINT_URL": request.getfixturevalue("bucket"), "DEFAULT_REGION": "us-east-1"}
-        for name, value in {**named, "ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret"}.items():
-            monkeypatch.setenv(f"AWS_{name}", value)
-        blobs = Blobs.at(f"s3://{tmp_path.name.replace('_', '-')}/blobs")
-        blobs.filesystem.mkdir(blobs.root.partition("/")[0])
-        return Uploads(blobs)
-    return Uploads(Blobs.at(str(tmp_path / "blobs") if request.param == "file" else f"memory://{tmp_path.name}"))
+@pytest.fixture
+def uploads(place: str) -> Uploads:
+    return Uploads(Blobs.at(place))
 
 
 def kept(uploads: Uploads) -> list[str]:
