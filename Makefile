@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 CODE   := api_spec vault reports telemetry service worker caveat examples bench deploy helm tests
 
+# A test or a benchmark may load ONNX Runtime before Caveat does, which says so too.
+export ORT_DISABLE_TELEMETRY := 1
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all programs check format generate gradients validation truths bench chaos load fuzz up
 .PHONY: clean
