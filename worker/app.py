@@ -25,6 +25,7 @@ from api_spec.jobs import LISTS, in_flight
 from telemetry import logs, traces
 from worker import courier, reaper
 from worker.settings import settings
+from worker.supervisor import make_ready
 
 SOFT_SHUTDOWN_SECONDS = 60
 UNACKED = in_flight(settings().serves)
@@ -74,9 +75,14 @@ def _trace_no_more(**_: Any) -> None:
     traces.end()
 
 
+def _make_ready(**_: Any) -> None:
+    make_ready(settings().limits)
+
+
 celeryd_init.connect(_log, weak=False)  # before Celery warns of anything
 setup_logging.connect(_log, weak=False)
 worker_process_init.connect(_trace, weak=False)
+worker_process_init.connect(_make_ready, weak=False)
 worker_process_shutdown.connect(_trace_no_more, weak=False)
 worker_ready.connect(reaper.begin, weak=False)
 worker_ready.connect(courier.begin, weak=False)

@@ -1,4 +1,4 @@
-"""The process that does one job: `python -m worker.child FOLDER`, started by `worker.supervisor`, confined at once.
+"""The process that does one job: forked for it (`worker.forkserver`), confined at once, watched (`worker.supervisor`).
 
 It reads `job.json` and `inputs/`, writes `outputs/result.json` or `outputs/problem.json`, and says on standard output,
 one JSON object a line, how far it has come.
@@ -52,8 +52,8 @@ class Complaint(Document):
         )
 
 
-def main(folder: Path) -> None:
-    """Does the job in `folder`."""
+def main(folder: Path, parent: int) -> None:
+    """Does the job in `folder`, for as long as `parent` lives."""
     job = json.loads((folder / "job.json").read_bytes())
     limits = job["limits"]
     code = [_folder_of(module) for module in ("api_spec", "worker", job["pipeline"])]
@@ -62,7 +62,7 @@ def main(folder: Path) -> None:
     lacks = confine(
         folder, code=code, memory_bytes=limits["memory_bytes"], cpu_seconds=limits["cpu_seconds"], kept=kept
     )
-    if os.getppid() != job["supervisor"]:  # it was gone before the kernel knew that we end with it
+    if os.getppid() != parent:  # it was gone before the kernel knew that we end with it
         return
     request = REQUESTS[job["kind"]].model_validate(job["payload"])
     answer = _answer(request, folder, job["pipeline"], limits, kept, job["shard_batches"])
@@ -158,7 +158,3 @@ def _problem(fault: Exception) -> Problem:
 def shortened(sentence: str) -> str:
     """A sentence that fits on a screen."""
     return sentence if len(sentence) <= LONGEST_SENTENCE else f"{sentence[:LONGEST_SENTENCE]}…"
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""One fresh, confined child process a job, on a laptop and in a cluster alike: started, watched, ended."""
+"""One fresh, confined child process a job, on a laptop and in a cluster alike: forked, watched, ended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from api_spec.jobs import REQUESTS, RESULTS, Division, JobKind, Rows, sources
 from api_spec.problem import Problem
 from telemetry import traces
 from vault.blobs import Writable
+from worker import forkserver
 from worker.child import Complaint
+from worker.forkserver import Forked
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +162,7 @@ def supervise(
         open_files.callback(os.close, outputs)
         stderr = open_files.enter_context(tempfile.TemporaryFile())
         with traces.span("child", attributes or {}):
-            child = open_files.enter_context(_start(folder, limits, stderr.fileno()))
+            child = open_files.enter_context(forkserver.forked(_environment(limits), folder, stderr.fileno()))
             told = Told()
             listener = threading.Thread(target=told.listen, args=(child,), daemon=True)
             listener.start()
@@ -171,7 +173,7 @@ def supervise(
                 listener.join(1)
                 told.trace(attributes or {})
                 _log_complaints(stderr.fileno(), show_output=show_output)
-        end = cut_short or _collect(outputs, kind, child.returncode, limits)
+        end = cut_short or _collect(outputs, kind, child.wait(), limits)
         if keeper is not None and isinstance(end, Finished):
             keeper.take_in(outputs)
         return end
@@ -200,32 +202,30 @@ def _lay_out(
     kept = str(keeper.folder) if keeper is not None and keeper.folder is not None else None
     job = {
         "kind": kind, "payload": payload, "limits": asdict(limits), "kept": kept, "shard_batches": shard_batches,
-        "pipeline": pipeline, "supervisor": os.getpid(),
+        "pipeline": pipeline,
     }  # fmt: skip
     (folder / "job.json").write_text(json.dumps(job))
 
 
-def _start(folder: Path, limits: Limits, stderr: int) -> subprocess.Popen[bytes]:
+def make_ready(limits: Limits) -> None:
+    """Sees to it that the first job with these limits begins as soon as later ones; does not wait for that."""
+    forkserver.ready(_environment(limits))
+
+
+def _environment(limits: Limits) -> dict[str, str]:
+    """What a child may know of the worker's environment, and what its libraries are told."""
     threads = str(limits.threads)
-    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    environment |= TUNED | {
+    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {
+        **passed_on,
+        **TUNED,
         "PYTHONPATH": os.pathsep.join([str(ROOT), *_installed_elsewhere()]),
-        "HOME": str(folder / "tmp"),
-        "TMPDIR": str(folder / "tmp"),
+        "HOME": "/nonexistent",
         "LC_ALL": "C.UTF-8",
         "JOBLIB_MULTIPROCESSING": "0",
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
     }
-    return subprocess.Popen(  # noqa: S603 - ourselves
-        [sys.executable, "-B", "-P", "-m", "worker.child", str(folder)],
-        cwd=folder / "tmp",
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        start_new_session=True,
-    )
 
 
 def _installed_elsewhere() -> list[str]:
@@ -239,7 +239,7 @@ def _installed_elsewhere() -> list[str]:
 
 
 def _watch(
-    child: subprocess.Popen[bytes],
+    child: Forked,
     limits: Limits,
     told: Told,
     on_progress: Callable[[Stage, float], None],
@@ -257,7 +257,7 @@ def _watch(
     return None
 
 
-def _ended(child: subprocess.Popen[bytes]) -> bool:
+def _ended(child: Forked) -> bool:
     """Whether the child has ended, after waiting a moment for it."""
     with suppress(subprocess.TimeoutExpired):
         child.wait(POLL_SECONDS)
@@ -273,9 +273,8 @@ class Told:
     stages: list[tuple[Stage, int]] = field(default_factory=list)
     """Each stage and when it began, in nanoseconds since 1970."""
 
-    def listen(self, child: subprocess.Popen[bytes]) -> None:
+    def listen(self, child: Forked) -> None:
         """Keeps what is said until the child says no more."""
-        assert child.stdout is not None
         while line := child.stdout.readline(LARGEST_LINE):
             try:
                 news = json.loads(line)
@@ -293,7 +292,7 @@ class Told:
             traces.past(stage, attributes, begun, ended)
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
+def _kill(child: Forked) -> None:
     """Ends the child and whatever it started."""
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)

@@ -14,7 +14,7 @@ from api_spec.jobs import REQUESTS
 from tests.hostile import arrays, models, pictures, tables, texts
 from tests.hostile.case import TAKEN, Asked, Case
 from tests.worker.live import Live, live, valkey
-from worker import pipeline
+from worker import forkserver, pipeline
 from worker.engine.errors import Refused
 
 CASES = [case for kind in (models, pictures, arrays, tables, texts) for case in kind.CASES]
@@ -62,7 +62,7 @@ def test_the_service_stands(tmp_path: Path) -> None:
         valkey(tmp_path / "valkey") as port,
         live(tmp_path, port) as there,
         there.worker(including="worker.tasks", **told) as worker,
-        Largest("worker.child") as largest,
+        Largest(forkserver.NAME) as largest,
     ):
         jobs = [(case, *_submit(there, case)) for case in cases]
         wrong = [sentence for case, kind, job in jobs if (sentence := _fault(there, case, kind, job))]
@@ -99,10 +99,10 @@ def _fault(there: Live, case: Case, kind: str, job: str) -> str | None:
 
 
 class Largest:
-    """Watches how much memory the processes of a module take, by the kernel's own count."""
+    """Watches how much memory processes of a name take, by the kernel's own count."""
 
-    def __init__(self, module: str) -> None:
-        self.module = module.encode()
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.bytes = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -124,7 +124,7 @@ class Largest:
 
     def _look(self, process: Path) -> None:
         try:
-            if self.module in (process / "cmdline").read_bytes().split(b"\0"):
+            if (process / "comm").read_text().strip() == self.name:
                 lines = (process / "status").read_text().splitlines()
                 peak = next((line for line in lines if line.startswith("VmHWM:")), "VmHWM: 0 kB")
                 self.bytes = max(self.bytes, int(peak.split()[1]) << 10)

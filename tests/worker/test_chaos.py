@@ -30,6 +30,7 @@ from tests.audits.conftest import Bench, bench, small_files  # noqa: F401 - fixt
 from tests.worker.live import end, environment, postgresql, start_api, start_worker, unused_port
 from vault.lifecycle import ENDED, STEPS
 from vault.records import Database, Event, history
+from worker import forkserver
 from worker.supervisor import Finished, Limits, supervise
 
 AT_LEAST = 64
@@ -209,7 +210,7 @@ class Installation:
 
     def children(self) -> list[int]:
         """The processes that audit something now."""
-        return [pid for pid, words in _processes() if "worker.child" in words]
+        return [pid for pid, name in _processes() if name == forkserver.NAME]
 
 
 @contextmanager
@@ -335,18 +336,17 @@ DISTURB: dict[str, Callable[[Installation, random.Random], bool]] = {
 }
 
 
-def _processes() -> Iterator[tuple[int, list[str]]]:
-    """The processes that this one, or what it started, started: id and command line."""
-    parents = {}
-    words = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with suppress(OSError, IndexError):
-            status = Path("/proc", name, "stat").read_text()
-            parents[int(name)] = int(status.rpartition(")")[2].split()[1])
-            words[int(name)] = Path("/proc", name, "cmdline").read_bytes().decode(errors="replace").split("\0")
-    for pid, command in words.items():
+def _processes() -> Iterator[tuple[int, str]]:
+    """The processes that this one, or what it started, started: id and name."""
+    parents, names = {}, {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            before, _, after = Path("/proc", pid, "stat").read_text().rpartition(")")
+            names[int(pid)] = before.partition("(")[2]
+            parents[int(pid)] = int(after.split()[1])
+    for pid, name in names.items():
         above = pid
         while above in parents and above != os.getpid():
             above = parents[above]
         if above == os.getpid() and pid != above:
-            yield pid, command
+            yield pid, name

@@ -1,0 +1,100 @@
+"""Where the processes of jobs come from: one thread, one job at a time, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worker import stub_pipeline as stub
+from tests.worker.test_supervisor import ROOT, jobs, run
+from worker import forkserver
+from worker.supervisor import Failed, Finished, Stopped
+
+SUPERVISE = (
+    "from tests.worker.test_supervisor import run; from tests.worker import stub_pipeline as stub; run(stub.SLEEP)"
+)
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at in /proc")
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    forkserver.close()
+
+
+def at_work() -> list[int]:
+    """The forkserver of a job that is stopped as soon as it is seen."""
+    seen: list[int] = []
+
+    def stop() -> bool:
+        seen.extend(parent for _, parent in jobs())
+        return bool(seen)
+
+    assert run(stub.SLEEP, should_stop=stop) == Stopped()
+    return seen
+
+
+@LINUX
+def test_one_forkserver_has_one_job_after_another() -> None:
+    first, second = at_work(), at_work()
+    assert first == second
+    assert len(first) == 1
+
+
+@LINUX
+def test_a_forkserver_has_one_thread_so_that_none_is_lost_in_a_fork() -> None:
+    """With one thread for mathematics; OpenBLAS ends its own before a fork and has them again after it."""
+    (server,) = at_work()
+    assert os.listdir(f"/proc/{server}/task") == [str(server)]
+
+
+@LINUX
+def test_a_job_ends_with_its_forkserver_and_may_be_begun_again() -> None:
+    def kill() -> bool:
+        for _, server in jobs():
+            os.kill(server, signal.SIGKILL)
+        return False
+
+    ended = run(stub.SLEEP, should_stop=kill)
+    assert isinstance(ended, Failed)
+    assert ended.killed
+    assert jobs() == []
+    assert isinstance(run(stub.FINISH), Finished)
+
+
+@LINUX
+def test_a_forkserver_that_was_killed_while_idle_is_replaced() -> None:
+    (server,) = at_work()
+    os.kill(server, signal.SIGKILL)
+    assert isinstance(run(stub.FINISH), Finished)
+
+
+@LINUX
+@pytest.mark.parametrize("who", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_left_of_whoever_supervised_and_was_killed(who: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", SUPERVISE], cwd=ROOT) as supervisor:
+        left = _until(lambda: jobs(supervisor.pid))
+        supervisor.send_signal(who)
+    _until(lambda: [pid for one in left for pid in one if _runs(pid)] == [])
+
+
+def _until(found: Callable[[], Any], seconds: float = 20) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (there := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return there
+
+
+def _runs(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
