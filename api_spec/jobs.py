@@ -38,12 +38,16 @@ class Shard(Document):
 
     audit: Audit
     rows: Annotated[list[Rows], Field(min_length=1)]
+    interacts: bool | None = None
+    """As in the division."""
 
 
 class Division(Document):
     """What becomes of an audit that is too large for one worker: the rows of each of its shards."""
 
     shards: Annotated[list[list[Rows]], Field(min_length=2, max_length=MOST_SHARDS)]
+    interacts: bool
+    """Whether examples of a batch influence each other, which nobody has to run the model again to know."""
 
 
 class Seen(Document):

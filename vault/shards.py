@@ -11,12 +11,12 @@ counter stands in the audit's row, and goes down in the transaction that ends a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, or_, select
 
-from api_spec.jobs import Rows
+from api_spec.jobs import Division
 from api_spec.problem import Problem
 from vault.lifecycle import BACK_IN_QUEUE, ENDED, NO_LEASE, STEPS, Lease, held_step, note, step
 from vault.records import Database, new_id, now
@@ -30,20 +30,21 @@ Pieces = dict[str, str]
 DIVIDED = and_(jobs.c.kind == "audit", jobs.c.state == "running", jobs.c.lease_token.is_(None), jobs.c.shards > 0)
 
 
-def divide(database: Database, lease: Lease, shards: Sequence[Sequence[Rows]]) -> list[str]:
+def divide(database: Database, lease: Lease, division: Division) -> list[str]:
     """Ends the lease of an audit and puts its shards in the queue; their ids, none if the lease was lost."""
     moment = now()
     with database.writing() as connection:
         divided = held_step(
-            connection, "divide", lease, data={"shards": len(shards)},
-            shards=len(shards), shards_left=len(shards), attempts=jobs.c.attempts - 1,
+            connection, "divide", lease, data={"shards": len(division.shards)},
+            shards=len(division.shards), shards_left=len(division.shards), attempts=jobs.c.attempts - 1,
             stage="probing", progress=FROM, **NO_LEASE,
         )  # fmt: skip
         if not divided:
             return []
-        ids = [new_id() for _ in shards]
-        for shard_id, rows in zip(ids, shards, strict=True):
-            payload = {"audit": lease.payload, "rows": [part.model_dump(mode="json") for part in rows]}
+        ids = [new_id() for _ in division.shards]
+        for shard_id, rows in zip(ids, division.shards, strict=True):
+            said = [part.model_dump(mode="json") for part in rows]
+            payload = {"audit": lease.payload, "rows": said, "interacts": division.interacts}
             values: dict[str, Any] = {
                 "id": shard_id, "tenant": lease.tenant, "kind": "shard", "queue": lease.queue, "payload": payload,
                 "state": STEPS["submit"][1], "stage": "queued", "progress": 0.0, "attempts": 0,

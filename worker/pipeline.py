@@ -95,13 +95,13 @@ class Prepared:
         return _versions(self.engine)
 
 
-def prepare(audit: Audit, blob: Blob, progress: Progress, kept: Shelf) -> Prepared:
-    """Everything that comes before the first example goes through the model."""
+def prepare(audit: Audit, blob: Blob, progress: Progress, kept: Shelf, *, interacts: bool | None = None) -> Prepared:
+    """Everything that comes before the first example goes through the model; `interacts` is what somebody found."""
     provider, notes = choose_provider(audit.method.provider)
     engine = _engine(provider)
     progress("loading", SHARES["loading"])
     with about("/model"):
-        model = _load(blob(audit.model), key_of(loaded=audit.model, by=_versions(engine)), kept)
+        model = _load(blob(audit.model), loaded_key(audit, _versions(engine)), kept, interacts)
     with about("/gradient"):
         supplied = None if audit.gradient is None else read_supplied(blob(audit.gradient), model)
     progress("reading", SHARES["reading"])
@@ -242,10 +242,15 @@ def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Ta
     return None, f"{refusals[-1].sentence} {refusals[-1].remedy}"
 
 
-def _load(path: Path, key: str, shelf: Shelf) -> Model:
+def loaded_key(audit: Audit, versions: Mapping[str, str]) -> str:
+    """The key of what running an audit's model once has shown about it."""
+    return key_of(loaded=audit.model, by=dict(versions))
+
+
+def _load(path: Path, key: str, shelf: Shelf, interacts: bool | None) -> Model:
     """The model; what running it shows about it is known from the first time."""
     known = shelf.find(key)
-    model = load(path, interacts=None if known is None else bool(known[0]))
+    model = load(path, interacts=interacts if known is None else bool(known[0]))
     if known is None:
         shelf.keep(key, np.array([model.interacts]))
     return model

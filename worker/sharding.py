@@ -7,12 +7,14 @@ Everything after the model is computed once, by whoever puts the parts together,
 
 from __future__ import annotations
 
+import numpy as np
+
 from api_spec.audit import Audit
 from api_spec.jobs import MOST_SHARDS, Division, Rows, Seen, Shard
 from api_spec.report import Report
-from worker.engine.probe import divide, probe_rows
+from worker.engine.probe import divide, piece_key, probe_rows
 from worker.engine.shelf import Evicted
-from worker.pipeline import Blob, Progress, Shelves, conclude, counter, each_batch, prepare, run
+from worker.pipeline import Blob, Progress, Shelves, conclude, counter, each_batch, loaded_key, prepare, run
 
 
 def run_or_divide(
@@ -38,7 +40,8 @@ def run_or_divide(
     return Division(
         shards=[
             [Rows(examples=name, start=rows.start, stop=rows.stop) for name, rows in part.items()] for part in parts
-        ]
+        ],
+        interacts=ready.plan.model.interacts,
     )
 
 
@@ -47,7 +50,9 @@ def run_shard(shard: Shard, blob: Blob, progress: Progress, *, threads: int, she
     rows = {part.examples: range(part.start, part.stop) for part in shard.rows}
     whole = sum(map(len, rows.values()))
     with shelf() as kept:
-        ready = prepare(shard.audit, blob, progress, kept)
+        ready = prepare(shard.audit, blob, progress, kept, interacts=shard.interacts)
+        shown = piece_key(loaded_key(shard.audit, ready.versions), 0)
+        kept.keep(shown, np.array([ready.plan.model.interacts]))
         probe_rows(
             ready.plan,
             rows,

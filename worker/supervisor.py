@@ -24,7 +24,7 @@ import rfc8785
 from pydantic import ValidationError
 
 from api_spec.artifacts import Stage
-from api_spec.jobs import REQUESTS, RESULTS, Division, JobKind, Rows, sources
+from api_spec.jobs import REQUESTS, RESULTS, Division, JobKind, sources
 from api_spec.problem import Problem
 from telemetry import traces
 from vault.blobs import Writable
@@ -83,9 +83,9 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Divided:
-    """The job is too large for one worker: the rows of each of the shards that it is to be cut into."""
+    """The job is too large for one worker, and this is how to cut it into shards."""
 
-    shards: list[list[Rows]]
+    division: Division
 
 
 End = Finished | Failed | Stopped | Divided
@@ -306,7 +306,7 @@ def _collect(outputs: int, kind: JobKind, status: int, limits: Limits) -> Finish
             document = RESULTS[kind].model_validate_json(result)
             return Finished(rfc8785.dumps(document.model_dump(mode="json")))
         if status == 0 and kind == "audit" and (division := _left(outputs, "division.json")):
-            return Divided(Division.model_validate_json(division).shards)
+            return Divided(Division.model_validate_json(division))
         if status == 0 and (problem := _left(outputs, "problem.json")):
             return Failed(Problem.model_validate_json(problem))
     except (ValidationError, rfc8785.CanonicalizationError) as fault:

@@ -130,8 +130,8 @@ def store(end: End, tenure: Tenure, pieces: dict[str, str]) -> None:
     match end, tenure.order:
         case Finished(_), _ if tenure.lease.kind == "shard":
             ring(filter(None, [shards.succeed(database(), tenure.lease, pieces)]), tenure.lease.queue)
-        case Divided(rows), _:
-            ring(shards.divide(database(), tenure.lease, rows), tenure.lease.queue)
+        case Divided(division), _:
+            ring(shards.divide(database(), tenure.lease, division), tenure.lease.queue)
         case Finished(result), _:
             succeed(result, tenure.lease)
         case Failed(problem, killed=True), _:

@@ -9,14 +9,15 @@ import pytest
 from sqlalchemy import text
 
 from api_spec.artifacts import Queue
-from api_spec.jobs import QUEUES, Rows
+from api_spec.jobs import QUEUES, Division, Rows
 from vault import lifecycle, records, shards
 from vault.lifecycle import Lease
 from vault.records import Database, Record
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
-PARTS = [[Rows(examples="pool", start=start, stop=start + 10)] for start in range(0, 30, 10)]
+ROWS = [[Rows(examples="pool", start=start, stop=start + 10)] for start in range(0, 30, 10)]
+PARTS = Division(shards=ROWS, interacts=False)
 
 
 @pytest.fixture

@@ -7,14 +7,15 @@ from datetime import timedelta
 
 import pytest
 
-from api_spec.jobs import Rows
+from api_spec.jobs import Division, Rows
 from api_spec.problem import Problem
 from vault import lifecycle, records, shards
 from vault.lifecycle import Lease
 from vault.records import Database, Record
 
 LASTS = timedelta(seconds=30)
-PARTS = [[Rows(examples="pool", start=start, stop=start + 10)] for start in range(0, 80, 10)]
+ROWS = [[Rows(examples="pool", start=start, stop=start + 10)] for start in range(0, 80, 10)]
+PARTS = Division(shards=ROWS, interacts=False)
 PROBLEM = Problem.of("not-finite", 422, "It is not finite.", "Look at it.")
 
 

@@ -53,11 +53,8 @@ def list_layers(
         if among is None or output.name in among
     ]
     state = gradient_state(model, target, [output.name or "" for output, _ in candidates])
-    depth: dict[ir.Value, int] = {}
+    depth = depths(model)
     layers = []
-    for node in nodes:
-        level = 1 + max((depth.get(x, 0) for x in read_by(node)), default=0)
-        depth.update(dict.fromkeys(node.outputs, level))
     strays = _not_batch_first(model, [output for output, _ in candidates])
     for output, node in candidates:
         name = output.name or ""
@@ -69,8 +66,17 @@ def list_layers(
             reason = "Its shape could not be inferred."
         if reason is None and name in strays:
             reason = "Its first axis is not the batch."
-        layers.append(Layer(name, node.op_type, shape, depth[output], reason is None, reason))
+        layers.append(Layer(name, node.op_type, shape, depth[name], reason is None, reason))
     return tuple(layers)
+
+
+def depths(model: Model) -> dict[str, int]:
+    """How many nodes there are on the longest way to each tensor."""
+    depth: dict[str, int] = {}
+    for node in model.ir.graph:
+        level = 1 + max((depth.get(x.name or "", 0) for x in read_by(node)), default=0)
+        depth.update({output.name or "": level for output in node.outputs})
+    return depth
 
 
 def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from worker.engine.check import GradientCheck, check_claims, check_gradients
 from worker.engine.differentiate import differentiate
 from worker.engine.errors import Refused, about
+from worker.engine.layers import depths
 from worker.engine.plan import Layer, Need, Plan
 from worker.engine.reduction import reduced, reduced_gradient, scores
 from worker.engine.session import Provider, Session, Sessions, open_session
@@ -38,8 +39,8 @@ BATCH_BYTES = 128 * 2**20
 """What the tensors of one batch may take while the model runs."""
 LARGEST_BATCH = 1024
 CHECKED_EXAMPLES = 4
-BACKWARD_WORK = 3
-"""Forward passes that a forward and backward pass takes as long as."""
+BACKWARD_WORK = 2
+"""Forward passes that a backward pass takes as long as, over the same nodes."""
 UNKNOWN_SIZE = 64
 """How large a dimension is thought to be that the model leaves open."""
 
@@ -134,11 +135,11 @@ def divide(
     """
     _, unseen = _recalled(plan, _all_keys(plan, provider, versions), counts, shelf)
     sizes = {name: batch_size(plan, plan.needs[name]) for name in unseen}
-    work = {name: BACKWARD_WORK if plan.needs[name].gradients else 1 for name in unseen}  # of an example
+    work = {name: _work(plan, plan.needs[name]) for name in unseen}  # of an example
     needed = _over(sum(_over(counts[name], size) for name, size in sizes.items()), batches)
     each = sum(counts[name] * work[name] for name in unseen) / min(1 << (max(needed, 1) - 1).bit_length(), most)
     parts: list[dict[str, range]] = [{}]
-    done = 0
+    done = 0.0
     for name, size in sizes.items():
         for start in range(0, counts[name], size):
             if done >= each * len(parts):
@@ -147,6 +148,14 @@ def divide(
             parts[-1][name] = range(parts[-1].get(name, range(start, stop)).start, stop)
             done += (stop - start) * work[name]
     return parts
+
+
+def _work(plan: Plan, need: Need) -> float:
+    """How many forward passes a pass takes as long as; back to the first layer it goes through what is behind that."""
+    depth = depths(plan.model)
+    first = min((layer.depth for layer in plan.layers), default=0)
+    ends = [depth[plan.resolved[target].tensor] for target in need.gradients]
+    return 1 + BACKWARD_WORK * sum(max(end - first, 0) / end for end in ends)
 
 
 def _over(count: int, size: int) -> int:
