@@ -40,6 +40,9 @@ class WholeStep:
 Walked = Mapping[tuple[str, str, str], WholeStep]
 """(concept, layer, target) → what a whole step came to; nothing where the model does not give numbers there."""
 
+Feeds = tuple[slice, dict[str, NDArray[np.float32]]]
+"""Which of the target's examples, and what a graph reads of them."""
+
 
 def walk(
     plan: Plan, seen: Seen, steps: Sequence[Step], shelf: Shelf, read: Read, *, provider: Provider, threads: int
@@ -95,9 +98,17 @@ def _taken(
     )
     count = len(seen.values[targets[0]])
     changes = {(step.concept, layer.name, name): np.empty(count) for step in steps for name in targets}
+    kept, size = _kept(seen, layer, examples, rest, shelf), batch_size(plan, plan.needs[examples])
+    if kept is None:
+        head = open_session(expose(plan.model, [layer.tensor]), provider=provider, threads=threads_each)
+        batches = _inputs(plan, examples, size, read)
+    else:
+        head, batches = None, _slices(kept, layer.tensor, size)
 
-    def take(at: tuple[slice, dict[str, NDArray[np.float32]]]) -> None:
+    def take(at: Feeds) -> None:
         rows, feeds = at
+        if head is not None:
+            feeds = {**feeds, **head.run(feeds)}
         for step, delta in zip(steps, deltas, strict=True):
             there = moved(feeds[layer.tensor], delta.astype(feeds[layer.tensor].dtype), layer.reduce)
             found = rest.run({**feeds, layer.tensor: there})
@@ -105,36 +116,31 @@ def _taken(
                 values = found[f"value/{name}"].reshape(-1).astype(np.float64)
                 changes[step.concept, layer.name, name][rows] = values - seen.values[name][rows]
 
-    places = _at(plan, seen, layer, examples, rest, shelf, read, provider, threads)
-    for _ in in_lanes(take, places, side_by_side):
+    for _ in in_lanes(take, batches, side_by_side):
         pass
     return changes
 
 
-def _at(
-    plan: Plan,
-    seen: Seen,
-    layer: Layer,
-    examples: str,
-    rest: Session,
-    shelf: Shelf,
-    read: Read,
-    provider: Provider,
-    threads: int,
-) -> Iterator[tuple[slice, dict[str, NDArray[np.float32]]]]:
-    """The layer at the target's examples, with what else the rest of the model reads, in batches."""
-    size = batch_size(plan, plan.needs[examples])
+def _kept(seen: Seen, layer: Layer, examples: str, rest: Session, shelf: Shelf) -> NDArray[np.float32] | None:
+    """The layer at all of the target's examples, if that was kept whole and is all that the rest of the model reads."""
     shape = [one for one in layer.shape[1:] if isinstance(one, int)]
-    if rest.inputs == (layer.tensor,) and layer.reduce == "flatten" and len(shape) == len(layer.shape) - 1:
-        kept = _array(seen, ("activations", examples, layer.name), shelf)
-        for start in range(0, len(kept), size):
-            rows = slice(start, min(start + size, len(kept)))
-            yield rows, {layer.tensor: kept[rows].reshape(-1, *shape)}
-        return
-    head = open_session(expose(plan.model, [layer.tensor]), provider=provider, threads=threads)
+    if rest.inputs != (layer.tensor,) or layer.reduce != "flatten" or len(shape) != len(layer.shape) - 1:
+        return None
+    kept = _array(seen, ("activations", examples, layer.name), shelf)
+    return kept.reshape(len(kept), *shape)
+
+
+def _slices(kept: NDArray[np.float32], tensor: str, size: int) -> Iterator[Feeds]:
+    """What was kept, in batches."""
+    for start in range(0, len(kept), size):
+        rows = slice(start, min(start + size, len(kept)))
+        yield rows, {tensor: kept[rows]}
+
+
+def _inputs(plan: Plan, examples: str, size: int, read: Read) -> Iterator[Feeds]:
+    """What the whole model reads, in batches."""
     for _, batch in read({examples: size}):
-        feeds = plan.feeds(batch.values)
-        yield slice(batch.start, batch.start + len(batch.names)), {**feeds, **head.run(feeds)}
+        yield slice(batch.start, batch.start + len(batch.names)), plan.feeds(batch.values)
 
 
 def _delta(plan: Plan, seen: Seen, step: Step, shelf: Shelf) -> Floats:
