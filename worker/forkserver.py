@@ -24,7 +24,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, NoReturn
 
 from worker import child
@@ -55,12 +54,6 @@ class Forked:
             status = _number(self._told)
             self.returncode = -signal.SIGKILL if status is None else status  # it ends with its forkserver
         return self.returncode
-
-    def __enter__(self) -> Forked:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
-        self.stdout.close()
 
 
 class Forkserver:
@@ -125,7 +118,7 @@ def forked(environment: Mapping[str, str], folder: Path, stderr: int) -> Iterato
     idle = _idle[frozenset(environment.items())]
     server, child = _fork(idle, environment, folder, stderr)
     try:
-        with child:
+        with child.stdout:
             yield child
     except BaseException:
         server.close()
@@ -197,8 +190,9 @@ def _do(folder: Path, files: list[int], server: int) -> NoReturn:
         status = 0
     except BaseException:
         traceback.print_exc()
-    finally:
-        sys.stdout.flush()
+    finally:  # whatever happens: this is no forkserver
+        with suppress(Exception):
+            sys.stdout.flush()
         os._exit(status)
 
 
@@ -224,4 +218,5 @@ def _number(told: socket.socket) -> int | None:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])))
+    with suppress(ConnectionError):  # whoever asked is gone
+        main(socket.socket(fileno=int(sys.argv[1])))
