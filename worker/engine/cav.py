@@ -37,8 +37,8 @@ class Estimator(Protocol):
 
 
 ESTIMATORS: dict[str, Estimator] = {}
-TILE = 1 << 13
-"""Features that are turned into double precision at a time."""
+MOST_FEATURES, MOST_NUMBERS = 1 << 13, 1 << 23
+"""Features that are turned into double precision at a time, and their numbers over all examples."""
 
 
 def fit_cavs(
@@ -168,15 +168,19 @@ SCIKIT_LEARN = {
 def direction(alpha: Floats, activations: NDArray[Any]) -> Floats:
     """The CAV itself, `v = Xᵀα` [d], from `alpha` [n] and its examples' activations [n, d]."""
     v = np.empty(activations.shape[1])
-    for start in range(0, len(v), TILE):  # in double precision, but never all of it at a time
-        tile = slice(start, start + TILE)
+    width = min(MOST_FEATURES, max(1, MOST_NUMBERS // len(activations)))
+    for start in range(0, len(v), width):
+        tile = slice(start, start + width)
         v[tile] = alpha @ activations[:, tile].astype(np.float64)
     return v
 
 
-def cosine_matrix(k: Floats, alphas: Floats) -> Floats:
-    """Cosines [q, q] between CAVs `alphas` [q, n] over one Gram matrix [n, n]: how entangled concepts are."""
-    inner = alphas @ centred(k) @ alphas.T
+def cosine_matrix(k: Floats, alphas: Floats, *, out: Floats | None = None) -> Floats:
+    """Cosines [q, q] between CAVs `alphas` [q, n] over one Gram matrix [n, n]: how entangled concepts are.
+
+    `out` [n, n] takes the centred matrix.
+    """
+    inner = alphas @ centred(k, out=out) @ alphas.T
     norm = np.sqrt(np.maximum(np.diag(inner), 0.0))
     sizes = np.outer(norm, norm)
     cosines: Floats = np.divide(inner, sizes, out=np.zeros_like(inner), where=sizes > 0)

@@ -50,7 +50,7 @@ def pool_against_targets(data: ConceptData, settings: Settings, rng: np.random.G
         return None
     if min(len(data.targets), len(data.pool)) < 2:
         return None
-    other = problem_of(ConceptData(data.k, data.targets, data.pool), settings)
+    other = problem_of(ConceptData(data.k, data.targets, data.pool, work=data.work), settings)
     accuracy, _ = _held_out(other, other.sides[0], rng)
     return float(accuracy[0])
 

@@ -24,7 +24,7 @@ from worker.engine.threads import on_one_thread
 Multiply = Callable[[NDArray[Any], NDArray[Any], Floats, int], None]
 """Fills an array [m, n] with the inner products of two, [m, d] and [n, d], with so many threads."""
 SIDE_BY_SIDE_BYTES = 64 * 2**20
-"""The largest Gram matrix of which several threads may hold copies at a time."""
+"""The largest Gram matrix of which several threads may hold copies at a time; of a larger one there is one copy."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,11 @@ def weigh(
     findings: list[_Finding] = []
     cosines = {}
     k = shelf.spare((plan.examples, plan.examples), np.float64)
+    work = shelf.spare((k.size,), np.float64) if k.nbytes > SIDE_BY_SIDE_BYTES else None
     for layer in plan.layers:
         gx = inner_products(plan, seen, layer, shelf, k, threads=threads, multiply=multiply)
         targets = [TargetData(gx[name], seen.values[name]) for name in plan.targets]
-        found, cosines[layer.name] = _at_layer(plan, seen, layer, k, targets, settings, progress, threads)
+        found, cosines[layer.name] = _at_layer(plan, seen, layer, k, work, targets, settings, progress, threads)
         findings += found
     rows = [
         (one.concept, one.layer, target, result, one.positions.get(target))
@@ -156,6 +157,7 @@ def _at_layer(
     seen: Seen,
     layer: Layer,
     k: Floats,
+    work: Floats | None,
     targets: list[TargetData],
     settings: Settings,
     progress: Callable[[int], None],
@@ -164,10 +166,11 @@ def _at_layer(
     """All concepts at one layer, from one Gram matrix, and the cosines between their CAVs; side by side if small."""
 
     def test(concept: str) -> tuple[Tested, Floats]:
-        return _tested(plan, k, concept, targets, settings, _generator(plan, layer.name, concept))
+        data = _concept_data(plan, k, work, concept)
+        return _tested(plan, data, concept, targets, settings, _generator(plan, layer.name, concept))
 
     findings, alphas = [], []
-    with ThreadPoolExecutor(threads if k.nbytes <= SIDE_BY_SIDE_BYTES else 1) as workers:
+    with ThreadPoolExecutor(threads if work is None else 1) as workers:
         for concept, (tested, step) in zip(plan.audit.concepts, workers.map(test, plan.audit.concepts), strict=True):
             alphas.append(tested.alpha)
             findings.append(
@@ -184,24 +187,24 @@ def _at_layer(
                 )
             )
             progress(1)
-    return findings, cosine_matrix(k, np.stack(alphas))
+    return findings, cosine_matrix(k, np.stack(alphas), out=None if work is None else work.reshape(k.shape))
 
 
 def _tested(
-    plan: Plan, k: Floats, concept: str, targets: list[TargetData], settings: Settings, rng: np.random.Generator
+    plan: Plan, data: ConceptData, concept: str, targets: list[TargetData], settings: Settings, rng: np.random.Generator
 ) -> tuple[Tested, Floats]:
-    """A concept's test at a layer `k` [N, N], in what other concepts leave of it where it is tested beyond them.
+    """A concept's test at a layer, in what other concepts leave of it where it is tested beyond them.
 
     With it goes the difference of the means as a combination of examples [N].
     """
     beyond = plan.audit.concepts[concept].beyond
-    data = _concept_data(plan, k, concept)
-    step = np.zeros(len(k))
+    step = np.zeros(len(data.k))
     step[data.concept], step[data.pool] = 1 / len(data.concept), -1 / len(data.pool)
     if not beyond:
         return examine(data, targets, settings, rng), step
     with about(f"/concepts/{concept}/beyond"):
-        left = residual(k, np.stack([cav_of(_concept_data(plan, k, other), settings) for other in beyond]))
+        others = [cav_of(_concept_data(plan, data.k, data.work, other), settings) for other in beyond]
+        left = residual(data.k, np.stack(others))
     there = [TargetData(left.products(target.gx), target.values) for target in targets]
     tested = examine(replace(data, k=left.k), there, settings, rng)
     return replace(tested, alpha=left.lifted(tested.alpha)), left.lifted(step)
@@ -223,7 +226,7 @@ def _positions(plan: Plan, seen: Seen, layer: Layer, tested: Tested) -> dict[str
     }
 
 
-def _concept_data(plan: Plan, k: Floats, concept: str) -> ConceptData:
+def _concept_data(plan: Plan, k: Floats, work: Floats | None, concept: str) -> ConceptData:
     """Who is who in the layer's Gram matrix; where the pool holds the concept's twins, they alone are the pool.
 
     Twins differ in the concept and in nothing else, and swapping them leaves both sides as large as they were, so that
@@ -240,6 +243,7 @@ def _concept_data(plan: Plan, k: Floats, concept: str) -> ConceptData:
         pool=pool[list(pairing.without)] if pairing is not None and paired else pool,
         pairs=np.arange(len(pairing.without)) if pairing is not None and paired else None,
         targets=_rows(plan, next(iter(of_targets))) if len(of_targets) == 1 else None,
+        work=work,
     )
 
 

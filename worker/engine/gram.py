@@ -112,8 +112,9 @@ def _float64(tile: NDArray[Any]) -> Floats:
 
 def finite(values: Floats) -> Floats:
     """The same values; raises `Refused` where some are not finite numbers."""
-    if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).any(axis=1).sum())
+    panels = (values[start : start + PANEL] for start in range(0, len(values), PANEL))
+    bad = sum(int((~np.isfinite(panel)).any(axis=1).sum()) for panel in panels)
+    if bad:
         raise Refused(
             "not-finite",
             f"Activations or gradients of {bad} examples are not finite numbers.",

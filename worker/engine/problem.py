@@ -14,8 +14,10 @@ from worker.engine.errors import Refused
 from worker.engine.gram import Floats, Indices, centred
 from worker.engine.resampling import Sets, pool_draws, random_sets, swapped_pairs
 
-BATCH = 512
-"""CAVs held at a time; always the same, so that draws do not depend on memory."""
+MOST_CAVS, MOST_WEIGHTS = 512, 1 << 21
+"""CAVs held at a time, and their weights for examples; always the same, so that draws do not depend on memory."""
+ROWS = 256
+"""Rows of inner products that are copied at a time."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class ConceptData:
     """For each concept example, the position in `pool` of the same example without the concept."""
     targets: Indices | None = None
     """The target examples' rows of k, where it holds them; without them the pool is not compared with them."""
+    work: Floats | None = None
+    """As many numbers as k has, perhaps in a file: where a problem has its part of k until the next; else in memory."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,19 @@ def problem_of(data: ConceptData, settings: Settings) -> Problem:
             )
         partners = np.asarray(data.pairs, dtype=np.intp) + len(data.concept)
     taken = np.concatenate([data.concept, data.pool])
-    own = data.k[np.ix_(taken, taken)]
+    own = _part(data, taken)
     return Problem(centred(own, out=own), taken, len(data.concept), partners, settings)
+
+
+def _part(data: ConceptData, taken: Indices) -> Floats:
+    """The inner products [n, n] of some rows."""
+    if data.work is None:
+        return data.k[np.ix_(taken, taken)]
+    own = data.work[: len(taken) ** 2].reshape(len(taken), len(taken))
+    for start in range(0, len(taken), ROWS):
+        rows = slice(start, start + ROWS)
+        own[rows] = data.k[np.ix_(taken[rows], taken)]
+    return own
 
 
 def fit(problem: Problem, positives: NDArray[Any], negatives: NDArray[Any], estimator: str | None = None) -> Cavs:
@@ -147,18 +162,19 @@ def null_sets(problem: Problem, count: int, rng: np.random.Generator) -> Sets:
 
 def null_draws(problem: Problem, count: int, rng: np.random.Generator) -> Iterator[tuple[Sets, Sets]]:
     """Each null set against all the rest, a batch at a time."""
-    for size in batches(count):
+    for size in batches(problem, count):
         sets = null_sets(problem, size, rng)
         yield sets, ~sets
 
 
 def run_draws(problem: Problem, count: int, rng: np.random.Generator) -> Iterator[tuple[Sets, Sets]]:
     """The concept against random draws from the pool, a batch at a time: the runs of Kim et al. 2018, section 3.2."""
-    for size in batches(count):
+    for size in batches(problem, count):
         concept = np.repeat(problem.sides[0], size, axis=0)
         yield concept, pool_draws(problem.n_concept, problem.n_pool, size, rng)
 
 
-def batches(count: int) -> Sequence[int]:
+def batches(problem: Problem, count: int) -> Sequence[int]:
     """How many draws each batch of `count` has."""
-    return [min(BATCH, count - start) for start in range(0, count, BATCH)]
+    most = min(MOST_CAVS, max(1, MOST_WEIGHTS // problem.n))
+    return [min(most, count - start) for start in range(0, count, most)]

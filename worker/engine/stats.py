@@ -318,7 +318,7 @@ def _bootstrap(problem: Problem, gxs: list[Floats], rng: np.random.Generator) ->
     """Effects and scores [B] for each target, over resamples of concept, pool and target examples together."""
     effects: list[list[Floats]] = [[] for _ in gxs]
     scores: list[list[Floats]] = [[] for _ in gxs]
-    for size in batches(problem.settings.bootstrap):
+    for size in batches(problem, problem.settings.bootstrap):
         positives, negatives = bootstrap_sides(problem.n_concept, problem.n_pool, problem.partners, size, rng)
         cavs = fit(problem, positives, negatives)
         step = gaps(cavs, positives, negatives)
