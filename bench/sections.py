@@ -253,8 +253,8 @@ def bounded_memory(folder: Path, rounds: int, quick: bool) -> str:
 
 A layer of {features:,} features under a model that is one random projection: 20 inputs, so that the model is small and
 all that is seen is the audit's own. The process may allocate 2 GiB (`RLIMIT_DATA`, as the sandbox sets it), model and
-libraries included; past {512} MiB activations go to files. The activations are those of a model that runs, not made up;
-a network of ordinary depth would only take longer.
+libraries included; past {512} MiB arrays go to files, activations first and then inner products. The activations are
+those of a model that runs, not made up; a network of ordinary depth would only take longer.
 
 {
         _table(
