@@ -324,9 +324,16 @@ def doubling_functions(depth: int) -> onnx.ModelProto:
     return proto(graph([helper.make_node("F0", ["x"], ["y"], domain="own")]), functions=functions, own=1)
 
 
-@CASES.add("model-too-large", of=[20, 40, 200])
+@CASES.add("model-too-large", of=[13, 20, 40, 200])
 def a_billion_laughs(depth: int) -> Asked:
     return model(doubling_functions(depth).SerializeToString())
+
+
+@CASES.add(TAKEN, of=[16])
+def a_billion_laughs_that_nobody_hears(depth: int) -> Asked:
+    uncalled = doubling_functions(depth)
+    uncalled.graph.node[0].CopyFrom(helper.make_node("Relu", ["x"], ["y"]))
+    return model(uncalled.SerializeToString())
 
 
 @CASES.add("invalid-model", of=[(1, 2), (2, 1), (1, 0)])

@@ -133,6 +133,7 @@ def prepare(proto: onnx.ModelProto, bundle: Path | None = None) -> ir.Model:
     model.graph.opset_imports.setdefault("", OLDEST)  # gradients need it, also where the model has ai.onnx.ml alone
     passes.RemoveInitializersFromInputsPass()(model)
     try:
+        passes.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]  # they would be written out too
         passes.InlinePass()(model)
     except Exception as error:  # a call that does not fit its function, and whatever that made the library run into
         raise _invalid(error.__cause__ or error) from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 import onnx
@@ -12,6 +13,8 @@ from .errors import Refused
 
 MAX_NODES = 50_000
 """After functions are written out; the largest networks that people export have some ten thousand."""
+MOST_CALLS = 5_000
+"""Of one function: whoever writes them out looks for a free name for each, from the first on."""
 MOST_COUNTED = 10**12
 MAX_RANK = 32
 MAX_INPUT_NUMBERS = 2**30
@@ -38,6 +41,13 @@ def prescan(proto: onnx.ModelProto, *, bundled: bool) -> None:
             f"{MAX_NODES:,} are allowed.",
             "Export it without decomposing operators, or audit a part of it.",
         )
+    for key, calls in _calls(proto.graph.node, functions, sizes).items():
+        if calls > MOST_CALLS:
+            raise Refused(
+                "model-too-large",
+                f"The model calls its function '{key[1]}' {calls:,} times; {MOST_CALLS:,} are allowed.",
+                "Export it with its functions written out.",
+            )
     for tensor in proto.graph.initializer:
         _check(tensor, may_lie_elsewhere=bundled)
     for tensor in _other_tensors(proto):
@@ -89,6 +99,19 @@ def _callees_first(functions: dict[FunctionKey, onnx.FunctionProto]) -> list[Fun
 def _size(nodes: Iterable[NodeProto], sizes: dict[FunctionKey, int]) -> int:
     """How many operators these nodes are once functions are written out."""
     return sum(sizes.get(_key(node), 1) for node in _nodes(nodes))
+
+
+def _calls(
+    nodes: Iterable[NodeProto],
+    functions: Mapping[FunctionKey, onnx.FunctionProto],
+    callees_first: Iterable[FunctionKey],
+) -> dict[FunctionKey, int]:
+    """How often each function is called once those that call it are written out."""
+    calls = Counter(_key(node) for node in _nodes(nodes))
+    for caller in reversed([*callees_first]):
+        for node in _nodes(functions[caller].node):
+            calls[_key(node)] += calls[caller]
+    return {key: calls[key] for key in functions}
 
 
 def _key(node: NodeProto) -> FunctionKey:
