@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from itertools import product
@@ -100,12 +101,16 @@ def prepare(audit: Audit, blob: Blob, progress: Progress, kept: Shelf, *, intera
     provider, notes = choose_provider(audit.method.provider)
     engine = _engine(provider)
     progress("loading", SHARES["loading"])
-    with about("/model"):
-        model = _load(blob(audit.model), loaded_key(audit, _versions(engine)), kept, interacts)
-    with about("/gradient"):
-        supplied = None if audit.gradient is None else read_supplied(blob(audit.gradient), model)
-    progress("reading", SHARES["reading"])
-    sources = {name: _open(name, declared, blob, audit.method.seed) for name, declared in audit.examples.items()}
+    with ThreadPoolExecutor(1) as beside:
+        opened = {
+            name: beside.submit(_open, name, each, blob, audit.method.seed) for name, each in audit.examples.items()
+        }
+        with about("/model"):
+            model = _load(blob(audit.model), loaded_key(audit, _versions(engine)), kept, interacts)
+        with about("/gradient"):
+            supplied = None if audit.gradient is None else read_supplied(blob(audit.gradient), model)
+        progress("reading", SHARES["reading"])
+        sources = {name: source.result() for name, source in opened.items()}
     progress("planning", SHARES["planning"])
     plan = make_plan(audit, model, {name: _outline(source) for name, source in sources.items()}, supplied)
     return Prepared(plan, sources, engine, provider, notes)
