@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,7 @@ MIB, GIB = 1 << 20, 1 << 30
 
 
 def against_the_bound(folder: Path, rounds: int, quick: bool) -> str:
-    """(a) An audit against one pass, and (f) the same question once more."""
+    """(a) An audit against one pass; the same question once more takes its turns with it."""
     question = of_pictures(folder, **({"concept": 20, "pool": 60, "targets": 20} if quick else {}))
     again = {"estimator": "ridge", "cross_check": "logistic", "alpha": 0.01}
     kept, empty = folder / "kept", folder / "empty"
@@ -43,7 +43,7 @@ def against_the_bound(folder: Path, rounds: int, quick: bool) -> str:
         },
         rounds,
     )
-    bound, audit, cold = spent["bound"], spent["audit"], spent["cold"]
+    bound = spent["bound"]
     counts = question.counts()
     return f"""## An audit against its bound
 
@@ -61,13 +61,19 @@ made and checked, and a whole step is taken beside each slope, which the bound h
             [
                 ["bound", *_spent(bound), "1", "1", "", ""],
                 _against("bound, side by side", spent["side by side"], bound, None),
-                _against("audit", audit, bound, 1.4),
+                _against("audit", spent["audit"], bound, 1.4),
                 _against("audit, logistic CAVs", spent["logistic"], bound, None),
-                _against("audit that fills an empty cache", cold, bound, None),
+                _against("audit that fills an empty cache", spent["cold"], bound, None),
             ],
         )
     }
-## The same question again
+{_asked_again(spent)}"""
+
+
+def _asked_again(spent: Mapping[str, Spent]) -> str:
+    """(f) The second question beside the first."""
+    cold = spent["cold"]
+    return f"""## The same question again
 
 With the arrays of the cold audit in the cache. Engine time, in a process that has imported it.
 
@@ -101,6 +107,11 @@ def against_captum(folder: Path, rounds: int, quick: bool) -> str:
         },
         1,
     )
+    return _beside_captum(spent, each, few, many)
+
+
+def _beside_captum(spent: Mapping[str, Spent], each: int, few: int, many: int) -> str:
+    """What was measured, and where a straight line through captum's two rows comes to at 500 runs."""
     ours, pooled, first, last = spent["audit, 10 runs"], spent["audit"], spent["few"], spent["many"]
     slope = (last.cpu - first.cpu) / (many - few)
     whole = last.cpu + slope * (500 - many)

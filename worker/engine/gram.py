@@ -6,6 +6,7 @@ Kimeldorf and Wahba 1971). So its fit needs `K = X Xᵀ`, and its sensitivities 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -85,6 +86,11 @@ def _inner(left: NDArray[Any], right: NDArray[Any], tile_bytes: int, out: Floats
     return finite(found)
 
 
+def panels(count: int) -> Iterator[slice]:
+    """The rows of a matrix of so many, a panel's at a time: what is worked on of a matrix that may be in a file."""
+    return (slice(start, start + PANEL) for start in range(0, count, PANEL))
+
+
 def centred(k: Floats, *, out: Floats | None = None) -> Floats:
     """The Gram matrix [n, n] of the same examples with their mean as the origin; `out` may be `k` itself."""
     column = k.mean(0)
@@ -112,8 +118,7 @@ def _float64(tile: NDArray[Any]) -> Floats:
 
 def finite(values: Floats) -> Floats:
     """The same values; raises `Refused` where some are not finite numbers."""
-    panels = (values[start : start + PANEL] for start in range(0, len(values), PANEL))
-    bad = sum(int((~np.isfinite(panel)).any(axis=1).sum()) for panel in panels)
+    bad = sum(int((~np.isfinite(values[rows])).any(axis=1).sum()) for rows in panels(len(values)))
     if bad:
         raise Refused(
             "not-finite",

@@ -135,7 +135,8 @@ def divide(
     """
     _, unseen = _recalled(plan, _all_keys(plan, provider, versions), counts, shelf)
     sizes = {name: batch_size(plan, plan.needs[name]) for name in unseen}
-    work = {name: _work(plan, plan.needs[name]) for name in unseen}  # of an example
+    depth = depths(plan.model)
+    work = {name: _work(plan, plan.needs[name], depth) for name in unseen}  # of an example
     needed = _over(sum(_over(counts[name], size) for name, size in sizes.items()), batches)
     each = sum(counts[name] * work[name] for name in unseen) / min(1 << (max(needed, 1) - 1).bit_length(), most)
     parts: list[dict[str, range]] = [{}]
@@ -150,9 +151,8 @@ def divide(
     return parts
 
 
-def _work(plan: Plan, need: Need) -> float:
+def _work(plan: Plan, need: Need, depth: Mapping[str, int]) -> float:
     """How many forward passes a pass takes as long as; back to the first layer it goes through what is behind that."""
-    depth = depths(plan.model)
     first = min((layer.depth for layer in plan.layers), default=0)
     ends = [depth[plan.resolved[target].tensor] for target in need.gradients]
     return 1 + BACKWARD_WORK * sum(max(end - first, 0) / end for end in ends)

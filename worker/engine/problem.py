@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 
 from worker.engine.cav import Cavs, fit_cavs
 from worker.engine.errors import Refused
-from worker.engine.gram import Floats, Indices, centred
+from worker.engine.gram import Floats, Indices, centred, panels
 from worker.engine.resampling import Sets, pool_draws, random_sets, swapped_pairs
 
 MOST_CAVS, MOST_WEIGHTS = 512, 1 << 21
 """CAVs held at a time, and their weights for examples; always the same, so that draws do not depend on memory."""
-ROWS = 256
-"""Rows of inner products that are copied at a time."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +131,7 @@ def _part(data: ConceptData, taken: Indices) -> Floats:
     if data.work is None:
         return data.k[np.ix_(taken, taken)]
     own = data.work[: len(taken) ** 2].reshape(len(taken), len(taken))
-    for start in range(0, len(taken), ROWS):
-        rows = slice(start, start + ROWS)
+    for rows in panels(len(taken)):
         own[rows] = data.k[np.ix_(taken[rows], taken)]
     return own
 
