@@ -153,6 +153,7 @@ def conclude(ready: Prepared, progress: Progress, kept: Shelf, *, threads: int) 
         thumbnail=lambda name, position: _thumbnail(audit, sources[name], position),
         engine=ready.engine,
         warnings=[*ready.notes, *more],
+        threads=cores,
     )
     return report.model_copy(update={"verdict": decide(report, audit.gate)})
 

@@ -8,7 +8,7 @@ import pytest
 from worker.engine import device
 from worker.engine.device import DeviceProducts
 from worker.engine.errors import Refused
-from worker.engine.gram import gram, products
+from worker.engine.gram import Product, gram, products
 from worker.engine.session import _gpu_bytes, _providers, gpu_bytes, limit_gpu, why_not
 
 
@@ -19,8 +19,7 @@ def test_they_are_those_of_the_host(n: int) -> None:
     g = rng.normal(size=(7, 130)).astype(np.float32)
     multiply = DeviceProducts("cpu", threads=1, rows=16, width=32)
     k, gx = np.empty((n, n)), np.empty((7, n))
-    multiply(x, x, k)
-    multiply(g, x, gx)
+    multiply([Product(x, x, k), Product(g, x, gx)])
     np.testing.assert_allclose(k, gram(x), rtol=1e-13)
     np.testing.assert_allclose(gx, products(g, x), rtol=1e-9, atol=1e-10)
     assert (k == k.T).all()
@@ -39,10 +38,10 @@ def test_blocks_stay_on_the_device_within_bounds(monkeypatch: pytest.MonkeyPatch
     x = np.ones((32, 64), np.float32)
     out = np.empty((32, 32))
     for _ in range(2):
-        multiply(x, x, out)
+        multiply([Product(x, x, out)])
     assert sum(copied) == x.nbytes
     multiply._most = 4 * 16 * 32 * 4
-    multiply(x[:16], x, out[:16])
+    multiply([Product(x[:16], x, out[:16])])
     assert multiply._held <= multiply._most // 2
     np.testing.assert_array_equal(out, np.full((32, 32), 64.0))
 
@@ -50,7 +49,7 @@ def test_blocks_stay_on_the_device_within_bounds(monkeypatch: pytest.MonkeyPatch
 def test_what_is_not_finite_is_refused() -> None:
     x = np.full((2, 3), np.inf, np.float32)
     with pytest.raises(Refused, match="not finite"):
-        DeviceProducts("cpu", threads=1)(x, x, np.empty((2, 2)))
+        DeviceProducts("cpu", threads=1)([Product(x, x, np.empty((2, 2)))])
 
 
 def test_sessions_share_what_a_job_may_take_of_a_gpu() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from worker.engine.errors import Refused
-from worker.engine.gram import centred, gram, isometric_features, products
+from worker.engine.gram import PANEL, Product, centred, gram, inner, isometric_features, products
 
 
 def test_gram_in_tiles_is_the_gram_matrix() -> None:
@@ -26,6 +26,17 @@ def test_products_in_tiles_are_products() -> None:
     rng = np.random.default_rng(0)
     g, x = rng.normal(size=(4, 101)).astype(np.float32), rng.normal(size=(13, 101)).astype(np.float32)
     np.testing.assert_allclose(products(g, x, 512), g.astype(float) @ x.astype(float).T, rtol=1e-12)
+
+
+def test_products_computed_together_are_those_computed_alone_to_the_last_bit() -> None:
+    rng = np.random.default_rng(0)
+    a, b, c = (rng.normal(size=(rows, 700)).astype(np.float32) for rows in (PANEL + 30, 2 * PANEL + 5, 40))
+    pairs = [(a, a), (a, b), (c, b), (c, c)]
+    together = [Product(left, right, np.full((len(left), len(right)), np.nan)) for left, right in pairs]
+    inner(together, threads=3)
+    for (left, right), product in zip(pairs, together, strict=True):
+        np.testing.assert_array_equal(product.out, products(left, right))
+        np.testing.assert_allclose(product.out, left.astype(float) @ right.astype(float).T, rtol=1e-9, atol=1e-9)
 
 
 def test_gradient_along_a_direction_is_their_inner_product() -> None:

@@ -37,7 +37,7 @@ class Estimator(Protocol):
 
 
 ESTIMATORS: dict[str, Estimator] = {}
-MOST_FEATURES, MOST_NUMBERS = 1 << 13, 1 << 23
+MOST_FEATURES, MOST_NUMBERS = 1 << 9, 1 << 23
 """Features that are turned into double precision at a time, and their numbers over all examples."""
 
 

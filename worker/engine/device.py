@@ -7,6 +7,7 @@ the CPU, products are summed in float64 over tiles of features, in one order, wh
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from worker.engine.gram import Floats, finite
+from worker.engine.gram import Floats, Product, finite
 from worker.engine.graph import Graph
 from worker.engine.session import Provider, Session, gpu_bytes, open_session
 
@@ -48,8 +49,12 @@ class DeviceProducts:
         self._blocks: OrderedDict[tuple[int, int, int], tuple[NDArray[Any], ort.OrtValue]] = OrderedDict()
         self._held = 0
 
-    def __call__(self, left: NDArray[Any], right: NDArray[Any], out: Floats, threads: int = 1) -> None:
-        """Fills `out` [m, n] with the inner products of `left` [m, d] and `right` [n, d]; raises `Refused` for NaN."""
+    def __call__(self, wanted: Sequence[Product], threads: int = 1) -> None:
+        """Computes products one after the other; raises `Refused` for numbers that are not finite."""
+        for product in wanted:
+            self._fill(*product)
+
+    def _fill(self, left: NDArray[Any], right: NDArray[Any], out: Floats) -> None:
         itself = left is right
         for above in range(0, len(left), self._rows):
             for beside in range(above if itself else 0, len(right), self._rows):

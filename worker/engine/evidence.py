@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +13,15 @@ from numpy.typing import NDArray
 from worker.engine.cav import cosine_matrix, direction, projections, residual, sensitivity_by_position
 from worker.engine.correction import correct
 from worker.engine.errors import about
-from worker.engine.gram import Floats, Indices, inner
+from worker.engine.gram import Floats, Indices, Product, inner
 from worker.engine.plan import Layer, Plan
-from worker.engine.probe import Array, Seen, inner_key, inner_pairs
+from worker.engine.probe import Seen, inner_key, inner_pairs
 from worker.engine.shelf import Shelf
 from worker.engine.stats import ConceptData, RowResult, Settings, TargetData, Tested, cav_of, examine
 from worker.engine.threads import on_one_thread
 
-Multiply = Callable[[NDArray[Any], NDArray[Any], Floats, int], None]
-"""Fills an array [m, n] with the inner products of two, [m, d] and [n, d], with so many threads."""
+Multiply = Callable[[Sequence[Product], int], None]
+"""Computes inner products with so many threads."""
 SIDE_BY_SIDE_BYTES = 64 * 2**20
 """The largest Gram matrix of which several threads may hold copies at a time; of a larger one there is one copy."""
 
@@ -124,32 +123,29 @@ def inner_products(
 ) -> dict[str, Floats]:
     """Fills the Gram matrix `k` [N, N] of all examples that have a place; returns for each target `G Xᵀ` [m, N].
 
-    They are put together from blocks, one for each two arrays, so that a block does not depend on what else is asked.
+    They are put together from blocks, one for each two arrays, so that a block does not depend on what else is asked;
+    those that are not on the shelf are computed together, and kept there.
     """
     gx = {name: np.empty((len(seen.values[name]), plan.examples)) for name in plan.targets}
-    for left, right in inner_pairs(plan):
-        if left[-1] != layer.name:
-            continue
+    pairs = [pair for pair in inner_pairs(plan) if pair[0][-1] == layer.name]
+    wanted: list[tuple[str, Product]] = []
+    for left, right in pairs:
         beside = plan.places[right[1]]
-        if left[0] == "gradients":
-            _fill(gx[left[2]][:, beside], seen, left, right, shelf, threads, multiply)
-            continue
-        above = plan.places[left[1]]
-        _fill(k[above, beside], seen, left, right, shelf, threads, multiply)
-        if left != right:
+        block = gx[left[2]][:, beside] if left[0] == "gradients" else k[plan.places[left[1]], beside]
+        key = inner_key(seen.keys[left], seen.keys[right])
+        found = shelf.find(key)
+        if found is None:
+            wanted.append((key, Product(seen.arrays[left], seen.arrays[right], block)))
+        else:
+            block[...] = found
+    multiply([product for _, product in wanted], threads)
+    for key, product in wanted:
+        shelf.keep(key, product.out)
+    for left, right in pairs:
+        if left[0] != "gradients" and left != right:
+            above, beside = plan.places[left[1]], plan.places[right[1]]
             k[beside, above] = k[above, beside].T
     return gx
-
-
-def _fill(block: Floats, seen: Seen, left: Array, right: Array, shelf: Shelf, threads: int, multiply: Multiply) -> None:
-    """Puts the inner products of two arrays into a block: from the shelf, or computed and kept there."""
-    key = inner_key(seen.keys[left], seen.keys[right])
-    found = shelf.find(key)
-    if found is not None:
-        block[...] = found
-        return
-    multiply(seen.arrays[left], seen.arrays[right], block, threads)
-    shelf.keep(key, block)
 
 
 def _at_layer(

@@ -6,9 +6,10 @@ Kimeldorf and Wahba 1971). So its fit needs `K = X Xᵀ`, and its sensitivities 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,19 @@ TILE_BYTES = 2 * 2**20
 """A panel's features in float64; two are held at a time by each thread."""
 
 
+class Product(NamedTuple):
+    """Two arrays, [m, d] and [n, d], and where their inner products [m, n] go."""
+
+    left: NDArray[Any]
+    right: NDArray[Any]
+    out: Floats
+
+
 def gram(
     activations: NDArray[Any], tile_bytes: int = TILE_BYTES, *, out: Floats | None = None, threads: int = 1
 ) -> Floats:
     """`K = X Xᵀ` of `X` [n, d] in float64 [n, n], read a tile of features at a time; `X` may be a float32 memmap."""
-    return _inner(activations, activations, tile_bytes, out, threads)
+    return products(activations, activations, tile_bytes, out=out, threads=threads)
 
 
 def products(
@@ -41,49 +50,64 @@ def products(
     threads: int = 1,
 ) -> Floats:
     """`G Xᵀ` of gradients [m, d] and activations [n, d] in float64 [m, n], a tile of features at a time."""
-    width, features = gradients.shape[1], activations.shape[1]
-    if width != features:
-        raise Refused(
-            "layer-size-differs",
-            f"Gradients have {width} features and activations {features}.",
-            "Take both at the same layer with the same reduction.",
-        )
-    return _inner(gradients, activations, tile_bytes, out, threads)
-
-
-def inner(left: NDArray[Any], right: NDArray[Any], out: Floats, threads: int = 1) -> None:
-    """Fills `out` [m, n] with the inner products of `left` [m, d] and `right` [n, d]."""
-    if left is right:
-        gram(left, out=out, threads=threads)
-    else:
-        products(left, right, out=out, threads=threads)
+    found = np.empty((len(gradients), len(activations))) if out is None else out
+    inner([Product(gradients, activations, found)], threads, tile_bytes)
+    return found
 
 
 @on_one_thread
-def _inner(left: NDArray[Any], right: NDArray[Any], tile_bytes: int, out: Floats | None, threads: int) -> Floats:
-    """`left @ right.T` in panels. Each is summed in one order by one thread, so that threads do not change a bit."""
-    found = np.empty((len(left), len(right))) if out is None else out
-    itself = left is right
-    width = max(1, tile_bytes // (8 * PANEL))
+def inner(wanted: Sequence[Product], threads: int = 1, tile_bytes: int = TILE_BYTES) -> None:
+    """Computes products in panels, so many at a time, the largest first, so that none is left to a single thread.
 
-    def fill(corner: tuple[int, int]) -> None:
-        above, beside = (slice(start, start + PANEL) for start in corner)
-        rows, columns = left[above], right[beside]
-        panel = np.zeros((len(rows), len(columns)))
-        for start in range(0, left.shape[1], width):
-            tile = _float64(rows[:, start : start + width])
-            other = tile if itself and above == beside else _float64(columns[:, start : start + width])
-            panel += tile @ other.T
-        found[above, beside] = panel
-        if itself and above != beside:
-            found[beside, above] = panel.T
-
-    starts, others = range(0, len(left), PANEL), range(0, len(right), PANEL)
-    corners = [(above, beside) for above in starts for beside in others if beside >= above or not itself]
-    with ThreadPoolExecutor(min(threads, len(corners)) or 1) as workers:
-        for _ in workers.map(fill, corners):
+    Each panel is summed in one order by one thread: neither threads nor other products change a bit. Raises `Refused`
+    for arrays of different widths, and for numbers that are not finite.
+    """
+    for gradients, activations, _ in wanted:
+        width, features = gradients.shape[1], activations.shape[1]
+        if width != features:
+            raise Refused(
+                "layer-size-differs",
+                f"Gradients have {width} features and activations {features}.",
+                "Take both at the same layer with the same reduction.",
+            )
+    found = [panel for product in wanted for panel in _panels_of(product)]
+    found.sort(key=lambda panel: panel.out.size, reverse=True)
+    with ThreadPoolExecutor(min(threads, len(found)) or 1) as workers:
+        for _ in workers.map(partial(_fill, tile_bytes=tile_bytes), found):
             pass
-    return finite(found)
+    for product in wanted:
+        if product.left is product.right:
+            _mirror(product.out)
+        finite(product.out)
+
+
+def _panels_of(product: Product) -> Iterator[Product]:
+    """A product in panels; of a Gram matrix those on its diagonal, whose two sides are one array, and above it."""
+    left, right, out = product
+    for above in panels(len(left)):
+        rows = left[above]
+        for beside in panels(len(right)):
+            if left is not right or beside.start >= above.start:
+                columns = rows if left is right and beside == above else right[beside]
+                yield Product(rows, columns, out[above, beside])
+
+
+def _fill(wanted: Product, tile_bytes: int) -> None:
+    """Computes one panel, a tile of features after the other."""
+    left, right, out = wanted
+    width = max(1, tile_bytes // (8 * PANEL))
+    panel = np.zeros(out.shape)  # `out` may be in a file
+    for start in range(0, left.shape[1], width):
+        tile = _float64(left[:, start : start + width])
+        other = tile if left is right else _float64(right[:, start : start + width])
+        panel += tile @ other.T
+    out[...] = panel
+
+
+def _mirror(k: Floats) -> None:
+    """Fills what is under the diagonal of a Gram matrix by what is above it."""
+    for above in panels(len(k)):
+        k[above.stop :, above] = k[above, above.stop :].T
 
 
 def panels(count: int) -> Iterator[slice]:

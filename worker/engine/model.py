@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,6 +26,8 @@ from .session import Session, open_session
 from .tape import shape_of_value
 
 Feeds: TypeAlias = dict[str, NDArray[Any]]
+Ran: TypeAlias = tuple[Feeds, dict[str, NDArray[Any]]]
+"""What a session was given, and what it made of that."""
 OLDEST = 18  # the opset that rules are written for; older graphs are converted to it
 MAX_BYTES = 8 * 2**30
 DOMAINS = {"", "ai.onnx.ml", "com.microsoft"}
@@ -83,8 +85,8 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
     _name_everything(model)
     if original is not None:
         session = open_session(Graph(model), threads=1, optimise=False)
-        _compare_with(*original, model, session)
-        interacts = symbolic and _examples_interact(model, session)
+        compared = _compare_with(*original, model, session)
+        interacts = symbolic and _examples_interact(model, session, compared)
     if interacts:
         warnings.append("Examples of one batch influence each other's outputs; their gradients are not their own.")
     return Model(
@@ -383,19 +385,16 @@ def _unfix_reshapes(model: ir.Model, size: int) -> None:
                 node.replace_input_with(1, new)
 
 
-def _compare_with(original: ir.Model, as_written: Session, model: ir.Model, session: Session) -> None:
-    """Refuses a model that no longer computes what its file says, on seeded noise."""
-    for feeds in noises(original):
-        try:
-            before = as_written.run(feeds)
-            break
-        except Refused:  # too small for its poolings, perhaps
-            continue
-    else:
-        return
+def _compare_with(original: ir.Model, as_written: Session, model: ir.Model, session: Session) -> Ran | None:
+    """Refuses a model that no longer computes what its file says, on seeded noise; returns what it computed."""
+    written = _first_run(as_written, noises(original))
+    if written is None:
+        return None
+    feeds, before = written
     kinds = {v.name: v.dtype.numpy() for v in model.graph.inputs if v.dtype is not None}
     half = any(value.dtype in _HALF for value in (*original.graph.inputs, *original.graph.initializers.values()))
-    after = session.run({k: v.astype(kinds[k]) for k, v in feeds.items()})
+    feeds = {k: v.astype(kinds[k]) for k, v in feeds.items()}
+    after = session.run(feeds)
     for name, value in after.items():
         if isinstance(value, np.ndarray) and not half and not _agree([before[name]], value):
             raise Refused(
@@ -403,18 +402,32 @@ def _compare_with(original: ir.Model, as_written: Session, model: ir.Model, sess
                 f"Brought to opset {OLDEST} and to operators that have rules, the model gives another '{name}'.",
                 f"Export it with opset_version={OLDEST} or later.",
             )
+    return feeds, after
 
 
-def _examples_interact(model: ir.Model, session: Session) -> bool:
-    """Whether the first of two examples gets another output on its own, on seeded noise."""
-    for feeds in noises(model, seed=3):
+def _examples_interact(model: ir.Model, session: Session, compared: Ran | None) -> bool:
+    """Whether the first of two examples gets another output on its own, on seeded noise or what was compared."""
+    two = compared is not None and all(x.shape[:1] == (2,) for x in compared[0].values() if x.ndim)
+    ran = compared if two else _first_run(session, noises(model, seed=3))
+    if ran is None:
+        return False
+    feeds, both = ran
+    try:
+        alone = session.run({k: x[:1] if x.ndim else x for k, x in feeds.items()})
+    except Refused:
+        return False
+    pairs = [(alone[k], both[k]) for k in both if isinstance(both[k], np.ndarray) and np.shape(both[k])[:1] == (2,)]
+    return not all(_agree([one], joint[:1]) for one, joint in pairs)
+
+
+def _first_run(session: Session, tried: Iterable[Feeds]) -> Ran | None:
+    """The first feeds that a session runs on, with what it makes of them."""
+    for feeds in tried:
         try:
-            both, alone = session.run(feeds), session.run({k: x[:1] if len(x.shape) else x for k, x in feeds.items()})
+            return feeds, session.run(feeds)
         except Refused:  # too small for its poolings, perhaps
             continue
-        pairs = [(alone[k], both[k]) for k in both if isinstance(both[k], np.ndarray) and np.shape(both[k])[:1] == (2,)]
-        return not all(_agree([one], two[:1]) for one, two in pairs)
-    return False
+    return None
 
 
 def _same_outputs(fixed: ir.Model, free: ir.Model, size: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,9 +60,11 @@ def assemble(
     thumbnail: Thumbnail,
     engine: Engine,
     warnings: Sequence[str],
+    threads: int,
 ) -> Report:
     """The whole report but for its verdict; `names` are the examples' names in each set."""
-    strips = [_strip(plan, strip, names, thumbnail) for strip in evidence.strips]
+    with ThreadPoolExecutor(threads) as workers:
+        strips = list(workers.map(lambda strip: _strip(plan, strip, names, thumbnail), evidence.strips))
     rows = [
         _row(plan, row, walked.get((row.concept, row.layer, row.target)), _spread(seen, row.target)["sd"])
         for row in evidence.rows

@@ -43,7 +43,8 @@ def draw_size(n_concept: int, n_pool: int) -> int:
 
 def bootstrap_counts(n: int, count: int, rng: np.random.Generator) -> Floats:
     """How often each of `n` examples is drawn in `count` resamples [count, n] with replacement."""
-    return rng.multinomial(n, np.full(n, 1 / n), size=count).astype(float)
+    drawn = rng.integers(n, size=(count, n)) + n * np.arange(count)[:, None]  # a fifth of multinomial's time
+    return np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n).astype(float)
 
 
 def bootstrap_sides(
@@ -84,5 +85,7 @@ def matched(positives: Sets, negatives: Sets, rng: np.random.Generator) -> tuple
 
 def _ranks(members: Sets, rng: np.random.Generator) -> Indices:
     """A random order of each row's members from 0; others come after all of them [R, n]."""
-    keys = rng.random(members.shape) + ~members
-    return keys.argsort(axis=1).argsort(axis=1)
+    order = (rng.random(members.shape) + ~members).argsort(axis=1)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(members.shape[1])[None], axis=1)
+    return ranks

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +90,7 @@ def _taken(
     threads: int,
 ) -> dict[tuple[str, str, str], Floats]:
     """The change of each target at each of its examples [m], by every step from one layer."""
-    deltas = [_delta(plan, seen, step, shelf) for step in steps]
+    deltas = _deltas(plan, seen, steps, shelf)
     side_by_side, threads_each = lanes(threads, device=provider != "cpu")
     rest = open_session(
         cut_at(plan.model, layer.tensor, [plan.targets[name] for name in targets]),
@@ -143,15 +144,24 @@ def _inputs(plan: Plan, examples: str, size: int, read: Read) -> Iterator[Feeds]
         yield slice(batch.start, batch.start + len(batch.names)), plan.feeds(batch.values)
 
 
-def _delta(plan: Plan, seen: Seen, step: Step, shelf: Shelf) -> Floats:
-    """The step itself [d], from the activations that it is a combination of."""
-    parts = [
-        direction(step.alpha[place], _array(seen, ("activations", name, step.layer.name), shelf))
-        for name, place in plan.places.items()
-        if step.alpha[place].any()
+def _deltas(plan: Plan, seen: Seen, steps: Sequence[Step], shelf: Shelf) -> list[Floats]:
+    """The steps themselves [d], from the activations that they are combinations of; pools are often the same."""
+
+    @cache
+    def part(name: str, layer: str, alpha: bytes) -> Floats:
+        return direction(np.frombuffer(alpha), _array(seen, ("activations", name, layer), shelf))
+
+    return [
+        np.sum(
+            [
+                part(name, step.layer.name, step.alpha[place].tobytes())
+                for name, place in plan.places.items()
+                if step.alpha[place].any()
+            ],
+            axis=0,
+        )
+        for step in steps
     ]
-    whole: Floats = np.sum(parts, axis=0)
-    return whole
 
 
 def _array(seen: Seen, array: Array, shelf: Shelf) -> NDArray[np.float32]:
