@@ -49,6 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def section(name: str, rounds: int, quick: bool) -> str:
     """One section between marks, with what the machine was like meanwhile."""
+    os.sync()  # what an earlier section wrote is on its way to the disk, and a database waits for that
     begun, started = os.getloadavg()[0], time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="caveat-bench-") as folder:
         text = SECTIONS[name](Path(folder), 1 if quick else rounds, quick)

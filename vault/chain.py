@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from securesystemslib.signer import Signer
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, bindparam, select
 
 from api_spec.log import NOTHING, Entry, Head, SignedHead
 from vault import attest, ledger
@@ -20,6 +20,9 @@ from vault.records import Database, now, upsert
 from vault.tables import heads, log
 
 PAGE = 1000  # entries that are read at a time
+_HEAD = select(heads.c.length, heads.c.digest).where(heads.c.tenant == bindparam("of")).with_for_update()
+_MOVE = heads.update().where(heads.c.tenant == bindparam("of"))
+"""Made once: whoever submits waits for whoever runs them."""
 
 
 def append(connection: Connection, tenant: str, what: str, said: dict[str, Any], job_id: str | None = None) -> Entry:
@@ -28,13 +31,10 @@ def append(connection: Connection, tenant: str, what: str, said: dict[str, Any],
     payload = {**said, "salt": secrets.token_hex(16)}
     moment = now()
     entry = ledger.link(tenant, length + 1, moment, what, job_id, payload, previous)
-    connection.execute(
-        log.insert().values(
-            tenant=tenant, seq=entry.seq, at=moment, what=what, job_id=job_id, payload=payload,
-            payload_digest=entry.payload_digest, previous=previous, digest=entry.digest,
-        )
-    )  # fmt: skip
-    connection.execute(heads.update().where(heads.c.tenant == tenant).values(length=entry.seq, digest=entry.digest))
+    added = {"tenant": tenant, "seq": entry.seq, "at": moment, "what": what, "job_id": job_id, "payload": payload}
+    digests = {"payload_digest": entry.payload_digest, "previous": previous, "digest": entry.digest}
+    connection.execute(log.insert(), added | digests)
+    connection.execute(_MOVE, {"of": tenant, "length": entry.seq, "digest": entry.digest})
     return entry
 
 
@@ -63,12 +63,11 @@ def erase(connection: Connection, tenant: str, which: ColumnElement[bool], said:
 
 def _hold(connection: Connection, tenant: str) -> tuple[int, str]:
     """Length and last digest of a tenant's log, and the row that has them until the transaction ends."""
-    wanted = select(heads.c.length, heads.c.digest).where(heads.c.tenant == tenant).with_for_update()
-    row = connection.execute(wanted).one_or_none()
+    row = connection.execute(_HEAD, {"of": tenant}).one_or_none()
     if row is None:
         first = {"tenant": tenant, "length": 0, "digest": NOTHING}
         upsert(connection, heads, first, heads.c.length < 0)  # whoever else was first stays so
-        row = connection.execute(wanted).one()
+        row = connection.execute(_HEAD, {"of": tenant}).one()
     return row.length, row.digest
 
 

@@ -20,7 +20,7 @@ waits for workers who are not there waits in another queue from then on (reroute
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -168,17 +168,14 @@ def submit(
                 take_turn(connection, "submit", tenant)
                 if _count(connection, tenant, AWAITED) >= most_waiting:
                     raise FullError(most_waiting)
-            connection.execute(jobs.insert().values(**values))
+            connection.execute(jobs.insert(), values)
             if key is not None:
-                connection.execute(
-                    idempotency.insert().values(
-                        tenant=tenant, key=key.key, fingerprint=key.fingerprint, job_id=job_id, created_at=moment
-                    )
-                )
+                said = {"tenant": tenant, "key": key.key, "fingerprint": key.fingerprint, "job_id": job_id}
+                connection.execute(idempotency.insert(), {**said, "created_at": moment})
             _hold(connection, job_id, sources)
             asked = {"request": ledger.digest(payload), "sources": sorted(set(sources)), "name": name}
             note(connection, tenant, job_id, kind, "submit", {"kind": kind}, by, asked)
-            return Submission(_read(connection, job_id), replayed=False)
+        return Submission(_as_kept(values), replayed=False)
     except (IntegrityError, FullError) as fault:
         known = None if key is None else keyed(database, tenant, key.key)
         if known is None:
@@ -496,9 +493,15 @@ def note(
     said: dict[str, Any],
 ) -> None:
     """Notes a step: the last thing that its transaction does, since whoever writes into a log holds its end."""
-    connection.execute(events.insert().values(tenant=tenant, job_id=job_id, at=now(), what=which, data=data))
+    connection.execute(events.insert(), {"tenant": tenant, "job_id": job_id, "at": now(), "what": which, "data": data})
     if which in LOGGED and kind != "shard":
         chain.append(connection, tenant, which, {**data, **said, "by": by}, job_id)
+
+
+def _as_kept(values: Mapping[str, Any]) -> Record:
+    """The record of a job that was inserted: what it says nothing of is None there."""
+    fields: dict[str, Any] = {field: values.get(field) for field in Record.__dataclass_fields__}
+    return Record(**fields)
 
 
 def _read(connection: Connection, job_id: str) -> Record:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    bindparam,
     cast,
     create_engine,
     event,
@@ -104,6 +105,9 @@ class NoRoomError(Exception):
 
 
 RECORD = [jobs.c[field] for field in Record.__dataclass_fields__]
+_OWNED = select(blobs.c.digest, blobs.c.size).where(
+    blobs.c.tenant == bindparam("tenant"), blobs.c.digest.in_(bindparam("digests", expanding=True))
+)
 
 
 class Database:
@@ -311,8 +315,8 @@ def take_turn(connection: Connection, what: str, tenant: str) -> None:
 
 
 def _owned(connection: Connection, tenant: str, digests: Sequence[str]) -> dict[str, int]:
-    wanted = select(blobs.c.digest, blobs.c.size).where(blobs.c.tenant == tenant, blobs.c.digest.in_(set(digests)))
-    return {row.digest: row.size for row in connection.execute(wanted)}
+    found = connection.execute(_OWNED, {"tenant": tenant, "digests": [*set(digests)]})
+    return {row.digest: row.size for row in found}
 
 
 def _kept(connection: Connection, tenant: str) -> int:

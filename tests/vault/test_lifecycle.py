@@ -90,6 +90,12 @@ def test_another_tenant_sees_and_cancels_nothing(database: Database) -> None:
     assert state(database, job_id) == "queued"
 
 
+def test_what_is_submitted_is_told_as_it_is_kept(database: Database) -> None:
+    for key in (None, Key("k", "f")):
+        told = lifecycle.submit(database, "acme", "model", PAYLOAD, name="net", queue="large", key=key).record
+        assert told == records.get(database, "acme", "model", told.id)
+
+
 def test_a_key_submits_once_and_only_for_one_request(database: Database) -> None:
     first = lifecycle.submit(database, "acme", "model", PAYLOAD, key=Key("k", "f"))
     again = lifecycle.submit(database, "acme", "model", PAYLOAD, key=Key("k", "f"))
