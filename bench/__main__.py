@@ -72,8 +72,8 @@ def head() -> str:
 
 Made by `make bench`; do not edit. The code is in [`bench`](../bench). Things that are compared take turns in one run,
 each in a process of its own, and figures are medians; "CPU s" are processor seconds over all threads, and the load is
-the mean number of processes that wanted to run: on a machine to itself it begins under 0.5. Weights are random and
-seeded, pictures are painted and seeded: nothing is downloaded.
+the mean number of processes that wanted to run: on a machine to itself it begins under 0.5, or with what is left of the
+section before. Weights are random and seeded, pictures are painted and seeded: nothing is downloaded.
 
 | | |
 | --- | --- |
