@@ -38,6 +38,13 @@ def test_all_checks_find_nothing(who: str, tmp_path: Path) -> None:
     made = re.search(r"(\d+) generated", ran.stdout)
     assert made, ran.stdout[-4000:] + ran.stderr[-2000:]
     print(f"\n{who}: {made[0]}")
-    assert ran.returncode == 0, ran.stdout[-8000:]
+    assert ran.returncode == 0 or _gave_up(ran.stdout), ran.stdout[-8000:]
     assert int(made[1]) >= FEWEST[who]
     assert "Traceback" not in (tmp_path / "api.log").read_text()
+
+
+def _gave_up(said: str) -> bool:
+    """Whether all that went wrong is that the generator found no example of what it had made of our schema."""
+    given_up = len(re.findall(r"^Cannot generate an array with \d+ demanded elements$", said, re.MULTILINE))
+    ended = re.search(r"^=+ (\d+) errors?(?:, \d+ warnings?)? in [\d.]+s =+$", said, re.MULTILINE)  # and no failure
+    return ended is not None and int(ended[1]) == given_up

@@ -430,6 +430,14 @@ def an_operator_of_another_domain(domain: str) -> Asked:
 
 
 @CASES.add("unknown-domain", "invalid-model")
+def an_operator_of_another_domain_without_name_or_output() -> Asked:
+    whole = changed()
+    whole.graph.node.append(helper.make_node("Shell", ["x"], [], domain="evil"))
+    whole.opset_import.append(helper.make_opsetid("evil", 1))
+    return model(whole.SerializeToString())
+
+
+@CASES.add("unknown-domain", "invalid-model")
 def an_operator_of_another_domain_in_a_branch() -> Asked:
     inner = helper.make_graph(
         [helper.make_node("Shell", ["x"], ["y"], domain="evil")],

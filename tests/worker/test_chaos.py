@@ -210,7 +210,12 @@ class Installation:
 
     def children(self) -> list[int]:
         """The processes that audit something now."""
-        return [pid for pid, name in _processes() if name == forkserver.NAME]
+        return [pid for pid, name, _ in _processes() if name == forkserver.NAME]
+
+    def busy(self) -> list[str]:
+        """The workers whose processes these are."""
+        lines = [line for _, name, line in _processes() if name == forkserver.NAME]
+        return [name for name in WORKERS if any(self.processes[name].pid in line for line in lines)]
 
 
 @contextmanager
@@ -268,8 +273,10 @@ def _child(how: int) -> Callable[[Installation, random.Random], bool]:
 
 def _process(name: str, how: int, *, group: bool = False) -> Callable[[Installation, random.Random], bool]:
     def act(there: Installation, moments: random.Random) -> bool:
-        chosen = moments.choice(WORKERS) if name == "worker" else name
-        return _signal(there.processes[chosen].pid, how, moments, group=group)
+        chosen = [name]
+        if name == "worker":  # one that has work to lose, if it is to be killed
+            chosen = there.busy() if how == signal.SIGKILL else list(WORKERS)
+        return bool(chosen) and _signal(there.processes[moments.choice(chosen)].pid, how, moments, group=group)
 
     return act
 
@@ -336,8 +343,8 @@ DISTURB: dict[str, Callable[[Installation, random.Random], bool]] = {
 }
 
 
-def _processes() -> Iterator[tuple[int, str]]:
-    """The processes that this one, or what it started, started: id and name."""
+def _processes() -> Iterator[tuple[int, str, list[int]]]:
+    """The processes that this one, or what it started, started: id, name, and all that they come from."""
     parents, names = {}, {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
@@ -345,8 +352,8 @@ def _processes() -> Iterator[tuple[int, str]]:
             names[int(pid)] = before.partition("(")[2]
             parents[int(pid)] = int(after.split()[1])
     for pid, name in names.items():
-        above = pid
-        while above in parents and above != os.getpid():
-            above = parents[above]
-        if above == os.getpid() and pid != above:
-            yield pid, name
+        line = [pid]
+        while line[-1] in parents and line[-1] != os.getpid():
+            line.append(parents[line[-1]])
+        if line[-1] == os.getpid() and len(line) > 1:
+            yield pid, name, line

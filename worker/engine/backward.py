@@ -86,10 +86,11 @@ def read_by(node: ir.Node) -> Iterable[ir.Value]:
 
 
 def describe(node: ir.Node) -> str:
-    """The node as a person can find it: name or first output, operator, opset."""
+    """The node as a person can find it: name or first output, if it has any, operator, opset."""
     domain = node.domain or "ai.onnx"
     version = (node.graph.opset_imports if node.graph else {}).get(node.domain) or node.version or "?"
-    return f"node '{node.name or node.outputs[0].name}' ({node.op_type}, {domain} opset {version})"
+    name = node.name or next((output.name for output in node.outputs), "")
+    return f"node '{name}' ({node.op_type}, {domain} opset {version})"
 
 
 def _carries(x: ir.Value | None, active: set[ir.Value]) -> bool:
