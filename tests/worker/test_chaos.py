@@ -210,12 +210,15 @@ class Installation:
 
     def children(self) -> list[int]:
         """The processes that audit something now."""
-        return [pid for pid, name, _ in _processes() if name == forkserver.NAME]
+        return [line[0] for line in self._lines()]
 
     def busy(self) -> list[str]:
         """The workers whose processes these are."""
-        lines = [line for _, name, line in _processes() if name == forkserver.NAME]
+        lines = self._lines()
         return [name for name in WORKERS if any(self.processes[name].pid in line for line in lines)]
+
+    def _lines(self) -> list[list[int]]:
+        return [line for name, line in _processes() if name == forkserver.NAME]
 
 
 @contextmanager
@@ -343,8 +346,8 @@ DISTURB: dict[str, Callable[[Installation, random.Random], bool]] = {
 }
 
 
-def _processes() -> Iterator[tuple[int, str, list[int]]]:
-    """The processes that this one, or what it started, started: id, name, and all that they come from."""
+def _processes() -> Iterator[tuple[str, list[int]]]:
+    """The processes that this one, or what it started, started: name, and id with those of all that it comes from."""
     parents, names = {}, {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
@@ -356,4 +359,4 @@ def _processes() -> Iterator[tuple[int, str, list[int]]]:
         while line[-1] in parents and line[-1] != os.getpid():
             line.append(parents[line[-1]])
         if line[-1] == os.getpid() and len(line) > 1:
-            yield pid, name, line
+            yield name, line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -387,7 +388,7 @@ def _unfix_reshapes(model: ir.Model, size: int) -> None:
 
 def _compare_with(original: ir.Model, as_written: Session, model: ir.Model, session: Session) -> Ran | None:
     """Refuses a model that no longer computes what its file says, on seeded noise; returns what it computed."""
-    written = _first_run(as_written, noises(original))
+    written = next(_runs(as_written, noises(original)), None)
     if written is None:
         return None
     feeds, before = written
@@ -408,26 +409,24 @@ def _compare_with(original: ir.Model, as_written: Session, model: ir.Model, sess
 def _examples_interact(model: ir.Model, session: Session, compared: Ran | None) -> bool:
     """Whether the first of two examples gets another output on its own, on seeded noise or what was compared."""
     two = compared is not None and all(x.shape[:1] == (2,) for x in compared[0].values() if x.ndim)
-    ran = compared if two else _first_run(session, noises(model, seed=3))
-    if ran is None:
-        return False
-    feeds, both = ran
-    try:
-        alone = session.run({k: x[:1] if x.ndim else x for k, x in feeds.items()})
-    except Refused:
-        return False
-    pairs = [(alone[k], both[k]) for k in both if isinstance(both[k], np.ndarray) and np.shape(both[k])[:1] == (2,)]
-    return not all(_agree([one], joint[:1]) for one, joint in pairs)
+    for feeds, both in chain([compared] if compared and two else [], _runs(session, noises(model, seed=3))):
+        try:
+            alone = session.run({k: x[:1] if x.ndim else x for k, x in feeds.items()})
+        except Refused:
+            continue
+        pairs = [(alone[k], both[k]) for k in both if isinstance(both[k], np.ndarray) and np.shape(both[k])[:1] == (2,)]
+        return not all(_agree([one], joint[:1]) for one, joint in pairs)
+    return False
 
 
-def _first_run(session: Session, tried: Iterable[Feeds]) -> Ran | None:
-    """The first feeds that a session runs on, with what it makes of them."""
+def _runs(session: Session, tried: Iterable[Feeds]) -> Iterator[Ran]:
+    """Those feeds that a session runs on, with what it makes of them."""
     for feeds in tried:
         try:
-            return feeds, session.run(feeds)
+            found = session.run(feeds)
         except Refused:  # too small for its poolings, perhaps
             continue
-    return None
+        yield feeds, found
 
 
 def _same_outputs(fixed: ir.Model, free: ir.Model, size: int) -> bool:
