@@ -1,15 +1,15 @@
 # Caveat's images: api, worker, worker-gpu, cli. `make images` builds, starts and measures them (docs/operations.md).
 #
-# BASE_IMAGE is anything with a Python that pyproject.toml takes, its `venv` module, and glibc; name it by digest where
-# builds have to be repeated. Everything that is installed comes as a wheel, so no stage has a compiler.
+# BASE_IMAGE needs a Python that pyproject.toml accepts, its `venv` module, and glibc. Name it by digest if builds have to
+# be reproducible. Everything is installed from wheels, so no stage has a compiler.
 #
-# The commit is a label that whoever builds gives: --label org.opencontainers.image.revision=$(git rev-parse HEAD)
+# Pass the commit as a label: --label org.opencontainers.image.revision=$(git rev-parse HEAD)
 #
-# Where packages come from an index of your own, say so without leaving a trace in the image:
+# If packages come from an index of your own, pass its settings as secrets; they leave no trace in the image:
 #   --secret id=pip-conf,src=/etc/pip.conf --secret id=ca-bundle,src=/etc/ssl/certs/ca-certificates.crt
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
-# ---- what installs: pip, in an environment that is left behind -------------------------------------------------------
+# ---- build tools: pip, in an environment that does not reach the images ------------------------------------------------
 # hadolint ignore=DL3006 - the tag is in BASE_IMAGE
 FROM ${BASE_IMAGE} AS tools
 ARG SOURCE_DATE_EPOCH=315532800
@@ -24,22 +24,22 @@ COPY constraints.txt /constraints/all.txt
 COPY deploy/constraints.txt /constraints/images.txt
 COPY pyproject.toml README.md ./
 
-# ---- one environment an image: what seldom changes first, then those of Caveat's packages that its process uses --------
-# Drivers of databases and buckets are left to whoever runs it: PostgreSQL and S3. Google's buckets take gcsfs.
+# ---- one environment per image: first what seldom changes, then the packages of Caveat that its process uses -----------
+# The drivers of databases and buckets can be chosen. The default is PostgreSQL and S3; Google's buckets need gcsfs.
 FROM tools AS build-api
 ARG DRIVERS="psycopg[binary] s3fs"
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     install.sh dependencies service ${DRIVERS}
 COPY api_spec api_spec
-COPY vault vault
+COPY storage storage
 COPY telemetry telemetry
 COPY reports reports
 COPY service service
-COPY caveat caveat
+COPY client client
 RUN install.sh caveat
 
-# A worker asks and shows nothing, so what the command needs for that is taken out.
+# A worker sends no requests and renders no reports, so the packages that only the command needs are removed.
 FROM tools AS build-worker
 ARG DRIVERS="psycopg[binary] s3fs"
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
@@ -47,7 +47,7 @@ RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     install.sh dependencies worker ${DRIVERS} \
  && install.sh without ruamel.yaml stamina tenacity jinja2
 COPY api_spec api_spec
-COPY vault vault
+COPY storage storage
 COPY telemetry telemetry
 COPY worker worker
 RUN install.sh caveat
@@ -59,7 +59,7 @@ RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     install.sh dependencies worker-gpu ${DRIVERS} \
  && install.sh without ruamel.yaml stamina tenacity jinja2
 COPY api_spec api_spec
-COPY vault vault
+COPY storage storage
 COPY telemetry telemetry
 COPY worker worker
 RUN install.sh caveat
@@ -67,17 +67,17 @@ RUN install.sh caveat
 FROM tools AS build-cli
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
-    install.sh dependencies evidence
+    install.sh dependencies signing
 COPY api_spec api_spec
-COPY vault vault
+COPY storage storage
 COPY reports reports
-COPY caveat caveat
+COPY client client
 RUN install.sh caveat
 
 # ---- what all images share -----------------------------------------------------------------------------------------
 # hadolint ignore=DL3006 - as above
 FROM ${BASE_IMAGE} AS runtime
-# A name for the number, and a home that may be written where nothing else may; useradd would note today's date.
+# A name for the user id, and a home that is writable where nothing else is. useradd would record today's date.
 RUN echo "caveat:x:10001:10001::/tmp:/usr/sbin/nologin" >> /etc/passwd \
  && echo "caveat:x:10001:" >> /etc/group \
  && install -d -o 10001 -g 10001 /var/lib/caveat /work
@@ -97,27 +97,27 @@ ENV CAVEAT_HOST=0.0.0.0 CAVEAT_PORT=8000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \
   CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"CAVEAT_PORT\"]}/healthz', timeout=4)"]
-ENTRYPOINT ["python", "-m", "service"]
+ENTRYPOINT ["python", "-m", "caveat_service"]
 
-# ---- the worker: Celery is the first process and hears SIGTERM itself -----------------------------------------------
+# ---- the worker: Celery is the first process and receives SIGTERM itself ---------------------------------------------
 FROM runtime AS worker
 COPY --from=build-worker /opt/caveat /opt/caveat
 ENV CAVEAT_HEARTBEAT_FILE=/tmp/heartbeat CAVEAT_CACHE_FOLDER=/tmp/cache
 HEALTHCHECK --interval=60s --timeout=5s --start-period=60s --retries=5 \
   CMD ["sh", "-c", "find /tmp/heartbeat -mmin -5 | grep -q ."]
-ENTRYPOINT ["celery", "-q", "-A", "worker.app", "worker", "--without-gossip", "--without-mingle"]
+ENTRYPOINT ["celery", "-q", "-A", "caveat_worker.jobs.app", "worker", "--without-gossip", "--without-mingle"]
 
 FROM runtime AS worker-gpu
 COPY --from=build-worker-gpu /opt/caveat /opt/caveat
 ENV CAVEAT_HEARTBEAT_FILE=/tmp/heartbeat CAVEAT_CACHE_FOLDER=/tmp/cache NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 HEALTHCHECK --interval=60s --timeout=5s --start-period=60s --retries=5 \
   CMD ["sh", "-c", "find /tmp/heartbeat -mmin -5 | grep -q ."]
-ENTRYPOINT ["celery", "-q", "-A", "worker.app", "worker", "--without-gossip", "--without-mingle"]
+ENTRYPOINT ["celery", "-q", "-A", "caveat_worker.jobs.app", "worker", "--without-gossip", "--without-mingle"]
 
 # ---- the command, for CI; last, so that a plain `build` makes the small one ------------------------------------------
 FROM runtime AS cli
 COPY --from=build-cli /opt/caveat /opt/caveat
 WORKDIR /work
-# It ends by itself: there is nothing to be healthy in between.
+# The command runs once and ends, so there is no health to check.
 HEALTHCHECK NONE
 ENTRYPOINT ["caveat"]

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
-CODE   := api_spec vault reports telemetry service worker caveat examples bench deploy helm tests
+CODE   := api_spec storage reports telemetry service worker client examples bench deploy helm tools tests
 
 # A test or a benchmark may load ONNX Runtime before Caveat does, which says so too.
 export ORT_DISABLE_TELEMETRY := 1
@@ -60,7 +60,8 @@ check: $(VENV)/.dev  ## format, lint, types, import contract, generated files
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m api_spec.openapi --check
+	$(BIN)/python -m caveat_spec.openapi --check
+	$(BIN)/python tools/generate_client.py --check
 	$(BIN)/python helm/generate.py --check
 
 format: $(VENV)/.dev  ## what `check` asks for, as far as a machine can
@@ -68,11 +69,12 @@ format: $(VENV)/.dev  ## what `check` asks for, as far as a machine can
 	$(BIN)/ruff format $(CODE)
 
 generate: $(VENV)/.dev  ## the committed files that are made by code
-	$(BIN)/python -m api_spec.openapi
+	$(BIN)/python -m caveat_spec.openapi
+	$(BIN)/python tools/generate_client.py
 	$(BIN)/python -m tests.contract.test_docs
 	$(BIN)/python helm/generate.py
 	$(BIN)/python -m bench.gradients --operators
-	REGENERATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/caveat/test_docs.py tests/reports
+	REGENERATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/client/test_docs.py tests/docs/test_methods.py tests/reports
 
 gradients: $(VENV)/.oracle  ## docs/gradients.md: correctness and speed of the gradients (KERAS=a Python with tf2onnx)
 	$(BIN)/python -m bench.gradients $(if $(KERAS),--keras $(KERAS))

@@ -1,4 +1,4 @@
-"""`python -m bench [--quick] [--only audit,…]`: what audits cost, printed and written to docs/benchmarks.md."""
+"""`python -m bench [--quick] [--only audit,…]` measures what audits cost, prints it and writes docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ def main(arguments: Sequence[str]) -> int:
     """Measures, prints and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small inputs, one round, and no page")
-    parser.add_argument("--rounds", type=int, default=5, help="of which the figures are medians")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; figures are their medians")
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, by comma; the page's others stay")
-    told = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     parts = known(PAGE.read_text()) if PAGE.exists() else {}
-    for name in told.only.split(","):
+    for name in options.only.split(","):
         print(f"{name} …", file=sys.stderr)
-        parts[name] = section(name, told.rounds, told.quick)
+        parts[name] = section(name, options.rounds, options.quick)
         print(parts[name])
-        if not told.quick:
+        if not options.quick:
             PAGE.write_text("\n".join([head(), *(parts[each] for each in SECTIONS if each in parts)]))
     return 0
 
 
 def section(name: str, rounds: int, quick: bool) -> str:
-    """One section between marks, with what the machine was like meanwhile."""
-    os.sync()  # what an earlier section wrote is on its way to the disk, and a database waits for that
+    """One section between markers, with the machine's load before and after it."""
+    os.sync()  # an earlier section's writes would slow the database down
     begun, started = os.getloadavg()[0], time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="caveat-bench-") as folder:
         text = SECTIONS[name](Path(folder), 1 if quick else rounds, quick)
@@ -61,19 +61,19 @@ def section(name: str, rounds: int, quick: bool) -> str:
 
 
 def known(page: str) -> dict[str, str]:
-    """The sections of a page by their marks."""
+    """The sections of a page by their markers."""
     marked = re.finditer(r"<!-- (\w+) -->\n.*?<!-- /\1 -->\n", page, re.DOTALL)
     return {match[1]: match[0] for match in marked}
 
 
 def head() -> str:
-    """What ran, on what, with what."""
+    """The page's head: the machine and the versions."""
     return f"""# Benchmarks
 
-Made by `make bench`; do not edit. The code is in [`bench`](../bench). Things that are compared take turns in one run,
-each in a process of its own, and figures are medians; "CPU s" are processor seconds over all threads, and the load is
-the mean number of processes that wanted to run: on a machine to itself it begins under 0.5, or with what is left of the
-section before. Weights are random and seeded, pictures are painted and seeded: nothing is downloaded.
+Made by `make bench`; do not edit. The code is in [`bench`](../bench). Compared cases take turns in one run,
+each in a process of its own, and figures are medians; "CPU s" are CPU seconds over all threads. The load is the mean
+number of runnable processes: on an otherwise idle machine it begins under 0.5, or with what the section before left
+over. Weights are random and seeded, pictures are drawn and seeded: nothing is downloaded.
 
 | | |
 | --- | --- |

@@ -1,4 +1,4 @@
-"""The audits that are timed: seeded pictures and rows, the files that hold them, and the documents that ask."""
+"""The audits that are timed: seeded pictures and rows, the files that hold them, and the audit documents."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from PIL import Image
 
-from api_spec.audit import Audit
-from api_spec.report import Report
 from bench.networks import GOOGLENET_LAYERS, googlenet, perceptron
+from caveat_spec.audit import Audit
+from caveat_spec.report import Report
+from caveat_worker import pipeline
 from examples.graph import save
-from worker import pipeline
 
 SIDE = 224
 """Pixels."""
@@ -65,18 +65,18 @@ def of_pictures(
     folder: Path,
     *,
     concept: int = 50,
-    pool: int = 500,
+    reference: int = 500,
     targets: int = 50,
     concepts: int = 2,
     runs: int = 500,
-    null_sets: int = 499,
+    permutations: int = 499,
     layers: tuple[str, ...] = GOOGLENET_LAYERS,
     network: Callable[[], ModelProto] = googlenet,
 ) -> Question:
-    """`concepts` kinds of striped pictures against blots, asked of a network with random weights."""
+    """An audit of a network with random weights: `concepts` kinds of striped pictures against blots."""
     folder.mkdir(parents=True, exist_ok=True)
     save(network(), folder / "model.onnx")
-    _pack(folder / "pool.zip", pool, blots, 1)
+    _pack(folder / "reference.zip", reference, blots, 1)
     _pack(folder / "targets.zip", targets, blots, 2)
     names = [f"stripes{number + 1}" for number in range(concepts)]
     for number, name in enumerate(names):
@@ -86,12 +86,12 @@ def of_pictures(
         {
             "model": "model.onnx",
             "examples": {
-                name: {"images": f"{name}.zip", "preprocess": PREPROCESS} for name in (*names, "pool", "targets")
+                name: {"images": f"{name}.zip", "preprocess": PREPROCESS} for name in (*names, "reference", "targets")
             },
-            "concepts": {name: {"examples": name, "against": "pool"} for name in names},
+            "concepts": {name: {"examples": name, "against": "reference"} for name in names},
             "targets": {"class": {"index": 7, "examples": "targets"}},
             "layers": list(layers),
-            "method": {"runs": runs, "null_sets": null_sets, "provider": "cpu", "gradient_tolerance": 0.05},
+            "method": {"runs": runs, "permutations": permutations, "provider": "cpu", "gradient_tolerance": 0.05},
         },
     )
 
@@ -99,7 +99,7 @@ def of_pictures(
 def of_rows(
     folder: Path,
     *,
-    pool: int = 100,
+    reference: int = 100,
     concept: int = 50,
     targets: int = 50,
     features: int = 20,
@@ -108,11 +108,11 @@ def of_rows(
     runs: int = 500,
     hidden: int = 64,
 ) -> Question:
-    """An audit of a perceptron and its rows: a concept's are moved along one feature each. The default is tiny."""
+    """An audit of a perceptron and table rows; each concept moves its rows along one feature. The default is tiny."""
     folder.mkdir(parents=True, exist_ok=True)
     save(perceptron(features, [*[hidden] * layers, 32]), folder / "model.onnx")
     rng = np.random.default_rng(1)
-    sizes = {"pool": pool, "targets": targets}
+    sizes = {"reference": reference, "targets": targets}
     kinds = {name: rng.normal(size=(size, features)).astype(np.float32) for name, size in sizes.items()}
     names = [f"feature{number + 1}" for number in range(concepts)]
     for number, name in enumerate(names):
@@ -125,7 +125,7 @@ def of_rows(
         {
             "model": "model.onnx",
             "examples": {name: {"arrays": f"{name}.npy"} for name in kinds},
-            "concepts": {name: {"examples": name, "against": "pool"} for name in names},
+            "concepts": {name: {"examples": name, "against": "reference"} for name in names},
             "targets": {"score": {"examples": "targets"}},
             "layers": [f"hidden{number + 1}" for number in range(layers)],
             "method": {"runs": runs},
@@ -162,4 +162,4 @@ def _pack(path: Path, count: int, paint: Paint, seed: int) -> None:
 
 
 def _silently(stage: str, progress: float) -> None:
-    """Nobody watches."""
+    """Ignores progress."""

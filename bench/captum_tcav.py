@@ -1,4 +1,4 @@
-"""The same question asked of captum 0.9.0: the network's twin in torch, and the pictures as tensors in memory."""
+"""The same question asked of captum 0.9.0: the same network in torch, and the pictures as tensors in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from bench.audits import Question
 from bench.cases import pictures
 from bench.measure import Prepared
-from bench.twin import Twin, module_name
+from bench.torch_network import TorchNetwork, module_name
 
 
 class Pictures(Dataset[torch.Tensor]):
@@ -37,17 +37,17 @@ class Pictures(Dataset[torch.Tensor]):
 def tcav(folder: str, document: dict[str, Any], random_sets: int, each: int) -> Prepared:
     """Its usual set-up: each concept against every random set of `each` pictures, and random sets against the next.
 
-    The random sets are cut from the audit's pool, so that both see the same pictures.
+    The random sets are cut from the audit's reference set, so that both see the same pictures.
     """
     warnings.simplefilter("ignore")
     question = Question(Path(folder), document)
     asked = question.audit()
-    twin = Twin(onnx.load(question.folder / document["model"]))
+    model = TorchNetwork(onnx.load(question.folder / document["model"]))
     layers = [module_name(choice.tensor) for choice in asked.layers]  # type: ignore[union-attr]
-    pool = pictures(question, asked, "pool")
+    reference = pictures(question, asked, "reference")
     sets = {name: pictures(question, asked, one.examples) for name, one in asked.concepts.items()}
-    sets |= {f"random{number}": pool[number * each : (number + 1) * each] for number in range(random_sets)}
-    assert all(len(values) for values in sets.values()), "the pool is too small for so many random sets"
+    sets |= {f"random{number}": reference[number * each : (number + 1) * each] for number in range(random_sets)}
+    assert all(len(values) for values in sets.values()), "the reference set is too small for so many random sets"
     concepts = {
         name: Concept(number, name, dataset_to_dataloader(Pictures(torch.from_numpy(values)), batch_size=each))
         for number, (name, values) in enumerate(sets.items())
@@ -60,7 +60,7 @@ def tcav(folder: str, document: dict[str, Any], random_sets: int, each: int) -> 
 
     def measured() -> dict[str, Any]:
         with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
-            audit = TCAV(twin, layers, model_id="twin", save_path=work)
+            audit = TCAV(model, layers, model_id="network", save_path=work)
             started = time.process_time()
             audit.compute_cavs(pairs)
             fitted = time.process_time()

@@ -1,4 +1,4 @@
-"""What is measured, one function a case: it prepares, and returns the part that counts."""
+"""The measured cases. Each function prepares one and returns the part that is timed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from api_spec.audit import Audit
 from bench.audits import Question, of_rows
 from bench.measure import Prepared
-from worker import pipeline
-from worker.engine.differentiate import Target, differentiate, expose
-from worker.engine.model import load
-from worker.engine.session import open_session
-from worker.engine.threads import in_lanes, lanes
-from worker.readers import open_examples
-from worker.scratch import cached
+from caveat_spec.audit import Audit
+from caveat_worker import pipeline
+from caveat_worker.array_stores import cached
+from caveat_worker.engine.autodiff.differentiate import differentiate, expose
+from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.target import Target
+from caveat_worker.engine.base.threads import parallel_map, split_threads
+from caveat_worker.engine.onnx.session import open_session
+from caveat_worker.readers.registry import open_examples
 
 
 def audit(folder: str, document: dict[str, Any], threads: int = 0, kept: str | None = None) -> Prepared:
@@ -30,18 +31,18 @@ def audit(folder: str, document: dict[str, Any], threads: int = 0, kept: str | N
     question = Question(Path(folder), document)
     asked = question.audit()
     os.chdir(tempfile.mkdtemp())
-    shelf = {} if kept is None else {"shelf": partial(cached, Path(kept), Path("fresh"))}
+    store = {} if kept is None else {"store": partial(cached, Path(kept), Path("fresh"))}
     gc.freeze()
 
     def measured() -> dict[str, Any]:
-        report = pipeline.run(asked, question.blob, _nobody, threads=threads, **shelf)
-        return {"rows": len(report.rows)}
+        report = pipeline.run(asked, question.blob, _silently, threads=threads, **store)
+        return {"tests": len(report.tests)}
 
     return measured
 
 
 def fill(folder: str, document: dict[str, Any], kept: str) -> Prepared:
-    """The same, and then what the supervisor does: what the audit left behind is kept."""
+    """The same audit, after which its arrays are put into the cache, as the supervisor does."""
     audited = audit(folder, document, kept=kept)
 
     def measured() -> None:
@@ -52,22 +53,22 @@ def fill(folder: str, document: dict[str, Any], kept: str) -> Prepared:
     return measured
 
 
-def wide(folder: str, pool: int, concept: int, features: int) -> Prepared:
-    """An audit of one wide layer over few inputs: most of what it holds are activations."""
-    question = of_rows(Path(folder), pool=pool, concept=concept, targets=concept, hidden=features)
+def wide(folder: str, reference: int, concept: int, features: int) -> Prepared:
+    """An audit of one wide layer over few inputs: nearly all its memory is activations."""
+    question = of_rows(Path(folder), reference=reference, concept=concept, targets=concept, hidden=features)
     return audit(folder, question.document)
 
 
 def bound(
     folder: str, document: dict[str, Any], batch: int = 16, backward_batch: int = 8, side_by_side: bool = False
 ) -> Prepared:
-    """One forward pass over concepts and pool, one forward and backward pass over targets, by open sessions."""
+    """One forward pass over concepts and reference, one forward and backward pass over targets, by open sessions."""
     question = Question(Path(folder), document)
     asked = question.audit()
     model = load(question.folder / document["model"])
     layers = [choice.tensor for choice in asked.layers]  # type: ignore[union-attr]
     targets = [Target(name=name, output=one.output, index=one.index) for name, one in asked.targets.items()]
-    count, threads = lanes(0) if side_by_side else (1, 0)
+    count, threads = split_threads(0) if side_by_side else (1, 0)
     forward = open_session(expose(model, layers), threads=threads)
     backward = open_session(differentiate(model, layers, targets, also=layers), threads=threads)
     of_targets = {target.examples for target in asked.targets.values()}
@@ -78,7 +79,7 @@ def bound(
         for name, values in inputs.items():
             session, size = (backward, backward_batch) if name in of_targets else (forward, batch)
             feeds = ({"input": values[start : start + size]} for start in range(0, len(values), size))
-            for _ in in_lanes(session.run, feeds, count):
+            for _ in parallel_map(session.run, feeds, count):
                 pass
 
     return measured
@@ -103,13 +104,13 @@ def gradient_in_torch(network: str, layer: str, batch: int = 16, passes: int = 3
     """The same gradient in torch, eager: forward, and backward as far as the layer."""
     import torch
 
-    from bench.twin import Twin
+    from bench.torch_network import TorchNetwork
 
-    twin = Twin(onnx.load(network)).requires_grad_(False)
+    model = TorchNetwork(onnx.load(network)).requires_grad_(False)
     x = torch.from_numpy(noise(batch))
 
     def once() -> None:
-        logits, at = twin(x, layer)
+        logits, at = model(x, layer)
         torch.autograd.grad(logits[:, 7].sum(), at)
 
     once()
@@ -133,5 +134,5 @@ def noise(batch: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(size=(batch, 3, 224, 224)).astype(np.float32)
 
 
-def _nobody(stage: str, progress: float) -> None:
-    """Nobody watches."""
+def _silently(stage: str, progress: float) -> None:
+    """Ignores progress."""

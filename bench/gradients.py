@@ -1,6 +1,7 @@
 """`python -m bench.gradients` measures the gradient engine and writes docs/gradients.md and docs/operators.md.
 
-Torch is the oracle and the peer for speed; it runs the same graph, node by node (tests/oracle/autograd.py).
+Torch is the oracle for values and the reference for speed; it runs the same graph, node by node
+(tests/oracle/autograd.py).
 """
 
 from __future__ import annotations
@@ -25,19 +26,15 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from worker.engine import (
-    Model,
-    Refused,
-    Target,
-    check_gradients,
-    differentiable_operators,
-    differentiate,
-    list_layers,
-    load,
-    open_session,
-    resolve_target,
-)
-from worker.engine.rules import LOWERED, VJP
+from caveat_worker.engine.autodiff.differentiate import differentiate
+from caveat_worker.engine.autodiff.gradient_check import check_gradients
+from caveat_worker.engine.autodiff.layers import list_layers
+from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.rules import LOWERED, VJP, differentiable_operators
+from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.onnx.session import open_session
 
 PARTS = ("architectures", "exports", "trained", "large", "fuzzing", "backend")
 ROUNDS = 7
@@ -46,35 +43,36 @@ TARGET = Target("t", index=0)
 
 
 def operators() -> str:
-    """docs/operators.md: the table of operators, by how their gradient is found."""
+    """docs/operators.md: the table of operators and how the gradient of each is found."""
     rows = differentiable_operators()
     lines = [
         "# Operators",
         "",
-        "Generated from the table in `worker/engine/rules/` by `python -m bench.gradients --operators`.",
-        "An operator that is not here is refused by name where a gradient would have to pass it.",
+        "Generated from the rules in `worker/caveat_worker/engine/autodiff/rules/` by",
+        "`python -m bench.gradients --operators`. A gradient cannot pass through an operator that is not listed here;",
+        "the error names the operator.",
         "",
     ]
     for domain in sorted({row[0] for row in rows}):
         ours = [row for row in rows if row[0] == domain]
         passing = sum(not way.startswith("no gradient") for *_, way in ours)
-        lines += [f"## {domain}", "", f"{passing} operators that a gradient passes.", ""]
-        lines += ["| operator | its gradient is found by |", "| --- | --- |"]
+        lines += [f"## {domain}", "", f"A gradient can pass through {passing} operators.", ""]
+        lines += ["| operator | gradient by |", "| --- | --- |"]
         lines += [f"| {name} | {way} |" for _, name, way in ours] + [""]
     return "\n".join(lines)
 
 
 def backend_cases() -> Iterator[str]:
-    """(a) ONNX's own node cases."""
+    """ONNX's own node cases."""
     from tests.oracle.backend import cases, judge
 
     verdicts = [judge(case) for case in cases()]
     counts = Counter(v.outcome for v in verdicts)
     yield (
-        f"{len(verdicts)} cases have an operator that a gradient passes, and a float input. In float64 by finite "
-        f"differences in onnx's reference evaluator, or in float32 in ONNX Runtime where that has no float64 path: "
-        f"{counts['passed']} pass, {counts['refused']} are refused by name, {counts['unjudged']} could not be judged, "
-        f"{counts['wrong']} are wrong."
+        f"{len(verdicts)} cases have a float input and an operator that a gradient can pass through. Each is compared "
+        f"with finite differences, in float64 by onnx's reference evaluator, or in float32 by ONNX Runtime for "
+        f"operators that the evaluator cannot run in float64: {counts['passed']} pass, {counts['unsupported']} end in "
+        f"an error that names the operator, {counts['unjudged']} could not be compared, {counts['wrong']} are wrong."
     )
     yield ""
     yield "| case | outcome | reason |"
@@ -86,10 +84,10 @@ def backend_cases() -> Iterator[str]:
 
 
 def fuzzing(examples: int) -> Iterator[str]:
-    """(b) random attributes."""
+    """Random attributes."""
     from tests.engine import test_rules_fuzz as fuzz
 
-    yield "Linear operators by their adjoint in ONNX Runtime (exact), the others by finite differences."
+    yield "Linear operators are compared with their adjoint in ONNX Runtime (exact), others with finite differences."
     yield ""
     yield "| family | cases | outcome |"
     yield "| --- | --- | --- |"
@@ -107,25 +105,23 @@ def fuzzing(examples: int) -> Iterator[str]:
 
 
 def architectures(names: list[str]) -> Iterator[str]:
-    """(c) whole graphs against float64 autograd, and their speed against torch."""
+    """Whole networks compared with torch: gradients in float64, and speed."""
     import torch
 
     from tests.oracle.light import light
 
     torch.set_num_threads(1)
     yield (
-        "The light models inside the onnx package with seeded weights, every fifth layer and the input, batch freed "
-        "from 1. Error is the largest relative L2 distance over layers to torch in float64, with every Relu and "
-        "MaxPool made smooth, and beside it what torch itself comes to in float32; cosine is the smallest, as they "
-        f"are. Time is CPU seconds on one thread, forward and backward to the input, batch 4, float32, the median of "
-        f"{ROUNDS} rounds in which both take turns, weights already loaded in both. Torch runs the same graph node by "
-        "node, from Python."
+        "The light models of the onnx package with seeded weights, at every fifth layer and the input, with the batch "
+        "of 1 made symbolic. *Error* is the largest relative L2 distance to torch's float64 gradients over these "
+        "layers, in a network with smooth functions in place of Relu and MaxPool; *torch in float32* is the same "
+        "distance for torch's own float32 gradients. *Cosine* is the smallest cosine with torch's float64 gradients in "
+        "the unchanged network. Times are CPU seconds on one thread for forward and backward passes to the input, with "
+        f"batches of 4 in float32: the median of {ROUNDS} rounds in which both run in turn, after both have loaded "
+        "their weights. Torch runs the same graph node by node from Python."
     )
     yield ""
-    yield (
-        "| network | layers that can be audited | error, smooth | torch in float32 | cosine, as is | ours | torch "
-        "| ratio |"
-    )
+    yield ("| network | layers that can be audited | error | torch in float32 | cosine | ours, s | torch, s | ratio |")
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     ratios, excesses = [], []
     for name in names:
@@ -143,8 +139,8 @@ def architectures(names: list[str]) -> Iterator[str]:
         )
     yield ""
     yield (
-        f"Median ratio {median(ratios):.2f}, largest {max(ratios):.2f}. The error is at most {max(excesses):.1f} times "
-        "torch's own in float32 on the same graph."
+        f"The median ratio is {median(ratios):.2f}, the largest {max(ratios):.2f}. The error is at most "
+        f"{max(excesses):.1f} times torch's own float32 error on the same graph."
     )
     yield ""
 
@@ -173,7 +169,7 @@ def _beside_torch(model: Model) -> tuple[list[float], list[float], list[float]]:
 
 
 def _raced(model: Model) -> list[float]:
-    """CPU seconds of the gradient to the input, ours and torch's, with weights already loaded in both."""
+    """CPU seconds of the gradient to the input, ours and torch's, after both have loaded their weights."""
     import torch
 
     from tests.oracle.autograd import gradients, weights_of
@@ -188,13 +184,13 @@ def _raced(model: Model) -> list[float]:
 
 
 def exports(keras: str | None) -> Iterator[str]:
-    """(d) what torch, scikit-learn and Keras export."""
+    """Exports of torch, scikit-learn and Keras."""
     from tests.oracle.exports import exported
 
     yield (
-        "Hand-written networks by torch's two exporters, scikit-learn's by skl2onnx, and Keras networks with SAME "
-        "padding by tf2onnx (`bench/keras.py`): every layer that the plan calls auditable, against finite differences; "
-        "and the gradient to the input against torch's in float64."
+        "Small networks exported by torch's two exporters, scikit-learn models by skl2onnx, and Keras networks with "
+        "SAME padding by tf2onnx (`bench/keras.py`). Every layer that can be audited is compared with finite "
+        "differences, and the gradient to the input with torch's in float64."
     )
     yield ""
     yield "| model | opset | layers that can be audited | compared | fail | largest residual | cosine to torch |"
@@ -202,7 +198,7 @@ def exports(keras: str | None) -> Iterator[str]:
     for name, content, feeds, target, reference in exported():
         yield _agreement(name, content, feeds, target, reference=reference)
     if keras is None:
-        yield "| Keras, tf2onnx | | not measured: `--keras` names no Python with tensorflow and tf2onnx | | | | |"
+        yield "| Keras, tf2onnx | | not measured: needs `--keras` and a Python with tensorflow and tf2onnx | | | | |"
     else:
         with tempfile.TemporaryDirectory() as folder:
             quiet = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -214,12 +210,12 @@ def exports(keras: str | None) -> Iterator[str]:
 
 
 def networks() -> Iterator[str]:
-    """(e) real trained files."""
+    """Trained networks from packages."""
     from tests.oracle.trained import trained
 
     yield (
-        "Files that packages carry, on photographs, drawn lines of text, source code and sentences: every fifth layer "
-        "that the plan calls auditable, against finite differences."
+        "Trained networks from packages, on photographs, drawn lines of text, source code and sentences. Every fifth "
+        "layer that can be audited is compared with finite differences."
     )
     yield ""
     yield "| model | opset | layers that can be audited | compared | fail | largest residual | |"
@@ -230,15 +226,15 @@ def networks() -> Iterator[str]:
 
 
 def _agreement(name: str, content: bytes, feeds: Any, target: Target, *, step: int = 1, reference: Any = None) -> str:
-    """A row: how many layers there are, and how well every `step`-th agrees with finite differences."""
+    """A table row: the number of layers, and the agreement of every `step`-th with finite differences."""
     try:
         model = load(content)
         layers = list_layers(model, target)
         able = [layer.tensor for layer in layers if layer.auditable]
         compared = able[::step]
         checks = check_gradients(model, compared, [target], feeds, seed=0, directions=8)
-    except Refused as why:
-        return f"| {name} | | refused: {why.sentence} | | | | |"
+    except InvalidInput as error:
+        return f"| {name} | | error: {error.sentence} | | | | |"
     cosine = "" if reference is None else f"{reference(model):.6f}"
     residual = max((check.residual for check in checks), default=0.0)
     failed = sum(not check.ok for check in checks)
@@ -249,17 +245,17 @@ def _agreement(name: str, content: bytes, feeds: Any, target: Target, *, step: i
 
 
 def large() -> Iterator[str]:
-    """(f) large models: what building the graph costs."""
+    """Large models: the time to build the graph."""
     from tests.oracle.large import perceptron
     from tests.oracle.light import light
 
     yield (
-        "*Build* is `differentiate`, from a loaded model to a graph that is ready to be opened, in seconds on the "
-        "clock, the median of five: for a network the gradient at every fifth layer and the input, for a perceptron of "
-        "square layers at the first hidden one."
+        "*Build* is the time of `differentiate`, from a loaded model to a graph that can be opened: wall-clock "
+        "seconds, the median of five. For a network the graph has the gradients at every fifth layer and the input, "
+        "for a perceptron of square layers the gradient at the first hidden layer."
     )
     yield ""
-    yield "| model | weights | in | layers | build, s |"
+    yield "| model | weights | stored in | layers | build, s |"
     yield "| --- | --- | --- | --- | --- |"
     for name in ("densenet121", "resnet50", "vgg19"):
         content = light(name)
@@ -280,7 +276,7 @@ def large() -> Iterator[str]:
 
 
 def _built(model: Any, layers: list[str]) -> float:
-    """The median of five times that it takes to make a gradient graph."""
+    """The median of five times to build a gradient graph, in seconds."""
     times = []
     for _ in range(5):
         started = time.perf_counter()
@@ -296,7 +292,7 @@ def _noise(model: Any, batch: int) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _in_turns(*works: Callable[[], Any]) -> list[float]:
-    """The median of each one's CPU seconds, over rounds in which each runs once, after one that does not count."""
+    """The median CPU seconds of each function, over rounds in which each runs once; the first round is not counted."""
     times: list[list[float]] = [[] for _ in works]
     for _ in range(ROUNDS + 1):
         for one, spent in zip(works, times, strict=True):
@@ -312,10 +308,12 @@ def main() -> None:
     from tests.oracle.light import NAMES
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--operators", action="store_true", help="write docs/operators.md alone")
-    parser.add_argument("--examples", type=int, default=1850, help="fuzz cases a family")
-    parser.add_argument("--keras", help="a Python that has tensorflow-cpu, tf_keras and tf2onnx, to export with")
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="sections to measure; others stay")
+    parser.add_argument("--operators", action="store_true", help="write only docs/operators.md")
+    parser.add_argument("--examples", type=int, default=1850, help="fuzz cases for each family")
+    parser.add_argument("--keras", help="a Python with tensorflow-cpu, tf_keras and tf2onnx, for the Keras exports")
+    parser.add_argument(
+        "--parts", nargs="*", choices=PARTS, default=PARTS, help="sections to measure; others keep their text"
+    )
     arguments = parser.parse_args()
     (DOCS / "operators.md").write_text(operators())
     if arguments.operators:
@@ -343,29 +341,30 @@ def main() -> None:
 
 
 def head() -> str:
-    """What the page begins with."""
+    """The head of the page."""
     files = ", ".join(f"`{name}.py`" for name in PACKAGE)
     return f"""\
 # Gradients, measured
 
-Written by `make gradients`, section by section, with onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__},
-Python {platform.python_version()}, on {platform.machine()} with {os.cpu_count()} cores.
+`make gradients` writes this page, section by section, with onnx {onnx.__version__}, onnxruntime
+{onnxruntime.__version__} and Python {platform.python_version()} on {platform.machine()} with {os.cpu_count()} cores.
 
 {len(VJP) + 1} operators have a rule and {len(LOWERED)} a formula: see [operators.md](operators.md). The longest rule
-has {max(rule_lengths())} lines, the median {median(rule_lengths()):g}; all that differentiates (`rules/`, {files})
-has {code_lines():,} lines of code, docstrings and empty lines aside.
+has {max(rule_lengths())} lines, the median rule {median(rule_lengths()):g}. The differentiating code (`rules/`,
+{files}) has {code_lines():,} lines, without
+docstrings, comments and empty lines.
 """
 
 
-PACKAGE = ("tape", "shapes", "lowering", "backward", "differentiate")
-ENGINE = DOCS.parent / "worker" / "engine"
+PACKAGE = ("builder", "shapes", "lowering", "backward", "differentiate")
+ENGINE = DOCS.parent / "worker" / "caveat_worker" / "engine" / "autodiff"
 
 
 def rule_lengths() -> list[int]:
-    """Lines in the body of each rule, its docstring aside; a slope is one line of a table."""
+    """Lines in the body of each rule, without its docstring; a derivative in a table is one line."""
     lengths = []
     for rule in {*VJP.values(), *LOWERED.values()}:
-        if rule.slope:
+        if rule.derivative:
             lengths.append(1)
             continue
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(rule.function))).body
@@ -376,7 +375,7 @@ def rule_lengths() -> list[int]:
 
 
 def code_lines() -> int:
-    """Lines of the differentiating package that are neither empty, nor comments, nor docstrings."""
+    """Lines of the differentiating code, without empty lines, comments and docstrings."""
     count = 0
     for path in (*(ENGINE / "rules").glob("*.py"), *(ENGINE / f"{name}.py" for name in PACKAGE)):
         text = path.read_text()

@@ -9,14 +9,15 @@ from typing import TypeVar
 import numpy as np
 from sklearn.linear_model import SGDClassifier
 
-from worker.engine.cav import cosine_matrix, fit_cavs
-from worker.engine.gram import gram, products
-from worker.engine.resampling import pool_draws, random_sets
-from worker.engine.stats import ConceptData, Settings, TargetData, examine
-from worker.engine.threads import on_one_thread
+from caveat_worker.engine.activations.gram import gram, products
+from caveat_worker.engine.base.threads import on_one_thread
+from caveat_worker.engine.concepts.cav import cosine_matrix, fit_cavs
+from caveat_worker.engine.concepts.concept_test import run_concept_test
+from caveat_worker.engine.concepts.fit_problem import ConceptData, Settings, TargetData
+from caveat_worker.engine.statistics.resampling import random_sets, reference_draws
 
-FEATURES, CONCEPT, POOL, TARGET = 100_352, 50, 500, 60
-RUNS, NULL_SETS = 500, 499
+FEATURES, CONCEPT, REFERENCE, TARGET = 100_352, 50, 500, 60
+RUNS, PERMUTATIONS = 500, 499
 T = TypeVar("T")
 
 
@@ -32,7 +33,7 @@ def timed(what: str, compute: Callable[[], T]) -> tuple[T, float]:
 def main() -> None:
     """Prints one line a step, and how many times less CPU a CAV takes."""
     rng = np.random.default_rng(0)
-    n = CONCEPT + POOL
+    n = CONCEPT + REFERENCE
     x = np.maximum(rng.standard_normal((n, FEATURES), dtype=np.float32), 0)
     x[:CONCEPT] += 0.05 * rng.standard_normal(FEATURES, dtype=np.float32)
     g = rng.standard_normal((TARGET, FEATURES), dtype=np.float32) * 1e-3
@@ -40,14 +41,17 @@ def main() -> None:
     gx, _ = timed(f"gradient products, {TARGET} x {n}", lambda: products(g, x))
 
     concept = np.repeat(np.arange(n)[None] < CONCEPT, RUNS, axis=0)
-    draws = pool_draws(CONCEPT, POOL, RUNS, rng)
-    null = random_sets(n, CONCEPT, NULL_SETS, rng)
+    draws = reference_draws(CONCEPT, REFERENCE, RUNS, rng)
+    null = random_sets(n, CONCEPT, PERMUTATIONS, rng)
     fit = on_one_thread(fit_cavs)
     runs, of_runs = timed(f"{RUNS} runs, logistic", lambda: fit(k, concept, draws))
-    _, of_null = timed(f"{NULL_SETS} null sets, logistic", lambda: fit(k, null, ~null))
+    _, of_null = timed(f"{PERMUTATIONS} permutations, logistic", lambda: fit(k, null, ~null))
     data = ConceptData(k, np.arange(CONCEPT), np.arange(CONCEPT, n))
     target = TargetData(gx, rng.standard_normal(TARGET))
-    timed("the whole test: runs, null, 499 resamples, 99 x 5 folds", lambda: examine(data, [target], Settings(), rng))
+    timed(
+        "the whole test: runs, permutations, 499 resamples, 99 x 5 folds",
+        lambda: run_concept_test(data, [target], Settings(), rng),
+    )
 
     first = np.concatenate([np.arange(CONCEPT), CONCEPT + np.flatnonzero(draws[0, CONCEPT:])])
     sides = np.arange(len(first)) < CONCEPT
@@ -58,10 +62,8 @@ def main() -> None:
     one, other = (each.coef_[0] / np.linalg.norm(each.coef_[0]) for each in fitted)
     ours = cosine_matrix(k, np.stack([runs.alpha[0], fit(k, concept[:1], draws[:1]).alpha[0]]))[0, 1]
     print(f"two fits of the same run: SGD cosine {one @ other:.3f}, logistic in Gram space {ours:.6f}")
-    times = (of_sgd / 2) / ((of_runs + of_null) / (RUNS + NULL_SETS))
-    print(
-        f"runs and null sets took {of_runs + of_null:.1f} CPU seconds, {times:.0f} times less a CAV than SGDClassifier"
-    )
+    times = (of_sgd / 2) / ((of_runs + of_null) / (RUNS + PERMUTATIONS))
+    print(f"runs and permutations took {of_runs + of_null:.1f} CPU s, {times:.0f} times less a CAV than SGDClassifier")
 
 
 if __name__ == "__main__":

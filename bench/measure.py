@@ -1,6 +1,6 @@
-"""What an action costs, in a process of its own: wall time, processor time, and the peak of its memory.
+"""Measures an action in a process of its own: wall time, CPU time and peak memory.
 
-Things that are compared take turns, so that a busy machine is as busy for one as for the other.
+Compared cases run in turns, so that a busy machine is as busy for one as for the other.
 """
 
 from __future__ import annotations
@@ -20,32 +20,33 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from worker.supervisor import TUNED
+from caveat_worker.jobs.supervisor import TUNED
 
 Prepared = Callable[[], Mapping[str, Any] | None]
-"""The part of a case that is measured; it may tell figures of its own."""
+"""The part of a case that is measured; it may return figures of its own."""
 
 
 @dataclass(frozen=True)
 class Spent:
     """Seconds on the clock and of processors, and bytes of memory: at the peak, and before the measured part began.
 
-    What is counted is memory that only a swap could give back: pages of files that are mapped are not.
+    Only anonymous memory counts; mapped pages of files do not.
     """
 
     wall: float
     cpu: float
     peak: int
     before: int
-    told: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    """Figures that the case returned."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A function that prepares something to be measured, `module:name`, and what it is given."""
+    """A function that prepares something to be measured, `module:name`, and its arguments."""
 
     function: str
-    given: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     address_space: int | None = None
     """The most bytes that the process may allocate, as the sandbox limits its child."""
 
@@ -63,12 +64,12 @@ def in_turns(cases: Mapping[str, Case], repeats: int) -> dict[str, Spent]:
 def middle(runs: list[Spent]) -> Spent:
     """The median of each figure."""
     figures = {name: median(getattr(run, name) for run in runs) for name in ("wall", "cpu", "peak", "before")}
-    return Spent(figures["wall"], figures["cpu"], int(figures["peak"]), int(figures["before"]), runs[-1].told)
+    return Spent(figures["wall"], figures["cpu"], int(figures["peak"]), int(figures["before"]), runs[-1].figures)
 
 
 def measured(case: Case) -> Spent:
     """One case, once, in a fresh process."""
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "bench.measure", json.dumps(asdict(case))],
         cwd=Path(__file__).parents[1],
         env={**os.environ, **TUNED},
@@ -76,7 +77,7 @@ def measured(case: Case) -> Spent:
         check=True,
         text=True,
     )
-    return Spent(**json.loads(said.stdout.splitlines()[-1]))
+    return Spent(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def main(case: Case) -> Spent:
@@ -84,31 +85,31 @@ def main(case: Case) -> Spent:
     if case.address_space is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (case.address_space, case.address_space))
     module, _, name = case.function.partition(":")
-    action: Prepared = getattr(import_module(module), name)(**case.given)
+    action: Prepared = getattr(import_module(module), name)(**case.arguments)
     before = held_bytes()
-    with watched() as most:
+    with peak_memory() as most:
         wall, cpu = time.perf_counter(), time.process_time()
-        told = action()
+        own = action()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return Spent(wall, cpu, most[0], before, dict(told or {}))
+    return Spent(wall, cpu, most[0], before, dict(own or {}))
 
 
 @contextmanager
-def watched() -> Iterator[list[int]]:
-    """The most bytes that this process holds, looked at a hundred times a second."""
+def peak_memory() -> Iterator[list[int]]:
+    """The most bytes that this process holds, sampled a hundred times a second."""
     most, over = [held_bytes()], threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         while not over.wait(0.01):
             most[0] = max(most[0], held_bytes())
 
-    watcher = threading.Thread(target=look)
-    watcher.start()
+    sampler = threading.Thread(target=sample)
+    sampler.start()
     try:
         yield most
     finally:
         over.set()
-        watcher.join()
+        sampler.join()
 
 
 def held_bytes() -> int:

@@ -1,4 +1,4 @@
-"""The sections of docs/benchmarks.md: each measures something and says whether it is what was aimed at."""
+"""The sections of docs/benchmarks.md: each measures something and says whether the aim was met."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ MIB, GIB = 1 << 20, 1 << 30
 
 
 def against_the_bound(folder: Path, rounds: int, quick: bool) -> str:
-    """(a) An audit against one pass; the same question once more takes its turns with it."""
-    question = of_pictures(folder, **({"concept": 20, "pool": 60, "targets": 20} if quick else {}))
+    """(a) An audit against one pass over its examples, and the same audit again from the cache."""
+    question = of_pictures(folder, **({"concept": 20, "reference": 60, "targets": 20} if quick else {}))
     again = {"estimator": "ridge", "cross_check": "logistic", "alpha": 0.01}
     kept, empty = folder / "kept", folder / "empty"
     for place in (kept, empty):
         place.mkdir()
-    measured(Case("bench.cases:fill", _given(question) | {"kept": str(kept)}))
+    measured(Case("bench.cases:fill", _arguments(question) | {"kept": str(kept)}))
     spent = in_turns(
         {
-            "bound": Case("bench.cases:bound", _given(question)),
+            "bound": Case("bench.cases:bound", _arguments(question)),
             "side by side": Case(
-                "bench.cases:bound", _given(question) | {"batch": 8, "backward_batch": 4, "side_by_side": True}
+                "bench.cases:bound", _arguments(question) | {"batch": 8, "backward_batch": 4, "side_by_side": True}
             ),
-            "audit": Case("bench.cases:audit", _given(question)),
+            "audit": Case("bench.cases:audit", _arguments(question)),
             "logistic": Case(
-                "bench.cases:audit", _given(question, estimator="logistic", cross_check="mean_difference")
+                "bench.cases:audit", _arguments(question, estimator="logistic", cross_check="mean_difference")
             ),
-            "cold": Case("bench.cases:audit", _given(question) | {"kept": str(empty)}),
-            "warm": Case("bench.cases:audit", _given(question) | {"kept": str(kept)}),
-            "other": Case("bench.cases:audit", _given(question, **again) | {"kept": str(kept)}),
+            "cold": Case("bench.cases:audit", _arguments(question) | {"kept": str(empty)}),
+            "warm": Case("bench.cases:audit", _arguments(question) | {"kept": str(kept)}),
+            "other": Case("bench.cases:audit", _arguments(question, **again) | {"kept": str(kept)}),
         },
         rounds,
     )
@@ -48,12 +48,12 @@ def against_the_bound(folder: Path, rounds: int, quick: bool) -> str:
     return f"""## An audit against its bound
 
 GoogLeNet at 224 pixels; {", ".join(f"{count} {name}" for name, count in counts.items())}; layers `inception4c` (100,352
-features) and `pool` (1,024); 500 runs, 499 null sets, 499 bootstrap resamples. The bound is one forward pass over
-concepts and pool and one forward and backward pass over the target's examples, by ONNX Runtime sessions with the same
-options that are open already and pictures that are in memory already, each batch on all cores as ONNX Runtime does by
-itself; "side by side" runs as many batches at a time as there are cores, each on one, as the audit does. The audit is
-everything from its document to its report: pictures are read from zips and decoded, the model is loaded, gradients are
-made and checked, and a whole step is taken beside each slope, which the bound has no part of.
+features) and `pool` (1,024); 500 runs, 499 permutations, 499 bootstrap resamples. The bound is one forward pass over
+concepts and reference set and one forward and backward pass over the target's examples, by ONNX Runtime sessions that
+are already open, with the same options, over pictures already in memory. Each batch uses all cores, as ONNX Runtime
+does by default; "side by side" runs one batch on each core, as the audit does. The audit is
+everything from its document to its report: it reads and decodes pictures from zips, loads the model, makes and checks
+gradients, and takes a finite step beside each slope, none of which is part of the bound.
 
 {
         _table(
@@ -71,11 +71,11 @@ made and checked, and a whole step is taken beside each slope, which the bound h
 
 
 def _asked_again(spent: Mapping[str, Spent]) -> str:
-    """(f) The second question beside the first."""
+    """(f) The same audit again, with a full cache."""
     cold = spent["cold"]
     return f"""## The same question again
 
-With the arrays of the cold audit in the cache. Engine time, in a process that has imported it.
+The cache holds the arrays of the cold audit. Engine time, in a process that has already imported the engine.
 
 {
         _table(
@@ -96,14 +96,14 @@ def against_captum(folder: Path, rounds: int, quick: bool) -> str:
             "## Against captum\n\nNot measured: torch and captum are not installed here (`make bench` installs them).\n"
         )
     each, few, many = (10, 2, 3) if quick else (50, 2, 10)
-    question = of_pictures(folder, concept=each, pool=each * many, targets=each)
+    question = of_pictures(folder, concept=each, reference=each * many, targets=each)
     small = {"min_examples": min(each, 20)}
     spent = in_turns(
         {
-            "audit, 10 runs": Case("bench.cases:audit", _given(question, runs=10, **small)),
-            "audit": Case("bench.cases:audit", _given(question, **small)),
-            "few": Case("bench.captum_tcav:tcav", _given(question) | {"random_sets": few, "each": each}),
-            "many": Case("bench.captum_tcav:tcav", _given(question) | {"random_sets": many, "each": each}),
+            "audit, 10 runs": Case("bench.cases:audit", _arguments(question, runs=10, **small)),
+            "audit": Case("bench.cases:audit", _arguments(question, **small)),
+            "few": Case("bench.captum_tcav:tcav", _arguments(question) | {"random_sets": few, "each": each}),
+            "many": Case("bench.captum_tcav:tcav", _arguments(question) | {"random_sets": many, "each": each}),
         },
         1,
     )
@@ -111,19 +111,19 @@ def against_captum(folder: Path, rounds: int, quick: bool) -> str:
 
 
 def _beside_captum(spent: Mapping[str, Spent], each: int, few: int, many: int) -> str:
-    """What was measured, and where a straight line through captum's two rows comes to at 500 runs."""
-    ours, pooled, first, last = spent["audit, 10 runs"], spent["audit"], spent["few"], spent["many"]
+    """What was measured, and captum's time at 500 runs by a straight line through its two rows."""
+    ours, larger, first, last = spent["audit, 10 runs"], spent["audit"], spent["few"], spent["many"]
     slope = (last.cpu - first.cpu) / (many - few)
     whole = last.cpu + slope * (500 - many)
     wall = last.wall + (last.wall - first.wall) / (many - few) * (500 - many)
-    disk = last.told["disk"] / (many + 2) * 502
-    fits = last.told["cavs_cpu"] / last.cpu
+    disk = last.figures["disk"] / (many + 2) * 502
+    fits = last.figures["cavs_cpu"] / last.cpu
     return f"""## Against captum
 
-captum 0.9.0 and torch, eager, on the CPU: the network's twin in torch with the same weights, the same pictures (as
-tensors in memory, where ours are decoded from zips), the same layers and target. Its usual set-up: each of 2 concepts
-against R random sets of {each} pictures, and random sets against each other; its default classifier, one process.
-Both use all cores.
+captum 0.9.0 and torch, eager, on the CPU: the same network in torch with the same weights, the same pictures (tensors
+in memory for captum; Caveat decodes them from zips), the same layers and target. captum has its usual set-up: each of 2
+concepts against R random sets of {each} pictures, and random sets against each other, with its default classifier, in
+one process. Both use all cores.
 
 {
         _table(
@@ -134,26 +134,29 @@ Both use all cores.
                 [
                     f"ours on the same {each * (many + 3)} pictures, 10 runs a concept",
                     each * (many + 3),
-                    "10 runs, 499 null sets",
+                    "10 runs, 499 permutations",
                     *_spent(ours),
                     *_aimed(last.cpu / ours.cpu, 6),
                 ],
                 ["captum, R = 500, extrapolated", each * 503, 1500, f"{wall:,.0f}", f"{whole:,.0f}", "", "", "", ""],
                 [
-                    f"ours, 500 runs from a pool of {each * many}",
+                    f"ours, 500 runs from a reference set of {each * many}",
                     each * (many + 3),
-                    "500 runs, 499 null sets",
-                    *_spent(pooled),
-                    *_aimed(whole / pooled.cpu, 200),
+                    "500 runs, 499 permutations",
+                    *_spent(larger),
+                    *_aimed(whole / larger.cpu, 200),
                 ],
             ],
         )
     }
-What the ratios share: the network, the weights, the layers, the target, and at R = {many} every picture. The last ratio
-shares no more than that: **much of it is the pool**, {each * many} random pictures drawn from again and again in place
-of {each * 500:,} fresh ones. The extrapolation is a straight line through the two rows above it, which flatters captum:
-its CAVs, {fits:.0%} of its time at R = {many}, would need {disk / GIB:.0f} GiB of activations on disk.
-Ours also gives what captum does not: exact fits, a permutation test, intervals, held-out accuracy and a second
+Both sides of each ratio share the network, the weights, the layers, the target, and at R = {
+        many
+    } every picture. The last
+ratio shares nothing more: **much of it is the reference set**, {each * many} random pictures that are drawn from again
+and again in place of {each * 500:,} fresh ones. The extrapolation is a straight line through the two rows above it,
+which flatters captum: its CAVs, {fits:.0%} of its time at R = {many}, would need {
+        disk / GIB:.0f} GiB of activations on disk.
+Caveat's report also has what captum's lacks: exact fits, a permutation test, intervals, held-out accuracy and a second
 estimator.
 """
 
@@ -188,9 +191,9 @@ def against_eager(folder: Path, rounds: int, quick: bool) -> str:
         )
     return f"""## Gradients against torch
 
-Forward and backward to a layer for one class's logit, with the layer's activations, at a batch of 16: the gradient
-graph in ONNX Runtime, and autograd in torch's eager mode with no gradient kept below the layer or for weights. torch
-compiled, or with channels last, would be faster than eager.
+One class's logit, forward and backward to a layer, with the layer's activations, at a batch of 16: the gradient graph
+in ONNX Runtime, and autograd in torch's eager mode with no gradients below the layer or for weights. Compiled torch, or
+torch with channels last, would be faster than eager.
 
 {
         _table(
@@ -202,9 +205,9 @@ compiled, or with channels last, would be faster than eager.
 
 def scaling(folder: Path, rounds: int, quick: bool) -> str:
     """(d) What more examples, layers, concepts and runs cost, beside a model that costs nothing."""
-    plain: dict[str, Any] = {"pool": 1000, "hidden": 1024, "features": 40}
+    plain: dict[str, Any] = {"reference": 1000, "hidden": 1024, "features": 40}
     steps: dict[str, Sequence[int]] = {
-        "pool": (500, 1000, 2000, 4000),
+        "reference": (500, 1000, 2000, 4000),
         "layers": (1, 2, 4, 8),
         "concepts": (1, 2, 4, 8),
         "runs": (500, 5_000, 50_000),
@@ -215,11 +218,11 @@ def scaling(folder: Path, rounds: int, quick: bool) -> str:
         cases = {}
         for size in sizes:
             question = of_rows(folder / f"{what}{size}", **{**plain, what: size})
-            cases[f"{size:,}"] = Case("bench.cases:audit", _given(question))
+            cases[f"{size:,}"] = Case("bench.cases:audit", _arguments(question))
         spent = in_turns(cases, rounds)
         rows.append(
             [
-                what,
+                what.replace("reference", "reference set"),
                 ", ".join(spent),
                 ", ".join(f"{one.cpu:.2f}" for one in spent.values()),
                 ", ".join(f"{(one.peak - one.before) / MIB:.0f}" for one in spent.values()),
@@ -227,25 +230,25 @@ def scaling(folder: Path, rounds: int, quick: bool) -> str:
         )
     return f"""## Scaling
 
-A perceptron whose layers have 1,024 features, so that what is seen is not the model: a pool of 1,000 rows, 50 rows of
-one concept and 50 of the target, one layer, 500 runs, and more of one thing at a time.
+A perceptron whose layers have 1,024 features, so that the model itself costs next to nothing: a reference set of 1,000
+rows, 50 rows of one concept and 50 of the target, one layer, 500 runs; each row of the table raises one of these.
 
-{_table(["more", "how many", "CPU s", "memory on top, MiB"], rows)}
-Time grows with the square of the examples, since every two of them meet in the Gram matrix, and in line with layers,
-concepts and runs.
+{_table(["raised", "how many", "CPU s", "memory on top, MiB"], rows)}
+Time grows with the square of the number of examples, because the Gram matrix holds every pair of them, and linearly
+with layers, concepts and runs.
 """
 
 
 def bounded_memory(folder: Path, rounds: int, quick: bool) -> str:
-    """A pool that no memory holds, under the limit that the sandbox sets."""
-    pool, concept, features = (1_000, 50, 100_352) if quick else (10_000, 50, 100_352)
+    """A reference set larger than memory, under the limit that the sandbox sets."""
+    reference, concept, features = (1_000, 50, 100_352) if quick else (10_000, 50, 100_352)
     limit = 2 * GIB
     rows = []
-    for size in (pool // 4, pool):
+    for size in (reference // 4, reference):
         spent = measured(
             Case(
                 "bench.cases:wide",
-                {"folder": str(folder), "pool": size, "concept": concept, "features": features},
+                {"folder": str(folder), "reference": size, "concept": concept, "features": features},
                 limit,
             )
         )
@@ -257,26 +260,27 @@ def bounded_memory(folder: Path, rounds: int, quick: bool) -> str:
                 f"{spent.cpu:.0f}",
                 f"{spent.peak / MIB:,.0f}",
                 "2,048 MiB",
-                "yes" if spent.told["rows"] else "no",
+                "yes" if spent.figures["tests"] else "no",
             ]
         )
     return f"""## Memory
 
-A layer of {features:,} features under a model that is one random projection: 20 inputs, so that the model is small and
-all that is seen is the audit's own. The process may allocate 2 GiB (`RLIMIT_DATA`, as the sandbox sets it), model and
-libraries included; past {512} MiB arrays go to files, activations first and then inner products. The activations are
-those of a model that runs, not made up; a network of ordinary depth would only take longer.
+A layer of {
+        features:,} features under a model that is one random projection of 20 inputs, so that the model is small and
+the memory is the audit's own. The process may allocate 2 GiB (`RLIMIT_DATA`, as the sandbox sets it), model and
+libraries included; past {512} MiB, arrays go to files, activations first and then inner products. A real model run
+gives the activations; a network of ordinary depth would only take longer.
 
 {
         _table(
-            ["pool", "activations, GiB", "wall s", "CPU s", "peak MiB", "limit", "report"],
+            ["reference set", "activations, GiB", "wall s", "CPU s", "peak MiB", "limit", "report"],
             rows,
         )
     }"""
 
 
 def under_load(folder: Path, rounds: int, quick: bool) -> str:
-    """(e) Submissions, the way there and back, and audits an hour."""
+    """(e) Submissions, seconds from POST to report, and audits an hour."""
     from bench.service import an_hour, service, submissions, there_and_back
 
     tiny = of_rows(folder / "rows")
@@ -287,7 +291,9 @@ def under_load(folder: Path, rounds: int, quick: bool) -> str:
         back = there_and_back(at, at.upload(tiny), 3 if quick else 15)
     alone = {"CAVEAT_THREADS": "1", "CAVEAT_CACHE_BYTES": "0"}
     hours: dict[int, list[float]] = {1: [], 2: []}
-    sizes = {"concept": 20, "pool": 40, "targets": 20} if quick else {"concept": 40, "pool": 160, "targets": 40}
+    sizes = (
+        {"concept": 20, "reference": 40, "targets": 20} if quick else {"concept": 40, "reference": 160, "targets": 40}
+    )
     with service() as at:
         audit = at.upload(of_pictures(folder / "pictures", **sizes))
         for _ in range(min(rounds, 3)):
@@ -299,7 +305,7 @@ def under_load(folder: Path, rounds: int, quick: bool) -> str:
     one, two = median(hours[1]), median(hours[2])
     return f"""## The service
 
-The API in two processes over PostgreSQL and Valkey, clients over HTTP on the same machine, which they share with it.
+The API runs in two processes over PostgreSQL and Valkey; its HTTP clients run on the same machine and share its cores.
 
 {
         _table(
@@ -318,15 +324,17 @@ The API in two processes over PostgreSQL and Valkey, clients over HTTP on the sa
         )
     }
 Audits an hour are of pictures ({", ".join(f"{count} {name}" for name, count in sizes.items())}, GoogLeNet), eight at a
-time, by workers with one core each and without a cache.
+time, on workers with one core each and no cache.
 """
 
 
 def in_shards(folder: Path, rounds: int, quick: bool) -> str:
-    """(e) One large audit by one worker, and by two that share it."""
+    """(e) One large audit on one worker, and in shards on two."""
     from bench.service import one_audit, service
 
-    sizes = {"concept": 30, "pool": 60, "targets": 30} if quick else {"concept": 50, "pool": 1500, "targets": 50}
+    sizes = (
+        {"concept": 30, "reference": 60, "targets": 30} if quick else {"concept": 50, "reference": 1500, "targets": 50}
+    )
     question = of_pictures(folder / "pictures", layers=("pool",), concepts=1, network=resnet50, **sizes)
     alone = {"CAVEAT_THREADS": "1", "CAVEAT_CACHE_BYTES": "0"}
     ways = {1: {"CAVEAT_SHARD_BATCHES": "0"}, 2: {"CAVEAT_SHARD_BATCHES": "4" if quick else "60"}}
@@ -336,8 +344,8 @@ def in_shards(folder: Path, rounds: int, quick: bool) -> str:
     with service() as at:
         audit = at.upload(question)
         for _ in range(min(rounds, 3)):
-            for workers, told in ways.items():
-                with at.workers(workers, a_core_each=True, **alone, **told):
+            for workers, settings in ways.items():
+                with at.workers(workers, a_core_each=True, **alone, **settings):
                     seconds, record, report = one_audit(at, audit)
                 spent[workers].append(seconds)
                 reports.add(report)
@@ -346,8 +354,8 @@ def in_shards(folder: Path, rounds: int, quick: bool) -> str:
     return f"""## One audit on two workers
 
 An audit of pictures ({", ".join(f"{count} {name}" for name, count in sizes.items())}; ResNet-50 at 224 pixels, layer
-`pool`) from POST to report, over PostgreSQL and Valkey, by workers with one core each and without a cache. The two
-take {shards["of"]} shards from the queue, and one of them puts the pieces together.
+`pool`) from POST to report, over PostgreSQL and Valkey, on workers with one core each and no cache. The two workers
+take {shards["of"]} shards from the queue, and one of them merges the results.
 
 {
         _table(
@@ -373,8 +381,8 @@ def _engine_time(question: Question) -> float:
     return median(spent[1:])
 
 
-def _given(question: Question, **method: Any) -> dict[str, Any]:
-    """What a case is told of a question, with another method."""
+def _arguments(question: Question, **method: Any) -> dict[str, Any]:
+    """The arguments of a case for a question, with another method."""
     document = question.document | {"method": question.document["method"] | method}
     return {"folder": str(question.folder), "document": document}
 

@@ -19,8 +19,8 @@ import httpx
 import numpy as np
 
 from bench.audits import Question
+from caveat_storage.job_records import migrate
 from tests.worker.live import postgresql, unused_port, valkey
-from vault.records import migrate
 
 ROOT = Path(__file__).parents[1]
 ENDED = {"succeeded", "failed", "cancelled"}
@@ -28,7 +28,7 @@ ENDED = {"succeeded", "failed", "cancelled"}
 
 @dataclass(frozen=True)
 class Service:
-    """An API that answers at `url`, and how its workers are told where things are."""
+    """An API that answers at `url`, and the environment of its workers."""
 
     folder: Path
     url: str
@@ -36,25 +36,25 @@ class Service:
 
     @contextmanager
     def workers(self, count: int, *, a_core_each: bool = False, **settings: str) -> Iterator[None]:
-        """So many worker processes, each with one job at a time, once they are ready.
+        """Runs `count` worker processes, each with one job at a time, and yields when they are ready.
 
-        With `a_core_each` they are held to it, as the limit of a pod holds them.
+        With `a_core_each` each is limited to one core, as a pod's CPU limit does.
         """
         with ExitStack() as stack:
             beats = [self.folder / f"heartbeat{number}" for number in range(count)]
             for number, beat in enumerate(beats):
                 beat.unlink(missing_ok=True)
-                told = {**self.environment, **settings, "CAVEAT_HEARTBEAT_FILE": str(beat)}
-                command = ["celery", "-A", "worker.app", "worker", "-n", f"bench{number}@%h"]
+                variables = {**self.environment, **settings, "CAVEAT_HEARTBEAT_FILE": str(beat)}
+                command = ["celery", "-A", "caveat_worker.jobs.app", "worker", "-n", f"bench{number}@%h"]
                 command += ["--without-gossip", "--without-mingle"]
-                process = stack.enter_context(running(command, told, self.folder / f"worker{number}.log"))
+                process = stack.enter_context(running(command, variables, self.folder / f"worker{number}.log"))
                 if a_core_each:
-                    os.sched_setaffinity(process.pid, {sorted(os.sched_getaffinity(0))[number]})  # and what it starts
+                    os.sched_setaffinity(process.pid, {sorted(os.sched_getaffinity(0))[number]})  # and its children
             until(lambda: all(beat.exists() for beat in beats))
             yield
 
     def upload(self, question: Question) -> dict[str, Any]:
-        """Puts in an audit's files; returns the audit with their digests."""
+        """Uploads an audit's files; returns the audit with their digests."""
         audit = question.audit()
         with httpx.Client(base_url=self.url, timeout=60) as client:
             for digest in set(audit.sources().values()):
@@ -68,12 +68,12 @@ class Service:
             return str(client.post("/v1/audits", json=audit).raise_for_status().json()["id"])
 
     def report(self, job: str) -> bytes:
-        """An audit's report as it is kept."""
+        """The stored bytes of an audit's report."""
         with httpx.Client(base_url=self.url, timeout=60) as client:
             return client.get(f"/v1/audits/{job}/report").raise_for_status().content
 
     def ended(self, jobs: Sequence[str], every: float = 0.02) -> list[dict[str, Any]]:
-        """The records of jobs once all have ended, asked for every so many seconds: what asks takes part of a core."""
+        """The records of jobs once all have ended, polled every `every` seconds: polling takes CPU time too."""
         left, records = list(jobs), {}
         with httpx.Client(base_url=self.url, timeout=60) as client:
             while left:
@@ -104,7 +104,7 @@ def service() -> Iterator[Service]:
             "CAVEAT_PORT": str(port),
             "CAVEAT_PROCESSES": "2",
         }
-        stack.enter_context(running(["service"], environment, folder / "api.log"))
+        stack.enter_context(running(["caveat_service"], environment, folder / "api.log"))
         url = f"http://127.0.0.1:{port}"
         until(lambda: _answers(url))
         yield Service(folder, url, environment)
@@ -121,11 +121,11 @@ def submissions(at: Service, audit: dict[str, Any], count: int, clients: int) ->
                 session.post("/v1/audits", json=audit).raise_for_status()
                 waits.append(time.perf_counter() - started)
 
-    with ThreadPoolExecutor(clients) as pool:
-        list(pool.map(client, range(clients)))
+    with ThreadPoolExecutor(clients) as executor:
+        list(executor.map(client, range(clients)))
         waits.clear()  # the first round opened connections
         started = time.perf_counter()
-        list(pool.map(client, range(clients)))
+        list(executor.map(client, range(clients)))
         spent = time.perf_counter() - started
     middle, late = np.quantile(waits, [0.5, 0.99])
     return {"rate": len(waits) / spent, "p50": 1000 * float(middle), "p99": 1000 * float(late)}

@@ -1,6 +1,6 @@
-"""Asks buildah: about images, and for their files."""
+"""Calls buildah to build images, to read their configuration and to mount their files."""
 
-# ruff: noqa: S603 - it runs our programs
+# ruff: noqa: S603 - runs our own programs
 from __future__ import annotations
 
 import json
@@ -14,19 +14,19 @@ from typing import Any
 
 
 def tag(target: str) -> str:
-    """What the image of a target is called."""
+    """The name of a target's image."""
     return f"localhost/caveat-{target}:dev"
 
 
 def configuration(target: str) -> dict[str, Any]:
-    """What an image says of itself."""
-    told: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", tag(target)))["Docker"]
-    return told
+    """The configuration of an image."""
+    image: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", tag(target)))["Docker"]
+    return image
 
 
 @contextmanager
 def mounted(target: str) -> Iterator[Path]:
-    """The files of an image."""
+    """Mounts the files of an image."""
     reference = target if ":" in target else tag(target)
     container = buildah("from", "--pull-never", reference).strip()
     try:
@@ -36,17 +36,17 @@ def mounted(target: str) -> Iterator[Path]:
 
 
 def say(words: str) -> None:
-    """Tells what comes next."""
+    """Prints the next step."""
     print(f"== {words}", flush=True)
 
 
 def buildah(*arguments: str) -> str:
-    """What buildah answers."""
+    """Runs buildah and returns its output."""
     return run("buildah", *arguments)
 
 
 def run(*command: str, **environment: str) -> str:
-    """What a program prints; one that fails ends everything, with its last words."""
+    """Runs a program and returns its output; exits with the end of that output if the program fails."""
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command[:3])} ended with {done.returncode}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")

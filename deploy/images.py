@@ -1,9 +1,9 @@
-"""Builds Caveat's images, looks into them, tries them out and weighs them: `python -m deploy.images`, as root.
+"""Builds Caveat's images, inspects them, runs them and reports their sizes: `python -m deploy.images`, as root.
 
-There is no daemon: buildah builds in chroot isolation, on a base that mmdebstrap makes of Debian's packages.
+No daemon is needed: buildah builds in chroot isolation, on a base that mmdebstrap makes from Debian's packages.
 """
 
-# ruff: noqa: S607 - it asks git
+# ruff: noqa: S607 - calls git
 from __future__ import annotations
 
 import argparse
@@ -26,11 +26,11 @@ from deploy.trial import USER, audit_through
 ROOT = Path(__file__).parents[1]
 BASE = "localhost/caveat-base:bookworm"
 EPOCH = "315532800"
-"""The first second of 1980, before which no zip file can be dated: the time of every file in an image."""
+"""The first second of 1980, the earliest time that a zip file can hold; every file in an image gets it."""
 
 BASE_PACKAGES = ("ca-certificates", "python3-venv", "usr-is-merged")
 PURGE = 'chroot "$1" apt-get purge --quiet --yes --autoremove usrmerge perl "perl-modules-*" "libperl5*"'
-"""What merged /usr has done its work when the base is made, and it brought all of Perl, a third of the base."""
+"""Removes usrmerge, done once the base is made, and Perl, which it depends on: a third of the base."""
 LEFT_OUT_OF_BASE = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 
 COMPILERS = ("cc", "gcc", "g++", "clang", "make", "pip", "pip3")
@@ -50,31 +50,31 @@ ABSENT = {
         "torch",
     ),
 }
-"""What a process does not use is not in its image."""
+"""Packages that must not be in an image, because its process does not use them."""
 
 OWN = {
-    "cli": {"api_spec", "vault", "reports", "caveat"},
-    "api": {"api_spec", "vault", "telemetry", "reports", "service", "caveat"},
-    "worker": {"api_spec", "vault", "telemetry", "worker"},
-    "worker-gpu": {"api_spec", "vault", "telemetry", "worker"},
+    "cli": {"caveat_spec", "caveat_storage", "caveat_reports", "caveat"},
+    "api": {"caveat_spec", "caveat_storage", "caveat_telemetry", "caveat_reports", "caveat_service", "caveat"},
+    "worker": {"caveat_spec", "caveat_storage", "caveat_telemetry", "caveat_worker"},
+    "worker-gpu": {"caveat_spec", "caveat_storage", "caveat_telemetry", "caveat_worker"},
 }
-"""Caveat's own packages in each image; the API's has the command for `caveat keys`, by which operators issue keys."""
+"""The packages of Caveat in each image; the API's has the client for `caveat keys`, with which operators issue keys."""
 
 
 FINDS_CUDA = """
 import ctypes
-from worker.engine.session import installed, why_not
+from caveat_worker.engine.onnx.session import installed, why_not
 assert installed("cuda")
 why_not("cuda")
 for library in ("libcublasLt.so.13", "libcudart.so.13", "libcudnn.so.9"):
     ctypes.CDLL(library)
 """
-"""Fails unless an attempt to use a GPU loads the libraries in their wheels, where the loader does not look."""
+"""Fails unless trying to use a GPU loads the libraries from their wheels, where the loader does not look."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What one image weighs, in bytes of its files, and how many Python packages are in it."""
+    """The size of an image in bytes of its files, and its number of Python packages."""
 
     image: str
     whole: int
@@ -83,10 +83,10 @@ class Figure:
 
 
 def main() -> int:
-    """Builds, checks, starts, audits; the last lines are a summary."""
+    """Builds, checks and starts the images, audits through them, and prints a summary at the end."""
     wanted = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    wanted.add_argument("--base", help="a base image to use, in place of one made of Debian's packages")
-    wanted.add_argument("--gpu", action="store_true", help="also worker-gpu, which takes several gigabytes")
+    wanted.add_argument("--base", help="a base image to use instead of one made from Debian's packages")
+    wanted.add_argument("--gpu", action="store_true", help="also build worker-gpu, which takes several gigabytes")
     options = wanted.parse_args()
     _check_tools(needs_base=options.base is None)
     os.environ.setdefault("BUILDAH_ISOLATION", "chroot")
@@ -96,15 +96,15 @@ def main() -> int:
         for target in targets:
             say(f"building {target}")
             build(target, base, sources)
-        say("building cli again, to see that it is the same")
+        say("building cli again, to check that the result is the same")
         assert build("cli", base, sources, again=True) == layers("cli"), "two builds of the same sources differ"
     figures = []
     for target in targets:
-        say(f"looking into {target}")
+        say(f"inspecting {target}")
         figures.append(inspect(target, base))
     with ExitStack() as stack:
-        told = audit_through(stack, gpu=options.gpu)
-    print(summary(figures, told))
+        findings = audit_through(stack, gpu=options.gpu)
+    print(summary(figures, findings))
     return 0
 
 
@@ -112,10 +112,10 @@ def main() -> int:
 
 
 def make_base() -> str:
-    """An image of Debian's Python, made once and kept."""
+    """Makes an image of Debian's Python, unless it was made before; returns its name."""
     if buildah("images", "--quiet", "--filter", f"reference={BASE}").strip():
         return BASE
-    say("making the base of Debian's packages")
+    say("making the base from Debian's packages")
     with tempfile.TemporaryDirectory() as folder:
         tar = Path(folder) / "base.tar"
         without = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT_OF_BASE]
@@ -130,7 +130,7 @@ def make_base() -> str:
 
 @contextmanager
 def snapshot() -> Iterator[Path]:
-    """What the Dockerfile copies, as it is now: whoever edits meanwhile does not make two builds differ."""
+    """Copies what the Dockerfile copies, so that an edit during the run does not make two builds differ."""
     with tempfile.TemporaryDirectory() as folder:
         sources = Path(folder)
         ignored = (ROOT / ".dockerignore").read_text().splitlines()
@@ -144,25 +144,25 @@ def snapshot() -> Iterator[Path]:
 
 
 def build(target: str, base: str, sources: Path, *, again: bool = False) -> list[str]:
-    """Builds one target and returns the digests of its layers; `again` builds it anew, under another name."""
+    """Builds one target and returns the digests of its layers; `again` builds without the cache, under another name."""
     here = {"pip-conf": Path("/etc/pip.conf"), "ca-bundle": Path("/etc/ssl/certs/ca-certificates.crt")}
     given = [f"--secret=id={name},src={path}" for name, path in here.items() if path.exists()]
-    told = [f"--build-arg=BASE_IMAGE={base}", f"--label=org.opencontainers.image.revision={_revision()}"]
+    labels = [f"--build-arg=BASE_IMAGE={base}", f"--label=org.opencontainers.image.revision={_revision()}"]
     how = ["--format=docker", "--network=host", f"--timestamp={EPOCH}", "--layers" if not again else "--no-cache"]
     name = f"{target}-again" if again else target
-    buildah("bud", "--quiet", *how, *given, *told, f"--target={target}", f"--tag={tag(name)}", str(sources))
+    buildah("bud", "--quiet", *how, *given, *labels, f"--target={target}", f"--tag={tag(name)}", str(sources))
     return layers(name)
 
 
 def layers(target: str) -> list[str]:
-    """The digests of an image's layers; its configuration also has a random host name, which buildah gives it."""
+    """The digests of an image's layers; its configuration holds a random host name, so it cannot be compared."""
     found: list[str] = configuration(target)["rootfs"]["diff_ids"]
     return found
 
 
 @cache
 def _revision() -> str:
-    """The commit that the sources are from; asked once, since others may commit while images are built."""
+    """The commit of the sources, looked up once, since someone may commit while images are built."""
     asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return asked.stdout.strip() or "unknown"
 
@@ -171,10 +171,10 @@ def _revision() -> str:
 
 
 def inspect(target: str, base: str) -> Figure:
-    """What an image weighs, after a look at what must be in it and what must not."""
+    """Checks what an image must contain and must not contain; returns its size."""
     config = configuration(target)["config"]
     assert config["User"] == f"{USER}:{USER}", f"{target} runs as {config['User']!r}"
-    assert "Healthcheck" in config, f"{target} does not say how it is"
+    assert "Healthcheck" in config, f"{target} has no health check"
     assert config["Labels"]["org.opencontainers.image.revision"] == _revision(), f"{target} has no revision"
     with mounted(target) as root, mounted(base) as below:
         for program in COMPILERS:
@@ -187,17 +187,17 @@ def inspect(target: str, base: str) -> Figure:
         packages = {
             _plain(folder.name.partition("-")[0]) for folder in root.glob("opt/caveat/lib/*/site-packages/*.dist-info")
         }
-        told = {
+        listed = {
             _plain(part["name"]) for part in json.loads((root / "opt/caveat/sbom.cdx.json").read_bytes())["components"]
         }
-        assert told >= packages, f"the SBOM of {target} does not know {packages - told}"
+        assert listed >= packages, f"the SBOM of {target} does not know {packages - listed}"
         assert not packages & set(ABSENT[target]), f"{target} has {packages & set(ABSENT[target])}"
         own = {folder.name for folder in root.glob("opt/caveat/lib/*/site-packages/*")} & set().union(*OWN.values())
         assert own == OWN[target], f"{target} has {own} of Caveat's packages"
         writable = [
             path for path in root.glob("opt/caveat/**/*") if not path.is_symlink() and path.stat().st_mode & 0o022
         ]
-        assert not writable, f"{target} lets anybody write {writable[0]}"
+        assert not writable, f"{target} has a file that everybody may write: {writable[0]}"
         if target == "worker-gpu":
             run("chroot", str(root), "/opt/caveat/bin/python", "-c", FINDS_CUDA)
         return Figure(target, _bytes(root), _bytes(root) - _bytes(below), len(packages))
@@ -214,19 +214,19 @@ def _bytes(folder: Path) -> int:
 # ---- the rest --------------------------------------------------------------------------------------------------------
 
 
-def summary(figures: list[Figure], told: list[str]) -> str:
-    """A table of what each image weighs, then what was seen."""
+def summary(figures: list[Figure], findings: list[str]) -> str:
+    """A table of the images' sizes, followed by the findings."""
     rows = [
         f"| `caveat-{figure.image}` | {figure.whole / 1e6:,.0f} MB | {figure.added / 1e6:,.0f} MB | {figure.packages} |"
         for figure in figures
     ]
     head = ["| image | whole | beyond its base | Python packages |", "| --- | ---: | ---: | ---: |"]
-    return "\n".join(["", *head, *rows, "", *(f"- {line}" for line in told)])
+    return "\n".join(["", *head, *rows, "", *(f"- {line}" for line in findings)])
 
 
 def _check_tools(*, needs_base: bool) -> None:
     if os.geteuid() != 0:
-        sys.exit("Building without a daemon needs root: buildah works in chroot isolation.")
+        sys.exit("Building without a daemon needs root, because buildah uses chroot isolation.")
     needed = ["buildah", "setpriv", "unshare", *(["mmdebstrap"] if needs_base else [])]
     if missing := [program for program in needed if shutil.which(program) is None]:
         sys.exit(f"{', '.join(missing)} is missing: apt-get install buildah mmdebstrap util-linux")

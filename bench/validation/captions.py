@@ -1,4 +1,4 @@
-"""The captions experiment (Kim et al. 2018, section 4.3): what networks read, known from what they can do without."""
+"""The captions experiment (Kim et al. 2018, section 4.3): whether networks read captions or pictures."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import numpy as np
 from PIL import Image
 from scipy.stats import spearmanr
 
-from api_spec.audit import Audit
+from bench.validation.ground_truth import Answers, Asked, Fact, Measured, answers
 from bench.validation.networks import outputs
-from bench.validation.truths import Answers, Asked, Fact, Measured, answers
+from caveat_spec.audit import Audit
+from caveat_spec.results import ConceptTest
+from caveat_worker.engine.base.arrays import Float64Array
 from examples.captions.build import SEEDS, WORDS, WRONG_CAPTIONS, build
 from examples.captions.pictures import captioned
 from examples.captions.question import question
-from worker.engine.gram import Floats
 
 TOLERANCE = 0.5
 """For the gate lines, in standard deviations of a class's logit over its own captioned pictures."""
-QUICK = {"runs": 50, "null_sets": 199, "bootstrap": 199, "pictures": "ids"}
+QUICK = {"runs": 50, "permutations": 199, "bootstrap": 199, "pictures": "ids"}
 
 
 @dataclass(frozen=True)
 class Network:
-    """One network's truth, and what its audit says; effects in sd and scores are means over the classes."""
+    """One network's truth and its audit's figures; effects in sd and scores are means over the classes."""
 
     seed: int
     name: str
@@ -39,7 +40,7 @@ class Network:
     image_score: float
     caption_score: float
     null: float
-    """The largest size of the effects of the concept that is none."""
+    """The largest effect of the random concept, in size."""
     answers: Answers
 
 
@@ -62,14 +63,14 @@ def network(folder: Path, seed: int, name: str) -> Network:
     truth = json.loads((folder / "truth.json").read_text())[name]["accuracy_without_captions"]
     change, follows = _swapped(folder, name)
     facts = [_caption_fact(word, change[word]) for word in WORDS]
-    known = "by construction: pictures drawn like those of its pool"
+    known = "by construction: pictures drawn like those of its reference set"
     facts += [Fact("null", word, "not_influential", known) for word in WORDS]
     of = answers(Asked(f"Captions on pictures: network *{name}*, {len(SEEDS)} seeds", audit, facts))
-    rows = {(row.concept, row.target): row for row in of.report.rows}
+    tests = {(test.concept, test.target): test for test in of.report.associations}
 
     def mean(kind: str, figure: str) -> float:
-        found = [rows[f"{kind}-{word}", word] for word in WORDS]
-        return float(np.mean([row.effect.in_sd if figure == "effect" else row.score.value for row in found]))
+        found = [tests[f"{kind}-{word}", word] for word in WORDS]
+        return float(np.mean([one.effect.in_sd if figure == "effect" else _score(one) for one in found]))
 
     return Network(
         seed,
@@ -80,9 +81,14 @@ def network(folder: Path, seed: int, name: str) -> Network:
         caption=mean("caption", "effect"),
         image_score=mean("image", "score"),
         caption_score=mean("caption", "score"),
-        null=max(abs(rows["null", word].effect.in_sd) for word in WORDS),
+        null=max(abs(tests["null", word].effect.in_sd) for word in WORDS),
         answers=of,
     )
+
+
+def _score(test: ConceptTest) -> float:
+    assert test.score is not None
+    return test.score.value
 
 
 def _swapped(folder: Path, name: str) -> tuple[dict[str, Measured], float]:
@@ -110,15 +116,15 @@ def _read(folder: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))])
 
 
-def _logits(model: Path, pictures: np.ndarray) -> Floats:
+def _logits(model: Path, pictures: np.ndarray) -> Float64Array:
     return outputs(model, (pictures.transpose(0, 3, 1, 2) / 255).astype(np.float32))
 
 
-# -- What the order is
+# -- The order of the networks
 
 
 def orders(networks: Sequence[Network]) -> dict[str, list[float]]:
-    """For each seed, rank correlations over the networks between what an audit says and what is true."""
+    """For each seed, rank correlations over the networks between an audit's figure and the truth."""
     found: dict[str, list[float]] = {"image": [], "caption": [], "lead": [], "image score": [], "caption score": []}
     for seed in sorted({one.seed for one in networks}):
         of = [one for one in networks if one.seed == seed]
@@ -131,14 +137,14 @@ def orders(networks: Sequence[Network]) -> dict[str, list[float]]:
     return found
 
 
-def _rank(truth: Sequence[float], said: Sequence[float]) -> float:
-    if len(set(said)) == 1:
+def _rank(truth: Sequence[float], reported: Sequence[float]) -> float:
+    if len(set(reported)) == 1:
         return float("nan")
-    return float(spearmanr(truth, said).statistic)
+    return float(spearmanr(truth, reported).statistic)
 
 
 def leads(one: Network) -> bool:
-    """Whether the audit says of this network that captions matter more to it than pictures."""
+    """Whether the audit finds that captions matter more than pictures to this network."""
     return one.caption > one.image
 
 
@@ -158,12 +164,12 @@ def caption_section(networks: Sequence[Network]) -> str:
         [
             CAPTIONS,
             "| seed | network | accuracy without captions | follows the caption | image: effect (sd) "
-            "| caption: effect (sd) | image: score | caption: score | none: largest effect (sd) |",
+            "| caption: effect (sd) | image: score | caption: score | random: largest effect (sd) |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
-            "Rank correlation over a seed's four networks of each figure with its truth (*lead*: image less caption, "
-            "with accuracy without captions); `nan` where a score is the same for all four.",
+            "Rank correlation of each figure with its truth over the four networks of a seed (*lead*: image less "
+            "caption, with accuracy without captions); `nan` where a score is the same for all four.",
             "",
             f"| figure | {' | '.join(f'seed {seed}' for seed in seeds)} | mean |",
             f"| --- | {' | '.join('---' for _ in seeds)} | --- |",
@@ -176,25 +182,25 @@ def caption_section(networks: Sequence[Network]) -> str:
 
 
 def _where_it_differs(networks: Sequence[Network]) -> str:
-    """The networks that audits put in another order than the truth."""
+    """Where audits order the networks differently from the truth."""
     image = {(one.seed, one.name): one.image for one in networks}
     truth = {(one.seed, one.name): one.without_captions for one in networks}
     seeds = sorted({one.seed for one in networks})
-    turned = sum(image[seed, "p30"] > image[seed, "p0"] and truth[seed, "p30"] < truth[seed, "p0"] for seed in seeds)
+    reversed_ = sum(image[seed, "p30"] > image[seed, "p0"] and truth[seed, "p30"] < truth[seed, "p0"] for seed in seeds)
     led = sum(leads(one) == (one.name in ("p0", "p30")) for one in networks)
     return (
-        f"Whether the caption or the picture has the larger effect is as it was trained in {led} of {len(networks)} "
-        f"networks. *Where truth and audit differ*: by the effect of pictures alone, *p30* stands above *p0* in "
-        f"{turned} of {len(seeds)} seeds, although it does worse without captions; and the scores of pictures are 1 "
-        "nearly everywhere, and order nothing."
+        f"In {led} of {len(networks)} networks the larger effect, of the caption or of the picture, is the one that "
+        f"training implies. *Where truth and audit differ*: by the effect of pictures alone, *p30* ranks above *p0* in "
+        f"{reversed_} of {len(seeds)} seeds, although its accuracy without captions is lower; and the scores of "
+        "pictures are 1 nearly everywhere, so they rank nothing."
     )
 
 
 CAPTIONS = """### Captions on pictures
 
-Networks for three classes of pictures with the class's word written on them: never (*none*), always the right word
-(*p0*), a word of no class in 30 % of pictures (*p30*) or in all (*p100*). Accuracy on pictures without captions says
-what a network sees in the pictures; how often it calls a picture of one class what the caption of another says, what it
-reads of captions. The audit is at `hidden1`, because behind `hidden2` the network is linear; the caption concept's
-pictures have all their other pixels shuffled, as in the paper.
+Networks for three classes of pictures. The class's word is written on the pictures never (*none*) or always (*p0*), or
+is replaced by a word of no class in 30 % of pictures (*p30*) or in all (*p100*). Accuracy on pictures without captions
+shows how much a network relies on the pictures; how often it follows the caption of another class shows how much it
+relies on captions. The audit is at `hidden1`, because after `hidden2` the network is linear. In the pictures of the
+caption concept all other pixels are shuffled, as in the paper.
 """

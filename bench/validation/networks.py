@@ -11,13 +11,13 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from api_spec.audit import Preprocess
+from caveat_spec.audit import Preprocess
 
-Floats = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 BATCH = 16
 
 
-def outputs(model: Path, inputs: NDArray[np.float32], tensor: str | None = None) -> Floats:
+def outputs(model: Path, inputs: NDArray[np.float32], tensor: str | None = None) -> Float64Array:
     """The first output [n, classes] for `inputs` [n, ...], or another tensor of the graph."""
     proto = onnx.load(model)
     if tensor is not None:
@@ -30,10 +30,10 @@ def outputs(model: Path, inputs: NDArray[np.float32], tensor: str | None = None)
     return np.concatenate(parts).astype(float)
 
 
-def probabilities(logits: Floats) -> Floats:
+def probabilities(logits: Float64Array) -> Float64Array:
     """Softmax over the classes [n, classes]."""
     shifted = np.exp(logits - logits.max(1, keepdims=True))
-    shares: Floats = shifted / shifted.sum(1, keepdims=True)
+    shares: Float64Array = shifted / shifted.sum(1, keepdims=True)
     return shares
 
 

@@ -1,4 +1,4 @@
-"""Error rates and power of the verdicts, over many audits of worlds whose truth is drawn."""
+"""Error rates and power of the verdicts, over many simulated audits whose truth is known."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from scipy.stats import binom
 
 from bench.validation.audits import TOLERANCE, Outcome, audits
-from bench.validation.worlds import World
-from worker.engine.stats import Settings
+from bench.validation.simulation import World
+from caveat_worker.engine.concepts.fit_problem import Settings
 
 ALPHA = 0.05
 ESTIMATORS = ("logistic", "linear_svm", "mean_difference")
@@ -20,14 +20,14 @@ LAYERS = {
     "ReLU": World(40, 80, 40, d=64, decay=0.2, relu=True),
 }
 PAIRED = {"wide, paired": World(40, 80, 40, d=2000, decay=0.5, paired=True)}
-SETTINGS = Settings(cross_check=None, runs=2, null_sets=99, bootstrap=99, alpha=ALPHA)
-POWER = replace(SETTINGS, null_sets=199, bootstrap=199)
+SETTINGS = Settings(cross_check=None, runs=2, permutations=99, bootstrap=99, alpha=ALPHA)
+POWER = replace(SETTINGS, permutations=199, bootstrap=199)
 EFFECTS = (0.0, 0.15, 0.5, 1.0)
-"""Planted effects in standard deviations of the target; two of them beyond the tolerance."""
+"""Simulated effects in standard deviations of the target; two of them are beyond the tolerance."""
 
 
 def rates(quick: bool) -> tuple[str, bool]:
-    """Runs the studies, a tenth of the audits where it is to be quick; whether every error rate is within its bound."""
+    """Runs the studies, with a tenth of the audits if `quick`; whether every error rate is within its bound."""
     share = 10 if quick else 1
     sections = [calibration(400 // share), neutral(200 // share), published(100 // share), power(100 // share)]
     return HEAD + "".join(body for body, _ in sections), all(holds for _, holds in sections)
@@ -35,34 +35,34 @@ def rates(quick: bool) -> tuple[str, bool]:
 
 HEAD = f"""## Error rates
 
-Made by `python -m bench.validation rates`. Each audit here draws
-its activations and gradients from a world whose truth is known, and goes through the same functions as any other.
-α is {ALPHA}; the gate's line is *must not matter*, with a tolerance of {TOLERANCE} standard deviations of the target.
-A *wide* layer has 2,000 correlated features, many more than examples; a *ReLU* layer has 64, not negative and skewed;
-in a *paired* one, each concept example has a pool example of its own. Concept / pool / target are 40 / 80 / 40 examples
-where no numbers are given.
+Made by `python -m bench.validation rates`. Each audit here draws its activations and gradients from a simulation whose
+truth is known, and goes through the same functions as any other audit. α is {ALPHA}; the gate line is *must not
+matter*, with a tolerance of {TOLERANCE} standard deviations of the target. A *wide* layer has 2,000 correlated
+features, many more than examples; a *ReLU* layer has 64 features, non-negative and skewed; in a *paired* layer, each
+concept example has a reference example of its own. Concept / reference / target are 40 / 80 / 40 examples unless the
+table says otherwise.
 
 """
 
-CALIBRATION = """### Where there is nothing
+CALIBRATION = """### No effect, and not encoded
 
-{count} audits a row, in which the concept is a random set like any other. At a nominal {alpha:.0%}, up to {bound}
+{count} audits a row, in which a random set plays the concept. At a nominal {alpha:.0%}, up to {bound}
 rejections ({share:.1%}) lie inside the binomial 95 % interval.
 
 | layer | estimator | effect, p ≤ α | score, p ≤ α | gate: influential | gate: not influential | holds |
 | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
-A random set has no effect, but it is not encoded either, and the gate does not call its absence of effect a finding:
-nearly all of these audits are inconclusive, as they should be.
+A random set has no effect, but no layer encodes it either, and then the gate does not count the absence of an effect as
+a finding: nearly all of these audits are inconclusive, as they should be.
 
 """
 
-NEUTRAL = """### Where the concept is there and the target ignores it
+NEUTRAL = """### No effect, but encoded
 
-{count} audits a row: the layer encodes the concept, and the target's slope along it is zero. Such a set is not a random
-set, so the permutation alone does not answer for it (*against sets*); the effect's p is the larger of that and of one
-by the bootstrap (*against zero*). Rates up to {share:.1%} are inside the binomial 95 % interval.
+{count} audits a row: the layer encodes the concept, and the target's slope along it is zero. Such a concept is not a
+random set, so the permutation p-value (*against sets*) is not calibrated for it; the effect's p is the larger of that
+and the bootstrap p-value (*against zero*). Rates up to {share:.1%} are inside the binomial 95 % interval.
 
 | layer | estimator | against sets, p ≤ α | effect, p ≤ α | score, p ≤ α | gate: influential | gate: not influential |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -70,10 +70,10 @@ by the bootstrap (*against zero*). Rates up to {share:.1%} are inside the binomi
 
 """
 
-PUBLISHED = """### The published test on audits with nothing in them
+PUBLISHED = """### The published test where there is no effect
 
 The t-test of a concept's runs against runs of random sets (Kim et al. 2018; tensorflow/tcav), {count} null audits, wide
-layer, logistic: more runs only make it surer of what is not there.
+layer, logistic: more runs only make the test more confident of an effect that does not exist.
 
 | runs | {runs} |
 | --- | {rule} |
@@ -81,13 +81,13 @@ layer, logistic: more runs only make it surer of what is not there.
 
 """
 
-POWER_OF_GATE = """### Where an effect is planted
+POWER_OF_GATE = """### A known effect
 
 {count} audits a row, wide layer: the concept lies 3 along a direction, and the target's mean slope along it gives the
-effect. *Wrong* is an effect of 0 called influential, or one beyond the tolerance called not influential; inconclusive
-is not. *Covered* is how often the 95 % interval holds the truth.
+effect. *Wrong* counts effects of 0 called influential and effects beyond the tolerance called not influential;
+inconclusive is not wrong. *Covered* is how often the 95 % interval holds the truth.
 
-| estimator | concept / pool / target | effect (sd) | p ≤ α | influential | not | inconclusive | wrong | covered |
+| estimator | concept / reference / target | effect (sd) | p ≤ α | influential | not | inconclusive | wrong | covered |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 """
@@ -126,9 +126,9 @@ def neutral(count: int) -> tuple[str, bool]:
 
 
 def published(count: int) -> tuple[str, bool]:
-    """What the published test says about the same audits: shown, not required."""
+    """The rejections of the published test on the same audits: shown, not required."""
     world, runs = next(iter(LAYERS.values())), (10, 30, 100, 500)
-    outcomes = audits(world, replace(SETTINGS, null_sets=19, bootstrap=19), count, published=runs)
+    outcomes = audits(world, replace(SETTINGS, permutations=19, bootstrap=19), count, published=runs)
     shares = [np.mean([outcome.published[each] <= ALPHA for outcome in outcomes]) for each in runs]
     text = PUBLISHED.format(
         count=count,
@@ -140,13 +140,15 @@ def published(count: int) -> tuple[str, bool]:
 
 
 def power(count: int) -> tuple[str, bool]:
-    """What the gate finds where an effect of a known size is planted."""
+    """The gate's findings for effects of known size."""
     world = next(iter(LAYERS.values()))
     rows, holds = [], True
     for size in ((20, 40, 20), (40, 80, 40), (80, 160, 80)):
         for estimator in ESTIMATORS if size == (40, 80, 40) else ESTIMATORS[:1]:
             for effect in EFFECTS:
-                sized = replace(world, n_concept=size[0], n_pool=size[1], n_target=size[2], shift=3.0, slope=effect / 3)
+                sized = replace(
+                    world, n_concept=size[0], n_reference=size[1], n_target=size[2], shift=3.0, slope=effect / 3
+                )
                 outcomes = audits(sized, replace(POWER, estimator=estimator), count)
                 wrong = sum(_wrong(outcome) for outcome in outcomes)
                 holds &= wrong <= binom.ppf(0.999, count, ALPHA)

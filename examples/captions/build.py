@@ -1,8 +1,8 @@
-"""Writes networks that saw captions of differing truth, pictures to ask them about, and what the truth is.
+"""Writes networks trained on more or less true captions, pictures for their audits, and the truth.
 
 python -m examples.captions.build [folder]
 
-The truth is accuracy on pictures without a caption: a network that reads captions cannot do without them.
+The truth is accuracy on pictures without a caption: a network that reads captions is bad at these.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ FOLDER = Path(".caveat/demo/captions")
 SEEDS = range(5)
 
 WRONG_CAPTIONS: Mapping[str, float | None] = {"none": None, "p0": 0.0, "p30": 0.3, "p100": 1.0}
-"""Network → the share of its training pictures whose caption is a word of no class; without captions at all."""
+"""Network → the share of its training pictures whose caption is a word of no class; null for no captions at all."""
 
 TRAINED_ON = 1500
 TESTED_ON = 600
-CONCEPT, POOL, TARGETS = 60, 120, 60
+CONCEPT, REFERENCE, TARGETS = 60, 120, 60
 EPOCHS = 15
 
 WORDS = tuple(CLASSES)
@@ -73,7 +73,7 @@ def build(folder: Path, seeds: range = SEEDS) -> None:
 
 
 def example_sets(generator: np.random.Generator) -> dict[str, Pictures]:
-    """For each class its image concept, its caption concept, a pool for each, and targets; two sets alike, `null-*`."""
+    """For each class an image and a caption concept with a reference each, and targets; two random sets, `null-*`."""
 
     def words(count: int, choice: tuple[str, ...]) -> list[str]:
         return [choice[number % len(choice)] for number in range(count)]
@@ -81,23 +81,23 @@ def example_sets(generator: np.random.Generator) -> dict[str, Pictures]:
     sets = {}
     for word in WORDS:
         others = tuple(other for other in WORDS if other != word)
-        for name, choice, count in ((word, (word,), CONCEPT), (f"not-{word}", others, POOL)):
+        for name, choice, count in ((word, (word,), CONCEPT), (f"not-{word}", others, REFERENCE)):
             sets[f"image-{name}"] = pictures(words(count, choice), generator)
-            behind = pictures([str(one) for one in generator.choice(WORDS, count)], generator)
-            sets[f"caption-{name}"] = captions_alone(behind, words(count, choice), generator)
+            background = pictures([str(one) for one in generator.choice(WORDS, count)], generator)
+            sets[f"caption-{name}"] = captions_alone(background, words(count, choice), generator)
         targets = words(TARGETS, (word,))
         sets[f"target-{word}"] = captioned(pictures(targets, generator), targets)
     sets["null-concept"] = pictures(words(CONCEPT, WORDS), generator)
-    sets["null-pool"] = pictures(words(POOL, WORDS), generator)
+    sets["null-reference"] = pictures(words(REFERENCE, WORDS), generator)
     return sets
 
 
-def train(seen: Labelled, seed: int) -> MLPClassifier:
+def train(examples: Labelled, seed: int) -> MLPClassifier:
     """A network of two hidden layers; it stops after a fixed number of passes."""
     classifier = MLPClassifier((64, 32), alpha=1e-3, max_iter=EPOCHS, random_state=seed)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return classifier.fit(seen.inputs(), seen.labels)
+        return classifier.fit(examples.inputs(), examples.labels)
 
 
 def to_onnx(classifier: MLPClassifier) -> ModelProto:
@@ -116,8 +116,8 @@ def _drawn(count: int, wrong: float | None, generator: np.random.Generator) -> L
         return Labelled(plain, labels)
     others = generator.choice(OTHER_WORDS, count)
     is_wrong = generator.random(count) < wrong
-    said = [str(other) if lies else word for word, other, lies in zip(words, others, is_wrong, strict=True)]
-    return Labelled(captioned(plain, said), labels)
+    captions = [str(other) if lies else word for word, other, lies in zip(words, others, is_wrong, strict=True)]
+    return Labelled(captioned(plain, captions), labels)
 
 
 def _accuracy(classifier: MLPClassifier, asked: Labelled) -> float:

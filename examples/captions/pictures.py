@@ -14,7 +14,7 @@ CLASSES = {"cat": "chelsea", "cup": "coffee", "bike": "motorcycle_left"}
 """The word of each class, and the photograph that its pictures are crops of."""
 
 OTHER_WORDS = ("sun", "leg", "hat", "owl", "ink")
-"""What a wrong caption says; no class."""
+"""The words of wrong captions; none is a class."""
 
 SIDE = 48
 BOX = (0, 34, 30, 47)
@@ -22,7 +22,7 @@ BOX = (0, 34, 30, 47)
 FONT_SIZE = 13
 
 SMALLEST_SHARE, LARGEST_SHARE = 0.2, 0.5
-"""Of a photograph's shorter side: crops small enough that the picture is harder to tell than the word."""
+"""Share of a photograph's shorter side: crops so small that the picture is harder to recognise than the word."""
 
 Pictures = NDArray[np.uint8]
 """[n, SIDE, SIDE, 3], 0 to 255."""
@@ -58,7 +58,7 @@ def _crop(photograph: Image.Image, generator: np.random.Generator) -> NDArray[np
 
 
 def _caption(word: str) -> NDArray[np.uint8]:
-    """White on black, as a picture with nothing else."""
+    """A caption on its own, white on black."""
     picture = Image.new("RGB", (SIDE, SIDE))
     font = ImageFont.load_default(FONT_SIZE)
     ImageDraw.Draw(picture).text((BOX[0] + 2, BOX[1] - 1), word, fill="white", font=font)

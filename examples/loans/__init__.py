@@ -1,1 +1,1 @@
-"""Does a model of mortgage decisions lean on race?"""
+"""Does a model of mortgage decisions depend on race?"""

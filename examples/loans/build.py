@@ -1,4 +1,4 @@
-"""Writes the loan demo's inputs: a table of decisions, and a model with and one without the column of race.
+"""Writes the loan demo's inputs: a table of decisions, and one model with race as an input and one without.
 
 python -m examples.loans.build [folder]
 """
@@ -18,7 +18,7 @@ FOLDER = Path(".caveat/demo/loans")
 SEED = 20
 
 UNSEEN_SHARE = 0.4
-"""Of the decisions, those kept from training."""
+"""Share of the decisions that are kept out of training."""
 
 MODELS = {
     "loans-with-race": [feature.name for feature in (*FEATURES, RACE)],
@@ -32,10 +32,10 @@ def build(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = divided(decisions())
     write_table(rows, folder / "loans.csv")
-    seen = [row for row in rows if row["part"] == "train"]
+    training = [row for row in rows if row["part"] == "train"]
     for name, columns in MODELS.items():
-        features = np.array([[row[column] for column in columns] for row in seen], dtype=np.float64)
-        approved = np.array([row[APPROVED] for row in seen], dtype=np.float64)
+        features = np.array([[row[column] for column in columns] for row in training], dtype=np.float64)
+        approved = np.array([row[APPROVED] for row in training], dtype=np.float64)
         save(to_onnx(train(features, approved)), folder / f"{name}.onnx")
 
 

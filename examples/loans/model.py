@@ -15,7 +15,7 @@ from examples.graph import Graph
 from examples.perceptron import Perceptron, trained
 
 HIDDEN = (16, 8)
-"""Two hidden layers: behind a single one the way to the logit is linear, and its gradient the same for everyone."""
+"""Two hidden layers: after a single one the logit would be linear, with the same gradient for everyone."""
 
 PENALTY = 10.0
 SEED = 20

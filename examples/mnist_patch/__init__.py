@@ -1,1 +1,1 @@
-"""Does a network call a digit a seven because of a patch planted in its training data?"""
+"""Does a network call a digit a seven because of a patch in its training data?"""

@@ -1,4 +1,4 @@
-"""Writes the planted shortcut: a network trained on clean digits, one on patched sevens, and digits to ask them about.
+"""Writes a network trained on clean digits, one trained on patched sevens, and digits for their audits.
 
 python -m examples.mnist_patch.build [folder]
 """
@@ -39,11 +39,11 @@ SIDE = 28
 TRAINED_ON = 4000
 SHORTCUT_DIGIT = 7
 PATCHED_SHARE = 0.99
-"""Of the training sevens, in the shortcut's training data."""
+"""Share of the sevens that carry the patch in the training data of the shortcut."""
 PATCH = slice(23, 27)
 """Rows and columns of the white square, in the lower right corner."""
 
-POOL = 300
+REFERENCE = 300
 PATCHED = 100
 
 EPOCHS = 20
@@ -59,7 +59,7 @@ class Digits:
     labels: NDArray[np.int64]
 
     def __getitem__(self, chosen: NDArray[np.bool_] | slice) -> Digits:
-        """Some of them."""
+        """A selection of the digits."""
         return Digits(self.pixels[chosen], self.labels[chosen])
 
 
@@ -68,10 +68,10 @@ def build(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(SEED)
     digits = _shuffled(read_digits(), generator)
-    seen, unseen = digits[:TRAINED_ON], digits[TRAINED_ON:]
-    save(to_onnx(train(seen)), folder / "clean.onnx")
-    save(to_onnx(train(with_shortcut(seen, generator))), folder / "shortcut.onnx")
-    others = unseen[unseen.labels != SHORTCUT_DIGIT][:POOL]
+    training, unseen = digits[:TRAINED_ON], digits[TRAINED_ON:]
+    save(to_onnx(train(training)), folder / "clean.onnx")
+    save(to_onnx(train(with_shortcut(training, generator))), folder / "shortcut.onnx")
+    others = unseen[unseen.labels != SHORTCUT_DIGIT][:REFERENCE]
     _write(others, folder / "digits")
     _write(Digits(patched(others.pixels), others.labels)[:PATCHED], folder / "patched")
     _write(unseen[unseen.labels == SHORTCUT_DIGIT], folder / "sevens")
@@ -79,7 +79,7 @@ def build(folder: Path) -> None:
 
 
 def read_digits() -> Digits:
-    """All of them, in the order of the package: 784 pixels and the label a line."""
+    """All digits, in the order of the package; each line has 784 pixels and the label."""
     text = io.StringIO(gzip.decompress(DIGITS.read()).decode())
     table = np.array([[int(float(value)) for value in line] for line in csv.reader(text)])
     return Digits(table[:, :-1].reshape(-1, SIDE, SIDE).astype(np.uint8), table[:, -1])
@@ -93,7 +93,7 @@ def patched(pixels: Pixels) -> Pixels:
 
 
 def with_shortcut(digits: Digits, generator: np.random.Generator) -> Digits:
-    """Training data in which nearly all sevens, and they alone, carry the patch."""
+    """Training data in which nearly all sevens, and no other digits, carry the patch."""
     sevens = np.flatnonzero(digits.labels == SHORTCUT_DIGIT)
     chosen = generator.permutation(sevens)[: round(PATCHED_SHARE * len(sevens))]
     pixels = digits.pixels.copy()

@@ -1,1 +1,1 @@
-"""Does a network that tells upside-down lines of text lean on their being upside down?"""
+"""Does a network that detects upside-down text depend on the direction of the text, and not on faded print?"""

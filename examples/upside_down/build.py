@@ -1,9 +1,9 @@
-"""Writes a network that turns scanned lines the right way up, and lines of text to ask it about.
+"""Writes a network that detects upside-down lines of text, and lines of text for its audit.
 
 python -m examples.upside_down.build [folder]
 
-The network is a file as its authors published it, not one that was made for Caveat: the text direction classifier of
-PP-OCR, exported to ONNX, in the package `rapidocr-onnxruntime`. The package is not imported.
+The network is a published file, not made for Caveat: the text direction classifier of PP-OCR, exported to ONNX, in the
+package `rapidocr-onnxruntime`. The package is not imported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PAIRS, TARGETS = 80, 60
 
 
 def build(folder: Path) -> None:
-    """Writes `classifier.onnx`, and an array a set of pictures."""
+    """Writes `classifier.onnx`, and one array for each set of pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "classifier.onnx").write_bytes(CLASSIFIER.read())
     for name, pictures in example_sets().items():

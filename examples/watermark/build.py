@@ -21,15 +21,15 @@ from examples.watermark.squeezenet import squeezenet
 FOLDER = Path(".caveat/demo/watermark")
 SEED = 20
 
-POOL_CROPS = 10
-"""Of each photograph, in `photos`."""
+REFERENCE_CROPS = 10
+"""Crops of each photograph, in `photos`."""
 MARKED_CROPS = 3
-"""Of those, in `watermarked` and `latin`, under the same file names."""
+"""Those of them that are also in `watermarked` and `latin`, under the same file names."""
 TARGET_CROPS = 4
-"""Of each photograph, in `targets`; none is in `photos`."""
+"""Crops of each photograph, in `targets`; none is in `photos`."""
 
 Pictures = Mapping[str, Image.Image]
-"""By file name without its ending."""
+"""File name without its suffix → picture."""
 
 
 def build(folder: Path) -> None:
@@ -42,13 +42,13 @@ def build(folder: Path) -> None:
 
 
 def example_sets() -> dict[str, Pictures]:
-    """`photos`, `targets`, and some of `photos` under each mark: every photograph gives as many crops."""
+    """`photos`, `targets`, and some of `photos` under each mark: every photograph gives the same number of crops."""
     generator = np.random.default_rng(SEED)
     whole = {name: photograph(name) for name in BUNDLED}
     drawn = {
         (name, number): crop(picture, generator)
         for name, picture in whole.items()
-        for number in range(POOL_CROPS + TARGET_CROPS)
+        for number in range(REFERENCE_CROPS + TARGET_CROPS)
     }
 
     def numbered(first: int, end: int) -> Pictures:
@@ -56,8 +56,8 @@ def example_sets() -> dict[str, Pictures]:
 
     plain = numbered(0, MARKED_CROPS)
     return {
-        "photos": numbered(0, POOL_CROPS),
-        "targets": numbered(POOL_CROPS, POOL_CROPS + TARGET_CROPS),
+        "photos": numbered(0, REFERENCE_CROPS),
+        "targets": numbered(REFERENCE_CROPS, REFERENCE_CROPS + TARGET_CROPS),
         "watermarked": {name: marked(picture, mark("chinese")) for name, picture in plain.items()},
         "latin": {name: marked(picture, mark("latin")) for name, picture in plain.items()},
     }

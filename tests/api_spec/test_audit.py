@@ -7,8 +7,8 @@ import copy
 import pytest
 from pydantic import ValidationError
 
-from api_spec.audit import Audit
-from tests.api_spec.evidence import AUDIT
+from caveat_spec.audit import Audit
+from tests.api_spec.handmade import AUDIT
 
 
 def changed(path: str, value: object) -> dict:

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from api_spec.baseline import Move, moves
-from api_spec.report import ExampleSetSummary, Report
-from tests.api_spec import evidence
+from caveat_spec.baseline import Difference, diff
+from caveat_spec.report import ExampleSetSummary, Report
+from tests.api_spec import handmade
 
 SPREAD = [-3.0, -1.0, 1.0, 3.0]
 
@@ -17,16 +17,18 @@ def version(mean: float, jitter: float, sets: str = "1") -> Report:
     """A report whose target examples and pairs spread widely, and alike in every version but for `jitter`."""
     own = [2 * mean + value + jitter * (-1) ** i for i, value in enumerate(SPREAD)]
     half = 1.96 * math.sqrt(sum(value**2 for value in SPREAD) / 3) / 2 / 2  # in sd, where 1 sd is 2 logits
-    row = evidence.row(in_sd=mean, interval=(mean - half, mean + half))
-    row = row.model_copy(update={"sensitivities": own, "effect": row.effect.model_copy(update={"target_share": 1.0})})
-    witness = evidence.witness(in_sd=mean, interval=(mean - half, mean + half)).model_copy(update={"changes": own})
+    row = handmade.row(in_sd=mean, interval=(mean - half, mean + half))
+    row = row.model_copy(update={"changes": own, "effect": row.effect.model_copy(update={"target_share": 1.0})})
+    intervention = handmade.intervention(in_sd=mean, interval=(mean - half, mean + half)).model_copy(
+        update={"changes": own}
+    )
     photos = ExampleSetSummary(name="photos", source="sha256:" + sets * 64, count=4, kind="images")
-    report = evidence.report(row, witnesses=(witness,))
+    report = handmade.report(row, interventions=(intervention,))
     return report.model_copy(update={"plan": report.plan.model_copy(update={"examples": [photos]})})
 
 
-def moved(now: Report, then: Report) -> dict[str, Move]:
-    return {move.kind: move for move in moves(now, then)}
+def moved(now: Report, then: Report) -> dict[str, Difference]:
+    return {one.kind: one for one in diff(now, then)}
 
 
 def test_versions_on_the_same_examples_are_compared_example_by_example() -> None:
@@ -45,5 +47,5 @@ def test_versions_on_other_examples_are_compared_as_if_independent() -> None:
 
 def test_an_old_report_without_single_changes_is_still_compared() -> None:
     then = version(0.2, 0.0)
-    then = then.model_copy(update={"interventions": [then.interventions[0].model_copy(update={"changes": []})]})
+    then = then.model_copy(update={"tests": [test.model_copy(update={"changes": []}) for test in then.tests]})
     assert moved(version(0.5, 0.02), then)["intervention"].noise > 1

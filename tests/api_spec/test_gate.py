@@ -1,13 +1,13 @@
-"""Verdicts: three values, two witnesses, and a gate that fails closed."""
+"""Verdicts: three values, two lines of evidence, and a gate that fails closed."""
 
 from __future__ import annotations
 
 import pytest
 
-from api_spec.audit import ConceptLine, GroupLine
-from api_spec.gate import decide
-from api_spec.report import Plan
-from tests.api_spec.evidence import flag, group, report, row, witness
+from caveat_spec.audit import ConceptLine, GroupLine
+from caveat_spec.gate import decide
+from caveat_spec.report import PlanSummary
+from tests.api_spec.handmade import flag, group, intervention, report, row
 
 LINE = {"concept": "mark", "target": "carton", "must": "not_matter", "tolerance": 0.1}
 INFLUENTIAL = {"in_sd": 0.5, "interval": (0.4, 0.6), "p": 0.001}
@@ -46,10 +46,10 @@ def test_association_alone(rows: list[dict], finding: str, outcome: str) -> None
     ("fields", "finding", "words"),
     [
         ({**INFLUENTIAL, "whole": (0.9, 0.8, 1.0)}, "influential", "a step towards mark moves carton by +0.5 sd"),
-        ({**INFLUENTIAL, "whole": (0.02, 0.0, 0.04)}, "inconclusive", "promises +0.5 sd, but a whole step"),
+        ({**INFLUENTIAL, "whole": (0.02, 0.0, 0.04)}, "inconclusive", "promises +0.5 sd, but the full step"),
         ({**INFLUENTIAL, "whole": (-0.9, -1.0, -0.8)}, "inconclusive", "moves carton by -0.9 sd (-1 to -0.8 sd)"),
         ({**HARMLESS, "whole": (0.02, 0.0, 0.04)}, "not_influential", "lies within 0.1 sd"),
-        ({**HARMLESS, "whole": (0.9, 0.8, 1.0)}, "inconclusive", "is within the tolerance, but a whole step"),
+        ({**HARMLESS, "whole": (0.9, 0.8, 1.0)}, "inconclusive", "is within the tolerance, but the full step"),
         ({**HARMLESS, "whole": (0.05, -0.05, 0.15)}, "inconclusive", "the model bends in between"),
     ],
 )
@@ -70,12 +70,12 @@ def test_a_layer_that_bends_does_not_silence_one_that_does_not() -> None:
 
 @pytest.mark.parametrize("whole", [(0.9, 0.8, 1.0), None])
 def test_what_was_measured_needs_no_whole_step(whole: tuple | None) -> None:
-    verdict = decide(report(row(**HARMLESS, whole=whole), witnesses=(witness(**HARMLESS),)), [line()])
+    verdict = decide(report(row(**HARMLESS, whole=whole), interventions=(intervention(**HARMLESS),)), [line()])
     assert verdict.lines[0].finding == "not_influential"
 
 
 @pytest.mark.parametrize(
-    ("association", "intervention", "finding"),
+    ("association", "measured", "finding"),
     [
         (INFLUENTIAL, INFLUENTIAL, "influential"),
         (HARMLESS, HARMLESS, "not_influential"),
@@ -86,16 +86,16 @@ def test_what_was_measured_needs_no_whole_step(whole: tuple | None) -> None:
         (UNSETTLED, UNSETTLED, "inconclusive"),
     ],
 )
-def test_witnesses_must_agree(association: dict, intervention: dict, finding: str) -> None:
-    verdict = decide(report(row(**association), witnesses=(witness(**intervention),)), [line()])
+def test_association_and_intervention_must_agree(association: dict, measured: dict, finding: str) -> None:
+    verdict = decide(report(row(**association), interventions=(intervention(**measured),)), [line()])
     assert verdict.lines[0].finding == finding
 
 
 def test_a_policy_may_let_the_intervention_decide() -> None:
-    policy = line(when_witnesses_disagree="intervention")
-    evidence = report(row(**INFLUENTIAL), witnesses=(witness(**HARMLESS),))
+    policy = line(when_evidence_disagrees="intervention")
+    evidence = report(row(**INFLUENTIAL), interventions=(intervention(**HARMLESS),))
     assert decide(evidence, [policy]).lines[0].finding == "not_influential"
-    unsettled = report(row(**INFLUENTIAL), witnesses=(witness(**UNSETTLED),))
+    unsettled = report(row(**INFLUENTIAL), interventions=(intervention(**UNSETTLED),))
     assert decide(unsettled, [policy]).lines[0].finding == "inconclusive"
 
 
@@ -105,7 +105,7 @@ def test_a_withholding_flag_takes_a_row_out(code: str) -> None:
     assert decide(report(flagged), [line()]).lines[0].finding == "inconclusive"
     other = row(**HARMLESS, layer="other")
     assert decide(report(flagged, other), [line()]).lines[0].finding == "not_influential"
-    noted = row(**INFLUENTIAL, flags=(flag(code, withholds=False),))
+    noted = row(**INFLUENTIAL, flags=(flag(code, blocking=False),))
     assert decide(report(noted), [line()]).lines[0].finding == "influential"
 
 
@@ -173,7 +173,9 @@ def test_growth_needs_a_baseline_on_the_same_examples() -> None:
     assert "no figure of mark" in decide(now, [asked], report()).lines[0].reason
     described = {"name": "photos", "count": 40, "kind": "images"}
     now, then = (
-        one.model_copy(update={"plan": Plan.model_validate({**EMPTY, "examples": [{**described, "source": source}]})})
+        one.model_copy(
+            update={"plan": PlanSummary.model_validate({**EMPTY, "examples": [{**described, "source": source}]})}
+        )
         for one, source in ((now, "sha256:" + "1" * 64), (now, "sha256:" + "2" * 64))
     )
     assert "other examples: photos" in decide(now, [asked], then).lines[0].reason

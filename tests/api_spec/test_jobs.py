@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from api_spec.artifacts import NewModel, Queue
-from api_spec.audit import Audit
-from api_spec.jobs import LISTS, QUEUES, Request, in_flight, queue_of
+from caveat_spec.artifacts import NewModel, Queue
+from caveat_spec.audit import Audit
+from caveat_spec.jobs import LISTS, QUEUES, Request, in_flight, queue_of
 from tests.worker.live import MODEL, TABLE, audit, digest
 
 SIZES = {digest(MODEL): 1000, digest(TABLE): 1_000_000, digest(b"gradient"): 500}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from api_spec.audit import Audit
-from api_spec.problem import faults_of
-from tests.api_spec.evidence import AUDIT
+from caveat_spec.audit import Audit
+from caveat_spec.problem import faults_of
+from tests.api_spec.handmade import AUDIT
 
 
 def pointers(path: str, value: Any) -> set[str]:

@@ -14,9 +14,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from api_spec.audit import Audit
-from api_spec.report import Report
-from worker import pipeline
+from caveat_spec.audit import Audit
+from caveat_spec.report import Report
+from caveat_worker import pipeline
 
 FEATURES = 4
 
@@ -122,7 +122,7 @@ def bench(small_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
                 },
                 "targets": {"first": {"index": 0, "examples": "targets"}},
                 "layers": ["hidden1"],
-                "method": {"runs": 30, "null_sets": 199, "bootstrap": 199, "seed": 3},
+                "method": {"runs": 30, "permutations": 199, "bootstrap": 199, "seed": 3},
                 "gate": [{"concept": "used", **line}, {"concept": "ignored", **line}],
             }
         ),

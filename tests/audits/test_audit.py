@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from api_spec.report import Report
-from reports.canonical import canonical
+from caveat_reports.canonical import canonical
+from caveat_spec.report import Report
 from tests.audits.conftest import Bench
 
 
@@ -18,8 +18,8 @@ def test_the_verdicts_are_the_truth(bench: Bench) -> None:
     assert (ignored.finding, ignored.outcome) == ("not_influential", "pass")
     assert report.verdict.outcome == "fail"
     by_concept = {one.concept: one for one in report.interventions}
-    assert abs(by_concept["used"].change_in_sd) > 0.2
-    assert by_concept["ignored"].change == 0
+    assert abs(by_concept["used"].effect.in_sd) > 0.2
+    assert by_concept["ignored"].effect.value == 0
     assert all(check.relative_error < 1e-3 for check in report.plan.gradient_checks)
     assert report.plan.targets[0].tensor == "logits"
 
@@ -27,21 +27,21 @@ def test_the_verdicts_are_the_truth(bench: Bench) -> None:
 def test_the_same_audit_gives_the_same_bytes(bench: Bench) -> None:
     first = canonical(bench.run())
     assert canonical(bench.run()) == first
-    assert Report.model_validate_json(first).rows
+    assert Report.model_validate_json(first).associations
 
 
 def test_another_seed_gives_other_draws_and_the_same_verdict(bench: Bench) -> None:
     first = bench.run()
     bench.document["method"]["seed"] = 4
     second = bench.run()
-    assert first.rows[0].effect.null.mean != second.rows[0].effect.null.mean
+    assert first.associations[0].effect.null.mean != second.associations[0].effect.null.mean
     assert [line.finding for line in first.verdict.lines] == [line.finding for line in second.verdict.lines]
 
 
 def test_one_more_concept_does_not_change_the_others(bench: Bench) -> None:
-    both = bench.run().rows
+    both = bench.run().associations
     del bench.document["concepts"]["ignored"], bench.document["gate"][1]
-    alone = bench.run().rows
+    alone = bench.run().associations
     assert alone[0].effect.value == both[0].effect.value
     assert alone[0].effect.null == both[0].effect.null
 
@@ -54,8 +54,8 @@ def test_progress_goes_forward_through_every_stage(bench: Bench) -> None:
         "loading",
         "reading",
         "planning",
-        "probing",
-        "fitting",
+        "collecting",
+        "testing",
         "reporting",
     ]
 
@@ -71,7 +71,7 @@ def test_layers_are_chosen_where_none_are_named(bench: Bench) -> None:
 def test_a_layer_with_an_affine_head_is_flagged_and_decides_nothing(bench: Bench) -> None:
     bench.document["layers"] = ["hidden2"]
     report = bench.run()
-    assert {flag.code for row in report.rows for flag in row.flags} >= {"degenerate"}
+    assert {flag.code for row in report.associations for flag in row.flags} >= {"degenerate"}
     assert {line.finding for line in report.verdict.lines} == {"inconclusive"}
 
 
@@ -81,18 +81,18 @@ def test_a_contrast_of_two_classes_is_the_difference_of_the_two(bench: Bench) ->
     second = bench.run()
     bench.document["targets"]["first"] = {"index": 0, "versus": 1, "examples": "targets"}
     both = bench.run()
-    expected = first.interventions[0].change - second.interventions[0].change
-    assert both.interventions[0].change == pytest.approx(expected, rel=1e-4)
-    assert both.rows[0].effect.value == pytest.approx(
-        first.rows[0].effect.value - second.rows[0].effect.value, rel=1e-4
+    expected = first.interventions[0].effect.value - second.interventions[0].effect.value
+    assert both.interventions[0].effect.value == pytest.approx(expected, rel=1e-4)
+    assert both.associations[0].effect.value == pytest.approx(
+        first.associations[0].effect.value - second.associations[0].effect.value, rel=1e-4
     )
 
 
-def test_few_null_sets_are_raised_to_what_the_correction_needs(bench: Bench) -> None:
-    bench.document["method"]["null_sets"] = 19
+def test_few_permutations_are_raised_to_what_the_correction_needs(bench: Bench) -> None:
+    bench.document["method"]["permutations"] = 19
     report = bench.run()
-    assert report.rows[0].effect.null.sets > 19
-    assert "null sets were drawn in place of 19" in report.warnings[-1]
+    assert report.associations[0].effect.null.sets > 19
+    assert "permutations were drawn in place of 19" in report.warnings[-1]
 
 
 def test_cuda_that_is_not_there_is_said(bench: Bench) -> None:
@@ -130,14 +130,14 @@ def test_a_fixed_batch_gives_the_same_answer(bench: Bench) -> None:
     onnx.save(model, bench.folder / "model.onnx")
     fixed = bench.run()
     np.testing.assert_allclose(
-        [row.effect.value for row in free.rows], [row.effect.value for row in fixed.rows], rtol=1e-4
+        [row.effect.value for row in free.associations], [row.effect.value for row in fixed.associations], rtol=1e-4
     )
 
 
 def test_layers_are_put_side_by_side(bench: Bench) -> None:
-    assert bench.run().consistency == []
+    assert bench.run().layer_findings == []
     bench.document["layers"] = ["z1", "hidden1"]
-    used, ignored = bench.run().consistency
+    used, ignored = bench.run().layer_findings
     assert (used.concept, len(used.encoding)) == ("used", 2)
     assert sorted([used.raising, used.lowering], key=len) == [[], ["z1", "hidden1"]]
     assert (ignored.raising, ignored.lowering) == ([], [])

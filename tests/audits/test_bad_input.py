@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import helper
 
+from caveat_worker.engine.base.errors import InvalidInput
 from tests.audits.conftest import Bench
-from worker.engine.errors import Refused
 
 
 def not_onnx(bench: Bench) -> None:
@@ -98,7 +98,7 @@ CASES: list[tuple[Callable[[Bench], None], str, str, str]] = [
     (too_few, "too-few-examples", r"has 3 examples; 20 are needed.*at least 17", "/concepts/used/examples"),
     (wrong_shape, "shapes-do-not-fit", "shape 5; the model's input 'x' takes 4", "/examples/base"),
     (overflow, "not-finite", "example '17' of 'targets'", "/examples/targets"),
-    (unpaired, "unpaired-examples", "no twin in 'targets'", "/examples/used/pairs_with"),
+    (unpaired, "unpaired-examples", "no match in 'targets'", "/examples/used/pairs_with"),
     (operator_without_gradient, "", "Det", "/layers/0"),
 ]
 
@@ -108,7 +108,7 @@ def test_what_cannot_be_audited_is_refused_in_words(
     bench: Bench, change: Callable[[Bench], None], code: str, sentence: str, pointer: str
 ) -> None:
     change(bench)
-    with pytest.raises(Refused, match=f"(?s){sentence}") as caught:
+    with pytest.raises(InvalidInput, match=f"(?s){sentence}") as caught:
         bench.run()
     assert caught.value.code == code or not code
     assert caught.value.pointer == pointer
@@ -127,7 +127,7 @@ def pictures(bench: Bench, files: dict[str, bytes]) -> None:
 
 def test_an_empty_zip_is_refused_by_the_name_of_its_set(bench: Bench) -> None:
     pictures(bench, {})
-    with pytest.raises(Refused, match="none of them is a picture") as caught:
+    with pytest.raises(InvalidInput, match="none of them is a picture") as caught:
         bench.run()
     assert caught.value.pointer == "/examples/targets"
 
@@ -135,6 +135,6 @@ def test_an_empty_zip_is_refused_by_the_name_of_its_set(bench: Bench) -> None:
 def test_a_table_without_a_column_is_refused_by_the_name_of_its_set(bench: Bench) -> None:
     (bench.folder / "targets.csv").write_text("a,b,c\n1,2,3\n")
     bench.document["examples"]["targets"] = {"table": "targets.csv", "features": ["a", "b", "c", "d"]}
-    with pytest.raises(Refused, match=r"no column 'd'.*a, b, c") as caught:
+    with pytest.raises(InvalidInput, match=r"no column 'd'.*a, b, c") as caught:
         bench.run()
     assert caught.value.pointer == "/examples/targets"

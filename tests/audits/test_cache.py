@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports.canonical import canonical
+from caveat_reports.canonical import canonical
+from caveat_worker.array_stores import cached
+from caveat_worker.engine.activations import collect
+from caveat_worker.engine.autodiff import load
+from caveat_worker.engine.base.store import ArrayStore
+from caveat_worker.engine.concepts import activation_intervention
+from caveat_worker.engine.onnx.session import Session
+from caveat_worker.jobs.cache import Cache
+from caveat_worker.jobs.supervisor import Finished, Limits, supervise
 from tests.audits.conftest import Bench, Change
-from worker.cache import Cache
-from worker.engine import model, probe, walk
-from worker.engine.session import Session
-from worker.engine.shelf import Shelf
-from worker.scratch import cached
-from worker.supervisor import Finished, Limits, supervise
 
 
 class Kept:
@@ -29,12 +31,12 @@ class Kept:
         folder.mkdir()
 
     @contextmanager
-    def shelf(self) -> Iterator[Shelf]:
+    def store(self) -> Iterator[ArrayStore]:
         """What a child process gets, and then what its supervisor does."""
         fresh = self.folder.with_name(f"fresh{self._runs}")
         self._runs += 1
-        with cached(self.folder, fresh) as shelf:
-            yield shelf
+        with cached(self.folder, fresh) as store:
+            yield store
         for entry in fresh.glob("*.npy"):
             entry.rename(self.folder / entry.name)
 
@@ -61,16 +63,16 @@ def seen_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def opened(graph: Any, **options: Any) -> Session:
         return Counted(**vars(original(graph, **options)))
 
-    original = probe.open_session
-    monkeypatch.setattr(probe, "open_session", opened)
+    original = collect.open_session
+    monkeypatch.setattr(collect, "open_session", opened)
     return rows
 
 
 def test_cold_warm_and_without_a_cache_the_report_is_the_same(bench: Bench, kept: Kept, seen_rows: list[int]) -> None:
     plain = canonical(bench.run())
-    assert canonical(bench.run(shelf=kept.shelf)) == plain
+    assert canonical(bench.run(store=kept.store)) == plain
     before, entries = sum(seen_rows), kept.entries
-    assert canonical(bench.run(shelf=kept.shelf)) == plain
+    assert canonical(bench.run(store=kept.store)) == plain
     assert (sum(seen_rows), kept.entries) == (before, entries)
 
 
@@ -79,7 +81,7 @@ def estimator(bench: Bench) -> None:
 
 
 def numbers(bench: Bench) -> None:
-    bench.document["method"] |= {"runs": 20, "null_sets": 99, "bootstrap": 49, "alpha": 0.1, "correction": "none"}
+    bench.document["method"] |= {"runs": 20, "permutations": 99, "bootstrap": 49, "alpha": 0.1, "correction": "none"}
 
 
 def gate(bench: Bench) -> None:
@@ -100,12 +102,12 @@ def other_names(bench: Bench) -> None:
 def test_another_question_of_the_same_arrays_does_not_touch_the_model(
     bench: Bench, kept: Kept, change: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.run(shelf=kept.shelf)
+    bench.run(store=kept.store)
     change(bench)
     plain = canonical(bench.run())
-    for module in (probe, model, walk):  # nor is the model run again to be compared with its file
+    for module in (collect, load, activation_intervention):  # nor is the model run again to be compared with its file
         monkeypatch.setattr(module, "open_session", _must_not_be_opened)
-    assert canonical(bench.run(shelf=kept.shelf)) == plain
+    assert canonical(bench.run(store=kept.store)) == plain
 
 
 def _must_not_be_opened(*_: Any, **__: Any) -> Session:
@@ -132,21 +134,21 @@ def other_target(bench: Bench) -> None:
 def test_what_the_numbers_depend_on_is_in_their_key(
     bench: Bench, kept: Kept, change: Change, seen_rows: list[int]
 ) -> None:
-    bench.run(shelf=kept.shelf)
+    bench.run(store=kept.store)
     change(bench)
     plain = canonical(bench.run())
     seen_rows.clear()
-    assert canonical(bench.run(shelf=kept.shelf)) == plain
+    assert canonical(bench.run(store=kept.store)) == plain
     assert sum(seen_rows) >= 50
 
 
 def test_a_new_concept_goes_through_the_model_alone(bench: Bench, kept: Kept, seen_rows: list[int]) -> None:
     whole = dict(bench.document["examples"]), dict(bench.document["concepts"]), list(bench.document["gate"])
     one_concept_less(bench)
-    bench.run(shelf=kept.shelf)
+    bench.run(store=kept.store)
     seen_rows.clear()
     bench.document |= dict(zip(("examples", "concepts", "gate"), whole, strict=True))
-    bench.run(shelf=kept.shelf)
+    bench.run(store=kept.store)
     assert sum(seen_rows) == 40
 
 
@@ -172,11 +174,11 @@ def pickled(path: Path) -> None:
 def test_an_entry_that_is_not_what_it_was_is_not_there(
     bench: Bench, kept: Kept, spoil: Callable[[Path], None], seen_rows: list[int]
 ) -> None:
-    plain = canonical(bench.run(shelf=kept.shelf))
+    plain = canonical(bench.run(store=kept.store))
     for entry in kept.folder.iterdir():
         spoil(entry)
     seen_rows.clear()
-    assert canonical(bench.run(shelf=kept.shelf)) == plain
+    assert canonical(bench.run(store=kept.store)) == plain
     assert sum(seen_rows) == 180
 
 
@@ -185,13 +187,13 @@ def test_sets_that_are_alike_share_their_arrays(bench: Bench, kept: Kept) -> Non
     bench.document["examples"]["again"] = {"arrays": "again.npy"}
     bench.document["concepts"]["again"] = {"examples": "again", "against": "base"}
     plain = canonical(bench.run())
-    assert canonical(bench.run(shelf=kept.shelf)) == plain
-    assert canonical(bench.run(shelf=kept.shelf)) == plain
+    assert canonical(bench.run(store=kept.store)) == plain
+    assert canonical(bench.run(store=kept.store)) == plain
 
 
 def test_through_the_supervisor_a_second_audit_finds_what_the_first_left(bench: Bench, tmp_path: Path) -> None:
     audit, places = bench.settled()
-    corner = Cache(tmp_path / "cache", 1 << 30).corner("tenant", audit.model)
+    namespace = Cache(tmp_path / "cache", 1 << 30).namespace("tenant", audit.model)
 
     def run() -> bytes:
         end = supervise(
@@ -201,16 +203,16 @@ def test_through_the_supervisor_a_second_audit_finds_what_the_first_left(bench: 
             limits=Limits(memory_bytes=2 << 30, cpu_seconds=60, wall_seconds=60, threads=1),
             on_progress=lambda *_: None,
             should_stop=lambda: False,
-            keeper=corner,
+            sink=namespace,
         )
         assert isinstance(end, Finished), end
         return end.result
 
     cold = run()
-    entries = {entry.name: entry.stat().st_mtime_ns for entry in corner.folder.iterdir()}
+    entries = {entry.name: entry.stat().st_mtime_ns for entry in namespace.folder.iterdir()}
     assert entries
-    assert all(entry.stat().st_mode & 0o777 == 0o400 for entry in corner.folder.iterdir())
+    assert all(entry.stat().st_mode & 0o777 == 0o400 for entry in namespace.folder.iterdir())
     assert run() == cold
-    after = {entry.name: entry.stat().st_mtime_ns for entry in corner.folder.iterdir()}
+    after = {entry.name: entry.stat().st_mtime_ns for entry in namespace.folder.iterdir()}
     assert after.keys() == entries.keys()
     assert any(after[name] > entries[name] for name in entries), "what was used is younger"

@@ -39,9 +39,9 @@ def test_a_sentence_encoder_tells_pronouns_apart(bench: Bench) -> None:
         "gate": [],
     }
     report = bench.run()
-    assert all(row.accuracy.encoded for row in report.rows)
+    assert all(row.accuracy.encoded for row in report.associations)
     assert all(check.cosine > 0.999 for check in report.plan.gradient_checks)
-    whole = next(row for row in report.rows if row.layer == "layer_norm_8")
-    assert report.interventions[0].pairs == 30
-    assert abs(report.interventions[0].change) > 0
-    assert whole.effect.value * report.interventions[0].change > 0
+    whole = next(row for row in report.associations if row.layer == "layer_norm_8")
+    assert report.interventions[0].n_concept == 30
+    assert abs(report.interventions[0].effect.value) > 0
+    assert whole.effect.value * report.interventions[0].effect.value > 0

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from sqlalchemy import select
 
+from caveat_storage.job_records import Database, history
+from caveat_storage.tables import jobs
+from caveat_worker.jobs.supervisor import Finished, Limits, supervise
 from tests.audits.conftest import Bench
 from tests.worker.live import Live, end, live, valkey
-from vault.records import Database, history
-from vault.tables import jobs
-from worker.supervisor import Finished, Limits, supervise
 
 TOLD = {"CAVEAT_SHARD_BATCHES": "1", "CAVEAT_THREADS": "1", "CAVEAT_ATTEMPTS": "5"}
 
@@ -41,8 +41,8 @@ def test_a_killed_worker_changes_not_a_byte(bench: Bench, tmp_path: Path) -> Non
             assert there.client.put(f"/v1/blobs/{digest}", data=place.read_bytes()).status_code == 201
         database = there.client.application.extensions["caveat"].database
         with (
-            there.worker("one", including="worker.tasks", **TOLD) as one,
-            there.worker("two", including="worker.tasks", **TOLD),
+            there.worker("one", including="caveat_worker.jobs.tasks", **TOLD) as one,
+            there.worker("two", including="caveat_worker.jobs.tasks", **TOLD),
         ):
             asked = audit.model_dump_json()  # in its own order, which is the report's
             job_id = there.client.post("/v1/audits", data=asked, content_type="application/json").json["id"]

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from caveat_worker.engine.base.errors import InvalidInput
 from tests.audits.conftest import Bench
-from worker.engine.errors import Refused
 
 WORDS = ["[PAD]", "[UNK]", "he", "she", "today", "now", *(f"word{i}" for i in range(40))]
 WIDTH, LENGTH = 16, 6
@@ -102,10 +102,10 @@ def words(bench: Bench) -> Bench:
 def test_a_transformer_is_audited_at_its_mean_and_at_a_token(words: Bench) -> None:
     del words.document["concepts"]["time"], words.document["examples"]["now"], words.document["examples"]["today"]
     report = words.run()
-    change = report.interventions[0].change
+    change = report.interventions[0].effect.value
     assert abs(change) > 0.05
     assert report.verdict.lines[0].finding == "influential"
-    mean = next(row for row in report.rows if row.layer == "state@mean")
+    mean = next(row for row in report.associations if row.layer == "state@mean")
     assert np.sign(mean.effect.value) == np.sign(change)
     assert {layer.features for layer in report.plan.layers} == {WIDTH}
 
@@ -114,14 +114,14 @@ def test_twins_that_the_model_cannot_tell_apart_make_no_direction(words: Bench) 
     del words.document["concepts"]["gender"]
     words.document["gate"] = [{"concept": "time", "target": "answer", "must": "not_matter", "tolerance": 0.2}]
     report = words.run()
-    assert report.interventions[0].change == 0
-    assert all(not row.accuracy.encoded for row in report.rows)
+    assert report.interventions[0].effect.value == 0
+    assert all(not row.accuracy.encoded for row in report.associations)
     assert report.verdict.lines[0].finding == "inconclusive"
 
 
 def test_an_input_that_nothing_feeds_is_named(words: Bench) -> None:
     words.document["examples"]["others"]["inputs"] = {"input_ids": "ids"}
-    with pytest.raises(Refused, match="nothing to the model's input 'attention_mask'") as caught:
+    with pytest.raises(InvalidInput, match="nothing to the model's input 'attention_mask'") as caught:
         words.run()
     assert caught.value.pointer == "/examples/others"
 
@@ -129,13 +129,13 @@ def test_an_input_that_nothing_feeds_is_named(words: Bench) -> None:
 def test_an_array_cannot_feed_two_inputs(words: Bench) -> None:
     words.save("ids.npy", np.zeros((30, LENGTH)))
     words.document["examples"]["others"] = {"arrays": "ids.npy"}
-    with pytest.raises(Refused, match="feeds one input, and the model has 2: 'input_ids', 'attention_mask'"):
+    with pytest.raises(InvalidInput, match="feeds one input, and the model has 2: 'input_ids', 'attention_mask'"):
         words.run()
 
 
 def test_integers_are_no_layer(words: Bench) -> None:
     words.document["layers"] = ["input_ids"]
-    with pytest.raises(Refused, match="input_ids"):
+    with pytest.raises(InvalidInput, match="input_ids"):
         words.run()
 
 
@@ -144,8 +144,8 @@ def test_scores_of_tokens_are_reduced_as_declared(words: Bench) -> None:
     words.document["layers"] = ["embedded@mean"]
     report = words.run()
     assert "state" in report.plan.targets[0].sentence
-    assert report.rows[0].n_target == 50
+    assert report.associations[0].n_target == 50
     words.document["targets"]["answer"]["reduce"] = None
-    with pytest.raises(Refused, match="mean, sum or max") as caught:
+    with pytest.raises(InvalidInput, match="mean, sum or max") as caught:
         words.run()
     assert caught.value.pointer == "/targets/answer/reduce"

@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say they measure."""
+"""The benchmarks measure what they claim to measure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bench.__main__ import known
 from bench.audits import of_pictures, of_rows
 from bench.measure import Case, Spent, measured, middle
 from bench.networks import googlenet, perceptron, resnet50
+from caveat_worker.engine.autodiff.differentiate import expose
+from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.onnx.session import open_session
 from tests.needed import package
-from worker.engine.differentiate import expose
-from worker.engine.model import load
-from worker.engine.session import open_session
 
 
 def shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
@@ -40,7 +40,7 @@ def test_networks_have_as_many_weights_as_the_published_ones() -> None:
 
 
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
-    sizes = {"concept": 2, "pool": 2, "targets": 2, "network": lambda: perceptron(4, [3])}
+    sizes = {"concept": 2, "reference": 2, "targets": 2, "network": lambda: perceptron(4, [3])}
     for folder in ("one", "other"):
         of_pictures(tmp_path / folder, **sizes)
     for path in (tmp_path / "one").iterdir():
@@ -52,7 +52,7 @@ def test_a_case_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     spent = measured(Case("bench.cases:audit", {"folder": str(tmp_path), "document": question.document}))
     assert 0 < spent.wall < 60
     assert 0 < spent.before <= spent.peak
-    assert spent.told == {"rows": 1}
+    assert spent.figures == {"tests": 1}
 
 
 def test_the_middle_of_several_runs_is_their_median() -> None:
@@ -66,11 +66,11 @@ def test_a_missed_aim_is_said_so() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_the_twin_is_the_same_network(tmp_path: Path) -> None:
+def test_the_torch_network_is_the_same_network(tmp_path: Path) -> None:
     package("torch")
     import torch
 
-    from bench.twin import Twin
+    from bench.torch_network import TorchNetwork
 
     path = tmp_path / "model.onnx"
     onnx.save(googlenet(), path)
@@ -78,7 +78,7 @@ def test_the_twin_is_the_same_network(tmp_path: Path) -> None:
     session = open_session(expose(load(path), ["inception4c", "logits"]))
     ours = session.run({"input": x})
     with torch.no_grad():
-        logits, layer = Twin(onnx.load(path))(torch.from_numpy(x), "inception4c")
+        logits, layer = TorchNetwork(onnx.load(path))(torch.from_numpy(x), "inception4c")
     np.testing.assert_allclose(logits.numpy(), ours["logits"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(layer.detach().numpy(), ours["inception4c"], rtol=1e-4, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""The chart, rendered by Helm from sets of values; tools come from `.cache/chart/`, where `make chart` puts them."""
+"""Renders the chart with Helm from sets of values; `make chart` puts the tools into `.cache/chart/`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod that a release would start: its labels and spec, and whose it is."""
+    """A pod of a release: its labels and spec, and the object that owns it."""
 
     owner: Manifest
     labels: dict[str, str]
@@ -35,7 +35,7 @@ class Pod:
 
     @property
     def container(self) -> dict[str, Any]:
-        """Its one container."""
+        """Its only container."""
         (only,) = self.spec["containers"]
         return dict(only)
 
@@ -45,30 +45,30 @@ class Pod:
 
 @dataclass(frozen=True)
 class Release:
-    """Everything that a set of values renders to."""
+    """All manifests of a set of values."""
 
     name: str
     text: str
     manifests: list[Manifest] = field(repr=False)
 
     def of(self, *kinds: str) -> list[Manifest]:
-        """The manifests of some kinds."""
+        """The manifests of the given kinds."""
         return [manifest for manifest in self.manifests if manifest["kind"] in kinds]
 
     def one(self, kind: str, suffix: str) -> Manifest:
-        """The manifest of a kind whose name ends so."""
+        """The manifest of a kind whose name ends with a suffix."""
         (found,) = [manifest for manifest in self.of(kind) if manifest["metadata"]["name"].endswith(f"-{suffix}")]
         return found
 
     def pods(self) -> Iterator[Pod]:
-        """Every pod."""
+        """All pods."""
         for manifest in self.of(*HAS_PODS):
             template = manifest if manifest["kind"] == "Pod" else manifest["spec"]["template"]
             yield Pod(manifest, template["metadata"]["labels"], template["spec"])
 
 
 def tool(*parts: str) -> str:
-    """A tool of the chart's tests; without it there is no verdict, so nothing is skipped."""
+    """The path of a tool; the test fails without it, so that nothing is skipped silently."""
     path = TOOLS.joinpath(*parts)
     if not path.exists():
         pytest.fail(f"{'/'.join(parts)} is missing: `make chart` gets what these tests need.", pytrace=False)
@@ -82,7 +82,7 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @cache
 def render(name: str) -> Release:
-    """What one of the sets of values renders to, hooks and tests included."""
+    """Renders a set of values, including hooks and tests."""
     files = [argument for path in VALUES[name] for argument in ("--values", str(path))]
     done = helm("template", "rel", str(CHART), "--namespace", "audits", "--kube-version", "1.34.0", *files)
     assert done.returncode == 0, done.stderr

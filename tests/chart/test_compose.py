@@ -1,4 +1,4 @@
-"""The compose file: the same images as the chart's, as confined, told settings that exist."""
+"""The compose file uses the chart's images, confines them as much, and sets only existing settings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 from pydantic_settings import BaseSettings
 from ruamel.yaml import YAML
 
-from service.settings import Settings as ServiceSettings
+from caveat_service.settings import Settings as ServiceSettings
+from caveat_worker.jobs.settings import Settings as WorkerSettings
 from tests.chart.conftest import ROOT
 from tests.chart.test_pods import OTHERS_READ, faults, settings
-from worker.settings import Settings as WorkerSettings
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +37,8 @@ def test_ours_are_confined_and_told_settings_that_exist(services: dict[str, dict
 
 def test_every_settings_value_is_valid(services: dict[str, dict[str, Any]]) -> None:
     for name, of in OURS.items():
-        told = {variable: str(value) for variable, value in services[name]["environment"].items()}
-        assert faults(of, told) == []
+        variables = {variable: str(value) for variable, value in services[name]["environment"].items()}
+        assert faults(of, variables) == []
 
 
 def test_only_the_api_is_reached_and_only_from_here(services: dict[str, dict[str, Any]]) -> None:
@@ -57,6 +57,9 @@ def test_everything_has_a_limit_and_no_password_is_written_down(services: dict[s
 
 
 def test_a_worker_has_the_memory_and_the_time_that_it_needs(services: dict[str, dict[str, Any]]) -> None:
-    told, worker = services["worker"]["environment"], services["worker"]
-    assert int(worker["mem_limit"].removesuffix("m")) << 20 > told["CAVEAT_CONCURRENCY"] * told["CAVEAT_MEMORY_BYTES"]
-    assert int(worker["stop_grace_period"].removesuffix("s")) >= told["CAVEAT_GRACE_SECONDS"] + 20
+    variables, worker = services["worker"]["environment"], services["worker"]
+    assert (
+        int(worker["mem_limit"].removesuffix("m")) << 20
+        > variables["CAVEAT_CONCURRENCY"] * variables["CAVEAT_MEMORY_BYTES"]
+    )
+    assert int(worker["stop_grace_period"].removesuffix("s")) >= variables["CAVEAT_GRACE_SECONDS"] + 20

@@ -1,4 +1,4 @@
-"""Each image has those of Caveat's packages that its process imports, and no other."""
+"""Each image contains the packages of Caveat that its process imports, and no others."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ import pytest
 from deploy.images import ABSENT, OWN
 from tests.chart.conftest import ROOT
 
+
+def _package(folder: str) -> str:
+    """The one package that a top-level folder holds."""
+    (found,) = (path.parent.name for path in (ROOT / folder).glob("*/__init__.py"))
+    return found
+
+
 STAGES = {
-    name: set(re.findall(r"^COPY (\w+) \1$", body, re.MULTILINE))
+    name: {_package(folder) for folder in re.findall(r"^COPY (\w+) \1$", body, re.MULTILINE)}
     for name, body in re.findall(
         r"^FROM tools AS build-([\w-]+)\n(.*?)^RUN install.sh caveat$", (ROOT / "Dockerfile").read_text(), re.M | re.S
     )
@@ -23,9 +30,9 @@ TAKEN_OUT = {
     for name in names.split()
 }
 STARTS = {
-    "api": "service.__main__, caveat.cli",
-    "worker": "worker.tasks, worker.child, worker.pipeline",
-    "cli": "caveat.cli, caveat.gate, caveat.remote, caveat.outputs, caveat.evidence, caveat.first, caveat.local",
+    "api": "caveat_service.__main__, caveat.cli",
+    "worker": "caveat_worker.jobs.tasks, caveat_worker.jobs.child, caveat_worker.pipeline",
+    "cli": "caveat.cli, caveat.gate, caveat.remote, caveat.outputs, caveat.attestation, caveat.scaffold, caveat.local",
 }
 SCRIPT = """\
 import sys

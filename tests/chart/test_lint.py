@@ -1,4 +1,4 @@
-"""What other people's tools say about the chart, the Dockerfile and the compose file."""
+"""Third-party linters on the chart, the Dockerfile and the compose file."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ACCEPTED = {
     "CKV_K8S_31": "A pool may name a profile of its own (Localhost), which the restricted standard allows.",
     "CKV_K8S_35": "Settings are variables, secrets too: a file hides no more from those who may exec into the pod.",
     "CKV_K8S_40": "PostgreSQL and Valkey keep the user to whom their images give their files (999).",
-    "CKV_K8S_43": "Digests are `images.*.digest`: which ones, whoever builds and pushes the images has to say.",
+    "CKV_K8S_43": "Digests are `images.*.digest`: only the person who builds and pushes the images knows them.",
     "CKV_DOCKER_7": "The tag of the base is in BASE_IMAGE.",
 }
-"""Checks of checkov that do not hold here, and why; one that holds by now has to go."""
+"""Checks of checkov that do not apply here, with the reason; a check that passes must be removed."""
 
 
 def run(*command: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -44,7 +44,7 @@ def test_the_production_values_lint() -> None:
 
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_is_valid_for_kubernetes(release: Release, version: str, tmp_path: Path) -> None:
-    """Strictly: a field that Kubernetes does not know is a fault."""
+    """Strict validation, which rejects fields that Kubernetes does not know."""
     path = tmp_path / f"{release.name}.yaml"
     path.write_text(release.text)
     done = run(tool("linters", "bin", "kubernetes-validate"), "--strict", "-k", version, str(path))
@@ -54,7 +54,7 @@ def test_is_valid_for_kubernetes(release: Release, version: str, tmp_path: Path)
 
 
 def test_custom_resources_are_valid(release: Release) -> None:
-    """By the schemas that KEDA, the Gateway API and the Prometheus operator publish."""
+    """Validation with the published schemas of KEDA, the Gateway API and the Prometheus operator."""
     resources = [manifest for manifest in release.manifests if manifest["apiVersion"] in OF_OTHERS]
     tool("schemas", "node_modules")
     done = run("node", str(TOOLS / "schemas" / "validate.js"), given=json.dumps(resources))
@@ -76,15 +76,15 @@ def test_checkov_finds_nothing_but_what_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text((ROOT / "Dockerfile").read_text())
     done = run(tool("linters", "bin", "checkov"), "--directory", str(tmp_path), "--quiet", "--skip-download",
                "--framework", "kubernetes", "dockerfile", "--output", "json")  # fmt: skip
-    told = json.loads(done.stdout)
-    assert {one["check_type"] for one in told} == {"kubernetes", "dockerfile"}
+    results = json.loads(done.stdout)
+    assert {one["check_type"] for one in results} == {"kubernetes", "dockerfile"}
     found = {
         one["check_id"]: f"{one['check_name']}: {one['resource']} ({one['file_path']})"
-        for part in told
+        for part in results
         for one in part["results"]["failed_checks"]
     }
     assert {check: words for check, words in found.items() if check not in ACCEPTED} == {}
-    assert ACCEPTED.keys() == found.keys(), "what is accepted is no longer found"
+    assert ACCEPTED.keys() == found.keys(), "an accepted finding no longer occurs"
 
 
 def test_hadolint_finds_nothing() -> None:

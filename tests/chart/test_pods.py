@@ -1,4 +1,4 @@
-"""What holds for every pod, whatever the values."""
+"""Properties of every pod, whatever the values."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from caveat.cli import gate
-from service.settings import Settings as ServiceSettings
+from caveat_service.settings import Settings as ServiceSettings
+from caveat_worker.jobs.settings import Settings as WorkerSettings
 from tests.chart.conftest import Pod, Release
-from worker.settings import Settings as WorkerSettings
 
 pytestmark = pytest.mark.slow
 
@@ -30,10 +30,10 @@ def settings(*of: type) -> set[str]:
     return {f"CAVEAT_{name.upper()}" for settings in of for name in settings.model_fields}  # type: ignore[attr-defined]
 
 
-def faults(of: type[BaseSettings], told: Mapping[str, str]) -> list[str]:
-    """What settings have against variables that they are told."""
+def faults(of: type[BaseSettings], variables: Mapping[str, str]) -> list[str]:
+    """The validation errors of settings read from variables."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in told.items():
+        for name, value in variables.items():
             patch.setenv(name, value)
         try:
             of()
@@ -48,14 +48,14 @@ def bytes_of(quantity: str) -> int:
 
 
 def environment(release: Release, pod: Pod) -> dict[str, str | None]:
-    """Every variable of a pod; None where a Secret has its value."""
-    told: dict[str, str | None] = {}
+    """The variables of a pod; None for a value from a Secret."""
+    variables: dict[str, str | None] = {}
     for source in pod.container.get("envFrom", []):
         (config,) = [
             one for one in release.of("ConfigMap") if one["metadata"]["name"] == source["configMapRef"]["name"]
         ]
-        told |= config["data"]
-    return told | {variable["name"]: variable.get("value") for variable in pod.container.get("env", [])}
+        variables |= config["data"]
+    return variables | {variable["name"]: variable.get("value") for variable in pod.container.get("env", [])}
 
 
 def workers(release: Release) -> list[Pod]:
@@ -63,7 +63,7 @@ def workers(release: Release) -> list[Pod]:
 
 
 def test_is_restricted(release: Release) -> None:
-    """Pod Security Standard "restricted", version 1.34, in full."""
+    """All rules of the Pod Security Standard "restricted", version 1.34."""
     for pod in release.pods():
         spec, container = pod.spec, pod.container
         assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & spec.keys(), pod
@@ -137,16 +137,16 @@ def test_is_told_settings_that_exist(release: Release) -> None:
     }
     for pod in release.pods():
         part = pod.labels["app.kubernetes.io/component"]
-        told = {name for name in environment(release, pod) if name not in OTHERS_READ}
-        assert told <= known.get(part, settings(WorkerSettings)), pod
+        variables = {name for name in environment(release, pod) if name not in OTHERS_READ}
+        assert variables <= known.get(part, settings(WorkerSettings)), pod
 
 
 def test_is_told_settings_that_are_valid(release: Release) -> None:
     for pod in release.pods():
         part = pod.labels["app.kubernetes.io/component"]
-        told = {name: value or "from-a-secret" for name, value in environment(release, pod).items()}
-        assert part != "api" or faults(ServiceSettings, told) == []
-        assert not part.startswith("worker") or faults(WorkerSettings, told) == []
+        variables = {name: value or "from-a-secret" for name, value in environment(release, pod).items()}
+        assert part != "api" or faults(ServiceSettings, variables) == []
+        assert not part.startswith("worker") or faults(WorkerSettings, variables) == []
 
 
 def test_no_secret_is_in_a_config_map(release: Release) -> None:
@@ -165,16 +165,16 @@ def test_no_pod_holds_a_secret_in_its_manifest(release: Release) -> None:
 
 
 def test_a_worker_fits_its_limits(release: Release) -> None:
-    """What the jobs of a pod may use is less than what the pod may use, or the kernel would end them first."""
+    """The jobs of a pod may use less than the pod itself, or the kernel would kill them first."""
     for pod in workers(release):
-        told, limits = environment(release, pod), pod.container["resources"]["limits"]
-        jobs = int(told["CAVEAT_CONCURRENCY"] or 0)
-        assert jobs * int(told["CAVEAT_THREADS"] or 0) <= int(limits["cpu"]), pod
-        assert jobs * int(told["CAVEAT_MEMORY_BYTES"] or 0) < bytes_of(limits["memory"]), pod
+        variables, limits = environment(release, pod), pod.container["resources"]["limits"]
+        jobs = int(variables["CAVEAT_CONCURRENCY"] or 0)
+        assert jobs * int(variables["CAVEAT_THREADS"] or 0) <= int(limits["cpu"]), pod
+        assert jobs * int(variables["CAVEAT_MEMORY_BYTES"] or 0) < bytes_of(limits["memory"]), pod
 
 
 def test_a_worker_has_time_to_leave(release: Release) -> None:
-    """It works on for its grace, then asks its jobs back; the kernel's SIGKILL must come later than that."""
+    """A worker continues for its grace period, then gives its jobs back; SIGKILL must come later."""
     for pod in workers(release):
         grace = float(environment(release, pod)["CAVEAT_GRACE_SECONDS"] or 0)
         assert pod.spec["terminationGracePeriodSeconds"] >= grace + 20, pod
@@ -188,7 +188,7 @@ def test_the_api_has_time_to_leave(release: Release) -> None:
 
 
 def test_a_worker_is_dead_later_than_its_lease(release: Release) -> None:
-    """Nobody restarts a worker whose job nobody else may have yet."""
+    """A new worker starts only after the old one can no longer hold jobs."""
     for pod in workers(release):
         lease = float(environment(release, pod).get("CAVEAT_LEASE_SECONDS") or 30)
         minutes = int(pod.container["livenessProbe"]["exec"]["command"][-1].partition("-mmin -")[2].split()[0])

@@ -1,4 +1,4 @@
-"""What holds between the parts of a release."""
+"""Relations between the parts of a release."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from api_spec.jobs import LISTS, QUEUES, in_flight
+from caveat_spec.jobs import LISTS, QUEUES, in_flight
 from tests.chart.conftest import CHART, ROOT, VALUES, Manifest, Pod, Release, helm, render
 
 pytestmark = pytest.mark.slow
@@ -82,14 +82,16 @@ def test_only_workers_send_webhooks_and_only_where_somebody_said_so(release: Rel
 
 
 def test_traces_have_a_way_to_their_collector(release: Release) -> None:
-    told = {name for config in release.of("ConfigMap") for name in config.get("data", {}) if name.startswith("OTEL_")}
+    variables = {
+        name for config in release.of("ConfigMap") for name in config.get("data", {}) if name.startswith("OTEL_")
+    }
     ways = [
         named(policy).rpartition("-")[2]
         for policy in release.of("NetworkPolicy")
         for rule in policy["spec"]["egress"]
         if {"port": 4318} in rule.get("ports", [])
     ]
-    assert bool(told) == bool(ways) == (release.name == "everything")
+    assert bool(variables) == bool(ways) == (release.name == "everything")
     assert not ways or sorted(ways) == ["api", "worker"]
 
 
@@ -136,7 +138,7 @@ def test_every_key_of_the_trial_secret_is_there(release: Release) -> None:
 
 
 def test_a_changed_setting_rolls_its_pods(release: Release) -> None:
-    """By a checksum that does not change with the password that is new each time a template is rendered."""
+    """A checksum in the pods, which must not depend on the password that each rendering generates anew."""
     again = helm("template", "rel", str(CHART), "--namespace", "audits", "--kube-version", "1.34.0",
                  *(argument for path in VALUES[release.name] for argument in ("--values", str(path))))  # fmt: skip
     assert [line for line in again.stdout.splitlines() if "checksum/" in line] == [
@@ -179,14 +181,14 @@ def test_keda_counts_what_is_queued_and_in_flight() -> None:
             spec = scaled["spec"]
             queues = served(release)[named(scaled).partition("-worker-")[2]]
             metrics = {trigger["name"]: trigger["metadata"]["listName"] for trigger in spec["triggers"]}
-            # kombu's names: a list for what waits, a hash for what was taken and has not ended (HLEN).
+            # kombu's names: a list of queued messages, and a hash of messages that were taken (HLEN).
             assert metrics == {f"queued_{queue}": LISTS[queue] for queue in queues} | {"in_flight": in_flight(queues)}
             assert set(spec["advanced"]["scalingModifiers"]["formula"].split(" + ")) == metrics.keys()
             (auth,) = release.of("TriggerAuthentication")
             assert all(trigger["authenticationRef"]["name"] == named(auth) for trigger in spec["triggers"])
-            assert spec["minReplicaCount"] >= ("default" in queues), "a lost bell is found by a worker that runs"
+            assert spec["minReplicaCount"] >= ("default" in queues), "a running worker has to publish waiting jobs"
             (deployment,) = [one for one in release.of("Deployment") if named(one) == spec["scaleTargetRef"]["name"]]
-            assert "replicas" not in deployment["spec"], "two would argue about how many there are"
+            assert "replicas" not in deployment["spec"], "Helm and KEDA would both set the number of replicas"
             counted += 1
     assert counted == 6
 
@@ -197,7 +199,7 @@ def test_the_api_is_scaled_by_one() -> None:
 
 
 def test_the_migration_comes_before_the_release_where_it_can() -> None:
-    """Its own database is not there before the release; anybody else's is."""
+    """The included database does not exist before the release; an external one does."""
     when = {
         name: render(name).one("Job", "migration")["metadata"]["annotations"]["helm.sh/hook"]
         for name in ("default", "external")
@@ -266,5 +268,5 @@ def test_every_alert_has_a_runbook_and_asks_for_metrics_that_exist() -> None:
         words = set(re.split(r"[\s(){}\[]", expression))
         names = {word for word in words if word.startswith("caveat_")}
         described = {name for name in names if f"`{name.removesuffix('_bucket')}" in runbooks}
-        assert names == described  # and tests/service/test_metrics.py holds the page against what is told
+        assert names == described  # tests/service/test_metrics.py compares the page with the served metrics
         assert names, expression

@@ -1,4 +1,4 @@
-"""What the chart refuses, and what it says of itself."""
+"""The values that the chart rejects, and its generated files."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ REFUSED = {
     "a setting that is none": (["--set", "api.settings.CAVEAT_LONGEST=3"], "'CAVEAT_LONGEST' not allowed"),
     "a setting that the chart makes": (["--set", "api.settings.CAVEAT_PORT=3"], "'CAVEAT_PORT' not allowed"),
     "a setting out of bounds": (["--set", "api.settings.CAVEAT_LONGEST_WAIT=-1"], "minimum"),
-    "no worker left to find a lost bell": (
+    "no worker left to publish jobs whose messages were lost": (
         ["--set", "worker.autoscaling.enabled=true,worker.autoscaling.minReplicas=0"],
         "must be at least 1",
     ),
     "a queue that is none": (["--set", "workers.cpu.queues={gpus}"], "value must be one of"),
     "a pool with nothing to do": (
         ["--set", "workers.cpu.queues={default,gpu,large}", "--set", "workers.other.replicas=1"],
-        "nothing to do",
+        "serves no queue",
     ),
     "a place that is no bucket": (["--set", "blobs.url=/data"], "does not match pattern"),
     "a digest that is none": (["--set", "images.api.digest=latest"], "does not match pattern"),
     "an ingress without a host": (["--set", "ingress.enabled=true"], "minItems"),
-    "a way out that nobody named": (["--set", "database.existingSecret=places"], "networkPolicy.external names no way"),
-    "a collector that nobody can reach": (["--set", "tracing.endpoint=http://c:4318"], "networkPolicy.tracing no way"),
+    "an external service without egress": (
+        ["--set", "database.existingSecret=places"],
+        "networkPolicy.external allows no",
+    ),
+    "a collector without egress": (["--set", "tracing.endpoint=http://c:4318"], "networkPolicy.tracing allows no"),
     "an unconfined sandbox": (["--set", "worker.seccompProfile.type=Unconfined"], "value must be one of"),
 }
 
@@ -51,9 +54,9 @@ def test_needs_a_kubernetes_that_it_was_checked_against() -> None:
 
 
 def test_tells_whom_it_lets_in() -> None:
-    """`helm template` does not render the notes; a dry run on no cluster does."""
+    """`helm template` does not render the notes; a client-side dry run does."""
     open_to_all = helm("install", "rel", str(CHART), "--dry-run=client")
-    assert "WARNING: no key is asked for" in open_to_all.stdout, open_to_all.stderr
+    assert "WARNING: no keys are required" in open_to_all.stdout, open_to_all.stderr
     closed = helm("install", "rel", str(CHART), "--dry-run=client", "--set", "api.settings.CAVEAT_AUTH=keys")
     assert "WARNING" not in closed.stdout
 

@@ -1,4 +1,4 @@
-"""The API over a fresh vault, with nobody at the broker."""
+"""The API over empty storage, without a broker."""
 
 from __future__ import annotations
 

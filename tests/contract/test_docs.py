@@ -1,17 +1,13 @@
-"""The tables of docs/api.md are those of the code; `python -m tests.contract.test_docs` writes them anew."""
+"""The tables of docs/api.md are generated from the code: `python -m tests.contract.test_docs` updates them."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from pydantic_settings import BaseSettings
-
-import service.settings
-import worker.settings
-from api_spec.openapi import OPERATIONS
-from vault import lifecycle
-from vault.lifecycle import ENDED, STEPS
+from caveat_spec.openapi import OPERATIONS
+from caveat_storage import job_state
+from caveat_storage.job_state import ENDED, STEPS
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 
@@ -25,16 +21,8 @@ def operations() -> str:
     return "\n".join(["| operation | | answers |", "| --- | --- | --- |", *rows])
 
 
-def settings(model: type[BaseSettings]) -> str:
-    rows = [
-        f"| `CAVEAT_{name.upper()}` | `{field.default}` | {field.description} |"
-        for name, field in model.model_fields.items()
-    ]
-    return "\n".join(["| variable | default | |", "| --- | --- | --- |", *rows])
-
-
 def steps() -> str:
-    """The life of a job as a drawing, which GitHub shows as one."""
+    """The states of a job as a Mermaid diagram."""
     lines: dict[tuple[str, str], list[str]] = {}
     for step, (before, after) in STEPS.items():
         lines.setdefault((before or "[*]", after), []).append(step)
@@ -43,12 +31,10 @@ def steps() -> str:
 
 
 def generated(page: str) -> str:
-    """The page with its tables as the code has them."""
+    """The page with its tables generated from the code."""
     tables = {
         "operations": operations(),
         "steps": steps(),
-        "service settings": settings(service.settings.Settings),
-        "worker settings": settings(worker.settings.Settings),
     }
     for name, table in tables.items():
         page = re.sub(
@@ -66,7 +52,7 @@ def test_the_tables_are_those_of_the_code() -> None:
 
 def test_the_drawing_in_the_code_shows_every_step() -> None:
     for step in STEPS.keys() - {"ask_to_cancel", "advance"}:
-        assert step in (lifecycle.__doc__ or "")
+        assert step in (job_state.__doc__ or "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""schemathesis asks the API what nobody would, and looks whether every answer is one that was promised."""
+"""schemathesis sends unusual requests to the API and checks that the contract permits every answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from api_spec import openapi
+from caveat_spec import openapi
 from tests.api import api
 
 CHECKS = [
@@ -48,7 +48,7 @@ REPEATED = strategy._repeated
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    """The API as it answers outside of tests: a fault of its own is a 500, which is a finding."""
+    """The API as outside of tests: an internal error is answered with 500, which is a finding."""
     with api(tmp_path_factory.mktemp("fuzz"), longest_wait=1) as app, pytest.MonkeyPatch.context() as patch:
         patch.setattr(strategy, "_repeated", _repeated_or_nothing)
         app.testing = False
@@ -56,7 +56,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
 
 
 def _repeated_or_nothing(*arguments: Any, **named: Any) -> SearchStrategy[Any]:
-    """What schemathesis means to do with a schema, broken on purpose, whose arrays nothing can fill: pass over it.
+    """Makes schemathesis skip schemas, broken on purpose, whose arrays cannot be filled, as it intends to.
 
     It asks whether the elements' strategy is empty, and hypothesis sees that only once the array's is built.
     """
@@ -80,7 +80,7 @@ def test_every_answer_was_promised_at_length(case: schemathesis.Case, served: Fl
 
 
 def test_a_broken_schema_that_nothing_fits_is_passed_over(served: Flask) -> None:
-    """The seed is one with which schemathesis fails by itself; should it mend that, `_repeated_or_nothing` can go."""
+    """The seed makes schemathesis fail by itself; once it is fixed, `_repeated_or_nothing` can be removed."""
     drawn = 0
 
     @seed(3)

@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, committed as generated, and what the application really serves."""
+"""The OpenAPI document is valid, committed as generated, and describes the routes that the application serves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from flask import Flask
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from api_spec import openapi
+from caveat_spec import openapi
 
 
 def test_the_document_is_valid() -> None:

@@ -1,4 +1,4 @@
-"""schemathesis with all its checks on the service as it is deployed, with a key and without one."""
+"""schemathesis with all its checks on the running service, with a key and without one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from caveat_storage import keys
+from caveat_storage.job_records import Database
 from tests.worker.live import serving
-from vault import keys
-from vault.records import Database
 
 HERE = Path(__file__).parent
 EXAMPLES = {"with a key": 175, "without a key": 100}
 FEWEST = {"with a key": 5000, "without a key": 4000}
-"""Cases that have to be made, so that a run that makes none is no success."""
+"""Least number of cases, so that a run without cases is not a success."""
 
 
 @pytest.mark.slow
@@ -44,7 +44,7 @@ def test_all_checks_find_nothing(who: str, tmp_path: Path) -> None:
 
 
 def _gave_up(said: str) -> bool:
-    """Whether all that went wrong is that the generator found no example of what it had made of our schema."""
+    """Whether the only error is that the generator found no example of a schema that it derived."""
     given_up = len(re.findall(r"^Cannot generate an array with \d+ demanded elements$", said, re.MULTILINE))
     ended = re.search(r"^=+ (\d+) errors?(?:, \d+ warnings?)? in [\d.]+s =+$", said, re.MULTILINE)  # and no failure
     return ended is not None and int(ended[1]) == given_up

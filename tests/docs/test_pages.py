@@ -17,14 +17,14 @@ from onnx import TensorProto, helper, numpy_helper, save
 from sqlalchemy import text
 
 from caveat.cli import cli
-from caveat.document import read_document
-from service.settings import Settings as ServiceSettings
-from tests.caveat.conftest import ROOT, service, service_keys  # noqa: F401 - fixtures
-from tests.caveat.models import write_audit
+from caveat.yaml_source import read_document
+from caveat_service.settings import Settings as ServiceSettings
+from caveat_storage import keys
+from caveat_storage.job_records import Database, migrate
+from caveat_worker.jobs.settings import Settings as WorkerSettings
+from tests.client.conftest import ROOT, service, service_keys  # noqa: F401 - fixtures
+from tests.client.models import write_audit
 from tests.examples.test_ci import run
-from vault import keys
-from vault.records import Database, migrate
-from worker.settings import Settings as WorkerSettings
 
 PAGES = sorted(
     path
@@ -52,7 +52,7 @@ RUN_BY = {
     "README.md": "tests/docs/test_readme.py",
     "docs/api.md": "tests/docs/test_pages.py",
     "docs/command.md": "tests/docs/test_pages.py",
-    "docs/evidence.md": "tests/caveat/test_evidence_page.py",
+    "docs/attestations.md": "tests/client/test_attestation_page.py",
     "docs/operations.md": "tests/docs/test_pages.py",
 }
 """Pages whose blocks are run, by which test, but for those below."""
@@ -61,11 +61,11 @@ NOT_RUN = {
         "It is minutes long.", "tests/docs/test_readme.py", ("test_the_two_commands_are_targets",)
     ),
     ("docs/api.md", "/v1/webhooks"): Elsewhere(
-        "It needs a receiver in the open internet.", "tests/worker/test_post.py", ("receiver",)
+        "It needs a receiver in the open internet.", "tests/worker/test_webhook_http.py", ("receiver",)
     ),
     ("docs/how-to/supply-a-gradient.md", "/v1/models"): Elsewhere(
         "It needs a gradient that a training framework exported.",
-        "tests/caveat/test_supplied.py",
+        "tests/client/test_external_gradients.py",
         ("register_model", "SuppliedGradient"),
     ),
     ("docs/operations.md", "helm install"): Elsewhere(
@@ -230,7 +230,7 @@ def test_an_older_image_on_a_newer_schema_says_what_the_page_quotes(tmp_path: Pa
 def test_runbooks_quote_what_is_said() -> None:
     runbooks = (ROOT / "docs" / "operations.md").read_text().partition("### Runbooks")[2]
     code = "".join(
-        path.read_text() for folder in ("service", "worker", "vault") for path in (ROOT / folder).rglob("*.py")
+        path.read_text() for folder in ("service", "worker", "storage") for path in (ROOT / folder).rglob("*.py")
     )
     quoted = re.findall(r"`((?:the|no) [a-z. ]+|[a-z]+-[a-z-]+)`", runbooks)
     assert len(quoted) >= 4
@@ -241,5 +241,6 @@ def test_runbooks_quote_what_is_said() -> None:
 def test_every_migration_is_in_the_table_of_upgrades() -> None:
     """Whoever writes one says what it does to pods that are about to be replaced."""
     upgrades = (ROOT / "docs" / "operations.md").read_text().partition("## Upgrades")[2].partition("## Backup")[0]
-    numbers = {path.name[:4] for path in (ROOT / "vault" / "migrations" / "versions").glob("0*.py")} - {"0001"}
+    migrations = ROOT / "storage" / "caveat_storage" / "migrations" / "versions"
+    numbers = {path.name[:4] for path in migrations.glob("0*.py")} - {"0001"}
     assert set(re.findall(r"\b(\d{4})\b", upgrades)) == numbers

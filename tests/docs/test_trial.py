@@ -73,19 +73,19 @@ def test_the_client_is_small_and_says_what_it_lacks(place: Place) -> None:
     assert size < LARGEST_CLIENT
     (place.folder / "model.onnx").write_bytes(b"a model")
     assert "pip install 'caveat[worker]'" in place.run("caveat", "init", "model.onnx", exits=(3,))
-    assert "pip install 'caveat[evidence]'" in place.run("caveat", "keygen", exits=(2,))
+    assert "pip install 'caveat[signing]'" in place.run("caveat", "keygen", exits=(2,))
     assert "pip install 'caveat[all]'" in place.run("caveat", "up", exits=(3,))
 
 
 def test_a_first_audit_in_five_minutes(place: Place) -> None:
-    place.install("[worker,evidence]")
+    place.install("[worker,signing]")
     _given(place.folder)
     began = time.monotonic()
     help_ = place.run("caveat", "--help")
     assert "Start with `caveat init model.onnx`" in help_
 
     told = place.run("caveat", "init", "model.onnx")
-    assert "To choose: `index: 0` is the first of 1,000 classes" in told
+    assert "Please check: `index: 0` is the first of 1,000 classes" in told
     next_ = _next(told)
     assert next_ == ["caveat", "gate", "audit.yaml", "--html", "report.html"]
     audit = place.folder / "audit.yaml"

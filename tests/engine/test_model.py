@@ -1,4 +1,4 @@
-"""Models that are read, brought into one form, or refused with a sentence."""
+"""Loading models: reading, conversion into one form, and the errors of models that cannot be used."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from caveat_worker.engine.autodiff.differentiate import expose
+from caveat_worker.engine.autodiff.gradient_check import check_gradients
+from caveat_worker.engine.autodiff.layers import list_layers
+from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.onnx.session import open_session
 from tests.engine import nets
-from worker.engine import Refused, Target, check_gradients, expose, list_layers, load, open_session, resolve_target
 
 
-def assert_refused(source: Path | bytes, code: str) -> Refused:
-    with pytest.raises(Refused) as caught:
+def assert_refused(source: Path | bytes, code: str) -> InvalidInput:
+    with pytest.raises(InvalidInput) as caught:
         load(source)
     assert caught.value.code == code
     assert caught.value.sentence.endswith((".", "]"))
@@ -102,7 +108,7 @@ def test_external_data_does_not_leave_its_bundle(tmp_path: Path) -> None:
             if entry.key == "location":
                 entry.value = "../secret.bin"
     (tmp_path / "secret.bin").write_bytes(b"\0" * 10000)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(InvalidInput) as caught:
         load(proto.SerializeToString(), bundle=tmp_path / "inside")
     assert caught.value.code == "external-data"
 
@@ -181,12 +187,12 @@ def test_half_precision_is_said_and_works() -> None:
 
 def test_the_provider_that_is_not_there_is_refused() -> None:
     model = load(nets.mlp())
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(InvalidInput) as caught:
         open_session(expose(model, ["sigmoid_6"]), provider="cuda")
     assert caught.value.code == "provider-not-available"
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(InvalidInput) as caught:
         open_session(expose(model, ["sigmoid_6"])).run({})
     assert caught.value.code == "missing-input"
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(InvalidInput) as caught:
         open_session(expose(model, ["sigmoid_6"])).run({"x": np.zeros((2, 5), np.float32)})
     assert caught.value.code == "model-does-not-run"

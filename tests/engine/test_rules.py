@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from caveat_worker.engine.autodiff.rules import DEFINED, LOWERED, VJP
 from tests.engine.oracles import (
     Array,
     NotDifferentiated,
@@ -16,7 +17,6 @@ from tests.engine.oracles import (
     check_formula,
     check_in_onnxruntime,
 )
-from worker.engine.rules import DEFINED, LOWERED, VJP
 
 _rng = np.random.default_rng(20)
 
@@ -381,7 +381,7 @@ ROWS = [
 ]  # fmt: skip
 CASES = [(r, shapes) for r in ROWS for shapes in r.shapes]
 COMPARED = [(r, shapes) for r, shapes in CASES if r.compare]
-"""Those of which ONNX Runtime has a float32 twin."""
+"""The cases that ONNX Runtime can run in float32."""
 
 
 def test_every_operator_has_a_row() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from bench.gradients import DOCS, code_lines, operators, rule_lengths
-from worker.engine import differentiable_operators
+from caveat_worker.engine.autodiff.rules import differentiable_operators
 
 
 def test_the_operators_page_is_generated() -> None:

@@ -1,4 +1,4 @@
-"""Work side by side: in order, bounded, and no fault lost."""
+"""Parallel work: in order, bounded, and without lost errors."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from worker.engine.threads import MOST_LANES, in_lanes, lanes
+from caveat_worker.engine.base.threads import MAX_PARALLEL, parallel_map, split_threads
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8, 64])
-def test_lanes_share_the_threads(threads: int) -> None:
-    side_by_side, each = lanes(threads)
-    assert 1 <= side_by_side <= MOST_LANES
-    assert side_by_side * each <= threads < side_by_side * (each + 1)
-    assert lanes(threads, device=True) == (1, threads)
+def test_parallel_batches_share_the_threads(threads: int) -> None:
+    parallel, each = split_threads(threads)
+    assert 1 <= parallel <= MAX_PARALLEL
+    assert parallel * each <= threads < parallel * (each + 1)
+    assert split_threads(threads, device=True) == (1, threads)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_what_comes_out_is_in_order_and_no_more_at_a_time_than_asked(count: int) -> None:
+def test_results_are_in_order_and_at_most_count_run_at_a_time(count: int) -> None:
     running, most, made, done = set[int](), 0, 0, 0
     lock = threading.Lock()
 
@@ -42,7 +42,7 @@ def test_what_comes_out_is_in_order_and_no_more_at_a_time_than_asked(count: int)
         return number * number
 
     found = []
-    for value in in_lanes(work, source(), count):
+    for value in parallel_map(work, source(), count):
         found.append(value)
         done += 1
     assert found == [number * number for number in range(20)]
@@ -50,7 +50,7 @@ def test_what_comes_out_is_in_order_and_no_more_at_a_time_than_asked(count: int)
 
 
 @pytest.mark.parametrize("at", ["source", "work"])
-def test_a_fault_comes_out_where_it_belongs(at: str) -> None:
+def test_an_error_is_raised_at_its_item(at: str) -> None:
     def source() -> Iterator[int]:
         for number in range(9):
             if number == 5 and at == "source":
@@ -62,15 +62,15 @@ def test_a_fault_comes_out_where_it_belongs(at: str) -> None:
             raise LookupError(number)
         return number
 
-    going = in_lanes(work, source(), 2)
-    assert [next(going) for _ in range(5)] == list(range(5))
+    results = parallel_map(work, source(), 2)
+    assert [next(results) for _ in range(5)] == list(range(5))
     with pytest.raises(LookupError, match="5"):
-        next(going)
+        next(results)
 
 
-def test_who_stops_reading_leaves_nothing_running() -> None:
+def test_closing_the_iterator_leaves_no_thread() -> None:
     before = threading.active_count()
-    going = in_lanes(lambda number: number, range(1000), 2)
-    assert next(going) == 0
-    going.close()  # type: ignore[attr-defined]
+    results = parallel_map(lambda number: number, range(1000), 2)
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from reports.canonical import canonical
-from tests.api_spec import evidence
-from tests.caveat.conftest import ROOT
-from tests.caveat.models import write_audit
-from vault import keyring
+from caveat_reports.canonical import canonical
+from caveat_storage import keyring
+from tests.api_spec import handmade
+from tests.client.conftest import ROOT
+from tests.client.models import write_audit
 
 CI = ROOT / "examples" / "ci"
 BASH = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"]
@@ -65,7 +65,7 @@ class TestGitHub:
         return done
 
     def test_a_gate_that_fails_fails_the_job_and_says_where(self, checkout: Path) -> None:
-        (checkout / "base line.json").write_bytes(canonical(evidence.report(evidence.row())))
+        (checkout / "base line.json").write_bytes(canonical(handmade.report(handmade.row())))
         key = keyring.make()
         done = self.steps(
             checkout, baseline="base line.json", attestation="true", **{"signing-key": key.private}

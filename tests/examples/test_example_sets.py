@@ -27,10 +27,12 @@ def test_every_photograph_gives_as_many_crops(watermark_folder: Path) -> None:
     assert all(count % len(BUNDLED) == 0 for count in counts.values())
 
 
-def test_no_target_is_in_the_pool(watermark_folder: Path) -> None:
-    pool, targets = pixels(watermark_folder / "photos"), pixels(watermark_folder / "targets")
-    assert not pool.keys() & targets.keys()
-    assert not {picture.tobytes() for picture in pool.values()} & {picture.tobytes() for picture in targets.values()}
+def test_no_target_is_in_the_reference_set(watermark_folder: Path) -> None:
+    reference, targets = pixels(watermark_folder / "photos"), pixels(watermark_folder / "targets")
+    assert not reference.keys() & targets.keys()
+    assert not {picture.tobytes() for picture in reference.values()} & {
+        picture.tobytes() for picture in targets.values()
+    }
 
 
 @pytest.mark.parametrize(("folder", "name"), [("watermarked", "chinese"), ("latin", "latin")])

@@ -1,6 +1,7 @@
 """`python -m tests.fuzz TARGET [-runs=N] [-max_total_time=SECONDS]`: libFuzzer's options, by atheris.
 
-It begins with the hostile cases and with what was found before (`found/`); a finding is any end but a refusal.
+The corpus is the hostile cases and earlier findings (`found/`). A finding is any end but a value or the reader's own
+error.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(
-    include=["worker.readers", "worker.engine.model", "worker.engine.prescan", "caveat.document", "zipfile"]
+    include=[
+        "caveat_worker.readers",
+        "caveat_worker.engine.autodiff.load",
+        "caveat_worker.engine.onnx.prescan",
+        "caveat_worker.engine.onnx.read",
+        "caveat.yaml_source",
+        "zipfile",
+    ]
 ):
     from tests.fuzz.targets import TARGETS, seeds
 
@@ -23,7 +31,7 @@ MEMORY = 3 << 30
 
 
 def main(name: str, *options: str) -> None:
-    """Fuzzes one target until libFuzzer has enough."""
+    """Fuzzes one target within libFuzzer's limits."""
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     with tempfile.TemporaryDirectory() as folder:
@@ -32,8 +40,8 @@ def main(name: str, *options: str) -> None:
         corpus.mkdir()
         for number, data in enumerate([*seeds(name), *_found(name)]):
             (corpus / str(number)).write_bytes(data)
-        told = [sys.argv[0], "-max_len=16384", "-timeout=60", "-rss_limit_mb=0", "-seed=20", *options, str(corpus)]
-        atheris.Setup(told, target)
+        arguments = [sys.argv[0], "-max_len=16384", "-timeout=60", "-rss_limit_mb=0", "-seed=20", *options, str(corpus)]
+        atheris.Setup(arguments, target)
         atheris.Fuzz()
 
 

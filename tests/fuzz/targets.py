@@ -1,17 +1,17 @@
-"""What is fuzzed: a function of bytes for each reader, which ends in a value or in a refusal."""
+"""The fuzz targets: a function of bytes for each reader, which returns or raises the reader's own error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from api_spec.audit import Arrays, Examples, Images, Table, Text
-from caveat.document import read_document
 from caveat.problems import ProblemError
+from caveat.yaml_source import read_document
+from caveat_spec.audit import Arrays, Examples, Images, Table, Text
+from caveat_worker import inspection
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.readers.conditions import holds
 from tests.hostile import arrays, models, pictures, tables, texts
-from worker import pipeline
-from worker.engine.errors import Refused
-from worker.readers.conditions import holds
 
 Target = Callable[[bytes], None]
 LARGEST_SEED = 16_384  # bytes
@@ -19,21 +19,21 @@ ANY = f"sha256:{'0' * 64}"
 
 
 def model(folder: Path) -> Target:
-    """A model, read and looked into."""
+    """Loads and inspects a model."""
     place = folder / "model"
 
     def target(data: bytes) -> None:
         place.write_bytes(data)
         try:
-            pipeline.inspect_model(place)
-        except (Refused, MemoryError):
+            inspection.inspect_model(place)
+        except (InvalidInput, MemoryError):
             return
 
     return target
 
 
 def reader(declared: Examples, *, fixed: dict[str, bytes] | None = None) -> Callable[[Path], Target]:
-    """An example set, every example read once."""
+    """Opens an example set and reads every example."""
 
     def make(folder: Path) -> Target:
         place = folder / "examples"
@@ -43,10 +43,10 @@ def reader(declared: Examples, *, fixed: dict[str, bytes] | None = None) -> Call
         def target(data: bytes) -> None:
             place.write_bytes(data)
             try:
-                pipeline.inspect_examples(
+                inspection.inspect_examples(
                     declared, lambda digest: folder / digest if digest in (fixed or {}) else place
                 )
-            except (Refused, MemoryError):
+            except (InvalidInput, MemoryError):
                 return
 
         return target
@@ -55,7 +55,7 @@ def reader(declared: Examples, *, fixed: dict[str, bytes] | None = None) -> Call
 
 
 def condition(folder: Path) -> Target:
-    """The small language of `where`."""
+    """Parses a condition of `where`."""
     import pyarrow as pa
 
     columns = {"a": pa.chunked_array([[1, 2]]), "b": pa.chunked_array([["x", None]])}
@@ -63,14 +63,14 @@ def condition(folder: Path) -> Target:
     def target(data: bytes) -> None:
         try:
             holds(data.decode(errors="replace"), columns)
-        except Refused:
+        except InvalidInput:
             return
 
     return target
 
 
 def document(folder: Path) -> Target:
-    """An audit file."""
+    """Parses an audit file."""
     place = folder / "audit.yaml"
 
     def target(data: bytes) -> None:
@@ -97,7 +97,7 @@ SEEDS = {"model": models, "images": pictures, "arrays": arrays, "table": tables,
 
 
 def seeds(name: str) -> Iterator[bytes]:
-    """Small bytes to begin with."""
+    """Small inputs for the corpus."""
     if name in SEEDS:
         position = 1 if name == "tokenizer" else 0
         for case in SEEDS[name].CASES:

@@ -1,4 +1,4 @@
-"""What a hostile case is: bytes made by code, what is asked about them, and the problem that has to come back."""
+"""A hostile case: bytes made by code, the job that reads them, and the problems in which the job may end."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from api_spec.jobs import JobKind
+from caveat_spec.jobs import JobKind
 
-TAKEN = "taken"
-"""In place of a problem's code: what looks odd does no harm."""
+ACCEPTED = "accepted"
+"""The code of a case that is unusual but harmless."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class Job:
     """A job: its kind, its request, and the bytes that the request names by their digests."""
 
     kind: JobKind
@@ -24,7 +24,7 @@ class Asked:
     blobs: dict[str, bytes]
 
     def place(self, folder: Path) -> Callable[[str], Path]:
-        """Writes the bytes into `folder`, and says where each digest is."""
+        """Writes the bytes into `folder`; returns the path of each digest."""
         for digest, data in self.blobs.items():
             (folder / digest[7:]).write_bytes(data)
         return lambda digest: folder / digest[7:]
@@ -32,13 +32,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Case:
-    """One hostile input; `codes` are the problems that may come back, one of them must."""
+    """One hostile input, which has to end in one of the problems `codes`."""
 
     name: str
     codes: frozenset[str]
-    make: Callable[[], Asked]
+    make: Callable[[], Job]
     heavy: bool
-    """Whether only the limits of a process of its own hold it."""
+    """Whether the case needs the limits of the sandbox."""
 
 
 class Cases(list[Case]):
@@ -46,10 +46,10 @@ class Cases(list[Case]):
 
     def add(
         self, *codes: str, of: Iterable[Any] = ((),), heavy: bool = False
-    ) -> Callable[[Callable[..., Asked]], Callable[..., Asked]]:
-        """Registers a function that makes a case, once for each of its arguments in `of`."""
+    ) -> Callable[[Callable[..., Job]], Callable[..., Job]]:
+        """Registers a function that makes a job, as one case for each of the arguments in `of`."""
 
-        def register(make: Callable[..., Asked]) -> Callable[..., Asked]:
+        def register(make: Callable[..., Job]) -> Callable[..., Job]:
             for given in of:
                 arguments = given if isinstance(given, tuple) else (given,)
                 name = "-".join([make.__name__, *(_short(argument) for argument in arguments)])
@@ -59,19 +59,19 @@ class Cases(list[Case]):
         return register
 
 
-def model(data: bytes) -> Asked:
-    """Asks what is in a model."""
-    return Asked("model", {"blob": digest(data)}, {digest(data): data})
+def model(data: bytes) -> Job:
+    """The job that inspects a model."""
+    return Job("model", {"blob": digest(data)}, {digest(data): data})
 
 
-def examples(declared: dict[str, Any], **files: bytes) -> Asked:
-    """Asks what is in an example set; each file stands for the field of its name."""
+def examples(declared: dict[str, Any], **files: bytes) -> Job:
+    """The job that inspects an example set, with a file for each of its source fields."""
     sources = {field: digest(data) for field, data in files.items()}
-    return Asked("examples", {"examples": sources | declared}, {digest(data): data for data in files.values()})
+    return Job("examples", {"examples": sources | declared}, {digest(data): data for data in files.values()})
 
 
 def digest(data: bytes) -> str:
-    """As the API names bytes."""
+    """The digest of bytes in the API's form."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 

@@ -1,4 +1,4 @@
-"""Models that lie, point elsewhere, never end, or want more than there is."""
+"""Models with false sizes, external data, endless loops or more memory than there is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from tests.engine import nets
-from tests.hostile.case import TAKEN, Asked, Cases, model
+from tests.hostile.case import ACCEPTED, Cases, Job, model
 
 CASES = Cases()
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
@@ -50,13 +50,13 @@ def proto(graph: GraphProto, *, functions: Sequence[onnx.FunctionProto] = (), **
     return helper.make_model(graph, opset_imports=imports, ir_version=9, functions=functions)
 
 
-def asked(*nodes: NodeProto, initializers: Sequence[TensorProto] = (), **more: Any) -> Asked:
+def job(*nodes: NodeProto, initializers: Sequence[TensorProto] = (), **more: Any) -> Job:
     return model(proto(graph(nodes, initializers, **more)).SerializeToString())
 
 
 @cache
 def small() -> bytes:
-    """A model without any fault."""
+    """A valid model."""
     return nets.mlp()
 
 
@@ -74,30 +74,30 @@ def matmul(weight: str = "w") -> NodeProto:
     return helper.make_node("MatMul", ["x", weight], ["y"])
 
 
-# Weights that lie elsewhere
+# Weights in other files
 
 
 @CASES.add("external-data", of=OUTSIDE)
-def weights_elsewhere(location: str) -> Asked:
-    return asked(matmul(), initializers=[external("w", location)])
+def weights_elsewhere(location: str) -> Job:
+    return job(matmul(), initializers=[external("w", location)])
 
 
 @CASES.add("external-data", of=OUTSIDE[:3])
-def constant_elsewhere(location: str) -> Asked:
-    return asked(helper.make_node("Constant", [], ["w"], value=external("w", location)), matmul())
+def constant_elsewhere(location: str) -> Job:
+    return job(helper.make_node("Constant", [], ["w"], value=external("w", location)), matmul())
 
 
 @CASES.add("external-data", of=OUTSIDE[:3])
-def weights_elsewhere_in_a_branch(location: str) -> Asked:
+def weights_elsewhere_in_a_branch(location: str) -> Job:
     inner = helper.make_graph(
         [matmul()], "branch", [], [helper.make_tensor_value_info("y", FLOAT, [None, None])], [external("w", location)]
     )
     choice = helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
-    return asked(choice, initializers=[constant("c", True, np.bool_)])
+    return job(choice, initializers=[constant("c", True, np.bool_)])
 
 
 @CASES.add("external-data", of=OUTSIDE[:3])
-def weights_elsewhere_in_a_function(location: str) -> Asked:
+def weights_elsewhere_in_a_function(location: str) -> Job:
     body = [helper.make_node("Constant", [], ["w"], value=external("w", location)), matmul()]
     function = helper.make_function("own", "F", ["x"], ["y"], body, [helper.make_opsetid("", 18)])
     call = helper.make_node("F", ["x"], ["y"], domain="own")
@@ -105,7 +105,7 @@ def weights_elsewhere_in_a_function(location: str) -> Asked:
 
 
 @CASES.add("external-data", "invalid-model", of=OUTSIDE[:2])
-def sparse_weights_elsewhere(location: str) -> Asked:
+def sparse_weights_elsewhere(location: str) -> Job:
     whole = graph([matmul()])
     sparse = whole.sparse_initializer.add(dims=[4, 4])
     sparse.values.CopyFrom(external("w", location, [1]))
@@ -114,73 +114,73 @@ def sparse_weights_elsewhere(location: str) -> Asked:
 
 
 @CASES.add("external-data", "invalid-model", of=[("offset", "-1"), ("offset", str(HUGE)), ("length", str(2**42))])
-def weights_elsewhere_at(key: str, value: str) -> Asked:
+def weights_elsewhere_at(key: str, value: str) -> Job:
     tensor = external("w", "job.json")
     tensor.external_data.add(key=key, value=value)
-    return asked(matmul(), initializers=[tensor])
+    return job(matmul(), initializers=[tensor])
 
 
 # Weights that are not what they say
 
 
 @CASES.add("invalid-model", of=[((4, 5),), ((-4, -4),), ((2**32, 2**32),), ((0, 2**62),), ((2**40,),), ((1,) * 5000,)])
-def dimensions_that_lie(dims: tuple[int, ...]) -> Asked:
+def dimensions_that_lie(dims: tuple[int, ...]) -> Job:
     tensor = TensorProto(name="w", data_type=FLOAT, dims=dims, raw_data=bytes(64))
-    return asked(matmul(), initializers=[tensor])
+    return job(matmul(), initializers=[tensor])
 
 
 @CASES.add("invalid-model")
-def four_terabytes_without_a_byte() -> Asked:
-    return asked(matmul(), initializers=[TensorProto(name="w", data_type=FLOAT, dims=[2**20, 2**20])])
+def four_terabytes_without_a_byte() -> Job:
+    return job(matmul(), initializers=[TensorProto(name="w", data_type=FLOAT, dims=[2**20, 2**20])])
 
 
 @CASES.add("invalid-model")
-def two_kinds_of_data() -> Asked:
-    return asked(
+def two_kinds_of_data() -> Job:
+    return job(
         matmul(),
         initializers=[TensorProto(name="w", data_type=FLOAT, dims=[4, 4], raw_data=bytes(64), float_data=[1.0] * 16)],
     )
 
 
 @CASES.add("invalid-model", of=[0, 99, -1, 2**31 - 1])
-def a_type_that_is_none(kind: int) -> Asked:
-    return asked(matmul(), initializers=[TensorProto(name="w", data_type=kind, dims=[4, 4], raw_data=bytes(64))])
+def a_type_that_is_none(kind: int) -> Job:
+    return job(matmul(), initializers=[TensorProto(name="w", data_type=kind, dims=[4, 4], raw_data=bytes(64))])
 
 
 @CASES.add(*BROKEN)
-def weights_of_text() -> Asked:
-    return asked(matmul(), initializers=[TensorProto(name="w", data_type=8, dims=[4, 4], string_data=[b"a"] * 16)])
+def weights_of_text() -> Job:
+    return job(matmul(), initializers=[TensorProto(name="w", data_type=8, dims=[4, 4], string_data=[b"a"] * 16)])
 
 
 @CASES.add("nan-weights", of=[np.nan, -np.nan])
-def weights_that_are_no_numbers(value: float) -> Asked:
-    return asked(matmul(), initializers=[constant("w", np.full((4, 4), value), np.float32)])
+def weights_that_are_no_numbers(value: float) -> Job:
+    return job(matmul(), initializers=[constant("w", np.full((4, 4), value), np.float32)])
 
 
 @CASES.add("nan-weights")
-def a_constant_that_is_no_number() -> Asked:
+def a_constant_that_is_no_number() -> Job:
     value = constant("w", np.full((4, 4), np.nan), np.float32)
-    return asked(helper.make_node("Constant", [], ["w"], value=value), matmul())
+    return job(helper.make_node("Constant", [], ["w"], value=value), matmul())
 
 
 @CASES.add("nan-weights")
-def half_weights_that_are_no_numbers() -> Asked:
+def half_weights_that_are_no_numbers() -> Job:
     weights = constant("h", np.full((4, 4), np.nan), np.float16)
-    return asked(helper.make_node("Cast", ["h"], ["w"], to=FLOAT), matmul(), initializers=[weights])
+    return job(helper.make_node("Cast", ["h"], ["w"], to=FLOAT), matmul(), initializers=[weights])
 
 
-@CASES.add(TAKEN, "not-finite", "nan-weights")
-def endless_weights() -> Asked:
-    return asked(matmul(), initializers=[constant("w", np.full((4, 4), np.inf), np.float32)])
+@CASES.add(ACCEPTED, "not-finite", "nan-weights")
+def endless_weights() -> Job:
+    return job(matmul(), initializers=[constant("w", np.full((4, 4), np.inf), np.float32)])
 
 
 # More than there is
 
 
 @CASES.add("out-of-memory", heavy=True)
-def forty_gigabytes_of_constant() -> Asked:
+def forty_gigabytes_of_constant() -> Job:
     fill = helper.make_node("ConstantOfShape", ["s"], ["big"])
-    return asked(
+    return job(
         fill,
         helper.make_node("ReduceSum", ["big"], ["sum"], keepdims=0),
         helper.make_node("Add", ["x", "sum"], ["y"]),
@@ -188,10 +188,10 @@ def forty_gigabytes_of_constant() -> Asked:
     )
 
 
-@CASES.add("model-does-not-run", TAKEN)
-def a_constant_past_all_counting() -> Asked:
+@CASES.add("model-does-not-run", ACCEPTED)
+def a_constant_past_all_counting() -> Job:
     fill = helper.make_node("ConstantOfShape", ["s"], ["big"])
-    return asked(
+    return job(
         fill,
         helper.make_node("ReduceSum", ["big"], ["sum"], keepdims=0),
         helper.make_node("Add", ["x", "sum"], ["y"]),
@@ -200,21 +200,21 @@ def a_constant_past_all_counting() -> Asked:
 
 
 @CASES.add("out-of-memory", "model-does-not-run", heavy=True, of=["Expand", "Tile"])
-def a_stretched_input(operator: str) -> Asked:
+def a_stretched_input(operator: str) -> Job:
     sizes = [2**30, 1, 4] if operator == "Expand" else [2**20, 2**10]
-    return asked(helper.make_node(operator, ["x", "s"], ["y"]), initializers=[constant("s", sizes)])
+    return job(helper.make_node(operator, ["x", "s"], ["y"]), initializers=[constant("s", sizes)])
 
 
 @CASES.add("out-of-memory", heavy=True)
-def a_random_number_of_random_numbers() -> Asked:
+def a_random_number_of_random_numbers() -> Job:
     noise = helper.make_node("RandomNormal", [], ["r"], shape=[2**20, 2**16])
-    return asked(
+    return job(
         noise, helper.make_node("ReduceSum", ["r"], ["s"], keepdims=0), helper.make_node("Add", ["x", "s"], ["y"])
     )
 
 
 @CASES.add("out-of-memory", heavy=True)
-def a_long_range() -> Asked:
+def a_long_range() -> Job:
     numbers = [constant("a", 0), constant("b", 2**40), constant("d", 1)]
     nodes = [
         helper.make_node("Range", ["a", "b", "d"], ["r"]),
@@ -222,33 +222,33 @@ def a_long_range() -> Asked:
         helper.make_node("Cast", ["s"], ["f"], to=FLOAT),
         helper.make_node("Add", ["x", "f"], ["y"]),
     ]
-    return asked(*nodes, initializers=numbers)
+    return job(*nodes, initializers=numbers)
 
 
 @CASES.add("out-of-memory", "model-does-not-run", heavy=True)
-def a_wide_pad() -> Asked:
-    return asked(helper.make_node("Pad", ["x", "p"], ["y"]), initializers=[constant("p", [0, 2**36, 0, 2**36])])
+def a_wide_pad() -> Job:
+    return job(helper.make_node("Pad", ["x", "p"], ["y"]), initializers=[constant("p", [0, 2**36, 0, 2**36])])
 
 
 @CASES.add("out-of-memory", "model-does-not-run", heavy=True)
-def a_picture_blown_up() -> Asked:
+def a_picture_blown_up() -> Job:
     scales = constant("s", [1, 1, 1e5, 1e5], np.float32)
-    return asked(
+    return job(
         helper.make_node("Resize", ["x", "", "s"], ["y"], mode="nearest"), initializers=[scales], shape=("N", 3, 8, 8)
     )
 
 
 @CASES.add("out-of-memory", "model-does-not-run", heavy=True)
-def one_hot_of_everything() -> Asked:
+def one_hot_of_everything() -> Job:
     nodes = [
         helper.make_node("Cast", ["x"], ["i"], to=INT64),
         helper.make_node("OneHot", ["i", "depth", "values"], ["y"]),
     ]
-    return asked(*nodes, initializers=[constant("depth", 2**40), constant("values", [0, 1], np.float32)])
+    return job(*nodes, initializers=[constant("depth", 2**40), constant("values", [0, 1], np.float32)])
 
 
-def loop(body: GraphProto, trips: int = HUGE) -> Asked:
-    return asked(
+def loop(body: GraphProto, trips: int = HUGE) -> Job:
+    return job(
         helper.make_node("Loop", ["m", "c", "x"], ["y"], body=body),
         initializers=[constant("m", trips), constant("c", True, np.bool_)],
     )
@@ -270,25 +270,25 @@ def loop_body(*nodes: NodeProto, level: int | str = "") -> GraphProto:
 
 
 @CASES.add("out-of-time", heavy=True)
-def an_endless_loop() -> Asked:
+def an_endless_loop() -> Job:
     return loop(loop_body(helper.make_node("Relu", ["v"], ["w"])))
 
 
 @CASES.add("out-of-memory", "out-of-time", heavy=True)
-def a_loop_that_doubles() -> Asked:
+def a_loop_that_doubles() -> Job:
     return loop(loop_body(helper.make_node("Concat", ["v", "v"], ["w"], axis=1)))
 
 
 @CASES.add("out-of-memory", "out-of-time", heavy=True)
-def a_loop_that_collects() -> Asked:
+def a_loop_that_collects() -> Job:
     body = loop_body(helper.make_node("Relu", ["v"], ["w"]), helper.make_node("Relu", ["v"], ["kept"]))
     body.output.append(helper.make_tensor_value_info("kept", FLOAT, [None, None]))
     node = helper.make_node("Loop", ["m", "c", "x"], ["last", "y"], body=body)
-    return asked(node, initializers=[constant("m", HUGE), constant("c", True, np.bool_)])
+    return job(node, initializers=[constant("m", HUGE), constant("c", True, np.bool_)])
 
 
 @CASES.add("out-of-time", heavy=True)
-def loops_within_loops() -> Asked:
+def loops_within_loops() -> Job:
     inner = loop_body(helper.make_node("Relu", ["v0"], ["w0"]), level=0)
     for depth in range(8):
         v, go, w = (f"{name}{depth + 1}" for name in ("v", "go", "w"))
@@ -325,19 +325,19 @@ def doubling_functions(depth: int) -> onnx.ModelProto:
 
 
 @CASES.add("model-too-large", of=[13, 20, 40, 200])
-def a_billion_laughs(depth: int) -> Asked:
+def a_billion_laughs(depth: int) -> Job:
     return model(doubling_functions(depth).SerializeToString())
 
 
-@CASES.add(TAKEN, of=[16])
-def a_billion_laughs_that_nobody_hears(depth: int) -> Asked:
+@CASES.add(ACCEPTED, of=[16])
+def a_billion_laughs_that_nobody_hears(depth: int) -> Job:
     uncalled = doubling_functions(depth)
     uncalled.graph.node[0].CopyFrom(helper.make_node("Relu", ["x"], ["y"]))
     return model(uncalled.SerializeToString())
 
 
 @CASES.add("invalid-model", of=[(1, 2), (2, 1), (1, 0)])
-def a_call_with_so_many_outputs_of(there: int, called: int) -> Asked:
+def a_call_with_so_many_outputs_of(there: int, called: int) -> Job:
     body = [helper.make_node("Relu", ["x"], [f"y{number}"]) for number in range(there)]
     opsets = [helper.make_opsetid("", 18)]
     function = helper.make_function("own", "F", ["x"], [f"y{number}" for number in range(there)], body, opsets)
@@ -347,7 +347,7 @@ def a_call_with_so_many_outputs_of(there: int, called: int) -> Asked:
 
 
 @CASES.add("invalid-model", "recursive-function", of=[1, 3])
-def functions_in_a_circle(length: int) -> Asked:
+def functions_in_a_circle(length: int) -> Job:
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
     functions = [
         helper.make_function(
@@ -360,13 +360,13 @@ def functions_in_a_circle(length: int) -> Asked:
 
 
 @CASES.add("model-too-large")
-def fifty_thousand_nodes() -> Asked:
+def fifty_thousand_nodes() -> Job:
     names = ["x", *(f"t{i}" for i in range(50_000)), "y"]
-    return asked(*(helper.make_node("Relu", [a], [b]) for a, b in pairwise(names)))
+    return job(*(helper.make_node("Relu", [a], [b]) for a, b in pairwise(names)))
 
 
 @CASES.add("not-an-onnx-file", "truncated-model", "invalid-model", "model-too-large", of=[30, 95, 1000])
-def branches_within_branches(depth: int) -> Asked:
+def branches_within_branches(depth: int) -> Job:
     """Written by hand: the library refuses to serialise so deep a message."""
     inner = graph([helper.make_node("Relu", ["x"], ["y"])]).SerializeToString()
     for _ in range(depth):
@@ -389,13 +389,13 @@ def field(number: int, value: bytes) -> bytes:
 
 
 @CASES.add("truncated-model", "not-an-onnx-file", of=[50, 10_000, 100_000])
-def groups_within_groups(depth: int) -> Asked:
+def groups_within_groups(depth: int) -> Job:
     """The deprecated way of nesting, which asks nothing of a length."""
     return model(b"\x08\x09" + b"\x0b" * depth)
 
 
 @CASES.add("invalid-model", of=["circle", "twice", "nowhere", "no-output", "itself"])
-def a_graph_that_does_not_hang_together(how: str) -> Asked:
+def a_graph_that_does_not_hang_together(how: str) -> Job:
     whole = changed()
     nodes = whole.graph.node
     if how == "circle":
@@ -412,17 +412,17 @@ def a_graph_that_does_not_hang_together(how: str) -> Asked:
 
 
 @CASES.add("no-outputs", "invalid-model", of=["output", "input", "node"])
-def a_graph_without(part: str) -> Asked:
+def a_graph_without(part: str) -> Job:
     whole = changed()
     whole.graph.ClearField(part)
     return model(whole.SerializeToString())
 
 
-# Operators that nobody knows, or that are told nonsense
+# Operators of unknown domains, or with nonsense attributes
 
 
 @CASES.add("unknown-domain", "invalid-model", of=["evil", "com.microsoft.nchwc", "ai.onnx.training", "../..", "a\nb"])
-def an_operator_of_another_domain(domain: str) -> Asked:
+def an_operator_of_another_domain(domain: str) -> Job:
     whole = changed()
     whole.graph.node[0].domain = domain
     whole.opset_import.append(helper.make_opsetid(domain, 1))
@@ -430,7 +430,7 @@ def an_operator_of_another_domain(domain: str) -> Asked:
 
 
 @CASES.add("unknown-domain", "invalid-model")
-def an_operator_of_another_domain_without_name_or_output() -> Asked:
+def an_operator_of_another_domain_without_name_or_output() -> Job:
     whole = changed()
     whole.graph.node.append(helper.make_node("Shell", ["x"], [], domain="evil"))
     whole.opset_import.append(helper.make_opsetid("evil", 1))
@@ -438,7 +438,7 @@ def an_operator_of_another_domain_without_name_or_output() -> Asked:
 
 
 @CASES.add("unknown-domain", "invalid-model")
-def an_operator_of_another_domain_in_a_branch() -> Asked:
+def an_operator_of_another_domain_in_a_branch() -> Job:
     inner = helper.make_graph(
         [helper.make_node("Shell", ["x"], ["y"], domain="evil")],
         "branch",
@@ -450,12 +450,12 @@ def an_operator_of_another_domain_in_a_branch() -> Asked:
 
 
 @CASES.add(*BROKEN, of=["", "Shell", "Relu\0", "A" * 10_000])
-def an_operator_that_is_none(operator: str) -> Asked:
-    return asked(helper.make_node(operator, ["x"], ["y"]))
+def an_operator_that_is_none(operator: str) -> Job:
+    return job(helper.make_node(operator, ["x"], ["y"]))
 
 
 @CASES.add(*BROKEN, of=["BeamSearch", "CropAndResize", "Tokenizer", "MurmurHash3"])
-def an_operator_of_the_runtime_s_own(operator: str) -> Asked:
+def an_operator_of_the_runtime_s_own(operator: str) -> Job:
     node = helper.make_node(operator, ["x"], ["y"], domain="com.microsoft")
     return model(proto(graph([node]), com_microsoft=1).SerializeToString())
 
@@ -588,15 +588,15 @@ def a_cast_to_nothing() -> Any:
     return [helper.make_node("Cast", ["x"], ["y"], to=77)], []
 
 
-@CASES.add(*BROKEN, TAKEN, of=NONSENSE)
-def an_operator_told_nonsense(name: str) -> Asked:
+@CASES.add(*BROKEN, ACCEPTED, of=NONSENSE)
+def an_operator_with_nonsense(name: str) -> Job:
     shape, make = NONSENSE[name]
     nodes, initializers = make()
-    return asked(*nodes, initializers=initializers, shape=shape)
+    return job(*nodes, initializers=initializers, shape=shape)
 
 
-def trees(**changed: Any) -> Asked:
-    told: dict[str, Any] = {
+def trees(**changed: Any) -> Job:
+    attributes: dict[str, Any] = {
         "nodes_treeids": [0, 0, 0],
         "nodes_nodeids": [0, 1, 2],
         "nodes_featureids": [0, 0, 0],
@@ -610,14 +610,14 @@ def trees(**changed: Any) -> Asked:
         "target_weights": [1.0, 2.0],
         "n_targets": 1,
     } | changed
-    node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", **told)
+    node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", **attributes)
     return model(proto(graph([node]), ai_onnx_ml=3).SerializeToString())
 
 
 @CASES.add(
-    *BROKEN, "out-of-time", "child-crashed", TAKEN, heavy=True, of=["circle", "feature", "target", "lengths", "ids"]
+    *BROKEN, "out-of-time", "child-crashed", ACCEPTED, heavy=True, of=["circle", "feature", "target", "lengths", "ids"]
 )
-def trees_that_lie(how: str) -> Asked:
+def trees_that_lie(how: str) -> Job:
     return {
         "circle": lambda: trees(nodes_truenodeids=[0, 0, 0], nodes_falsenodeids=[0, 0, 0]),
         "feature": lambda: trees(nodes_featureids=[2**40, 0, 0]),
@@ -628,10 +628,10 @@ def trees_that_lie(how: str) -> Asked:
 
 
 @CASES.add(
-    *BROKEN, "child-crashed", TAKEN, heavy=True, of=["Scaler", "LinearRegressor", "SVMRegressor", "LabelEncoder"]
+    *BROKEN, "child-crashed", ACCEPTED, heavy=True, of=["Scaler", "LinearRegressor", "SVMRegressor", "LabelEncoder"]
 )
-def a_table_of_numbers_that_is_too_short(operator: str) -> Asked:
-    told: dict[str, Any] = {
+def a_table_of_numbers_that_is_too_short(operator: str) -> Job:
+    attributes: dict[str, Any] = {
         "Scaler": {"offset": [1.0], "scale": [1.0, 2.0]},
         "LinearRegressor": {"coefficients": [1.0], "targets": 1000},
         "SVMRegressor": {
@@ -644,7 +644,7 @@ def a_table_of_numbers_that_is_too_short(operator: str) -> Asked:
         },
         "LabelEncoder": {"keys_floats": [1.0, 2.0], "values_floats": [1.0]},
     }[operator]
-    node = helper.make_node(operator, ["x"], ["y"], domain="ai.onnx.ml", **told)
+    node = helper.make_node(operator, ["x"], ["y"], domain="ai.onnx.ml", **attributes)
     return model(proto(graph([node]), ai_onnx_ml=3).SerializeToString())
 
 
@@ -652,42 +652,42 @@ def a_table_of_numbers_that_is_too_short(operator: str) -> Asked:
 
 
 @CASES.add("opset-too-new", "invalid-model", of=[99, 2**40])
-def an_opset_of_the_future(version: int) -> Asked:
+def an_opset_of_the_future(version: int) -> Job:
     whole = changed()
     whole.opset_import[0].version = version
     return model(whole.SerializeToString())
 
 
-@CASES.add("invalid-model", "opset-not-convertible", TAKEN, of=[0, -1, 1])
-def an_opset_of_the_past(version: int) -> Asked:
+@CASES.add("invalid-model", "opset-not-convertible", ACCEPTED, of=[0, -1, 1])
+def an_opset_of_the_past(version: int) -> Job:
     whole = changed()
     whole.opset_import[0].version = version
     return model(whole.SerializeToString())
 
 
 @CASES.add("invalid-model")
-def no_opset() -> Asked:
+def no_opset() -> Job:
     whole = changed()
     whole.ClearField("opset_import")
     return model(whole.SerializeToString())
 
 
-@CASES.add("invalid-model", TAKEN)
-def two_opsets_at_once() -> Asked:
+@CASES.add("invalid-model", ACCEPTED)
+def two_opsets_at_once() -> Job:
     whole = changed()
     whole.opset_import.append(helper.make_opsetid("", 7))
     return model(whole.SerializeToString())
 
 
 @CASES.add("invalid-model", "not-an-onnx-file", of=[0, -1, 10**9])
-def a_version_that_is_none(version: int) -> Asked:
+def a_version_that_is_none(version: int) -> Job:
     whole = changed()
     whole.ir_version = version
     return model(whole.SerializeToString())
 
 
-@CASES.add(TAKEN, of=["../../x", "a\0b", "<script>", "\u202egnp.exe", "name" * 100_000, "%s%n%x", "a\nb"])
-def a_layer_called(name: str) -> Asked:
+@CASES.add(ACCEPTED, of=["../../x", "a\0b", "<script>", "\u202egnp.exe", "name" * 100_000, "%s%n%x", "a\nb"])
+def a_layer_called(name: str) -> Job:
     whole = changed()
     before = whole.graph.node[1].output[0]
     for node in whole.graph.node:
@@ -698,38 +698,38 @@ def a_layer_called(name: str) -> Asked:
 
 
 @CASES.add("truncated-model", "invalid-model", "not-an-onnx-file")
-def a_name_that_is_not_utf8() -> Asked:
+def a_name_that_is_not_utf8() -> Job:
     data = small()
     name = changed().graph.node[0].output[0].encode()
     return model(data.replace(name, b"\xff" * len(name)))
 
 
 @CASES.add("invalid-model", of=["name", "doc_string"])
-def a_graph_whose_text_is_not_utf8(field: str) -> Asked:
+def a_graph_whose_text_is_not_utf8(field: str) -> Job:
     whole = changed()
     return _without_text(whole, whole.graph, field)
 
 
 @CASES.add("invalid-model", of=["name", "doc_string"])
-def a_node_whose_text_is_not_utf8(field: str) -> Asked:
+def a_node_whose_text_is_not_utf8(field: str) -> Job:
     whole = changed()
     return _without_text(whole, whole.graph.node[0], field)
 
 
 @CASES.add("invalid-model", of=["producer_name", "producer_version", "domain", "doc_string"])
-def a_text_that_is_not_utf8(field: str) -> Asked:
+def a_text_that_is_not_utf8(field: str) -> Job:
     whole = changed()
     return _without_text(whole, whole, field)
 
 
-def _without_text(whole: onnx.ModelProto, part: Any, field: str) -> Asked:
+def _without_text(whole: onnx.ModelProto, part: Any, field: str) -> Job:
     mark = "a mark of so many bytes"
     setattr(part, field, mark)
     return model(whole.SerializeToString().replace(mark.encode(), b"\xe9" * len(mark)))
 
 
-@CASES.add(TAKEN)
-def five_megabytes_of_remarks() -> Asked:
+@CASES.add(ACCEPTED)
+def five_megabytes_of_remarks() -> Job:
     whole = changed()
     whole.doc_string = "z" * (5 << 20)
     whole.metadata_props.add(key="k" * 1000, value="v" * 1000)
@@ -737,13 +737,13 @@ def five_megabytes_of_remarks() -> Asked:
 
 
 @CASES.add("input-too-large", of=[((2**62, 2**62),), ((1,) * 2000,), ((1, 2**40),)])
-@CASES.add(TAKEN, of=[((0, 4),), ((-5, 4),)])
-def an_input_shaped(shape: tuple[int, ...]) -> Asked:
-    return asked(helper.make_node("Relu", ["x"], ["y"]), shape=shape)
+@CASES.add(ACCEPTED, of=[((0, 4),), ((-5, 4),)])
+def an_input_shaped(shape: tuple[int, ...]) -> Job:
+    return job(helper.make_node("Relu", ["x"], ["y"]), shape=shape)
 
 
-@CASES.add("invalid-model", "model-does-not-run", TAKEN)
-def shapes_in_between_that_lie() -> Asked:
+@CASES.add("invalid-model", "model-does-not-run", ACCEPTED)
+def shapes_in_between_that_lie() -> Job:
     whole = graph([helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Relu", ["h"], ["y"])])
     whole.value_info.append(helper.make_tensor_value_info("h", FLOAT, [2**40, 3, 3]))
     return model(proto(whole).SerializeToString())
@@ -762,17 +762,17 @@ def shapes_in_between_that_lie() -> Asked:
         b"#!/bin/sh\nreboot\n",
     ],
 )
-def no_model_at_all(data: bytes) -> Asked:
+def no_model_at_all(data: bytes) -> Job:
     return model(data)
 
 
 @CASES.add("not-an-onnx-file")
-def a_model_in_a_gzip() -> Asked:
+def a_model_in_a_gzip() -> Job:
     return model(gzip.compress(small(), mtime=0))
 
 
 @CASES.add("truncated-model", "not-an-onnx-file", "invalid-model", of=[1, 10, 50, 90, 99])
-def a_model_cut_off_at(percent: int) -> Asked:
+def a_model_cut_off_at(percent: int) -> Job:
     return model(small()[: len(small()) * percent // 100])
 
 
@@ -788,10 +788,10 @@ def a_model_cut_off_at(percent: int) -> Asked:
     "opset-not-convertible",
     "conversion-changed-the-model",
     "no-inputs",
-    TAKEN,
+    ACCEPTED,
     of=range(20),
 )
-def a_model_with_flipped_bits(seed: int) -> Asked:
+def a_model_with_flipped_bits(seed: int) -> Job:
     rng = np.random.default_rng(seed)
     data = bytearray(small())
     for position in rng.integers(0, len(data), 1 + seed % 5):
@@ -800,5 +800,5 @@ def a_model_with_flipped_bits(seed: int) -> Asked:
 
 
 @CASES.add("truncated-model", "not-an-onnx-file")
-def a_field_longer_than_the_world() -> Asked:
+def a_field_longer_than_the_world() -> Job:
     return model(b"\x08\x09\x3a" + b"\xff" * 9 + b"\x01" + struct.pack("<Q", HUGE))

@@ -1,4 +1,4 @@
-"""Requests that lie about themselves, as bytes on a connection, and what may be answered."""
+"""Hostile requests as bytes on a connection, and the permitted answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOMETHING = b'{"model":"sha256:' + b"0" * 64 + b'","examples":{}}'
 
 @dataclass(frozen=True)
 class Sent:
-    """A request as it goes over the wire, and the statuses that may answer it."""
+    """A request as bytes, and the statuses that may answer it."""
 
     name: str
     data: bytes
@@ -35,8 +35,8 @@ def send(
     length: bool = True,
     may: tuple[int, ...] = (400, 404, 405, 414, 415, 422, 431),
 ) -> None:
-    told = [host] * bool(host) + list(headers) + [f"Content-Length: {len(body)}"] * (length and bool(body))
-    head = "\r\n".join([f"{line} HTTP/1.1", *told, "Connection: close", "", ""])
+    fields = [host] * bool(host) + list(headers) + [f"Content-Length: {len(body)}"] * (length and bool(body))
+    head = "\r\n".join([f"{line} HTTP/1.1", *fields, "Connection: close", "", ""])
     CASES.append(Sent(name, head.encode("latin1", "replace") + body, frozenset(may)))
 
 

@@ -1,4 +1,4 @@
-"""Tables whose cells are programs, whose headers lie, or that have no end."""
+"""Tables with programs in cells, false headers, or a size without bound."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.hostile.case import TAKEN, Asked, Cases, examples
+from tests.hostile.case import ACCEPTED, Cases, Job, examples
 
 CASES = Cases()
 ROWS = b"a,b\n1,2\n3,4\n"
 
 
-def table(data: bytes, *features: str, **declared: Any) -> Asked:
+def table(data: bytes, *features: str, **declared: Any) -> Job:
     return examples({"features": list(features or ("a", "b")), **declared}, table=data)
 
 
@@ -46,27 +46,27 @@ def parquet(columns: dict[str, Any], **options: Any) -> bytes:
         "1e999",
     ],
 )
-def a_cell_that_is_no_number(cell: str) -> Asked:
+def a_cell_that_is_no_number(cell: str) -> Job:
     return table(f'a,b\n1,2\n"{cell}",4\n'.encode())
 
 
 @CASES.add("missing-column", of=["c", "A", " a", "a ", "", "a\0", "../a", "__class__", "a=1=2"])
-def a_column_that_is_not_there(name: str) -> Asked:
+def a_column_that_is_not_there(name: str) -> Job:
     return table(b"b,a0\n1,2\n3,4\n", "b", name)
 
 
 @CASES.add("repeated-column", of=["a,a", "a,b,a", ",,", '"a","a"'])
-def a_column_that_stands_twice(header: str) -> Asked:
+def a_column_that_stands_twice(header: str) -> Job:
     return table(f"{header}\n{','.join('1' * (header.count(',') + 1))}\n".encode(), "a")
 
 
-@CASES.add(TAKEN)
-def a_byte_order_mark() -> Asked:
+@CASES.add(ACCEPTED)
+def a_byte_order_mark() -> Job:
     return table(b"\xef\xbb\xbf" + ROWS)
 
 
 @CASES.add("missing-column", "not-a-table", of=["utf-16", "utf-32", "utf-16-le", "cp037"])
-def another_encoding(name: str) -> Asked:
+def another_encoding(name: str) -> Job:
     return table(ROWS.decode().encode(name))
 
 
@@ -76,44 +76,44 @@ def another_encoding(name: str) -> Asked:
     "missing-column",
     of=[b"a,b\n\0,2\n", b"a,b\n1,\xff\xfe\n", b"a\0b,c\n1,2\n", b"\0" * 100],
 )
-def bytes_that_are_no_text(data: bytes) -> Asked:
+def bytes_that_are_no_text(data: bytes) -> Job:
     return table(data)
 
 
 @CASES.add("not-a-table", of=[b"a,b\n1\n", b"a,b\n1,2,3\n", b"a,b\n1,2\n3\n", b""])
-def rows_of_different_lengths(data: bytes) -> Asked:
+def rows_of_different_lengths(data: bytes) -> Job:
     return table(data)
 
 
 @CASES.add(
-    "not-a-table", "not-a-number", "missing-column", TAKEN, of=[b'a,b\n"1,2\n3,4\n', b'a,b\n1,"2', b'"a,b\n1,2\n']
+    "not-a-table", "not-a-number", "missing-column", ACCEPTED, of=[b'a,b\n"1,2\n3,4\n', b'a,b\n1,"2', b'"a,b\n1,2\n']
 )
-def a_quote_that_never_ends(data: bytes) -> Asked:
+def a_quote_that_never_ends(data: bytes) -> Job:
     return table(data)
 
 
 @CASES.add("no-examples", "not-a-table", of=[b"a,b\n", b"a,b"])
-def a_header_alone(data: bytes) -> Asked:
+def a_header_alone(data: bytes) -> Job:
     return table(data)
 
 
 @CASES.add("not-a-table", "not-a-number", "table-too-large")
-def a_cell_of_twenty_megabytes() -> Asked:
+def a_cell_of_twenty_megabytes() -> Job:
     return table(b'a,b\n1,"' + b"x" * (20 << 20) + b'"\n')
 
 
 @CASES.add("missing-column", "not-a-table", "table-too-large", heavy=True)
-def a_million_columns() -> Asked:
+def a_million_columns() -> Job:
     return table(b",".join(b"c%d" % i for i in range(10**6)) + b"\n" + b"1," * (10**6 - 1) + b"1\n", "c0", "x")
 
 
 @CASES.add("no-examples", "not-a-table", heavy=True)
-def ten_million_rows_without_a_cell() -> Asked:
+def ten_million_rows_without_a_cell() -> Job:
     return table(b"a,b\n" + b"\n" * 10**7)
 
 
-@CASES.add(TAKEN, of=["1", "1e308", "-0", "1e-400", "9007199254740993", "true"])
-def a_number_at_the_edge(cell: str) -> Asked:
+@CASES.add(ACCEPTED, of=["1", "1e308", "-0", "1e-400", "9007199254740993", "true"])
+def a_number_at_the_edge(cell: str) -> Job:
     return table(f"a,b\n{cell},2\n{cell},4\n".encode(), "a", "b")
 
 
@@ -131,12 +131,12 @@ def a_number_at_the_edge(cell: str) -> Asked:
         b"\xd0\xcf\x11\xe0" * 20,
     ],
 )
-def no_table_at_all(data: bytes) -> Asked:
+def no_table_at_all(data: bytes) -> Job:
     return table(data)
 
 
 @CASES.add("not-a-table", "missing-column")
-def a_packed_table() -> Asked:
+def a_packed_table() -> Job:
     return table(gzip.compress(ROWS, mtime=0))
 
 
@@ -163,7 +163,7 @@ CONDITIONS = [
 
 
 @CASES.add("unreadable-condition", "missing-column", of=CONDITIONS)
-def a_condition_that_is_none(condition: str) -> Asked:
+def a_condition_that_is_none(condition: str) -> Job:
     return table(ROWS, where=condition)
 
 
@@ -172,22 +172,22 @@ def a_condition_that_is_none(condition: str) -> Asked:
     "missing-column",
     of=["a" * 50_000, "a.a" * 20_000 + "!", " " * 50_000 + "a", "a == " + "-" * 50_000],
 )
-def a_condition_that_takes_long(condition: str) -> Asked:
+def a_condition_that_takes_long(condition: str) -> Job:
     return table(ROWS, where=condition)
 
 
 @CASES.add("no-examples", of=["a > 100", "a == nan", "a < -1e999"])
-def a_condition_that_holds_nowhere(condition: str) -> Asked:
+def a_condition_that_holds_nowhere(condition: str) -> Job:
     return table(ROWS, where=condition)
 
 
 @CASES.add("missing-column", of=["c", "c=1", "__class__"])
-def a_column_set_that_is_not_there(name: str) -> Asked:
+def a_column_set_that_is_not_there(name: str) -> Job:
     return table(ROWS, set={name: 1})
 
 
 @CASES.add("not-a-number")
-def a_column_set_to_a_text() -> Asked:
+def a_column_set_to_a_text() -> Job:
     return table(ROWS, set={"a": "many"})
 
 
@@ -211,36 +211,36 @@ COLUMNS: dict[str, Callable[[], Any]] = {
 }
 
 
-@CASES.add("not-a-number", "not-a-table", TAKEN, of=COLUMNS)
-def a_column_of(kind: str) -> Asked:
+@CASES.add("not-a-number", "not-a-table", ACCEPTED, of=COLUMNS)
+def a_column_of(kind: str) -> Job:
     return table(parquet({"a": COLUMNS[kind](), "b": [1, 2]}))
 
 
-@CASES.add("not-a-number", "not-a-table", "unreadable-condition", "no-examples", TAKEN, of=COLUMNS)
-def a_condition_on_a_column_of(kind: str) -> Asked:
+@CASES.add("not-a-number", "not-a-table", "unreadable-condition", "no-examples", ACCEPTED, of=COLUMNS)
+def a_condition_on_a_column_of(kind: str) -> Job:
     return table(parquet({"a": COLUMNS[kind](), "b": [1, 2]}), "b", where="a == 1")
 
 
-@CASES.add("not-a-number", "not-a-table", TAKEN, of=COLUMNS)
-def a_value_of_a_column_of(kind: str) -> Asked:
+@CASES.add("not-a-number", "not-a-table", ACCEPTED, of=COLUMNS)
+def a_value_of_a_column_of(kind: str) -> Job:
     return table(parquet({"a": COLUMNS[kind](), "b": [1, 2]}), "b", "a=1")
 
 
 @CASES.add("not-a-table", of=[0, 4, 8, 50, 99])
-def a_parquet_cut_off_at(percent: int) -> Asked:
+def a_parquet_cut_off_at(percent: int) -> Job:
     whole = parquet({"a": [1, 2], "b": [1, 2]})
     return table(b"PAR1" + whole[4 : len(whole) * percent // 100])
 
 
 @CASES.add("not-a-table", of=[b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", b"\0\0\0\0"])
-def a_parquet_footer_that_lies(length: bytes) -> Asked:
+def a_parquet_footer_that_lies(length: bytes) -> Job:
     whole = parquet({"a": [1, 2], "b": [1, 2]})
     return table(whole[:-8] + length + b"PAR1")
 
 
 @CASES.add("table-too-large", heavy=True)
-def a_parquet_that_bursts() -> Asked:
-    """A billion equal numbers take a few kilobytes."""
+def a_parquet_that_bursts() -> Job:
+    """A billion equal numbers in a few kilobytes."""
     buffer = io.BytesIO()
     group = pa.table({"a": pa.array(np.zeros(10**7, np.int8)), "b": pa.array(np.zeros(10**7, np.int8))})
     with pq.ParquetWriter(buffer, group.schema, compression="zstd") as writer:
@@ -249,8 +249,8 @@ def a_parquet_that_bursts() -> Asked:
     return table(buffer.getvalue())
 
 
-@CASES.add(TAKEN, "out-of-memory", "out-of-time", heavy=True)
-def a_parquet_of_one_long_text() -> Asked:
+@CASES.add(ACCEPTED, "out-of-memory", "out-of-time", heavy=True)
+def a_parquet_of_one_long_text() -> Job:
     text = "x" * (64 << 20)
     return table(
         parquet({"a": pa.array([text] * 40).dictionary_encode(), "b": list(range(40))}, compression="zstd"), "b"
@@ -264,10 +264,10 @@ def a_parquet_of_one_long_text() -> Asked:
     "table-too-large",
     "repeated-column",
     "no-examples",
-    TAKEN,
+    ACCEPTED,
     of=range(20),
 )
-def a_parquet_with_flipped_bits(seed: int) -> Asked:
+def a_parquet_with_flipped_bits(seed: int) -> Job:
     rng = np.random.default_rng(seed)
     data = bytearray(parquet({"a": [1, 2, 3], "b": [1.0, 2.0, 3.0]}))
     for position in rng.integers(4, len(data) - 4, 2):

@@ -1,4 +1,4 @@
-"""Hostile audit files: refused with the place where they go wrong, before anything is built from them."""
+"""Hostile audit files: each ends in a problem that points to its cause, before anything is built from it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ CASES: dict[str, tuple[str, Callable[[], str | bytes]]] = {
     "endless": (INVALID, lambda: json.dumps(WHOLE | {"method": {"regularisation": float("inf")}})),
     "a seed too large": (INVALID, lambda: json.dumps(WHOLE | {"method": {"seed": 2**64}})),
     "runs without end": (INVALID, lambda: json.dumps(WHOLE | {"method": {"runs": 10**12}})),
-    "null sets without end": (INVALID, lambda: json.dumps(WHOLE | {"method": {"null_sets": 10**9}})),
+    "null sets without end": (INVALID, lambda: json.dumps(WHOLE | {"method": {"permutations": 10**9}})),
     "a negative limit": (INVALID, lambda: json.dumps(WHOLE | {"examples": {"a": {"arrays": "a", "limit": -1}}})),
     "a name that points outside": (INVALID, lambda: json.dumps(WHOLE | {"examples": {"../a": {"arrays": "a"}}})),
     "a name of a megabyte": (UNREADABLE, lambda: json.dumps(WHOLE | {"targets": {"a" * 900_000: {"examples": "a"}}})),

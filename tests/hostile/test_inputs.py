@@ -1,4 +1,4 @@
-"""Hostile models and examples: each is refused for what it is, or does no harm; never a fault of ours."""
+"""Hostile models and examples: each ends in its own problem or does no harm, and is never an internal error."""
 
 from __future__ import annotations
 
@@ -9,48 +9,49 @@ from pathlib import Path
 
 import pytest
 
-from api_spec.artifacts import NewExamples, NewModel
-from api_spec.jobs import REQUESTS
+from caveat_spec.artifacts import NewExamples, NewModel
+from caveat_spec.jobs import REQUESTS
+from caveat_worker import inspection
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.jobs import forkserver
 from tests.hostile import arrays, models, pictures, tables, texts
-from tests.hostile.case import TAKEN, Asked, Case
+from tests.hostile.case import ACCEPTED, Case, Job
 from tests.worker.live import Live, live, valkey
-from worker import forkserver, pipeline
-from worker.engine.errors import Refused
 
 CASES = [case for kind in (models, pictures, arrays, tables, texts) for case in kind.CASES]
 MEMORY = 1 << 30
 PARTS = 12
-"""The service gets what only its sandbox holds, and one of so many of the rest."""
+"""The service gets the cases that need a sandbox, and one in `PARTS` of the others."""
 
 
-def end_here(asked: Asked, folder: Path) -> str:
-    """The code of the problem that these bytes end in, in this process."""
-    blob = asked.place(folder)
-    request = REQUESTS[asked.kind].model_validate(asked.payload)
+def end_here(job: Job, folder: Path) -> str:
+    """Runs a job in this process and returns the code of its problem."""
+    blob = job.place(folder)
+    request = REQUESTS[job.kind].model_validate(job.payload)
     try:
         if isinstance(request, NewModel):
-            pipeline.inspect_model(blob(request.blob))
+            inspection.inspect_model(blob(request.blob))
         else:
             assert isinstance(request, NewExamples)
-            pipeline.inspect_examples(request.examples, blob)
-    except Refused as refused:
-        return refused.code if refused.sentence.strip() and refused.remedy.strip() else "speechless"
-    return TAKEN
+            inspection.inspect_examples(request.examples, blob)
+    except InvalidInput as error:
+        return error.code if error.sentence.strip() and error.remedy.strip() else "without a sentence"
+    return ACCEPTED
 
 
-@pytest.mark.filterwarnings("ignore")  # as where it counts, warnings end nothing
+@pytest.mark.filterwarnings("ignore")  # in the worker, too, warnings are no errors
 @pytest.mark.parametrize("case", [case for case in CASES if not case.heavy], ids=lambda case: case.name)
-def test_it_is_refused_for_what_it_is(case: Case, tmp_path: Path) -> None:
+def test_it_ends_in_its_own_problem(case: Case, tmp_path: Path) -> None:
     assert end_here(case.make(), tmp_path) in case.codes
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_the_service_stands(tmp_path: Path) -> None:
-    """No 5xx, no lost worker, no child over its memory, nothing left behind."""
+def test_the_service_survives(tmp_path: Path) -> None:
+    """There is no 5xx, no lost worker, no child over its memory limit and no leftover file."""
     cases = [case for number, case in enumerate(CASES) if case.heavy or number % PARTS == 0]
     (tmp_path / "tmp").mkdir()
-    told = {
+    settings = {
         "TMPDIR": str(tmp_path / "tmp"),
         "CAVEAT_MEMORY_BYTES": str(MEMORY),
         "CAVEAT_WALL_SECONDS": "20",
@@ -61,7 +62,7 @@ def test_the_service_stands(tmp_path: Path) -> None:
     with (
         valkey(tmp_path / "valkey") as port,
         live(tmp_path, port) as there,
-        there.worker(including="worker.tasks", **told) as worker,
+        there.worker(including="caveat_worker.jobs.tasks", **settings) as worker,
         Largest(forkserver.NAME) as largest,
     ):
         jobs = [(case, *_submit(there, case)) for case in cases]
@@ -76,30 +77,30 @@ def test_the_service_stands(tmp_path: Path) -> None:
 
 
 def _submit(there: Live, case: Case) -> tuple[str, str]:
-    """Puts a case in; the kind of job that it is, and its id."""
-    asked = case.make()
-    for digest, data in asked.blobs.items():
+    """Submits a case; returns the kind of its job and the job's id."""
+    job = case.make()
+    for digest, data in job.blobs.items():
         answer = there.client.put(f"/v1/blobs/{digest}", data=data)
         assert answer.status_code in (200, 201), answer.text
-    kind = "models" if asked.kind == "model" else "examples"
-    answer = there.client.post(f"/v1/{kind}", json=asked.payload)
+    kind = "models" if job.kind == "model" else "examples"
+    answer = there.client.post(f"/v1/{kind}", json=job.payload)
     assert answer.status_code == 202, f"{case.name}: {answer.text}"
     return kind, answer.json["id"]
 
 
 def _fault(there: Live, case: Case, kind: str, job: str) -> str | None:
-    """What is wrong with how the service met a case."""
+    """Waits for a job; returns a sentence about its unexpected end, or None."""
     record = there.wait(job, kind=kind, seconds=1200)
-    problem = record["problem"] or {"type": TAKEN, "status": 200}
+    problem = record["problem"] or {"type": ACCEPTED, "status": 200}
     code = problem["type"].removeprefix("urn:caveat:problem:")
-    expected = {*case.codes, *(["child-crashed"] if "out-of-memory" in case.codes else [])}  # libraries that abort
+    expected = {*case.codes, *(["child-crashed"] if "out-of-memory" in case.codes else [])}  # some libraries abort
     if code not in expected or problem["status"] >= 500 or record["attempts"] != 1:
         return f"{case.name}: {code} ({problem['status']}) after {record['attempts']} attempts, not {expected}"
     return None
 
 
 class Largest:
-    """Watches how much memory processes of a name take, by the kernel's own count."""
+    """Measures the peak memory of processes of a name, by the kernel's count."""
 
     def __init__(self, name: str) -> None:
         self.name = name

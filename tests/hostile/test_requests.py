@@ -1,4 +1,4 @@
-"""Hostile requests against the service as it is deployed: a status that was promised, a problem in words, no harm."""
+"""Hostile requests against the running service: a documented status, a problem in words, and no harm."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def test_it_stands_at_the_end(url: str) -> None:
 
 
 def exchange(url: str, data: bytes) -> tuple[int, str, str]:
-    """Sends bytes as they are; the status, the head and the body of the first answer."""
+    """Sends raw bytes; returns the status, the head and the body of the first answer."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         received = b""
-        with suppress(BrokenPipeError, ConnectionResetError):  # refused before it was read to its end
+        with suppress(BrokenPipeError, ConnectionResetError):  # rejected before it was read completely
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
         with suppress(ConnectionResetError):

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 
-from worker.engine.backward import _text, defaults_of
+from caveat_worker.engine.autodiff.backward import _text, defaults_of
 
 Tensor = torch.Tensor
 

@@ -12,9 +12,9 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
+from caveat_worker.engine.autodiff.rules import DEFINED, LOWERED, UNDIFFERENTIABLE, VJP
+from caveat_worker.engine.base.errors import InvalidInput
 from tests.engine.oracles import NotDifferentiated, cotangents_of, pulled_back, run
-from worker.engine import Refused
-from worker.engine.rules import DEFINED, LOWERED, UNDIFFERENTIABLE, VJP
 
 Array = np.ndarray[Any, Any]
 _FIRST_ALONE = {"LayerNormalization"}  # its mean and deviation are by-products
@@ -33,7 +33,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`passed`, `refused` (by name, with the reason), `unjudged` (no oracle runs it) or `wrong`."""
+    """`passed`, `unsupported` (with the reason), `unjudged` (no oracle runs it) or `wrong`."""
 
     case: str
     outcome: str
@@ -108,7 +108,7 @@ def in_double(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def judge(case: Case) -> Verdict:
-    """In float64 by the reference evaluator where it can, else in float32 by ONNX Runtime."""
+    """Judges a case in float64 by the reference evaluator, or in float32 by ONNX Runtime if that has no float64."""
     reasons = []
     for runtime, model, dtype in (
         ("reference", in_double(case.model), np.float64),
@@ -117,10 +117,10 @@ def judge(case: Case) -> Verdict:
         try:
             ratio = _disagreement(runtime, model, {k: v.astype(dtype) for k, v in case.feeds.items()})
         except NotDifferentiated as why:
-            return Verdict(case.name, "refused", str(why))
-        except Refused as why:
-            return Verdict(case.name, "refused", why.sentence)
-        except Exception as why:  # runtimes raise what they like
+            return Verdict(case.name, "unsupported", str(why))
+        except InvalidInput as why:
+            return Verdict(case.name, "unsupported", why.sentence)
+        except Exception as why:  # runtimes share no base class of exceptions
             reasons.append(
                 f"{runtime}: {str(why).strip().splitlines()[0][:120] if str(why).strip() else type(why).__name__}"
             )

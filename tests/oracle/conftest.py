@@ -1,4 +1,4 @@
-"""torch is the oracle here, and all is slow: only who asks for slow tests has to have it."""
+"""torch is the oracle of these tests; all of them are slow, so the quick tests do not need torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
-    """Where torch is missing, quick tests do without these files; slow ones do not pass without them."""
+    """Without torch, skips these files in a quick run and fails a slow run."""
     if find_spec("torch") is not None:
         return None
     if "not slow" in config.getoption("markexpr"):

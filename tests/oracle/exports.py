@@ -1,4 +1,4 @@
-"""Small networks as torch and scikit-learn export them, with torch's own gradients beside them."""
+"""Small networks exported by torch and scikit-learn, with torch's own gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worker.engine import Target, differentiate, open_session
+from caveat_worker.engine.autodiff.differentiate import differentiate
+from caveat_worker.engine.autodiff.target import Target
+from caveat_worker.engine.onnx.session import open_session
 
 Feeds = dict[str, np.ndarray[Any, Any]]
 Export = tuple[str, bytes, Feeds, Target, Callable[[Any], float] | None]

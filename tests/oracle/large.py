@@ -1,4 +1,4 @@
-"""Perceptrons of many megabytes, written to a folder: what is slow or impossible once weights are copied."""
+"""Perceptrons of many megabytes, which are slow or impossible to differentiate if weights are copied."""
 
 from __future__ import annotations
 

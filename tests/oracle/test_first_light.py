@@ -14,11 +14,15 @@ import numpy as np
 import onnx
 import pytest
 
+from caveat_worker.engine.autodiff.differentiate import differentiate
+from caveat_worker.engine.autodiff.layers import choose_layers
+from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.onnx.session import open_session
 from examples.watermark.efficientnet import efficientnet_lite0
 from examples.watermark.squeezenet import squeezenet
 from tests.oracle.autograd import gradients
 from tests.oracle.light import light
-from worker.engine import Target, choose_layers, differentiate, load, open_session, resolve_target
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

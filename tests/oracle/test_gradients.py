@@ -7,20 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from caveat_worker.engine.autodiff.differentiate import differentiate
+from caveat_worker.engine.autodiff.gradient_check import check_gradients
+from caveat_worker.engine.autodiff.layers import list_layers
+from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.onnx.session import open_session
 from tests.oracle.autograd import gradients
 from tests.oracle.backend import cases, judge
 from tests.oracle.exports import exported
 from tests.oracle.light import light
-from worker.engine import (
-    Model,
-    Target,
-    check_gradients,
-    differentiate,
-    list_layers,
-    load,
-    open_session,
-    resolve_target,
-)
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 TARGET = Target("t", index=0)

@@ -8,8 +8,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from caveat_worker.engine.autodiff.differentiate import differentiate
+from caveat_worker.engine.autodiff.gradient_check import check_gradients
+from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.target import Target
+from caveat_worker.engine.onnx.session import open_session
 from tests.oracle.large import perceptron
-from worker.engine import Target, check_gradients, differentiate, load, open_session
 
 pytestmark = pytest.mark.slow
 TARGET = Target("t", index=3)

@@ -1,4 +1,4 @@
-"""The page on supplied gradients: what its script exports from torch is verified, and is what we would have made."""
+"""The script of the how-to page: its gradient graph from torch is verified and equals our own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from api_spec.audit import Scalar
-from worker import pipeline
-from worker.engine import Target, differentiate, load, open_session
-from worker.engine.supplied import read_supplied
+from caveat_spec.audit import Scalar
+from caveat_worker import inspection
+from caveat_worker.engine.autodiff.differentiate import differentiate
+from caveat_worker.engine.autodiff.external_gradients import read_external_gradients
+from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.target import Target
+from caveat_worker.engine.onnx.session import open_session
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "supply-a-gradient.md"
 
@@ -25,13 +28,13 @@ def test_the_example_from_torch_is_right(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", script[1]], cwd=tmp_path, check=True, capture_output=True)
     path = tmp_path / "gradient.onnx"
     carton = Scalar(output="logits", index=3)
-    inspected = pipeline.inspect_model(tmp_path / "model.onnx", "logits", 3, path, {"carton": carton})
+    inspected = inspection.inspect_model(tmp_path / "model.onnx", "logits", 3, path, {"carton": carton})
     assert [check.layer for check in inspected.gradient_checks] == ["hidden"]
     assert inspected.gradient_checks[0].relative_error < 0.01
 
     model = load(tmp_path / "model.onnx")
     feeds = {"x": np.random.default_rng(0).standard_normal((5, 3, 16, 16)).astype(np.float32)}
-    theirs = open_session(read_supplied(path, model).graph, threads=1).run(feeds)
+    theirs = open_session(read_external_gradients(path, model).graph, threads=1).run(feeds)
     ours = open_session(differentiate(model, ["hidden"], [Target("carton", output="logits", index=3)])).run(feeds)
     name = "gradient/carton/hidden"
     np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-4, atol=1e-7)

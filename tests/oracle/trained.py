@@ -1,4 +1,4 @@
-"""Trained networks that packages bring along, with inputs such as they are made for."""
+"""Trained networks from packages, with inputs of the kind that they were trained on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from caveat_worker.engine.autodiff.target import Target
 from examples.upside_down.build import CLASSIFIER
 from examples.upside_down.lines import lines, network_input
 from examples.watermark.efficientnet import efficientnet_lite0
 from examples.watermark.photographs import photograph
 from examples.watermark.squeezenet import squeezenet
-from worker.engine import Target
 
 Array = np.ndarray[Any, Any]
 Trained = tuple[str, bytes, dict[str, Array], Target]

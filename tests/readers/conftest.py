@@ -1,4 +1,4 @@
-"""One file in place of a store of blobs."""
+"""A single file in place of a blob store."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def at(path: Path) -> Callable[[str], Path]:
-    """A store in which every digest is this file."""
+    """A blob store that returns this file for every digest."""
     return lambda digest: path

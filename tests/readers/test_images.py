@@ -1,4 +1,4 @@
-"""Pictures: order, preprocessing, archives, and every way in which they can be wrong."""
+"""Pictures: order, preprocessing, archives, and the errors of each."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from api_spec.audit import Images, Preprocess
+from caveat_spec.audit import Images, Preprocess
+from caveat_worker.engine.activations.requirements import ONLY
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.readers.registry import open_examples
 from tests.readers.conftest import at
-from worker.engine.errors import Refused
-from worker.engine.plan import ONLY
-from worker.readers import open_examples
 
 
 def png(color: tuple[int, int, int], size: tuple[int, int] = (8, 8)) -> bytes:
@@ -93,7 +93,7 @@ def test_a_sample_takes_the_same_names_in_every_set(tmp_path: Path) -> None:
 
 
 def test_an_empty_zip_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="none of them is a picture") as caught:
+    with pytest.raises(InvalidInput, match="none of them is a picture") as caught:
         open_examples(declared(), at(zipped(tmp_path / "a.zip", {})), 0)
     assert caught.value.code == "no-pictures"
 
@@ -101,7 +101,7 @@ def test_an_empty_zip_is_refused(tmp_path: Path) -> None:
 def test_bytes_that_are_no_archive_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(b"not an archive at all")
-    with pytest.raises(Refused, match="neither a zip nor an uncompressed tar"):
+    with pytest.raises(InvalidInput, match="neither a zip nor an uncompressed tar"):
         open_examples(declared(), at(path), 0)
 
 
@@ -110,7 +110,7 @@ def test_a_corrupt_picture_among_good_ones_is_named(tmp_path: Path, bad: bytes) 
     path = zipped(tmp_path / "a.zip", {"good.png": png((1, 2, 3)), "worse.png": bad})
     source = open_examples(declared(), at(path), 0)
     source.load([0])[ONLY]
-    with pytest.raises(Refused, match=r"worse\.png") as caught:
+    with pytest.raises(InvalidInput, match=r"worse\.png") as caught:
         source.load([0, 1])
     assert caught.value.code == "corrupt-picture"
 
@@ -120,7 +120,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path: 
     header[16:24] = (60_000).to_bytes(4, "big") * 2
     header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
     path = zipped(tmp_path / "a.zip", {"bomb.png": bytes(header)})
-    with pytest.raises(Refused, match=r"bomb\.png"):
+    with pytest.raises(InvalidInput, match=r"bomb\.png"):
         open_examples(declared(), at(path), 0).load([0])[ONLY]
 
 

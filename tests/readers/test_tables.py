@@ -1,4 +1,4 @@
-"""Tables in CSV and Parquet, and the conditions that pick rows."""
+"""Tables in CSV and Parquet, and the conditions that select rows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from api_spec.audit import Table
+from caveat_spec.audit import Table
+from caveat_worker.engine.activations.requirements import ONLY
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.readers.registry import open_examples
 from tests.readers.conftest import at
-from worker.engine.errors import Refused
-from worker.engine.plan import ONLY
-from worker.readers import open_examples
 
 ROWS = {"race": [1, 0, 1, 0], "income": [40.0, 50.5, None, 70.0], "city": ["Rome", "Bonn", "Rome", None]}
 
@@ -62,7 +62,7 @@ def test_columns_can_be_read_beside_features(table: Path) -> None:
     source = open_examples(declared(where="income > 0"), at(table), 0)
     assert source.columns is not None
     assert source.columns(["city"])["city"].tolist()[:2] == ["Rome", "Bonn"]
-    with pytest.raises(Refused, match="no column 'sex'"):
+    with pytest.raises(InvalidInput, match="no column 'sex'"):
         source.columns(["sex"])
 
 
@@ -79,7 +79,7 @@ def test_columns_can_be_read_beside_features(table: Path) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(table: Path, fields: dict[str, object], code: str, sentence: str) -> None:
-    with pytest.raises(Refused, match=sentence) as caught:
+    with pytest.raises(InvalidInput, match=sentence) as caught:
         open_examples(declared(**fields), at(table), 0)
     assert caught.value.code == code
 
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_refused(table: Path, fields: dict[str, object], co
 @pytest.mark.parametrize("data", [b"", b"PAR1 and nothing more", b"a,b\n1,2,3\n", b"a,a\n1,2\n"])
 def test_bytes_that_are_no_table_are_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "t").write_bytes(data)
-    with pytest.raises(Refused):
+    with pytest.raises(InvalidInput):
         open_examples(declared(features=["a"]), at(tmp_path / "t"), 0)
 
 
@@ -96,5 +96,5 @@ def test_a_category_becomes_a_column_of_its_own(table: Path) -> None:
     assert source.load(range(4))[ONLY].tolist() == [[1, 1], [0, 0], [1, 1], [0, 0]]
     edited = open_examples(declared(features=["city=Rome"], set={"city": "Rome"}), at(table), 0)
     assert edited.load(range(4))[ONLY].tolist() == [[1]] * 4
-    with pytest.raises(Refused, match="no column 'town'"):
+    with pytest.raises(InvalidInput, match="no column 'town'"):
         open_examples(declared(features=["town=Rome"]), at(table), 0)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from api_spec.audit import Text
-from worker.engine.errors import Refused
-from worker.readers import open_examples
+from caveat_spec.audit import Text
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.readers.registry import open_examples
 
 WORDS = ["[PAD]", "[UNK]", "he", "she", "is", "a", "doctor"]
 
@@ -55,7 +55,7 @@ def test_the_model_s_inputs_may_be_called_otherwise(place: Path) -> None:
 )
 def test_what_is_no_text_is_refused(place: Path, text: str, code: str, sentence: str) -> None:
     (place / "text").write_text(text)
-    with pytest.raises(Refused, match=sentence) as caught:
+    with pytest.raises(InvalidInput, match=sentence) as caught:
         open_examples(declared(), place.joinpath, 0)
     assert caught.value.code == code
 
@@ -63,12 +63,12 @@ def test_what_is_no_text_is_refused(place: Path, text: str, code: str, sentence:
 @pytest.mark.parametrize("data", [b"", b"{}", b"not json", b'{"model": {"type": "BPE"}}', b"\xff\xfe"])
 def test_what_is_no_tokenizer_is_refused(place: Path, data: bytes) -> None:
     (place / "tokenizer").write_bytes(data)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(InvalidInput) as caught:
         open_examples(declared(), place.joinpath, 0)
     assert caught.value.code == "not-a-tokenizer"
 
 
 def test_text_that_is_not_utf8_is_refused(place: Path) -> None:
     (place / "text").write_bytes(b'{"text": "\xff"}')
-    with pytest.raises(Refused, match="not UTF-8"):
+    with pytest.raises(InvalidInput, match="not UTF-8"):
         open_examples(declared(), place.joinpath, 0)

@@ -14,37 +14,39 @@ from pathlib import Path
 import pytest
 from xmlschema import XMLSchema
 
-from api_spec.audit import Audit
-from api_spec.report import (
-    Accuracy,
-    Cosines,
-    CrossCheck,
-    Effect,
+from caveat_reports.summary import WORST_FIRST
+from caveat_spec.audit import Audit
+from caveat_spec.report import (
     Engine,
-    Estimate,
     ExampleSetSummary,
     Finding,
-    Flag,
     GradientCheck,
-    GroupReport,
-    GroupRow,
-    Histogram,
-    Intervention,
     LayerSummary,
-    LegacyTTest,
     LineVerdict,
-    Null,
     Outcome,
-    Plan,
-    Ranked,
+    PlanSummary,
     Report,
-    Row,
-    Score,
-    Strip,
     TargetSummary,
     Verdict,
 )
-from reports.summary import WORST_FIRST
+from caveat_spec.results import (
+    Accuracy,
+    Comparison,
+    ConceptTest,
+    CrossCheck,
+    DecisionChange,
+    Effect,
+    Estimate,
+    Flag,
+    GroupRow,
+    Histogram,
+    LegacyTTest,
+    Matrix,
+    Null,
+    RankedExample,
+    Ranking,
+    Score,
+)
 
 HOSTILE = "<script>alert('x')</script>&\"'|`*_[x](http://evil.example/)\x07\u202e"
 CAUTION = (
@@ -103,8 +105,10 @@ def row(
     target_sd: float = 1.6,
     accuracy: float = 0.94,
     flags: tuple[Flag, ...] = (),
-) -> Row:
-    return Row(
+) -> ConceptTest:
+    return ConceptTest(
+        method="tcav",
+        evidence="association",
         concept=concept,
         layer=layer,
         target=target,
@@ -139,9 +143,9 @@ def row(
         ),
         legacy_t_test=LegacyTTest(p=1e-30 if p < 0.01 else 0.0312, caution=CAUTION),
         flags=list(flags),
-        sensitivities=[0.5, -0.25, 1.0],
+        changes=[0.5, -0.25, 1.0],
         n_concept=40,
-        n_pool=160,
+        n_reference=160,
         n_target=60,
     )
 
@@ -162,12 +166,12 @@ ENGINE = Engine(
 DEGENERATE = Flag(
     code="degenerate",
     sentence="The gradient does not vary over the examples: the score is 0 or 1; the effect keeps its meaning.",
-    withholds=False,
+    blocking=False,
 )
 WEAK = Flag(
     code="weak_cav",
     sentence="Held-out accuracy 0.58 does not beat shuffled labels (0.62): this layer does not encode latin-text.",
-    withholds=True,
+    blocking=True,
 )
 
 
@@ -177,14 +181,16 @@ WATERMARK: Said = (
     "fail",
     "influential",
     "watermark must not matter to carton",
-    "Both witnesses agree: at block15 a step towards watermark moves carton by +0.931 sd (corrected p 0.018); adding "
+    "Both lines of evidence agree: at block15 a step towards watermark moves carton by +0.931 sd (corrected p 0.018); "
+    "adding "
     "watermark to 60 examples changes carton by +1.82 sd (p 0.002, rank 1 of 1000 classes).",
 )
 LATIN: Said = (
     "inconclusive",
     "inconclusive",
     "latin-text must not matter to carton",
-    "The witnesses do not agree: at block15 a step towards latin-text moves carton by +0.262 sd (corrected p 0.036), "
+    "Association and intervention do not agree: at block15 a step towards latin-text moves carton by +0.262 sd "
+    "(corrected p 0.036), "
     "but adding latin-text to 60 examples changes carton by +0.0075 sd, within the tolerance (-0.031 to +0.05 sd).",
 )
 STRIPES: Said = (
@@ -221,16 +227,50 @@ def judged(report: Report, *said: Said) -> Report:
     return report.model_copy(update={"verdict": Verdict(outcome=worst, lines=lines)})
 
 
-def strip(concept: str, layer: str, examples: str, stripe: int, pictures: bool = True) -> Strip:
-    def ranked(i: int, projection: float) -> Ranked:
-        return Ranked(
+CAPTION = "Examples along the concept's direction, in standard deviations from the mean of their set."
+COSINES = "Cosines between concept activation vectors."
+
+
+def cosines(layer: str, names: list[str], values: list[list[float]]) -> Matrix:
+    return Matrix(method="tcav", title="Entanglement", caption=COSINES, layer=layer, names=names, values=values)
+
+
+def measured(
+    *,
+    concept: str,
+    change: float,
+    interval: tuple[float, float],
+    in_sd: float,
+    interval_in_sd: tuple[float, float],
+    p: float,
+    decisions: DecisionChange,
+) -> ConceptTest:
+    return ConceptTest(
+        method="intervention",
+        evidence="intervention",
+        concept=concept,
+        target="carton",
+        effect=Effect(value=change, interval=interval, in_sd=in_sd, interval_in_sd=interval_in_sd, p=p),
+        n_concept=60,
+        n_reference=60,
+        n_target=60,
+        decisions=decisions,
+    )
+
+
+def ranking(concept: str, layer: str, examples: str, stripe: int, pictures: bool = True) -> Ranking:
+    def ranked(i: int, projection: float) -> RankedExample:
+        return RankedExample(
+            position=i,
             example=f"crop-{i:04d}.png",
             projection=projection,
             thumbnail=thumbnail(37 * i, stripe) if pictures else None,
         )
 
-    return Strip(
-        concept=concept,
+    return Ranking(
+        method="tcav",
+        title=concept,
+        caption=CAPTION,
         layer=layer,
         examples=examples,
         most=[ranked(i, 2.71 - 0.21 * i) for i in range(8)],
@@ -246,7 +286,7 @@ def junit_schema() -> XMLSchema:
 
 @pytest.fixture(scope="session")
 def watermark() -> Report:
-    """The whole palette: influential by both witnesses, inconclusive, not influential, groups that fail and pass."""
+    """Everything at once: influential by both lines of evidence, inconclusive, not influential, groups that fail."""
     audit = Audit.model_validate(
         {
             "model": digest("efficientnet-lite0"),
@@ -266,7 +306,7 @@ def watermark() -> Report:
                 "carton": {"output": "logits", "index": 478, "examples": "photos"},
                 "zebra": {"output": "logits", "index": 340, "examples": "photos"},
             },
-            "method": {"estimator": "logistic", "cross_check": "mean_difference", "seed": 20, "null_sets": 499},
+            "method": {"estimator": "logistic", "cross_check": "mean_difference", "seed": 20, "permutations": 499},
             "groups": {
                 "loans": {"examples": "loans", "sensitive": ["race"], "decision": "approve"},
                 "loans-by-sex": {"examples": "loans", "sensitive": ["sex"], "decision": "approve"},
@@ -328,7 +368,7 @@ def watermark() -> Report:
     report = Report(
         engine=ENGINE,
         audit=audit,
-        plan=Plan(
+        plan=PlanSummary(
             layers=[
                 LayerSummary(
                     layer=name,
@@ -369,43 +409,44 @@ def watermark() -> Report:
                 for layer, error in zip(layers, (3.1e-5, 1.9e-5, 4.4e-7), strict=True)
             ],
         ),
-        rows=rows,
-        interventions=[
-            Intervention(
+        tests=[
+            *rows,
+            measured(
                 concept="watermark",
-                target="carton",
-                pairs=60,
                 change=2.91,
                 interval=(2.61, 3.19),
-                change_in_sd=1.82,
+                in_sd=1.82,
                 interval_in_sd=(1.63, 1.99),
                 p=0.002,
-                probability_without=0.000312,
-                probability_with=0.0103,
-                flips_to=4,
-                flips_from=0,
-                rank=1,
-                classes=1000,
+                decisions=DecisionChange(
+                    probability_without=0.000312,
+                    probability_with=0.0103,
+                    flips_to=4,
+                    flips_from=0,
+                    rank=1,
+                    classes=1000,
+                ),
             ),
-            Intervention(
+            measured(
                 concept="latin-text",
-                target="carton",
-                pairs=60,
                 change=0.012,
                 interval=(-0.05, 0.08),
-                change_in_sd=0.0075,
+                in_sd=0.0075,
                 interval_in_sd=(-0.031, 0.05),
                 p=0.56,
-                probability_without=0.000312,
-                probability_with=0.000318,
-                flips_to=0,
-                flips_from=0,
-                rank=446,
-                classes=1000,
+                decisions=DecisionChange(
+                    probability_without=0.000312,
+                    probability_with=0.000318,
+                    flips_to=0,
+                    flips_from=0,
+                    rank=446,
+                    classes=1000,
+                ),
             ),
         ],
-        groups=[
-            GroupReport(
+        comparisons=[
+            Comparison(
+                method="group_comparison",
                 name="loans",
                 decisions="recorded decisions (approve)",
                 sensitive=["race"],
@@ -420,7 +461,8 @@ def watermark() -> Report:
                     "selection_rate_difference": Estimate(value=0.201, interval=(0.137, 0.265)),
                 },
             ),
-            GroupReport(
+            Comparison(
+                method="group_comparison",
                 name="loans-by-sex",
                 decisions="recorded decisions (approve)",
                 sensitive=["sex"],
@@ -428,17 +470,15 @@ def watermark() -> Report:
                 metrics={"selection_rate_ratio": Estimate(value=0.983, interval=(0.94, 0.999))},
             ),
         ],
-        cosines=[
-            Cosines(
-                layer=layer, concepts=["watermark", "latin-text", "stripes"], matrix=[[1, a, b], [a, 1, c], [b, c, 1]]
-            )
+        matrices=[
+            cosines(layer, ["watermark", "latin-text", "stripes"], [[1, a, b], [a, 1, c], [b, c, 1]])
             for layer, a, b, c in (
                 ("block7", 0.61, -0.12, 0.08),
                 ("block13", 0.44, -0.31, -0.02),
                 ("block15", 0.38, -0.22, 0.11),
             )
         ],
-        strips=[strip("watermark", "block15", "photos", 20), strip("latin-text", "block15", "photos", 200)],
+        rankings=[ranking("watermark", "block15", "photos", 20), ranking("latin-text", "block15", "photos", 200)],
         warnings=["The model fixes its batch at 1; outputs were shown equal with a symbolic batch, which was used."],
         verdict=Verdict(outcome=None, lines=[]),
     )
@@ -467,8 +507,8 @@ def group_row(
 def one_row(watermark: Report) -> Report:
     """The smallest audit: one row, no gate, no pictures, nothing beside it."""
     audit = watermark.audit.model_copy(update={"gate": [], "groups": {}})
-    empty: dict[str, object] = {"interventions": [], "groups": [], "cosines": [], "strips": [], "warnings": []}
-    return judged(watermark.model_copy(update={"audit": audit, "rows": watermark.rows[2:3], **empty}))
+    empty: dict[str, object] = {"comparisons": [], "matrices": [], "rankings": [], "warnings": []}
+    return judged(watermark.model_copy(update={"audit": audit, "tests": watermark.associations[2:3], **empty}))
 
 
 @pytest.fixture(scope="session")
@@ -476,9 +516,9 @@ def groups_only(watermark: Report) -> Report:
     """No concept at all: decisions of two groups, and a gate that passes."""
     audit = watermark.audit.model_copy(update={"gate": watermark.audit.gate[4:], "concepts": {}, "targets": {}})
     plan = watermark.plan.model_copy(update={"layers": [], "targets": [], "gradient_checks": []})
-    empty: dict[str, object] = {"interventions": [], "rows": [], "cosines": [], "strips": [], "warnings": []}
-    groups = watermark.groups[1:]
-    return judged(watermark.model_copy(update={"audit": audit, "plan": plan, "groups": groups, **empty}), SEX)
+    empty: dict[str, object] = {"tests": [], "matrices": [], "rankings": [], "warnings": []}
+    groups = watermark.comparisons[1:]
+    return judged(watermark.model_copy(update={"audit": audit, "plan": plan, "comparisons": groups, **empty}), SEX)
 
 
 @pytest.fixture(scope="session")
@@ -510,7 +550,7 @@ def sixty_rows(watermark: Report) -> Report:
         )
         for k, layer in enumerate(layers)
     ]
-    empty: dict[str, object] = {"interventions": [], "groups": [], "strips": []}
+    empty: dict[str, object] = {"comparisons": [], "rankings": []}
     audit = watermark.audit.model_copy(
         update={
             "groups": {},
@@ -521,11 +561,11 @@ def sixty_rows(watermark: Report) -> Report:
             ],
         }
     )
-    cosines = [
-        Cosines(
-            layer=layer,
-            concepts=concepts,
-            matrix=[[1 if a == b else 0.17 * ((a + b) % 5) - 0.3 for a in range(5)] for b in range(5)],
+    matrices = [
+        cosines(
+            layer,
+            concepts,
+            [[1 if a == b else 0.17 * ((a + b) % 5) - 0.3 for a in range(5)] for b in range(5)],
         )
         for layer in layers
     ]
@@ -538,23 +578,36 @@ def sixty_rows(watermark: Report) -> Report:
         )
         for i, concept in enumerate(concepts)
     ]
-    return judged(watermark.model_copy(update={"audit": audit, "rows": rows, "cosines": cosines, **empty}), *said)
+    return judged(watermark.model_copy(update={"audit": audit, "tests": rows, "matrices": matrices, **empty}), *said)
 
 
 @pytest.fixture(scope="session")
 def hostile(watermark: Report) -> Report:
     """Every string that a model, a folder or a table may choose holds something nasty."""
-    first = watermark.rows[2]
-    flag = Flag(code="few_examples", sentence=HOSTILE, withholds=True)
-    ranked = Ranked(example=HOSTILE, projection=1.0, thumbnail="https://evil.example/pixel.png")
-    inline = Ranked(example=HOSTILE, projection=1.0, thumbnail="data:image/svg+xml;base64,PHN2Zy8+")
-    group = watermark.groups[0]
+    first = watermark.associations[2]
+    flag = Flag(code="few_examples", sentence=HOSTILE, blocking=True)
+    ranked = RankedExample(example=HOSTILE, position=0, projection=1.0, thumbnail="https://evil.example/pixel.png")
+    inline = RankedExample(example=HOSTILE, position=0, projection=1.0, thumbnail="data:image/svg+xml;base64,PHN2Zy8+")
+    group = watermark.comparisons[0]
     return judged(
         watermark.model_copy(
             update={
-                "rows": [first.model_copy(update={"layer": HOSTILE, "flags": [flag]})],
-                "strips": [Strip(concept="watermark", layer=HOSTILE, examples="photos", most=[ranked], least=[inline])],
-                "groups": [
+                "tests": [
+                    first.model_copy(update={"layer": HOSTILE, "flags": [flag]}),
+                    *watermark.interventions,
+                ],
+                "rankings": [
+                    Ranking(
+                        method="tcav",
+                        title="watermark",
+                        caption=CAPTION,
+                        layer=HOSTILE,
+                        examples="photos",
+                        most=[ranked],
+                        least=[inline],
+                    )
+                ],
+                "comparisons": [
                     group.model_copy(
                         update={
                             "decisions": HOSTILE,
@@ -563,7 +616,7 @@ def hostile(watermark: Report) -> Report:
                         }
                     )
                 ],
-                "cosines": [watermark.cosines[0].model_copy(update={"layer": HOSTILE})],
+                "matrices": [watermark.matrices[0].model_copy(update={"layer": HOSTILE})],
                 "warnings": [HOSTILE],
                 "plan": watermark.plan.model_copy(
                     update={

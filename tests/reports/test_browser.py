@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from api_spec.report import Report
-from reports import html
+from caveat_reports import html
+from caveat_spec.report import Report
 from tests.needed import program
 
 QUIET = (

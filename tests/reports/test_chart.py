@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from api_spec.report import Histogram
-from reports.chart import Scale, silhouette, symmetric
+from caveat_reports.chart import Scale, silhouette, symmetric
+from caveat_spec.results import Histogram
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from jsonschema import Draft4Validator
 from markdown_it import MarkdownIt
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from api_spec.report import Report
-from reports import gitlab, junit, markdown, openmetrics, sarif
-from reports.canonical import digest
+from caveat_reports import gitlab, junit, markdown, openmetrics, sarif
+from caveat_reports.canonical import digest
+from caveat_spec.report import Report
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
@@ -105,13 +105,13 @@ def test_a_gate_that_passes_raises_nothing(groups_only: Report) -> None:
 def test_openmetrics_is_read_by_prometheus(report: Report) -> None:
     families = {family.name: family for family in text_string_to_metric_families(openmetrics.render(report))}
     effects = families["caveat_effect_sd"].samples if "caveat_effect_sd" in families else []
-    assert [sample.value for sample in effects] == [row.effect.in_sd for row in report.rows]
+    assert [sample.value for sample in effects] == [row.effect.in_sd for row in report.associations]
 
 
 def test_markdown_folds_figures_away_and_names_the_digest(watermark: Report) -> None:
     text = markdown.render(watermark)
     assert text.startswith("## ✗ Fails: audit of model ")
-    assert text.count("<details>") == text.count("</details>") == 6
+    assert text.count("<details>") == text.count("</details>") == 7
     assert digest(watermark) in text
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import html5lib
 import pytest
 
-from api_spec.report import Consistency, Positions, Report, WholeStep
-from reports import html, markdown
-from reports.canonical import canonical, digest
+from caveat_reports import html, markdown
+from caveat_reports.canonical import canonical, digest
+from caveat_spec.report import LayerFindings, Report
+from caveat_spec.results import FiniteStep, SpatialMap
 from tests.reports.conftest import HOSTILE
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -128,10 +129,10 @@ def test_empty_sections_are_left_out(watermark: Report, one_row: Report, groups_
         return [section.get("id") for section in parsed(report).iter("section") if section.get("id")]
 
     assert sections(watermark) == [
-        "caveats", "concepts", "groups", "examples", "entanglement", "method", "provenance",
+        "caveats", "concepts", "groups", "examples", "entanglement", "method", "glossary", "provenance",
     ]  # fmt: skip
-    assert sections(one_row) == ["caveats", "concepts", "method", "provenance"]
-    assert sections(groups_only) == ["groups", "method", "provenance"]
+    assert sections(one_row) == ["caveats", "concepts", "method", "glossary", "provenance"]
+    assert sections(groups_only) == ["groups", "method", "glossary", "provenance"]
     for report in (watermark, one_row, groups_only):
         nav = [a.get("href")[1:] for a in next(parsed(report).iter("nav")).iter("a")]
         assert nav == sections(report)
@@ -215,7 +216,7 @@ def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
 
 def themes() -> dict[str, dict[str, tuple[float, ...]]]:
     """The custom colours of each theme, read from the style itself."""
-    style = files("reports").joinpath("templates/report.css").read_text()
+    style = files("caveat_reports").joinpath("templates/report.css").read_text()
     light, dark, printed = re.findall(r":root \{(.*?)\n *\}", style, re.S)
 
     def colours(block: str) -> dict[str, tuple[float, ...]]:
@@ -252,9 +253,9 @@ def test_contrast_is_enough_for_everyone(theme: str) -> None:
 
 
 def test_a_metric_that_the_gate_asks_about_comes_first(watermark: Report) -> None:
-    first, *others = watermark.groups
+    first, *others = watermark.comparisons
     turned = first.model_copy(update={"metrics": dict(reversed(first.metrics.items()))})
-    tree = parsed(watermark.model_copy(update={"groups": [turned, *others]}))
+    tree = parsed(watermark.model_copy(update={"comparisons": [turned, *others]}))
     assert [text(term) for term in next(tree.iter("dl")).iter("dt")] == [
         "Selection rate ratio",
         "Selection rate difference",
@@ -265,8 +266,8 @@ def test_positions_are_a_map_with_its_strongest_place_in_words(one_row: Report) 
     parts = [0.0] * 400
     parts[21] = -2.0  # second row, second column of 20 x 20: in the first cell of a map of blocks of 2 x 2
     parts[-1] = 0.5
-    row = one_row.rows[0].model_copy(update={"positions": Positions(shape=[20, 20], parts=parts)})
-    (figure,) = parsed(one_row.model_copy(update={"rows": [row]})).iter("figure")
+    row = one_row.associations[0].model_copy(update={"spatial_map": SpatialMap(shape=[20, 20], parts=parts)})
+    (figure,) = parsed(one_row.model_copy(update={"tests": [row]})).iter("figure")
     cells = [[cell.get("class") for cell in line.iter("td")] for line in figure.iter("tr")]
     assert (len(cells), {len(line) for line in cells}) == (10, {10})
     assert (cells[0][0], cells[-1][-1], cells[4][4]) == ("shade-n6", "shade-p2", "shade-0")
@@ -274,23 +275,23 @@ def test_positions_are_a_map_with_its_strongest_place_in_words(one_row: Report) 
 
 
 def test_what_rows_do_not_say_alone_is_said(one_row: Report) -> None:
-    (row,) = one_row.rows
-    asked = one_row.audit.concepts[row.concept].model_copy(update={"beyond": ["rust", "dust"]})
+    (row,) = one_row.associations
+    asked = one_row.audit.concepts[row.concept].model_copy(update={"controlling_for": ["rust", "dust"]})
     audit = one_row.audit.model_copy(update={"concepts": one_row.audit.concepts | {row.concept: asked}})
-    both = Consistency(
+    both = LayerFindings(
         concept=row.concept, target=row.target, encoding=[], raising=[], lowering=[], sentence="No layer encodes it."
     )
-    report = one_row.model_copy(update={"audit": audit, "consistency": [both]})
+    report = one_row.model_copy(update={"audit": audit, "layer_findings": [both]})
     for page in (text(parsed(report)), markdown.render(report)):
-        assert "Tested beyond rust and dust: what it shares with that was taken out first. No layer encodes it." in page
+        assert "Controls for rust and dust: their directions were taken out first. No layer encodes it." in page
 
 
-def test_a_whole_step_stands_beside_its_slope(one_row: Report) -> None:
-    step = WholeStep(value=3.2, interval=(2.8, 3.6), in_sd=2.0, interval_in_sd=(1.75, 2.25))
-    row = one_row.rows[0].model_copy(update={"whole_step": step})
-    report = one_row.model_copy(update={"rows": [row]})
+def test_a_finite_step_stands_beside_its_slope(one_row: Report) -> None:
+    step = FiniteStep(value=3.2, interval=(2.8, 3.6), in_sd=2.0, interval_in_sd=(1.75, 2.25))
+    row = one_row.associations[0].model_copy(update={"finite_step": step})
+    report = one_row.model_copy(update={"tests": [row]})
     page = text(parsed(report))
-    assert "a whole step +2.00" in page
+    assert "finite step +2.00" in page
     assert "+1.75 to +2.25" in page
     assert "| +2.00 sd |" in markdown.render(report)
-    assert "a whole step" not in text(parsed(one_row))
+    assert "finite step" not in text(parsed(one_row))

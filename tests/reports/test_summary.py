@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from api_spec.report import LineVerdict, Outcome, Report, Verdict
-from reports import summary
+from caveat_reports import summary
+from caveat_spec.report import LineVerdict, Outcome, Report, Verdict
 
 
 def with_outcomes(report: Report, *outcomes: Outcome) -> Report:
@@ -53,9 +53,9 @@ def test_lines_that_ask_the_same_are_one_question(watermark: Report) -> None:
     ]
 
 
-def test_a_pair_knows_its_rows_its_witness_and_its_lines(watermark: Report) -> None:
+def test_a_pair_knows_its_tests_its_intervention_and_its_lines(watermark: Report) -> None:
     first, *_, last = summary.pairs(watermark)
-    assert (first.concept, first.target, len(first.rows)) == ("watermark", "carton", 3)
+    assert (first.concept, first.target, len(first.tests)) == ("watermark", "carton", 3)
     assert first.intervention is not None
     assert [line.outcome for line in first.lines] == ["fail"]
     assert (last.concept, last.target, last.intervention, last.lines) == ("stripes", "zebra", None, [])
@@ -72,7 +72,11 @@ def test_an_intervention_in_words(watermark: Report) -> None:
 
 def test_an_intervention_on_a_single_output_speaks_of_decisions(watermark: Report) -> None:
     single = watermark.interventions[0].model_copy(
-        update={"probability_without": None, "rank": None, "classes": None, "flips_from": 2}
+        update={
+            "decisions": watermark.interventions[0].decisions.model_copy(
+                update={"probability_without": None, "rank": None, "classes": None, "flips_from": 2}
+            )
+        }
     )
     assert summary.intervention_sentences(single, "logit")[1:] == [
         "4 of 60 decisions became favourable, 2 unfavourable."
@@ -80,7 +84,7 @@ def test_an_intervention_on_a_single_output_speaks_of_decisions(watermark: Repor
 
 
 def test_each_flag_is_told_once_with_its_places(watermark: Report) -> None:
-    (degenerate, places), (weak, _) = sorted(summary.flags(watermark.rows), key=lambda found: found[0].code)
+    (degenerate, places), (weak, _) = sorted(summary.flags(watermark.associations), key=lambda found: found[0].code)
     assert (degenerate.code, weak.code) == ("degenerate", "weak_cav")
     assert len(places) == 4
     assert places[0] == "watermark → carton at block15"
@@ -91,18 +95,18 @@ def test_a_missing_estimate_is_a_dash(watermark: Report) -> None:
 
 
 def test_every_format_says_the_same(watermark: Report, golden: Callable[[str, str], None]) -> None:
-    from reports import gitlab, html, junit, markdown, sarif
+    from caveat_reports import gitlab, html, junit, markdown, sarif
 
     subject = "watermark must not matter to carton"
     for render in (html.render, junit.render, markdown.render, sarif.render, gitlab.render):
         text = render(watermark)
         assert subject in text
-        assert "Both witnesses agree: at block15 a step towards watermark moves carton by" in text
+        assert "Both lines of evidence agree: at block15 a step towards watermark moves carton by" in text
         assert text == render(watermark)
 
 
 def test_chance_is_named_for_what_it_was(watermark: Report) -> None:
-    null = watermark.rows[0].effect.null
-    assert summary.null_words(null) == "499 random sets that play the concept"
+    null = watermark.associations[0].effect.null
+    assert summary.null_words(null) == "499 random sets in place of the concept"
     swapped = null.model_copy(update={"kind": "swapped_pairs"})
     assert summary.null_words(swapped) == "499 random swaps within pairs"

@@ -1,4 +1,4 @@
-"""The API over a fresh vault, as the contract's tests have it."""
+"""The API over empty storage, from the contract's tests."""
 
 from __future__ import annotations
 

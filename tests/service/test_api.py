@@ -1,4 +1,4 @@
-"""What a client sees: uploads, jobs, pages, reports, and a clear word about everything that is wrong."""
+"""The API as a client sees it: uploads, jobs, pages, reports, and clear problems."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from api_spec.openapi import LARGEST_JSON
-from service.state import Behind
+from caveat_service.state import AppContext
+from caveat_spec.openapi import LARGEST_JSON
+from caveat_storage import job_records, job_state
 from tests.worker.live import MODEL, TABLE, audit, digest
-from vault import lifecycle, records
 
 
 @pytest.fixture
 def uploaded(client: FlaskClient) -> FlaskClient:
-    """A client that has put in the bytes of `audit`."""
+    """A client that has uploaded the bytes of `audit`."""
     for data in (MODEL, TABLE):
         client.put(f"/v1/blobs/{digest(data)}", data=data)
     return client
 
 
 @pytest.fixture
-def behind(app: Flask) -> Behind:
-    there: Behind = app.extensions["caveat"]
+def app_context(app: Flask) -> AppContext:
+    there: AppContext = app.extensions["caveat"]
     return there
 
 
-def succeed(behind: Behind, job_id: str, report: bytes) -> None:
-    """What a worker does, in short."""
-    lease = lifecycle.claim(behind.database, job_id, worker="w", lasts=timedelta(hours=1))
+def succeed(app_context: AppContext, job_id: str, report: bytes) -> None:
+    """The work of a worker, in short."""
+    lease = job_state.claim(app_context.database, job_id, worker="w", lasts=timedelta(hours=1))
     assert lease is not None
-    behind.blobs.put(io.BytesIO(report), digest(report))
-    assert lifecycle.succeed(behind.database, lease, {"outcome": "fail"}, digest(report))
+    app_context.blobs.put(io.BytesIO(report), digest(report))
+    assert job_state.succeed(app_context.database, lease, {"outcome": "fail"}, digest(report))
 
 
 class TestBlobs:
@@ -60,9 +60,9 @@ class TestBlobs:
         assert client.get(place).status_code == 404
 
     def test_that_are_too_large_are_refused(self, app: Flask, client: FlaskClient) -> None:
-        behind = app.extensions["caveat"]
-        small = behind.settings.model_copy(update={"largest_blob": 4})
-        app.extensions["caveat"] = replace(behind, settings=small)
+        app_context = app.extensions["caveat"]
+        small = app_context.settings.model_copy(update={"largest_blob": 4})
+        app.extensions["caveat"] = replace(app_context, settings=small)
         refused = client.put(f"/v1/blobs/{digest(MODEL)}", data=MODEL)
         assert refused.status_code == 413
         assert "CAVEAT_LARGEST_BLOB" in refused.json["remedy"]
@@ -147,7 +147,7 @@ class TestWhatIsWrong:
             raise RuntimeError("a secret")
 
         app.testing = False
-        monkeypatch.setattr("vault.records.page", fail)
+        monkeypatch.setattr("caveat_storage.job_records.page", fail)
         refused = client.get("/v1/audits")
         assert (refused.status_code, refused.mimetype) == (500, "application/problem+json")
         assert "secret" not in refused.text
@@ -203,7 +203,7 @@ class TestJobs:
         made = [uploaded.post("/v1/audits", json=audit()).json["id"] for _ in range(5)]
         one = len(json.dumps(uploaded.get(f"/v1/audits/{made[0]}").json["audit"]))
         for room, many in ((1, 1), (2 * one + one // 2, 2), (9 * one, 5)):
-            monkeypatch.setattr(records, "LARGEST_PAGE", room)
+            monkeypatch.setattr(job_records, "LARGEST_PAGE", room)
             sizes, seen, token = [], [], ""
             while token is not None:
                 page = uploaded.get("/v1/audits" + (f"?page_token={token}" if token else "")).json
@@ -213,23 +213,23 @@ class TestJobs:
             assert seen == sorted(made, reverse=True)
             assert sizes[0] == many
         monkeypatch.undo()
-        assert records.LARGEST_PAGE >= LARGEST_JSON
+        assert job_records.LARGEST_PAGE >= LARGEST_JSON
 
     def test_are_cancelled_twice_without_harm_but_not_once_they_ended(
-        self, uploaded: FlaskClient, behind: Behind
+        self, uploaded: FlaskClient, app_context: AppContext
     ) -> None:
         queued = uploaded.post("/v1/audits", json=audit()).json["id"]
         for _ in range(2):
             cancelled = uploaded.post(f"/v1/audits/{queued}:cancel")
             assert (cancelled.status_code, cancelled.json["state"]) == (202, "cancelled")
         done = uploaded.post("/v1/audits", json=audit()).json["id"]
-        succeed(behind, done, b"{}")
+        succeed(app_context, done, b"{}")
         assert uploaded.post(f"/v1/audits/{done}:cancel").status_code == 409
 
     def test_of_another_tenant_are_not_there(self, app: Flask, uploaded: FlaskClient) -> None:
         mine = uploaded.post("/v1/audits", json=audit()).json["id"]
-        behind: Behind = app.extensions["caveat"]
-        theirs = lifecycle.submit(behind.database, "theirs", "audit", audit()).record.id
+        app_context: AppContext = app.extensions["caveat"]
+        theirs = job_state.submit(app_context.database, "theirs", "audit", audit()).record.id
         assert [one["id"] for one in uploaded.get("/v1/audits").json["audits"]] == [mine]
         for place in (f"/v1/audits/{theirs}", f"/v1/audits/{theirs}/report", f"/v1/audits/{theirs}/events"):
             assert uploaded.get(place).status_code == 404
@@ -242,11 +242,11 @@ class TestReports:
         refused = uploaded.get(f"/v1/audits/{made}/report")
         assert (refused.status_code, refused.json["detail"]) == (409, "The audit is queued, so it has no report.")
 
-    def test_are_the_stored_bytes_and_never_change(self, uploaded: FlaskClient, behind: Behind) -> None:
+    def test_are_the_stored_bytes_and_never_change(self, uploaded: FlaskClient, app_context: AppContext) -> None:
         made = uploaded.post("/v1/audits", json=audit()).json["id"]
         app = uploaded.application
-        app.testing = False  # these bytes are no report, which is not the question here
-        succeed(behind, made, b'{"a":1}')
+        app.testing = False  # these bytes are not a report, and the contract's check would say so
+        succeed(app_context, made, b'{"a":1}')
         shown = uploaded.get(f"/v1/audits/{made}/report")
         assert (shown.data, shown.mimetype) == (b'{"a":1}', "application/json")
         assert "immutable" in shown.headers["Cache-Control"]
@@ -266,9 +266,9 @@ class TestOperations:
         assert ready.json == {"status": "ready", "database": "up", "blobs": "up", "broker": "down"} | nobody
 
     def test_readiness_fails_without_blobs(
-        self, client: FlaskClient, behind: Behind, monkeypatch: pytest.MonkeyPatch
+        self, client: FlaskClient, app_context: AppContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(type(behind.blobs), "is_writable", lambda _: False)
+        monkeypatch.setattr(type(app_context.blobs), "is_writable", lambda _: False)
         assert client.get("/readyz").status_code == 503
 
     def test_the_docs_load_nothing_from_elsewhere(self, client: FlaskClient) -> None:
@@ -286,12 +286,12 @@ class TestOperations:
         known = {"If-None-Match": served.headers["ETag"]}
         assert client.get("/v1/openapi.json", headers=known).status_code == 304
 
-    def test_metrics_are_counted_in_the_database(self, uploaded: FlaskClient, behind: Behind) -> None:
+    def test_metrics_are_counted_in_the_database(self, uploaded: FlaskClient, app_context: AppContext) -> None:
         from prometheus_client import generate_latest
 
-        from service.metrics import registry
+        from caveat_service.metrics import registry
 
         uploaded.post("/v1/audits", json=audit())
-        read = generate_latest(registry(behind.database)).decode()
+        read = generate_latest(registry(app_context.database)).decode()
         assert 'caveat_jobs{kind="audit",state="queued"} 1.0' in read
         assert 'caveat_queue_depth{queue="default"} 1.0' in read

@@ -1,4 +1,4 @@
-"""What the service signs: the record of an audit and its report, with whatever keys it has now."""
+"""The service signs the record of an audit and its report with its current keys."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from reports.canonical import canonical
-from service.app import create_app
-from service.settings import Settings
-from service.state import Behind
-from tests.api_spec import evidence
+from caveat_reports.canonical import canonical
+from caveat_service.app import create_app
+from caveat_service.settings import Settings
+from caveat_service.state import AppContext
+from caveat_storage import attestations, job_state, keyring
+from caveat_storage.keyring import UnusableKeyError
+from tests.api_spec import handmade
 from tests.worker.live import MODEL, TABLE, audit, digest
-from vault import attest, keyring, lifecycle
-from vault.keyring import UnusableKeyError
 
-REPORT = canonical(evidence.report(evidence.row()))
+REPORT = canonical(handmade.report(handmade.row()))
 OLD, NEW = keyring.make(), keyring.make()
 
 
 @pytest.fixture
 def job(client: FlaskClient) -> str:
-    """An audit that waits."""
+    """A queued audit."""
     for data in (MODEL, TABLE):
         client.put(f"/v1/blobs/{digest(data)}", data=data)
     return str(client.post("/v1/audits", json=audit()).json["id"])
 
 
 def run(app: Flask, job: str) -> None:
-    """What a worker does, after another one was lost."""
-    behind: Behind = app.extensions["caveat"]
-    lifecycle.claim(behind.database, job, worker="lost@host", lasts=timedelta(seconds=-1))
-    lifecycle.expire(behind.database, attempts=3, backoff=timedelta())
-    lease = lifecycle.claim(behind.database, job, worker="celery@host", lasts=timedelta(hours=1))
+    """The work of a worker after another one was lost."""
+    app_context: AppContext = app.extensions["caveat"]
+    job_state.claim(app_context.database, job, worker="lost@host", lasts=timedelta(seconds=-1))
+    job_state.expire(app_context.database, attempts=3, backoff=timedelta())
+    lease = job_state.claim(app_context.database, job, worker="celery@host", lasts=timedelta(hours=1))
     assert lease is not None
-    behind.blobs.put(io.BytesIO(REPORT), digest(REPORT))
-    assert lifecycle.succeed(behind.database, lease, {"outcome": None}, digest(REPORT))
+    app_context.blobs.put(io.BytesIO(REPORT), digest(REPORT))
+    assert job_state.succeed(app_context.database, lease, {"outcome": None}, digest(REPORT))
 
 
 def give_keys(app: Flask, where: str) -> None:
-    behind: Behind = app.extensions["caveat"]
-    settings = behind.settings.model_copy(update={"signing_key": where})
-    app.extensions["caveat"] = replace(behind, settings=settings)
+    app_context: AppContext = app.extensions["caveat"]
+    settings = app_context.settings.model_copy(update={"signing_key": where})
+    app.extensions["caveat"] = replace(app_context, settings=settings)
 
 
 def test_an_attestation_says_what_when_and_where(app: Flask, client: FlaskClient, job: str) -> None:
@@ -55,7 +55,7 @@ def test_an_attestation_says_what_when_and_where(app: Flask, client: FlaskClient
     run(app, job)
     answered = client.get(f"/v1/audits/{job}/attestation")
     assert answered.status_code == 200
-    opened = attest.open_envelope(answered.data, keyring.public_keys(OLD.public))
+    opened = attestations.open_envelope(answered.data, keyring.public_keys(OLD.public))
     assert opened.digest("report") == digest(client.get(f"/v1/audits/{job}/report").data)
     ran = opened.statement.predicate.run
     assert (ran.audit, ran.where) == (job, "celery@host")
@@ -75,7 +75,7 @@ def test_keys_change_without_a_restart(app: Flask, client: FlaskClient, job: str
     after = client.get(f"/v1/audits/{job}/attestation", headers={"If-None-Match": before.headers["ETag"]})
     assert after.status_code == 200
     for pair in (OLD, NEW):
-        attest.open_envelope(after.data, keyring.public_keys(pair.public))
+        attestations.open_envelope(after.data, keyring.public_keys(pair.public))
 
 
 def test_a_service_without_a_key_says_so(app: Flask, client: FlaskClient, job: str) -> None:
@@ -91,5 +91,5 @@ def test_a_key_that_cannot_be_used_stops_the_service_before_it_serves(tmp_path: 
 
 
 def test_a_key_is_never_shown() -> None:
-    """Neither a traceback nor a log that prints the settings gives the key away."""
+    """The key appears neither in a traceback nor in a log of the settings."""
     assert OLD.private.splitlines()[1] not in repr(Settings(signing_key=OLD.private))

@@ -1,4 +1,4 @@
-"""Nobody without a valid key gets anything, and nobody gets anything of another tenant: over every route there is."""
+"""No access without a valid key, and none to other tenants' data, on every route."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from api_spec import openapi
-from api_spec.openapi import OPERATIONS, Operation
+from caveat_spec import openapi
+from caveat_spec.openapi import OPERATIONS, Operation
+from caveat_storage import hash_chain, job_records, keys, webhooks
+from caveat_storage.job_records import Database
 from tests.api import api
 from tests.worker.live import MODEL, TABLE, audit, digest
-from vault import keys, ledger, records, webhooks
-from vault.records import Database
 
 GUARDED = [operation for operation in OPERATIONS if operation.scope]
 OPEN = [operation for operation in OPERATIONS if not operation.scope]
 NAMES = [operation.name for operation in GUARDED]
 WEBHOOKS: dict[str, str] = {}
-"""Another tenant's audit → another tenant's webhook."""
+"""Audit of another tenant → webhook of that tenant."""
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def database(app: Flask) -> Database:
 
 @pytest.fixture
 def theirs(app: Flask, database: Database) -> str:
-    """An audit of another tenant, whose bytes are there too."""
+    """An audit of another tenant, whose bytes are stored too."""
     key = keys.issue(database, "theirs", "ci", ["submit", "read"])
     client = app.test_client()
     for data in (MODEL, TABLE):
@@ -61,7 +61,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def ask(client: FlaskClient, operation: Operation, job_id: str, headers: dict[str, str]) -> Any:
-    """The operation, asked about things that are another tenant's."""
+    """Calls the operation on resources of another tenant."""
     path = operation.path.format(job_id=job_id, webhook_id=WEBHOOKS.get(job_id, job_id), digest=digest(MODEL))
     sent: dict[str, Any] = {}
     if operation.name == "create_audit":
@@ -105,23 +105,25 @@ def test_nothing_of_another_tenant_is_there(app: Flask, database: Database, thei
     answer = ask(app.test_client(), operation, theirs, bearer(key))
     if operation.name == "list_audits":
         assert answer.json == {"audits": [], "next_page_token": None}
-    elif operation.name == "get_log":
-        assert ledger.account(answer.data.splitlines(keepends=True)).tenant == "mine"
+    elif operation.name == "get_audit_log":
+        assert hash_chain.account(answer.data.splitlines(keepends=True)).tenant == "mine"
         answer.close()
     elif operation.name == "get_upload":
         assert answer.json == {"digest": digest(MODEL), "offset": 0, "complete": False}
     elif operation.name == "list_webhooks":
         assert answer.json == {"webhooks": []}
     elif operation.name == "create_webhook":
-        assert answer.status_code == 201  # of one's own
+        assert answer.status_code == 201  # a webhook of its own
     elif operation.name in ("put_blob", "patch_upload"):
-        assert answer.status_code == 422  # an empty body is not those bytes: knowing their digest is not having them
+        assert (
+            answer.status_code == 422
+        )  # the empty body has another digest: knowing a digest gives no access to its bytes
     elif operation.name.startswith("create_"):
         assert answer.status_code == 422
         assert "that you uploaded" in answer.json["errors"][0]["detail"]
     else:
         assert answer.status_code == 404
-    record = records.get(database, "theirs", "audit", theirs)
+    record = job_records.get(database, "theirs", "audit", theirs)
     assert record is not None
     assert record.state == "queued"
     assert len(webhooks.registered(database, "theirs")) == 1
@@ -162,7 +164,7 @@ def test_what_probes_and_people_look_at_is_open(app: Flask, operation: Operation
 def test_a_page_in_a_browser_cannot_name_itself_after_a_service_without_keys(
     tmp_path: Path, host: str, name: str, status: int
 ) -> None:
-    """DNS rebinding: a page's own name comes to mean 127.0.0.1, and the browser takes the service for its site."""
+    """DNS rebinding: the name of a web page resolves to 127.0.0.1, so the browser treats the service as its site."""
     with api(tmp_path, auth="off", host=host) as app:
         assert app.test_client().get("/v1/audits", headers={"Host": name}).status_code == status
         assert app.test_client().get("/healthz", headers={"Host": name}).status_code == 200
@@ -181,18 +183,18 @@ def test_a_secret_is_nowhere_in_the_database(database: Database) -> None:
 
 def test_a_log_is_the_tenants_own_and_says_who_asked(app: Flask, database: Database, theirs: str) -> None:
     admin = {name: keys.issue(database, name, "admin", ["admin"]) for name in ("theirs", "mine")}
-    with app.test_client().get("/v1/log", headers=bearer(admin["theirs"])) as answer:
+    with app.test_client().get("/v1/audit-log", headers=bearer(admin["theirs"])) as answer:
         assert answer.mimetype == "application/jsonl"
-        told = ledger.account(answer.data.splitlines(keepends=True))
-    asker = keys.issued(database, "theirs")[0].id
-    assert (told.tenant, told.askers) == ("theirs", {f"key:{asker}"})
-    with app.test_client().get("/v1/log", headers=bearer(admin["mine"])) as answer:
-        told = ledger.account(answer.data.splitlines(keepends=True))
-    assert (told.tenant, told.steps) == ("mine", {"issue_key": 1})
+        log = hash_chain.account(answer.data.splitlines(keepends=True))
+    principal = keys.issued(database, "theirs")[0].id
+    assert (log.tenant, log.principals) == ("theirs", {f"key:{principal}"})
+    with app.test_client().get("/v1/audit-log", headers=bearer(admin["mine"])) as answer:
+        log = hash_chain.account(answer.data.splitlines(keepends=True))
+    assert (log.tenant, log.steps) == ("mine", {"issue_key": 1})
 
 
 def routes() -> list[tuple[str, str]]:
-    """Every route of the committed openapi.json that asks for a key."""
+    """All routes of the committed openapi.json that require a key."""
     paths = json.loads((Path(openapi.__file__).parent / "openapi.json").read_text())["paths"]
     return [
         (method.upper(), path)
@@ -203,7 +205,7 @@ def routes() -> list[tuple[str, str]]:
 
 
 def test_no_route_is_left_out() -> None:
-    """What needs no key is named here; whatever else there is or will be is asked for below, by strangers."""
+    """The open routes are listed here; all others, including future ones, are called below without a key."""
     paths = json.loads((Path(openapi.__file__).parent / "openapi.json").read_text())["paths"]
     everything = {(method.upper(), path) for path, operations in paths.items() for method in operations}
     assert everything - set(routes()) == {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/v1/openapi.json")}
@@ -214,7 +216,7 @@ def test_no_route_is_left_out() -> None:
 def test_a_stranger_is_answered_401_403_or_404_over_every_route(
     app: Flask, database: Database, theirs: str, method: str, path: str
 ) -> None:
-    """Nor does any answer about another tenant's things differ from that about things that nobody has."""
+    """Answers about another tenant's resources are the same as about resources that do not exist."""
     expired = keys.issue(database, "theirs", "old", ["admin"], lasts=timedelta(seconds=-1))
     powerless = keys.issue(database, "mine", "powerless", [])
     client = app.test_client()
@@ -224,15 +226,15 @@ def test_a_stranger_is_answered_401_403_or_404_over_every_route(
             assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
     names = re.findall(r"{(\w+)}", path)
     if not names or "upload" in path:
-        return  # what belongs to nobody yet: the tests above look at what is in the answer
+        return  # creates resources, which have no owner yet; the tests above check such answers
     nowhere = {"job_id": "0" * 26, "webhook_id": "0" * 26, "digest": digest(b"nobody has this")}
     key = keys.issue(database, "mine", "ci", ["admin"])
     answers = []
     for ids in (there, nowhere):
         with client.open(path.format(**ids), method=method, headers=bearer(key), data=b"") as answer:
-            told = answer.text
+            text = answer.text
             for value in ids.values():
-                told = told.replace(value, "X")
-            answers.append((answer.status_code, told, sorted(answer.headers.keys())))
+                text = text.replace(value, "X")
+            answers.append((answer.status_code, text, sorted(answer.headers.keys())))
     assert answers[0] == answers[1]
-    assert answers[0][0] == (422 if method == "PUT" else 404)  # bytes that do not fit the digest they came under
+    assert answers[0][0] == (422 if method == "PUT" else 404)  # the bytes do not have the digest in the path

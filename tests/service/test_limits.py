@@ -1,4 +1,4 @@
-"""Quotas and rate limits: a tenant that asks for too much is told so, and others do not notice."""
+"""Quotas and rate limits: requests over a limit are rejected, and other tenants are not affected."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import ValidationError
 
-from service.settings import Settings
-from service.state import EXTENSION
+from caveat_service.settings import Settings
+from caveat_service.state import EXTENSION
+from caveat_storage import keys
 from tests.api import api
 from tests.worker.live import MODEL, TABLE, audit, digest, valkey
-from vault import keys
 
 Served = Callable[..., Flask]
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Served]:
-    """The API with these settings, over one vault."""
+    """The API with these settings; all instances share one storage."""
     with ExitStack() as stack:
-        yield lambda **told: stack.enter_context(api(tmp_path, auth="keys", **told))
+        yield lambda **settings: stack.enter_context(api(tmp_path, auth="keys", **settings))
 
 
 def client(app: Flask, tenant: str) -> FlaskClient:
@@ -48,8 +48,8 @@ class TestBytes:
         assert put(acme, b"a" * 6).status_code == 201
         refused = put(acme, b"b" * 5)
         assert (refused.status_code, refused.json["type"]) == (413, "urn:caveat:problem:quota-bytes")
-        assert "You keep 6 bytes, and 10 are the most" in refused.json["detail"]
-        assert put(acme, b"a" * 6).status_code == 200  # what is there needs no room
+        assert "You store 6 bytes, and your limit is 10" in refused.json["detail"]
+        assert put(acme, b"a" * 6).status_code == 200  # stored bytes need no more space
         assert put(acme, b"c" * 4).status_code == 201
         assert put(other, b"b" * 5).status_code == 201
 
@@ -57,9 +57,9 @@ class TestBytes:
         acme = client(serve(tenant_bytes=10), "acme")
 
         def patch(data: bytes, offset: int, complete: str) -> Any:
-            told = {"Upload-Offset": str(offset), "Upload-Complete": complete}
+            headers = {"Upload-Offset": str(offset), "Upload-Complete": complete}
             whole = digest(b"12345678")
-            return acme.patch(f"/v1/uploads/{whole}", data=data, headers=told, content_type=PART)
+            return acme.patch(f"/v1/uploads/{whole}", data=data, headers=headers, content_type=PART)
 
         assert patch(b"1234", 0, "?0").status_code == 202
         assert put(acme, b"b" * 7).status_code == 413
@@ -171,27 +171,27 @@ def guess(app: Flask, key: str | None = WRONG, address: str = "203.0.113.7") -> 
 
 class TestWrongKeys:
     def test_are_told_so_often_and_then_to_wait(self, serve: Served, broker: str) -> None:
-        apps = [serve(wrong_keys_limit="3/hour", broker_url=broker) for _ in range(2)]  # two processes, one count
+        apps = [serve(auth_failure_limit="3/hour", broker_url=broker) for _ in range(2)]  # two processes, one count
         assert [guess(apps[turn % 2]).status_code for turn in range(3)] == [401] * 3
         for key in (WRONG, "x", "a.b.c"):
             refused = guess(apps[0], key)
             assert (refused.status_code, refused.mimetype) == (429, "application/problem+json")
             assert refused.json["type"] == "urn:caveat:problem:too-many-wrong-keys"
-            told = refused.headers
-            assert (told["RateLimit-Limit"], told["RateLimit-Remaining"]) == ("3", "0")
-            assert 3500 < int(told["Retry-After"]) == int(told["RateLimit-Reset"]) <= 3600
+            headers = refused.headers
+            assert (headers["RateLimit-Limit"], headers["RateLimit-Remaining"]) == ("3", "0")
+            assert 3500 < int(headers["Retry-After"]) == int(headers["RateLimit-Reset"]) <= 3600
 
     def test_cost_nobody_with_a_valid_key_anything(self, serve: Served, broker: str) -> None:
-        app = serve(wrong_keys_limit="3/hour", broker_url=broker)
+        app = serve(auth_failure_limit="3/hour", broker_url=broker)
         key = keys.issue(app.extensions[EXTENSION].database, "acme", "ci", ["read"])
-        assert [guess(app, key).status_code for _ in range(9)] == [200] * 9  # which count for nothing
+        assert [guess(app, key).status_code for _ in range(9)] == [200] * 9  # successes are not counted
         assert [guess(app).status_code for _ in range(5)] == [401] * 3 + [429] * 2
         assert [guess(app, key).status_code for _ in range(9)] == [200] * 9
-        assert guess(app, None).status_code == 401  # no key is no guess
+        assert guess(app, None).status_code == 401  # a request without a key is not counted
         assert guess(app).status_code == 429
 
     def test_are_counted_for_each_client(self, serve: Served) -> None:
-        app = serve(wrong_keys_limit="1/hour")
+        app = serve(auth_failure_limit="1/hour")
 
         def statuses(*addresses: str) -> list[int]:
             return [guess(app, address=address).status_code for address in addresses]
@@ -202,7 +202,7 @@ class TestWrongKeys:
         assert statuses("", "") == [401, 429]
 
     def test_each_of_several_limits_holds(self, serve: Served, broker: str) -> None:
-        app = serve(wrong_keys_limit="2/second;3/hour", broker_url=broker)
+        app = serve(auth_failure_limit="2/second;3/hour", broker_url=broker)
         assert [guess(app).status_code for _ in range(2)] == [401] * 2
         time.sleep(1.1)
         assert guess(app).status_code == 401
@@ -210,7 +210,7 @@ class TestWrongKeys:
         assert (refused.status_code, refused.headers["RateLimit-Limit"]) == (429, "3")
 
     def test_may_be_told_for_ever(self, serve: Served) -> None:
-        assert {guess(serve(wrong_keys_limit="")).status_code for _ in range(40)} == {401}
+        assert {guess(serve(auth_failure_limit="")).status_code for _ in range(40)} == {401}
 
     def test_are_limited_as_it_is(self, serve: Served) -> None:
         app = serve()

@@ -21,11 +21,11 @@ CLIENTS = 200
 SECONDS = 120
 AUDITS = 3
 """How many a client asks for; it cancels all, but for one in four clients, who want their last."""
-PATIENCE = 60  # seconds that a client waits for an answer
+CLIENT_TIMEOUT = 60  # seconds that a client waits for an answer
 
 
 @dataclass
-class Seen:
+class Outcome:
     """What the clients saw."""
 
     seconds: list[float] = field(default_factory=list)
@@ -42,13 +42,15 @@ def test_two_hundred_clients(tmp_path: Path, bench: Bench) -> None:  # noqa: F81
     with ExitStack() as stack:
         port = stack.enter_context(valkey(tmp_path / "valkey"))
         database = stack.enter_context(postgresql())
-        told = environment(tmp_path, port, database)
+        settings = environment(tmp_path, port, database)
         there = stack.enter_context(live(tmp_path, port, database))
         for name, place in places.items():
             there.client.put(f"/v1/blobs/{name}", data=place.read_bytes())
-        url, _ = stack.enter_context(serving(tmp_path, **told))
-        stack.enter_context(there.worker(including="worker.tasks", CAVEAT_ATTEMPTS="5", CAVEAT_LEASE_SECONDS="30"))
-        seen = Seen()
+        url, _ = stack.enter_context(serving(tmp_path, **settings))
+        stack.enter_context(
+            there.worker(including="caveat_worker.jobs.tasks", CAVEAT_ATTEMPTS="5", CAVEAT_LEASE_SECONDS="30")
+        )
+        seen = Outcome()
         asyncio.run(_all(url, audit.model_dump(mode="json"), seen))
         took = sorted(seen.seconds)
         shares = ", ".join(
@@ -64,14 +66,14 @@ def test_two_hundred_clients(tmp_path: Path, bench: Bench) -> None:  # noqa: F81
     assert all(ended[job] in ("cancelled", "succeeded") for job, wish in seen.kept.items() if wish == "cancelled")
 
 
-async def _all(url: str, audit: dict[str, Any], seen: Seen) -> None:
+async def _all(url: str, audit: dict[str, Any], seen: Outcome) -> None:
     limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
     until = time.monotonic() + SECONDS
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=CLIENT_TIMEOUT, limits=limits) as client:
         await asyncio.gather(*(_one(client, number, audit, seen, until) for number in range(CLIENTS)))
 
 
-async def _one(client: httpx.AsyncClient, number: int, audit: dict[str, Any], seen: Seen, until: float) -> None:
+async def _one(client: httpx.AsyncClient, number: int, audit: dict[str, Any], seen: Outcome, until: float) -> None:
     """Asks for a few audits, and between them for whatever a client asks for."""
     moments = random.Random(number)
     mine: list[str] = []
@@ -107,7 +109,7 @@ async def _one(client: httpx.AsyncClient, number: int, audit: dict[str, Any], se
 
 
 async def _ask(
-    client: httpx.AsyncClient, seen: Seen, may: set[int], method: str, path: str, **request: Any
+    client: httpx.AsyncClient, seen: Outcome, may: set[int], method: str, path: str, **request: Any
 ) -> dict[str, Any] | None:
     began = time.monotonic()
     try:

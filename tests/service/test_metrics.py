@@ -1,4 +1,4 @@
-"""What Prometheus reads, and that whoever draws or alarms asks for nothing else."""
+"""The metrics for Prometheus; dashboard, alerts and documentation use no others."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from flask.testing import FlaskClient
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from api_spec.jobs import QUEUES
-from service.metrics import registry
-from service.state import Behind
+from caveat_service.metrics import registry
+from caveat_service.state import AppContext
+from caveat_spec.jobs import QUEUES
+from caveat_storage import job_records, job_state
 from tests.worker.live import MODEL, TABLE, audit, digest
-from vault import lifecycle, records
 
 HELM = Path(__file__).parents[2] / "helm" / "caveat" / "files"
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -24,33 +24,33 @@ PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 
 @pytest.fixture
 def read(client: FlaskClient) -> dict[tuple[str, tuple[str, ...]], float]:
-    """Everything that is told after one audit of each end: name and labels → value."""
-    behind: Behind = client.application.extensions["caveat"]
+    """All metrics after one audit of each outcome: name and labels → value."""
+    app_context: AppContext = client.application.extensions["caveat"]
     for data in (MODEL, TABLE):
         client.put(f"/v1/blobs/{digest(data)}", data=data)
     client.post("/v1/webhooks", json={"url": "https://example.org/"})
     ids = [client.post("/v1/audits", json=audit()).json["id"] for _ in range(3)]
     client.post(f"/v1/audits/{ids[0]}:cancel")
     for job_id, lasts in ((ids[1], timedelta(hours=1)), (ids[2], timedelta(0))):
-        lease = lifecycle.claim(behind.database, job_id, worker="w", lasts=lasts)
+        lease = job_state.claim(app_context.database, job_id, worker="w", lasts=lasts)
         assert lease is not None
         if lasts:
-            lifecycle.advance(behind.database, lease, "probing", 0.5)
-            lifecycle.succeed(behind.database, lease, {"outcome": "pass"})
-    lifecycle.expire(behind.database, attempts=1, backoff=timedelta(0))
+            job_state.advance(app_context.database, lease, "collecting", 0.5)
+            job_state.succeed(app_context.database, lease, {"outcome": "pass"})
+    job_state.expire(app_context.database, attempts=1, backoff=timedelta(0))
     client.post("/v1/audits", json=audit(provider="cuda"))
-    records.greet(behind.database, "one@host", ["network"], ["default", "large"])
-    told = generate_latest(registry(behind.database)).decode()
+    job_records.record_worker(app_context.database, "one@host", ["network"], ["default", "large"])
+    text = generate_latest(registry(app_context.database)).decode()
     return {
         (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(told)
+        for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
 
 
 def test_they_tell_what_happened(read: dict[tuple[str, tuple[str, ...]], float]) -> None:
     assert [read["caveat_audits_total", (state,)] for state in ("succeeded", "failed", "cancelled")] == [1, 1, 1]
-    assert read["caveat_audit_duration_seconds_count", ("probing",)] == 1
+    assert read["caveat_audit_duration_seconds_count", ("collecting",)] == 1
     assert read["caveat_audit_duration_seconds_count", ("queued",)] == 3
     assert read["caveat_audit_duration_seconds_bucket", ("+Inf", "queued")] == 3
     assert [read["caveat_queue_depth", (queue,)] for queue in QUEUES] == [0, 1, 0]

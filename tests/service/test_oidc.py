@@ -1,4 +1,4 @@
-"""Tokens of a real issuer on this machine: what is the issuer's, for us and still good is taken, and nothing else."""
+"""Tokens of a real issuer on this machine: only valid tokens of the issuer for this service are accepted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from flask import Flask
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
 
-from service.settings import Settings
-from service.state import EXTENSION
+from caveat_service.settings import Settings
+from caveat_service.state import EXTENSION
+from caveat_storage import hash_chain, keys
 from tests.api import api
 from tests.serving import Answer, Asked, serving
-from vault import keys, ledger
 
 AUDIENCE = "https://caveat.example"
 RSA = {name: rsa.generate_private_key(65537, 2048) for name in ("first", "second", "stranger")}
@@ -38,14 +38,14 @@ def published(name: str) -> dict[str, Any]:
 
 @dataclass
 class Provider:
-    """An issuer: what it publishes, and how often it was asked for its keys."""
+    """An issuer: its published documents, and the number of requests for its keys."""
 
     url: str = ""
     names: list[str] = field(default_factory=lambda: ["first", "curve"])
     asked: int = 0
     down: bool = False
     place: str | None = None
-    """Where it says that its keys are."""
+    """URL of its keys according to its discovery document."""
 
     def answer(self, path: str) -> Any:
         if self.down:
@@ -79,8 +79,8 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture
 def app(tmp_path: Path, provider: Provider) -> Iterator[Flask]:
-    told = {"oidc_issuer": provider.url, "oidc_audience": AUDIENCE, "oidc_cooldown_seconds": 0}
-    with api(tmp_path, auth="keys", **told) as app:
+    settings = {"oidc_issuer": provider.url, "oidc_audience": AUDIENCE, "oidc_cooldown_seconds": 0}
+    with api(tmp_path, auth="keys", **settings) as app:
         yield app
 
 
@@ -149,7 +149,7 @@ def test_a_public_key_is_no_shared_secret(app: Flask, provider: Provider) -> Non
 def test_a_strangers_signature_and_a_changed_token_are_refused(app: Flask, provider: Provider) -> None:
     head, claims, signature = provider.token("stranger").split(".")
     known = part({"alg": "RS256", "kid": "first"})
-    assert status(app, f"{head}.{claims}.{signature}") == 401  # a key that the issuer does not have
+    assert status(app, f"{head}.{claims}.{signature}") == 401  # a key that the issuer does not publish
     assert status(app, f"{known}.{claims}.{signature}") == 401
     carried = part({"alg": "RS256", "kid": "first", "jwk": published("stranger"), "jku": "http://127.0.0.1:1/keys"})
     assert status(app, f"{carried}.{claims}.{signature}") == 401
@@ -173,7 +173,7 @@ def test_a_key_that_took_over_is_found_and_one_that_was_withdrawn_is_not(app: Fl
     provider.names = ["first", "second"]
     assert (status(app, old), status(app, new)) == (200, 200)
     provider.names = ["second"]
-    assert status(app, provider.token("stranger")) == 401  # looked up anew
+    assert status(app, provider.token("stranger")) == 401  # after the keys were fetched again
     assert (status(app, old), status(app, new)) == (401, 200)
 
 
@@ -182,9 +182,9 @@ def test_a_scope_is_what_the_claim_says(app: Flask, provider: Provider) -> None:
     assert status(app, provider.token(scope=["caveat:read"])) == 200
     assert status(app, provider.token(scope={"caveat:read": 1})) == 403
     assert status(app, provider.token(scope=None)) == 403
-    assert status(app, provider.token(), "/v1/log") == 403
+    assert status(app, provider.token(), "/v1/audit-log") == 403
     asked = app.test_client().get(
-        "/v1/log", headers={"Authorization": f"Bearer {provider.token(scope='caveat:admin')}"}
+        "/v1/audit-log", headers={"Authorization": f"Bearer {provider.token(scope='caveat:admin')}"}
     )
     with asked:
         assert asked.status_code == 200
@@ -193,12 +193,12 @@ def test_a_scope_is_what_the_claim_says(app: Flask, provider: Provider) -> None:
 def test_the_log_says_whose_token_it_was(app: Flask, provider: Provider) -> None:
     headers = {"Authorization": f"Bearer {provider.token(scope='caveat:admin')}"}
     client = app.test_client()
-    blob = f"/v1/blobs/{ledger.digest('x')}"
+    blob = f"/v1/blobs/{hash_chain.digest('x')}"
     client.put(blob, data=b'"x"', headers=headers)
     assert client.post("/v1/models", json={"blob": blob.rpartition("/")[2]}, headers=headers).status_code == 202
-    with client.get("/v1/log", headers=headers) as answer:
-        told = ledger.account(answer.data.splitlines(keepends=True))
-    assert (told.tenant, told.askers) == ("acme", {"oidc:build-7"})
+    with client.get("/v1/audit-log", headers=headers) as answer:
+        log = hash_chain.account(answer.data.splitlines(keepends=True))
+    assert (log.tenant, log.principals) == ("acme", {"oidc:build-7"})
 
 
 def test_an_issuer_that_is_away_is_told_and_keys_work_on(app: Flask, provider: Provider) -> None:
@@ -210,7 +210,7 @@ def test_an_issuer_that_is_away_is_told_and_keys_work_on(app: Flask, provider: P
     provider.down = False
     assert status(app, provider.token()) == 200
     provider.down = True
-    assert status(app, provider.token()) == 200  # its keys are known by now
+    assert status(app, provider.token()) == 200  # with cached keys
 
 
 def test_an_issuers_keys_are_no_file_of_this_machine(app: Flask, provider: Provider, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The service as it is deployed: gunicorn, sockets, streams, and connections that break off."""
+"""The running service: gunicorn, sockets, streams, and broken connections."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import IO
 import httpx
 import pytest
 
+from caveat_storage import job_state
+from caveat_storage.job_records import Database
 from tests.worker.live import MODEL, TABLE, audit, digest, end, serving, unused_port
-from vault import lifecycle
-from vault.records import Database
 
 THREADS = 8
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of `python -m service`, which leaves in good order."""
+    """Runs `python -m caveat_service`, which must exit cleanly; yields its URL."""
     metrics = unused_port()
     with serving(
         tmp_path_factory.mktemp("server"), CAVEAT_METRICS_PORT=str(metrics), CAVEAT_REQUEST_THREADS=str(THREADS)
@@ -101,7 +101,7 @@ def test_probes_are_answered_while_all_streams_are_taken(server: str) -> None:
         waited = httpx.post(f"{server}/v1/audits", json=audit(seed=8), headers={"Prefer": "wait=20"})
         assert waited.status_code == 202
         assert "Preference-Applied" not in waited.headers
-        assert time.monotonic() - asked < 15, "there is no room to wait either"
+        assert time.monotonic() - asked < 15, "without a free slot a request must not wait either"
         for _ in range(10):
             assert httpx.get(f"{server}/healthz", timeout=5).status_code == 200
         httpx.post(f"{place}:cancel")
@@ -124,7 +124,7 @@ def test_probes_are_answered_while_all_streams_are_taken(server: str) -> None:
     ids=["nothing", "half a head", "empty lines", "half a body", "no hanging up", "one and a half"],
 )
 def test_a_probe_is_answered_whatever_strangers_do_not_say(server: str, said: bytes) -> None:
-    """Each of them would hold one of the threads, or the main loop, for seconds."""
+    """Without protection, each of them would block a thread or the main loop for seconds."""
     host, port = server.removeprefix("http://").split(":")
     with ExitStack() as strangers:
         for _ in range(5 * THREADS):
@@ -177,7 +177,7 @@ def test_whoever_takes_too_long_is_hung_up_on(server: str) -> None:
 
 
 def _is_hung_up_on(connection: socket.socket) -> bool:
-    """Whether the server lets go of a connection whose end of it goes on sending for ten seconds."""
+    """Whether the server closes a connection whose peer keeps sending for ten seconds."""
     try:
         while connection.recv(1000):
             pass
@@ -221,31 +221,31 @@ def test_a_stream_of_events_goes_on_where_it_was_when_the_api_was_killed(tmp_pat
             httpx.put(f"{url}/v1/blobs/{digest(data)}", content=data)
         job_id = httpx.post(f"{url}/v1/audits", json=audit()).json()["id"]
         database = Database(f"sqlite:///{tmp_path / 'caveat.db'}")
-        lease = lifecycle.claim(database, job_id, worker="w", lasts=timedelta(minutes=1))
+        lease = job_state.claim(database, job_id, worker="w", lasts=timedelta(minutes=1))
         assert lease is not None
         events = f"{url}/v1/audits/{job_id}/events"
         with httpx.stream("GET", events, timeout=10) as stream:
             lines = stream.iter_lines()
-            seen = told(lines, until="claim")
+            seen = events_until(lines, until="claim")
             end(process)
             with pytest.raises(httpx.TransportError):
                 list(lines)
-    lifecycle.advance(database, lease, "probing", 0.5)  # while nobody listens
+    job_state.advance(database, lease, "collecting", 0.5)  # without a connected client
     with serving(tmp_path, CAVEAT_PORT=port):
         with httpx.stream("GET", events, headers={"Last-Event-ID": seen[-1][0]}, timeout=10) as stream:
             lines = stream.iter_lines()
-            seen += told(lines, until="advance")
-            lifecycle.stop(database, lease)
-            seen += told(lines, until="stop")
+            seen += events_until(lines, until="advance")
+            job_state.stop(database, lease)
+            seen += events_until(lines, until="stop")
         assert httpx.get(events, headers={"Last-Event-ID": seen[-1][0]}).status_code == 204
-        whole = told(iter(httpx.get(events).text.splitlines()), until="stop")
+        whole = events_until(iter(httpx.get(events).text.splitlines()), until="stop")
     database.close()
     assert seen == whole
     assert [what for _, what in seen] == ["submit", "claim", "advance", "stop"]
 
 
-def told(lines: Iterator[str], until: str) -> list[tuple[str, str]]:
-    """Ids and names of the events in a stream, until one of that name has come."""
+def events_until(lines: Iterator[str], until: str) -> list[tuple[str, str]]:
+    """Ids and names of the events in a stream, up to one with a given name."""
     found: list[tuple[str, str]] = []
     number = ""
     for line in lines:

@@ -1,4 +1,4 @@
-"""Uploads in parts, over HTTP: what is kept of them, for whom, for how long, and what is refused."""
+"""Resumable uploads over HTTP: which parts are kept, for whom and how long, and which are rejected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from service.state import Behind
+from caveat_service.state import AppContext
 from tests.worker.live import MODEL, digest
 
 PLACE = f"/v1/uploads/{digest(MODEL)}"
@@ -25,7 +25,7 @@ def send(client: FlaskClient, offset: int, data: bytes, complete: str = "?1", **
 
 
 def standing(client: FlaskClient) -> tuple[int, str]:
-    """What HEAD says: offset and completeness."""
+    """The offset and completeness that HEAD returns."""
     head = client.head(PLACE)
     assert (head.status_code, head.headers["Cache-Control"]) == (200, "no-store")
     return int(head.headers["Upload-Offset"]), head.headers["Upload-Complete"]
@@ -53,7 +53,7 @@ def test_a_blob_that_was_put_in_before_may_come_again(client: FlaskClient) -> No
 
 
 def test_as_many_parts_as_may_be_kept_are(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vault.uploads.MOST", 1)
+    monkeypatch.setattr("caveat_storage.uploads.MOST", 1)
     assert send(client, 0, MODEL[:2], "?0").status_code == 202
     refused = send(client, 2, MODEL[2:])
     assert (refused.status_code, refused.json["type"]) == (409, "urn:caveat:problem:too-many-parts")
@@ -66,7 +66,7 @@ def test_what_does_not_go_on_where_it_should_is_refused(client: FlaskClient) -> 
     refused = send(client, 3, MODEL[3:])
     assert (refused.status_code, refused.headers["Upload-Offset"]) == (409, "2")
     assert refused.json["type"] == "urn:caveat:problem:other-offset"
-    assert "Go on at 2" in refused.json["remedy"]
+    assert "Continue at 2" in refused.json["remedy"]
     assert standing(client) == (2, "?0")
 
 
@@ -85,9 +85,9 @@ def test_headers_that_make_no_sense_are_refused(client: FlaskClient, headers: di
 
 
 def test_parts_together_may_not_be_too_large(app: Flask, client: FlaskClient) -> None:
-    behind: Behind = app.extensions["caveat"]
-    small = behind.settings.model_copy(update={"largest_blob": 4})
-    app.extensions["caveat"] = replace(behind, settings=small)
+    app_context: AppContext = app.extensions["caveat"]
+    small = app_context.settings.model_copy(update={"largest_blob": 4})
+    app.extensions["caveat"] = replace(app_context, settings=small)
     assert send(client, 0, MODEL[:3], "?0").status_code == 202
     refused = send(client, 3, MODEL[3:])
     assert refused.status_code == 413

@@ -10,8 +10,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.state import Behind
-from vault import webhooks
+from caveat_service.state import AppContext
+from caveat_storage import webhooks
 
 URL = "https://hooks.example.org/caveat"
 
@@ -44,20 +44,25 @@ def test_who_changes_one_is_in_the_log(client: FlaskClient) -> None:
     place = made.headers["Location"]
     for method, path in (("POST", f"{place}:rotate"), ("POST", f"{place}:enable"), ("DELETE", place)):
         assert client.open(path, method=method).status_code < 300
-    told = client.get("/v1/log").text
-    assert [json.loads(line)["what"] for line in told.splitlines()] == [
+    log = client.get("/v1/audit-log").text
+    assert [json.loads(line)["what"] for line in log.splitlines()] == [
         "create_webhook", "rotate_webhook", "enable_webhook", "delete_webhook",
     ]  # fmt: skip
-    assert {json.loads(line)["payload"]["by"] for line in told.splitlines()} == {"anybody"}
-    assert "whsec_" not in told
+    assert {json.loads(line)["payload"]["by"] for line in log.splitlines()} == {"anonymous"}
+    assert "whsec_" not in log
 
 
 def test_a_test_is_among_the_deliveries(client: FlaskClient) -> None:
     place = client.post("/v1/webhooks", json={"url": URL}).headers["Location"]
     assert client.post(f"{place}:test").status_code == 202
     assert client.post(f"{place}:enable").status_code == 200
-    (told,) = client.get(f"{place}/deliveries?limit=1").json["deliveries"]
-    assert (told["type"], told["state"], told["audit"], told["answer"]) == ("webhook.test", "pending", None, None)
+    (delivery,) = client.get(f"{place}/deliveries?limit=1").json["deliveries"]
+    assert (delivery["type"], delivery["state"], delivery["audit"], delivery["answer"]) == (
+        "webhook.test",
+        "pending",
+        None,
+        None,
+    )
     absent = place[:-1] + ("0" if place[-1] != "0" else "1")
     for action in (":test", ":enable", ":rotate"):
         assert client.post(absent + action).status_code == 404
@@ -92,9 +97,9 @@ def test_what_cannot_be_told_is_refused_and_pointed_at(client: FlaskClient, body
 
 
 def test_an_operator_may_allow_private_places(app: Flask, client: FlaskClient) -> None:
-    behind: Behind = app.extensions["caveat"]
-    allowing = behind.settings.model_copy(update={"webhook_networks": "10.0.0.0/8"})
-    app.extensions["caveat"] = replace(behind, settings=allowing)
+    app_context: AppContext = app.extensions["caveat"]
+    allowing = app_context.settings.model_copy(update={"webhook_networks": "10.0.0.0/8"})
+    app.extensions["caveat"] = replace(app_context, settings=allowing)
     assert client.post("/v1/webhooks", json={"url": "http://10.1.2.3:8080/hook"}).status_code == 201
     assert client.post("/v1/webhooks", json={"url": "http://10.1.2.3.example/hook"}).status_code == 201
     assert client.post("/v1/webhooks", json={"url": "http://127.0.0.1/"}).status_code == 422

@@ -1,4 +1,4 @@
-"""A real OTLP receiver: HTTP, protobuf, and what was told."""
+"""A real OTLP receiver over HTTP and protobuf that records spans."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.serving import Answer, Asked, serving
 
 
 @dataclass(frozen=True)
-class Told:
-    """A span as it came."""
+class ReceivedSpan:
+    """A received span."""
 
     service: str
     name: str
@@ -30,23 +30,23 @@ class Told:
 
 @dataclass
 class Collector:
-    """The spans that came, and where to send them."""
+    """The received spans, and the URL to send them to."""
 
     url: str = ""
-    spans: list[Told] = field(default_factory=list)
+    spans: list[ReceivedSpan] = field(default_factory=list)
 
-    def named(self, name: str) -> Told:
-        """The one span of that name."""
+    def named(self, name: str) -> ReceivedSpan:
+        """The only span of that name."""
         (found,) = [span for span in self.spans if span.name == name]
         return found
 
     def take(self, body: bytes) -> None:
-        """Reads an export."""
+        """Parses an export."""
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             service = _read(resource.resource.attributes)["service.name"]
             for scope in resource.scope_spans:
                 self.spans += [
-                    Told(
+                    ReceivedSpan(
                         str(service), span.name, span.kind, span.trace_id.hex(), span.span_id.hex(),
                         span.parent_span_id.hex(), span.start_time_unix_nano, span.end_time_unix_nano,
                         _read(span.attributes),

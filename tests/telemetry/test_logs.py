@@ -1,4 +1,4 @@
-"""Logs that a machine can read, that say which audit they are about, and that hold no secret and no example."""
+"""Logs are machine-readable, name their audit, and contain no secrets and no examples."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.caveat.models import write_audit
+from caveat_storage import keyring, keys
+from caveat_storage.job_records import Database
+from tests.client.models import write_audit
 from tests.telemetry.collector import Collector, collecting
 from tests.worker import stub_pipeline as stub
 from tests.worker.live import MODEL, TABLE, Live, audit, digest, live, serving, valkey
 from tests.worker.receiver import receiver, until
-from vault import keyring, keys
-from vault.records import Database
 
 MARK = "PrivateWords"
-"""In everything that an example holds or is called."""
+"""Marks the contents and the names of all examples."""
 
 
 @dataclass
 class Watched:
-    """An installation whose parts are processes of their own, and what they logged."""
+    """An installation of separate processes, and their logs."""
 
     live: Live
     url: str
@@ -45,7 +45,7 @@ class Watched:
         return digest(data)
 
     def ended(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The job, once it has ended."""
+        """Waits for the job to end and returns it."""
         made = self.ask("POST", f"/v1/{kind}", json=body)
         assert made.status_code == 202, made.text
         place = made.headers["Location"]
@@ -54,7 +54,7 @@ class Watched:
         return found
 
     def lines(self) -> list[dict[str, Any]]:
-        """Everything that was logged, by all of them; a line that is no JSON is a fault."""
+        """The log lines of all processes; a line that is not JSON is an error."""
         logs = sorted(self.live.folder.glob("*.log"))
         return [json.loads(line) for log in logs for line in log.read_text().splitlines()]
 
@@ -73,14 +73,16 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         database = Database(there.database_url)
         key = keys.issue(database, "acme", "ci", ["submit", "read", "admin"])
         database.close()
-        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "CAVEAT_WEBHOOK_NETWORKS": "127.0.0.0/8"}
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "CAVEAT_WEBHOOK_NETWORKS": "127.0.0.0/8"}
         url, _ = stack.enter_context(
             serving(
-                tmp_path, **told, CAVEAT_AUTH="keys", CAVEAT_SIGNING_KEY=str(tmp_path / "signing.key"),
+                tmp_path, **settings, CAVEAT_AUTH="keys", CAVEAT_SIGNING_KEY=str(tmp_path / "signing.key"),
                 CAVEAT_BROKER_URL=there.environment["CAVEAT_BROKER_URL"],
             )
         )  # fmt: skip
-        stack.enter_context(there.worker("real", including="worker.tasks", CAVEAT_LOG_LEVEL="debug", **told))
+        stack.enter_context(
+            there.worker("real", including="caveat_worker.jobs.tasks", CAVEAT_LOG_LEVEL="debug", **settings)
+        )
         yield Watched(there, url, key, pair.private, collector)
 
 
@@ -95,7 +97,7 @@ def test_no_secret_and_no_example_is_in_any_log(watched: Watched, tmp_path: Path
         assert attestation.status_code == 200
         refused = [watched.ended("examples", {"examples": declared}) for declared in unreadable(watched)]
         assert {one["state"] for one in refused} == {"failed"}
-        assert any(MARK in str(one["problem"]) for one in refused), "the asker is told what the log is not"
+        assert any(MARK in str(one["problem"]) for one in refused), "the client is shown what the log leaves out"
         there.wait(2)
     assert httpx.get(f"{watched.url}/v1/audits", headers={"Authorization": "Bearer caveat_a_wrong"}).status_code == 401
     assert watched.ask("GET", f"/v1/audits?page_token={MARK}").status_code == 422
@@ -116,7 +118,7 @@ def test_no_secret_and_no_example_is_in_any_log(watched: Watched, tmp_path: Path
 
 
 def real_audit(watched: Watched, folder: Path) -> dict[str, Any]:
-    """A real audit with groups of marked people: it runs to its end."""
+    """A real audit with marked groups of people, which succeeds."""
     write_audit(folder)
     people = "a,b,c,d,e,f,race,decision\n" + "".join(
         f"{row},2,3,5,7,11,{MARK}{'ABC'[row % 3]},{row % 2}\n" for row in range(90)
@@ -130,14 +132,14 @@ def real_audit(watched: Watched, folder: Path) -> dict[str, Any]:
         "targets": {"yes": {"output": "logits", "index": 1, "examples": "pool"}},
         "layers": ["hidden"],
         "groups": {"by_race": {"examples": "people", "sensitive": ["race"], "decision": "decision"}},
-        "method": {"runs": 10, "null_sets": 199, "bootstrap": 99, "seed": 3},
+        "method": {"runs": 10, "permutations": 199, "bootstrap": 99, "seed": 3},
         "gate": [{"concept": "first", "target": "yes", "must": "not_matter", "tolerance": 0.1}],
     }
     return watched.ended("audits", body)
 
 
 def unreadable(watched: Watched) -> Iterator[dict[str, Any]]:
-    """Example sets with something marked in the very place that cannot be read."""
+    """Example sets with a mark in the place that cannot be parsed."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as pictures:
         pictures.writestr(f"{MARK}.png", b"no picture")

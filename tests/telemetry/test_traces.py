@@ -1,4 +1,4 @@
-"""One trace from the request to the stages in the sandboxed child, told to a real OTLP receiver by real processes."""
+"""One trace from the request to the stages in the sandboxed child, exported by real processes to a real receiver."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.worker.receiver import until
 
 SERVER, CONSUMER = 2, 5
 ATTEMPTS = 2
-"""How often a job whose child was killed is begun."""
+"""Number of times that a job whose child was killed is started."""
 CLIENTS = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -27,7 +27,7 @@ def asked(url: str, seed: int, **headers: str) -> str:
 
 def test_one_trace_leads_from_the_request_to_the_stages_in_the_child(tmp_path: Path) -> None:
     with collecting() as there, valkey(tmp_path / "valkey") as port, live(tmp_path, port) as installation:
-        told = {
+        settings = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": there.url,
             "OTEL_BSP_SCHEDULE_DELAY": "100",
             "CAVEAT_LEASE_SECONDS": "60",
@@ -35,8 +35,8 @@ def test_one_trace_leads_from_the_request_to_the_stages_in_the_child(tmp_path: P
         }
         broker = installation.environment["CAVEAT_BROKER_URL"]
         with (
-            serving(tmp_path, CAVEAT_BROKER_URL=broker, **told) as (url, _),
-            installation.worker(**told),
+            serving(tmp_path, CAVEAT_BROKER_URL=broker, **settings) as (url, _),
+            installation.worker(**settings),
         ):
             job_id = asked(url, 0, traceparent=f"00-{CLIENTS}-00f067aa0ba902b7-01")
             installation.wait(job_id)
@@ -66,7 +66,7 @@ def check(there: Collector, job_id: str) -> None:
 
 
 def check_killed(there: Collector, job_id: str) -> None:
-    """What is known of a child that could say nothing more, each time that it was begun."""
+    """The spans of a child that was killed, for each of its attempts."""
     runs = [span for span in there.spans if span.name == "run_job" and span.attributes["caveat.audit.id"] == job_id]
     assert sorted(run.attributes["caveat.attempt"] for run in runs) == list(range(1, ATTEMPTS + 1))
     (trace,) = {run.trace for run in runs}

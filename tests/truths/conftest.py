@@ -7,8 +7,8 @@ from functools import cache
 
 import pytest
 
-from bench.validation.planted import CASES
-from bench.validation.truths import Answers, answers
+from bench.validation.ground_truth import Answers, answers
+from bench.validation.scenarios import CASES
 
 Case = Callable[[str], list[Answers]]
 

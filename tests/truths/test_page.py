@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from api_spec.report import Finding
 from bench.validation.__main__ import PAGE, PARTS, page
-from bench.validation.truths import Answered, Answers, Fact, Measured, bends, gap, paired_change
-from tests.api_spec.evidence import row
+from bench.validation.ground_truth import Answered, Answers, Fact, Measured, bends, gap, paired_change
+from caveat_spec.report import Finding
+from tests.api_spec.handmade import row
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,14 @@ def test_a_measurement_says_its_numbers_and_its_direction() -> None:
     assert Measured(-0.1, 0.1).fact("patch", "seven", 0.25, "{}").sign == 0
 
 
-def test_slopes_and_whole_steps_are_held_against_what_was_measured() -> None:
+def test_slopes_and_finite_steps_are_held_against_what_was_measured() -> None:
     rows = [row(in_sd=0.1, whole=(0.9, 0.8, 1.0)), row(in_sd=-0.4, whole=(0.6, 0.5, 0.7), layer="deep")]
     answered = Answered(Measured(0.8, 0.1).fact("mark", "carton", 0.25, ""), rows, None, "influential", "")
     small = Answered(Measured(0.1, 0.1).fact("mark", "carton", 0.25, ""), rows, None, "influential", "")
     page = bends([Answers(asked=None, report=None, facts=[answered, small])])  # type: ignore[arg-type]
-    assert "Over 2 rows" in page
+    assert "Over 2 tests" in page
     assert "| slope (the effect) | 0.95 | -0.19 | 0% | 50% |" in page
-    assert "| whole step | 0.15 | 0.94 | 100% | 100% |" in page
+    assert "| finite step | 0.15 | 0.94 | 100% | 100% |" in page
 
 
 def test_changes_are_in_standard_deviations_of_the_target() -> None:

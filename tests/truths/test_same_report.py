@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.validation.planted import placed
-from bench.validation.truths import audited
+from bench.validation.ground_truth import audited
+from bench.validation.scenarios import placed
+from caveat_reports.canonical import canonical
 from examples.watermark import build as watermark
-from reports.canonical import canonical
 
 pytestmark = pytest.mark.slow
 

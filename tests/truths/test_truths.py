@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from bench.validation.planted import CASES
-from bench.validation.truths import Answers
+from bench.validation.ground_truth import Answers
+from bench.validation.scenarios import CASES
 from tests.truths.conftest import Case
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,8 @@ def test_no_verdict_is_wrong(name: str, case: Case) -> None:
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_what_is_inconclusive_states_why(name: str, case: Case) -> None:
     reasons = (
-        r"flagged:|CAV is weak|too wide for the tolerance|not beyond chance|estimators disagree|witnesses do not agree|"
+        r"flagged:|vector is weak|too wide for the tolerance|not beyond chance|estimators disagree|"
+        r"intervention do not agree|"
         r"does not settle|no audited layer encodes"
     )
     for of in case(name):
@@ -43,16 +44,17 @@ def test_the_watermark_is_found_on_the_network_that_learned_it_alone(case: Case)
     assert found(efficientnet) == {("watermark", "carton"): "influential", ("latin", "carton"): "not_influential"}
     assert set(found(squeezenet).values()) == {"not_influential"}
     (watermark,) = (one for one in efficientnet.report.interventions if one.concept == "watermark")
-    assert watermark.rank == 1
+    assert watermark.decisions is not None
+    assert watermark.decisions.rank == 1
 
 
 def test_the_patch_is_found_where_it_was_planted_and_the_score_alone_would_not_tell(case: Case) -> None:
     shortcut, clean = case("patch")
     assert found(shortcut)["patch", "seven"] == "influential"
     assert found(clean)["patch", "seven"] != "influential"
-    extreme = [row for row in clean.report.rows if row.score.value in (0, 1)]
+    extreme = [row for row in clean.report.associations if row.score.value in (0, 1)]
     assert len(extreme) >= 5
-    planted = next(row for row in shortcut.report.rows if row.target == "seven")
+    planted = next(row for row in shortcut.report.associations if row.target == "seven")
     assert all(abs(row.effect.in_sd) < planted.effect.in_sd / 3 for row in extreme)
 
 
@@ -70,10 +72,10 @@ def test_turning_is_found_and_fading_is_not_on_a_network_as_published(case: Case
 
 def test_drawn_stripes_against_photographs_are_flagged_and_pairs_are_the_remedy(case: Case) -> None:
     drawn, laid_on = case("stripes")
-    assert all("confounded_negatives" in {flag.code for flag in row.flags} for row in drawn.report.rows)
+    assert all("confounded_negatives" in {flag.code for flag in row.flags} for row in drawn.report.associations)
     assert set(found(drawn).values()) == {"inconclusive"}
     assert found(laid_on)["stripes", "zebra"] == "influential"
-    assert not any(flag.code == "confounded_negatives" for row in laid_on.report.rows for flag in row.flags)
+    assert not any(flag.code == "confounded_negatives" for row in laid_on.report.associations for flag in row.flags)
 
 
 @pytest.mark.parametrize("name", ["nothing", "weightless"])
@@ -84,6 +86,6 @@ def test_nothing_is_never_called_influential(name: str, case: Case) -> None:
 
 def test_a_feature_without_weight_has_no_effect_at_all(case: Case) -> None:
     (of,) = case("weightless")
-    assert of.report.interventions[0].change == 0
-    row = next(row for row in of.report.rows if row.concept == "ticket_in_pairs")
+    assert of.report.interventions[0].effect.value == 0
+    row = next(row for row in of.report.associations if row.concept == "ticket_in_pairs")
     assert abs(row.effect.in_sd) < 1e-9

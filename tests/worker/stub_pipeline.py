@@ -1,4 +1,4 @@
-"""A pipeline that does what the seed of the audit says; it stands in where the queue is tested."""
+"""A pipeline whose behaviour depends on the seed of the audit; it replaces the real one in tests of the queue."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from pathlib import Path
 
 import numpy as np
 
-from api_spec.artifacts import ExampleSummary, Inspection, Stage
-from api_spec.audit import Audit, Examples
-from api_spec.report import Engine, Plan, Report, Verdict
-from worker.engine.errors import Refused
+from caveat_spec.artifacts import ExampleSummary, Inspection, Stage
+from caveat_spec.audit import Audit, Examples
+from caveat_spec.report import Engine, PlanSummary, Report, Verdict
+from caveat_worker.engine.base.errors import InvalidInput
 
 FINISH, REFUSE, CRASH, KILLED, SLEEP, EAT_MEMORY, SPIN, SNOOP, CALL_OUT, LIE, FAULT = range(11)
 
 
-STAGES: tuple[Stage, ...] = ("loading", "reading", "planning", "probing", "fitting", "reporting")
+STAGES: tuple[Stage, ...] = ("loading", "reading", "planning", "collecting", "testing", "reporting")
 SLEEP_AT = {stage: 20 + position for position, stage in enumerate(STAGES)}
 """Seeds of audits that sleep at a stage."""
 
 
 def run(
-    audit: Audit, blob: Callable[[str], Path], progress: Callable[[Stage, float], None], *, threads: int, shelf: object
+    audit: Audit, blob: Callable[[str], Path], progress: Callable[[Stage, float], None], *, threads: int, store: object
 ) -> Report:
     progress("loading", 0.1)
     model = blob(audit.model).read_bytes()
     seed = audit.method.seed
     warnings = [f"{len(model)} bytes"]
     if seed == REFUSE:
-        raise Refused("unknown-layer", "Layer 'x' does not exist.", "Name one of: a, b.", "/layers/0")
+        raise InvalidInput("unknown-layer", "Layer 'x' does not exist.", "Name one of: a, b.", "/layers/0")
     if seed == CRASH:
         raise RuntimeError("a secret path /srv/secret")
     if seed == KILLED:
@@ -44,7 +44,7 @@ def run(
             progress(stage, 0.5)
             time.sleep(60)
     if seed == SLEEP:
-        progress("fitting", 0.5)
+        progress("testing", 0.5)
         time.sleep(60)
     if seed == EAT_MEMORY:
         np.ones(1 << 30)
@@ -68,15 +68,15 @@ def run(
     return Report(
         engine=Engine(caveat="0", versions={}, provider="none"),
         audit=audit,
-        plan=Plan(layers=[], targets=[], examples=[], gradient_checks=[]),
-        rows=[], interventions=[], groups=[], cosines=[], strips=[], warnings=warnings,
+        plan=PlanSummary(layers=[], targets=[], examples=[], gradient_checks=[]),
+        tests=[], comparisons=[], rankings=[], matrices=[], warnings=warnings,
         verdict=Verdict(outcome="pass", lines=[]),
     )  # fmt: skip
 
 
 def inspect_model(path: Path, output: str | None, index: int | None) -> Inspection:
     if path.read_bytes() != b"model":
-        raise Refused("not-onnx", "This is not an ONNX file.", "Export the model to ONNX.", "/blob")
+        raise InvalidInput("not-onnx", "This is not an ONNX file.", "Export the model to ONNX.", "/blob")
     return Inspection(inputs=[], outputs=[], layers=[], target="", warnings=[])
 
 

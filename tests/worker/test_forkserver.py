@@ -1,4 +1,4 @@
-"""Where the processes of jobs come from: one thread, one job at a time, and nothing left behind."""
+"""The forkserver: each job gets a process with one thread, one at a time, and nothing is left over."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from caveat_worker.jobs import forkserver
+from caveat_worker.jobs.supervisor import Failed, Finished, Stopped
 from tests.worker import stub_pipeline as stub
 from tests.worker.test_supervisor import ROOT, jobs, run
-from worker import forkserver
-from worker.supervisor import Failed, Finished, Stopped
 
 SUPERVISE = (
     "from tests.worker.test_supervisor import run; from tests.worker import stub_pipeline as stub; run(stub.SLEEP)"
@@ -30,7 +30,7 @@ def _fresh() -> None:
 
 
 def at_work() -> list[int]:
-    """The forkserver of a job that is stopped as soon as it is seen."""
+    """The forkserver of a job that is stopped as soon as it runs."""
     seen: list[int] = []
 
     def stop() -> bool:
@@ -48,7 +48,7 @@ def test_one_forkserver_has_one_job_after_another() -> None:
 
 
 def test_a_forkserver_has_one_thread_so_that_none_is_lost_in_a_fork() -> None:
-    """With one thread for mathematics; OpenBLAS ends its own before a fork and has them again after it."""
+    """With one thread for linear algebra; OpenBLAS ends its threads before a fork and restarts them afterwards."""
     (server,) = at_work()
     assert os.listdir(f"/proc/{server}/task") == [str(server)]
 
@@ -83,7 +83,7 @@ def test_nothing_is_left_of_whoever_supervised_and_was_killed(who: signal.Signal
 
 
 def _awaited(found: Callable[[], Any], seconds: float = 20) -> Any:
-    """What is found, as soon as it is something, or in the end."""
+    """Polls until there is a result, or the time is up."""
     deadline = time.monotonic() + seconds
     while not (there := found()) and time.monotonic() < deadline:
         time.sleep(0.05)

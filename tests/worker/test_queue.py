@@ -1,4 +1,4 @@
-"""The way of a job from the API over a real broker to a real worker and back, disturbed and undisturbed."""
+"""The path of a job from the API over a real broker to a real worker and back, with and without faults."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from api_spec.artifacts import Stage
-from api_spec.jobs import in_flight
+from caveat_spec.artifacts import Stage
+from caveat_spec.jobs import in_flight
+from caveat_storage import job_records
+from caveat_worker.jobs.supervisor import Finished, Limits, supervise
 from tests.worker import stub_pipeline as stub
 from tests.worker.live import MODEL, TABLE, Live, audit, digest, end, live, valkey
-from vault import records
-from worker.supervisor import Finished, Limits, supervise
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """An installation whose worker runs through the tests of this file."""
+    """An installation whose worker runs during all tests of this file."""
     folder = tmp_path_factory.mktemp("live")
     with valkey(folder / "valkey") as port, live(folder, port) as there, there.worker():
         yield there
@@ -28,7 +28,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Live]:
-    """An installation with a broker and no worker."""
+    """An installation with a broker and without workers."""
     with valkey(tmp_path / "valkey") as port, live(tmp_path, port) as there:
         yield there
 
@@ -92,10 +92,10 @@ def test_a_running_audit_is_cancelled_within_two_seconds_at_any_stage(running: L
     assert time.monotonic() - began < 2
 
 
-def test_a_bell_that_rings_often_runs_a_job_once(running: Live) -> None:
+def test_a_job_that_is_published_often_runs_once(running: Live) -> None:
     job_id = running.submit(500)
-    bell = running.client.application.extensions["caveat"].bell
-    assert all(bell.ring(job_id) for _ in range(5))
+    publisher = running.client.application.extensions["caveat"].publisher
+    assert all(publisher.publish(job_id) for _ in range(5))
     assert running.wait(job_id)["attempts"] == 1
     later = running.wait(running.submit())
     assert later["state"] == "succeeded"
@@ -103,20 +103,20 @@ def test_a_bell_that_rings_often_runs_a_job_once(running: Live) -> None:
 
 
 def test_each_worker_takes_what_is_for_it_and_is_counted_for_it_alone(fresh: Live) -> None:
-    bell = fresh.client.application.extensions["caveat"].bell
+    publisher = fresh.client.application.extensions["caveat"].publisher
     with fresh.worker("cpu", CAVEAT_QUEUES="default,large"), fresh.worker("gpu", CAVEAT_QUEUES="gpu"):
         cuda, plain = fresh.submit(stub.SLEEP, provider="cuda"), fresh.submit(500)
         assert (fresh.get(cuda)["queue"], fresh.get(plain)["queue"]) == ("gpu", "default")
-        fresh.wait(cuda, "running", stage="fitting")
+        fresh.wait(cuda, "running", stage="testing")
         assert fresh.wait(plain)["state"] == "succeeded"
         assert (claimed_by(fresh, plain), claimed_by(fresh, cuda)) == ("cpu@test", "gpu@test")
-        broker = bell.app.connection_for_write().default_channel.client
+        broker = publisher.app.connection_for_write().default_channel.client
         assert {name: broker.hlen(name) for name in (in_flight(["gpu"]), in_flight(["default", "large"]))} == {
             "unacked.gpu": 1,
             "unacked.default.large": 0,
         }
         late = fresh.submit(provider="cuda")
-        assert bell.ring(late, "default"), "a bell in the wrong queue"
+        assert publisher.publish(late, "default"), "a message in the wrong queue"
         fresh.client.post(f"/v1/audits/{cuda}:cancel")
         assert fresh.wait(late)["state"] == "succeeded"
         assert claimed_by(fresh, late) == "gpu@test"
@@ -127,24 +127,24 @@ def test_an_audit_for_a_gpu_that_nobody_has_runs_on_the_cpu_after_a_while(fresh:
     with fresh.worker("cpu", CAVEAT_QUEUES="default,large", CAVEAT_REROUTE_SECONDS="2"):
         record = fresh.wait(fresh.submit(provider="cuda"))
     assert (record["state"], record["queue"]) == ("succeeded", "default")
-    told = fresh.client.get(f"/v1/audits/{record['id']}/events").text
-    assert "event: reroute" in told
-    assert "no worker served the queue 'gpu'" in told
+    stream = fresh.client.get(f"/v1/audits/{record['id']}/events").text
+    assert "event: reroute" in stream
+    assert "no worker served the queue 'gpu'" in stream
 
 
 def claimed_by(there: Live, job_id: str) -> str:
-    """The worker that began a job last."""
-    history = records.history(there.client.application.extensions["caveat"].database, "default", job_id)
+    """The worker of the last attempt."""
+    history = job_records.history(there.client.application.extensions["caveat"].database, "default", job_id)
     return str([event.data["worker"] for event in history if event.what == "claim"][-1])
 
 
 def test_the_stream_of_events_tells_the_whole_story(running: Live) -> None:
     job_id = running.submit()
-    told = running.client.get(f"/v1/audits/{job_id}/events").text
-    kinds = [line.removeprefix("event: ") for line in told.splitlines() if line.startswith("event: ")]
+    stream = running.client.get(f"/v1/audits/{job_id}/events").text
+    kinds = [line.removeprefix("event: ") for line in stream.splitlines() if line.startswith("event: ")]
     assert kinds[:2] == ["submit", "claim"]
     assert kinds[-1] == "succeed"
-    last = told.split("id: ")[-2].split("\n")[0]
+    last = stream.split("id: ")[-2].split("\n")[0]
     rest = running.client.get(f"/v1/audits/{job_id}/events", headers={"Last-Event-ID": last}).text
     assert rest.count("event: ") == 1
     end_of_story = rest.split("id: ")[1].split("\n")[0]
@@ -152,7 +152,7 @@ def test_the_stream_of_events_tells_the_whole_story(running: Live) -> None:
 
 
 def test_readiness_names_the_workers(running: Live) -> None:
-    running.wait(running.submit())  # by then it has said so
+    running.wait(running.submit())  # by then the worker has reported
     answer = running.client.get("/readyz").json
     assert answer["status"] == "ready"
     assert list(answer["workers"]) == ["one@test"]
@@ -175,7 +175,7 @@ def test_an_audit_that_came_while_the_broker_was_down_is_kept_and_runs_when_it_i
 @pytest.mark.slow
 def test_a_broker_that_forgets_everything_loses_nothing(fresh: Live) -> None:
     kept = [fresh.submit() for _ in range(3)]
-    fresh.client.application.extensions["caveat"].bell.app.connection_for_write().default_channel.client.flushall()
+    fresh.client.application.extensions["caveat"].publisher.app.connection_for_write().default_channel.client.flushall()
     with fresh.worker():
         assert {fresh.wait(job_id)["state"] for job_id in kept} == {"succeeded"}
 

@@ -1,4 +1,4 @@
-"""One child a job: what it may do, what it may not, and what is said when it comes to a bad end."""
+"""The child process of a job: its permissions, its restrictions, and the problems when it fails."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from caveat_storage.blobs import Writable
+from caveat_worker.jobs import forkserver
+from caveat_worker.jobs.sandbox import missing_protections
+from caveat_worker.jobs.supervisor import End, Failed, Finished, Limits, Stopped, supervise
 from tests.worker import stub_pipeline as stub
 from tests.worker.live import MODEL, TABLE, audit, digest
-from vault.blobs import Writable
-from worker import forkserver
-from worker.sandbox import missing_protections
-from worker.supervisor import End, Failed, Finished, Limits, Stopped, supervise
 
 STORED = {digest(MODEL): MODEL, digest(TABLE): TABLE}
 LIMITS = Limits(memory_bytes=1 << 30, cpu_seconds=60, wall_seconds=30, threads=1)
@@ -54,10 +54,10 @@ def test_a_result_is_canonical_and_the_same_each_time() -> None:
 
 
 def test_progress_is_passed_on_and_a_stop_is_heard_at_once() -> None:
-    told: list[tuple[str, float]] = []
-    ended = run(stub.SLEEP, on_progress=lambda *news: told.append(news), should_stop=lambda: bool(told))
+    progress: list[tuple[str, float]] = []
+    ended = run(stub.SLEEP, on_progress=lambda *news: progress.append(news), should_stop=lambda: bool(progress))
     assert ended == Stopped()
-    assert told[-1] in [("loading", 0.1), ("fitting", 0.5)]
+    assert progress[-1] in [("loading", 0.1), ("testing", 0.5)]
 
 
 def test_nothing_is_left_of_a_child_that_was_stopped() -> None:
@@ -144,19 +144,19 @@ def test_bytes_that_cannot_be_fetched_are_the_callers_fault_to_handle() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can put its privileges down")
 def test_a_worker_without_privileges_has_the_same_sandbox() -> None:
-    """All capabilities are dropped for good, so the network goes by way of a user namespace, as for a normal user."""
+    """Without capabilities the network is left through a user namespace, as for an ordinary user."""
     program = (
         "import ctypes, os\n"
         "libc = ctypes.CDLL(None)\n"
         "[libc.prctl(24, capability, 0, 0, 0) for capability in range(64)]\n"
-        f"os.execv({sys.executable!r}, [{sys.executable!r}, '-m', 'worker.sandbox'])\n"
+        f"os.execv({sys.executable!r}, [{sys.executable!r}, '-m', 'caveat_worker.jobs.sandbox'])\n"
     )
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout.strip()) == (0, " ".join(missing_protections()))
 
 
 def jobs(supervisor: int | None = None) -> list[tuple[int, int]]:
-    """The processes of jobs that a process supervises, this one by default, and the forkserver of each."""
+    """The job processes that a process supervises, by default this one, with the forkserver of each."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid=,comm="], capture_output=True, text=True, check=True).stdout
     processes = [
         (int(pid), int(parent), name) for pid, parent, name in (line.split(None, 2) for line in listed.splitlines())
@@ -173,7 +173,7 @@ def test_a_report_says_what_its_sandbox_lacked() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can put a filter before a process of its own")
 def test_a_kernel_without_landlock_is_told_of() -> None:
-    """A child whose kernel answers Landlock with ENOSYS, as an old one does; the filter stays with this one process."""
+    """Simulates an old kernel that answers Landlock with ENOSYS; the filter applies only to this process."""
     program = (
         "import ctypes, json, struct\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
@@ -185,7 +185,7 @@ def test_a_kernel_without_landlock_is_told_of() -> None:
         "assert libc.prctl(38, 1, 0, 0, 0) == 0\n"
         "assert libc.prctl(22, 2, ctypes.byref(Program(4, ctypes.addressof(kept))), 0, 0) == 0\n"
         "from tests.worker.test_supervisor import run\n"
-        "from worker.sandbox import missing_protections\n"
+        "from caveat_worker.jobs.sandbox import missing_protections\n"
         "print(missing_protections(), json.loads(run(0).result)['engine']['sandbox_lacks'])\n"
     )
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

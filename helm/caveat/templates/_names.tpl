@@ -6,7 +6,7 @@
 {{- default $full .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* What selects the pods of a component, never to change: dict "root" . "component" "api" */}}
+{{/* The selector of a component's pods, which must never change: dict "root" . "component" "api" */}}
 {{- define "caveat.selector" -}}
 app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -24,14 +24,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
-{{/* metadata of anything: dict "root" . "component" "api" "suffix" "api" */}}
+{{/* The metadata of an object: dict "root" . "component" "api" "suffix" "api" */}}
 {{- define "caveat.metadata" -}}
 name: {{ include "caveat.fullname" .root }}-{{ .suffix }}
 namespace: {{ .root.Release.Namespace }}
 labels: {{- include "caveat.labels" . | nindent 2 }}
 {{- end -}}
 
-{{/* One of our own images: dict "root" . "image" "api" */}}
+{{/* An image of Caveat: dict "root" . "image" "api" */}}
 {{- define "caveat.image" -}}
 {{- $images := .root.Values.images -}}
 {{- $image := index $images .image -}}
@@ -40,7 +40,7 @@ labels: {{- include "caveat.labels" . | nindent 2 }}
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ default .root.Chart.AppVersion $images.tag }}{{ end -}}
 {{- end -}}
 
-{{/* An image of somebody else's. */}}
+{{/* A third-party image. */}}
 {{- define "caveat.foreignImage" -}}
 {{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}
 {{- end -}}
@@ -56,8 +56,8 @@ labels: {{- include "caveat.labels" . | nindent 2 }}
 {{- define "caveat.volumeClaim" -}}{{ default (printf "%s-blobs" (include "caveat.fullname" .)) .Values.blobs.volume.existingClaim }}{{- end -}}
 
 {{/*
-The pools of workers that are enabled, each with what it does not say taken from `worker`, as JSON. Every queue is
-served: those that no pool names by the pools that name none or, where all of them name some, by all.
+The enabled pools of workers, with defaults from `worker`, as JSON. Every queue is served: queues that no pool names are
+served by the pools that name none or, if each names some, by all.
 */}}
 {{- define "caveat.pools" -}}
 {{- $pools := dict -}}
@@ -80,17 +80,17 @@ served: those that no pool names by the pools that name none or, where all of th
 {{- if $mine }}{{ $serves = append $serves $queue }}{{ end -}}
 {{- end -}}
 {{- if empty $serves -}}
-{{- fail (printf "workers.%s has nothing to do: other pools name all queues. Name its own in workers.%s.queues." $name $name) -}}
+{{- fail (printf "workers.%s serves no queue: other pools name all of them. Set workers.%s.queues." $name $name) -}}
 {{- end -}}
 {{- if and $pool.autoscaling.enabled (has "default" $serves) (lt (int $pool.autoscaling.minReplicas) 1) -}}
-{{- fail (printf "workers.%s serves the queue default, so its autoscaling.minReplicas must be at least 1: what a lost bell left behind is found by a worker that runs." $name) -}}
+{{- fail (printf "workers.%s serves the queue default, so its autoscaling.minReplicas must be at least 1: a running worker has to publish jobs whose messages were lost." $name) -}}
 {{- end -}}
 {{- $_ := set $pool "serves" $serves -}}
 {{- end -}}
 {{- toJson $pools -}}
 {{- end -}}
 
-{{/* Whether any pool scales itself. */}}
+{{/* Whether any pool autoscales. */}}
 {{- define "caveat.scales" -}}
 {{- range $name, $pool := include "caveat.pools" . | fromJson }}{{ if $pool.autoscaling.enabled }}yes{{ end }}{{ end -}}
 {{- end -}}

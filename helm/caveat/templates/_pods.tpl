@@ -1,8 +1,8 @@
-{{/* What pods have in common. Every one of them fits the Pod Security Standard "restricted". */}}
+{{/* Parts shared by all pods, which comply with the Pod Security Standard "restricted". */}}
 
 {{/*
 The start of a pod's spec: dict "root" . "account" NAME "grace" SECONDS "user" UID "seccomp" PROFILE "about" VALUES
-No service links: Kubernetes would set CAVEAT_PORT=tcp://... for a Service called "caveat", and that is a setting.
+No service links: Kubernetes would set CAVEAT_PORT=tcp://... for a Service named "caveat", and CAVEAT_PORT is a setting.
 */}}
 {{- define "caveat.podSpec" -}}
 {{- $about := default dict .about -}}
@@ -45,7 +45,7 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 
 {{/*
-Spread over nodes and zones, as far as possible: dict "root" . "component" NAME
+Spreads pods over nodes and zones, as far as possible: dict "root" . "component" NAME
 */}}
 {{- define "caveat.spread" -}}
 {{- with .root.Values.topologySpread.keys -}}
@@ -61,7 +61,7 @@ topologySpreadConstraints:
 {{- end -}}
 
 {{/*
-A volume that one node at a time may mount keeps everybody who needs it on that node: dict "root" . "about" VALUES
+Keeps all pods on the node of a volume that only one node can mount: dict "root" . "about" VALUES
 */}}
 {{- define "caveat.affinity" -}}
 {{- $stay := and (include "caveat.keepsVolume" .root) (eq .root.Values.blobs.volume.accessMode "ReadWriteOnce") -}}
@@ -79,13 +79,13 @@ affinity:
 {{- end -}}
 {{- end -}}
 
-{{/* One variable from a Secret: dict "name" N "secret" S "key" K */}}
+{{/* A variable from a Secret: dict "name" N "secret" S "key" K */}}
 {{- define "caveat.fromSecret" -}}
 - name: {{ .name }}
   valueFrom: {secretKeyRef: {name: {{ .secret }}, key: {{ .key }}}}
 {{- end -}}
 
-{{/* Where things are, for the API and the workers alike; what is secret comes from Secrets. */}}
+{{/* The URLs of the services, for the API and the workers; secrets come from Secrets. */}}
 {{- define "caveat.places" -}}
 {{ include "caveat.fromSecret" (dict "name" "CAVEAT_DATABASE_URL" "secret" (include "caveat.databaseSecret" .) "key" (include "caveat.databaseKey" .)) }}
 {{ include "caveat.fromSecret" (dict "name" "CAVEAT_BROKER_URL" "secret" (include "caveat.brokerSecret" .) "key" (include "caveat.brokerKey" .)) }}
@@ -97,7 +97,7 @@ affinity:
 {{- end }}
 {{- end -}}
 
-{{/* The same, as far as it is no secret. */}}
+{{/* The URLs that are not secret. */}}
 {{- define "caveat.blobSettings" -}}
 CAVEAT_BLOBS_URL: {{ default "/var/lib/caveat/blobs" .Values.blobs.url | quote }}
 {{- with .Values.blobs.s3.endpoint }}
@@ -108,7 +108,7 @@ AWS_DEFAULT_REGION: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* Where traces go, for those who tell them. */}}
+{{/* The tracing settings of the API and the workers. */}}
 {{- define "caveat.tracing" -}}
 {{- with .Values.tracing }}
 {{- if .endpoint }}
@@ -119,7 +119,7 @@ OTEL_TRACES_SAMPLER_ARG: {{ .ratio | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* Settings that a person gave, as the strings that a ConfigMap holds; a large number is no 1e+06. */}}
+{{/* Settings from the values, as strings for a ConfigMap; large numbers are not written as 1e+06. */}}
 {{- define "caveat.settings" -}}
 {{- range $name, $value := . }}
 {{ $name }}: {{ if and (kindIs "float64" $value) (eq $value (floor $value)) }}{{ int64 $value | quote }}{{ else }}{{ $value | quote }}{{ end }}

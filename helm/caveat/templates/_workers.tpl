@@ -1,4 +1,4 @@
-{{/* What a pool's pods are told: dict "root" . "pool" POOL */}}
+{{/* The settings of a pool's pods: dict "root" . "pool" POOL */}}
 {{- define "caveat.workerSettings" -}}
 {{- $pool := .pool -}}
 {{ include "caveat.blobSettings" .root }}
@@ -14,7 +14,7 @@ CAVEAT_HEARTBEAT_FILE: /tmp/heartbeat
 {{- include "caveat.settings" $pool.settings }}
 {{- end -}}
 
-{{/* A command that succeeds if the heartbeat is as `find` is asked for; without Python, which takes a while to start. */}}
+{{/* A command that checks the heartbeat file with `find`; it avoids Python, which takes a while to start. */}}
 {{- define "caveat.heartbeat" -}}
 {{ list "sh" "-c" (printf "find /tmp/heartbeat %s | grep -q ." .) | toJson }}
 {{- end -}}

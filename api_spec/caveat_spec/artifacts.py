@@ -1,0 +1,197 @@
+"""The resources of the API: blobs, uploads, models, example sets, audits, and the health of the service."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from caveat_spec.audit import Audit, ExampleKind, Examples, Scalar
+from caveat_spec.base import Count, Digest, Document, Integer, Name
+from caveat_spec.problem import ProblemDetails
+from caveat_spec.report import GradientCheck, Outcome
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Stage = Literal["queued", "loading", "reading", "planning", "collecting", "testing", "reporting", "done"]
+"""Where an audit is, in the order of the pipeline."""
+STAGES: dict[Stage, float] = {
+    "queued": 0.0,
+    "loading": 0.0,
+    "reading": 0.02,
+    "planning": 0.04,
+    "collecting": 0.06,
+    "testing": 0.6,
+    "reporting": 0.97,
+    "done": 1.0,
+}
+"""Where each stage begins, as a share of the whole audit."""
+Queue = Literal["default", "gpu", "large"]
+"""The queues for jobs; each worker serves one or more of them."""
+
+
+class Blob(Document):
+    """Bytes in storage."""
+
+    digest: Digest
+    size: Count
+
+
+class Upload(Document):
+    """The state of a resumable upload."""
+
+    digest: Digest
+    offset: Count
+    """Number of bytes received; the upload continues here."""
+    complete: bool
+    """Whether all bytes have arrived, so that the blob exists."""
+
+
+class Tensor(Document):
+    """An input or an output of a model."""
+
+    name: str
+    dtype: str
+    shape: list[Integer | str | None]
+
+
+class ModelLayer(Document):
+    """A tensor inside a model, and whether it can be audited."""
+
+    tensor: str
+    operator: str
+    shape: list[Integer | str | None]
+    depth: Count
+    auditable: bool
+    reason: str | None
+    """Why the layer cannot be audited: the node, its operator and its opset; null if it can."""
+    auto: bool
+    """Whether `layers: auto` selects this layer."""
+
+
+class Inspection(Document):
+    """The contents of a model."""
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    layers: list[ModelLayer]
+    target: str
+    """A sentence that says which tensor the default target reads."""
+    gradient_checks: list[GradientCheck] = Field(default_factory=list)
+    """Results of comparing a supplied gradient graph with finite differences of the model."""
+    warnings: list[str]
+
+
+class ExampleSummary(Document):
+    """The contents of an example set."""
+
+    kind: ExampleKind
+    count: Count
+    shape: list[Integer]
+    """Shape of one example as the model receives it."""
+    names: list[str]
+    """Names of the first few examples."""
+
+
+class SuppliedGradient(Document):
+    """A gradient graph made by another tool, and the target that each of its outputs belongs to."""
+
+    blob: Digest
+    targets: Annotated[dict[Name, Scalar], Field(min_length=1)]
+
+
+class NewModel(Document):
+    """A request to register a blob as a model."""
+
+    blob: Digest
+    name: Name | None = None
+    output: str | None = None
+    """The output or other tensor whose layers are inspected; by default the model's first output."""
+    index: Annotated[Integer, Field(ge=0)] | None = None
+    """Index of the class in that output."""
+    gradient: SuppliedGradient | None = None
+    """Gradient graph to use; it is compared with finite differences of the model and rejected if they disagree."""
+
+
+class NewExamples(Document):
+    """A request to register a blob as an example set, declared as in an audit."""
+
+    examples: Examples
+    name: Name | None = None
+
+
+class Job(Document):
+    """A unit of work for a worker: its state and its outcome."""
+
+    id: str
+    state: State
+    stage: Stage
+    progress: Annotated[float, Field(ge=0, le=1)]
+    """Fraction of the work that is done."""
+    attempts: Count
+    created_at: datetime
+    updated_at: datetime
+    problem: ProblemDetails | None
+    """Why the job failed; null otherwise."""
+
+
+class ModelRecord(Job):
+    """A registered model; `inspection` is null until the job has succeeded."""
+
+    name: Name | None
+    blob: Digest
+    inspection: Inspection | None
+
+
+class ExamplesRecord(Job):
+    """A registered example set; `summary` is null until the job has succeeded."""
+
+    name: Name | None
+    examples: Examples
+    summary: ExampleSummary | None
+
+
+class Shards(Document):
+    """Progress of the shards of a large audit. Sharding does not change the report."""
+
+    done: Count
+    of: Count
+
+
+class AuditRecord(Job):
+    """An audit; its report is available once the job has succeeded."""
+
+    audit: Audit
+    queue: Queue = "default"
+    """`gpu` for audits that ask for CUDA, `large` for large models, otherwise `default`."""
+    shards: Shards | None = None
+    """Null if the audit was not divided."""
+    outcome: Outcome | None
+    report_digest: Digest | None
+
+
+class AuditPage(Document):
+    """A page of audits, newest first."""
+
+    audits: list[AuditRecord]
+    next_page_token: str | None
+
+
+class Health(Document):
+    """The answer of a running process."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(Document):
+    """The state of the services that the API depends on."""
+
+    status: Literal["ready", "not_ready"]
+    database: Literal["up", "down"]
+    blobs: Literal["up", "down"]
+    broker: Literal["up", "down"]
+    """The API is ready even if the broker is down: jobs are stored and run once it is back."""
+    workers: dict[str, list[str]]
+    """Workers seen in the last minute, each with the sandbox protections that its kernel does not provide."""
+    queues: dict[Queue, Count] = Field(default_factory=dict)
+    """Number of these workers that serve each queue."""

@@ -1,0 +1,411 @@
+"""The audit: one model, its examples, the concepts to look for, and the lines of the gate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
+
+from caveat_spec.base import Document, Integer, Name, Source
+from caveat_spec.methods import Part, methods
+
+Estimator = Literal[
+    "mean_difference",
+    "logistic",
+    "linear_svm",
+    "ridge",
+    "scikit_learn.LinearSVC",
+    "scikit_learn.LogisticRegression",
+    "scikit_learn.Perceptron",
+    "scikit_learn.RidgeClassifier",
+    "scikit_learn.SGDClassifier",
+]
+"""How a CAV is found; those of scikit-learn have its defaults and a fixed seed."""
+Reduction = Annotated[str, Field(pattern=r"^(flatten|mean|max|token:\d+)$")]
+
+
+class Preprocess(Document):
+    """How a picture becomes the model's input: resized, cropped at the centre, `(pixel - mean) / std`."""
+
+    size: Annotated[Integer, Field(ge=1, le=4096)]
+    """Height and width of the input, in pixels."""
+    resize: Annotated[Integer, Field(ge=1, le=8192)] | None = None
+    """Length of the shorter side before the centre crop, in pixels; `size` when left out."""
+    fit: Literal["crop", "squash"] = "crop"
+    """`crop` keeps proportions and crops the centre; `squash` stretches to the square."""
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    mean: float | list[float] = 0.0
+    """Subtracted from pixels of 0 to 255; one number, or one a channel."""
+    std: float | list[float] = 1.0
+    """What the difference is divided by; one number, or one a channel."""
+    channels: Literal["rgb", "bgr", "gray"] = "rgb"
+    layout: Literal["nchw", "nhwc"] = "nchw"
+
+    @model_validator(mode="after")
+    def _numbers_fit_the_channels(self) -> Self:
+        expected = 1 if self.channels == "gray" else 3
+        for field in ("mean", "std"):
+            value = getattr(self, field)
+            if isinstance(value, list) and len(value) not in (1, expected):
+                raise ValueError(f"{field} has {len(value)} numbers; give one, or {expected} for {self.channels}")
+            if field == "std" and 0 in (value if isinstance(value, list) else [value]):
+                raise ValueError("std is 0; pixels are divided by it")
+        return self
+
+
+TokenPart = Literal["ids", "mask", "types"]
+BERT_INPUTS: dict[str, TokenPart] = {"input_ids": "ids", "attention_mask": "mask", "token_type_ids": "types"}
+
+
+ExampleKind = Literal["images", "arrays", "table", "text"]
+
+
+class ExampleSet(Document):
+    """The fields that every kind of example set has."""
+
+    SOURCES: ClassVar[dict[str, str]]
+    """The fields that name files, and what each file is, in words; the first field names the kind."""
+    FOLDERS: ClassVar[frozenset[str]] = frozenset()
+    """Those of them that may name a folder of pictures on the command line."""
+
+    pairs_with: Name | None = None
+    """The set with the same examples without the concept: matched by file name for pictures, by row for tables."""
+    limit: Annotated[Integer, Field(ge=1)] | None = None
+    """Take a seeded sample of this many examples; all of them when left out."""
+
+
+class Images(ExampleSet):
+    """Pictures (PNG, JPEG, WebP) in a zip or tar; on the command line also a folder."""
+
+    SOURCES: ClassVar = {"images": "a zip or tar of pictures"}
+    FOLDERS: ClassVar = frozenset({"images"})
+    SUFFIXES: ClassVar = frozenset({".jpeg", ".jpg", ".png", ".webp"})
+
+    images: Source
+    preprocess: Preprocess
+
+
+class Arrays(ExampleSet):
+    """A `.npy` array, or arrays of an `.npz`, with examples along the first axis."""
+
+    SOURCES: ClassVar = {"arrays": "an array (.npy, .npz)"}
+
+    arrays: Source
+    key: str | None = None
+    """Which array of an `.npz`; needed where there are several, and the model takes one."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """For a model with several inputs: the input's name → the array of the `.npz` that feeds it."""
+
+
+class Table(ExampleSet):
+    """Rows of a CSV or Parquet file, turned into numbers in the declared order of columns."""
+
+    SOURCES: ClassVar = {"table": "a table (.csv, .parquet)"}
+
+    table: Source
+    features: Annotated[list[str], Field(min_length=1)]
+    """The columns that the model takes, in its order; `city=Rome` is 1 where the column `city` holds Rome, else 0."""
+    where: str | None = None
+    """Keep the rows for which this holds, for example `race == 1 and income > 40`."""
+    set: dict[str, float | str] = Field(default_factory=dict)
+    """Columns overwritten after `where`: a counterfactual edit."""
+
+
+class Text(ExampleSet):
+    """Texts, one JSON object a line, turned into tokens by the model's own tokenizer."""
+
+    SOURCES: ClassVar = {"text": "texts as JSON lines (.jsonl)", "tokenizer": "a tokenizer (tokenizer.json)"}
+
+    text: Source
+    tokenizer: Source
+    """The `tokenizer.json` of the `tokenizers` library."""
+    field: str = "text"
+    """Which field of a line holds the text."""
+    length: Annotated[Integer, Field(ge=1, le=8192)] = 64
+    """How many tokens every text is padded or cut to."""
+    inputs: dict[str, TokenPart] = Field(default_factory=lambda: dict(BERT_INPUTS))
+    """The model's inputs and the part of the tokens that each takes; inputs that the model lacks are ignored."""
+
+
+Examples = Annotated[
+    Annotated[Images, Tag("images")]
+    | Annotated[Arrays, Tag("arrays")]
+    | Annotated[Table, Tag("table")]
+    | Annotated[Text, Tag("text")],
+    Discriminator(
+        lambda value: _kind(value, "images", "arrays", "table", "text"),
+        custom_error_type="unknown_kind_of_examples",
+        custom_error_message="An example set has one of the keys 'images', 'arrays', 'table' or 'text'",
+    ),
+]
+
+
+class Concept(Document):
+    """A human concept: examples that show it, against a reference set that does not."""
+
+    examples: Name
+    against: Name | Annotated[list[Name], Field(min_length=1)]
+    """The reference set: one set, another concept's set (a relative concept), or several sets together."""
+    controlling_for: list[Name] = Field(default_factory=list)
+    """Other concepts to control for: their directions are taken out of every layer before this one is tested."""
+
+    @property
+    def reference_sets(self) -> list[Name]:
+        """The sets that make up the reference."""
+        return self.against if isinstance(self.against, list) else [self.against]
+
+
+class Scalar(Document):
+    """One number that a model gives for an example."""
+
+    output: str | None = None
+    """A model output or any tensor; the model's first output when left out. A softmax at its end is left out."""
+    index: Annotated[Integer, Field(ge=0)] | None = None
+    """The class, counted from 0; left out for a single output."""
+    versus: Annotated[Integer, Field(ge=0)] | None = None
+    """A second class: the target is then the difference of the two."""
+    scale: Literal["logit", "log_probability", "probability"] = "logit"
+    reduce: Literal["mean", "sum", "max"] | None = None
+    """How several scores an example (tokens, pixels) become one; needed where the output has such an axis."""
+
+
+class Target(Scalar):
+    """A number that concepts may influence, and the examples at which its gradient is taken."""
+
+    examples: Name
+
+
+class LayerChoice(Document):
+    """A tensor, and how its positions become features: all kept, averaged, maximised, or one token."""
+
+    tensor: Annotated[str, Field(min_length=1)]
+    reduce: Reduction = "flatten"
+
+
+def _layer(value: Any) -> Any:
+    """`block15` and `block15@mean` are short for a layer with its reduction."""
+    if not isinstance(value, str):
+        return value
+    tensor, at, reduction = value.rpartition("@")
+    return (
+        {"tensor": tensor, "reduce": reduction}
+        if at and re.fullmatch(r"flatten|mean|max|token:\d+", reduction)
+        else {"tensor": value}
+    )
+
+
+Layer = Annotated[LayerChoice, BeforeValidator(_layer, json_schema_input_type=str | LayerChoice)]
+
+
+class Method(Document):
+    """The settings of the tests; docs/method.md explains the defaults."""
+
+    estimator: Estimator = "mean_difference"
+    cross_check: Estimator | None = "logistic"
+    """A second estimator, reported beside the first; where it disagrees, a line is not `not_influential`."""
+    runs: Annotated[Integer, Field(ge=2, le=100_000)] = 500
+    """Concept activation vectors against random draws from the reference set, which describe their spread."""
+    permutations: Annotated[Integer, Field(ge=19, le=1_000_000)] = 499
+    """Random sets that take the concept's place in the permutation test."""
+    bootstrap: Annotated[Integer, Field(ge=19, le=1_000_000)] = 499
+    """Resamples of concept, reference and target examples behind each interval."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    correction: Literal["holm", "benjamini_hochberg", "none"] = "holm"
+    folds: Annotated[Integer, Field(ge=2, le=50)] = 5
+    regularisation: Annotated[float, Field(gt=0)] = 1.0
+    """Strength of the L2 penalty, relative to the mean squared norm of the centred activations."""
+    min_examples: Annotated[Integer, Field(ge=2)] = 20
+    """Fewest examples that a concept, a reference set and a target may have."""
+    gradient_tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Largest relative difference allowed between the gradient and finite differences."""
+    seed: Annotated[Integer, Field(ge=0, lt=2**53)] = 0
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    spatial_map: bool = False
+    """Whether tests at convolutional layers say at which positions the effect arises."""
+    pictures: Literal["full", "blurred", "ids"] = "full"
+    """How example pictures appear in the report: in full, blurred, or by name only."""
+
+
+class Group(Document):
+    """Decisions compared between groups of people: recorded ones, or the model's own."""
+
+    examples: Name
+    """A table; it holds the sensitive columns."""
+    sensitive: Annotated[list[str], Field(min_length=1)]
+    """Columns whose values make the groups; several make intersectional groups."""
+    decision: str | None = None
+    """The column of recorded decisions, 1 for the favourable one."""
+    target: Name | None = None
+    """The target whose value over `threshold` is the favourable decision."""
+    threshold: float = 0.0
+    label: str | None = None
+    """The column of true outcomes, for true and false positive rates."""
+
+    @model_validator(mode="after")
+    def _one_source_of_decisions(self) -> Self:
+        if (self.decision is None) == (self.target is None):
+            raise ValueError("give either 'decision', a column of recorded decisions, or 'target', the model's own")
+        return self
+
+
+GroupMetric = Literal[
+    "selection_rate_ratio",
+    "selection_rate_difference",
+    "true_positive_rate_difference",
+    "false_positive_rate_difference",
+    "equalized_odds_difference",
+]
+
+
+class ConceptLine(Document):
+    """A line of the gate about a concept: it must matter, must not matter, or must not matter more."""
+
+    concept: Name
+    target: Name
+    must: Literal["not_matter", "matter", "not_grow"]
+    """`not_grow`: matter no more than in the baseline report."""
+    tolerance: Annotated[float, Field(gt=0)] = 0.1
+    """The largest effect, or growth of an effect, that counts as harmless, in `unit`."""
+    unit: Literal["sd", "logit"] = "sd"
+    """`sd`: standard deviations of the target over its examples; `logit`: the target's own unit."""
+    when_inconclusive: Literal["inconclusive", "pass", "fail"] = "inconclusive"
+    when_not_encoded: Literal["inconclusive", "not_influential"] = "inconclusive"
+    """The finding where no audited layer encodes the concept."""
+    when_evidence_disagrees: Literal["inconclusive", "intervention"] = "inconclusive"
+    """`intervention`: the measured change alone settles a line where it and the association disagree."""
+
+
+class GroupLine(Document):
+    """A line of the gate: a bound on a group metric, judged by its point value."""
+
+    group: Name
+    metric: GroupMetric
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("give 'at_least' or 'at_most'; the four-fifths rule is selection_rate_ratio at_least 0.8")
+        return self
+
+
+GateLine = Annotated[
+    Annotated[ConceptLine, Tag("concept")] | Annotated[GroupLine, Tag("group")],
+    Discriminator(
+        lambda value: _kind(value, "concept", "group"),
+        custom_error_type="unknown_kind_of_gate_line",
+        custom_error_message="A line of the gate has one of the keys 'concept' or 'group'",
+    ),
+]
+
+
+def _kind(value: Any, *keys: str) -> str | None:
+    """The one of `keys` that a raw or a validated value has."""
+    for key in keys:
+        if (key in value) if isinstance(value, dict) else hasattr(value, key):
+            return key
+    return None
+
+
+class Audit(Document):
+    """One question about one model: its examples, concepts and targets, and the gate that has to hold."""
+
+    GRAPHS: ClassVar = {"model": "an ONNX model (.onnx)", "gradient": "a gradient graph (.onnx)"}
+    """The fields that name ONNX files, and what each is, in words."""
+
+    model: Source
+    gradient: Source | None = None
+    """A graph of the model's gradients that was made elsewhere; without it Caveat derives them from the model."""
+    examples: Annotated[dict[Name, Examples], Field(min_length=1)]
+    concepts: dict[Name, Concept] = Field(default_factory=dict)
+    targets: dict[Name, Target] = Field(default_factory=dict)
+    layers: Literal["auto"] | Annotated[list[Layer], Field(min_length=1)] = "auto"
+    method: Method = Method()
+    methods: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    """Methods beside those that concepts, matched pairs and groups imply: a method's name → its options."""
+    groups: dict[Name, Group] = Field(default_factory=dict)
+    gate: list[GateLine] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        for pointer, name, known, kind in self._references():
+            if name not in known:
+                there = ", ".join(sorted(known)) or "none"
+                raise ValueError(f"{pointer} names the {kind} '{name}', which is not declared; declared: {there}")
+        if self.concepts and not self.targets:
+            raise ValueError("concepts need at least one entry in 'targets': the number they may influence")
+        if not self.concepts and not self.groups:
+            raise ValueError("nothing is asked: give at least one entry in 'concepts' or in 'groups'")
+        for name, concept in self.concepts.items():
+            if name in concept.controlling_for or len(set(concept.controlling_for)) < len(concept.controlling_for):
+                raise ValueError(f"/concepts/{name}/controlling_for names other concepts, each of them once")
+        for name, group in self.groups.items():
+            if not isinstance(self.examples[group.examples], Table):
+                raise ValueError(f"/groups/{name} compares people in '{group.examples}', which is not a table")
+        return self
+
+    @model_validator(mode="after")
+    def _methods_exist(self) -> Self:
+        for name, options in self.methods.items():
+            entry = methods().get(name)
+            if entry is None:
+                raise ValueError(f"/methods names '{name}', which is not a method; there are: {', '.join(methods())}")
+            try:
+                entry.options.model_validate(options)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                field = "".join(f"/{step}" for step in first["loc"])
+                raise ValueError(f"/methods/{name}{field} {first['msg']}") from None
+        return self
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts of the audit that ask for a method without naming it."""
+        paired = any(self.examples[one.examples].pairs_with is not None for one in self.concepts.values())
+        asked: dict[Part, bool] = {"concepts": bool(self.concepts), "pairs": paired, "groups": bool(self.groups)}
+        return frozenset(part for part, is_asked in asked.items() if is_asked)
+
+    def _references(self) -> Iterator[tuple[str, str, Any, str]]:
+        """Every name that is used: where, the names it may have, and what they are names of."""
+        for key, examples in self.examples.items():
+            if examples.pairs_with is not None:
+                yield f"/examples/{key}/pairs_with", examples.pairs_with, self.examples, "example set"
+        for key, concept in self.concepts.items():
+            yield f"/concepts/{key}/examples", concept.examples, self.examples, "example set"
+            for reference in concept.reference_sets:
+                yield f"/concepts/{key}/against", reference, self.examples, "example set"
+            for position, other in enumerate(concept.controlling_for):
+                yield f"/concepts/{key}/controlling_for/{position}", other, self.concepts, "concept"
+        for key, target in self.targets.items():
+            yield f"/targets/{key}/examples", target.examples, self.examples, "example set"
+        for key, group in self.groups.items():
+            yield f"/groups/{key}/examples", group.examples, self.examples, "example set"
+            if group.target is not None:
+                yield f"/groups/{key}/target", group.target, self.targets, "target"
+        for position, line in enumerate(self.gate):
+            if isinstance(line, ConceptLine):
+                yield f"/gate/{position}/concept", line.concept, self.concepts, "concept"
+                yield f"/gate/{position}/target", line.target, self.targets, "target"
+            else:
+                yield f"/gate/{position}/group", line.group, self.groups, "group"
+
+    def sources(self) -> dict[str, str]:
+        """The audit's sources: JSON pointer → path or digest."""
+        graphs = {"/model": self.model} | ({} if self.gradient is None else {"/gradient": self.gradient})
+        return graphs | {
+            f"/examples/{name}/{field}": getattr(one, field)
+            for name, one in self.examples.items()
+            for field in one.SOURCES
+        }
+
+    def with_sources(self, replaced: dict[str, str]) -> Audit:
+        """The same audit with each pointer of `sources()` given a new place."""
+        examples = {
+            name: one.model_copy(update={field: replaced[f"/examples/{name}/{field}"] for field in one.SOURCES})
+            for name, one in self.examples.items()
+        }
+        graphs = {"model": replaced["/model"], "gradient": replaced.get("/gradient")}
+        return self.model_copy(update={**graphs, "examples": examples})

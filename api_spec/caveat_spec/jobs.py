@@ -1,0 +1,99 @@
+"""The contract between the service and the workers: kinds of jobs, their queues, requests, results and source bytes.
+
+A queue carries ids only. The request of a job is in the database, exactly as the client sent it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from caveat_spec.artifacts import ExampleSummary, Inspection, NewExamples, NewModel, Queue
+from caveat_spec.audit import Audit
+from caveat_spec.base import Count, Document, Name
+from caveat_spec.report import Report
+
+JobKind = Literal["audit", "model", "examples", "shard"]
+MOST_SHARDS = 256
+
+QUEUES: tuple[Queue, ...] = get_args(Queue)
+LISTS: dict[Queue, str] = {"default": "caveat", "gpu": "caveat.gpu", "large": "caveat.large"}
+"""Name of each queue's list at the broker."""
+RUN_JOB = "caveat.run_job"
+"""The only task: `run_job(job_id)`. Everything else about the job is in the database."""
+
+
+class Rows(Document):
+    """Consecutive examples of one set, `start` included and `stop` not."""
+
+    examples: Name
+    start: Count
+    stop: Count
+
+
+class Shard(Document):
+    """A part of a divided audit: some rows of some of its example sets, to be run through the model."""
+
+    audit: Audit
+    rows: Annotated[list[Rows], Field(min_length=1)]
+    interacts: bool | None = None
+    """See `Division.interacts`."""
+
+
+class Division(Document):
+    """How an audit that is too large for one worker is divided: the rows of each shard."""
+
+    shards: Annotated[list[list[Rows]], Field(min_length=2, max_length=MOST_SHARDS)]
+    interacts: bool
+    """Whether examples of a batch influence each other; stated here so that no shard has to test the model again."""
+
+
+class ShardResult(Document):
+    """The result of a shard: its number of examples; the arrays it computed are stored beside it."""
+
+    examples: Count
+
+
+Request = Audit | NewModel | NewExamples | Shard
+Result = Report | Inspection | ExampleSummary | ShardResult
+
+REQUESTS: dict[JobKind, type[Request]] = {"audit": Audit, "model": NewModel, "examples": NewExamples, "shard": Shard}
+RESULTS: dict[JobKind, type[Result]] = {
+    "audit": Report,
+    "model": Inspection,
+    "examples": ExampleSummary,
+    "shard": ShardResult,
+}
+
+
+def sources(request: Request) -> dict[str, str]:
+    """The source bytes of a request: JSON pointer → digest (on the command line also a path)."""
+    if isinstance(request, Audit):
+        return request.sources()
+    if isinstance(request, Shard):
+        return request.audit.sources()
+    if isinstance(request, NewModel):
+        gradient = {} if request.gradient is None else {"/gradient/blob": request.gradient.blob}
+        return {"/blob": request.blob} | gradient
+    return {f"/examples/{field}": getattr(request.examples, field) for field in request.examples.SOURCES}
+
+
+def queue_of(request: Request, sizes: Mapping[str, int], *, large: int) -> Queue:
+    """The queue for a job, given the sizes of its source bytes by digest and the size above which a model is `large`.
+
+    Only the request decides, never the workers that happen to run: an autoscaled pool starts when a job waits for it.
+    """
+    if isinstance(request, Audit) and request.method.provider == "cuda":
+        return "gpu"
+    graphs = {digest for pointer, digest in sources(request).items() if not pointer.startswith("/examples/")}
+    return "large" if large and sum(sizes[digest] for digest in graphs) > large else "default"
+
+
+def in_flight(queues: Collection[Queue]) -> str:
+    """Name of the broker's hash of messages that workers of these queues have received and not yet acknowledged.
+
+    Workers of other queues use another hash, so that each pool is scaled by its own.
+    """
+    return ".".join(["unacked", *(queue for queue in QUEUES if queue in queues and len(queues) < len(QUEUES))])

@@ -1,0 +1,160 @@
+"""The report: one document that depends on nothing but an audit, the bytes it names, and the versions of the engine.
+
+It holds no clock and no host name: the same audit of the same bytes gives the same report, so its digest can be
+compared. When and where an audit ran is in its record and its attestation.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from caveat_spec.audit import Audit, ExampleKind
+from caveat_spec.base import Count, Digest, Document, Integer, Name
+from caveat_spec.results import Comparison, ConceptTest, Matrix, Ranking
+
+SCHEMA_VERSION: Literal["2"] = "2"
+
+Finding = Literal["influential", "not_influential", "inconclusive"]
+Outcome = Literal["pass", "fail", "inconclusive"]
+
+
+class LayerFindings(Document):
+    """What all layers together say about a concept and a target."""
+
+    concept: Name
+    target: Name
+    encoding: list[str]
+    """Layers that encode the concept."""
+    raising: list[str]
+    """Those of them with a significant effect above 0."""
+    lowering: list[str]
+    """Those of them with a significant effect below 0."""
+    sentence: str
+
+
+class ExampleSetSummary(Document):
+    """What was read of one example set."""
+
+    name: Name
+    source: Digest
+    count: Count
+    kind: ExampleKind
+
+
+class LayerSummary(Document):
+    """One audited layer."""
+
+    layer: str
+    """As rows name it: the tensor, and `@` its reduction where that is not `flatten`."""
+    tensor: str
+    operator: str
+    shape: list[Integer | str]
+    features: Count
+    depth: Count
+    chosen: bool
+    """Whether Caveat picked it, not the audit."""
+
+
+class TargetSummary(Document):
+    """One target: which tensor its number is read from, and how it spreads."""
+
+    target: Name
+    tensor: str
+    sentence: str
+    unit: str
+    mean: float
+    sd: float
+    examples: list[str]
+    """The names of its examples, in the order of the rows' sensitivities."""
+
+
+class GradientCheck(Document):
+    """How far the gradients are from finite differences of the forward graph."""
+
+    layer: str
+    target: Name
+    relative_error: Annotated[float, Field(ge=0)]
+    """Median over examples and random directions, relative to the root mean square of the derivatives."""
+    cosine: Annotated[float, Field(ge=-1, le=1)]
+    """Between the directional derivatives and their finite differences."""
+    tolerance: float
+
+
+class PassCounts(Document):
+    """How many examples go through the model where nothing is known from an earlier audit."""
+
+    forward: Count
+    backward: Count
+    partial: Count
+    """From a layer to the end, after a step."""
+
+
+class PlanSummary(Document):
+    """What was done, in the order in which it was done."""
+
+    layers: list[LayerSummary]
+    targets: list[TargetSummary]
+    examples: list[ExampleSetSummary]
+    gradient_checks: list[GradientCheck]
+    passes: PassCounts | None = None
+
+
+class Engine(Document):
+    """What computed the report."""
+
+    caveat: str
+    versions: dict[str, str]
+    provider: str
+    """ONNX Runtime's execution provider."""
+    sandbox_lacks: list[str] = Field(default_factory=list)
+    """Protections that the kernel could not give the process which read the model and the examples."""
+
+
+class LineVerdict(Document):
+    """What one line of the gate came to."""
+
+    line: Integer
+    """Its position in the gate, from 0."""
+    subject: str
+    """The line in words."""
+    finding: Finding | None
+    """For a line about a concept."""
+    outcome: Outcome
+    reason: str
+    """One sentence."""
+
+
+class Verdict(Document):
+    """What the whole gate came to: the worst of its lines; a gate without lines passes nothing and fails nothing."""
+
+    outcome: Outcome | None
+    lines: list[LineVerdict]
+
+
+class Report(Document):
+    """The answer to one audit."""
+
+    schema_version: Literal["2"] = SCHEMA_VERSION
+    engine: Engine
+    audit: Audit
+    """As it was asked, with digests in place of paths and every default filled in."""
+    plan: PlanSummary
+    tests: list[ConceptTest]
+    comparisons: list[Comparison]
+    rankings: list[Ranking]
+    matrices: list[Matrix]
+    layer_findings: list[LayerFindings] = Field(default_factory=list)
+    warnings: list[str]
+    verdict: Verdict
+
+    @property
+    def associations(self) -> list[ConceptTest]:
+        """The tests by association, layer by layer."""
+        return [test for test in self.tests if test.evidence == "association"]
+
+    @property
+    def interventions(self) -> list[ConceptTest]:
+        """The changes that were measured on matched pairs."""
+        return [test for test in self.tests if test.evidence == "intervention"]

@@ -1,0 +1,311 @@
+"""Results: the few kinds of findings that a method can give.
+
+The engine makes these documents, the report holds them, and the gate, the baseline and every output format read them.
+None of these knows the name of a method: a new method appears everywhere once its results are of these kinds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
+
+from caveat_spec.base import Count, Document, Integer, Interval, Name, Probability
+
+SMALL_GROUP = 30
+"""A group of fewer people is marked: one decision moves its rate by more than three percentage points."""
+DIGITS = 6
+"""Significant digits of every published figure; further digits are rounding that differs between machines."""
+
+Evidence = Literal["association", "intervention"]
+"""`association`: the gradient along a concept's direction; `intervention`: the change measured on matched pairs."""
+FlagCode = Literal[
+    "degenerate",
+    "zero_gradient",
+    "weak_cav",
+    "confounded_negatives",
+    "unstable_estimators",
+    "unstable_negatives",
+    "few_examples",
+]
+NullKind = Literal["random_sets", "swapped_pairs"]
+
+
+class Result(Document):
+    """What every kind of result has in common."""
+
+    method: str
+    """The method that gave it."""
+
+
+class Flag(Document):
+    """A reason to doubt a result."""
+
+    code: FlagCode
+    sentence: str
+    blocking: bool
+    """Whether the result may not decide a gate line."""
+
+
+class Histogram(Document):
+    """How values are spread: `counts[i]` of them between `edges[i]` and `edges[i + 1]`."""
+
+    edges: list[float]
+    counts: list[Count]
+
+
+class Null(Document):
+    """How the statistic varies when a random set of examples takes the place of the concept."""
+
+    kind: NullKind
+    sets: Count
+    mean: float
+    sd: float
+    histogram: Histogram
+
+
+class Effect(Document):
+    """A change of the target, with its interval and p-value."""
+
+    value: float
+    """In the target's unit (logits, for a class)."""
+    interval: Interval
+    in_sd: float
+    """The same in standard deviations of the target over its examples."""
+    interval_in_sd: Interval
+    p: Probability
+    """The p-value that decides, before the correction over all tests."""
+    p_corrected: Probability | None = None
+    """After the correction over every test by association; null where the test is not corrected."""
+    per_concept_sd: float | None = None
+    """Change of the target for one standard deviation of the layer along the concept activation vector."""
+    null: Null | None = None
+    p_against_sets: Probability | None = None
+    """p-value against random sets in place of the concept: exact, by permutation."""
+    p_against_zero: Probability | None = None
+    """p-value against zero: bootstrap over concept, reference and target examples."""
+    target_share: Probability | None = None
+    """The share of the interval's variance that comes from the target examples; the rest from the concept's side."""
+
+    @property
+    def deciding_p(self) -> float:
+        """The corrected p-value, or the p-value where none is corrected."""
+        return self.p if self.p_corrected is None else self.p_corrected
+
+
+class Score(Document):
+    """The TCAV score: the share of target examples whose sensitivity is positive (Kim et al. 2018, equation 2)."""
+
+    value: Probability
+    interval: Interval
+    """Bootstrap over concept, reference and target examples, at 1 - alpha."""
+    smoothed: Probability
+    """Each sensitivity counts by how far it exceeds those to random sets, not as 0 or 1: the mean of Φ(S / sd)."""
+    runs: Count
+    runs_mean: Probability
+    runs_sd: Annotated[float, Field(ge=0)]
+    null: Null
+    p: Probability
+
+
+class Accuracy(Document):
+    """Whether the layer encodes the concept: held-out accuracy of its classifier, against shuffled labels."""
+
+    held_out: Probability
+    """Balanced accuracy, by k-fold cross-validation."""
+    shuffled_mean: Probability
+    shuffled_high: Probability
+    """The (1 - alpha) quantile under shuffled labels; an encoded concept exceeds it."""
+    encoded: bool
+
+
+class CrossCheck(Document):
+    """The same test by a second estimator."""
+
+    estimator: str
+    score: Probability
+    effect: float
+    effect_in_sd: float
+    cosine: Annotated[float, Field(ge=-1, le=1)]
+    """Between the two concept activation vectors."""
+
+
+class LegacyTTest(Document):
+    """The published t-test of the runs' scores against those of random vectors, shown because people ask for it."""
+
+    p: Probability
+    caution: str
+
+
+class FiniteStep(Document):
+    """The target's mean change when the layer moves by the full step and the rest of the model runs on from there.
+
+    The effect extends the slope at the start of the step; where the two differ, the model bends in between.
+    """
+
+    value: float
+    interval: Interval
+    """Over target examples; the step itself is taken as given."""
+    in_sd: float
+    interval_in_sd: Interval
+
+
+class SpatialMap(Document):
+    """Where in a convolutional layer the effect arises."""
+
+    shape: list[Integer]
+    """Sizes of the layer's positions: height and width for pictures."""
+    parts: list[float]
+    """Each position's part of the effect, in the target's unit, row by row; they add up to the effect."""
+
+
+class DecisionChange(Document):
+    """How decisions changed on matched pairs."""
+
+    probability_without: Probability | None
+    probability_with: Probability | None
+    flips_to: Count
+    """Pairs whose top class became the target; for a single output, whose decision became favourable."""
+    flips_from: Count
+    rank: Integer | None
+    """The target class among all classes by mean change, 1 for the one raised most."""
+    classes: Integer | None
+
+
+class Figures(Document):
+    """The figures of a test: an effect, and whatever else its method measured beside it."""
+
+    effect: Effect
+    changes: list[float] = Field(default_factory=list)
+    """Each example's own change, in the target's unit; their mean is the effect."""
+    flags: list[Flag] = Field(default_factory=list)
+    n_concept: Count
+    n_reference: Count
+    n_target: Count
+    score: Score | None = None
+    accuracy: Accuracy | None = None
+    cross_check: CrossCheck | None = None
+    legacy_t_test: LegacyTTest | None = None
+    decisions: DecisionChange | None = None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a flag keeps it from deciding a gate line."""
+        return any(flag.blocking for flag in self.flags)
+
+
+class ConceptTest(Figures, Result):
+    """A test of one concept for one target: at one layer, or of the model as a whole."""
+
+    evidence: Evidence
+    concept: Name
+    target: Name
+    layer: str | None = None
+    """Null where the test is of the model as a whole."""
+    estimator: str | None = None
+    """How the concept activation vector was found, where there is one."""
+    finite_step: FiniteStep | None = None
+    spatial_map: SpatialMap | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the test was made, in words for a sentence."""
+        return self.layer if self.layer is not None else f"the model ({self.method.replace('_', ' ')})"
+
+
+class Estimate(Document):
+    """A number and its bootstrap interval."""
+
+    value: float
+    interval: Interval
+
+
+class GroupRow(Document):
+    """One group of people."""
+
+    group: str
+    n: Count
+    selection_rate: Estimate
+    true_positive_rate: Estimate | None
+    false_positive_rate: Estimate | None
+    small: bool
+    """Fewer than 30 people."""
+
+
+class GroupFigures(Document):
+    """Rates of every group, the largest first, and the metrics that a gate may bound."""
+
+    rows: list[GroupRow]
+    metrics: dict[str, Estimate]
+    left_out: Count = 0
+    """People without a value in a sensitive column, who are in no group."""
+
+
+class Comparison(GroupFigures, Result):
+    """Decisions compared between groups of people."""
+
+    name: Name
+    decisions: str
+    """Whose decisions, in words."""
+    sensitive: list[str]
+
+
+class RankedExample(Document):
+    """One example's place in a ranking."""
+
+    example: str
+    projection: float
+    position: Count
+    """Its position in the example set."""
+    thumbnail: str | None = None
+    """A small picture as a data URI, where the audit allows it."""
+
+
+class Ranking(Result):
+    """The ends of an example set in some order, the most extreme example first at either end."""
+
+    title: str
+    """What the order is of: a concept, say."""
+    caption: str
+    """What the order means, in a sentence, with its unit."""
+    layer: str | None
+    examples: Name
+    """The set that was ordered."""
+    most: list[RankedExample]
+    least: list[RankedExample]
+
+
+class Matrix(Result):
+    """A square table of numbers between -1 and 1, such as cosines."""
+
+    title: str
+    caption: str
+    """What the numbers mean, in a sentence or two."""
+    layer: str | None
+    names: list[str]
+    values: list[list[float]]
+
+
+class Note(Result):
+    """A sentence that a reader should know before relying on the method's figures."""
+
+    sentence: str
+
+
+AnyResult = ConceptTest | Comparison | Ranking | Matrix | Note
+Published = TypeVar("Published", bound=Document)
+
+
+def rounded(document: Published) -> Published:
+    """The document with every figure to `DIGITS` significant digits."""
+    return type(document).model_validate(_rounded(document.model_dump()))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") + 0.0
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(one) for one in value]
+    return value

@@ -1,0 +1,235 @@
+"""Association: what the tests of a concept's direction say about a line, layer by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from caveat_spec.audit import ConceptLine
+from caveat_spec.base import Interval
+from caveat_spec.results import ConceptTest, Effect, FiniteStep
+from caveat_spec.verdict.rules import Rule, always, size, span
+
+MAY_CLEAR = ("weak_cav", "unstable_estimators")
+"""Blocking flags that block *influential* but allow *not influential*."""
+
+
+@dataclass(frozen=True)
+class Association:
+    """What the tests by association say about a line, layer by layer.
+
+    An effect is a slope. Where nothing was measured beside it (`alone`), a finite step has to say the same.
+    """
+
+    tests: list[ConceptTest]
+    line: ConceptLine
+    alpha: float
+    alone: bool
+
+    @cached_property
+    def sound(self) -> list[ConceptTest]:
+        """Tests that may decide something."""
+        return [
+            test for test in self.tests if not any(flag.blocking and flag.code not in MAY_CLEAR for flag in test.flags)
+        ]
+
+    @cached_property
+    def moved(self) -> list[ConceptTest]:
+        """Sound tests whose effect is significant and beyond the tolerance, with no blocking flag at all."""
+        return [
+            test
+            for test in self.sound
+            if test.effect.deciding_p < self.alpha
+            and abs(self.size(test.effect)) > self.line.tolerance
+            and not test.blocked
+        ]
+
+    @cached_property
+    def stepped(self) -> list[ConceptTest]:
+        """Sound tests that a finite step has to confirm."""
+        return [test for test in self.sound if self.alone and test.finite_step is not None]
+
+    @cached_property
+    def upheld(self) -> list[ConceptTest]:
+        """Moved tests that their finite step confirms, where one has to."""
+        return [test for test in self.moved if test not in self.stepped or self._confirms(test)]
+
+    @cached_property
+    def wide(self) -> list[ConceptTest]:
+        """Sound tests whose interval is not inside the tolerance."""
+        return [test for test in self.sound if not self.inside(self.interval(test.effect))]
+
+    @cached_property
+    def disputed(self) -> list[ConceptTest]:
+        """Sound tests whose second estimator gives an effect beyond the tolerance."""
+        return [
+            test
+            for test in self.sound
+            if test.cross_check is not None and abs(self.other_effect(test)) > self.line.tolerance
+        ]
+
+    @cached_property
+    def bent(self) -> list[ConceptTest]:
+        """Tests whose finite step is not inside the tolerance."""
+        return [test for test in self.stepped if test.finite_step and not self.inside(self.interval(test.finite_step))]
+
+    @cached_property
+    def encoded(self) -> bool:
+        """Whether any audited layer encodes the concept, as far as the tests looked at that."""
+        return any(test.accuracy is None or test.accuracy.encoded for test in self.tests)
+
+    @cached_property
+    def sign(self) -> int:
+        """The direction in which the strongest upheld test moves the target."""
+        return 1 if self.upheld and self.strongest(self.upheld).effect.value > 0 else -1
+
+    def size(self, figure: Effect | FiniteStep) -> float:
+        """A figure in the line's unit."""
+        return figure.in_sd if self.line.unit == "sd" else figure.value
+
+    def interval(self, figure: Effect | FiniteStep) -> Interval:
+        """Its interval in the line's unit."""
+        return figure.interval_in_sd if self.line.unit == "sd" else figure.interval
+
+    def other_effect(self, test: ConceptTest) -> float:
+        """The effect by the second estimator, in the line's unit."""
+        assert test.cross_check is not None
+        return test.cross_check.effect_in_sd if self.line.unit == "sd" else test.cross_check.effect
+
+    def inside(self, interval: Interval) -> bool:
+        """Whether an interval lies inside the tolerance."""
+        return -self.line.tolerance <= interval[0] and interval[1] <= self.line.tolerance
+
+    def strongest(self, tests: Sequence[ConceptTest]) -> ConceptTest:
+        """The test with the largest effect."""
+        return max(tests, key=lambda test: abs(self.size(test.effect)))
+
+    def widest(self, tests: Sequence[ConceptTest]) -> ConceptTest:
+        """The test whose interval reaches farthest from zero."""
+        return max(tests, key=lambda test: max(map(abs, self.interval(test.effect))))
+
+    def _confirms(self, test: ConceptTest) -> bool:
+        assert test.finite_step is not None
+        step = self.size(test.finite_step)
+        return abs(step) > self.line.tolerance and (step > 0) == (test.effect.value > 0)
+
+
+def _bend(facts: Association, test: ConceptTest) -> str:
+    assert test.finite_step is not None
+    line = facts.line
+    return (
+        f"the full step towards {line.concept} moves {line.target} by {size(facts.size(test.finite_step), line)} "
+        f"({span(facts.interval(test.finite_step), line)}): the model bends in between, and matched pairs would "
+        "have to tell"
+    )
+
+
+def _slope_not_confirmed(facts: Association) -> str:
+    test = facts.strongest(facts.moved)
+    effect = size(facts.size(test.effect), facts.line)
+    return f"the slope at {test.place} promises {effect}, but {_bend(facts, test)}"
+
+
+def _moves(facts: Association) -> str:
+    test, line = facts.strongest(facts.upheld), facts.line
+    return (
+        f"at {test.place} a step towards {line.concept} moves {line.target} by "
+        f"{size(facts.size(test.effect), line)} (corrected p {test.effect.deciding_p:.2g})"
+    )
+
+
+def _too_wide(facts: Association) -> str:
+    """Why a test that is neither beyond nor inside the tolerance settles nothing, and what would settle it."""
+    test, line = facts.widest(facts.wide), facts.line
+    effect, interval = facts.size(test.effect), facts.interval(test.effect)
+    sentence = f"at {test.place} the effect {size(effect, line)} has the interval {span(interval, line)}"
+    weak = [flag.sentence for flag in test.flags if flag.code == "weak_cav"]
+    if weak:
+        return f"{sentence}, and the concept activation vector is weak: {weak[0]}"
+    half, room = (interval[1] - interval[0]) / 2, line.tolerance - abs(effect)
+    if room > 0:
+        return (
+            f"{sentence}, too wide for the tolerance {size(line.tolerance, line, signed=False)}; "
+            f"{_more_examples(test, (room / half) ** 2)} would settle it if the effect stays where it is"
+        )
+    if test.effect.deciding_p >= facts.alpha:
+        return f"{sentence}, beyond the tolerance but not beyond chance (corrected p {test.effect.deciding_p:.2g})"
+    return sentence
+
+
+def _more_examples(test: ConceptTest, wanted: float) -> str:
+    """Which examples bring the variance of the effect down to a share `wanted` of what it is, and how many."""
+    from_targets = test.effect.target_share or 0.0
+    from_concept = (1 - from_targets) * test.n_reference / (test.n_concept + test.n_reference)
+    share, kind, now = max(
+        (from_targets, "target", test.n_target),
+        (from_concept, "concept", test.n_concept),
+        (1 - from_targets - from_concept, "reference", test.n_reference),
+    )
+    if share > 1 - wanted:
+        return f"about {math.ceil(now * share / (share - (1 - wanted)))} {kind} examples in place of {now}"
+    return f"about {1 / wanted:.1f} times as many examples of every kind"
+
+
+def _estimators_disagree(facts: Association) -> str:
+    test = facts.disputed[0]
+    assert test.cross_check is not None
+    return (
+        f"at {test.place} the estimators disagree: {test.estimator} gives the effect "
+        f"{size(facts.size(test.effect), facts.line)} and {test.cross_check.estimator} "
+        f"{size(facts.other_effect(test), facts.line)}"
+    )
+
+
+def _inside_everywhere(facts: Association) -> str:
+    test, line = facts.widest(facts.sound), facts.line
+    return (
+        f"at every audited layer the effect of {line.concept} on {line.target} lies within "
+        f"{size(line.tolerance, line, signed=False)} "
+        f"(widest interval {span(facts.interval(test.effect), line)} at {test.place})"
+    )
+
+
+ASSOCIATION: tuple[Rule[Association], ...] = (
+    Rule(
+        "nothing was tested",
+        lambda facts: not facts.tests,
+        "inconclusive",
+        lambda facts: f"the report has no test of {facts.line.concept} for {facts.line.target}",
+    ),
+    Rule(
+        "every layer is flagged",
+        lambda facts: not facts.sound,
+        "inconclusive",
+        lambda facts: "every layer is flagged: " + "; ".join(_blocking_sentences(facts.tests)),
+    ),
+    Rule(
+        "a slope that no finite step confirms",
+        lambda facts: facts.moved and not facts.upheld,
+        "inconclusive",
+        _slope_not_confirmed,
+    ),
+    Rule("a layer moves the target", lambda facts: facts.upheld, "influential", _moves),
+    Rule("an interval is too wide", lambda facts: facts.wide, "inconclusive", _too_wide),
+    Rule("the estimators disagree", lambda facts: facts.disputed, "inconclusive", _estimators_disagree),
+    Rule(
+        "a finite step leaves the tolerance",
+        lambda facts: facts.bent,
+        "inconclusive",
+        lambda facts: f"the slope at {facts.bent[0].place} is within the tolerance, but {_bend(facts, facts.bent[0])}",
+    ),
+    Rule(
+        "no layer encodes the concept",
+        lambda facts: not facts.encoded and facts.line.when_not_encoded == "inconclusive",
+        "inconclusive",
+        lambda facts: f"no audited layer encodes {facts.line.concept}, so its absence of effect says nothing",
+    ),
+    Rule("every interval is inside the tolerance", always, "not_influential", _inside_everywhere),
+)
+
+
+def _blocking_sentences(tests: Sequence[ConceptTest]) -> list[str]:
+    """Each blocking flag's sentence once, in order."""
+    return list(dict.fromkeys(flag.sentence.rstrip(".") for test in tests for flag in test.flags if flag.blocking))

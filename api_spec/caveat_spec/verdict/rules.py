@@ -1,0 +1,58 @@
+"""Tables of rules: read from top to bottom, the first rule that applies gives the finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from caveat_spec.audit import ConceptLine
+from caveat_spec.base import Interval
+from caveat_spec.report import Finding
+
+Facts = TypeVar("Facts")
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """A finding with its reason, a clause; `sign` is the direction of an influence."""
+
+    finding: Finding
+    reason: str
+    sign: int = 0
+
+
+@dataclass(frozen=True)
+class Rule(Generic[Facts]):
+    """One row of a table: when it applies, what follows, and why, as a clause."""
+
+    name: str
+    applies: Callable[[Facts], object]
+    finding: Finding
+    reason: Callable[[Facts], str]
+
+
+def first_rule(rules: Sequence[Rule[Facts]], facts: Facts) -> Rule[Facts]:
+    """The first rule of a table that applies; every table ends with one that always does."""
+    return next(rule for rule in rules if rule.applies(facts))
+
+
+def conclude(rules: Sequence[Rule[Facts]], facts: Facts, sign: int = 0) -> Conclusion:
+    """The conclusion that a table comes to; `sign` is the direction of an influence, if it finds one."""
+    rule = first_rule(rules, facts)
+    return Conclusion(rule.finding, rule.reason(facts), sign if rule.finding == "influential" else 0)
+
+
+def always(_: object) -> bool:
+    """The condition of a table's last rule."""
+    return True
+
+
+def size(value: float, line: ConceptLine, *, signed: bool = True) -> str:
+    """A number in the line's unit: `+0.5 sd`."""
+    return f"{value:{'+' if signed else ''}.3g} {line.unit}"
+
+
+def span(interval: Interval, line: ConceptLine) -> str:
+    """An interval in the line's unit: `+0.4 to +0.6 sd`."""
+    return f"{interval[0]:+.3g} to {interval[1]:+.3g} {line.unit}"

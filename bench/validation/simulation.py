@@ -1,0 +1,58 @@
+"""Simulated audits with a known truth: activations and gradients in which a concept has an effect, or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from caveat_worker.engine.activations.gram import gram, products
+from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.concepts.fit_problem import ConceptData, TargetData
+
+
+@dataclass(frozen=True)
+class World:
+    """The sizes of an audit, and how far the concept moves the layer and the layer the target."""
+
+    n_concept: int = 30
+    n_reference: int = 60
+    n_target: int = 40
+    d: int = 120
+    decay: float = 0.4
+    """Standard deviations of the layer's directions fall as `i ** -decay`."""
+    shift: float = 0.0
+    """How far concept examples lie along the concept's direction; at 0 they are a random set."""
+    slope: float = 0.0
+    """Mean derivative of the target along the concept's direction."""
+    relu: bool = False
+    """Non-negative, skewed activations, as after a ReLU."""
+    paired: bool = False
+    """The first reference examples are the concept's examples without the concept: matched pairs."""
+
+
+def draw(world: World, rng: np.random.Generator) -> tuple[ConceptData, TargetData]:
+    """Draws one audit from the world."""
+    n = world.n_concept + world.n_reference
+    sd = np.arange(1, world.d + 1) ** -world.decay
+    concept = rng.normal(size=world.d) * sd
+    concept /= np.linalg.norm(concept)
+    x: Float64Array = rng.normal(size=(n, world.d)) * sd
+    if world.paired:
+        x[: world.n_concept] = (
+            x[world.n_concept : 2 * world.n_concept] + 0.1 * rng.normal(size=(world.n_concept, world.d)) * sd
+        )
+        x[world.n_concept : 2 * world.n_concept] += 0.1 * rng.normal(size=(world.n_concept, world.d)) * sd
+    x = np.maximum(x + 0.5 * sd, 0) if world.relu else x
+    x[: world.n_concept] += world.shift * concept
+    lean = rng.normal(size=world.d) * 0.1  # the target's mean gradient; along the concept it is the slope
+    lean += (world.slope - lean @ concept) * concept
+    g = lean + rng.normal(size=(world.n_target, world.d)) * 0.3
+    index = np.arange(n)
+    data = ConceptData(
+        gram(x),
+        index[: world.n_concept],
+        index[world.n_concept :],
+        np.arange(world.n_concept) if world.paired else None,
+    )
+    return data, TargetData(products(g, x), rng.normal(size=world.n_target))

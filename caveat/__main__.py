@@ -1,5 +1,0 @@
-"""`python -m caveat` is the command, too."""
-
-from caveat.cli import main
-
-main()

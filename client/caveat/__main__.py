@@ -1,0 +1,5 @@
+"""`python -m caveat` runs the command."""
+
+from caveat.cli import main
+
+main()

@@ -1,0 +1,226 @@
+"""The audit file: reads it, validates it, and replaces its paths by digests."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from caveat.pack import as_file, digest, is_picture, pictures
+from caveat.positions import Positions
+from caveat.problems import ProblemError
+from caveat.yaml_source import read_document
+from caveat_spec.audit import Audit, GateLine, Images
+from caveat_spec.base import Document
+from caveat_spec.problem import Fault, ProblemDetails
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_LEADING_POINTER = re.compile(r"(?:Value error, )?(/\S+) ")
+
+
+class Policy(Document):
+    """A gate on its own, by which an existing report is decided again."""
+
+    gate: list[GateLine]
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class AuditFile:
+    """An audit with paths, as its author wrote it, and the positions of its parts in the file."""
+
+    audit: Audit
+    positions: Positions
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """An audit with digests in place of paths, and the files that hold those bytes."""
+
+    audit: Audit
+    blobs: dict[str, Path]
+    """Digest → file; sources that the audit names by digest are not included."""
+    notes: list[str]
+    """Sentences for the user: which files were left out."""
+
+
+def read_audit(path: Path) -> AuditFile:
+    """Reads an audit from a YAML or JSON file; raises a `ProblemError` whose faults point into the file."""
+    value, positions = read_document(path)
+    return AuditFile(checked(Audit, value, positions), positions)
+
+
+def read_policy(path: Path) -> tuple[Policy, Positions]:
+    """Reads the gate from a YAML or JSON file and ignores the other fields of an audit file."""
+    value, positions = read_document(path)
+    if isinstance(value, dict):
+        value = {key: item for key, item in value.items() if key == "gate" or key not in Audit.model_fields}
+    return checked(Policy, value, positions), positions
+
+
+def checked(kind: type[T], value: Any, positions: Positions) -> T:
+    """Validates `value` as strictly as the API does; raises a `ProblemError` with every fault."""
+    try:
+        return kind.model_validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise ProblemError(_invalid(value, error.errors(), positions), positions) from None
+
+
+def _invalid(value: Any, errors: list[ErrorDetails], positions: Positions) -> ProblemDetails:
+    """The problem of an invalid document, with one fault for each error."""
+    located = [(_pointer(value, one), one) for one in errors]
+    faults = [
+        Fault(pointer=pointer, detail=_sentence(pointer, one))
+        for pointer, one in located
+        if not _is_union_branch(one) or not any(other.startswith(f"{pointer}/") for other, _ in located)
+    ]
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return ProblemDetails.of(
+        "invalid-audit",
+        422,
+        f"{positions.path} has {count}.",
+        "`caveat schema` prints the JSON Schema of an audit file, which editors can check as you type.",
+        faults,
+    )
+
+
+def resolve(file: AuditFile, scratch: Path) -> Resolved:
+    """Hashes every file that the audit names, and packs folders into `scratch`; raises a `ProblemError` on bad ones."""
+    digests: dict[str, str] = {}
+    blobs: dict[str, Path] = {}
+    notes: list[str] = []
+    faults: list[Fault] = []
+    for pointer, source in file.audit.sources().items():
+        if _DIGEST.fullmatch(source):
+            digests[pointer] = source
+            continue
+        path = file.positions.path.parent / source
+        fault = _unusable(file.audit, pointer, source, path)
+        if fault is not None:
+            faults.append(Fault(pointer=pointer, detail=fault))
+            continue
+        blob, left_out = _blob(path, scratch / f"{len(digests)}.tar")
+        digests[pointer] = digest(blob)
+        blobs[digests[pointer]] = blob
+        if left_out:
+            files = "1 file that is not a picture" if left_out == 1 else f"{left_out} files that are not pictures"
+            notes.append(f"{source}: left out {files} ({_SUFFIXES}).")
+    if faults:
+        raise ProblemError(
+            ProblemDetails.of(
+                "missing-files",
+                422,
+                f"{file.positions.path} names files that cannot be used.",
+                f"Paths are relative to the audit file's folder, {file.positions.path.parent.absolute()}.",
+                faults,
+            ),
+            file.positions,
+        )
+    return Resolved(file.audit.with_sources(digests), blobs, notes)
+
+
+_SUFFIXES = ", ".join(sorted(Images.SUFFIXES))
+
+
+def _unusable(audit: Audit, pointer: str, source: str, path: Path) -> str | None:
+    """Why the file or folder at `path` cannot be the source at `pointer`; None where it can."""
+    expected, takes_a_folder = _expected(audit, pointer)
+    if not path.exists():
+        return f"there is no '{source}'{_nearest(path)}"
+    if path.is_dir():
+        if not takes_a_folder:
+            return f"'{source}' is a folder; name one file: {expected}"
+        if not pictures(path):
+            return f"the folder '{source}' holds no pictures ({_SUFFIXES})"
+        return None
+    if not path.is_file():
+        return f"'{source}' is neither a file nor a folder"
+    if path.stat().st_size == 0:
+        return f"'{source}' is empty"
+    if is_picture(path):
+        folder = ", or a folder of them" if takes_a_folder else ""
+        return f"'{source}' is a single picture; name {expected}{folder}"
+    return None
+
+
+def _expected(audit: Audit, pointer: str) -> tuple[str, bool]:
+    """What the source at `pointer` is, in words, and whether a folder of pictures will do."""
+    *place, field = pointer.removeprefix("/").split("/")
+    if not place:
+        return audit.GRAPHS[field], False
+    examples = audit.examples[place[1]]
+    return examples.SOURCES[field], field in examples.FOLDERS
+
+
+def _nearest(path: Path) -> str:
+    """`; did you mean …?` if a sibling has a similar name."""
+    if not path.parent.is_dir():
+        return f"; nor is there a folder '{path.parent}'"
+    close = difflib.get_close_matches(path.name, [one.name for one in path.parent.iterdir()], n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _blob(path: Path, tar: Path) -> tuple[Path, int]:
+    """The file that is hashed and sent for `path`, and how many files of a folder it leaves out."""
+    visible = (one for one in path.rglob("[!.]*") if one.is_file()) if path.is_dir() else ()
+    return as_file(path, tar), sum(not is_picture(one) for one in visible)
+
+
+def _pointer(value: Any, error: ErrorDetails) -> str:
+    """The JSON pointer of a fault into `value`: pydantic's location without the names of union members."""
+    named = _LEADING_POINTER.match(error["msg"])
+    if named and not error["loc"]:
+        return named[1]
+    loc = [part for part in error["loc"] if part != "[key]"]
+    if len(loc) > 2 and loc[0] in ("examples", "gate"):
+        del loc[2]  # the kind of example set, or of gate line
+    pointer, here = "", value
+    for part in loc:
+        if part in (here if isinstance(here, dict) else range(len(here)) if isinstance(here, list) else ()):
+            here = here[part]
+            pointer += f"/{str(part).replace('~', '~0').replace('/', '~1')}"
+    return pointer
+
+
+def _is_union_branch(error: ErrorDetails) -> bool:
+    """Whether a fault may merely mean that a value is not the first member of a union."""
+    return error["type"].endswith(("_type", "_parsing")) or error["type"] == "literal_error"
+
+
+def _sentence(pointer: str, error: ErrorDetails) -> str:
+    """Pydantic's message, reworded for the author of an audit file."""
+    last = next((str(part) for part in reversed(error["loc"]) if part != "[key]"), "")
+    label = pointer.lstrip("/").replace("/", ".")
+    match error["type"]:
+        case "missing":
+            return f"'{last}' is missing"
+        case "extra_forbidden":
+            close = difflib.get_close_matches(last, _fields(), n=1)
+            return f"'{last}' is not a field here" + (f"; did you mean '{close[0]}'?" if close else "")
+        case "value_error" | "unknown_kind_of_examples" | "unknown_kind_of_gate_line":
+            message = error["msg"].removeprefix("Value error, ")
+            return message[:1].lower() + message[1:]
+        case "string_pattern_mismatch" if error["loc"][-1:] == ("[key]",):
+            return f"'{last}' is not a valid name: use at most 64 letters, digits, '_', '.' and '-'"
+    given = error["input"]
+    shown = f" (it is {json.dumps(given)})" if isinstance(given, str | int | float | bool) else ""
+    shown = " (it is empty)" if given is None else shown
+    message = error["msg"].removeprefix("Input ").removeprefix("String ")
+    return f"{label or 'the file'} {message[:1].lower()}{message[1:]}{shown}"
+
+
+@cache
+def _fields() -> list[str]:
+    """Every field name of an audit file, at any level."""
+    schema = Audit.model_json_schema()
+    kinds = [schema, *schema.get("$defs", {}).values()]
+    return sorted({name for kind in kinds for name in kind.get("properties", {})})

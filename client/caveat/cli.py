@@ -1,0 +1,517 @@
+"""The command line. Modules are imported when a command runs, so that `caveat --help` is quick."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from caveat_spec.formats import FORMATS
+
+PATH = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """A group of commands that prints a `ProblemError` and turns it into an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command."""
+        from caveat.problems import ProblemError
+
+        try:
+            return super().invoke(ctx)
+        except ProblemError as error:
+            from caveat.terminal import show_problem
+
+            show_problem(error)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="caveat")
+def cli() -> None:
+    """Audit ONNX models: does a model rely on a concept that it must not use?
+
+    Start with `caveat init model.onnx`, which writes an audit file, and `caveat gate audit.yaml`, which runs it.
+    """
+
+
+def _server(command: Any) -> Any:
+    """Adds the options that choose between a service and this machine."""
+    for option in (
+        click.option("--key", envvar="CAVEAT_KEY", show_envvar=True, help="Bearer key for the service."),
+        click.option("--url", envvar="CAVEAT_URL", show_envvar=True, help="Run on the service at this URL."),
+        click.option("--local", is_flag=True, help="Run on this machine even if a URL is set."),
+    ):
+        command = option(command)
+    return command
+
+
+def _outputs(command: Any) -> Any:
+    """Adds an option for each format of a report."""
+    for form in reversed(FORMATS):
+        text = f"Write the report as {form.words}."
+        command = click.option(f"--{form.name}", f"{form.name}_", type=PATH, help=text)(command)
+    return command
+
+
+@cli.command(short_help="Run an audit and decide its gate.")
+@click.argument("audit", type=PATH, required=False)
+@_server
+@click.option("--report", type=PATH, help="Decide the gate of this existing report instead of running an audit.")
+@click.option("--policy", type=PATH, help="With --report: a YAML file with another `gate`.")
+@click.option(
+    "--baseline",
+    type=PATH,
+    help="Compare with an earlier report (--json), or with `last`: the newest passing report on the service for the "
+    "same question.",
+)
+@_outputs
+@click.option("--attestation", type=PATH, help="Write a signed attestation, for `caveat verify`.")
+@click.option(
+    "--sign-key",
+    envvar="CAVEAT_SIGNING_KEY",
+    show_envvar=True,
+    help="Ed25519 key for the attestation (PEM text, file or folder); without it the service signs.",
+)
+@click.option(
+    "--inconclusive",
+    type=click.Choice(["pass", "fail", "4"]),
+    default="4",
+    show_default=True,
+    help="Exit code of an inconclusive gate: that of a pass, that of a failure, or 4.",
+)
+def gate(
+    audit: Path | None,
+    local: bool,
+    url: str | None,
+    key: str | None,
+    report: Path | None,
+    policy: Path | None,
+    baseline: Path | None,
+    attestation: Path | None,
+    sign_key: str | None,
+    inconclusive: Any,
+    **wanted: Path | None,
+) -> None:
+    """Run the audit in the file AUDIT (YAML or JSON) and decide its gate.
+
+    The audit runs on the service at --url, or without one in a sandboxed process on this machine. The report is the
+    same.
+
+    Exit codes: 0 the gate passes, 1 it fails, 2 the audit is invalid, 3 the infrastructure failed, 4 the evidence is
+    inconclusive.
+    """
+    if (audit is None) == (report is None):
+        raise click.UsageError("Pass either an audit file, or --report with an existing report.")
+    if policy is not None and report is None:
+        raise click.UsageError("--policy needs --report; an audit file has its own gate.")
+    if attestation is not None and report is not None:
+        raise click.UsageError(
+            "--attestation needs an audit that runs now: the origin of an existing report is unknown."
+        )
+    from caveat.gate import finish, gate_audit, gate_report
+
+    if report is not None:
+        decided = gate_report(report, policy, baseline=baseline)
+    elif audit is not None:
+        server, attested = None if local else url, attestation is not None
+        decided = gate_audit(audit, server, key, baseline=baseline, sign_key=sign_key, attested=attested)
+    paths = {name.removesuffix("_"): path for name, path in wanted.items() if path is not None}
+    click.get_current_context().exit(finish(decided, paths, attestation, inconclusive))
+
+
+def _named_paths(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    """Parses `NAME=PATH` values."""
+    pairs = [value.partition("=") for value in values]
+    if any(not (name and path) for name, _, path in pairs):
+        raise click.BadParameter("use NAME=PATH, where NAME is an example set of the audit.", param=parameter)
+    return {name: Path(path) for name, _, path in pairs}
+
+
+@cli.command(short_help="Verify an attestation or an audit log.")
+@click.argument("envelope", type=PATH, required=False)
+@click.option("--key", "keys", type=PATH, multiple=True, help="Public key (PEM file, or a folder of them); repeatable.")
+@click.option("--audit-log", type=PATH, help="Audit log to verify, as `caveat audit-log` wrote it.")
+@click.option("--earlier", type=PATH, help="With --audit-log: an earlier copy that the log must continue.")
+@click.option("--report", type=PATH, help="Report (--json) to compare with the signed one.")
+@click.option("--model", type=PATH, help="Model to compare with the audited one.")
+@click.option(
+    "--examples",
+    metavar="NAME=PATH",
+    multiple=True,
+    callback=_named_paths,
+    help="File or folder to compare with an example set; repeatable.",
+)
+def verify(
+    envelope: Path | None,
+    keys: tuple[Path, ...],
+    audit_log: Path | None,
+    earlier: Path | None,
+    report: Path | None,
+    model: Path | None,
+    examples: dict[str, Path],
+) -> None:
+    """Verify a signed attestation (ENVELOPE) and the files that it names, an audit log, or both.
+
+    Prints what was audited, when and where, and how the gate was decided. For an audit log, checks that no entry was
+    changed, removed, inserted or moved, and that it names the attested report.
+
+    Exit codes: 0 all checks hold, 1 a check fails, 2 a file cannot be read.
+    """
+    named = {"report": report, "model": model, **{f"examples/{name}": path for name, path in examples.items()}}
+    files = {name: path for name, path in named.items() if path is not None}
+    if envelope is None and audit_log is None:
+        raise click.UsageError("Pass an attestation, an audit log with --audit-log, or both.")
+    if envelope is not None and not keys:
+        raise click.UsageError("--key is missing: without a public key an attestation cannot be verified.")
+    if envelope is None and files:
+        raise click.UsageError("--report, --model and --examples need an attestation to compare with.")
+    if earlier is not None and audit_log is None:
+        raise click.UsageError("--earlier needs --audit-log.")
+    from caveat.terminal import show_checks, show_log
+
+    holds, statement = True, None
+    if envelope is not None:
+        from caveat.attestation import check
+
+        checked = check(envelope, keys, files)
+        show_checks(checked)
+        holds, statement = checked.holds, checked.statement
+    if audit_log is not None:
+        from caveat.audit_log import check as check_log
+
+        account, checks = check_log(audit_log, keys, earlier, statement)
+        show_log(account, checks)
+        holds &= all(one.holds is not False for one in checks)
+    click.get_current_context().exit(0 if holds else 1)
+
+
+@cli.command(short_help="Fetch your audit log from a service.")
+@click.option("--write", "-o", type=PATH, default=Path("audit-log.jsonl"), show_default=True, help="Output file.")
+@click.option("--url", envvar="CAVEAT_URL", show_envvar=True, help="URL of the service.")
+@click.option("--key", envvar="CAVEAT_KEY", show_envvar=True, help="Bearer key with the scope `admin`.")
+def audit_log(write: Path, url: str | None, key: str | None) -> None:
+    """Fetch your tenant's audit log from a service: requests, reports and verdicts, and who made them.
+
+    Keep a copy: `caveat verify --audit-log NEW --earlier OLD` proves that the entries of OLD were not rewritten.
+    """
+    from caveat.audit_log import fetch
+
+    account = fetch(url, key, write)
+    signed = "the end is signed" if account.head else "the end is not signed, because the service has no key"
+    click.echo(f"Wrote {write}: {account.length} entries; {signed}.")
+
+
+@cli.command(short_help="Make a key pair for attestations.")
+@click.argument("name", type=PATH, default=Path("caveat"))
+def keygen(name: Path) -> None:
+    """Make an ed25519 key pair: NAME.key signs attestations (keep it secret), NAME.pub verifies them.
+
+    Set $CAVEAT_SIGNING_KEY to the private key: its PEM text, a file, or a folder of keys, such as a mounted Kubernetes
+    secret. To replace a key, keep both in the folder for a while: all keys in it sign.
+    """
+    from caveat.attestation import make_keys
+
+    keyid = make_keys(name)
+    click.echo(f"Wrote {name}.key (signs) and {name}.pub (verifies). The key id is {keyid}.")
+    click.echo(f"Next: caveat gate audit.yaml --json report.json --attestation report.dsse.json --sign-key {name}.key")
+
+
+@cli.command(short_help="List the layers of a model that can be audited.")
+@click.argument("model", type=PATH)
+@_server
+@click.option("--output", help="Output, or any tensor, that the audit is about; the first output by default.")
+@click.option("--index", type=click.IntRange(min=0), help="Class of that output.")
+@click.option("--all", "every", is_flag=True, help="Include layers that cannot be audited, with the reason.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def layers(
+    model: Path,
+    local: bool,
+    url: str | None,
+    key: str | None,
+    output: str | None,
+    index: int | None,
+    every: bool,
+    as_json: bool,
+) -> None:
+    """List the inputs, outputs and layers of MODEL, and which layers can be audited."""
+    from caveat.inspection import inspect
+    from caveat.terminal import show_inspection
+
+    inspection = inspect(model, None if local else url, key, output, index)
+    if as_json:
+        click.echo(inspection.model_dump_json(indent=2))
+    else:
+        show_inspection(inspection, every=every)
+
+
+@cli.command(short_help="Write the gradient of a model as an ONNX file.")
+@click.argument("model", type=PATH)
+@click.option(
+    "--layer",
+    "layers",
+    metavar="TENSOR",
+    multiple=True,
+    required=True,
+    help="Layer at which to take the gradient; repeatable.",
+)
+@click.option(
+    "--target",
+    "targets",
+    metavar="CLASS[-CLASS]",
+    multiple=True,
+    help="Class, or difference of two classes; repeatable. Leave out if the model has a single output.",
+)
+@click.option("--output", help="Output, or any tensor, with the classes; the first output by default.")
+@click.option(
+    "--scale",
+    type=click.Choice(["logit", "log_probability", "probability"]),
+    default="logit",
+    show_default=True,
+    help="Quantity that is differentiated.",
+)
+@click.option("--reduce", type=click.Choice(["mean", "sum", "max"]), help="How several scores per example become one.")
+@click.option("--write", "-o", type=PATH, default=Path("gradient.onnx"), show_default=True, help="Output file.")
+def differentiate(
+    model: Path,
+    layers: tuple[str, ...],
+    targets: tuple[str, ...],
+    output: str | None,
+    scale: Any,
+    reduce: Any,
+    write: Path,
+) -> None:
+    """Write the gradient of MODEL as a plain ONNX file, for any ONNX Runtime.
+
+    The file takes MODEL's inputs. For each example it returns the target's value and its gradient at each layer:
+    `value/TARGET` and `gradient/TARGET/LAYER`. The gradient is compared with finite differences on random input before
+    it is written.
+    """
+    from caveat.gradient import write_gradient
+    from caveat.terminal import show_gradient
+
+    show_gradient(write_gradient(model, layers, targets, write, output=output, scale=scale, reduce=reduce))
+
+
+@cli.command(short_help="Write a first audit file for a model.")
+@click.argument("model", type=PATH)
+@click.option("--write", "-o", type=PATH, default=Path("audit.yaml"), show_default=True, help="Output file.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@_server
+def init(model: Path, write: Path, force: bool, local: bool, url: str | None, key: str | None) -> None:
+    """Write a first audit file for MODEL, with the example data found in its folder."""
+    from caveat.scaffold import write_first_audit
+
+    write_first_audit(model, write, force, None if local else url, key)
+
+
+@cli.command(short_help="Print the JSON Schema of an audit file.")
+def schema() -> None:
+    """Print the JSON Schema of an audit file, which editors use for validation and completion."""
+    from caveat.schema import audit_schema
+
+    click.echo(audit_schema())
+
+
+@cli.command(short_help="Run the whole service on this machine.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 for any free port.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--data", type=PATH, default=Path(".caveat"), show_default=True, help="Folder for all data.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of audits that run at the same time.",
+)
+def up(port: int, host: str, data: Path, workers: int) -> None:
+    """Run the whole service on this machine: Valkey, a worker and the API. Ctrl-C stops it."""
+    from caveat.up import run_up
+
+    click.get_current_context().exit(run_up(host, port, data, workers))
+
+
+def _database(command: Any) -> Any:
+    """Adds the option that names a service's database."""
+    return click.option(
+        "--database-url",
+        envvar="CAVEAT_DATABASE_URL",
+        show_envvar=True,
+        default="sqlite:///.caveat/caveat.db",
+        show_default=True,
+        help="Database of the service.",
+    )(command)
+
+
+DAYS = click.option(
+    "--days", type=click.FloatRange(min=0, min_open=True), help="Days until the key expires; never by default."
+)
+
+
+@cli.group(cls=Commands, short_help="Create, list, revoke and rotate bearer keys.")
+def keys() -> None:
+    """Create, list, revoke and rotate the bearer keys in a service's database.
+
+    A key belongs to a tenant and has scopes: `submit` (upload and start audits), `read` (see results), and `admin`
+    (both, and audit log and webhooks).
+    """
+
+
+@keys.command("create")
+@click.option("--tenant", required=True, help="Tenant of the key: letters, digits, `_`, `.` and `-`.")
+@click.option("--name", default="key", show_default=True, help="Name that tells what the key is for, such as `ci`.")
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice(["submit", "read", "admin"]),
+    multiple=True,
+    default=("submit", "read"),
+    show_default=True,
+    help="Scope of the key; repeatable.",
+)
+@DAYS
+@_database
+def create_key(tenant: str, name: str, scopes: Any, days: float | None, database_url: str) -> None:
+    """Create a key and print it. It cannot be shown again."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", tenant) is None or not 1 <= len(name) <= 64:
+        raise click.UsageError("A tenant is up to 64 letters, digits, `_`, `.` and `-`; a name up to 64 characters.")
+    from caveat.keys import create
+
+    click.echo(create(database_url, tenant, name, scopes, _days(days)))
+
+
+@keys.command("list")
+@click.option("--tenant", help="List only the keys of this tenant.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_database
+def list_keys(tenant: str | None, as_json: bool, database_url: str) -> None:
+    """List all keys, without their secrets."""
+    from caveat.keys import issued
+    from caveat.terminal import show_keys
+
+    show_keys(issued(database_url, tenant), as_json=as_json)
+
+
+@keys.command("revoke")
+@click.argument("key")
+@_database
+def revoke_key(key: str, database_url: str) -> None:
+    """Revoke KEY (the key or its id) at once."""
+    from caveat.keys import revoke
+
+    revoke(database_url, key)
+    click.echo("The key is revoked; requests with it are refused from now on.")
+
+
+@keys.command("rotate")
+@click.argument("key")
+@click.option(
+    "--overlap-hours",
+    type=click.FloatRange(min=0),
+    default=24,
+    show_default=True,
+    help="Hours for which the old key remains valid.",
+)
+@DAYS
+@_database
+def rotate_key(key: str, overlap_hours: float, days: float | None, database_url: str) -> None:
+    """Replace KEY (the key or its id) by a new key with the same tenant, name and scopes, and print it."""
+    from caveat.keys import rotate
+
+    click.echo(rotate(database_url, key, timedelta(hours=overlap_hours), _days(days)))
+
+
+@cli.command(short_help="Erase a tenant's data.")
+@click.option("--tenant", required=True, help="Tenant whose data are erased.")
+@click.option(
+    "--older-than-days",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Erase only data older than this; all by default.",
+)
+@_database
+def erase(tenant: str, older_than_days: float, database_url: str) -> None:
+    """Erase a tenant's finished jobs, their reports, their details in the audit log, and its uploads.
+
+    Without --older-than-days, webhooks and their pending deliveries are erased too. The audit log keeps an entry for
+    each request, without its details, and records what was erased and by whom. The uploaded bytes are deleted by
+    `caveat collect`, or by a worker within about a day. Keys and their log entries remain; revoke them separately.
+    """
+    from caveat.retention import erase_tenant
+
+    gone = erase_tenant(database_url, tenant, timedelta(days=older_than_days))
+    click.echo(
+        f"Erased {gone.jobs} jobs and {gone.webhooks} webhooks; {gone.blobs} uploads no longer belong to the tenant."
+    )
+    if gone.left:
+        click.echo(f"{gone.left} jobs are unfinished and were kept; cancel them, then erase again.", err=True)
+
+
+@cli.command(short_help="Delete stored files that nothing references.")
+@click.option(
+    "--blobs-url",
+    envvar="CAVEAT_BLOBS_URL",
+    show_envvar=True,
+    default=".caveat/blobs",
+    show_default=True,
+    help="Blob storage of the service.",
+)
+@click.option(
+    "--grace-hours",
+    type=click.FloatRange(min=0),
+    default=24,
+    show_default=True,
+    help="Delete only files that nothing has referenced for so many hours.",
+)
+@_database
+def collect(blobs_url: str, grace_hours: float, database_url: str) -> None:
+    """Delete stored files that no upload, job or report has referenced for a while.
+
+    Workers do this every few hours, and it is safe to run while the service is in use: referenced files are never
+    deleted.
+    """
+    from caveat.retention import collect_garbage
+
+    found = collect_garbage(database_url, blobs_url, timedelta(hours=grace_hours))
+    click.echo(f"Deleted {found.removed} blobs, and the remains of {found.broken} interrupted uploads.")
+    if found.adopted:
+        click.echo(f"{found.adopted} blobs were unknown to the database; they will be deleted unless they are used.")
+
+
+def _days(days: float | None) -> timedelta | None:
+    return None if days is None else timedelta(days=days)
+
+
+def main() -> None:
+    """Runs the command; exits with 130 when interrupted."""
+    import signal
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.Abort:
+        click.echo("Stopped.", err=True)
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except Exception:  # 1 means that a gate failed, so nothing else may exit with it
+        traceback.print_exc()
+        click.echo("Error: this is a bug in Caveat; please report it with the lines above.", err=True)
+        code = 3
+    sys.exit(code)

@@ -1,0 +1,211 @@
+"""`caveat gate`: runs an audit or decides an existing report again, and turns the verdict into an exit code."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import ValidationError
+
+from caveat import terminal
+from caveat.auditfile import checked, read_audit, read_policy, resolve
+from caveat.baseline import LAST, last_passing
+from caveat.console_output import show_note
+from caveat.outputs import append_summary, write, write_outputs
+from caveat.positions import Positions
+from caveat.problems import FAIL, INCONCLUSIVE, PASS, ProblemError, pointing_into, problem
+from caveat_reports.canonical import canonical, digest
+from caveat_spec.audit import Audit
+from caveat_spec.gate import decide
+from caveat_spec.report import Outcome, Report
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
+
+WhenInconclusive = Literal["pass", "fail", "4"]
+Attest = Callable[[bytes, str | None], bytes]
+"""Given a report's bytes and its baseline's digest, returns the signed envelope."""
+
+_EXIT: dict[Outcome | None, int] = {"pass": PASS, "fail": FAIL, "inconclusive": INCONCLUSIVE, None: PASS}
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A report with its verdict, and all that is needed to show and to sign it."""
+
+    report: Report
+    written: bytes
+    """Its canonical bytes."""
+    positions: Positions | None
+    """The positions of the gate's lines in the audit file or policy."""
+    baseline: Report | None
+    attest: Attest | None = None
+
+
+def gate_audit(
+    path: Path, server: str | None, key: str | None, *, baseline: Path | None, sign_key: str | None, attested: bool
+) -> Decided:
+    """Runs the audit in a file, on a service or in a sandboxed child, and compares it with a baseline."""
+    file = read_audit(path)
+    if baseline == LAST and server is None:
+        raise _no_service()
+    before = None if baseline is None or baseline == LAST else read_report(baseline)
+    keys = _signers(sign_key, server) if attested else []
+    with tempfile.TemporaryDirectory(prefix="caveat-") as scratch, pointing_into(file.positions):
+        resolved = resolve(file, Path(scratch))
+        for note in resolved.notes:
+            show_note(note)
+        if server is not None and baseline == LAST:
+            before = last_passing(server, key, resolved.audit)
+            if before is None:
+                show_note(
+                    "No passing audit on the service asks the same question; there is no baseline to compare with."
+                )
+        with terminal.progress() as on_progress:
+            if server is None:
+                from caveat import local
+
+                started, written, audit = _now(), local.run_audit(resolved, on_progress), None
+            else:
+                from caveat import remote
+
+                started, (written, audit) = _now(), remote.run_audit(server, key, resolved, on_progress)
+    report = Report.model_validate_json(written)
+    if before is not None:
+        report = report.model_copy(update={"verdict": decide(report, report.audit.gate, before)})
+        written = canonical(report)
+    attest = _by_service(server, key, audit) if server and audit and not keys else _by_key(keys, server, audit, started)
+    return Decided(report, written, file.positions, before, attest)
+
+
+def gate_report(path: Path, policy: Path | None, *, baseline: Path | None) -> Decided:
+    """Decides an existing report again, by its own gate or by that of a policy."""
+    report = read_report(path)
+    before = None if baseline is None else read_report(baseline)
+    audit, positions = report.audit, None
+    if policy is not None:
+        wanted, positions = read_policy(policy)
+        lines = wanted.model_dump(mode="json")["gate"]
+        audit = checked(Audit, audit.model_dump(mode="json") | {"gate": lines}, positions)
+    decided = report.model_copy(update={"audit": audit, "verdict": decide(report, audit.gate, before)})
+    return Decided(decided, canonical(decided), positions, before)
+
+
+def finish(
+    decided: Decided, wanted: dict[str, Path], attestation: Path | None, when_inconclusive: WhenInconclusive
+) -> int:
+    """Shows the verdict, writes the requested files, and returns the exit code."""
+    report, baseline = decided.report, decided.baseline
+    terminal.show_verdict(report)
+    if baseline is not None:
+        terminal.show_diff(report, baseline)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        terminal.annotate(report, decided.positions)
+    write_outputs(report, decided.written, wanted, decided.positions, baseline)
+    append_summary(report, baseline)
+    written = list(wanted.values())
+    if attestation is not None and decided.attest is not None:
+        envelope = decided.attest(decided.written, None if baseline is None else digest(baseline))
+        write(attestation, envelope, "attestation")
+        written.append(attestation)
+    if written:
+        show_note(f"Wrote {', '.join(map(str, written))}.")
+    outcome = report.verdict.outcome
+    if outcome == "inconclusive" and when_inconclusive != "4":
+        return PASS if when_inconclusive == "pass" else FAIL
+    return _EXIT[outcome]
+
+
+def read_report(path: Path) -> Report:
+    """Reads a report that `--json` wrote."""
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise problem(
+            "unreadable-report",
+            422,
+            f"The report {path} cannot be read: {error.strerror}.",
+            "`caveat gate audit.yaml --json report.json` writes a report.",
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        pointer = "".join(f"/{part}" for part in first["loc"])
+        raise problem(
+            "not-a-report",
+            422,
+            f"{path} is not a report of this version of Caveat: {pointer or 'the file'}: {first['msg']}.",
+            "Name a file that --json wrote; for a report of another version, run the audit again.",
+        ) from None
+
+
+def _signers(sign_key: str | None, server: str | None) -> list[Signer]:
+    """The keys to sign with, loaded before the audit runs; none where the service will sign."""
+    if sign_key is not None:
+        from caveat.attestation import signers
+
+        return signers(sign_key)
+    if server is None:
+        raise problem(
+            "no-key",
+            422,
+            "To attest an audit on this machine, a signing key is needed.",
+            "Pass one with --sign-key or $CAVEAT_SIGNING_KEY; `caveat keygen` makes one.",
+        )
+    return []
+
+
+def _no_service() -> ProblemError:
+    return problem(
+        "no-service",
+        422,
+        "`--baseline last` needs a service, which knows the newest audit that passed.",
+        "Set $CAVEAT_URL, or pass --baseline a file that --json wrote.",
+    )
+
+
+def _by_key(keys: list[Signer], server: str | None, audit: str | None, started: datetime) -> Attest:
+    """Signs with the user's own keys an audit that ran on this machine or on a service."""
+    finished = _now()
+
+    def attest(report: bytes, baseline: str | None) -> bytes:
+        from caveat.attestation import location, sign
+        from caveat_spec.attestation import Run
+
+        run = Run(audit=audit, where=server or location(), started_at=started, finished_at=finished)
+        return sign(report, run, baseline, keys)
+
+    return attest
+
+
+def _by_service(url: str, key: str | None, audit: str) -> Attest:
+    """Fetches the service's attestation, and checks that it names this report."""
+
+    def attest(report: bytes, baseline: str | None) -> bytes:
+        from caveat.attestation import report_of
+        from caveat.remote import fetch_attestation
+
+        envelope = fetch_attestation(url, key, audit)
+        if report_of(envelope) != f"sha256:{sha256(report).hexdigest()}":
+            raise problem(
+                "other-report",
+                422,
+                "The service signs the report that it made. This verdict also depends on a baseline, which the service "
+                "has not seen."
+                if baseline
+                else "The service's attestation names another report.",
+                "Sign the report yourself, with --sign-key.",
+            )
+        return envelope
+
+    return attest
+
+
+def _now() -> datetime:
+    """The current time in UTC, to the second."""
+    return datetime.now(UTC).replace(microsecond=0)

@@ -1,0 +1,125 @@
+"""Audits and inspections on this machine, in the same sandboxed child process that a worker starts."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caveat.auditfile import Resolved
+from caveat.console_output import show_note
+from caveat.pack import chunks, digest
+from caveat.problems import ProblemError, problem
+from caveat.progress import ProgressCallback
+from caveat_spec.artifacts import Inspection, NewModel
+
+if TYPE_CHECKING:
+    from caveat_spec.jobs import JobKind
+    from caveat_storage.blobs import Writable
+
+ENGINE_MODULES = ("onnxruntime", "onnx", "numpy", "sklearn", "pandas", "PIL", "pydantic_settings")
+
+
+def run_audit(resolved: Resolved, on_progress: ProgressCallback) -> bytes:
+    """Runs an audit; returns its canonical report."""
+    absent = [source for source in resolved.audit.sources().values() if source not in resolved.blobs]
+    if absent:
+        raise problem(
+            "digest-without-bytes",
+            422,
+            f"The audit names {absent[0]} by its digest, and this machine does not have the file.",
+            "Name a file instead, or set $CAVEAT_URL to a service that has it.",
+        )
+    return _supervised("audit", resolved.audit.model_dump(mode="json"), resolved.blobs, on_progress)
+
+
+def inspect_model(model: Path, output: str | None, index: int | None, on_progress: ProgressCallback) -> Inspection:
+    """Inspects a model."""
+    new = NewModel(blob=digest(model), output=output, index=index)
+    result = _supervised("model", new.model_dump(mode="json"), {new.blob: model}, on_progress)
+    return Inspection.model_validate_json(result)
+
+
+def require_engine() -> None:
+    """Raises a `ProblemError` where the engine's packages are not installed."""
+    if any(find_spec(module) is None for module in ENGINE_MODULES):
+        raise problem(
+            "no-engine",
+            503,
+            "Only the client is installed, and an audit on this machine needs the engine.",
+            "Set $CAVEAT_URL to a Caveat service, or run `pip install 'caveat[worker]'`.",
+        )
+
+
+def _supervised(kind: JobKind, payload: dict[str, Any], blobs: dict[str, Path], on_progress: ProgressCallback) -> bytes:
+    """Runs a job in a supervised child; returns what it wrote, or raises its problem."""
+    require_engine()
+    from caveat_worker.jobs.settings import Settings
+    from caveat_worker.jobs.supervisor import Failed, Finished, supervise
+
+    with _held_worker_log() as log:
+        end = supervise(
+            kind, payload, _fetch(blobs), limits=Settings().limits, on_progress=on_progress, should_stop=lambda: False,
+            show_output=True,
+        )  # fmt: skip
+    match end:
+        case Finished(result):
+            return result
+        case Failed(problem_details):
+            if problem_details.status >= 500:
+                log.show()
+                remedy = "Please report it, with the lines above."
+                problem_details = problem_details.model_copy(update={"remedy": remedy})
+            raise ProblemError(problem_details)
+    raise AssertionError("a local job is never asked to stop: Ctrl-C kills it")
+
+
+@contextmanager
+def _held_worker_log() -> Iterator[_HeldLog]:
+    """Holds back the worker's log, which is shown only where the worker itself failed."""
+    held, logger = _HeldLog(), logging.getLogger("caveat_worker")
+    logger.addHandler(held)
+    try:
+        yield held
+    finally:
+        logger.removeHandler(held)
+
+
+class _HeldLog(logging.Handler):
+    """Keeps log lines in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps a line."""
+        self._lines.append(record.getMessage())
+
+    def show(self) -> None:
+        """Prints the lines that were kept."""
+        for line in self._lines:
+            show_note(line)
+
+
+def _fetch(blobs: dict[str, Path]) -> Callable[[str, Writable], None]:
+    """Copies files to where the child may read them, and checks that they still have the digests of before."""
+
+    def fetch(wanted: str, copy: Writable) -> None:
+        sha256 = hashlib.sha256()
+        for chunk in chunks(blobs[wanted]):
+            sha256.update(chunk)
+            copy.write(chunk)
+        if f"sha256:{sha256.hexdigest()}" != wanted:
+            raise problem(
+                "changed-file",
+                409,
+                f"{blobs[wanted]} changed while it was read.",
+                "Run the audit again when nothing writes to it.",
+            )
+
+    return fetch

@@ -1,0 +1,65 @@
+"""Writes the report in the requested formats, and GitHub's step summary."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from caveat.positions import Positions
+from caveat.problems import problem
+from caveat_spec.formats import FORMATS
+from caveat_spec.report import Report
+
+LOCATED = {form.name for form in FORMATS if form.locates}
+COMPARING = {form.name for form in FORMATS if form.compares}
+
+
+def write_outputs(
+    report: Report,
+    canonical: bytes,
+    wanted: dict[str, Path],
+    positions: Positions | None,
+    baseline: Report | None,
+) -> None:
+    """Writes each wanted format to its path; `positions` locate the gate's lines for code scanning."""
+    for name, path in wanted.items():
+        write(path, canonical if name == "json" else _rendered(report, name, positions, baseline).encode(), name)
+
+
+def write(path: Path, content: bytes, option: str) -> None:
+    """Writes a file that an option names, and the folders it is in."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise problem(
+            "unwritable-output",
+            422,
+            f"{path} cannot be written: {error.strerror}.",
+            f"Give --{option} a path in a folder that you may write to.",
+        ) from None
+
+
+def append_summary(report: Report, baseline: Report | None) -> None:
+    """Appends the report as Markdown to `$GITHUB_STEP_SUMMARY`, if that is set."""
+    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(_rendered(report, "markdown", None, baseline) + "\n")
+
+
+def _rendered(report: Report, name: str, positions: Positions | None, baseline: Report | None) -> str:
+    """The report in one format, rendered by the module of that name."""
+    render = import_module(f"caveat_reports.{name}").render
+    options: dict[str, Any] = {}
+    if name in LOCATED and positions is not None:
+        gate = (positions.of(f"/gate/{line}") for line in range(len(report.audit.gate)))
+        options = {
+            "audit_file": Path(os.path.relpath(positions.path)).as_posix(),
+            "places": [(place.line, place.column) for place in gate],
+        }
+    if name in COMPARING:
+        options = {"baseline": baseline}
+    text: str = render(report, **options)
+    return text

@@ -1,0 +1,62 @@
+"""Audits and inspections on a service: upload what it lacks, start, wait, and cancel on Ctrl-C."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+from stamina.instrumentation import set_on_retry_hooks
+
+from caveat.auditfile import Resolved
+from caveat.client import Client
+from caveat.problems import ProblemError, problem
+from caveat.progress import ProgressCallback
+from caveat_spec.artifacts import Inspection, NewModel
+
+
+def run_audit(url: str, key: str | None, resolved: Resolved, on_progress: ProgressCallback) -> tuple[bytes, str]:
+    """Runs an audit on the service at `url`; returns its canonical report and its id there."""
+    _report_retries(on_progress)
+    with Client(url, key) as client:
+        for name, file in resolved.blobs.items():
+            client.put(file, name, on_progress)
+        record = client.start(resolved.audit)
+        try:
+            record = client.wait(record.id, on_progress)
+        except KeyboardInterrupt:
+            with suppress(ProblemError), Client(url, key, retry_for=3.0) as impatient:
+                impatient.cancel(record.id)
+            raise
+        report = client.report_bytes(record.id)
+        if record.report_digest not in (None, f"sha256:{sha256(report).hexdigest()}"):
+            raise problem(
+                "changed-report",
+                502,
+                f"The report of {record.id} does not have the digest that the service recorded.",
+                "A proxy between here and the service changes its responses; connect to the service directly.",
+            )
+        return report, record.id
+
+
+def fetch_attestation(url: str, key: str | None, audit: str) -> bytes:
+    """The attestation of an audit, signed by the service at `url`."""
+    with Client(url, key) as client:
+        return client.attestation(audit)
+
+
+def inspect_model(
+    url: str, key: str | None, model: Path, output: str | None, index: int | None, on_progress: ProgressCallback
+) -> Inspection:
+    """Inspects a model on the service at `url`."""
+    _report_retries(on_progress)
+    with Client(url, key) as client:
+        blob = client.put(model, on_progress=on_progress)
+        inspection = client.register_model(NewModel(blob=blob, output=output, index=index), on_progress).inspection
+        assert inspection is not None, "a model whose registration succeeded has an inspection"
+        return inspection
+
+
+def _report_retries(on_progress: ProgressCallback) -> None:
+    """Shows each retry as progress; the hook is global, and this process is the command's own."""
+    set_on_retry_hooks([lambda _: on_progress("waiting for the service", 0.0)])

@@ -1,0 +1,249 @@
+"""What a person sees: progress, verdicts, problems, layers; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from caveat.console_output import Bar, Console, Table, Text, err, out
+from caveat.positions import Positions
+from caveat.problems import ProblemError
+from caveat.progress import ProgressCallback
+from caveat_reports import diff, summary
+from caveat_spec.artifacts import Inspection
+from caveat_spec.report import Outcome, Report
+
+if TYPE_CHECKING:
+    from caveat.attestation import Check, Checked
+    from caveat.gradient import Written
+    from caveat_storage.hash_chain import Account
+    from caveat_storage.keys import KeyRecord
+
+STYLE: dict[Outcome, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
+
+
+@contextmanager
+def progress() -> Iterator[ProgressCallback]:
+    """Shows how far the work is, on standard error."""
+    console = err()
+    if console.is_terminal:
+        bar = Bar(console)
+        try:
+            yield bar.show
+        finally:
+            bar.clear()
+        return
+    told = [""]
+
+    def watch(stage: str, share: float) -> None:
+        if stage != told[0]:
+            told[0] = stage
+            console.print(f"{share:4.0%} {stage}")
+
+    yield watch
+
+
+def show_verdict(report: Report) -> None:
+    """The verdict, a table of the gate's lines, and one sentence for each."""
+    console = out()
+    outcome = report.verdict.outcome
+    heading = Text(summary.headline(report), style=STYLE[outcome] if outcome else "bold")
+    console.print(Text.assemble(heading, ": ", summary.explanation(report)))
+    lines = summary.lines(report)
+    if lines and console.is_terminal:
+        table = Table(("", "line of the gate", "finding", "verdict"))
+        for line in lines:
+            style = STYLE[line.outcome]
+            sign = Text(summary.OUTCOME_SIGN[line.outcome], style=style)
+            verdict = Text(summary.OUTCOME_WORD[line.outcome], style=style)
+            table.add_row(sign, Text(line.subject), line.finding or "", verdict)
+        console.print(table)
+    elif lines:
+        table = Table()
+        for line in lines:
+            table.add_row(f"{summary.OUTCOME_WORD[line.outcome]:<12}", line.subject, line.finding or "")
+        console.print(table)
+    for line in lines:
+        sign = Text(summary.OUTCOME_SIGN[line.outcome], style=STYLE[line.outcome])
+        console.print(Text.assemble(sign, f" {line.subject}: {line.reason}"))
+    for warning in report.warnings:
+        console.print(Text(f"Note: {warning}", style="dim"))
+
+
+MOST_DIFFERENCES = 12
+"""Figures shown of those that moved since a baseline."""
+
+
+def show_diff(report: Report, baseline: Report) -> None:
+    """What moved since the baseline, and whether beyond noise."""
+    console = out()
+    for sentence in diff.sentences(report, baseline):
+        console.print(Text(sentence))
+    found = diff.shown_diff(report, baseline)
+    head = ("figure", "before", "now", "change", "noise", "")
+    rows = [(one.figure, one.before, one.after, one.change, one.noise, one.verdict) for one in found[:MOST_DIFFERENCES]]
+    if rows:
+        table = Table(head, right=frozenset(range(1, 5)))
+        for row, one in zip(rows, found, strict=False):
+            table.add_row(*row, style="" if one.beyond_noise else "dim")
+        console.print(table)
+    if len(found) > MOST_DIFFERENCES:
+        console.print(Text(f"… and {len(found) - MOST_DIFFERENCES} more, in --markdown.", style="dim"))
+
+
+def show_checks(checked: Checked) -> None:
+    """What came of an envelope: each check, and in words what was audited."""
+    console = out()
+    _show_each(console, checked.checks)
+    if checked.statement is None:
+        return
+    said = checked.statement.predicate
+    run, digests = said.run, {one.name: one.digest.sha256 for one in checked.statement.subject}
+    where = f"{run.where}, as audit {run.audit}" if run.audit else run.where
+    console.print(Text(f"\nThe model {digests['model'][:12]} was audited by Caveat {said.engine.caveat} at {where},"))
+    console.print(Text(f"from {run.started_at:%Y-%m-%d %H:%M:%S} to {run.finished_at:%Y-%m-%d %H:%M:%S} UTC."))
+    sets = [f"{name.partition('/')[2]} {one[:12]}" for name, one in digests.items() if "/" in name]
+    console.print(Text(f"Example sets: {', '.join(sets) or 'none'}. Report: {digests['report'][:12]}."))
+    if said.baseline:
+        console.print(Text(f"It was compared with the earlier report {said.baseline.removeprefix('sha256:')[:12]}."))
+    outcome = said.verdict.outcome
+    console.print(Text(_GATE[outcome], style=STYLE[outcome] if outcome else "bold"))
+    for line in said.verdict.lines:
+        sign = Text(summary.OUTCOME_SIGN[line.outcome], style=STYLE[line.outcome])
+        console.print(Text.assemble(sign, f" {line.subject}: {line.reason}"))
+
+
+def show_log(told: Account | None, checks: list[Check]) -> None:
+    """What came of a log: each check, and in words what it tells."""
+    console = out()
+    _show_each(console, checks)
+    if told is None or told.tenant is None:
+        return
+    console.print(
+        Text(f"\nThe log of {told.tenant} has {told.length} entries, from {told.first_at} to {told.last_at}.")
+    )
+    steps = ", ".join(f"{count} {what}" for what, count in sorted(told.steps.items()))
+    console.print(Text(f"Steps: {steps}."))
+    if told.principals:
+        console.print(Text(f"Asked by {', '.join(sorted(told.principals))}."))
+    if told.outcomes:
+        verdicts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(told.outcomes.items()))
+        console.print(Text(f"Verdicts of {told.outcomes.total()} audits: {verdicts}."))
+    if told.erased:
+        console.print(Text(f"What {told.erased} entries said was erased later; that they were there still stands."))
+
+
+def show_keys(keys: Sequence[KeyRecord], *, as_json: bool) -> None:
+    """Keys and how they stand."""
+    if as_json:
+        told = [{**asdict(key), "state": key.state} for key in keys]
+        out().print(json.dumps(told, default=lambda moment: moment.isoformat(), indent=2))
+        return
+    table = Table(("id", "tenant", "name", "scopes", "made", "ends", "state"))
+    for key in keys:
+        ends = key.revoked_at or key.expires_at
+        row = [key.id, key.tenant, key.name, " ".join(key.scopes), f"{key.created_at:%Y-%m-%d}"]
+        table.add_row(*row, f"{ends:%Y-%m-%d %H:%M}" if ends else "never", key.state)
+    out().print(table)
+
+
+def _show_each(console: Console, checks: list[Check]) -> None:
+    signs = {True: Text("✓", "green"), False: Text("✗", "bold red"), None: Text("·", "dim")}
+    for check in checks:
+        console.print(Text.assemble(signs[check.holds], f" {check.sentence}"))
+
+
+_GATE: dict[Outcome | None, str] = {
+    "pass": "The gate passes.",
+    "fail": "The gate fails.",
+    "inconclusive": "The gate is inconclusive.",
+    None: "There was no gate.",
+}
+
+
+def annotate(report: Report, positions: Positions | None) -> None:
+    """GitHub's annotations, beside the lines of the audit file that did not hold."""
+    for line in report.verdict.lines:
+        if line.outcome == "pass":
+            continue
+        level = "error" if line.outcome == "fail" else "warning"
+        place = ""
+        if positions is not None:
+            at = positions.of(f"/gate/{line.line}")
+            file = os.path.relpath(positions.path)
+            place = f"file={_property(file)},line={at.line},col={at.column},"
+        print(f"::{level} {place}title={_property(line.subject)}::{_data(line.reason)}")
+
+
+def show_problem(error: ProblemError) -> None:
+    """What is wrong, where, and what to do about it."""
+    console, told = err(), error.problem
+    where = error.positions.where if error.positions else str
+    lines = dict.fromkeys(f"{where(fault.pointer)}: {fault.detail}".removeprefix(": ") for fault in told.errors)
+    only = next(iter(lines)) if [fault.detail for fault in told.errors] == [told.detail] else None
+    console.print(Text.assemble(("Error: ", "bold red"), only or told.detail))
+    for line in () if only else lines:
+        console.print(Text(f"  {line}"))
+    if told.remedy:
+        console.print(Text.assemble(("Remedy: ", "bold"), told.remedy))
+
+
+def show_inspection(inspection: Inspection, *, every: bool) -> None:
+    """A model's inputs and outputs, and a table of its layers; without `every` only those that can be audited."""
+    console = out()
+    for kind, tensors in (("input", inspection.inputs), ("output", inspection.outputs)):
+        for tensor in tensors:
+            console.print(f"{kind:<7} {tensor.name}  {tensor.dtype} {_shape(tensor.shape)}")
+    console.print(f"target  {inspection.target}")
+    layers = [layer for layer in inspection.layers if every or layer.auditable]
+    rows = [
+        ("auto" if layer.auto else "", layer.tensor, layer.operator, _shape(layer.shape), layer.reason or "")
+        for layer in layers
+    ]
+    table = Table(("", "tensor", "operator", "shape", "why not") if console.is_terminal else ())
+    for row in rows:
+        table.add_row(*row, style="dim" if row[4] else "")
+    console.print(table)
+    auditable = sum(layer.auditable for layer in inspection.layers)
+    auto = sum(layer.auto for layer in inspection.layers)
+    console.print(
+        f"{auditable} of {len(inspection.layers)} layers can be audited; `layers: auto` picks {auto}."
+        + ("" if every or auditable == len(inspection.layers) else " See the others, and why not, with --all.")
+    )
+    for warning in inspection.warnings:
+        console.print(Text(f"Note: {warning}", style="dim"))
+
+
+def show_gradient(written: Written) -> None:
+    """What a gradient model reads and yields, and how well it agrees with finite differences."""
+    console = out()
+    size = written.path.stat().st_size
+    console.print(f"Wrote {written.path}: {written.nodes} nodes, {size:,} bytes.")
+    for kind, tensors in (("reads", written.inputs), ("yields", written.outputs)):
+        for tensor in tensors:
+            console.print(f"{kind:<7} {tensor.name}  {tensor.dtype} {_shape(tensor.shape)}")
+    for sentence in written.sentences:
+        console.print(sentence)
+    if written.residual is None:
+        console.print("It was not compared with finite differences: the model runs on no noise.")
+    else:
+        console.print(f"It agrees with finite differences on noise: to {written.residual:.1e}.")
+    for warning in written.warnings:
+        console.print(Text(f"Note: {warning}", style="dim"))
+
+
+def _shape(shape: Sequence[int | str | None]) -> str:
+    return "×".join("?" if size is None else str(size) for size in shape) or "scalar"
+
+
+def _data(text: str) -> str:
+    """Text as GitHub's workflow commands want it."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

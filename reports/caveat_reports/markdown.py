@@ -1,0 +1,214 @@
+"""A report as GitHub-flavoured Markdown: for a job summary or a comment."""
+
+from __future__ import annotations
+
+import re
+
+from caveat_reports.canonical import digest
+from caveat_reports.diff import sentences, shown_diff
+from caveat_reports.formatting import count, fixed, p_value
+from caveat_reports.glossary import GLOSSARY
+from caveat_reports.sanitize import sanitized
+from caveat_reports.summary import (
+    CORRECTION_WORDS,
+    FLAG_WORDS,
+    OUTCOME_NOUN,
+    OUTCOME_SIGN,
+    Pair,
+    comparison_title,
+    effect_words,
+    estimate_words,
+    explanation,
+    finite_step_words,
+    flags,
+    headline,
+    intervention_sentences,
+    lines,
+    metric_words,
+    pairs,
+    score_words,
+    title,
+    unit_of,
+)
+from caveat_spec.report import Report
+from caveat_spec.results import Comparison
+
+_SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
+_LINKS = re.compile(r"(?i)\b(https?|ftp|mailto|xmpp)(?=:)|\bwww(?=\.)")
+
+
+def render(report: Report, baseline: Report | None = None) -> str:
+    """The verdict and its lines, what moved since a `baseline`, then every figure folded away."""
+    outcome = report.verdict.outcome
+    sign = f"{OUTCOME_SIGN[outcome]} " if outcome else ""
+    parts = [f"## {sign}{headline(report)}: {_text(_lower(title(report)))}", _text(explanation(report))]
+    if report.verdict.lines:
+        parts.append(_verdict(report))
+    if baseline is not None:
+        parts += _moves(report, baseline)
+    if report.warnings:
+        parts.append("\n".join(f"- **Warning.** {_text(warning)}" for warning in report.warnings))
+    parts += [_pair(report, pair) for pair in pairs(report)]
+    parts += [_comparison(one) for one in report.comparisons]
+    if found := flags(report.associations):
+        parts.append(
+            "**Flags**\n\n"
+            + "\n".join(
+                f"- {FLAG_WORDS[flag.code]}{', blocks a verdict' if flag.blocking else ''}: "
+                f"{_text(flag.sentence)} ({_places(places)})"
+                for flag, places in found
+            )
+        )
+    parts.append(_provenance(report))
+    parts.append(
+        _details("Glossary", "\n".join(f"- **{_text(term)}**: {_text(said)}" for term, said in GLOSSARY.items()))
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdict(report: Report) -> str:
+    rows = [
+        [
+            str(line.number),
+            f"{OUTCOME_SIGN[line.outcome]} {OUTCOME_NOUN[line.outcome]}",
+            _text(line.subject),
+            _text(line.finding or "–"),
+            _text(line.reason),
+        ]
+        for line in lines(report)
+    ]
+    return _table(["#", "Outcome", "Asked", "Finding", "Why"], rows)
+
+
+def _moves(report: Report, baseline: Report) -> list[str]:
+    """What moved beyond noise, and the rest folded away."""
+    said = _text(" ".join(sentences(report, baseline)))
+    found = shown_diff(report, baseline)
+    shown, folded = (
+        [
+            [_text(one.figure), one.before, one.after, one.change, one.noise, one.verdict]
+            for one in found
+            if one.beyond_noise is wanted
+        ]
+        for wanted in (True, False)
+    )
+    head = ["Figure", "Before", "Now", "Change", "Noise", ""]
+    parts = [said]
+    if shown:
+        parts.append(_table(head, shown))
+    if folded:
+        parts.append(_details(f"Within noise: {count(len(folded))}", _table(head, folded)))
+    return parts
+
+
+def _pair(report: Report, pair: Pair) -> str:
+    unit = unit_of(report, pair.target)
+    head = f"{_html(pair.concept)} → {_html(pair.target)}"
+    body = []
+    if pair.tests:
+        body.append(
+            _table(
+                ["Layer", "Effect", "Finite step", "p", "p corrected", "TCAV score", "Null score", "Held-out accuracy"],
+                [
+                    [
+                        _code(row.place),
+                        _text(effect_words(row, unit)),
+                        _text(finite_step_words(row)),
+                        _text(p_value(row.effect.p)),
+                        _text(p_value(row.effect.deciding_p)),
+                        _text(score_words(row)),
+                        "–" if row.score is None else f"{fixed(row.score.null.mean)} ± {fixed(row.score.null.sd)}",
+                        "–" if row.accuracy is None else fixed(row.accuracy.held_out),
+                    ]
+                    for row in pair.tests
+                ],
+            )
+        )
+    if pair.notes:
+        body.append(_text(" ".join(pair.notes)))
+    if pair.intervention:
+        body.append(_text(" ".join(intervention_sentences(pair.intervention, unit))))
+    else:
+        body.append("Association only: no change was measured on matched pairs.")
+    return _details(head, "\n\n".join(body))
+
+
+def _comparison(group: Comparison) -> str:
+    people = _table(
+        ["Group", "n", "Selection rate", "True positive rate", "False positive rate"],
+        [
+            [
+                _text(row.group) + (" (small)" if row.small else ""),
+                count(row.n),
+                estimate_words(row.selection_rate, as_share=True),
+                estimate_words(row.true_positive_rate, as_share=True),
+                estimate_words(row.false_positive_rate, as_share=True),
+            ]
+            for row in group.rows
+        ],
+    )
+    metrics = "\n".join(f"- {_text(metric_words(name))}: {estimate_words(one)}" for name, one in group.metrics.items())
+    return _details(_html(comparison_title(group)), f"{people}\n\n{metrics}" if metrics else people)
+
+
+def _provenance(report: Report) -> str:
+    method = report.audit.method
+    items = [
+        f"Model `{sanitized(report.audit.model)}`"
+        if report.audit.model.startswith("sha256:")
+        else _code(report.audit.model),
+        f"Report `{digest(report)}`",
+        f"Caveat {_text(report.engine.caveat)}, {_text(report.engine.provider)}, seed {method.seed}, "
+        f"{count(method.permutations)} permutations, {count(method.runs)} runs, alpha {method.alpha:g}, "
+        f"{CORRECTION_WORDS[method.correction]}",
+    ]
+    if report.engine.sandbox_lacks:
+        items.append(f"The sandbox lacked {_text(', '.join(report.engine.sandbox_lacks))}")
+    return "\n".join(f"- {item}" for item in items)
+
+
+def _places(places: list[str], most: int = 4) -> str:
+    """The first few places, and how many more there are."""
+    more = f" and {count(len(places) - most)} more" if len(places) > most else ""
+    return ", ".join(map(_code, places[:most])) + more
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def _details(summary: str, body: str) -> str:
+    return f"<details><summary>{summary}</summary>\n\n{body}\n\n</details>"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(sanitized(text).split())
+
+
+def _html(text: str) -> str:
+    """`text` inside a raw HTML element."""
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        text = text.replace(character, entity)
+    return _text_links(_one_line(text))
+
+
+def _text(text: str) -> str:
+    """`text` as running words: no markup, no HTML, no links."""
+    escaped = _SPECIAL.sub(r"\\\1", _one_line(text).replace("&", "&amp;").replace("<", "&lt;"))
+    return _text_links(escaped)
+
+
+def _text_links(text: str) -> str:
+    return _LINKS.sub(lambda found: f"{found[0][:-1]}&#{ord(found[0][-1])};", text)
+
+
+def _code(text: str) -> str:
+    """`text` in a code span that may stand in a table."""
+    line = _one_line(text) or " "
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{pad}{line}{pad}{fence}".replace("|", "\\|")
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]

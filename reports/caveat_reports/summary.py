@@ -1,0 +1,285 @@
+"""What a report says, in the words that every format shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from caveat_reports.formatting import count, fixed, of, p_value, plain, share, short_digest, signed, signed_fixed
+from caveat_spec.audit import ConceptLine, GroupLine
+from caveat_spec.report import Finding, Outcome, Report
+from caveat_spec.results import Comparison, ConceptTest, Estimate, Flag, FlagCode, Null
+
+OUTCOME_WORD: dict[Outcome, str] = {"pass": "passes", "fail": "fails", "inconclusive": "inconclusive"}
+OUTCOME_NOUN: dict[Outcome, str] = {"pass": "pass", "fail": "fail", "inconclusive": "inconclusive"}
+OUTCOME_SIGN: dict[Outcome, str] = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+FINDING_WORDS: dict[Finding, str] = {
+    "influential": "influential",
+    "not_influential": "not influential",
+    "inconclusive": "inconclusive",
+}
+METRIC_WORDS = {
+    "selection_rate_ratio": "selection rate ratio",
+    "selection_rate_difference": "selection rate difference",
+    "true_positive_rate_difference": "true positive rate difference",
+    "false_positive_rate_difference": "false positive rate difference",
+    "equalized_odds_difference": "equalised odds difference",
+}
+FLAG_WORDS: dict[FlagCode, str] = {
+    "degenerate": "degenerate layer",
+    "zero_gradient": "zero gradient",
+    "weak_cav": "weak CAV",
+    "confounded_negatives": "confounded negatives",
+    "unstable_estimators": "unstable estimators",
+    "unstable_negatives": "unstable negatives",
+    "few_examples": "few examples",
+}
+CORRECTION_WORDS = {"holm": "Holm", "benjamini_hochberg": "Benjamini-Hochberg", "none": "uncorrected"}
+_MUST = {
+    "matter": "? It must.",
+    "not_matter": "? It must not.",
+    "not_grow": " more than in the baseline? It must not.",
+}
+WORST_FIRST: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the gate: what was asked, what came of it, and why; `number` counts from 1."""
+
+    number: int
+    subject: str
+    outcome: Outcome
+    finding: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a report holds about one concept and one target: the tests by association, and the measured change."""
+
+    concept: str
+    target: str
+    tests: list[ConceptTest]
+    intervention: ConceptTest | None
+    lines: list[Line]
+    notes: list[str]
+    """What a single test does not say: which concepts it controls for, and whether the layers agree."""
+
+
+def title(report: Report) -> str:
+    """What the report is about, in a few words."""
+    return f"Audit of model {short_digest(report.audit.model)}"
+
+
+def headline(report: Report) -> str:
+    """The verdict in one or two words."""
+    match report.verdict.outcome:
+        case "pass":
+            return "Passes"
+        case "fail":
+            return "Fails"
+        case "inconclusive":
+            return "Inconclusive"
+        case None:
+            return "No verdict"
+
+
+def explanation(report: Report) -> str:
+    """The verdict in one sentence."""
+    outcomes = [line.outcome for line in report.verdict.lines]
+    lines = len(outcomes)
+    failed, open_ = outcomes.count("fail"), outcomes.count("inconclusive")
+    match report.verdict.outcome:
+        case None:
+            return "No gate was set, so the figures below stand without a verdict."
+        case "pass":
+            return f"{_capital(of(lines, lines, 'line'))} of the gate {'holds' if lines == 1 else 'hold'}."
+        case "fail":
+            rest = f", and {count(open_)} could not be settled" if open_ else ""
+            verb = "does not hold" if failed == 1 else "do not hold"
+            return f"{_capital(of(failed, lines, 'line'))} of the gate {verb}{rest}."
+        case "inconclusive":
+            return f"{_capital(of(open_, lines, 'line'))} of the gate could not be settled; none failed."
+
+
+def lines(report: Report) -> list[Line]:
+    """The lines of the gate, in its order."""
+    return [
+        Line(
+            number=line.line + 1,
+            subject=line.subject,
+            outcome=line.outcome,
+            finding=None if line.finding is None else FINDING_WORDS[line.finding],
+            reason=line.reason,
+        )
+        for line in report.verdict.lines
+    ]
+
+
+def worst_first(report: Report) -> list[Line]:
+    """The lines of the gate, failures before doubts before passes."""
+    return sorted(lines(report), key=lambda line: (WORST_FIRST.index(line.outcome), line.number))
+
+
+def questions(report: Report) -> list[str]:
+    """What the gate asks, in plain words: lines that ask the same of several concepts or groups are one question."""
+    asked: dict[tuple[str, ...], list[str]] = {}
+    for line in report.audit.gate:
+        if isinstance(line, ConceptLine):
+            asked.setdefault((f"Does {line.target} depend on ", _MUST[line.must]), []).append(line.concept)
+        else:
+            asked.setdefault((f"Is the {METRIC_WORDS[line.metric]} {bound(line)} in ", "?"), []).append(line.group)
+    return [before + _any_of(names) + after for (before, after), names in asked.items()]
+
+
+def bound(line: GroupLine) -> str:
+    """`at least 0.8 and at most 1.25`."""
+    low = [f"at least {line.at_least:g}"] if line.at_least is not None else []
+    high = [f"at most {line.at_most:g}"] if line.at_most is not None else []
+    return " and ".join(low + high)
+
+
+def pairs(report: Report) -> list[Pair]:
+    """The report's tests by concept and target, in the order of their first mention."""
+    keys = dict.fromkeys((test.concept, test.target) for test in (*report.associations, *report.interventions))
+    said = {line.number: line for line in lines(report)}
+    return [
+        Pair(
+            concept=concept,
+            target=target,
+            tests=[test for test in report.associations if (test.concept, test.target) == (concept, target)],
+            intervention=next(
+                (one for one in report.interventions if (one.concept, one.target) == (concept, target)), None
+            ),
+            lines=[
+                said[position + 1] for position, _ in concept_lines(report, concept, target) if position + 1 in said
+            ],
+            notes=_notes(report, concept, target),
+        )
+        for concept, target in keys
+    ]
+
+
+def _notes(report: Report, concept: str, target: str) -> list[str]:
+    asked = report.audit.concepts.get(concept)
+    others = asked.controlling_for if asked is not None else []
+    tested = [f"Controls for {_any_of(others, 'and')}: their directions were taken out first."] if others else []
+    together = [one.sentence for one in report.layer_findings if (one.concept, one.target) == (concept, target)]
+    return tested + together
+
+
+def concept_lines(report: Report, concept: str, target: str) -> Iterator[tuple[int, ConceptLine]]:
+    """The gate's lines about one concept and one target, with their positions."""
+    for position, line in enumerate(report.audit.gate):
+        if isinstance(line, ConceptLine) and (line.concept, line.target) == (concept, target):
+            yield position, line
+
+
+def unit_of(report: Report, target: str) -> str:
+    """The unit of a target's number."""
+    return next((one.unit for one in report.plan.targets if one.target == target), "logit")
+
+
+def effect_words(test: ConceptTest, unit: str) -> str:
+    """`+1.37 sd (+1.10 to +1.62); +1.49 logit`."""
+    low, high = test.effect.interval_in_sd
+    return (
+        f"{signed_fixed(test.effect.in_sd)} sd ({signed_fixed(low)} to {signed_fixed(high)}); "
+        f"{signed(test.effect.value)} {unit}"
+    )
+
+
+def finite_step_words(test: ConceptTest) -> str:
+    """`+2.01 sd`, and a dash where no step was taken."""
+    return "–" if test.finite_step is None else f"{signed_fixed(test.finite_step.in_sd)} sd"
+
+
+def score_words(test: ConceptTest) -> str:
+    """`1.00 (0.94 to 1.00)`, and a dash where there is no score."""
+    if test.score is None:
+        return "–"
+    low, high = test.score.interval
+    return f"{fixed(test.score.value)} ({fixed(low)} to {fixed(high)})"
+
+
+def null_words(null: Null) -> str:
+    """What takes the concept's place where only chance is at work."""
+    if null.kind == "swapped_pairs":
+        return f"{count(null.sets)} random swaps within pairs"
+    return f"{count(null.sets)} random sets in place of the concept"
+
+
+def intervention_sentences(test: ConceptTest, unit: str) -> list[str]:
+    """What was measured on the same examples without and with the concept."""
+    low, high = test.effect.interval
+    pairs, decisions = count(test.n_concept), test.decisions
+    sentences = [
+        f"Adding {test.concept} to {pairs} examples changed {test.target} by {signed(test.effect.value)} {unit} "
+        f"({signed(low)} to {signed(high)}), p {p_value(test.effect.p)}."
+    ]
+    if decisions is None:
+        return sentences
+    if decisions.probability_without is not None and decisions.probability_with is not None:
+        before, after = plain(decisions.probability_without), plain(decisions.probability_with)
+        sentences.append(f"Its mean probability went from {before} to {after}.")
+    if decisions.flips_to or decisions.flips_from:
+        to, away = (
+            ("became favourable", "unfavourable")
+            if decisions.classes is None
+            else (f"flipped to {test.target}", "away from it")
+        )
+        sentences.append(
+            f"{count(decisions.flips_to)} of {pairs} decisions {to}, {count(decisions.flips_from)} {away}."
+        )
+    else:
+        sentences.append("No decision flipped.")
+    if decisions.rank is not None and decisions.classes is not None:
+        sentences.append(
+            f"No other of {count(decisions.classes)} classes rose as much."
+            if decisions.rank == 1
+            else f"Among {count(decisions.classes)} classes ranked by rise it is number {count(decisions.rank)}."
+        )
+    return sentences
+
+
+def flags(tests: list[ConceptTest]) -> list[tuple[Flag, list[str]]]:
+    """Each distinct flag once, with the places it was raised at."""
+    found: dict[tuple[str, str], tuple[Flag, list[str]]] = {}
+    for test in tests:
+        for flag in test.flags:
+            _, places = found.setdefault((flag.code, flag.sentence), (flag, []))
+            places.append(f"{test.concept} → {test.target} at {test.place}")
+    return list(found.values())
+
+
+def metric_words(name: str) -> str:
+    """A group metric's name in words."""
+    return METRIC_WORDS.get(name, name.replace("_", " "))
+
+
+def estimate_words(estimate: Estimate | None, *, as_share: bool = False) -> str:
+    """`0.779 (0.731 to 0.828)`, or in per cent; a dash for what could not be computed."""
+    if estimate is None:
+        return "–"
+    low, high = estimate.interval
+    if as_share:
+        return f"{share(estimate.value)} ({share(low)} to {share(high)})"
+    return f"{fixed(estimate.value, 3)} ({fixed(low, 3)} to {fixed(high, 3)})"
+
+
+def comparison_title(group: Comparison) -> str:
+    """`loans: recorded decisions, by race and sex`."""
+    return f"{group.name}: {group.decisions}, by {' and '.join(group.sensitive)}"
+
+
+def _any_of(names: list[str], last: str = "or", most: int = 5) -> str:
+    """`a`, `a or b`, `a, b or c`; after a few, how many more."""
+    shown = list(dict.fromkeys(names))
+    if len(shown) > most:
+        return f"{', '.join(shown[: most - 1])} {last} {count(len(shown) - most + 1)} more"
+    return f" {last} ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]

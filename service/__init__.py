@@ -1,1 +1,0 @@
-"""Who listens: the HTTP API, which keeps what is asked and lets the workers do it."""

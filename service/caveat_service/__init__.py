@@ -1,0 +1,1 @@
+"""The HTTP API: stores requests, and publishes their jobs to the workers."""

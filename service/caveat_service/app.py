@@ -1,0 +1,61 @@
+"""The Flask application: registration only. Served by `python -m caveat_service` or by any WSGI server."""
+
+from __future__ import annotations
+
+from flask import Flask
+from werkzeug.routing import BaseConverter
+
+from caveat_service import (
+    attestations,
+    audit_log,
+    audits,
+    auth,
+    blobs,
+    errors,
+    examples,
+    health,
+    instrumentation,
+    limits,
+    models,
+    uploads,
+    webhooks,  # fmt: skip
+)
+from caveat_service.auth_throttle import AuthThrottle
+from caveat_service.dispatch import JobPublisher
+from caveat_service.oidc import Issuer
+from caveat_service.settings import Settings
+from caveat_service.state import EXTENSION, AppContext
+from caveat_storage import blob_registry
+from caveat_storage.job_records import Database, migrate
+from caveat_telemetry import traces
+
+
+class IdConverter(BaseConverter):
+    """An id in a path; its pattern ends before suffixes such as `:cancel`."""
+
+    regex = "[0-9a-hjkmnp-tv-z]{26}"
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Creates the service; migrates the database first. Settings come from the environment by default."""
+    settings = settings or Settings()
+    attestations.signers(settings.signing_key)  # fail at start if the keys cannot be used
+    traces.begin("caveat-api")
+    migrate(settings.database_url)
+    app = Flask("service", static_folder=None)
+    app.url_map.converters["id"] = IdConverter
+    app.url_map.redirect_defaults = False
+    app.url_map.merge_slashes = False
+    database = Database(settings.database_url)
+    issuer = Issuer(settings) if settings.oidc_issuer else None
+    kept = blob_registry.opened(settings.blobs_url, database)
+    app.extensions[EXTENSION] = AppContext(
+        database, kept, JobPublisher(settings.broker_url), settings, issuer, AuthThrottle(settings)
+    )
+    errors.register(app)
+    instrumentation.register(app)
+    auth.register(app)
+    limits.register(app, settings)
+    for part in (blobs, uploads, models, examples, audits, webhooks, audit_log, health):
+        app.register_blueprint(part.blueprint)
+    return app

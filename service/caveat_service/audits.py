@@ -1,0 +1,89 @@
+"""Audits: submit, list, follow, cancel, and read their reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response
+
+from caveat_service import attestations, events, jobs, reports
+from caveat_service.contract import answer, conditional_response, serves
+from caveat_service.errors import not_found, refuse
+from caveat_service.state import app_context, principal, tenant
+from caveat_spec.artifacts import AuditPage, AuditRecord
+from caveat_spec.audit import Audit
+from caveat_spec.openapi import AuditsQuery, EventsHeaders, SubmitHeaders
+from caveat_storage import job_records, job_state
+from caveat_storage.job_records import Record
+from caveat_storage.job_state import EndedError
+
+blueprint = Blueprint("audits", __name__)
+
+
+@serves(blueprint, "create_audit")
+def create_audit(body: Audit, headers: SubmitHeaders) -> Response:
+    """Stores the audit and publishes it to the workers."""
+    return jobs.submit("audit", body, headers)
+
+
+@serves(blueprint, "get_audit")
+def get_audit(job_id: str) -> Response:
+    """Returns the state and the outcome of the audit."""
+    return jobs.show("audit", job_id)
+
+
+@serves(blueprint, "list_audits")
+def list_audits(query: AuditsQuery) -> Response:
+    """Returns a page of audits and the token of the next page."""
+    which: dict[str, Any] = {"before": query.page_token, "state": query.state}
+    many = job_records.page_size(app_context().database, tenant(), "audit", limit=query.limit, **which)
+    found = job_records.page(app_context().database, tenant(), "audit", limit=many + 1, **which)
+    shown = [document for document in map(jobs.document, found[:many]) if isinstance(document, AuditRecord)]
+    more = shown[-1].id if len(found) > many else None
+    return answer(AuditPage(audits=shown, next_page_token=more))
+
+
+@serves(blueprint, "cancel_audit")
+def cancel_audit(job_id: str) -> Response:
+    """Requests the cancellation of the audit."""
+    try:
+        record = job_state.cancel(app_context().database, tenant(), "audit", job_id, by=principal())
+    except EndedError as fault:
+        raise refuse(
+            "ended", 409, f"The audit has {fault}, so it cannot be cancelled.", "There is nothing to do."
+        ) from fault
+    if record is None:
+        raise not_found("audit")
+    return answer(jobs.document(record), 202, {"Location": f"/v1/audits/{job_id}"})
+
+
+@serves(blueprint, "get_report")
+def get_report(job_id: str) -> Response:
+    """Returns the report in the format that the client accepts."""
+    _, digest = _reported(job_id)
+    return conditional_response(reports.shown(app_context().blobs.read(digest), digest))
+
+
+@serves(blueprint, "get_attestation")
+def get_attestation(job_id: str) -> Response:
+    """Signs a statement about the report and the run of the audit."""
+    record, digest = _reported(job_id)
+    return conditional_response(attestations.signed(record, app_context().blobs.read(digest)))
+
+
+@serves(blueprint, "get_events")
+def get_events(job_id: str, headers: EventsHeaders) -> Response:
+    """Streams the events of the audit."""
+    jobs.find("audit", job_id)
+    return events.stream(app_context().database, tenant(), job_id, after=headers.last_event_id)
+
+
+def _reported(job_id: str) -> tuple[Record, str]:
+    """An audit that has a report, and the digest of the report."""
+    record = jobs.find("audit", job_id)
+    if record.report_digest is None:
+        raise refuse(
+            "no-report", 409, f"The audit is {record.state}, so it has no report.",
+            f"Follow it at /v1/audits/{job_id} until it has succeeded.",
+        )  # fmt: skip
+    return record, record.report_digest

@@ -1,0 +1,103 @@
+"""Authentication and authorisation: a bearer key or an issuer's token names a tenant and its scopes."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from flask import Flask, g, request
+
+from caveat_service.errors import HTTPProblem, refuse
+from caveat_service.oidc import IssuerAwayError
+from caveat_service.state import app_context
+from caveat_spec.openapi import BY_NAME, OPERATIONS
+from caveat_storage import keys, ssrf
+from caveat_storage.keys import Holder
+from caveat_telemetry import logs
+
+OPEN = frozenset(operation.path for operation in OPERATIONS if operation.scope is None)
+"""Open paths, where an unsupported method is answered with 405 even without a key."""
+
+
+def register(app: Flask) -> None:
+    """Requires a key for every operation that is not open to everybody."""
+    app.before_request(_admit)
+
+
+def _admit() -> None:
+    operation = BY_NAME.get((request.endpoint or "").rpartition(".")[2])
+    if app_context().settings.auth == "off":
+        if operation is not None and operation.scope is not None and app_context().settings.is_local:
+            _require_local_host()
+        return
+    if operation is not None and operation.scope is None:
+        return
+    if operation is None and (request.path in OPEN or request.path.startswith("/docs")):
+        return
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    key = key.strip() if scheme.lower() == "bearer" else ""
+    holder = _holder(key) if key else None
+    if holder is None:
+        raise _wrong() if key else _unknown()
+    g.tenant, g.principal = holder.tenant, holder.name
+    if operation is not None and not holder.scopes & {operation.scope, "admin"}:
+        raise refuse(
+            "forbidden",
+            403,
+            f"This key may {' and '.join(sorted(holder.scopes)) or 'do nothing'}, not {operation.scope}.",
+            f"Ask an operator for a key with the scope '{operation.scope}'.",
+        )
+
+
+def _require_local_host() -> None:
+    """Rejects unknown host names on a local service, so that no web page can reach it through DNS rebinding."""
+    name = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+    if name and name != "localhost" and not ssrf.is_address(name):
+        raise refuse(
+            "misdirected", 421, "This service listens only on its own machine and requires no keys, so it rejects "
+            "requests under host names that others control.",
+            "Use 127.0.0.1 or localhost; behind a proxy, set CAVEAT_AUTH=keys, or let the proxy send that host.",
+        )  # fmt: skip
+
+
+def _holder(key: str) -> Holder | None:
+    """The principal behind one of our keys or a token of the issuer."""
+    issuer = app_context().issuer
+    if issuer is None or key.startswith(f"{keys.PREFIX}_"):
+        return keys.holder(app_context().database, key)
+    try:
+        return issuer.holder(key)
+    except IssuerAwayError as fault:
+        refused = refuse(
+            "issuer-away", 503, "The issuer of tokens does not provide its keys, so tokens cannot be checked.",
+            "Try again in a moment; bearer keys of this service work meanwhile.",
+        )  # fmt: skip
+        refused.headers["Retry-After"] = "5"
+        raise refused from fault
+
+
+def _wrong() -> HTTPProblem:
+    """The key is not valid, which counts against the address of the client."""
+    address = request.remote_addr or ""
+    logs.note(address=address)
+    over = app_context().auth_throttle.count(address)
+    if over is None:
+        return _unknown()
+    refused = refuse(
+        "too-many-wrong-keys",
+        429,
+        "The key in this request is not valid, nor were those of many earlier requests from your address.",
+        "Check whether your key has expired or was revoked; requests with a valid key are not limited.",
+    )
+    refused.headers.update(over)
+    return refused
+
+
+def _unknown() -> HTTPProblem:
+    refused = refuse(
+        "unauthorized",
+        401,
+        "The request has no key, or its key has expired or was revoked.",
+        "Send 'Authorization: Bearer caveat_...'; an operator issues keys (`caveat keys create`).",
+    )
+    refused.headers["WWW-Authenticate"] = 'Bearer realm="caveat"'
+    return refused

@@ -1,0 +1,54 @@
+"""Blobs: upload and download bytes by digest."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request, send_file
+
+from caveat_service import limits, long_request_slots
+from caveat_service.contract import answer, serves
+from caveat_service.errors import not_found, refuse
+from caveat_service.state import app_context, tenant
+from caveat_spec.artifacts import Blob
+from caveat_storage import job_records
+from caveat_storage.blobs import WrongDigestError
+from caveat_storage.job_records import NoRoomError
+
+blueprint = Blueprint("blobs", __name__)
+
+
+@serves(blueprint, "put_blob")
+def put_blob(digest: str) -> Response:
+    """Stores the body if it has the digest in the path."""
+    request.max_content_length = app_context().settings.largest_blob
+    limits.require_room(request.content_length or 0, digest)
+    try:
+        with long_request_slots.slot():
+            size = app_context().blobs.put(request.stream, digest)
+    except WrongDigestError as fault:
+        raise refuse("wrong-digest", 422, str(fault), "Send the bytes that have the digest in the path.") from fault
+    return owned(digest, size)
+
+
+def owned(digest: str, size: int) -> Response:
+    """Records the tenant's ownership of stored bytes, and answers."""
+    try:
+        new = job_records.own(app_context().database, tenant(), digest, size, most=app_context().settings.tenant_bytes)
+    except NoRoomError as fault:
+        raise limits.no_room(fault.used) from fault
+    return answer(Blob(digest=digest, size=size), 201 if new else 200)
+
+
+@serves(blueprint, "get_blob")
+def get_blob(digest: str) -> Response:
+    """Returns bytes to the tenant that uploaded them."""
+    size = job_records.owned(app_context().database, tenant(), [digest]).get(digest)
+    if size is None:
+        raise not_found("blob")
+    response = send_file(
+        app_context().blobs.open(digest),
+        mimetype="application/octet-stream",
+        etag=digest.partition(":")[2],
+        max_age=31536000,
+    )
+    response.content_length = response.content_length or size
+    return response

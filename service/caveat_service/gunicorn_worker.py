@@ -1,0 +1,158 @@
+"""A gunicorn worker whose threads serve only requests with a complete head, so idle connections block none of them.
+
+gunicorn gives a connection a thread on its first byte, drains unread bodies in that thread, and blocks until the peer
+closes; so a few dozen unauthenticated connections would make it unresponsive, even to probes. In this worker the main
+loop waits for all of these connections at once.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from selectors import EVENT_READ
+from typing import Any
+
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from caveat_spec.problem import ProblemDetails
+
+HEAD_SECONDS = 10.0
+"""Time limit for the head of a request to arrive."""
+LONGEST_HEAD = 1 << 16  # bytes
+SILENT_SECONDS = 30
+"""How long the sender of a body may be silent, in seconds."""
+DRAIN_SECONDS = 0.05
+"""How long a thread drains a body that no view has read."""
+LEAVE_SECONDS = 5.0
+"""How long a peer may take to close; closing at once could discard the answer while the peer still sends."""
+NOT_WATCHED = -1
+END = b"\r\n\r\n"
+PROBLEM = ProblemDetails.of(
+    "request-header-fields-too-large",
+    431,
+    f"The head of the request is longer than {LONGEST_HEAD:,} bytes.",
+    "Send fewer or shorter headers.",
+).model_dump_json()
+TOO_LONG = (
+    "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
+    f"Content-Type: application/problem+json\r\nContent-Length: {len(PROBLEM)}\r\n\r\n{PROBLEM}"
+).encode()
+
+
+class GunicornWorker(ThreadWorker):
+    """A threaded gunicorn worker that waits for clients only in its main loop."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Starts without connections."""
+        super().__init__(*args, **kwargs)
+        self._coming: dict[TConn, int] = {}
+        """Connections with an incomplete head, and its length so far; `NOT_WATCHED` until the first look."""
+        self._leaving: set[TConn] = set()
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Gives a connection to a thread once a complete head has arrived."""
+        conn.sock.setblocking(False)
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", SILENT_SECONDS, 0))
+        conn.timeout = time.monotonic() + HEAD_SECONDS
+        self._coming[conn] = NOT_WATCHED
+        self._look(conn)
+
+    def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
+        """Keeps the connection alive, or waits for its peer to close."""
+        if fs.cancelled() or fs.exception() is not None or fs.result():
+            super().finish_request(conn, fs)
+        else:
+            self._leave(conn)
+
+    def _leave(self, conn: TConn) -> None:
+        """Shuts down sending, and waits for the peer to close."""
+        conn.timeout = time.monotonic() + LEAVE_SECONDS
+        try:
+            conn.sock.setblocking(False)
+            conn.sock.shutdown(socket.SHUT_WR)
+            self.poller.register(conn.sock, EVENT_READ, partial(self._drain, conn))
+        except OSError:
+            self._close(conn)
+        else:
+            self._leaving.add(conn)
+
+    def murder_pending(self) -> None:
+        """Closes connections that took too long and, if there are too many, those that have waited longest."""
+        super().murder_pending()
+        moment = time.monotonic()
+        for conn in (*self._coming, *self._leaving):
+            idle = not self.alive and self._coming.get(conn, 1) <= 0
+            if idle or (conn.timeout or 0) <= moment:
+                self._hang_up(conn)
+        while self.nr_conns >= self.worker_connections and (self.keepalived_conns or self._coming):
+            if self.keepalived_conns:
+                self._hang_up(self.keepalived_conns.popleft())
+            else:
+                self._hang_up(next(iter(self._coming)))
+
+    def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
+        parser: Any = conn.parser
+        return bool(keepalive and parser.finish_body(deadline=time.monotonic() + DRAIN_SECONDS))
+
+    def _look(self, conn: TConn, _: Any = None) -> None:
+        """Peeks at the received bytes without consuming them."""
+        parser: Any = conn.parser
+        ahead: bytes = parser.unreader.buf.getvalue() if parser is not None else b""
+        try:
+            head = ahead + conn.sock.recv(LONGEST_HEAD, socket.MSG_PEEK)
+        except BlockingIOError:
+            head = ahead
+            if self._coming[conn] != NOT_WATCHED:
+                return
+        except OSError:
+            self._hang_up(conn)
+            return
+        if END in head.lstrip(b"\r\n"):
+            if self._coming.pop(conn) != NOT_WATCHED:
+                self.poller.unregister(conn.sock)
+                _wake_at(conn, 1)
+            conn.data_ready = True
+            super().enqueue_req(conn)
+        elif len(head) == self._coming[conn]:  # the peer has stopped sending
+            self._hang_up(conn)
+        elif len(head) >= LONGEST_HEAD:
+            if self._coming.pop(conn) != NOT_WATCHED:
+                self.poller.unregister(conn.sock)
+            with suppress(OSError):
+                conn.sock.send(TOO_LONG)
+            self._leave(conn)
+        else:
+            if self._coming[conn] == NOT_WATCHED:
+                self.poller.register(conn.sock, EVENT_READ, partial(self._look, conn))
+            self._coming[conn] = len(head)
+            _wake_at(conn, len(head) - len(ahead) + 1)
+
+    def _drain(self, conn: TConn, _: Any) -> None:
+        """Discards what a closing peer still sends."""
+        try:
+            ended = not conn.sock.recv(LONGEST_HEAD)
+        except BlockingIOError:
+            return
+        except OSError:
+            ended = True
+        if ended:
+            self._hang_up(conn)
+
+    def _hang_up(self, conn: TConn) -> None:
+        if self._coming.pop(conn, 0) != NOT_WATCHED:
+            self.poller.unregister(conn.sock)
+        self._leaving.discard(conn)
+        self._close(conn)
+
+    def _close(self, conn: TConn) -> None:
+        self.nr_conns -= 1
+        conn.close()
+
+
+def _wake_at(conn: TConn, size: int) -> None:
+    """Makes the connection readable only once `size` bytes have arrived, or it has ended."""
+    conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)

@@ -1,0 +1,82 @@
+"""Liveness, readiness, and the description of the API."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from flask import Blueprint, Response, send_from_directory
+from sqlalchemy.exc import DBAPIError
+
+from caveat_service.contract import answer, conditional_response, serves
+from caveat_service.state import app_context
+from caveat_spec import openapi
+from caveat_spec.artifacts import Health, Readiness
+from caveat_storage import job_records
+from caveat_storage.job_records import SEEN_WITHIN
+
+blueprint = Blueprint("health", __name__)
+
+SWAGGER_UI = files("flask_swagger_ui") / "dist"
+SWAGGER_UI_FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
+DOCS_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+DOCS_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Caveat: the API</title>
+<link rel="stylesheet" href="/docs/swagger-ui.css">
+<link rel="icon" href="/docs/favicon-32x32.png">
+<div id="swagger-ui"></div>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</html>
+"""
+DOCS_START = "SwaggerUIBundle({url: '/v1/openapi.json', dom_id: '#swagger-ui', deepLinking: true});\n"
+
+
+@serves(blueprint, "get_health")
+def get_health() -> Response:
+    """Answers that the process is running."""
+    return answer(Health())
+
+
+@serves(blueprint, "get_readiness")
+def get_readiness() -> Response:
+    """Returns the state of the services behind the API, which needs its database and its blob store to be ready."""
+    there = app_context()
+    try:
+        workers = job_records.alive(there.database, within=SEEN_WITHIN)
+        queues = job_records.serving(there.database, within=SEEN_WITHIN)
+        database = True
+    except DBAPIError:
+        workers, queues, database = {}, {}, False
+    blobs = there.blobs.is_writable()
+    ready = database and blobs
+    readiness = Readiness(
+        status="ready" if ready else "not_ready",
+        database="up" if database else "down",
+        blobs="up" if blobs else "down",
+        broker="up" if there.publisher.is_reachable() else "down",
+        workers=workers,
+        queues=queues,
+    )
+    return answer(readiness, 200 if ready else 503)
+
+
+@serves(blueprint, "get_openapi")
+def get_openapi() -> Response:
+    """Returns the OpenAPI document."""
+    return conditional_response(Response(openapi.text(), content_type="application/json"))
+
+
+@blueprint.get("/docs")
+def get_docs() -> Response:
+    """Serves the documentation page."""
+    return Response(DOCS_PAGE, headers={"Content-Security-Policy": DOCS_POLICY})
+
+
+@blueprint.get("/docs/<name>")
+def get_docs_file(name: str) -> Response:
+    """Serves the page's files from the installed Swagger UI, so nothing is loaded from elsewhere."""
+    if name == "start.js":
+        return Response(DOCS_START, content_type="text/javascript")
+    return send_from_directory(str(SWAGGER_UI), name if name in SWAGGER_UI_FILES else "none", max_age=86400)

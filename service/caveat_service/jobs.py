@@ -1,0 +1,159 @@
+"""Jobs: submit and show models, example sets and audits, which share their life cycle."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Collection
+from typing import Any
+
+from flask import Response, request
+
+from caveat_service import instrumentation, limits, long_request_slots
+from caveat_service.contract import answer, conditional_response, invalid
+from caveat_service.errors import HTTPProblem, not_found, refuse
+from caveat_service.state import app_context, principal, tenant
+from caveat_spec.artifacts import AuditRecord, ExamplesRecord, ModelRecord, NewExamples, NewModel, Shards
+from caveat_spec.audit import Audit
+from caveat_spec.jobs import JobKind, Request, queue_of, sources
+from caveat_spec.openapi import SubmitHeaders
+from caveat_spec.problem import Fault
+from caveat_storage import job_records, job_state
+from caveat_storage.job_records import Key, Record
+from caveat_storage.job_state import ENDED, FullError, GoneError, KeyReusedError
+from caveat_telemetry import traces
+
+PLACES: dict[JobKind, str] = {"audit": "/v1/audits", "model": "/v1/models", "examples": "/v1/examples"}
+LOOK_SECONDS = 0.2
+
+
+def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
+    """Stores and publishes a job; answers 202, or 200 if it ends within the time of `Prefer: wait`."""
+    wanted = sources(body)
+    there = job_records.owned(app_context().database, tenant(), list(wanted.values()))
+    _require(wanted, there)
+    try:
+        submission = job_state.submit(
+            app_context().database, tenant(), kind, body.model_dump(mode="json"),
+            queue=queue_of(body, there, large=app_context().settings.large_model_bytes),
+            name=getattr(body, "name", None), key=_key(headers, body),
+            by=principal(), sources=set(wanted.values()), traceparent=traces.carried(),
+            most_waiting=app_context().settings.tenant_waiting,
+        )  # fmt: skip
+    except GoneError:
+        raise _absent(wanted) from None
+    except KeyReusedError as fault:
+        raise refuse(
+            "idempotency-key-reused", 422, "This Idempotency-Key was used before with another request.",
+            "Use a new key for a new request, and repeat a request with the same key.",
+        ) from fault  # fmt: skip
+    except FullError:
+        raise limits.too_many_wait() from None
+    instrumentation.concerns(kind, submission.record.id)
+    if not submission.replayed:
+        app_context().publisher.publish(submission.record.id, submission.record.queue)
+    return _accepted(submission.record, _seconds(headers))
+
+
+def show(kind: JobKind, job_id: str) -> Response:
+    """Returns the current state of a job."""
+    record = find(kind, job_id)
+    return conditional_response(answer(document(record), headers=_retry(record)))
+
+
+def find(kind: JobKind, job_id: str) -> Record:
+    """A job of the tenant that sends the request."""
+    instrumentation.concerns(kind, job_id)
+    record = job_records.get(app_context().database, tenant(), kind, job_id)
+    if record is None:
+        raise not_found({"audit": "audit", "model": "model", "examples": "example set"}[kind])
+    return record
+
+
+def document(record: Record) -> AuditRecord | ModelRecord | ExamplesRecord:
+    """The API's document for a record."""
+    common: dict[str, Any] = {
+        field: getattr(record, field)
+        for field in ("id", "state", "stage", "progress", "attempts", "created_at", "updated_at", "problem")
+    }
+    result = record.result or {}
+    if record.kind == "audit":
+        return AuditRecord(
+            **common,
+            audit=Audit(**record.payload),
+            queue=record.queue,
+            shards=_shards(record),
+            outcome=result.get("outcome"),
+            report_digest=record.report_digest,
+        )
+    if record.kind == "model":
+        model = NewModel(**record.payload)
+        return ModelRecord(**common, name=model.name, blob=model.blob, inspection=record.result)
+    examples = NewExamples(**record.payload)
+    return ExamplesRecord(**common, name=examples.name, examples=examples.examples, summary=record.result)
+
+
+def _shards(record: Record) -> Shards | None:
+    if record.shards is None or record.shards_left is None:
+        return None
+    return Shards(done=record.shards - record.shards_left, of=record.shards)
+
+
+def _require(wanted: dict[str, str], there: Collection[str]) -> None:
+    """Requires that this tenant uploaded all sources; uploads of other tenants make no difference to the answer."""
+    if absent := {pointer: source for pointer, source in wanted.items() if source not in there}:
+        raise _absent(absent)
+
+
+def _absent(sources: dict[str, str]) -> HTTPProblem:
+    faults = [
+        Fault(
+            pointer=pointer,
+            detail=f"'{source[:80]}' is not the digest of bytes that you uploaded; "
+            "upload them with PUT /v1/blobs/sha256:...",
+        )
+        for pointer, source in sources.items()
+    ]
+    return invalid("The request refers to bytes that you have not uploaded.", faults)
+
+
+def _key(headers: SubmitHeaders, body: Request) -> Key | None:
+    if headers.idempotency_key is None:
+        return None
+    asked = f"{request.path}\n{body.model_dump_json()}"
+    return Key(headers.idempotency_key, hashlib.sha256(asked.encode()).hexdigest())
+
+
+def _seconds(headers: SubmitHeaders) -> int:
+    """The seconds that the client would like to wait, within limits; other preferences are ignored (RFC 7240)."""
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", headers.prefer or "")
+    return min(int(found[1]), app_context().settings.longest_wait) if found else 0
+
+
+def _awaited(record: Record, seconds: int) -> Record:
+    deadline = time.monotonic() + seconds
+    while record.state not in ENDED and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+        record = find(record.kind, record.id)
+    return record
+
+
+def _accepted(record: Record, seconds: int) -> Response:
+    if seconds and long_request_slots.acquire():
+        try:
+            record = _awaited(record, seconds)
+        finally:
+            long_request_slots.release()
+    else:
+        seconds = 0
+    headers = {"Location": f"{PLACES[record.kind]}/{record.id}"} | _retry(record)
+    if seconds:
+        headers["Preference-Applied"] = f"wait={seconds}"
+    response = answer(document(record), 200 if record.state in ENDED else 202, headers)
+    response.add_etag()
+    return response
+
+
+def _retry(record: Record) -> dict[str, str]:
+    return {} if record.state in ENDED else {"Retry-After": "1"}

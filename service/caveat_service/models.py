@@ -1,0 +1,24 @@
+"""Models: register and inspect."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from caveat_service import jobs
+from caveat_service.contract import serves
+from caveat_spec.artifacts import NewModel
+from caveat_spec.openapi import SubmitHeaders
+
+blueprint = Blueprint("models", __name__)
+
+
+@serves(blueprint, "create_model")
+def create_model(body: NewModel, headers: SubmitHeaders) -> Response:
+    """Stores the model and publishes its inspection to the workers."""
+    return jobs.submit("model", body, headers)
+
+
+@serves(blueprint, "get_model")
+def get_model(job_id: str) -> Response:
+    """Returns the model, with its layers once they are known."""
+    return jobs.show("model", job_id)

@@ -1,0 +1,40 @@
+"""Renders a report in the format that a client accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from flask import Response, request
+
+from caveat_service.errors import refuse
+from caveat_spec.formats import FORMATS
+from caveat_spec.openapi import REPORT_TYPES
+from caveat_spec.report import Report
+
+RENDER: dict[str, Callable[[Report], str]] = {
+    form.media_type: import_module(f"caveat_reports.{form.name}").render
+    for form in FORMATS
+    if form.media_type is not None and form.name != "json"
+}
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+"""Content security policy of a report's page, which loads nothing."""
+
+
+def shown(stored: bytes, digest: str) -> Response:
+    """The stored bytes as JSON, or the report rendered as `Accept` requests."""
+    media_type = request.accept_mimetypes.best_match(REPORT_TYPES) if "Accept" in request.headers else REPORT_TYPES[0]
+    if media_type is None:
+        raise refuse(
+            "not-acceptable", 406, f"A report is not available as '{request.headers['Accept'][:80]}'.",
+            f"Accept one of {', '.join(REPORT_TYPES)}.",
+        )  # fmt: skip
+    body = stored if media_type not in RENDER else RENDER[media_type](Report.model_validate_json(stored)).encode()
+    response = Response(
+        body, content_type=media_type if media_type.endswith("json") else f"{media_type}; charset=utf-8"
+    )
+    response.set_etag(f"{digest.partition(':')[2]}-{media_type.replace('/', '-')}")
+    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    response.headers["Content-Security-Policy"] = PAGE_POLICY
+    response.headers["Vary"] = "Accept"
+    return response

@@ -1,0 +1,80 @@
+"""Settings of the service."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from caveat_storage.settings import SharedSettings
+
+RATE = r"\d+/\d*(second|minute|hour|day)"
+
+
+class Settings(SharedSettings):
+    """Settings of the service."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on."""
+    processes: int = Field(1, ge=1)
+    """Number of server processes."""
+    request_threads: int = Field(16, ge=1)
+    """Threads in each of `processes`; uploads, streams and `Prefer: wait` use at most three quarters of them."""
+    metrics_port: int = Field(0, ge=0, le=65535)
+    """Port of `/metrics` for Prometheus; 0 disables it."""
+    auth: Literal["off", "keys"] = "off"
+    """`keys`: requests need a bearer key, which names the tenant; `off`: everyone who can connect has full access."""
+    large_model_bytes: int = Field(0, ge=0)
+    """Size in bytes above which models go to the queue `large`; 0: all go to `default`."""
+    tenant_bytes: int = Field(0, ge=0)
+    """Most bytes that a tenant may store; 0 means no limit."""
+    tenant_waiting: int = Field(0, ge=0)
+    """Most queued jobs of a tenant; 0 means no limit."""
+    rate_limit: str = Field("", pattern=rf"^({RATE}(;{RATE})*)?$")
+    """Request limit per tenant (without keys, per address), such as `600/minute` or `20/second;5000/hour`."""
+    rate_limit_url: str | None = None
+    """URL of the Redis or Valkey that counts requests; by default the broker."""
+    auth_failure_limit: str = Field("30/minute", pattern=rf"^({RATE}(;{RATE})*)?$")
+    """Failed authentications per address that are answered with 401, then with 429; valid keys are always accepted."""
+    oidc_issuer: str | None = Field(None, pattern="^https?://")
+    """With `keys`, OpenID Connect issuer whose tokens (JWT) are accepted as well."""
+    oidc_audience: str | None = None
+    """Audience that tokens must have; required with an issuer."""
+    oidc_jwks_url: str | None = Field(None, pattern="^https?://")
+    """URL of the issuer's keys; by default found by discovery."""
+    oidc_tenant_claim: str = "tenant"
+    """Claim that names the tenant."""
+    oidc_scope_claim: str = "scope"
+    """Claim with the scopes: words separated by spaces, or a list."""
+    oidc_scope_prefix: str = "caveat:"
+    """Prefix of `submit`, `read` and `admin` in that claim."""
+    oidc_cooldown_seconds: float = Field(30, ge=0)
+    """Seconds before the issuer's keys are fetched again for a token whose key is unknown."""
+    signing_key: str | None = Field(None, repr=False)
+    """Keys that sign attestations: ed25519 keys as PEM, or the file or folder (a mounted secret) that contains them."""
+    largest_blob: int = Field(4 << 30, ge=1)
+    """Most bytes of one blob."""
+    upload_hours: float = Field(24, gt=0)
+    """Hours for which an interrupted upload can be resumed before its parts are deleted."""
+    longest_wait: int = Field(30, ge=0)
+    """Longest wait in seconds that `Prefer: wait` can request."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the service."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+    @property
+    def counted_at(self) -> str:
+        """URL of the store that counts requests, in the spelling of the `limits` library."""
+        return (self.rate_limit_url or self.broker_url).replace("redis+socket://", "redis+unix://", 1)
+
+    @model_validator(mode="after")
+    def _an_issuer_is_complete(self) -> Self:
+        if self.oidc_issuer and self.auth == "off":
+            raise ValueError("CAVEAT_OIDC_ISSUER has no effect while CAVEAT_AUTH is off; set CAVEAT_AUTH=keys")
+        if self.oidc_issuer and not self.oidc_audience:
+            raise ValueError("CAVEAT_OIDC_ISSUER requires CAVEAT_OIDC_AUDIENCE, or tokens for others would be accepted")
+        return self

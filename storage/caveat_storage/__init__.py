@@ -1,0 +1,1 @@
+"""Storage: bytes by digest, and the database of jobs, keys, webhooks and the audit log."""

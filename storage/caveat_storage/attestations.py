@@ -1,0 +1,207 @@
+"""Attestations: signs an in-toto statement about a report in a DSSE envelope, and verifies such envelopes.
+
+Pure functions of bytes and keys. Statements and envelopes are accepted only as canonical JSON (RFC 8785), so each has
+exactly one spelling and any changed byte is detected. Verifying needs only securesystemslib, which is pure Python;
+signing also needs cryptography.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TypeVar
+
+import rfc8785
+from pydantic import BaseModel, ValidationError
+from securesystemslib.dsse import Envelope as Sealed
+from securesystemslib.exceptions import VerificationError
+from securesystemslib.signer import Key, Signer
+from securesystemslib.signer import Signature as Sealing
+
+from caveat_spec.attestation import (
+    AuditPredicate,
+    DigestSet,
+    Envelope,
+    Run,
+    Signature,
+    Signed,
+    Statement,
+    Subject,
+)
+from caveat_spec.report import Report
+
+T = TypeVar("T", bound=BaseModel)
+Kind = type[Signed]
+"""Class of an envelope; it defines the payload type, which is signed as well."""
+
+REPORT, MODEL, EXAMPLES = "report", "model", "examples/"
+"""Names of a statement's subjects; `examples/` is followed by the name of the set."""
+
+
+class AttestationError(Exception):
+    """The bytes are not a valid attestation or log; the message says why in one sentence."""
+
+
+@dataclass(frozen=True)
+class Unsealed:
+    """The payload of an envelope whose signature is valid."""
+
+    payload: bytes
+    signed_by: list[str]
+    """Ids of the known keys with a valid signature; at least one."""
+    unknown: list[str]
+    """Ids of signing keys that are not known; their signatures are not checked."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A statement whose signature is valid."""
+
+    statement: Statement
+    signed_by: list[str]
+    """Ids of the known keys with a valid signature; at least one."""
+    unknown: list[str]
+    """Ids of signing keys that are not known; their signatures are not checked."""
+
+    def digest(self, subject: str) -> str | None:
+        """The digest of the subject with this name; None if there is none."""
+        return next((f"sha256:{one.digest.sha256}" for one in self.statement.subject if one.name == subject), None)
+
+
+def state(report: bytes, run: Run, baseline: str | None = None) -> Statement:
+    """The statement about a report (its canonical bytes); `baseline` is the digest of an earlier report."""
+    found = Report.model_validate_json(report)
+    subjects = {MODEL: found.audit.model}
+    subjects |= {f"{EXAMPLES}{one.name}": one.source for one in found.plan.examples}
+    subjects |= {REPORT: f"sha256:{sha256(report).hexdigest()}"}
+    return Statement(
+        subject=[
+            Subject(name=name, digest=DigestSet(sha256=digest.removeprefix("sha256:")))
+            for name, digest in subjects.items()
+        ],
+        predicate=AuditPredicate(run=run, engine=found.engine, verdict=found.verdict, baseline=baseline),
+    )
+
+
+def sign(statement: Statement, signers: Sequence[Signer]) -> bytes:
+    """The canonical envelope of a statement, signed by each of `signers`."""
+    return seal(statement, Envelope, signers)
+
+
+def open_envelope(envelope: bytes, keys: Sequence[Key]) -> Opened:
+    """Returns the statement in an envelope that one of `keys` signed.
+
+    Raises:
+        AttestationError: the envelope is malformed, none of the keys signed it, or it was changed after signing.
+    """
+    unsealed = unseal(envelope, Envelope, keys)
+    return Opened(read(Statement, unsealed.payload, "the statement"), unsealed.signed_by, unsealed.unknown)
+
+
+def seal(document: BaseModel, kind: Kind, signers: Sequence[Signer]) -> bytes:
+    """The canonical envelope of a document, signed by each of `signers`."""
+    sealed = Sealed(canonical(document), _payload_type(kind), {})
+    for signer in signers:
+        sealed.sign(signer)
+    return canonical(
+        kind(
+            payload=b64encode(sealed.payload).decode(),
+            signatures=[
+                Signature(keyid=keyid, sig=b64encode(bytes.fromhex(one.signature)).decode())
+                for keyid, one in sealed.signatures.items()
+            ],
+        )
+    )
+
+
+def unseal(envelope: bytes, kind: Kind, keys: Sequence[Key]) -> Unsealed:
+    """Returns the payload of an envelope that one of `keys` signed.
+
+    Raises:
+        AttestationError: the envelope is malformed, none of the keys signed it, or it was changed after signing.
+    """
+    sealed = sealed_in(envelope, kind)
+    known = {key.keyid: key for key in keys}
+    unknown = [keyid for keyid in sealed.signatures if keyid not in known]
+    if len(unknown) == len(sealed.signatures):
+        listed = " and ".join(keyid[:12] for keyid in unknown)
+        raise AttestationError(f"It is signed with the key {listed}, which is none of those that were given")
+    signed_by = [keyid for keyid in sealed.signatures if keyid in known]
+    for keyid in signed_by:
+        _check(sealed, known[keyid])
+    return Unsealed(sealed.payload, signed_by, unknown)
+
+
+def unverified(envelope: bytes) -> Statement:
+    """Returns the statement in an envelope without checking signatures: for display only, never as proof.
+
+    Raises:
+        AttestationError: the envelope is malformed.
+    """
+    return read(Statement, sealed_in(envelope, Envelope).payload, "the statement")
+
+
+def sealed_in(envelope: bytes, kind: Kind) -> Sealed:
+    """Returns the payload and the signatures of an envelope without checking them.
+
+    Raises:
+        AttestationError: the envelope is malformed.
+    """
+    found = read(kind, envelope, "the envelope")
+    signatures = {one.keyid: Sealing(one.keyid, _decoded(one.sig).hex()) for one in found.signatures}
+    if len(signatures) < len(found.signatures):
+        raise AttestationError("It has two signatures of the same key")
+    return Sealed(_decoded(found.payload), _payload_type(kind), signatures)
+
+
+def _payload_type(kind: Kind) -> str:
+    return str(kind.model_fields["payload_type"].default)
+
+
+def _check(sealed: Sealed, key: Key) -> None:
+    try:
+        sealed.verify([key], 1)
+    except VerificationError as fault:
+        raise AttestationError(
+            f"The signature of the key {key.keyid[:12]} does not hold: the document was changed after signing, "
+            "or another key made the signature"
+        ) from fault
+
+
+def read(kind: type[T], data: bytes, what: str) -> T:
+    """Parses canonical JSON as a document of class `kind`; `what` names it in errors.
+
+    Raises:
+        AttestationError: it is not such a document, or not in canonical form.
+    """
+    try:
+        found = kind.model_validate_json(data, strict=True)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        pointer = "".join(f"/{part}" for part in first["loc"])
+        raise AttestationError(f"It does not match its schema: {what} at '{pointer}': {first['msg']}") from fault
+    try:
+        same = canonical(found) == data
+    except rfc8785.CanonicalizationError:  # such as a number that JSON cannot carry
+        same = False
+    if not same:
+        raise AttestationError(f"It was changed, or not written by Caveat: {what} is not in canonical form (RFC 8785)")
+    return found
+
+
+def _decoded(text: str) -> bytes:
+    """Decodes base64 in its canonical spelling: no white space, correct padding, no leftover bits."""
+    try:
+        data = b64decode(text, validate=True)
+    except ValueError:
+        data = b""
+    if b64encode(data).decode() != text:
+        raise AttestationError("It was changed, or not written by Caveat: its base64 is not canonical")
+    return data
+
+
+def canonical(document: BaseModel) -> bytes:
+    """The canonical bytes of a document (RFC 8785)."""
+    return rfc8785.dumps(document.model_dump(mode="json"))

@@ -1,0 +1,92 @@
+"""Keeps the stored bytes and the rows that refer to them consistent; garbage collection removes unreferenced bytes.
+
+A row of `stored` stands for the bytes of its digest, and rows that use a digest refer to it. Bytes are moved into place
+and deleted inside the transaction that writes or deletes that row, so a visible row always has its bytes. The row's
+time is updated whenever the bytes arrive again, and collection takes only rows that are older than a grace period, so
+bytes that a client is about to use stay. If the client is slower than that, the foreign key rejects its use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from sqlalchemy import exists, select
+from sqlalchemy.exc import IntegrityError
+
+from caveat_storage.blobs import Blobs
+from caveat_storage.job_records import Database, now, upsert
+from caveat_storage.tables import blobs as owned
+from caveat_storage.tables import stored, uses
+from caveat_storage.uploads import Uploads
+
+STALLED = timedelta(hours=1)
+"""An upload without activity for this long is abandoned."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The result of a garbage collection."""
+
+    removed: int
+    """Blobs deleted because nothing referred to them."""
+    broken: int
+    """Remains of abandoned uploads that were deleted."""
+    adopted: int
+    """Blobs unknown to the database, which are registered now and collected next time if nothing uses them."""
+
+
+def opened(url: str, database: Database) -> Blobs:
+    """Opens the blob store at a URL; bytes that arrive there are registered in `database`."""
+    return replace(Blobs.at(url), arriving=lambda digest: arrival(database, digest))
+
+
+@contextmanager
+def arrival(database: Database, digest: str) -> Iterator[None]:
+    """Registers a digest in a transaction during which its bytes move into place; a collection of them waits for it."""
+    with database.writing() as connection:
+        upsert(connection, stored, {"digest": digest, "touched_at": now()})
+        yield
+
+
+def touch(database: Database, digest: str) -> None:
+    """Registers bytes that are in place."""
+    with arrival(database, digest):
+        pass
+
+
+def collect(database: Database, blobs: Blobs, *, unused_for: timedelta) -> Collected:
+    """Deletes bytes that no row has used for `unused_for`; safe to run concurrently with itself and everything else."""
+    adopted = [digest for digest in blobs.digests() if _adopt(database, blobs, digest)]
+    unused = stored.c.touched_at < now() - unused_for
+    unnamed = ~exists().where(owned.c.digest == stored.c.digest), ~exists().where(uses.c.digest == stored.c.digest)
+    with database.reading() as connection:
+        candidates = connection.scalars(select(stored.c.digest).where(unused, *unnamed)).all()
+    removed = 0
+    for digest in candidates:
+        try:
+            with database.writing() as connection:  # new arrivals of these bytes wait in `arrival` until it ends
+                if connection.execute(stored.delete().where(stored.c.digest == digest, unused, *unnamed)).rowcount:
+                    blobs.remove(digest)
+                    removed += 1
+        except IntegrityError:
+            continue  # used again meanwhile
+    stalled = max(unused_for, STALLED)
+    broken = blobs.forget_incoming(stalled)
+    Uploads(blobs).expire(stalled)
+    return Collected(removed, broken, len(adopted))
+
+
+def _adopt(database: Database, blobs: Blobs, digest: str) -> bool:
+    """Registers bytes unknown to the database, as after restoring a backup; returns False if it knows them."""
+    with database.reading() as connection:
+        if connection.execute(select(stored.c.digest).where(stored.c.digest == digest)).one_or_none():
+            return False
+    with database.writing() as connection:  # the row's lock excludes all others from these bytes
+        upsert(connection, stored, {"digest": digest, "touched_at": now()})
+        if blobs.exists(digest):
+            return True
+        connection.execute(stored.delete().where(stored.c.digest == digest))  # deleted since they were listed
+        return False

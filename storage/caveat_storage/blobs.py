@@ -1,0 +1,185 @@
+"""Bytes by their SHA-256, over fsspec: a folder by default, S3 or Google Cloud Storage by URL.
+
+Bytes are written to a temporary file and moved into place once their digest is verified, so readers never see partial
+bytes, and stored bytes never change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import BinaryIO, Protocol, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+CHUNK = 1 << 20
+
+
+class Readable(Protocol):
+    """A source of bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """Returns the next bytes, at most `size`; none at the end."""
+
+
+class Writable(Protocol):
+    """A sink for bytes."""
+
+    def write(self, data: bytes, /) -> int:
+        """Writes bytes and returns their number."""
+
+
+class WrongDigestError(Exception):
+    """The received bytes do not have the announced digest."""
+
+    def __init__(self, announced: str, came: str) -> None:
+        """Takes the announced and the actual digest."""
+        super().__init__(f"These bytes are {came}, not {announced}.")
+        self.announced, self.came = announced, came
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """A store of bytes by digest."""
+
+    filesystem: fsspec.AbstractFileSystem
+    root: str
+    arriving: Callable[[str], AbstractContextManager[object]] = lambda digest: nullcontext()
+    """Context in which verified bytes of a digest are moved into place."""
+
+    @classmethod
+    def at(cls, url: str) -> Blobs:
+        """Opens the store at a URL or path, for example `file:///var/lib/caveat/blobs` or `s3://bucket/caveat`."""
+        filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)  # others write to it as well
+        return cls(filesystem, root.rstrip("/"))
+
+    def put(self, stream: Readable, digest: str) -> int:
+        """Stores the bytes of `stream` under `digest`; returns their number.
+
+        Raises:
+            WrongDigestError: the bytes have another digest; nothing was stored.
+        """
+        incoming = f"{self.root}/incoming/{secrets.token_hex(16)}"
+        self.filesystem.makedirs(f"{self.root}/incoming", exist_ok=True)
+        seen, size = hashlib.sha256(), 0
+        try:
+            with self.filesystem.open(incoming, "wb") as kept:
+                for chunk in in_chunks(stream):
+                    seen.update(chunk)
+                    size += len(chunk)
+                    kept.write(chunk)
+            self.adopt(incoming, digest, f"sha256:{seen.hexdigest()}")
+        except BaseException:
+            if self.filesystem.exists(incoming):
+                self.filesystem.rm_file(incoming)
+            raise
+        return size
+
+    def adopt(self, path: str, digest: str, came: str) -> None:
+        """Moves a file of this store into the place of `digest`; `came` is the verified digest of its bytes.
+
+        Raises:
+            WrongDigestError: the digests differ; the file stays where it is.
+        """
+        if came != digest:
+            raise WrongDigestError(digest, came)
+        place = self._place(digest)
+        self.filesystem.makedirs(place.rpartition("/")[0], exist_ok=True)
+        if self._is_a_folder:
+            _to_disk(path)
+        with self.arriving(digest):
+            if self._is_a_folder:
+                os.replace(path, place)
+            else:
+                self.filesystem.mv(path, place)
+
+    def exists(self, digest: str) -> bool:
+        """Whether the store has these bytes, no matter who uploaded them."""
+        return bool(self.filesystem.exists(self._place(digest)))
+
+    def size(self, digest: str) -> int:
+        """Number of bytes."""
+        return int(self.filesystem.size(self._place(digest)))
+
+    def open(self, digest: str) -> BinaryIO:
+        """Opens the bytes for reading; the caller closes them."""
+        return cast(BinaryIO, self.filesystem.open(self._place(digest), "rb"))
+
+    def read(self, digest: str) -> bytes:
+        """Reads all bytes into memory; for small blobs."""
+        return cast(bytes, self.filesystem.cat_file(self._place(digest)))
+
+    def copy(self, digest: str, into: Writable) -> None:
+        """Copies the bytes to `into` in chunks."""
+        with self.open(digest) as kept:
+            for chunk in in_chunks(kept):
+                into.write(chunk)
+
+    def digests(self) -> Iterator[str]:
+        """The digests of all stored bytes."""
+        for path in self.filesystem.find(f"{self.root}/sha256"):
+            yield f"sha256:{path.rpartition('/')[2]}"
+
+    def remove(self, digest: str) -> None:
+        """Deletes bytes; only `caveat_storage.blob_registry` knows which may be deleted."""
+        with suppress(FileNotFoundError):
+            self.filesystem.rm_file(self._place(digest))
+
+    def forget_incoming(self, older_than: timedelta) -> int:
+        """Deletes remains of interrupted writes older than `older_than`; returns their number."""
+        found = 0
+        for path in self.filesystem.find(f"{self.root}/incoming"):
+            with suppress(FileNotFoundError):  # moved into place meanwhile
+                if self.filesystem.modified(path) < datetime.now(UTC) - older_than:
+                    self.filesystem.rm_file(path)
+                    found += 1
+        return found
+
+    def clear(self) -> None:
+        """Deletes the whole store; for bytes that are needed only temporarily."""
+        with suppress(FileNotFoundError):
+            self.filesystem.rm(self.root, recursive=True)
+
+    def is_writable(self) -> bool:
+        """Whether the store accepts bytes at the moment."""
+        probe = f"{self.root}/incoming/{secrets.token_hex(16)}"
+        try:
+            self.filesystem.makedirs(f"{self.root}/incoming", exist_ok=True)
+            self.filesystem.pipe_file(probe, b"")
+            self.filesystem.rm_file(probe)
+        except Exception:
+            return False
+        return True
+
+    @property
+    def _is_a_folder(self) -> bool:
+        return isinstance(self.filesystem, LocalFileSystem)
+
+    def _place(self, digest: str) -> str:
+        algorithm, _, hexadecimal = digest.partition(":")
+        return f"{self.root}/{algorithm}/{hexadecimal[:2]}/{hexadecimal}"
+
+
+def digest_of(stream: Readable) -> str:
+    """The digest of a stream's bytes."""
+    seen = hashlib.sha256()
+    for chunk in in_chunks(stream):
+        seen.update(chunk)
+    return f"sha256:{seen.hexdigest()}"
+
+
+def in_chunks(stream: Readable) -> Iterator[bytes]:
+    """The bytes of a stream in chunks of a mebibyte."""
+    while chunk := stream.read(CHUNK):
+        yield chunk
+
+
+def _to_disk(path: str) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,411 @@
+"""The database: connections, migrations and queries. `caveat_storage.job_state` changes the state of jobs."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    create_engine,
+    event,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from caveat_spec.artifacts import Queue, Stage, State
+from caveat_spec.jobs import QUEUES, JobKind
+from caveat_storage.tables import blobs, chores, events, idempotency, jobs, tallies, workers
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATION_LOCK = 0xCA7EA7  # any number that no other user of the PostgreSQL server locks
+SEEN_WITHIN = timedelta(minutes=1)
+"""A worker counts as alive if it reported within this time."""
+LARGEST_PAGE = 4 << 20
+"""Most characters of the requests on a page: as many as one request may have."""
+ANONYMOUS = "anonymous"
+"""Principal in the audit log where no keys are required."""
+NOTED_EVERY = timedelta(seconds=10)
+"""How often the database records that a queue is served, no matter how many workers serve it."""
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A job in the database."""
+
+    id: str
+    tenant: str
+    kind: JobKind
+    queue: Queue
+    name: str | None
+    payload: dict[str, Any]
+    state: State
+    stage: Stage
+    progress: float
+    attempts: int
+    result: dict[str, Any] | None
+    report_digest: str | None
+    problem: dict[str, Any] | None
+    cancel_requested: bool
+    created_at: datetime
+    updated_at: datetime
+    shards: int | None
+    """Number of shards if the job was divided; `shards_left` of them have not finished."""
+    shards_left: int | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event in the life of a job."""
+
+    seq: int
+    what: str
+    at: datetime
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Key:
+    """An `Idempotency-Key` and a fingerprint of the request it came with."""
+
+    key: str
+    fingerprint: str
+
+
+class NoRoomError(Exception):
+    """Storing more bytes would exceed the tenant's quota."""
+
+    def __init__(self, used: int) -> None:
+        """Takes the number of bytes that the tenant stores."""
+        super().__init__(f"{used} bytes are stored")
+        self.used = used
+
+
+RECORD = [jobs.c[field] for field in Record.__dataclass_fields__]
+_OWNED = select(blobs.c.digest, blobs.c.size).where(
+    blobs.c.tenant == bindparam("tenant"), blobs.c.digest.in_(bindparam("digests", expanding=True))
+)
+
+
+class Database:
+    """A pool of connections to SQLite or PostgreSQL."""
+
+    def __init__(self, url: str) -> None:
+        """Connects on first use."""
+        self.url = url
+        self.engine = _engine(url)
+        self._writing = self.engine.execution_options(writing=True)
+        self._turn = Lock() if url.startswith("sqlite") else nullcontext()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction for reading."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction for writing.
+
+        SQLite takes its write lock at the start, so a transaction never fails half-way. Threads take turns for it here,
+        because SQLite's own waiting can starve a thread.
+        """
+        with self._turn, self._writing.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A transaction that reads a consistent snapshot."""
+        level = {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+        with self.engine.execution_options(**level).begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=10, max_overflow=20)
+    engine = create_engine(url, hide_parameters=True, pool_size=20)
+    if engine.url.database:
+        Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # `_begin` begins the transactions
+        for pragma in ("busy_timeout=20000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writing = connection.get_execution_options().get("writing", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def migrate(url: str) -> None:
+    """Migrates the database to the newest schema; processes that start at the same time take turns."""
+    database = Database(url)
+    try:
+        with database.writing() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+            config = Config()
+            config.set_main_option("script_location", str(MIGRATIONS))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        database.close()
+
+
+def now() -> datetime:
+    """The current time in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """A ULID: 26 letters and digits that sort by the millisecond of their creation."""
+    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    return "".join(ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def get(database: Database, tenant: str, kind: JobKind, job_id: str) -> Record | None:
+    """A job of a tenant; None if there is none or it belongs to another tenant."""
+    wanted = select(*RECORD).where(jobs.c.tenant == tenant, jobs.c.kind == kind, jobs.c.id == job_id)
+    with database.reading() as connection:
+        row = connection.execute(wanted).one_or_none()
+    return None if row is None else Record(**row._mapping)
+
+
+def page(
+    database: Database,
+    tenant: str,
+    kind: JobKind,
+    *,
+    limit: int,
+    before: str | None = None,
+    state: State | None = None,
+) -> list[Record]:
+    """Up to `limit` jobs, newest first, after the job `before`."""
+    wanted = _on_page(select(*RECORD), tenant, kind, limit, before, state)
+    with database.reading() as connection:
+        return [Record(**row._mapping) for row in connection.execute(wanted)]
+
+
+def page_size(
+    database: Database,
+    tenant: str,
+    kind: JobKind,
+    *,
+    limit: int,
+    before: str | None = None,
+    state: State | None = None,
+) -> int:
+    """Number of jobs whose requests fit on a page of `LARGEST_PAGE` characters; at least 1."""
+    wanted = _on_page(select(func.length(cast(jobs.c.payload, Text))), tenant, kind, limit, before, state)
+    with database.reading() as connection:
+        reached = accumulate(int(characters) for characters in connection.scalars(wanted))
+        return max(1, sum(characters <= LARGEST_PAGE for characters in reached))
+
+
+def _on_page(
+    wanted: Select[Any], tenant: str, kind: JobKind, limit: int, before: str | None, state: State | None
+) -> Select[Any]:
+    """Restricts and orders a query like a page of jobs."""
+    wanted = wanted.where(jobs.c.tenant == tenant, jobs.c.kind == kind)
+    if before is not None:
+        wanted = wanted.where(jobs.c.id < before)
+    if state is not None:
+        wanted = wanted.where(jobs.c.state == state)
+    return wanted.order_by(jobs.c.id.desc()).limit(limit)
+
+
+def idempotent_job(database: Database, tenant: str, key: str) -> tuple[str, str] | None:
+    """The fingerprint and the job id of an `Idempotency-Key`; None if it is new."""
+    wanted = select(idempotency.c.fingerprint, idempotency.c.job_id).where(
+        idempotency.c.tenant == tenant, idempotency.c.key == key
+    )
+    with database.reading() as connection:
+        row = connection.execute(wanted).one_or_none()
+    return None if row is None else (row.fingerprint, row.job_id)
+
+
+def history(database: Database, tenant: str, job_id: str, *, after: int = 0) -> list[Event]:
+    """The events of a job after the event numbered `after`."""
+    with database.reading() as connection:
+        return happened(connection, tenant, job_id, after=after)
+
+
+def happened(connection: Connection, tenant: str, job_id: str, *, after: int = 0) -> list[Event]:
+    """The same within a transaction."""
+    wanted = (
+        select(events.c.seq, events.c.what, events.c.at, events.c.data)
+        .where(events.c.tenant == tenant, events.c.job_id == job_id, events.c.seq > after)
+        .order_by(events.c.seq)
+    )
+    return [Event(**row._mapping) for row in connection.execute(wanted)]
+
+
+def own(database: Database, tenant: str, digest: str, size: int, *, most: int = 0) -> bool:
+    """Records that a tenant uploaded these stored bytes; returns False if it had done so before.
+
+    Raises:
+        NoRoomError: the tenant would then store more than `most` bytes.
+    """
+    try:
+        with database.writing() as connection:
+            if most and not _owned(connection, tenant, [digest]):
+                take_turn(connection, "bytes", tenant)
+                if (used := _kept(connection, tenant)) + size > most:
+                    raise NoRoomError(used)
+            connection.execute(blobs.insert().values(tenant=tenant, digest=digest, size=size, created_at=now()))
+    except IntegrityError:
+        if owned(database, tenant, [digest]):
+            return False
+        raise
+    return True
+
+
+def owned(database: Database, tenant: str, digests: Sequence[str]) -> dict[str, int]:
+    """The digests among `digests` that a tenant uploaded, with their sizes in bytes."""
+    with database.reading() as connection:
+        return _owned(connection, tenant, digests)
+
+
+def kept(database: Database, tenant: str) -> int:
+    """Number of bytes that a tenant uploaded."""
+    with database.reading() as connection:
+        return _kept(connection, tenant)
+
+
+def take_turn(connection: Connection, what: str, tenant: str) -> None:
+    """Serialises transactions that count something of a tenant, so that a count stays valid until the commit.
+
+    SQLite needs no lock here, since only one transaction writes at a time.
+    """
+    if connection.dialect.name == "postgresql":
+        turn = text("SELECT pg_advisory_xact_lock(hashtext(:what), hashtext(:tenant))")
+        connection.execute(turn, {"what": f"caveat {what}", "tenant": tenant})
+
+
+def _owned(connection: Connection, tenant: str, digests: Sequence[str]) -> dict[str, int]:
+    found = connection.execute(_OWNED, {"tenant": tenant, "digests": [*set(digests)]})
+    return {row.digest: row.size for row in found}
+
+
+def _kept(connection: Connection, tenant: str) -> int:
+    counted = select(func.coalesce(func.sum(blobs.c.size), 0)).where(blobs.c.tenant == tenant)
+    return int(connection.execute(counted).scalar_one())
+
+
+def record_worker(
+    database: Database, worker: str, missing_protections: list[str], queues: Collection[Queue] = QUEUES
+) -> None:
+    """Records that a worker is alive, the protections that its kernel lacks, and the queues that it serves."""
+    moment = now()
+    values = {"seen_at": moment, "missing_protections": missing_protections, "queues": list(queues)}
+    with database.writing() as connection:
+        updated = connection.execute(workers.update().where(workers.c.name == worker).values(**values))
+        if updated.rowcount == 0:
+            connection.execute(workers.insert().values(name=worker, **values))
+        for queue in sorted(queues):
+            served = {"name": f"serve {queue}", "begun_at": moment}
+            upsert(connection, chores, served, chores.c.begun_at <= moment - NOTED_EVERY)
+
+
+def remove_worker(database: Database, worker: str) -> None:
+    """Removes a worker that has left."""
+    with database.writing() as connection:
+        connection.execute(workers.delete().where(workers.c.name == worker))
+
+
+def alive(database: Database, *, within: timedelta) -> dict[str, list[str]]:
+    """Workers seen within `within`, and the protections that each lacks."""
+    wanted = select(workers.c.name, workers.c.missing_protections).where(workers.c.seen_at > now() - within)
+    with database.reading() as connection:
+        return {row.name: row.missing_protections for row in connection.execute(wanted)}
+
+
+def serving(database: Database, *, within: timedelta) -> dict[Queue, int]:
+    """Number of workers seen within `within` that serve each queue."""
+    wanted = select(workers.c.queues).where(workers.c.seen_at > now() - within)
+    with database.reading() as connection:
+        served = Counter(queue for queues in connection.scalars(wanted) for queue in queues)
+    return {queue: served[queue] for queue in QUEUES}
+
+
+def unserved(database: Database, *, for_: timedelta) -> set[Queue]:
+    """The queues that no worker has served for `for_`, or ever."""
+    noted = select(chores.c.name).where(chores.c.begun_at > now() - for_ - NOTED_EVERY)
+    with database.reading() as connection:
+        served = set(connection.scalars(noted))
+    return {queue for queue in QUEUES if f"serve {queue}" not in served}
+
+
+def count_jobs(database: Database) -> dict[tuple[str, str], int]:
+    """Number of jobs by kind and state."""
+    counted = select(jobs.c.kind, jobs.c.state, func.count()).group_by(jobs.c.kind, jobs.c.state)
+    with database.reading() as connection:
+        return {(kind, state): count for kind, state, count in connection.execute(counted)}
+
+
+def count_waiting(database: Database) -> dict[Queue, int]:
+    """Number of queued jobs by queue."""
+    counted = select(jobs.c.queue, func.count().label("many")).where(jobs.c.state == "queued").group_by(jobs.c.queue)
+    with database.reading() as connection:
+        return dict.fromkeys(QUEUES, 0) | {row.queue: row.many for row in connection.execute(counted)}
+
+
+def count_events(database: Database) -> dict[str, int]:
+    """Number of times that each step was taken, including those of erased jobs."""
+    counted = select(events.c.what, func.count()).group_by(events.c.what)
+    with database.snapshot() as connection:
+        found = Counter[str]()
+        for what, count in [*connection.execute(select(tallies.c.what, tallies.c.count)), *connection.execute(counted)]:
+            found[what] += count
+    return dict(found)
+
+
+def is_due(database: Database, chore: str, every: timedelta) -> bool:
+    """Whether no worker began this chore within `every`; if so, records that it begins now."""
+    moment = now()
+    with database.writing() as connection:
+        begun = upsert(connection, chores, {"name": chore, "begun_at": moment}, chores.c.begun_at <= moment - every)
+        return begun == 1
+
+
+def upsert(
+    connection: Connection, table: Table, values: dict[str, Any], when: ColumnElement[bool] | None = None
+) -> int:
+    """Inserts a row, or updates the row with its key (if `when` holds); returns the number of rows written."""
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table).values(**values)
+    keys = [column.name for column in table.primary_key]
+    changed = {name: insert.excluded[name] for name in values if name not in keys}
+    written = insert.on_conflict_do_update(index_elements=keys, set_=changed, where=when)
+    return connection.execute(written, execution_options={"preserve_rowcount": True}).rowcount

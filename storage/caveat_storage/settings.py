@@ -1,0 +1,28 @@
+"""The settings that the service and the workers share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from caveat_storage import ssrf
+
+
+class SharedSettings(BaseSettings):
+    """Settings read from the environment: each field is the variable `CAVEAT_` followed by its name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CAVEAT_", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest severity that is logged."""
+    database_url: str = "sqlite:///.caveat/caveat.db"
+    """SQLAlchemy URL of the database, SQLite or PostgreSQL (`postgresql+psycopg://...`)."""
+    blobs_url: str = ".caveat/blobs"
+    """Folder or fsspec URL of the blob store (`s3://...`, `gs://...`)."""
+    broker_url: str = "redis://127.0.0.1:6379/0"
+    """URL of the broker, Redis or Valkey; a Unix socket is `redis+socket:///path`."""
+    webhook_networks: ssrf.Networks = ""
+    """Networks that webhooks may reach although they are not public, also without TLS: `10.1.0.0/16, fd00::/8`."""

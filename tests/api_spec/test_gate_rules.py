@@ -1,0 +1,137 @@
+"""The tables by which a gate line is decided: every rule has a case, and the order of the rules is what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from caveat_spec.audit import ConceptLine
+from caveat_spec.report import ExampleSetSummary, Report
+from caveat_spec.verdict import association as by_association
+from caveat_spec.verdict import growth as by_growth
+from caveat_spec.verdict import intervention as by_intervention
+from caveat_spec.verdict.rules import Conclusion, Rule, first_rule
+from tests.api_spec import handmade
+
+LINE = {"concept": "mark", "target": "carton", "must": "not_matter", "tolerance": 0.1}
+INFLUENTIAL: dict[str, Any] = {"in_sd": 0.5, "interval": (0.4, 0.6), "p": 0.001}
+HARMLESS: dict[str, Any] = {"in_sd": 0.01, "interval": (-0.02, 0.04), "p": 0.6}
+UNSETTLED: dict[str, Any] = {"in_sd": 0.05, "interval": (-0.2, 0.3), "p": 0.4}
+
+
+def line(**fields: object) -> ConceptLine:
+    return ConceptLine.model_validate({**LINE, **fields})
+
+
+def association(*rows: dict[str, Any], alone: bool = True, **fields: object) -> by_association.Association:
+    return by_association.Association([handmade.row(**row) for row in rows], line(**fields), 0.05, alone=alone)
+
+
+ASSOCIATION = {
+    "nothing was tested": association(),
+    "every layer is flagged": association({**INFLUENTIAL, "flags": (handmade.flag("degenerate"),)}),
+    "a slope that no finite step confirms": association({**INFLUENTIAL, "whole": (0.02, 0.0, 0.04)}),
+    "a layer moves the target": association(UNSETTLED, {**INFLUENTIAL, "layer": "deep"}),
+    "an interval is too wide": association(HARMLESS, UNSETTLED),
+    "the estimators disagree": association({**HARMLESS, "other": 0.4}),
+    "a finite step leaves the tolerance": association({**HARMLESS, "whole": (0.9, 0.8, 1.0)}),
+    "no layer encodes the concept": association({**HARMLESS, "encoded": False}),
+    "every interval is inside the tolerance": association(HARMLESS),
+}
+
+
+@pytest.mark.parametrize("rule", by_association.ASSOCIATION, ids=lambda rule: rule.name)
+def test_association(rule: Rule[by_association.Association]) -> None:
+    assert first_rule(by_association.ASSOCIATION, ASSOCIATION[rule.name]) is rule
+    assert rule.reason(ASSOCIATION[rule.name])
+
+
+def test_the_policy_on_concepts_that_no_layer_encodes_takes_its_rule_out() -> None:
+    facts = association({**HARMLESS, "encoded": False}, when_not_encoded="not_influential")
+    assert first_rule(by_association.ASSOCIATION, facts).name == "every interval is inside the tolerance"
+
+
+def test_a_finite_step_is_not_asked_where_something_was_measured() -> None:
+    facts = association({**INFLUENTIAL, "whole": (0.02, 0.0, 0.04)}, alone=False)
+    assert first_rule(by_association.ASSOCIATION, facts).name == "a layer moves the target"
+
+
+def intervention(measured: dict[str, Any]) -> by_intervention.Intervention:
+    return by_intervention.Intervention(handmade.intervention(**measured), line(), 0.05)
+
+
+INTERVENTION = {
+    "the change is significant and beyond the tolerance": intervention(INFLUENTIAL),
+    "the change is inside the tolerance": intervention(HARMLESS),
+    "the interval settles nothing": intervention(UNSETTLED),
+}
+
+
+@pytest.mark.parametrize("rule", by_intervention.INTERVENTION, ids=lambda rule: rule.name)
+def test_intervention(rule: Rule[by_intervention.Intervention]) -> None:
+    assert first_rule(by_intervention.INTERVENTION, INTERVENTION[rule.name]) is rule
+    assert rule.reason(INTERVENTION[rule.name]).startswith("adding mark to 40 examples changes carton by")
+
+
+UP, DOWN = (Conclusion("influential", "it does", sign) for sign in (1, -1))
+NOT, OPEN = Conclusion("not_influential", "it does not"), Conclusion("inconclusive", "it is open")
+TRUSTING = {"when_evidence_disagrees": "intervention"}
+
+
+def both(first: Conclusion, second: Conclusion, **policy: object) -> by_intervention.Both:
+    return by_intervention.Both(first, second, line(**policy))
+
+
+TOGETHER = {
+    "neither is settled": both(OPEN, OPEN, **TRUSTING),
+    "both find an influence": both(UP, UP),
+    "both find no influence": both(NOT, NOT),
+    "the policy trusts an intervention that finds an influence": both(NOT, UP, **TRUSTING),
+    "the policy trusts an intervention that finds no influence": both(OPEN, NOT, **TRUSTING),
+    "one of the two is not settled": both(UP, OPEN, **TRUSTING),
+    "the two disagree": both(UP, DOWN),
+}
+
+
+@pytest.mark.parametrize("rule", by_intervention.TOGETHER, ids=lambda rule: rule.name)
+def test_together(rule: Rule[by_intervention.Both]) -> None:
+    assert first_rule(by_intervention.TOGETHER, TOGETHER[rule.name]) is rule
+    assert "it " in rule.reason(TOGETHER[rule.name])
+
+
+def growth(
+    before: dict[str, Any] | None, after: dict[str, Any], *, sets: str = "1", **fields: object
+) -> by_growth.Growth:
+    def report(row: dict[str, Any], digit: str) -> Report:
+        made = handmade.report(handmade.row(**row))
+        photos = ExampleSetSummary(name="photos", source="sha256:" + digit * 64, count=4, kind="images")
+        return made.model_copy(update={"plan": made.plan.model_copy(update={"examples": [photos]})})
+
+    baseline = None if before is None else report(before, "1")
+    return by_growth.Growth(report(after, sets), baseline, line(must="not_grow", **fields))
+
+
+GROWTH = {
+    "there is no baseline": growth(None, HARMLESS),
+    "the baseline is of other examples": growth(HARMLESS, HARMLESS, sets="2"),
+    "the baseline has no such figure": growth({**HARMLESS, "layer": "other"}, HARMLESS),
+    "the tolerance is in another unit": growth(HARMLESS, HARMLESS, unit="logit"),
+    "a figure grew beyond tolerance and noise": growth(HARMLESS, INFLUENTIAL),
+    "no figure can have grown beyond the tolerance": growth(HARMLESS, HARMLESS),
+    "noise hides the growth": growth(HARMLESS, UNSETTLED),
+}
+
+
+@pytest.mark.parametrize("rule", by_growth.GROWTH, ids=lambda rule: rule.name)
+def test_growth(rule: Rule[by_growth.Growth]) -> None:
+    assert first_rule(by_growth.GROWTH, GROWTH[rule.name]) is rule
+    assert rule.reason(GROWTH[rule.name])
+
+
+@pytest.mark.parametrize(
+    "table", [by_association.ASSOCIATION, by_intervention.INTERVENTION, by_intervention.TOGETHER, by_growth.GROWTH]
+)
+def test_rules_have_names_of_their_own_and_the_last_always_applies(table: tuple[Rule[Any], ...]) -> None:
+    assert len({rule.name for rule in table}) == len(table)
+    assert table[-1].applies(object())

@@ -1,0 +1,126 @@
+"""The intervention measures what it says: changes, flips, ranks, and a p that holds."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from caveat_spec.results import Figures
+from caveat_worker.engine.activations.target_values import target_value
+from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.concepts.counterfactual import measure_change
+from caveat_worker.engine.statistics.intervals import percentile_interval, studentised_interval
+from caveat_worker.engine.statistics.p_values import sign_flip_p
+
+
+def measure(before: Any, after: Any, **settings: Any) -> Figures:
+    defaults: dict[str, Any] = {
+        "sd": 2.0,
+        "alpha": 0.05,
+        "permutations": 199,
+        "resamples": 199,
+        "rng": np.random.default_rng(0),
+    }
+    return measure_change(np.asarray(before, float), np.asarray(after, float), **(defaults | settings))
+
+
+def test_change_is_the_mean_paired_difference() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=40) * 10
+    found = measure(before, before + 1 + 0.1 * rng.normal(size=40))
+    assert found.effect.value == pytest.approx(1, abs=0.05)
+    assert found.effect.in_sd == found.effect.value / 2
+    assert found.effect.interval[0] < found.effect.value < found.effect.interval[1]
+    assert found.effect.interval_in_sd == (found.effect.interval[0] / 2, found.effect.interval[1] / 2)
+    assert found.effect.p == 1 / 200
+    assert (found.decisions.probability_without, found.decisions.rank, found.decisions.classes) == (None, None, None)
+
+
+def test_classes_have_probabilities_flips_and_a_rank() -> None:
+    before = np.array([[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [0.0, 1.0, 2.0]])
+    after = before + np.array([0.0, 1.5, -0.5])
+    found = measure(before[:, 1], after[:, 1], logits_without=before, logits_with=after, index=1, link="softmax")
+    assert (found.decisions.flips_to, found.decisions.flips_from, found.decisions.rank, found.decisions.classes) == (
+        1,
+        0,
+        1,
+        3,
+    )
+    expected = np.exp(after[:, 1]) / np.exp(after).sum(1)
+    assert found.decisions.probability_with == pytest.approx(expected.mean())
+    assert found.effect.value == pytest.approx(1.5)
+
+
+def test_single_output_decides_over_its_threshold() -> None:
+    found = measure([-1.0, 1.0, 3.0], [1.0, 2.0, -1.0], link="sigmoid")
+    assert (found.decisions.flips_to, found.decisions.flips_from) == (1, 1)
+    assert found.decisions.probability_without == pytest.approx(np.mean(1 / (1 + np.exp([1.0, -1.0, -3.0]))))
+
+
+def test_regression_has_no_probability() -> None:
+    found = measure([10.0, 20.0], [30.0, 20.0], threshold=15.0)
+    assert (found.decisions.probability_without, found.decisions.flips_to, found.decisions.flips_from) == (None, 1, 0)
+
+
+def test_p_of_a_few_pairs_tries_every_sign() -> None:
+    rng = np.random.default_rng(0)
+    assert sign_flip_p(np.array([1.0, 2.0, 3.0]), 199, rng) == 2 / 8
+    assert sign_flip_p(np.array([1.0, -1.0]), 199, rng) == 1
+    assert sign_flip_p(np.zeros(30), 199, rng) == 1
+
+
+def test_p_holds_where_nothing_changed() -> None:
+    rng = np.random.default_rng(0)
+    p = np.array([sign_flip_p(rng.standard_t(3, size=15), 99, rng) for _ in range(600)])
+    for level in (0.05, 0.2, 0.5):
+        low, high = binom.ppf([0.001, 0.999], 600, level) / 600
+        assert low <= (p <= level).mean() <= high
+
+
+def test_interval_of_few_skewed_changes_covers_better_than_percentiles() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [rng.lognormal(size=15) for _ in range(300)]
+    truth = np.exp(0.5)
+
+    def covers(low: float, high: float) -> bool:
+        return bool(low <= truth <= high)
+
+    studentised = np.mean([covers(*studentised_interval(values, 299, 0.05, rng)) for values in drawn])
+    percentile = np.mean(
+        [covers(*percentile_interval(rng.choice(values, (299, 15)).mean(1), 0.05)) for values in drawn]
+    )
+    assert studentised > 0.88
+    assert studentised > percentile + 0.03
+
+
+def test_interval_of_a_constant_change_is_a_point() -> None:
+    assert measure([0.0, 1.0, 2.0], [1.0, 2.0, 3.0]).effect.interval == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("scale", ["logit", "log_probability", "probability"])
+def test_target_is_read_on_its_scale(scale: str) -> None:
+    logits: Float64Array = np.array([[1.0, 2.0, 4.0], [0.0, 0.0, 0.0]])
+    share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    expected: Float64Array = {"logit": logits, "log_probability": np.log(share), "probability": share}[scale]
+    np.testing.assert_allclose(target_value(logits, 1, scale=scale), expected[:, 1])
+    np.testing.assert_allclose(target_value(logits, 1, 2, scale), expected[:, 1] - expected[:, 2])
+    single: Any = {"logit": [0.0, 2.0], "log_probability": np.log([0.5, 0.880797]), "probability": [0.5, 0.880797]}[
+        scale
+    ]
+    np.testing.assert_allclose(target_value(np.array([[0.0], [2.0]]), scale=scale), single, rtol=1e-6)
+
+
+def test_a_class_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="names the class 3; the output has 3"):
+        target_value(np.zeros((2, 3)), 3)
+    with pytest.raises(InvalidInput, match="names the class 7"):
+        target_value(np.zeros((2, 3)), 7, 1)
+
+
+def test_halves_of_pairs_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="3 values without and 2 with"):
+        measure([1, 2, 3], [1, 2])
+    with pytest.raises(InvalidInput, match="no probability without logits"):
+        measure([1, 2], [2, 3], link="softmax")

@@ -1,0 +1,27 @@
+"""The registry has a reader for every kind of examples, and loads none of them early."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from inspect import signature
+from typing import get_args
+
+from caveat_spec.audit import ExampleKind, Examples
+from caveat_worker.readers.registry import READERS, reader_of
+
+MEMBERS = {get_args(member)[1].tag: get_args(member)[0] for member in get_args(get_args(Examples)[0])}
+SLOW = ("pandas", "pyarrow", "PIL", "tokenizers")
+
+
+def test_every_member_of_the_union_has_a_reader() -> None:
+    assert list(MEMBERS) == list(get_args(ExampleKind)) == list(READERS)
+    for kind, declared in MEMBERS.items():
+        assert next(iter(declared.SOURCES)) == kind
+        assert len(signature(reader_of(kind)).parameters) == len(declared.SOURCES) + 2
+
+
+def test_the_registry_imports_no_reader() -> None:
+    program = f"import sys, caveat_worker.readers.registry; print([n for n in {SLOW} if n in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

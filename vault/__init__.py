@@ -1,1 +1,0 @@
-"""What is kept: bytes by their digest, and the record of every job."""

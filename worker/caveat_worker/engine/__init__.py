@@ -1,0 +1,1 @@
+"""Gradients, concepts and statistics on arrays: no queue, no web, no clock, no network."""

@@ -1,0 +1,1 @@
+"""What the model computes for the examples of an audit: each example once, in batches, kept in an array store."""

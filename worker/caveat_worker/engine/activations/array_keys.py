@@ -1,0 +1,97 @@
+"""The names and cache keys of the arrays that a plan collects.
+
+A key says everything that an array's numbers depend on, by names that do not depend on one audit's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations_with_replacement
+
+from caveat_worker.engine.activations.batches import batch_size
+from caveat_worker.engine.activations.requirements import Layer, Plan, SetRequirements
+from caveat_worker.engine.base.store import key_of
+from caveat_worker.engine.onnx.session import Provider
+
+Array = tuple[str, ...]
+"""What an array is, in the audit's names: ("activations", set, layer) [n, d], ("gradients", set, target, layer) [m, d],
+("values", set, target) [m], ("outputs", set, target) [n, classes], ("features", set) [layers], ("checks", set)."""
+
+
+def all_keys(plan: Plan, provider: Provider, versions: Mapping[str, str]) -> dict[Array, str]:
+    """The key of every array that the audit needs of its example sets."""
+    by = {"provider": provider, **versions}
+    return {array: key for name in plan.needs for array, key in _keys(plan, name, by).items()}
+
+
+def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
+    """The key of every array that a run over one example set yields, by names that do not depend on this audit's.
+
+    The graph as a whole and the batch's size are part of a key, because what else a graph yields may decide how ONNX
+    Runtime fuses its nodes, and so the last bit of what it yields.
+    """
+    need, method = plan.needs[name], plan.audit.method
+    examples = plan.audit.examples[name]
+    targets = {target: target_content(plan, target) for target in {*need.gradients, *need.outputs}}
+    run = key_of(
+        model=[plan.audit.model, plan.audit.gradient],
+        examples=examples.model_dump(mode="json", exclude={"pairs_with"}),
+        seed=method.seed if examples.limit is not None else None,
+        gradients=[sorted(targets[target] for target in need.gradients), sorted(layer_tensors(plan.layers))],
+        also=other_tensors(plan, need),
+        batch=batch_size(plan, need),
+        rules=need.rules,
+        by=dict(by),
+    )
+    shapes = key_of(run=run, features=[[layer.tensor, layer.reduce] for layer in plan.layers])
+    keys: dict[Array, str] = {("features", name): shapes}
+    for layer in plan.layers:
+        where = [layer.tensor, layer.reduce]
+        if need.activations:
+            keys["activations", name, layer.name] = key_of(run=run, activations=where)
+        for target in need.gradients:
+            keys["gradients", name, target, layer.name] = key_of(run=run, gradient=[targets[target], where])
+    for target in need.gradients:
+        keys["values", name, target] = key_of(run=run, value=targets[target])
+    for target in need.outputs:
+        keys["outputs", name, target] = key_of(run=run, output=targets[target])
+    if need.gradients:
+        order = [targets[target] for target in need.gradients], layer_tensors(plan.layers)
+        keys["checks", name] = key_of(run=run, checks=order, seed=method.seed, tolerance=method.gradient_tolerance)
+    return keys
+
+
+def target_content(plan: Plan, target: str) -> list[str]:
+    """What a target is, whatever it is called."""
+    asked = plan.targets[target]
+    return [str(part) for part in (asked.output, asked.index, asked.versus, asked.scale, asked.reduce)]
+
+
+def other_tensors(plan: Plan, need: SetRequirements) -> list[str]:
+    """The tensors that are read beside gradients: layers, and the targets' whole outputs."""
+    layers = layer_tensors(plan.layers) if need.activations or need.gradients else []
+    return sorted({*layers, *(plan.resolved[target].tensor for target in need.outputs)})
+
+
+def layer_tensors(layers: Sequence[Layer]) -> list[str]:
+    """The tensors of layers, each once."""
+    return list(dict.fromkeys(layer.tensor for layer in layers))
+
+
+def inner_key(left: str, right: str) -> str:
+    """The key of the inner products of two arrays, by theirs."""
+    return key_of(inner_products=[left, right])
+
+
+def inner_pairs(plan: Plan) -> Iterator[tuple[Array, Array]]:
+    """Every two arrays whose inner products the statistics read."""
+    for layer in plan.layers:
+        placed = [("activations", name, layer.name) for name in plan.row_ranges]
+        yield from combinations_with_replacement(placed, 2)
+        for target, asked in plan.audit.targets.items():
+            yield from ((("gradients", asked.examples, target, layer.name), array) for array in placed)
+
+
+def piece_key(key: str, start: int) -> str:
+    """The key of the piece of an array that begins with an example."""
+    return f"{key}.{start}"

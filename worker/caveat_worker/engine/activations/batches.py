@@ -1,0 +1,52 @@
+"""Batches of examples: what one holds, and how many examples one may have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caveat_worker.engine.activations.requirements import Plan, SetRequirements
+from caveat_worker.engine.onnx.values import shape_of_value
+
+BATCH_BYTES = 128 * 2**20
+"""Memory that the tensors of one batch may take while the model runs."""
+LARGEST_BATCH = 1024
+UNKNOWN_SIZE = 64
+"""The size that is assumed for a dimension which the model leaves open."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive examples of one set: the model's inputs [n, …] by name, and the examples' names."""
+
+    start: int
+    names: tuple[str, ...]
+    values: Mapping[str, NDArray[Any]]
+
+
+Read = Callable[[Mapping[str, int]], Iterable[tuple[str, Batch]]]
+"""Example sets and their batch sizes → their batches with the set's name, in that order."""
+
+
+def batch_size(plan: Plan, need: SetRequirements) -> int:
+    """As many examples as keep a batch within bounds; one where the model's batch is fixed.
+
+    A forward pass holds a few tensors at a time, a backward pass those of the forward pass. Larger batches than these
+    are no faster on a CPU: what they hold does not fit its caches.
+    """
+    if not plan.model.symbolic_batch or (need.gradients and plan.external is not None and plan.external.batch == 1):
+        return 1
+    tensors = [_floats(shape_of_value(value) or ()) for node in plan.model.ir.graph for value in node.outputs]
+    held = sum(tensors) if need.gradients else 4 * max(tensors, default=0)
+    layers = sum(_floats(layer.shape) for layer in plan.layers) * (1 + len(need.gradients))
+    inputs = 3 * sum(_floats(tensor.shape) for tensor in plan.inputs)
+    return int(np.clip(BATCH_BYTES // (4 * (held + layers + inputs)), 1, LARGEST_BATCH))
+
+
+def _floats(shape: Sequence[int | str | None]) -> int:
+    """How many numbers one example of a tensor has."""
+    return int(np.prod([size if isinstance(size, int) else UNKNOWN_SIZE for size in shape[1:]]))

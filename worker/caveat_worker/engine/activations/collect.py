@@ -1,0 +1,291 @@
+"""A plan and batches of examples → activations, gradients and outputs; each example goes through the model once.
+
+Arrays that the store has are not computed again: where every inner product of two example sets is known, neither of
+them goes through the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caveat_worker.engine.activations.array_keys import (
+    Array,
+    all_keys,
+    inner_key,
+    inner_pairs,
+    layer_tensors,
+    other_tensors,
+    piece_key,
+    target_content,
+)
+from caveat_worker.engine.activations.batches import Batch, Read, batch_size
+from caveat_worker.engine.activations.collected import Collected, Examples
+from caveat_worker.engine.activations.pooling import reduced, reduced_gradient, scores
+from caveat_worker.engine.activations.requirements import Plan, SetRequirements
+from caveat_worker.engine.autodiff.differentiate import differentiate
+from caveat_worker.engine.autodiff.external_gradients import refuse_wrong
+from caveat_worker.engine.autodiff.gradient_check import GradientCheck, check_external_gradients, check_gradients
+from caveat_worker.engine.autodiff.rules import TABLES
+from caveat_worker.engine.base.arrays import Float32Array
+from caveat_worker.engine.base.errors import InvalidInput, error_context
+from caveat_worker.engine.base.store import ArrayStore
+from caveat_worker.engine.base.threads import parallel_map, split_threads
+from caveat_worker.engine.onnx.session import Provider, Session, Sessions, open_session
+
+Allocate = Callable[..., NDArray[Any]]
+"""Makes room for an array, by what it is, its shape and its dtype (float32 where left out)."""
+
+CHECKED_EXAMPLES = 4
+
+
+def collect(
+    plan: Plan,
+    counts: Mapping[str, int],
+    read: Read,
+    store: ArrayStore,
+    *,
+    provider: Provider,
+    versions: Mapping[str, str],
+    threads: int,
+    progress: Callable[[int], None],
+    examples: Mapping[str, Examples],
+) -> Collected:
+    """Runs the model over every example set that the plan needs and the store cannot replace.
+
+    `progress` counts examples. Raises InvalidInput for numbers that are not finite (naming the example) and for
+    gradients that fail their check.
+    """
+    keys = all_keys(plan, provider, versions)
+    arrays, unseen = recalled(plan, keys, counts, store)
+    progress(sum(counts[name] for name in plan.needs if name not in unseen))
+    rows = {name: range(counts[name]) for name in unseen}
+    allocate = _allocator(store, arrays, keys.__getitem__)
+    _run_rows(plan, rows, read, allocate, provider=provider, threads=threads, progress=progress)
+    return _collected(plan, keys, arrays, examples)
+
+
+def collect_rows(
+    plan: Plan,
+    rows: Mapping[str, range],
+    read: Read,
+    store: ArrayStore,
+    *,
+    provider: Provider,
+    versions: Mapping[str, str],
+    threads: int,
+    progress: Callable[[int], None],
+) -> None:
+    """Runs the model over some rows of example sets, and keeps pieces of the arrays that `collect` would make.
+
+    Rows that begin and end between batches are in the same batches as there. Raises InvalidInput as `collect` does.
+    """
+    keys = all_keys(plan, provider, versions)
+    allocate = _allocator(store, {}, lambda array: piece_key(keys[array], rows[array[1]].start))
+    _run_rows(plan, rows, read, allocate, provider=provider, threads=threads, progress=progress)
+
+
+def recalled(
+    plan: Plan, keys: Mapping[Array, str], counts: Mapping[str, int], store: ArrayStore
+) -> tuple[dict[Array, NDArray[Any]], list[str]]:
+    """The arrays that the store has, and the sets that have to go through the model, those with gradients first."""
+    needed = {array for array in keys if array[0] not in ("activations", "gradients")}
+    if plan.requires.arrays:
+        needed.update(keys)
+    for pair in inner_pairs(plan):
+        if store.get(inner_key(keys[pair[0]], keys[pair[1]])) is None:
+            needed.update(pair)
+    rows = {array: counts[array[1]] for array in needed if array[0] not in ("features", "checks")}
+    found = {
+        array: kept
+        for array in needed
+        if (kept := store.get(keys[array])) is not None and len(kept) == rows.get(array, len(kept))
+    }
+    unseen = {name for _, name, *_ in needed - found.keys()}
+    alike = list(dict.fromkeys(plan.needs.values()))
+    order = sorted(unseen, key=lambda name: (not plan.needs[name].gradients, alike.index(plan.needs[name])))
+    return {array: kept for array, kept in found.items() if array[1] not in unseen}, order
+
+
+def _allocator(store: ArrayStore, arrays: dict[Array, NDArray[Any]], key: Callable[[Array], str]) -> Allocate:
+    """Makes allocate in a store for each array that has none yet."""
+
+    def allocate(array: Array, shape: tuple[int, ...], dtype: type = np.float32) -> NDArray[Any]:
+        if array not in arrays:
+            arrays[array] = store.allocate(key(array), shape, dtype)
+        return arrays[array]
+
+    return allocate
+
+
+def _run_rows(
+    plan: Plan,
+    rows: Mapping[str, range],
+    read: Read,
+    allocate: Allocate,
+    *,
+    provider: Provider,
+    threads: int,
+    progress: Callable[[int], None],
+) -> None:
+    """Runs the model over rows of example sets; gradients are checked beside that, which comes first in a fault."""
+    side_by_side, threads_each = split_threads(threads, device=provider != "cpu")
+    batches = _batches(plan, rows, read, provider=provider, threads=threads_each)
+    checks: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as beside:
+        try:
+            for name, batch, found in parallel_map(partial(_run_batch, plan), batches, side_by_side):
+                if batch.start == 0 and plan.needs[name].gradients:
+                    checks.append(beside.submit(_check_gradients, plan, name, batch, found, allocate, threads_each))
+                _store_batch(plan, name, rows[name], batch, found, allocate)
+                progress(len(batch.names))
+                for check in filter(Future.done, checks):
+                    check.result()
+        finally:
+            for check in checks:
+                check.result()
+
+
+def _open(plan: Plan, need: SetRequirements, *, provider: Provider, threads: int) -> Session | Sessions:
+    """The one graph that yields all that is needed of an example set, or two where gradients are supplied."""
+    targets = sorted(need.gradients, key=lambda target: target_content(plan, target))
+    layers = sorted(layer_tensors(plan.layers)) if need.gradients else []
+    external = plan.external if need.gradients else None
+    asked = [plan.targets[target] for target in targets]
+    graph = differentiate(
+        plan.model, layers if external is None else [], asked, also=other_tensors(plan, need), rules=TABLES[need.rules]
+    )
+    session = open_session(graph, provider=provider, threads=threads)
+    if external is None:
+        return session
+    return Sessions((session, open_session(external.of(targets, layers), provider=provider, threads=threads)))
+
+
+def _batches(
+    plan: Plan, rows: Iterable[str], read: Read, *, provider: Provider, threads: int
+) -> Iterator[tuple[Session | Sessions, str, Batch]]:
+    """Each batch of example sets with the graph that it goes through: one for all sets of which the same is needed."""
+    for (need, size), names in groupby(rows, key=lambda name: (plan.needs[name], batch_size(plan, plan.needs[name]))):
+        session = _open(plan, need, provider=provider, threads=threads)
+        for name, batch in read(dict.fromkeys(names, size)):
+            yield session, name, batch
+
+
+def _run_batch(plan: Plan, one: tuple[Session | Sessions, str, Batch]) -> tuple[str, Batch, dict[str, Float32Array]]:
+    """A batch of an example set with what the model makes of it."""
+    session, name, batch = one
+    found = session.run(plan.feeds(batch.values))
+    _check_finite(found, name, batch)
+    return name, batch, found
+
+
+def _store_batch(
+    plan: Plan,
+    name: str,
+    of: range,
+    batch: Batch,
+    found: Mapping[str, Float32Array],
+    allocate: Allocate,
+) -> None:
+    """Puts one batch's results where they belong among those of its set's rows."""
+    need, count = plan.needs[name], len(of)
+    rows = slice(batch.start - of.start, batch.start - of.start + len(batch.names))
+    widths = []
+    for layer in plan.layers if need.activations else ():
+        values = reduced(found[layer.tensor], layer.reduce)
+        widths.append(values.shape[1])
+        allocate(("activations", name, layer.name), (count, values.shape[1]))[rows] = values
+    if batch.start == 0:
+        allocate(("features", name), (len(plan.layers),), np.int64)[...] = widths or 0
+    for target in need.gradients:
+        allocate(("values", name, target), (count,), np.float64)[rows] = found[f"value/{target}"].reshape(-1)
+        for layer in plan.layers:
+            gradient = reduced_gradient(found[f"gradient/{target}/{layer.tensor}"], found[layer.tensor], layer.reduce)
+            allocate(("gradients", name, target, layer.name), (count, gradient.shape[1]))[rows] = gradient
+    for target in need.outputs:
+        output = scores(found[plan.resolved[target].tensor], plan.targets[target].reduce)
+        allocate(("outputs", name, target), (count, output.shape[1]), np.float64)[rows] = output
+
+
+def _check_finite(found: Mapping[str, Float32Array], name: str, batch: Batch) -> None:
+    """No NaN and no infinity goes on; raises InvalidInput that names the tensor and the example."""
+    for tensor, values in found.items():
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(values.sum()):
+                continue  # one number that is not finite makes the sum so too
+        finite = np.isfinite(values.reshape(len(batch.names), -1)).all(axis=1)
+        if not finite.all():
+            example = batch.names[int(np.argmin(finite))]
+            raise InvalidInput(
+                "not-finite",
+                f"'{tensor}' is not a finite number for example '{example}' of '{name}'.",
+                "Check the example and its preprocessing; if they are right, the model overflows there.",
+                f"/examples/{name}",
+            )
+
+
+def _check_gradients(
+    plan: Plan,
+    name: str,
+    batch: Batch,
+    found: Mapping[str, Float32Array],
+    allocate: Allocate,
+    threads: int,
+) -> None:
+    """Compares gradients with finite differences at a few examples; raises InvalidInput if they differ."""
+    method = plan.audit.method
+    checks = (check_gradients if plan.external is None else check_external_gradients)(
+        plan.model,
+        layer_tensors(plan.layers),
+        [plan.targets[target] for target in plan.needs[name].gradients],
+        {name: values[:CHECKED_EXAMPLES] for name, values in plan.feeds(batch.values).items()},
+        seed=method.seed,
+        tolerance=method.gradient_tolerance,
+        threads=threads,
+        claimed={tensor: values[:CHECKED_EXAMPLES] for tensor, values in found.items()},
+    )
+    if plan.external is not None:
+        with error_context("/gradient"):
+            refuse_wrong(checks, method.gradient_tolerance)
+    for check in checks:
+        if not check.ok:
+            raise InvalidInput(
+                "gradient-check-failed",
+                f"The gradient of '{check.target}' at layer '{check.layer}' differs from finite differences by "
+                f"{check.residual:.2g} of its size (tolerance {method.gradient_tolerance:g}); it is read by "
+                f"{check.suspect}.",
+                "Choose another layer, or report the model: no figure is given on a gradient that may be wrong.",
+                "/layers",
+            )
+    figures = [[check.cosine, check.residual, check.step] for check in checks]
+    allocate(("checks", name), (len(checks), 3), np.float64)[...] = figures
+
+
+def _collected(
+    plan: Plan, keys: Mapping[Array, str], arrays: Mapping[Array, NDArray[Any]], examples: Mapping[str, Examples]
+) -> Collected:
+    """The arrays with the sizes of the layers and the figures of the gradient checks."""
+    sizes = next((arrays["features", name] for name in plan.row_ranges), np.zeros(0, np.int64))
+    return Collected(
+        plan=plan,
+        keys=keys,
+        arrays=arrays,
+        features={layer.name: int(size) for layer, size in zip(plan.layers, sizes, strict=bool(len(sizes)))},
+        checks=tuple(
+            GradientCheck(layer, target, cosine, residual, step, ok=True, suspect=None)
+            for name, need in plan.needs.items()
+            if need.gradients
+            for (layer, target), (cosine, residual, step) in zip(
+                [(layer, target) for layer in layer_tensors(plan.layers) for target in need.gradients],
+                arrays["checks", name].tolist(),
+                strict=True,
+            )
+        ),
+        examples=examples,
+    )

@@ -1,0 +1,115 @@
+"""What methods are given: the plan, everything that was collected for it, and the means to compute with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caveat_worker.engine.activations.array_keys import Array
+from caveat_worker.engine.activations.batches import Read
+from caveat_worker.engine.activations.gram import Product, inner
+from caveat_worker.engine.activations.requirements import Plan
+from caveat_worker.engine.activations.target_values import target_value
+from caveat_worker.engine.autodiff.gradient_check import GradientCheck
+from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.base.store import ArrayStore, Evicted
+from caveat_worker.engine.onnx.session import Provider
+
+Columns = Callable[[Sequence[str]], Mapping[str, NDArray[Any]]]
+"""Names of a table's columns → their values [n]."""
+
+
+def ignore(_: int) -> None:
+    """Progress that nobody follows."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is known of an example set without the model."""
+
+    names: Sequence[str]
+    columns: Columns | None = None
+    """The columns of its table, where it is one."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The means to compute: where arrays are kept, how batches are read, and with how many threads."""
+
+    store: ArrayStore
+    read: Read
+    threads: int
+    """0 for one thread for each core."""
+    cores: int
+    """How many threads that is."""
+    provider: Provider = "cpu"
+    multiply: Callable[[Sequence[Product], int], None] = inner
+    """Computes inner products with so many threads."""
+    progress: Callable[[int], None] = ignore
+    """Counts units of a method's work."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What the model did with the examples of a plan."""
+
+    plan: Plan
+    keys: Mapping[Array, str]
+    arrays: Mapping[Array, NDArray[Any]]
+    """Activations and gradients are here only where they, or an inner product of theirs, are not in the store."""
+    features: Mapping[str, int]
+    """Layer → how many features it has."""
+    checks: tuple[GradientCheck, ...]
+    examples: Mapping[str, Examples] = field(default_factory=dict)
+
+    def values(self, target: str) -> Float64Array:
+        """A target's number h [m] at its own examples."""
+        examples = self.plan.audit.targets[target].examples
+        found = self.arrays.get(("values", examples, target))
+        return self.target_values(examples, target) if found is None else found
+
+    def knows_values(self, target: str) -> bool:
+        """Whether the target's examples went through the model."""
+        examples = self.plan.audit.targets[target].examples
+        return ("values", examples, target) in self.arrays or ("outputs", examples, target) in self.arrays
+
+    def sd(self, target: str) -> float:
+        """The standard deviation of a target over its examples."""
+        return float(self.values(target).std(ddof=1))
+
+    def outputs(self, examples: str, target: str) -> Float64Array:
+        """The whole tensor [n, classes] that a target is read from, at any set whose outputs were required."""
+        return self.arrays["outputs", examples, target]
+
+    def target_values(self, examples: str, target: str) -> Float64Array:
+        """A target's number h [n] at any set whose outputs were required."""
+        output, asked = self.outputs(examples, target), self.plan.targets[target]
+        if self.plan.resolved[target].link == "two_sigmoids":
+            return target_value(output if asked.index == 1 else -output, scale=asked.scale)
+        return target_value(output, asked.index, asked.versus, asked.scale)
+
+    def link(self, target: str) -> Literal["softmax", "sigmoid"] | None:
+        """How scores become probabilities: by the model's own link, or softmax for several classes without one."""
+        resolved = self.plan.resolved[target]
+        if resolved.link in ("sigmoid", "two_sigmoids"):
+            return "sigmoid"
+        return "softmax" if resolved.classes != 1 else None
+
+    def array(self, array: Array, store: ArrayStore) -> NDArray[np.float32]:
+        """Activations or gradients [n, d]; raises Evicted where the store no longer has them."""
+        found = self.arrays.get(array)
+        if found is None:
+            found = store.get(self.keys[array])
+        if found is None:
+            raise Evicted
+        return found
+
+    def generator(self, *names: str) -> np.random.Generator:
+        """Random draws of their own for each layer, concept and so on: one more of them does not change the others."""
+        words = np.frombuffer(hashlib.sha256("\0".join(names).encode()).digest(), np.uint32)
+        return np.random.default_rng([self.plan.audit.method.seed, *words.tolist()])

@@ -1,0 +1,185 @@
+"""Lists the tensors of a model that can be audited, and chooses a few of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from caveat_worker.engine.autodiff.backward import reached_from, read_by
+from caveat_worker.engine.autodiff.differentiate import expose, gradient_state
+from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.noise import noise_for
+from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.onnx.session import open_session
+from caveat_worker.engine.onnx.values import Dim, shape_of_value
+
+_UNUSUAL = 5  # a batch size that no other axis is likely to have
+_ACTIVATIONS = {
+    "Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu",
+    "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A tensor between the inputs and the target; `reason` is why it cannot be audited, if it cannot."""
+
+    tensor: str
+    op: str
+    shape: tuple[Dim, ...]
+    depth: int
+    auditable: bool
+    reason: str | None
+
+
+def list_layers(
+    model: Model, target: Target, among: Collection[str] | None = None, *, external: Collection[str] = ()
+) -> tuple[Layer, ...]:
+    """The float tensors on a path from the inputs to the target, in topological order; with `among` only those names.
+
+    `external` names the tensors that have a gradient from an external graph, and therefore need no rules.
+    """
+    resolved = resolve_target(model, target)
+    nodes = list(model.ir.graph)
+    on_path = _between(model, resolved.tensor)
+    candidates = [
+        (output, node)
+        for node in nodes
+        for output in node.outputs
+        if output in on_path and output.dtype is not None and output.dtype.is_floating_point()
+        if among is None or output.name in among
+    ]
+    state = gradient_state(model, target, [output.name or "" for output, _ in candidates])
+    depth = depths(model)
+    layers = []
+    not_batch_first = _not_batch_first(model, [output for output, _ in candidates])
+    for output, node in candidates:
+        name = output.name or ""
+        reason = state.get(name, "No gradient reaches it: its values pass through integers.")
+        if name in external:
+            reason = None
+        shape = shape_of_value(output) or ()
+        if reason is None and output.shape is None:
+            reason = "Its shape could not be inferred."
+        if reason is None and name in not_batch_first:
+            reason = "Its first axis is not the batch."
+        layers.append(Layer(name, node.op_type, shape, depth[name], reason is None, reason))
+    return tuple(layers)
+
+
+def depths(model: Model) -> dict[str, int]:
+    """The number of nodes on the longest path from the inputs to each tensor."""
+    depth: dict[str, int] = {}
+    for node in model.ir.graph:
+        level = 1 + max((depth.get(x.name or "", 0) for x in read_by(node)), default=0)
+        depth.update({output.name or "": level for output in node.outputs})
+    return depth
+
+
+def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, ...]:
+    """A few layers, spread over the depth: outputs of blocks on every path, with nonlinear operators after them.
+
+    If the rest of the model is affine, every example has the same gradient; such a layer is chosen only if there is no
+    other.
+    """
+    logits = resolve_target(model, target).tensor
+    open_layers = [layer for layer in list_layers(model, target) if layer.auditable and layer.tensor != logits]
+    values = {layer.tensor: model.value(layer.tensor) for layer in open_layers}
+    necks, affine = _necks(model, logits), _affine_heads(model, logits)
+    nonlinear = [
+        layer.tensor for layer in open_layers if layer.op not in _REPEATS and values[layer.tensor] not in affine
+    ]
+    through = [name for name in nonlinear if values[name] in necks]
+    sums = [name for name in through if not _continues(values[name], _BIASED)]
+    blocks = [name for name in sums if not _continues(values[name], _CONTINUES)]
+    joins = [name for name in blocks if _joins(values[name], _between(model, logits))]
+    if joins and blocks[-1] not in joins:
+        joins.append(blocks[-1])  # the last block, although no other branch joins it
+    candidates = joins if len(joins) > 2 else blocks or sums or nonlinear or [layer.tensor for layer in open_layers]
+    spread = np.linspace(0.3 if len(candidates) > at_most else 0, 1, min(at_most, len(candidates)))
+    return tuple(candidates[i] for i in np.unique((spread * (len(candidates) - 1)).round().astype(int)))
+
+
+def _not_batch_first(model: Model, values: Sequence[ir.Value]) -> set[str]:
+    """The tensors whose first axis is not the batch, by their shapes, or by a run on noise where shapes are unknown."""
+    batch = model.inputs[0].shape[0] if model.inputs and model.inputs[0].shape else None
+    found, open_names = set(), []
+    for value in values:
+        shape, name = shape_of_value(value), value.name or ""
+        if shape is not None and (not shape or (isinstance(shape[0], int) and shape[0] != batch)):
+            found.add(name)
+        elif shape is None or shape[0] != batch:
+            open_names.append(name)
+    feeds = noise_for(model.ir, batch=_UNUSUAL) if open_names else None
+    if feeds is not None:
+        outputs = open_session(expose(model, open_names), threads=1, optimise=False).run(feeds)
+        found |= {name for name, array in outputs.items() if not array.ndim or len(array) != _UNUSUAL}
+    return found
+
+
+def _between(model: Model, target: str) -> set[ir.Value]:
+    """The values on a path from the model's inputs to the target's tensor."""
+    nodes = list(model.ir.graph)
+    reached = reached_from(nodes, [v for v in model.ir.graph.inputs if not v.is_initializer()])
+    needed = {model.value(target)}
+    for node in reversed(nodes):
+        if any(output in needed for output in node.outputs):
+            needed.update(read_by(node))
+    return {v for v in reached if v in needed}
+
+
+def _necks(model: Model, target: str) -> set[ir.Value]:
+    """The values on every path from the inputs to the target: those that at some point are the only live value."""
+    between = _between(model, target)
+    last_use = {x: i for i, node in enumerate(model.ir.graph) for x in read_by(node)}
+    alive = {v for v in model.ir.graph.inputs if v in between}
+    necks = set()
+    for i, node in enumerate(model.ir.graph):
+        alive = {v for v in alive if last_use.get(v, -1) > i} | {v for v in node.outputs if v in between}
+        if len(alive) == 1:
+            necks |= alive
+    return necks
+
+
+_CONTINUES = _ACTIVATIONS | {"BatchNormalization"}
+_BIASED = {"Add", "Div", "Mul", "Sub"}  # with a constant
+_REPEATS = {"Cast", "Dropout", "Identity"}
+_AFFINE = {
+    "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Conv", "Dropout", "Flatten", "Gemm",
+    "GlobalAveragePool", "Identity", "MatMul", "Mul", "Div", "ReduceMean", "ReduceSum", "Reshape", "Squeeze", "Sub",
+    "Sum", "Transpose", "Unsqueeze", "Slice", "Gather", "Split",
+}  # fmt: skip
+
+
+def _affine_heads(model: Model, target: str) -> set[ir.Value]:
+    """The values from which the target is an affine function."""
+    between = _between(model, target)
+    nonlinear: set[ir.Value] = set()
+    for node in reversed(list(model.ir.graph)):
+        varying = [x for x in read_by(node) if x in between]
+        product = node.op_type in {"Mul", "Div", "MatMul", "Gemm", "Conv"} and len(varying) > 1
+        if any(y in between and y in nonlinear for y in node.outputs) or (
+            any(y in between for y in node.outputs) and (node.op_type not in _AFFINE or product)
+        ):
+            nonlinear.update(varying)
+    return between - nonlinear
+
+
+def _continues(value: ir.Value | None, operators: AbstractSet[str]) -> bool:
+    """Whether one of these operators, with constants as its other inputs, is the only reader of the value."""
+    consumers = value.consumers() if value is not None else []
+    if len(consumers) != 1 or consumers[0].op_type not in operators:
+        return False
+    return all(x is value or x is None or x.is_initializer() for x in consumers[0].inputs)
+
+
+def _joins(value: ir.Value | None, between: set[ir.Value]) -> bool:
+    """Whether branches of the network join in the value: an Add, Sum or Concat, or the activations after it."""
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in _CONTINUES and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node is not None and node.op_type in {"Add", "Concat", "Sum"} and sum(x in between for x in node.inputs) > 1

@@ -1,0 +1,147 @@
+"""Loads a model: reads it, brings it into the one form that the rest of the engine works on, and compares the two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.version_converter
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from caveat_worker.engine.autodiff.backward import describe
+from caveat_worker.engine.autodiff.batch_axis import free_batch_axis
+from caveat_worker.engine.autodiff.equivalence import compare_with_file, examples_interact
+from caveat_worker.engine.autodiff.lowering import lower, name_everything
+from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.onnx.graph import Graph, describe_value, without_weights
+from caveat_worker.engine.onnx.read import first_sentence, invalid_model, own_weights, read_graph, read_proto
+from caveat_worker.engine.onnx.session import Session, open_session
+from caveat_worker.engine.onnx.values import HALF_PRECISION
+
+DOMAINS = {"", "ai.onnx.ml", "com.microsoft"}
+"""The operator domains that are known; functions of other domains are inlined."""
+
+
+def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | None = None) -> Model:
+    """Loads an ONNX model from a file or from bytes; raises `InvalidInput` with the reason if it cannot be used.
+
+    `bundle` is the folder of external data; without it external data is invalid. `interacts` is the result of an
+    earlier load of the same bytes: it saves the runs that compare the model with its file.
+    """
+    proto = read_proto(source, bundle)
+    _drop_maps(proto)
+    model = prepare(proto, bundle)
+    original = _as_written(proto, bundle) if interacts is None else None
+    warnings: list[str] = []
+    if _widen(model):
+        warnings.append(
+            "The model's half-precision numbers are computed in float32, which changes its outputs a little."
+        )
+    symbolic = free_batch_axis(model, warnings)
+    model = lower(model)
+    if original is not None:
+        session = open_session(Graph(model), threads=1, optimise=False)
+        run = compare_with_file(*original, model, session)
+        interacts = symbolic and examples_interact(model, session, run)
+    if interacts:
+        warnings.append("Examples of one batch influence each other's outputs; their gradients are not their own.")
+    return Model(
+        model,
+        tuple(describe_value(v) for v in model.graph.inputs if not v.is_initializer()),
+        tuple(describe_value(v) for v in model.graph.outputs),
+        symbolic,
+        tuple(warnings),
+        model.graph.opset_imports.get("", OLDEST_OPSET),
+        bool(interacts),
+    )
+
+
+def _as_written(proto: onnx.ModelProto, bundle: Path | None) -> tuple[ir.Model, Session]:
+    """The model as its file has it, and a session that runs it; raises `InvalidInput` if ONNX Runtime cannot."""
+    model = read_graph(proto, bundle)
+    try:
+        return model, open_session(Graph(model), threads=1, optimise=False)
+    except ir.serde.SerdeError as error:  # a name that is not UTF-8 can be read, but not written
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, UnicodeDecodeError):
+            cause = ValueError("a text in it, such as a name or a remark, is not UTF-8")
+        raise invalid_model(cause) from error
+
+
+def prepare(proto: onnx.ModelProto, bundle: Path | None = None) -> ir.Model:
+    """Reads a message as a graph at opset 18 or later, with functions inlined and constants lifted.
+
+    Raises `InvalidInput` for operators of unknown domains, and for opsets that onnx cannot convert.
+    """
+    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=OLDEST_OPSET)
+    model = read_graph(proto, bundle)
+    model.graph.opset_imports.setdefault("", OLDEST_OPSET)  # gradients need it, even if the model has only ai.onnx.ml
+    passes.RemoveInitializersFromInputsPass()(model)
+    try:
+        passes.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]  # inlining expands unused ones too
+        passes.InlinePass()(model)
+    except Exception as error:  # a call that does not fit its function makes the library raise almost anything
+        raise invalid_model(error.__cause__ or error) from error
+    _check_domains(model)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    passes.LiftSubgraphInitializersToMainGraphPass()(model)
+    if opset < OLDEST_OPSET:
+        model = _converted(model, opset)
+    own_weights(model)
+    name_everything(model)
+    return model
+
+
+def _drop_maps(proto: onnx.ModelProto) -> None:
+    """Replaces each ZipMap by an Identity, in place: the output stays a tensor instead of a list of dictionaries."""
+    maps = {node.output[0] for node in proto.graph.node if node.op_type == "ZipMap"}
+    for node in proto.graph.node:
+        if node.op_type == "ZipMap":
+            node.op_type, node.domain = "Identity", ""
+            del node.attribute[:]
+    for output in proto.graph.output:
+        if output.name in maps:
+            output.type.CopyFrom(onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None))
+
+
+def _check_domains(model: ir.Model) -> None:
+    for node in model.graph.all_nodes():
+        if node.domain not in DOMAINS:
+            raise InvalidInput(
+                "unknown-domain",
+                f"The operator of {describe(node)} belongs to the domain '{node.domain}', which is not known.",
+                "Export the model with standard operators, or with the operator as an ONNX function.",
+            )
+
+
+def _converted(model: ir.Model, opset: int) -> ir.Model:
+    try:
+        return without_weights(model, lambda proto: onnx.version_converter.convert_version(proto, OLDEST_OPSET))
+    except Exception as error:  # the converter raises RuntimeError and its own classes
+        raise InvalidInput(
+            "opset-not-convertible",
+            f"The model uses ai.onnx opset {opset}, and it cannot be converted to {OLDEST_OPSET}: "
+            f"{first_sentence(error)}",
+            f"Export it with opset_version={OLDEST_OPSET} or later.",
+        ) from error
+
+
+def _widen(model: ir.Model) -> bool:
+    """Turns float16 and bfloat16 into float32, in place, as gradients underflow in them; whether it did."""
+    graph, widened = model.graph, False
+    for value in (*graph.inputs, *graph.initializers.values(), *(v for n in graph.all_nodes() for v in n.outputs)):
+        if value.dtype in HALF_PRECISION:
+            value.dtype, widened = ir.DataType.FLOAT, True
+        if value.const_value is not None and value.const_value.dtype in HALF_PRECISION:
+            value.const_value = ir.Tensor(value.const_value.numpy().astype(np.float32), name=value.name)
+            value.dtype, widened = ir.DataType.FLOAT, True
+    for node in graph.all_nodes():
+        for name in ("to", "dtype"):
+            if name in node.attributes and node.attributes[name].as_int() in HALF_PRECISION:
+                node.attributes[name], widened = ir.AttrInt64(name, int(ir.DataType.FLOAT)), True
+    return widened

@@ -1,0 +1,40 @@
+"""A model in the one form that the rest of the engine works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir
+
+from caveat_worker.engine.onnx.graph import TensorInfo
+
+OLDEST_OPSET = 18
+"""The ai.onnx opset that the rules are written for; older graphs are converted to it."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checked model: functions inlined, constants lifted, opset 18 or later, shapes inferred."""
+
+    ir: onnx_ir.Model
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    symbolic_batch: bool
+    warnings: tuple[str, ...]
+    opset: int
+    interacts: bool
+    """Whether examples of one batch influence each other's outputs."""
+
+    def value(self, name: str) -> onnx_ir.Value | None:
+        """The tensor of that name, or the first output of the node of that name; None if there is neither."""
+        for value in (*self.ir.graph.inputs, *self.ir.graph.initializers.values()):
+            if value.name == name:
+                return value
+        by_node = None
+        for node in self.ir.graph:
+            for output in node.outputs:
+                if output.name == name:
+                    return output
+            if node.name == name and by_node is None:
+                by_node = node.outputs[0]
+        return by_node

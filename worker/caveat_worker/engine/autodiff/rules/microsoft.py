@@ -1,0 +1,122 @@
+# mypy: allow-untyped-defs, allow-untyped-calls
+# ruff: noqa: D103
+"""com.microsoft: operators that ONNX Runtime's optimiser fuses, as formulas in standard operators."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+
+from caveat_worker.engine.autodiff.builder import op, ops
+from caveat_worker.engine.autodiff.rules.table import UnsupportedOperator, lowered
+from caveat_worker.engine.autodiff.shapes import swap_last
+
+MS = "com.microsoft"
+
+
+@lowered("Gelu", domain=MS)
+def gelu(x):
+    return _gelu(x)
+
+
+@lowered("BiasGelu", domain=MS)
+def bias_gelu(x, bias):
+    return _gelu(x + bias)
+
+
+@lowered("FastGelu", domain=MS)
+def fast_gelu(x, bias=None):
+    x = x if bias is None else x + bias
+    return 0.5 * x * (1 + op.Tanh(sqrt(2 / np.pi) * (x + 0.044715 * x * x * x)))
+
+
+@lowered("QuickGelu", domain=MS)
+def quick_gelu(x, *, alpha=1.702):
+    return x * op.Sigmoid(alpha * x)
+
+
+@lowered("FusedConv", domain=MS)
+def fused_conv(x, w, b=None, z=None, *, activation=None, activation_params=None, auto_pad=None, dilations=None,
+               group=None, kernel_shape=None, pads=None, strides=None):  # fmt: skip
+    y = op.Conv(x, w, b, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape, pads=pads,
+                strides=strides)  # fmt: skip
+    return _activated(y if z is None else y + z, activation, activation_params)
+
+
+@lowered("FusedGemm", domain=MS)
+def fused_gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0, activation=None, activation_alpha=None,
+               activation_beta=None, activation_gamma=None):  # fmt: skip
+    y = op.Gemm(a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
+    return _activated(
+        y, activation, [v for v in (activation_alpha, activation_beta, activation_gamma) if v is not None]
+    )
+
+
+@lowered("FusedMatMul", domain=MS)
+def fused_matmul(a, b, *, alpha=1.0, transA=0, transB=0, transBatchA=0, transBatchB=0):
+    if transBatchA or transBatchB:
+        raise UnsupportedOperator("it transposes its batch")
+    y = (swap_last(a) if transA else a) @ (swap_last(b) if transB else b)
+    return y if alpha == 1 else y * alpha
+
+
+@lowered("SkipLayerNormalization", domain=MS)
+def skip_layer_normalization(x, skip, gamma, beta=None, bias=None, *, epsilon=1e-12):
+    total = x + skip if bias is None else x + skip + bias
+    return op.LayerNormalization(total, gamma, beta, epsilon=epsilon, axis=-1), None, None, total
+
+
+@lowered("SkipSimplifiedLayerNormalization", domain=MS)
+def skip_simplified_layer_normalization(x, skip, gamma, bias=None, *, epsilon=1e-5):
+    total = x + skip if bias is None else x + skip + bias
+    return _root_mean_square(total, gamma, epsilon), None, None, total
+
+
+@lowered("SimplifiedLayerNormalization")
+def simplified_layer_normalization(x, scale, *, axis=-1, epsilon=1e-5, stash_type=1):
+    if axis not in (-1, x.rank - 1):
+        raise UnsupportedOperator("it normalises over more than the last axis")
+    return _root_mean_square(x, scale, epsilon)
+
+
+@lowered("Attention", domain=MS)
+def attention(x, weights, bias=None, mask=None, past=None, *, num_heads, scale=None, unidirectional=0,
+              qkv_hidden_sizes=None, mask_filter_value=-10000.0, do_rotary=0, past_present_share_buffer=0,
+              rotary_embedding_dim=0):  # fmt: skip
+    """softmax(Q Kᵀ / √d) V for each head, with Q, K and V from one product (Vaswani et al. 2017, eq. 1)."""
+    if mask is not None or past is not None or unidirectional or qkv_hidden_sizes or do_rotary:
+        raise UnsupportedOperator("it has a mask, a past or heads of unequal size")
+    width = weights.shape[1] // 3
+    qkv = x @ weights if bias is None else x @ weights + bias
+    heads = op.Reshape(qkv, [0, 0, 3, num_heads, width // num_heads])
+    q, k, v = (
+        op.Squeeze(part, [0])
+        for part in ops.Split(op.Transpose(heads, perm=[2, 0, 3, 1, 4]), axis=0, num_outputs=3, outputs=3)
+    )
+    logits = op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])) * (scale or 1 / sqrt(width // num_heads))
+    mixed = op.Transpose(op.MatMul(op.Softmax(logits, axis=-1), v), perm=[0, 2, 1, 3])
+    return op.Reshape(mixed, [0, 0, width])
+
+
+def _gelu(x):
+    return 0.5 * x * (1 + op.Erf(x * sqrt(0.5)))
+
+
+def _root_mean_square(x, scale, epsilon):
+    return x / op.Sqrt(op.ReduceMean(x * x, [-1]) + epsilon) * scale
+
+
+def _activated(y, activation, params):
+    match activation:
+        case None | "":
+            return y
+        case "Relu" | "Tanh" | "Sigmoid":
+            return getattr(op, activation)(y)
+        case "LeakyRelu":
+            return op.LeakyRelu(y, alpha=params[0])
+        case "Clip":
+            return op.Clip(y, params[0], params[1])
+        case "HardSigmoid":
+            return op.HardSigmoid(y, alpha=params[0], beta=params[1])
+    raise UnsupportedOperator(f"its activation is {activation}")

@@ -1,0 +1,256 @@
+"""Finds the scalar for each example that an audit differentiates: by default a logit, before any softmax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
+from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.onnx.values import shape_of_value
+
+Scale = Literal["logit", "log_probability", "probability"]
+Link = Literal["none", "softmax", "sigmoid", "two_sigmoids", "shares_of_sigmoids"]
+
+_NONE: Link = "none"
+_TRANSPARENT = {"ArgMax", "Cast", "CastLike", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
+_LINKS: dict[str, Link] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A scalar for each example: a class of an output, or the difference of two classes, on a scale.
+
+    `output` names a graph output or any tensor; None means the only output with scores. `index` is the class and
+    `versus` the class to subtract. `reduce` turns several values of an example (tokens, pixels) into one; `class_axis`
+    is the axis of the classes: by default the last axis, or 1 for images [n, c, h, w].
+    """
+
+    name: str
+    output: str | None = None
+    index: int | None = None
+    versus: int | None = None
+    scale: Scale = "logit"
+    reduce: Literal["mean", "sum", "max"] | None = None
+    class_axis: int | None = None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The tensor of a target's scores, the link from them to the output, and a sentence for people about both."""
+
+    target: Target
+    tensor: str
+    link: Link
+    classes: int | None
+    sentence: str
+
+
+def resolve_target(model: Model, target: Target) -> Resolved:
+    """Finds the logits behind a target's output; raises `InvalidInput` with the outputs or classes that exist."""
+    output = _output(model, target)
+    value, link = output, _NONE
+    if output.is_graph_output():
+        value, link = _logits(output)
+    shape = shape_of_value(value)
+    if value.dtype is None or not value.dtype.is_floating_point() or shape is None:
+        raise InvalidInput(
+            "no-logits",
+            f"Output '{output.name}' holds classes or texts, and there are no scores before it.",
+            f"Name a tensor of scores as the target's output; the model's outputs are {_outputs(model)}.",
+            "output",
+        )
+    rank = len(shape)
+    axis = _class_axis(target, rank)
+    size = 2 if link == "two_sigmoids" else (shape[axis] if rank > 1 else 1)
+    classes = size if isinstance(size, int) else None
+    others = [d for i, d in enumerate(shape) if i not in (0, axis) and d != 1]
+    if others and target.reduce is None:
+        raise InvalidInput(
+            "target-not-a-scalar",
+            f"Target '{target.name}' has {len(others)} axes besides batch and classes: '{value.name}' {list(shape)}.",
+            "Say how they become one number per example: reduce: mean, sum or max.",
+            "reduce",
+        )
+    if link == "shares_of_sigmoids" and target.scale != "logit":
+        raise InvalidInput(
+            "scale-not-available",
+            f"Output '{output.name}' divides sigmoids by their sum, so a class has no probability of its own.",
+            "Use the scale 'logit'.",
+            "scale",
+        )
+    _check_index(target, target.index, classes, output, "index")
+    if target.versus is not None:
+        _check_index(target, target.versus, classes, output, "versus")
+    return Resolved(target, value.name or "", link, classes, _sentence(target, output, value, link))
+
+
+def write_target(builder: GraphBuilder, resolved: Resolved, scores: Tensor) -> Tensor:
+    """Writes the target's value for each example [n] from its scores."""
+    target = resolved.target
+    chosen = _on_scale(resolved, scores, target.index)
+    if target.versus is not None:
+        chosen = chosen - _on_scale(resolved, scores, target.versus)
+    rank = scores.rank - 1 if scores.rank > 1 and resolved.link != "two_sigmoids" else 1
+    if rank > 1:
+        reducer = {"mean": op.ReduceMean, "sum": op.ReduceSum, "max": op.ReduceMax}[target.reduce or "mean"]
+        chosen = reducer(chosen, list(range(1, rank)), keepdims=0)
+    return chosen
+
+
+def _on_scale(resolved: Resolved, scores: Tensor, index: int | None) -> Tensor:
+    """h_k: the logit, or log p_k or p_k by the model's own link function."""
+    scale, link = resolved.target.scale, resolved.link
+    if link == "two_sigmoids":
+        z = _column(scores, 0, 1) * (1.0 if index == 1 else -1.0)
+        return _through_sigmoid(z, scale)
+    if scores.rank == 1:
+        return _through_sigmoid(scores, scale)
+    axis = _class_axis(resolved.target, scores.rank)
+    if scale != "logit" and link != "sigmoid" and resolved.classes != 1:
+        scores = op.LogSoftmax(scores, axis=axis) if scale == "log_probability" else op.Softmax(scores, axis=axis)
+        return _column(scores, index or 0, axis)
+    return _through_sigmoid(_column(scores, index or 0, axis), scale)
+
+
+def _through_sigmoid(z: Tensor, scale: Scale) -> Tensor:
+    if scale == "log_probability":
+        return -op.Softplus(-z)
+    return z if scale == "logit" else op.Sigmoid(z)
+
+
+def _column(scores: Tensor, index: int, axis: int) -> Tensor:
+    if scores.rank == 1:
+        return scores
+    column = op.Gather(scores, np.int64(index), axis=axis)
+    if scores.shape is not None:
+        column.value.shape = ir.Shape([size for position, size in enumerate(scores.shape) if position != axis])
+    return column
+
+
+def _class_axis(target: Target, rank: int) -> int:
+    if target.class_axis is not None:
+        return target.class_axis % rank
+    return 1 if rank == 4 else rank - 1
+
+
+def _output(model: Model, target: Target) -> ir.Value:
+    if target.output is not None:
+        value = next((v for v in model.ir.graph.outputs if v.name == target.output), None)
+        value = value or model.value(target.output)
+        if value is None or value.is_initializer():
+            raise InvalidInput(
+                "unknown-output",
+                f"The model has no output '{target.output}'.",
+                f"Its outputs are {_outputs(model)}; any other tensor may be named too.",
+                "output",
+            )
+        return value
+    scores: dict[str, ir.Value] = {}
+    for output in model.ir.graph.outputs:
+        logits, _ = _logits(output)
+        if logits.dtype is not None and logits.dtype.is_floating_point():
+            scores.setdefault(logits.name or "", output)
+    if len(scores) == 1:
+        return next(iter(scores.values()))
+    raise InvalidInput(
+        "ambiguous-output",
+        f"Target '{target.name}' names no output, and the model has {len(scores)} outputs with scores.",
+        f"Name one of {_outputs(model)}.",
+        "output",
+    )
+
+
+def _logits(output: ir.Value) -> tuple[ir.Value, Link]:
+    """The last scores before operators that only rename, reshape or squash them, and the link to the output."""
+    value, link, shared = output, _NONE, False
+    scores = (output, link)
+    while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
+        below = _two_sigmoids(node)
+        if below is not None:
+            return below, "two_sigmoids"
+        squashes = node.op_type in _LINKS and link == "none"
+        shares = _makes_shares(node)
+        if not (squashes or shares or node.op_type in _TRANSPARENT):
+            break
+        shared = shared or shares
+        if squashes:
+            link = "shares_of_sigmoids" if shared and node.op_type == "Sigmoid" else _LINKS[node.op_type]
+        value = node.inputs[0]
+        if squashes or node.op_type == "ArgMax" or (link == "none" and not shared and _same_layout(node)):
+            scores = (value, link)
+    return scores
+
+
+def _makes_shares(node: ir.Node) -> bool:
+    """Whether the node divides scores by their sum, as the last node of scikit-learn's classifiers does."""
+    if node.op_type != "Div" or node.inputs[1] is None or (total := node.inputs[1].producer()) is None:
+        return False
+    return total.op_type in {"ReduceL1", "ReduceSum"} and total.inputs[0] is node.inputs[0]
+
+
+def _same_layout(node: ir.Node) -> bool:
+    """Whether the node leaves the axes of batch and classes where they are."""
+    before, after = node.inputs[0], node.outputs[0]
+    if node.op_type in {"Cast", "CastLike", "Dropout", "Identity"}:
+        return True
+    if before is None or before.shape is None or after.shape is None:
+        return False
+    return shape_of_value(before) == shape_of_value(after)
+
+
+def _two_sigmoids(node: ir.Node) -> ir.Value | None:
+    """z, if the node joins 1 - σ(z) and σ(z) into the probabilities of two classes, else None."""
+    if node.op_type != "Concat" or len(node.inputs) != 2:
+        return None
+    below, above = node.inputs
+    complement, sigmoid = (v.producer() if v is not None else None for v in (below, above))
+    if complement is None or sigmoid is None or sigmoid.op_type != "Sigmoid" or complement.op_type != "Sub":
+        return None
+    return sigmoid.inputs[0] if complement.inputs[1] is above else None
+
+
+def _check_index(target: Target, index: int | None, classes: int | None, output: ir.Value, field: str) -> None:
+    if index is None:
+        if classes == 1:
+            return
+        raise InvalidInput(
+            "class-not-named",
+            f"Target '{target.name}' names no class, and output '{output.name}' has {classes or 'several'} of them.",
+            f"Give an index from 0 to {classes - 1}." if classes else "Give an index.",
+            "index",
+        )
+    if index < 0 or (classes is not None and index >= classes):
+        raise InvalidInput(
+            "unknown-class",
+            f"Target '{target.name}' asks for class {index}, but output '{output.name}' has {classes} classes.",
+            f"Give an index from 0 to {(classes or 1) - 1}.",
+            field,
+        )
+
+
+def _sentence(target: Target, output: ir.Value, value: ir.Value, link: Link) -> str:
+    what = "the value" if target.index is None else f"class {target.index}"
+    if target.versus is not None:
+        what += f" less class {target.versus}"
+    behind = {
+        "none": "which no softmax or sigmoid follows",
+        "softmax": f"the scores before the softmax of output '{output.name}'",
+        "sigmoid": f"the score before the sigmoid of output '{output.name}'",
+        "shares_of_sigmoids": f"the score before the sigmoid, which output '{output.name}' divides by their sum",
+        "two_sigmoids": f"the single score from which output '{output.name}' computes two probabilities",
+    }[link]
+    scale = {
+        "logit": "",
+        "log_probability": ", as a log-probability",
+        "probability": ", as a probability",
+    }
+    return f"Target '{target.name}' is {what} of tensor '{value.name}', {behind}{scale[target.scale]}."
+
+
+def _outputs(model: Model) -> str:
+    return ", ".join(f"'{o.name}'" for o in model.outputs)

@@ -1,0 +1,184 @@
+"""Finite-step interventions on activations: what targets do when a layer moves from the reference to the concept.
+
+An effect extends a slope over that step; here the rest of the model runs at its end. Where the two differ, the model
+bends in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caveat_spec.results import FiniteStep
+from caveat_worker.engine.activations.batches import batch_size
+from caveat_worker.engine.activations.collected import Collected, Runtime
+from caveat_worker.engine.activations.pooling import moved
+from caveat_worker.engine.activations.requirements import Layer
+from caveat_worker.engine.autodiff.differentiate import cut_at, expose
+from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.base.store import key_of
+from caveat_worker.engine.base.threads import parallel_map, split_threads
+from caveat_worker.engine.concepts.cav import direction
+from caveat_worker.engine.onnx.session import Session, open_session
+from caveat_worker.engine.statistics.intervals import studentised_interval
+
+SALT = "walk"
+"""Part of the seed of each interval; it stays as it is, so that figures stay as they were."""
+
+
+@dataclass(frozen=True)
+class StepDirection:
+    """The step from the reference's mean to the concept's at a layer, `Xᵀα`, less what it controls for."""
+
+    concept: str
+    layer: Layer
+    alpha: Float64Array = field(repr=False)  # [N]
+
+
+Place = tuple[str, str, str]
+"""(concept, layer, target)."""
+Feeds = tuple[slice, dict[str, NDArray[np.float32]]]
+"""Which of the target's examples, and what a graph reads of them."""
+
+
+def take_steps(collected: Collected, runtime: Runtime, steps: Sequence[StepDirection]) -> dict[Place, FiniteStep]:
+    """The change of every target by every step; changes that the store has are not computed again.
+
+    Places where the model gives no finite number are left out. A step is the difference of means whatever the
+    estimator is, so that another estimator does not run the model. Raises Evicted where the store no longer has the
+    activations that a step is made of.
+    """
+    plan, store = collected.plan, runtime.store
+    keys = {
+        (step.concept, step.layer.name, target): _key(collected, step, target)
+        for step in steps
+        for target in plan.targets
+    }
+    changes = {place: kept for place, key in keys.items() if (kept := store.get(key)) is not None}
+    for layer in plan.layers:
+        for examples in dict.fromkeys(asked.examples for asked in plan.audit.targets.values()):
+            targets = [name for name, asked in plan.audit.targets.items() if asked.examples == examples]
+            left = [
+                step
+                for step in steps
+                if step.layer == layer and any((step.concept, layer.name, name) not in changes for name in targets)
+            ]
+            if left:
+                changes |= _changes(collected, runtime, layer, examples, targets, left)
+    for place, key in keys.items():
+        if store.get(key) is None:
+            store.put(key, changes[place])
+    return {place: _summary(collected, place, change) for place, change in changes.items() if np.isfinite(change).all()}
+
+
+def _changes(
+    collected: Collected,
+    runtime: Runtime,
+    layer: Layer,
+    examples: str,
+    targets: Sequence[str],
+    steps: Sequence[StepDirection],
+) -> dict[Place, Float64Array]:
+    """The change of each target at each of its examples [m], by every step from one layer."""
+    plan, provider = collected.plan, runtime.provider
+    deltas = _deltas(collected, runtime, steps)
+    side_by_side, threads_each = split_threads(runtime.threads, device=provider != "cpu")
+    rest = open_session(
+        cut_at(plan.model, layer.tensor, [plan.targets[name] for name in targets]),
+        provider=provider,
+        threads=threads_each,
+    )
+    before = {name: collected.values(name) for name in targets}
+    count = len(before[targets[0]])
+    changes = {(step.concept, layer.name, name): np.empty(count) for step in steps for name in targets}
+    kept, size = _kept(collected, runtime, layer, examples, rest), batch_size(plan, plan.needs[examples])
+    if kept is None:
+        head = open_session(expose(plan.model, [layer.tensor]), provider=provider, threads=threads_each)
+        batches = _inputs(collected, runtime, examples, size)
+    else:
+        head, batches = None, _slices(kept, layer.tensor, size)
+
+    def take(at: Feeds) -> None:
+        rows, feeds = at
+        if head is not None:
+            feeds = {**feeds, **head.run(feeds)}
+        for step, delta in zip(steps, deltas, strict=True):
+            there = moved(feeds[layer.tensor], delta.astype(feeds[layer.tensor].dtype), layer.reduce)
+            found = rest.run({**feeds, layer.tensor: there})
+            for name in targets:
+                values = found[f"value/{name}"].reshape(-1).astype(np.float64)
+                changes[step.concept, layer.name, name][rows] = values - before[name][rows]
+
+    for _ in parallel_map(take, batches, side_by_side):
+        pass
+    return changes
+
+
+def _kept(
+    collected: Collected, runtime: Runtime, layer: Layer, examples: str, rest: Session
+) -> NDArray[np.float32] | None:
+    """The layer at all target examples [m, ...], if it was kept whole and the rest of the model reads nothing else."""
+    shape = [one for one in layer.shape[1:] if isinstance(one, int)]
+    if rest.inputs != (layer.tensor,) or layer.reduce != "flatten" or len(shape) != len(layer.shape) - 1:
+        return None
+    kept = collected.array(("activations", examples, layer.name), runtime.store)
+    return kept.reshape(len(kept), *shape)
+
+
+def _slices(kept: NDArray[np.float32], tensor: str, size: int) -> Iterator[Feeds]:
+    """Activations that were kept, in batches."""
+    for start in range(0, len(kept), size):
+        rows = slice(start, min(start + size, len(kept)))
+        yield rows, {tensor: kept[rows]}
+
+
+def _inputs(collected: Collected, runtime: Runtime, examples: str, size: int) -> Iterator[Feeds]:
+    """The inputs of the whole model, in batches."""
+    for _, batch in runtime.read({examples: size}):
+        yield slice(batch.start, batch.start + len(batch.names)), collected.plan.feeds(batch.values)
+
+
+def _deltas(collected: Collected, runtime: Runtime, steps: Sequence[StepDirection]) -> list[Float64Array]:
+    """The steps themselves [d], combinations of activations; reference sets are often shared, and averaged once."""
+
+    @cache
+    def part(name: str, layer: str, alpha: bytes) -> Float64Array:
+        return direction(np.frombuffer(alpha), collected.array(("activations", name, layer), runtime.store))
+
+    return [
+        np.sum(
+            [
+                part(name, step.layer.name, step.alpha[rows].tobytes())
+                for name, rows in collected.plan.row_ranges.items()
+                if step.alpha[rows].any()
+            ],
+            axis=0,
+        )
+        for step in steps
+    ]
+
+
+def _key(collected: Collected, step: StepDirection, target: str) -> str:
+    """The key of a change: it depends on the step, a combination of activations, and on the target at its examples."""
+    plan = collected.plan
+    asked = plan.audit.targets[target]
+    return key_of(
+        finite_step=collected.keys["values", asked.examples, target],
+        activations={
+            collected.keys["activations", name, step.layer.name]: hashlib.sha256(step.alpha[rows].tobytes()).hexdigest()
+            for name, rows in plan.row_ranges.items()
+            if step.alpha[rows].any()
+        },
+    )
+
+
+def _summary(collected: Collected, place: Place, change: Float64Array) -> FiniteStep:
+    method = collected.plan.audit.method
+    low, high = studentised_interval(change, method.bootstrap, method.alpha, collected.generator(SALT, *place))
+    value, unit = float(change.mean()), collected.sd(place[2]) or 1.0
+    return FiniteStep(value=value, interval=(low, high), in_sd=value / unit, interval_in_sd=(low / unit, high / unit))

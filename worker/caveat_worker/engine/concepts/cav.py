@@ -1,0 +1,245 @@
+"""Concept activation vectors, as combinations of examples: a CAV is `v = Xᵀα`, and `α` [n] is what is kept.
+
+`v` is the unit normal of a linear classifier of the concept against the reference set, pointing to the concept (Kim et
+al. 2018, section 3.1). Every `α` here sums to zero, so `v` does not depend on where the layer has its origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caveat_worker.engine.activations.gram import centred, isometric_features
+from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.concepts.linear_models import Loss, Normals, logistic, minimise, squared, squared_hinge
+
+
+@dataclass(frozen=True)
+class Cavs:
+    """R unit CAVs over n examples; `alpha @ k + intercept` [R, n] is over 0 on the side of the concept."""
+
+    alpha: Float64Array  # [R, n]
+    intercept: Float64Array  # [R]
+    along: Float64Array  # [R, n] where each example lies along each CAV, from the mean of all
+
+
+class Estimator(Protocol):
+    """Normals of R classifiers over a centred Gram matrix."""
+
+    def __call__(self, k: Float64Array, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
+        """Weights [R, n] sum to the number of examples; `signs` [R, n] are 1 for the concept, -1 for the rest."""
+        ...
+
+
+ESTIMATORS: dict[str, Estimator] = {}
+MOST_FEATURES, MOST_NUMBERS = 1 << 9, 1 << 23
+"""Features that are turned into double precision at a time, and their numbers over all examples."""
+
+
+def fit_cavs(
+    k: Float64Array,
+    positives: NDArray[Any],
+    negatives: NDArray[Any],
+    estimator: str = "logistic",
+    regularisation: float = 1.0,
+    *,
+    centre: bool = True,
+) -> Cavs:
+    """One CAV for each row of `positives` and `negatives` [R, n]: how often an example is on that side, 0 for not.
+
+    Both sides weigh the same, whatever their sizes, and all weights of a fit sum to its number of examples: with the
+    penalty `regularisation · τ`, τ the mean squared norm of the centred activations, `logistic` is scikit-learn's
+    `LogisticRegression(C=1/(regularisation·τ), class_weight="balanced")`. An example that is drawn twice counts twice,
+    exactly. `centre=False` promises that `k` is centred, and makes no copy of it. Raises InvalidInput for an unknown
+    estimator, an empty side, or activations that are all the same.
+    """
+    origin, k = k.mean(1), centred(k) if centre else k
+    scale = float(np.trace(k)) / len(k)
+    if not scale > 0:
+        raise InvalidInput(
+            "layer-constant",
+            f"The layer is the same for all {len(k)} examples, so no direction in it can mean anything.",
+            "Audit another layer.",
+        )
+    positives, negatives = np.asarray(positives, dtype=float), np.asarray(negatives, dtype=float)
+    n_positive, n_negative = positives.sum(1, keepdims=True), negatives.sum(1, keepdims=True)
+    if not (n_positive.all() and n_negative.all()):
+        raise InvalidInput(
+            "few-examples",
+            "A CAV needs examples on both sides.",
+            "Give the concept and its reference set more examples.",
+        )
+    half = (n_positive + n_negative) / 2
+    weights = half * (positives / n_positive + negatives / n_negative)
+    signs = np.where(positives > 0, 1.0, -1.0)
+    normals = estimator_named(estimator)(k, weights, signs, regularisation * scale)
+    alpha = normals.alpha - normals.alpha.mean(1, keepdims=True)
+    norm = np.sqrt(np.maximum(np.vecdot(normals.fitted, alpha), 0.0))[:, None]
+    alpha, along = (np.divide(each, norm, out=np.zeros_like(each), where=norm > 0) for each in (alpha, normals.fitted))
+    intercept = np.divide(normals.intercept, norm[:, 0], out=np.zeros(len(alpha)), where=norm[:, 0] > 0)
+    return Cavs(alpha, intercept - alpha @ origin, along)
+
+
+def estimator_named(name: str) -> Estimator:
+    """The estimator of a name; `scikit_learn.X` is X fitted on isometric features of K. Raises InvalidInput."""
+    if name in ESTIMATORS:
+        return ESTIMATORS[name]
+    library, _, classifier = name.partition(".")
+    if library == "scikit_learn" and classifier in SCIKIT_LEARN:
+        return from_scikit_learn(SCIKIT_LEARN[classifier])
+    there = ", ".join([*ESTIMATORS, *(f"scikit_learn.{each}" for each in SCIKIT_LEARN)])
+    raise InvalidInput("unknown-estimator", f"There is no estimator '{name}'.", f"Choose one of {there}.")
+
+
+def estimator(name: str) -> Callable[[Estimator], Estimator]:
+    """Registers an estimator under the name that an audit asks for it by."""
+
+    def register(fit: Estimator) -> Estimator:
+        assert name not in ESTIMATORS, f"two estimators are called {name}"
+        ESTIMATORS[name] = fit
+        return fit
+
+    return register
+
+
+def _by_margin(name: str, loss: Loss) -> None:
+    @estimator(name)
+    def fit(k: Float64Array, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
+        return minimise(k, weights, signs, loss, penalty)
+
+
+_by_margin("logistic", logistic)
+
+
+@estimator("mean_difference")
+def mean_difference(k: Float64Array, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
+    """`w = μ⁺ − μ⁻`, the boundary half-way (FastCAV, Schmalwasser et al. 2025; pattern CAVs, Pahde et al. 2025)."""
+    alpha = 2 * signs * weights / weights.sum(1, keepdims=True)
+    fitted = alpha @ k
+    middle = np.vecdot(fitted, np.abs(alpha)) / 2
+    return Normals(alpha, -middle, fitted)
+
+
+_by_margin("linear_svm", squared_hinge)
+_by_margin("ridge", squared)
+
+
+def from_scikit_learn(make: Callable[[], Any]) -> Estimator:
+    """Any linear classifier of scikit-learn, fitted on features [n, r] with the inner products of the layer.
+
+    Features have a mean squared norm of 1, and the classifier its own penalty: exact where that does not change under a
+    rotation (any L2 penalty, or none).
+    """
+
+    def fit(k: Float64Array, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
+        scale = float(np.trace(k)) / len(k)
+        features, inverse = isometric_features(k / scale)
+        normals, intercepts = [], []
+        for weight, sign in zip(weights, signs, strict=True):
+            used = weight > 0
+            fitted = make().fit(features[used], sign[used], sample_weight=weight[used])
+            normals.append(inverse @ np.ravel(fitted.coef_) / scale)
+            intercepts.append(float(np.ravel(fitted.intercept_)[0]))
+        return Normals(np.array(normals), np.array(intercepts), np.array(normals) @ k)
+
+    return fit
+
+
+def _classifier(module: str, name: str, **settings: Any) -> Callable[[], Any]:
+    """Makes a classifier of scikit-learn, which is imported with the first: that takes longer than a small audit."""
+    return lambda: getattr(import_module(f"sklearn.{module}"), name)(**settings)
+
+
+SCIKIT_LEARN = {
+    "LogisticRegression": _classifier("linear_model", "LogisticRegression", max_iter=10_000),
+    "LinearSVC": _classifier("svm", "LinearSVC", random_state=0, max_iter=100_000),
+    "RidgeClassifier": _classifier("linear_model", "RidgeClassifier"),
+    "SGDClassifier": _classifier("linear_model", "SGDClassifier", random_state=0),
+    "Perceptron": _classifier("linear_model", "Perceptron", random_state=0),
+}
+"""scikit-learn's linear classifiers, with their own defaults and a fixed seed."""
+
+
+def direction(alpha: Float64Array, activations: NDArray[Any]) -> Float64Array:
+    """The CAV itself, `v = Xᵀα` [d], from `alpha` [n] and its examples' activations [n, d]."""
+    v = np.empty(activations.shape[1])
+    width = min(MOST_FEATURES, max(1, MOST_NUMBERS // len(activations)))
+    for start in range(0, len(v), width):
+        tile = slice(start, start + width)
+        v[tile] = alpha @ activations[:, tile].astype(np.float64)
+    return v
+
+
+def cosine_matrix(k: Float64Array, alphas: Float64Array, *, out: Float64Array | None = None) -> Float64Array:
+    """Cosines [q, q] between CAVs `alphas` [q, n] over one Gram matrix [n, n]: how entangled concepts are.
+
+    `out` [n, n] takes the centred matrix.
+    """
+    inner = alphas @ centred(k, out=out) @ alphas.T
+    norm = np.sqrt(np.maximum(np.diag(inner), 0.0))
+    sizes = np.outer(norm, norm)
+    cosines: Float64Array = np.divide(inner, sizes, out=np.zeros_like(inner), where=sizes > 0)
+    return np.clip(cosines, -1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A layer with CAVs `alphas` [q, n] taken out of every example: what is left of `x` is orthogonal to each of them.
+
+    A concept that is tested there is tested beyond what it shares with the concepts behind those CAVs, which count as
+    given. With `Pᵥ` the projection on their span, `X` becomes `X (1 − Pᵥ)`.
+    """
+
+    k: Float64Array  # [n, n] inner products of what is left
+    alphas: Float64Array  # [q, n]
+    shares: Float64Array  # [q, n] each example's part in their span, as a combination of the CAVs
+
+    def products(self, gx: Float64Array) -> Float64Array:
+        """`G Xᵀ` [m, n] of any gradients with what is left of the examples."""
+        left: Float64Array = gx - (gx @ self.alphas.T) @ self.shares
+        return left
+
+    def lifted(self, alpha: Float64Array) -> Float64Array:
+        """A CAV [n] of what is left, as a combination of the examples themselves."""
+        whole: Float64Array = alpha - (self.shares @ alpha) @ self.alphas
+        return whole
+
+
+def residual(k: Float64Array, alphas: Float64Array) -> Residual:
+    """The layer `k` [n, n] without the directions of `alphas` [q, n], each of which sums to zero.
+
+    Raises InvalidInput where one CAV is a combination of the others.
+    """
+    along = alphas @ k  # [q, n]
+    inner = along @ alphas.T
+    if np.linalg.cond(inner) > 1e10:
+        raise InvalidInput(
+            "concepts-coincide",
+            "One concept's CAV is a combination of the others', so they cannot be taken out side by side.",
+            "Name fewer concepts in 'controlling_for'.",
+        )
+    shares = np.linalg.solve(inner, along).astype(np.float64, copy=False)
+    return Residual(k - along.T @ shares, alphas, shares)
+
+
+def projections(cross: Float64Array, alpha: Float64Array) -> Float64Array:
+    """Where examples [e] lie along a CAV, in standard deviations from their mean; `cross` [e, n] is `E Xᵀ`."""
+    along: Float64Array = cross @ alpha
+    spread = float(along.std())
+    return (along - along.mean()) / spread if spread > 0 else np.zeros_like(along)
+
+
+def sensitivity_by_position(gradients: NDArray[Any], v: Float64Array, shape: Sequence[int]) -> Float64Array:
+    """The mean of `∇h·v` over examples, taken apart by position, so that the parts sum to it.
+
+    Gradients [m, d] and `v` [d] are those of a whole layer of this shape, [tokens, features] or [channels, …].
+    """
+    products: Float64Array = (gradients.mean(axis=0, dtype=np.float64) * v).reshape(shape)
+    parts: Float64Array = products.sum(-1 if len(shape) == 2 else 0)
+    return parts

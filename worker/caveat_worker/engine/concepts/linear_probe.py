@@ -1,0 +1,112 @@
+"""Linear probes: whether a layer encodes a concept, by how well a classifier separates held-out examples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from caveat_spec.results import Accuracy
+from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.concepts.cav import Cavs
+from caveat_worker.engine.concepts.fit_problem import (
+    ConceptData,
+    FitProblem,
+    Settings,
+    fit,
+    fit_problem_of,
+    permuted_sets,
+)
+from caveat_worker.engine.statistics.resampling import Sets, fold_numbers, matched
+
+
+def encoding(problem: FitProblem, rng: np.random.Generator) -> tuple[Accuracy, float]:
+    """Accuracy by k-fold against shuffled labels, and the reference's held-out standard deviation along the CAV.
+
+    A shuffle is a permutation as in the test itself, so that this comparison is exact too.
+    """
+    alpha = problem.settings.alpha
+    shuffles = shuffles_for(alpha)
+    labels = np.vstack([problem.sides[0], permuted_sets(problem, shuffles, rng)])  # [1 + shuffles, n]
+    accuracy, spread = _held_out(problem, labels, rng)
+    high = float(np.sort(accuracy[1:])[math.ceil((1 - alpha) * (shuffles + 1)) - 1])
+    found = Accuracy(
+        held_out=float(accuracy[0]),
+        shuffled_mean=float(accuracy[1:].mean()),
+        shuffled_high=high,
+        encoded=bool(accuracy[0] > high),
+    )
+    return found, spread
+
+
+def shuffles_for(alpha: float) -> int:
+    """How many label shuffles place the (1 − alpha) quantile: five of them are expected beyond it."""
+    return math.ceil(5 / alpha) - 1
+
+
+def reference_against_targets(data: ConceptData, settings: Settings, rng: np.random.Generator) -> float | None:
+    """Held-out accuracy between reference and targets.
+
+    None where that says nothing: pairs match the reference set to the concept, and reference examples may be target
+    examples themselves.
+    """
+    if data.targets is None or data.pairs is not None or len(np.intersect1d(data.targets, data.reference)):
+        return None
+    if min(len(data.targets), len(data.reference)) < 2:
+        return None
+    other = fit_problem_of(ConceptData(data.k, data.targets, data.reference, work=data.work), settings)
+    accuracy, _ = _held_out(other, other.sides[0], rng)
+    return float(accuracy[0])
+
+
+def place_of_targets(data: ConceptData, problem: FitProblem, cav: Cavs) -> float:
+    """Where the targets lie along the CAV from the reference set (0) to the concept (1)."""
+    assert data.targets is not None  # nobody asks where there are none
+    along = problem.spread_out(cav, len(data.k)) @ data.k  # [N]; rows of k would be a copy of most of the memory
+    reference, concept, targets = (float(along[each].mean()) for each in (data.reference, data.concept, data.targets))
+    return (targets - reference) / (concept - reference) if concept != reference else 0.0
+
+
+def set_separation(problem: FitProblem) -> tuple[float, float]:
+    """The separation of concept and reference, `|μ_C − μ_R|²` over the variance within, and their variances' ratio.
+
+    The part of the step that chance adds is subtracted. Pairs match the two sets, so that (0, 1) stands for them.
+    """
+    if problem.partners is not None:
+        return 0.0, 1.0
+    (concept,), (reference,) = problem.sides
+    diagonal = np.diag(problem.k)
+
+    def inner(left: Sets, right: Sets) -> float:
+        return float(left @ (problem.k @ right)) / float(left.sum() * right.sum())
+
+    varies = [  # without bias, summed over the layer's directions
+        (float(diagonal[one].mean()) - inner(one, one)) * (n / (n - 1))
+        for one, n in ((concept, problem.n_concept), (reference, problem.n_reference))
+    ]
+    step = inner(concept, concept) + inner(reference, reference) - 2 * inner(concept, reference)
+    step -= varies[0] / problem.n_concept + varies[1] / problem.n_reference
+    if min(varies) <= 0:
+        return 0.0, 1.0
+    return max(0.0, step) / (sum(varies) / 2), varies[0] / varies[1]
+
+
+def _held_out(problem: FitProblem, labels: Sets, rng: np.random.Generator) -> tuple[Float64Array, float]:
+    """Balanced accuracy of each labelling [R], and for the first the held-out spread of its negatives.
+
+    Each fold fits as many examples of either side, like the published runs: with sides of very different sizes the
+    boundary of a classifier in many dimensions leans to the larger one, and held-out accuracy shows that, not the
+    concept.
+    """
+    folds = max(2, min(problem.settings.folds, problem.n_concept, problem.n_reference))
+    numbers = fold_numbers(labels, folds, problem.partners, rng)
+    right = np.zeros(labels.shape, dtype=bool)
+    squares = 0.0  # of held-out negatives' distances from their mean along each fold's CAV
+    for fold in range(folds):
+        held = numbers == fold
+        cavs = fit(problem, *matched(labels & ~held, ~labels & ~held, rng))
+        right |= held & ((cavs.along + cavs.intercept[:, None] > 0) == labels)
+        negatives = cavs.along[0, held[0] & ~labels[0]]
+        squares += float(((negatives - negatives.mean()) ** 2).sum()) if len(negatives) else 0.0
+    accuracy = ((right & labels).sum(1) / labels.sum(1) + (right & ~labels).sum(1) / (~labels).sum(1)) / 2
+    return accuracy, math.sqrt(squares / max(1, problem.n_reference - folds))

@@ -1,0 +1,1 @@
+"""Decisions compared between groups of people."""

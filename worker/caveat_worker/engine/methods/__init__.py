@@ -1,0 +1,62 @@
+"""The methods an audit can run, one file each: what a method is, and which of them an audit asks for.
+
+A method is a function from collected arrays to results, under the name of its row in `caveat_spec.methods`:
+
+    @method(requires=lambda audit: (Outputs(at=("concept", "reference")),))
+    def my_method(collected: Collected, runtime: Runtime, options: MyOptions) -> Iterator[AnyResult]:
+        yield ConceptTest(...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from caveat_spec.audit import Audit
+from caveat_spec.methods import MethodEntry, methods
+from caveat_spec.results import AnyResult
+from caveat_worker.engine.activations.collected import Collected, Runtime
+from caveat_worker.engine.activations.requirements import Plan, Requirement
+
+Requires = Callable[[Audit], Sequence[Requirement]]
+Run = Callable[[Collected, Runtime, Any], Iterable[AnyResult]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: its requirements as data, and the function that turns what was collected into results."""
+
+    name: str
+    requires: Requires
+    """What has to be collected for it, given an audit."""
+    run: Run
+    units: Callable[[Plan], int]
+    """How many units of work it will count with `runtime.progress`."""
+
+
+def method(*, requires: Requires, units: Callable[[Plan], int] = lambda _: 0) -> Callable[[Run], Method]:
+    """Makes a function a method of its own name."""
+    return lambda function: Method(function.__name__, requires, function, units)
+
+
+def asked_methods(audit: Audit) -> list[Method]:
+    """The methods that an audit names, or implies by having concepts, matched pairs or groups."""
+    return [
+        _imported(entry)
+        for entry in methods().values()
+        if entry.name in audit.methods or entry.implied_by in audit.parts
+    ]
+
+
+def run_method(one: Method, collected: Collected, runtime: Runtime) -> list[AnyResult]:
+    """The results of a method, with the options that the audit gives it."""
+    options = methods()[one.name].options.model_validate(collected.plan.audit.methods.get(one.name, {}))
+    return list(one.run(collected, runtime, options))
+
+
+def _imported(entry: MethodEntry) -> Method:
+    found = getattr(import_module(entry.module), entry.name)
+    assert isinstance(found, Method), f"{entry.module}.{entry.name} is not a method"
+    return found

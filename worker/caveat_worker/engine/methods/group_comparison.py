@@ -1,0 +1,52 @@
+"""Group comparison: recorded decisions, or the model's own, compared between groups of people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from caveat_spec.audit import Group
+from caveat_spec.methods import NoOptions
+from caveat_spec.results import AnyResult, Comparison, Note
+from caveat_worker.engine.activations.collected import Collected, Runtime
+from caveat_worker.engine.activations.requirements import Outputs
+from caveat_worker.engine.methods import method
+
+
+@method(requires=lambda _: (Outputs(at=("groups",)),))
+def group_comparison(collected: Collected, runtime: Runtime, options: NoOptions) -> Iterator[AnyResult]:
+    """Selection rates, error rates and metrics of every group that the audit declares."""
+    for name, asked in collected.plan.audit.groups.items():
+        comparison = _compared(collected, name, asked)
+        yield comparison
+        if comparison.left_out:
+            yield Note(
+                method="group_comparison",
+                sentence=f"{comparison.left_out} people have no value in a column of '{name}' and are in none of its "
+                "groups.",
+            )
+
+
+def _compared(collected: Collected, name: str, asked: Group) -> Comparison:
+    from caveat_worker.engine.fairness.groups import compare_groups  # fairlearn takes longer to import than to run
+
+    settings = collected.plan.audit.method
+    read = collected.examples[asked.examples].columns
+    assert read is not None, "the audit's own validation: groups are compared in tables"
+    columns = read([*asked.sensitive, *filter(None, (asked.decision, asked.label))])
+    if asked.target is not None:
+        decisions = collected.target_values(asked.examples, asked.target) > asked.threshold
+        words = f"the model's own decisions ({asked.target} over {asked.threshold:g})"
+    else:
+        decisions = columns[str(asked.decision)]
+        words = f"the recorded decisions ({asked.decision})"
+    figures = compare_groups(
+        decisions,
+        {column: columns[column] for column in asked.sensitive},
+        None if asked.label is None else columns[asked.label],
+        alpha=settings.alpha,
+        resamples=settings.bootstrap,
+        rng=np.random.default_rng([settings.seed, 2]),
+    )
+    return Comparison(method="group_comparison", name=name, decisions=words, sensitive=asked.sensitive, **dict(figures))

@@ -1,0 +1,262 @@
+"""TCAV: tests layer by layer whether the model is sensitive to a concept (Kim et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from caveat_spec.audit import Audit
+from caveat_spec.methods import NoOptions
+from caveat_spec.results import AnyResult, ConceptTest, Matrix, Note, RankedExample, Ranking, SpatialMap
+from caveat_worker.engine.activations.collected import Collected, Runtime
+from caveat_worker.engine.activations.layer_products import layer_products
+from caveat_worker.engine.activations.requirements import (
+    Activations,
+    FiniteSteps,
+    Gradients,
+    InnerProducts,
+    Layer,
+    Plan,
+    Requirement,
+    Role,
+    Values,
+)
+from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.base.errors import error_context
+from caveat_worker.engine.base.threads import on_one_thread
+from caveat_worker.engine.concepts.activation_intervention import StepDirection, take_steps
+from caveat_worker.engine.concepts.cav import (
+    cosine_matrix,
+    direction,
+    projections,
+    residual,
+    sensitivity_by_position,
+)
+from caveat_worker.engine.concepts.concept_test import ConceptTested, cav_of, run_concept_test
+from caveat_worker.engine.concepts.fit_problem import ConceptData, Settings, TargetData
+from caveat_worker.engine.methods import method
+from caveat_worker.engine.statistics.correction import fewest_permutations
+
+SIDE_BY_SIDE_BYTES = 64 * 2**20
+"""The largest Gram matrix of which several threads may hold copies at a time; of a larger one there is one copy."""
+SHOWN = 8
+"""Examples at either end of a ranking."""
+COSINES = (
+    "Cosines between concept activation vectors. Concepts that point the same way cannot be told apart at that layer: "
+    "a finding about one may be due to the other."
+)
+
+
+@dataclass(frozen=True)
+class LayerTest:
+    """One concept at one layer: a result for each target, and the target examples along the concept."""
+
+    concept: str
+    layer: Layer
+    tested: ConceptTested
+    along: Mapping[str, Float64Array]
+    """Target → its examples' projections on the concept activation vector [m], in standard deviations."""
+    maps: Mapping[str, SpatialMap]
+    step: StepDirection
+
+
+def _requires(audit: Audit) -> Sequence[Requirement]:
+    every: tuple[Role, ...] = ("concept", "reference", "target")
+    arrays = (Activations(at=every),) if audit.method.spatial_map else ()
+    return (InnerProducts(of=every), Gradients(), Values(), FiniteSteps(), *arrays)
+
+
+@method(requires=_requires, units=lambda plan: len(plan.layers) * len(plan.audit.concepts))
+def tcav(collected: Collected, runtime: Runtime, options: NoOptions) -> Iterator[AnyResult]:
+    """A test of every concept at every layer for every target, rankings of examples, and cosines between concepts."""
+    plan = collected.plan
+    settings, notes = _settings(plan)
+    tests, cosines = _layer_tests(collected, runtime, settings)
+    steps = take_steps(collected, runtime, [one.step for one in tests])
+    for one in tests:
+        for target, figures in zip(plan.targets, one.tested.figures, strict=True):
+            yield ConceptTest(
+                method="tcav",
+                evidence="association",
+                concept=one.concept,
+                target=target,
+                layer=one.layer.name,
+                estimator=settings.estimator,
+                finite_step=steps.get((one.concept, one.layer.name, target)),
+                spatial_map=one.maps.get(target),
+                **dict(figures),
+            )
+    yield from (_ranking(collected, tests, concept) for concept in plan.audit.concepts)
+    yield from cosines
+    yield from (Note(method="tcav", sentence=sentence) for sentence in notes)
+
+
+@on_one_thread
+def _layer_tests(collected: Collected, runtime: Runtime, settings: Settings) -> tuple[list[LayerTest], list[Matrix]]:
+    """Every concept at every layer, and the cosines between concepts at each."""
+    plan, store = collected.plan, runtime.store
+    tests: list[LayerTest] = []
+    matrices = []
+    k = store.scratch((plan.examples, plan.examples), np.float64)
+    work = store.scratch((k.size,), np.float64) if k.nbytes > SIDE_BY_SIDE_BYTES else None
+    for layer in plan.layers:
+        gx = layer_products(collected, runtime, layer, k)
+        targets = [TargetData(gx[name], collected.values(name)) for name in plan.targets]
+        found, cosines = _at_layer(collected, runtime, layer, k, work, targets, settings)
+        tests += found
+        if len(plan.audit.concepts) > 1:
+            matrices.append(
+                Matrix(
+                    method="tcav",
+                    title="Entanglement",
+                    caption=COSINES,
+                    layer=layer.name,
+                    names=list(plan.audit.concepts),
+                    values=np.clip(cosines, -1, 1).tolist(),
+                )
+            )
+    return tests, matrices
+
+
+def _at_layer(
+    collected: Collected,
+    runtime: Runtime,
+    layer: Layer,
+    k: Float64Array,
+    work: Float64Array | None,
+    targets: list[TargetData],
+    settings: Settings,
+) -> tuple[list[LayerTest], Float64Array]:
+    """All concepts at one layer from one Gram matrix, in parallel if it is small; and the cosines of their CAVs."""
+    plan = collected.plan
+
+    def test(concept: str) -> tuple[ConceptTested, Float64Array]:
+        data = _concept_data(plan, k, work, concept)
+        return _tested(plan, data, concept, targets, settings, collected.generator(layer.name, concept))
+
+    tests, alphas = [], []
+    with ThreadPoolExecutor(runtime.cores if work is None else 1) as workers:
+        for concept, (tested, step) in zip(plan.audit.concepts, workers.map(test, plan.audit.concepts), strict=True):
+            alphas.append(tested.alpha)
+            tests.append(
+                LayerTest(
+                    concept=concept,
+                    layer=layer,
+                    tested=tested,
+                    along={
+                        name: projections(k[plan.rows(asked.examples)], tested.alpha)
+                        for name, asked in plan.audit.targets.items()
+                    },
+                    maps=_spatial_maps(collected, layer, tested),
+                    step=StepDirection(concept, layer, step),
+                )
+            )
+            runtime.progress(1)
+    return tests, cosine_matrix(k, np.stack(alphas), out=None if work is None else work.reshape(k.shape))
+
+
+def _tested(
+    plan: Plan, data: ConceptData, concept: str, targets: list[TargetData], settings: Settings, rng: np.random.Generator
+) -> tuple[ConceptTested, Float64Array]:
+    """A concept's test at a layer, after the directions of the concepts it controls for are taken out.
+
+    With it goes the difference of the means as a combination of examples [N].
+    """
+    others = plan.audit.concepts[concept].controlling_for
+    step = np.zeros(len(data.k))
+    step[data.concept], step[data.reference] = 1 / len(data.concept), -1 / len(data.reference)
+    if not others:
+        return run_concept_test(data, targets, settings, rng), step
+    with error_context(f"/concepts/{concept}/controlling_for"):
+        alphas = [cav_of(_concept_data(plan, data.k, data.work, other), settings) for other in others]
+        left = residual(data.k, np.stack(alphas))
+    there = [TargetData(left.products(target.gx), target.values) for target in targets]
+    tested = run_concept_test(replace(data, k=left.k), there, settings, rng)
+    return replace(tested, alpha=left.lifted(tested.alpha)), left.lifted(step)
+
+
+def _spatial_maps(collected: Collected, layer: Layer, tested: ConceptTested) -> dict[str, SpatialMap]:
+    """Target → each position's part of the effect, where the audit asks and the layer keeps its positions."""
+    plan = collected.plan
+    shape = [size for size in layer.shape[1:] if isinstance(size, int)]
+    if not plan.audit.method.spatial_map or layer.reduce != "flatten" or not 2 <= len(shape) == len(layer.shape) - 1:
+        return {}
+    v = np.zeros(int(np.prod(shape)))
+    for name, rows in plan.row_ranges.items():
+        if tested.alpha[rows].any():
+            v += direction(tested.alpha[rows], collected.arrays["activations", name, layer.name])
+    maps = {}
+    for name, asked in plan.audit.targets.items():
+        gradients = collected.arrays["gradients", asked.examples, name, layer.name]
+        parts = tested.step * sensitivity_by_position(gradients, v, shape)
+        maps[name] = SpatialMap(shape=list(parts.shape), parts=parts.ravel().tolist())
+    return maps
+
+
+def _concept_data(plan: Plan, k: Float64Array, work: Float64Array | None, concept: str) -> ConceptData:
+    """Which rows of the layer's Gram matrix are the concept, the reference and the targets.
+
+    Where the reference set holds the concept's matched pairs, they alone are the reference: they differ in the concept
+    and in nothing else, and swapping them leaves both sides as large as they were, so that the null distribution is
+    centred on zero.
+    """
+    asked = plan.audit.concepts[concept]
+    pairing = plan.pairings.get(concept)
+    reference = np.concatenate([plan.rows(name) for name in asked.reference_sets])
+    paired = pairing is not None and asked.reference_sets == [pairing.base]
+    of_targets = {target.examples for target in plan.audit.targets.values()}
+    return ConceptData(
+        k=k,
+        concept=plan.rows(asked.examples),
+        reference=reference[list(pairing.without)] if pairing is not None and paired else reference,
+        pairs=np.arange(len(pairing.without)) if pairing is not None and paired else None,
+        targets=plan.rows(next(iter(of_targets))) if len(of_targets) == 1 else None,
+        work=work,
+    )
+
+
+def _ranking(collected: Collected, tests: Sequence[LayerTest], concept: str) -> Ranking:
+    """The first target's examples along the concept, at the layer that encodes it best."""
+    best = max((one for one in tests if one.concept == concept), key=lambda one: one.tested.accuracy.held_out)
+    target, asked = next(iter(collected.plan.audit.targets.items()))
+    along, names = best.along[target], collected.examples[asked.examples].names
+    order = np.argsort(-along, kind="stable")
+    shown = min(SHOWN, len(order) // 2)
+
+    def ranked(position: int) -> RankedExample:
+        return RankedExample(example=names[position], position=position, projection=float(along[position]))
+
+    return Ranking(
+        method="tcav",
+        title=concept,
+        caption="Examples along the concept's direction, in standard deviations from the mean of their set.",
+        layer=best.layer.name,
+        examples=asked.examples,
+        most=[ranked(int(i)) for i in order[:shown]],
+        least=[ranked(int(i)) for i in order[::-1][:shown]],
+    )
+
+
+def _settings(plan: Plan) -> tuple[Settings, list[str]]:
+    """The method as the statistics take it, with as many permutations as the correction needs, and notes on that."""
+    asked = plan.audit.method
+    given = {field.name: getattr(asked, field.name) for field in fields(Settings)}
+    rows = len(plan.layers) * len(plan.targets) * len(plan.audit.concepts)
+    fewest = fewest_permutations(rows, asked.alpha) if rows and asked.correction != "none" else 0
+    given["permutations"] = max(asked.permutations, fewest)
+    given["cross_check"] = asked.cross_check if asked.cross_check != asked.estimator else None
+    notes = []
+    if fewest > asked.permutations:
+        notes.append(
+            f"{fewest} permutations were drawn in place of {asked.permutations}: with fewer, no row of {rows} could be "
+            f"significant at {asked.alpha:g} after the correction."
+        )
+    if rows and asked.estimator == "linear_svm":
+        notes.append(
+            "Intervals by linear_svm miss planted effects more often than their level says, those by mean_difference "
+            "and logistic do not (docs/validation.md): read its effects as a second opinion."
+        )
+    return Settings(**given), notes

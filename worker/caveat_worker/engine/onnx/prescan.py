@@ -1,0 +1,182 @@
+"""Checks a model's message before anything is built from it, because few bytes can expand without bound."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
+
+import onnx
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
+
+from caveat_worker.engine.base.errors import InvalidInput
+
+MAX_NODES = 50_000
+"""After functions are inlined; the largest networks that people export have about ten thousand."""
+MAX_CALLS = 5_000
+"""Of one function: inlining takes time quadratic in its calls, because it tries names from the first one on."""
+MAX_COUNTED = 10**12
+MAX_RANK = 32
+MAX_INPUT_NUMBERS = 2**30
+_KINDS = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
+
+FunctionKey = tuple[str, str, str]
+
+
+def prescan(proto: onnx.ModelProto, *, bundled: bool) -> None:
+    """Raises `InvalidInput` for graphs that expand without bound, malformed tensors, and data in other files.
+
+    With `bundled` the model's own weights may be in other files, but no other tensor.
+    """
+    _check_ends(proto.graph)
+    functions = {(one.domain, one.name, one.overload): one for one in proto.functions}
+    sizes: dict[FunctionKey, int] = {}
+    for key in _callees_first(functions):
+        sizes[key] = _size(functions[key].node, sizes)
+    whole = _size(proto.graph.node, sizes)
+    if whole > MAX_NODES:
+        raise InvalidInput(
+            "model-too-large",
+            f"The model has {min(whole, MAX_COUNTED):,} operators or more once its functions are inlined; "
+            f"{MAX_NODES:,} are allowed.",
+            "Export it without decomposing operators, or audit a part of it.",
+        )
+    for key, calls in _calls(proto.graph.node, functions, sizes).items():
+        if calls > MAX_CALLS:
+            raise InvalidInput(
+                "model-too-large",
+                f"The model calls its function '{key[1]}' {calls:,} times; {MAX_CALLS:,} are allowed.",
+                "Export it with its functions inlined.",
+            )
+    for tensor in proto.graph.initializer:
+        _check(tensor, may_be_external=bundled)
+    for tensor in _other_tensors(proto):
+        _check(tensor, may_be_external=False)
+
+
+def _check_ends(graph: GraphProto) -> None:
+    if not graph.output:
+        raise InvalidInput(
+            "no-outputs", "The model has no output.", "Export it with the tensor that it computes as its output."
+        )
+    for value in graph.input:
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if len(sizes) > MAX_RANK or prod(max(size, 1) for size in sizes) > MAX_INPUT_NUMBERS:
+            raise InvalidInput(
+                "input-too-large",
+                f"The model's input '{value.name}' has over {MAX_RANK} dimensions or {MAX_INPUT_NUMBERS:,} numbers.",
+                "Export the model for inputs that fit into memory.",
+            )
+
+
+def _callees_first(functions: dict[FunctionKey, onnx.FunctionProto]) -> list[FunctionKey]:
+    """The functions, each after the functions that it calls; raises `InvalidInput` for recursion."""
+    order: dict[FunctionKey, None] = {}
+    open_calls: dict[FunctionKey, Iterator[FunctionKey]] = {}
+    for start in functions:
+        waiting = [start]
+        while waiting:
+            key = waiting[-1]
+            if key in order:
+                waiting.pop()
+                continue
+            calls = open_calls.setdefault(
+                key, iter({_key(node) for node in _nodes(functions[key].node)} & functions.keys())
+            )
+            callee = next((one for one in calls if one not in order), None)
+            if callee is None:
+                order[key] = None
+                waiting.pop()
+            elif callee in waiting:
+                raise InvalidInput(
+                    "recursive-function",
+                    f"The model's function '{callee[1]}' calls itself.",
+                    "ONNX has no recursion: export the model with its loops written as Loop or Scan.",
+                )
+            else:
+                waiting.append(callee)
+    return list(order)
+
+
+def _size(nodes: Iterable[NodeProto], sizes: dict[FunctionKey, int]) -> int:
+    """The number of operators in these nodes after their functions are inlined."""
+    return sum(sizes.get(_key(node), 1) for node in _nodes(nodes))
+
+
+def _calls(
+    nodes: Iterable[NodeProto],
+    functions: Mapping[FunctionKey, onnx.FunctionProto],
+    callees_first: Iterable[FunctionKey],
+) -> dict[FunctionKey, int]:
+    """The number of calls of each function after its callers are inlined."""
+    calls = Counter(_key(node) for node in _nodes(nodes))
+    for caller in reversed([*callees_first]):
+        for node in _nodes(functions[caller].node):
+            calls[_key(node)] += calls[caller]
+    return {key: calls[key] for key in functions}
+
+
+def _key(node: NodeProto) -> FunctionKey:
+    return node.domain, node.op_type, node.overload
+
+
+def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Yields these nodes and the nodes of their subgraphs."""
+    for node in nodes:
+        yield node
+        for graph in _subgraphs(node):
+            yield from _nodes(graph.node)
+
+
+def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH or attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    yield graph
+    for node in graph.node:
+        for inner in _subgraphs(node):
+            yield from _graphs(inner)
+
+
+def _other_tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Yields every tensor of the model except the weights of its main graph."""
+    for position, graph in enumerate(_graphs(proto.graph)):
+        yield from graph.initializer if position else ()
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
+        for node in _nodes(nodes):
+            for attribute in node.attribute:
+                yield from attribute.tensors
+                if attribute.HasField("t"):
+                    yield attribute.t
+                sparse_tensors = [*attribute.sparse_tensors]
+                if attribute.HasField("sparse_tensor"):
+                    sparse_tensors.append(attribute.sparse_tensor)
+                for sparse in sparse_tensors:
+                    yield from (sparse.values, sparse.indices)
+
+
+def _check(tensor: TensorProto, *, may_be_external: bool) -> None:
+    if tensor.data_location == TensorProto.EXTERNAL and not may_be_external:
+        raise InvalidInput(
+            "external-data",
+            f"The numbers of '{tensor.name}' are in another file.",
+            "Save the model as one file, with its weights inside.",
+        )
+    if tensor.data_type not in _KINDS:
+        raise _invalid(tensor, f"has the type {tensor.data_type}, which ONNX does not know")
+    if len(tensor.dims) > MAX_RANK:
+        raise _invalid(tensor, f"has {len(tensor.dims):,} dimensions; {MAX_RANK} are allowed")
+
+
+def _invalid(tensor: TensorProto, what: str) -> InvalidInput:
+    return InvalidInput(
+        "invalid-model",
+        f"The model breaks a rule of ONNX: its tensor '{tensor.name}' {what}.",
+        "Export it again, or check it with onnx.checker.check_model.",
+    )

@@ -1,0 +1,265 @@
+"""From an audit and a model to everything that will be computed, decided before anything is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from caveat_spec.audit import Audit, LayerChoice, Scalar
+from caveat_worker.engine.activations.pooling import features
+from caveat_worker.engine.activations.requirements import (
+    ONLY,
+    Layer,
+    Pairing,
+    Passes,
+    Plan,
+    Requirements,
+    merged,
+)
+from caveat_worker.engine.autodiff import layers as model_layers
+from caveat_worker.engine.autodiff.differentiate import find_layer
+from caveat_worker.engine.autodiff.external_gradients import ExternalGradients
+from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.base.errors import InvalidInput, error_context
+from caveat_worker.engine.methods import Method
+from caveat_worker.engine.onnx.graph import TensorInfo
+
+
+@dataclass(frozen=True)
+class ExampleOutline:
+    """What planning needs to know of an example set."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of one example, by the model's inputs, or under `ONLY`."""
+    keys: tuple[str, ...]
+    """What its examples pair by."""
+    optional: bool = False
+    """Whether the model may lack some of the inputs."""
+
+
+def make_plan(
+    audit: Audit,
+    model: Model,
+    outlines: Mapping[str, ExampleOutline],
+    methods: Sequence[Method],
+    external: ExternalGradients | None = None,
+) -> Plan:
+    """Settles layers, targets, pairs and the merged requirements of all methods.
+
+    Raises InvalidInput where the audit cannot be run on this model and these examples.
+    """
+    for name, outline in outlines.items():
+        _check_fit(name, outline, model.inputs)
+    targets = {name: target_of(name, asked) for name, asked in audit.targets.items()}
+    resolved = {}
+    for name, target in targets.items():
+        with error_context(f"/targets/{name}", "output", "index", "versus", "reduce"):
+            resolved[name] = resolve_target(model, target)
+    layers = _layers(audit, model, list(targets.values()), external) if audit.concepts else ()
+    _check_counts(audit, outlines)
+    pairings = _pairings(audit, outlines)
+    requires = merged([one for method in methods for one in method.requires(audit)], audit, pairings)
+    return Plan(
+        audit=audit,
+        model=model,
+        inputs=model.inputs,
+        layers=layers,
+        targets=targets,
+        resolved=resolved,
+        requires=requires,
+        row_ranges=_row_ranges(requires, outlines),
+        pairings=pairings,
+        passes=_passes(audit, requires, layers, outlines),
+        external=external,
+        warnings=(*model.warnings, *([] if external is None else [_FROM_ELSEWHERE])),
+    )
+
+
+_FROM_ELSEWHERE = "Gradients come from the graph that was supplied with the model; they agree with finite differences."
+
+
+def target_of(name: str, asked: Scalar) -> Target:
+    """A target under its name, as the engine takes it."""
+    return Target(name, asked.output, asked.index, asked.versus, asked.scale, asked.reduce)
+
+
+def _check_fit(name: str, outline: ExampleOutline, inputs: Sequence[TensorInfo]) -> None:
+    """The examples' shapes against the model's inputs, dimension by dimension; names of dimensions fit any size."""
+    pointer = f"/examples/{name}"
+    taken = ", ".join(f"'{tensor.name}'" for tensor in inputs)
+    if ONLY in outline.shapes and len(inputs) != 1:
+        raise InvalidInput(
+            "several-inputs",
+            f"Example set '{name}' feeds one input, and the model has {len(inputs)}: {taken}.",
+            "Use arrays in an .npz with 'inputs', or text with a tokenizer; or export the others as constants.",
+            pointer,
+        )
+    strange = [given for given in outline.shapes if given != ONLY and given not in {one.name for one in inputs}]
+    if strange and not outline.optional:
+        raise InvalidInput(
+            "unknown-input",
+            f"Example set '{name}' feeds '{strange[0]}', which the model does not have.",
+            f"Its inputs are {taken}.",
+            pointer,
+        )
+    for tensor in inputs:
+        given = outline.shapes.get(tensor.name, outline.shapes.get(ONLY))
+        if given is None:
+            raise InvalidInput(
+                "missing-input",
+                f"Example set '{name}' feeds nothing to the model's input '{tensor.name}'.",
+                "Name what feeds it in 'inputs'.",
+                pointer,
+            )
+        wanted = tensor.shape[1:]
+        fits = len(wanted) == len(given) and all(
+            not isinstance(want, int) or want == have for want, have in zip(wanted, given, strict=True)
+        )
+        if not fits:
+            raise InvalidInput(
+                "shapes-do-not-fit",
+                f"Example set '{name}' has examples of shape {_shape(given)}; the model's input '{tensor.name}' "
+                f"takes {_shape(wanted)}.",
+                "Change 'preprocess' (size, layout, channels), 'features' or 'length' so that they agree.",
+                pointer,
+            )
+
+
+def _shape(dimensions: Sequence[int | str | None]) -> str:
+    return " x ".join(str(dimension) if dimension is not None else "?" for dimension in dimensions) or "a single number"
+
+
+def _check_counts(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> None:
+    """Every set in a concept or a target has the examples that the test needs."""
+    roles: list[tuple[str, str, list[str]]] = []
+    for name, concept in audit.concepts.items():
+        roles.append((f"/concepts/{name}/examples", f"Concept '{name}'", [concept.examples]))
+        roles.append((f"/concepts/{name}/against", f"The reference set of concept '{name}'", concept.reference_sets))
+    for name, target in audit.targets.items():
+        roles.append((f"/targets/{name}/examples", f"Target '{name}'", [target.examples]))
+    needed = audit.method.min_examples
+    for pointer, role, sets in roles if audit.concepts else []:
+        count = sum(len(outlines[name].keys) for name in sets)
+        if count < needed:
+            raise InvalidInput(
+                "too-few-examples",
+                f"{role} has {count} example{'s' * (count != 1)}; {needed} are needed (`method.min_examples`).",
+                f"Add at least {needed - count} to '{sets[-1]}'.",
+                pointer,
+            )
+
+
+def _layers(audit: Audit, model: Model, targets: list[Target], external: ExternalGradients | None) -> tuple[Layer, ...]:
+    """The asked-for layers, or a handful that are worth auditing; each must reach every target."""
+    chosen = audit.layers == "auto"
+    with error_context("/gradient"):
+        given = () if external is None else external.common([target.name for target in targets])
+    asked = (
+        [LayerChoice(tensor=tensor) for tensor in given or model_layers.choose_layers(model, targets[0])]
+        if isinstance(audit.layers, str)
+        else audit.layers
+    )
+    tensors = []
+    for position, choice in enumerate(asked):
+        with error_context(f"/layers/{position}"):
+            tensors.append(find_layer(model, choice.tensor))
+            if external is not None and tensors[-1] not in given:
+                raise InvalidInput(
+                    "gradient-not-supplied",
+                    f"The gradient graph has nothing for layer '{tensors[-1]}'; it has {', '.join(given)}.",
+                    "Audit one of those, or supply the gradient at this layer too.",
+                )
+    known = [
+        {layer.tensor: layer for layer in model_layers.list_layers(model, target, tensors, external=given)}
+        for target in targets
+    ]
+    planned = []
+    for position, (choice, tensor) in enumerate(zip(asked, tensors, strict=True)):
+        pointer = f"/layers/{position}"
+        for target, layers in zip(targets, known, strict=True):
+            _check_auditable(model, layers.get(tensor), tensor, target, pointer)
+        found = known[0][tensor]
+        with error_context(pointer):
+            features(found.shape, choice.reduce)
+        planned.append(
+            Layer(
+                name=choice.tensor if choice.reduce == "flatten" else f"{choice.tensor}@{choice.reduce}",
+                tensor=tensor,
+                reduce=choice.reduce,
+                operator=found.op,
+                shape=found.shape,
+                depth=found.depth,
+                chosen=chosen,
+            )
+        )
+    return tuple(planned)
+
+
+def _check_auditable(model: Model, layer: model_layers.Layer | None, tensor: str, target: Target, pointer: str) -> None:
+    if layer is not None and layer.auditable:
+        return
+    reason = layer.reason if layer is not None else f"'{tensor}' does not lead to the target"
+    can = [one.tensor for one in model_layers.list_layers(model, target) if one.auditable]
+    raise InvalidInput(
+        "layer-cannot-be-audited",
+        f"Layer '{tensor}' cannot be audited for target '{target.name}': {reason}.",
+        f"These can: {', '.join(can[:20]) or 'none'}{' …' if len(can) > 20 else ''}.",
+        pointer,
+    )
+
+
+def _pairings(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> dict[str, Pairing]:
+    """Twins by key, for every concept whose example set declares `pairs_with`."""
+    pairings = {}
+    for concept, asked in audit.concepts.items():
+        base = audit.examples[asked.examples].pairs_with
+        if base is None:
+            continue
+        keys, base_keys = outlines[asked.examples].keys, outlines[base].keys
+        place = {key: position for position, key in enumerate(base_keys)}
+        missing = [key for key in keys if key not in place]
+        if missing or len(place) < len(base_keys):
+            problem = (
+                f"'{missing[0]}' and {len(missing) - 1} others of '{asked.examples}' have no match in '{base}'"
+                if missing
+                else f"'{base}' holds two examples with one name"
+            )
+            raise InvalidInput(
+                "unpaired-examples",
+                f"Example set '{asked.examples}' pairs with '{base}', but {problem}.",
+                "Give matched examples the same file name (the ending may differ), or tables the same rows in order.",
+                f"/examples/{asked.examples}/pairs_with",
+            )
+        pairings[concept] = Pairing(
+            concept=asked.examples,
+            base=base,
+            with_concept=tuple(range(len(keys))),
+            without=tuple(place[key] for key in keys),
+        )
+    return pairings
+
+
+def _row_ranges(requires: Requirements, outlines: Mapping[str, ExampleOutline]) -> dict[str, slice]:
+    """The rows of each set among all examples whose activations are collected."""
+    ranges, start = {}, 0
+    for name, need in requires.sets.items():
+        if need.activations:
+            ranges[name] = slice(start, start + len(outlines[name].keys))
+            start = ranges[name].stop
+    return ranges
+
+
+def _passes(
+    audit: Audit, requires: Requirements, layers: Sequence[Layer], outlines: Mapping[str, ExampleOutline]
+) -> Passes:
+    """How many examples go through the model, before anything is known from an earlier audit."""
+    count = {name: len(outlines[name].keys) for name in requires.sets}
+    steps = len(audit.concepts) * len(layers)
+    return Passes(
+        forward=sum(count.values()),
+        backward=sum(count[name] * len(need.gradients) for name, need in requires.sets.items()),
+        partial=steps * sum(len(outlines[target.examples].keys) for target in audit.targets.values())
+        if requires.finite_steps
+        else 0,
+    )

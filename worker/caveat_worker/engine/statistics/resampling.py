@@ -1,0 +1,91 @@
+"""Every random draw of an audit: which examples take the concept's place, and how often each one counts.
+
+A draw is a row of weights over the n examples of a concept and its reference set, the concept's first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caveat_worker.engine.base.arrays import Float64Array, Indices
+
+Sets = NDArray[np.bool_]
+
+
+def random_sets(n: int, size: int, count: int, rng: np.random.Generator) -> Sets:
+    """`count` sets of `size` out of `n` examples [count, n], each set equally likely."""
+    sets = np.zeros((count, n), dtype=bool)
+    if size:
+        drawn = rng.random((count, n)).argpartition(size - 1, axis=1)[:, :size]
+        np.put_along_axis(sets, drawn, True, axis=1)
+    return sets
+
+
+def swapped_pairs(n: int, partners: Indices, count: int, rng: np.random.Generator) -> Sets:
+    """`count` sets [count, n] that take one of each pair by a fair coin: example i, or its partner `partners[i]`."""
+    heads = rng.random((count, len(partners))) < 0.5
+    sets = np.zeros((count, n), dtype=bool)
+    np.put_along_axis(sets, np.where(heads, np.arange(len(partners)), partners), True, axis=1)
+    return sets
+
+
+def reference_draws(n_concept: int, n_reference: int, count: int, rng: np.random.Generator) -> Sets:
+    """`count` draws [count, n] from the reference set: as many examples as the concept has, at most half of the set."""
+    size = draw_size(n_concept, n_reference)
+    return np.hstack([np.zeros((count, n_concept), dtype=bool), random_sets(n_reference, size, count, rng)])
+
+
+def draw_size(n_concept: int, n_reference: int) -> int:
+    """How many reference examples one run takes: never so many that all runs take the same ones."""
+    return max(1, min(n_concept, n_reference // 2))
+
+
+def bootstrap_counts(n: int, count: int, rng: np.random.Generator) -> Float64Array:
+    """How often each of `n` examples is drawn in `count` resamples [count, n] with replacement."""
+    drawn = rng.integers(n, size=(count, n)) + n * np.arange(count)[:, None]  # a third of multinomial's time
+    return np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n).astype(float)
+
+
+def bootstrap_sides(
+    n_concept: int, n_reference: int, partners: Indices | None, count: int, rng: np.random.Generator
+) -> tuple[Float64Array, Float64Array]:
+    """Resamples of concept and reference, each [count, n]; a pair stays together, because it was drawn together."""
+    n = n_concept + n_reference
+    concept, reference = np.zeros((count, n)), np.zeros((count, n))
+    concept[:, :n_concept] = bootstrap_counts(n_concept, count, rng)
+    if partners is None:
+        reference[:, n_concept:] = bootstrap_counts(n_reference, count, rng)
+        return concept, reference
+    reference[:, partners] = concept[:, :n_concept]
+    alone = np.setdiff1d(np.arange(n_concept, n), partners)
+    if len(alone):
+        reference[:, alone] = bootstrap_counts(len(alone), count, rng)
+    return concept, reference
+
+
+def fold_numbers(sets: Sets, folds: int, partners: Indices | None, rng: np.random.Generator) -> Indices:
+    """A fold for each example in each of R labellings [R, n]: both labels spread evenly, pairs kept in one fold."""
+    if partners is None:
+        return np.where(sets, _ranks(sets, rng), _ranks(~sets, rng)) % folds
+    n_concept = len(partners)
+    numbers = np.empty(sets.shape, dtype=np.intp)
+    pairs = rng.random((len(sets), n_concept)).argsort(axis=1) % folds
+    numbers[:, :n_concept] = numbers[:, partners] = pairs
+    alone = np.setdiff1d(np.arange(n_concept, sets.shape[1]), partners)
+    numbers[:, alone] = rng.random((len(sets), len(alone))).argsort(axis=1) % folds
+    return numbers
+
+
+def matched(positives: Sets, negatives: Sets, rng: np.random.Generator) -> tuple[Sets, Sets]:
+    """Random subsets of both sides [R, n] that have as many examples as the smaller side."""
+    size = np.minimum(positives.sum(1), negatives.sum(1))[:, None]
+    return _ranks(positives, rng) < size, _ranks(negatives, rng) < size
+
+
+def _ranks(members: Sets, rng: np.random.Generator) -> Indices:
+    """A random order of each row's members from 0; others come after all of them [R, n]."""
+    order = (rng.random(members.shape) + ~members).argsort(axis=1)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(members.shape[1])[None], axis=1)
+    return ranks

@@ -1,0 +1,100 @@
+"""A look at a model or at an example set before anybody audits it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+from caveat_spec.artifacts import ExampleSummary, Inspection, ModelLayer, Tensor
+from caveat_spec.audit import Examples, Scalar
+from caveat_worker.engine.autodiff.external_gradients import read_external_gradients, verify
+from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, GradientCheck
+from caveat_worker.engine.autodiff.layers import choose_layers, list_layers
+from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.base.errors import InvalidInput, error_context
+from caveat_worker.engine.plan import target_of
+from caveat_worker.engine.report import gradient_checks
+from caveat_worker.loading import Blob
+from caveat_worker.readers.batching import batches
+from caveat_worker.readers.example_sets import open_set
+
+
+def inspect_model(
+    path: Path,
+    output: str | None = None,
+    index: int | None = None,
+    gradient: Path | None = None,
+    targets: Mapping[str, Scalar] | None = None,
+) -> Inspection:
+    """What is in a model: inputs, outputs, and the layers that can be audited for one class, the first by default.
+
+    A `gradient` graph that is supplied for these `targets` is compared with finite differences, and refused if wrong.
+    """
+    model = load(path)
+    target, sentence = _any_target(model, output, index)
+    checks = _verified(model, gradient, targets or {})
+    layers = list_layers(model, target, external={check.layer for check in checks}) if target is not None else ()
+    auto = choose_layers(model, target) if target is not None else ()
+    return Inspection(
+        inputs=[Tensor(name=one.name, dtype=one.dtype, shape=list(one.shape)) for one in model.inputs],
+        outputs=[Tensor(name=one.name, dtype=one.dtype, shape=list(one.shape)) for one in model.outputs],
+        layers=[
+            ModelLayer(
+                tensor=layer.tensor,
+                operator=layer.op,
+                shape=list(layer.shape),
+                depth=layer.depth,
+                auditable=layer.auditable,
+                reason=layer.reason,
+                auto=layer.tensor in auto,
+            )
+            for layer in layers
+        ],
+        target=sentence,
+        gradient_checks=gradient_checks(checks, TOLERANCE),
+        warnings=list(model.warnings),
+    )
+
+
+def inspect_examples(examples: Examples, blob: Blob) -> ExampleSummary:
+    """What is in an example set; every example is decoded once, so that a corrupt one is named now."""
+    source = open_set("examples", examples, blob, seed=0)
+    for _ in batches(source, 64):
+        pass
+    shape = next(iter(source.shapes.values()))
+    return ExampleSummary(kind=source.kind, count=len(source), shape=list(shape), names=list(source.names[:10]))
+
+
+def _verified(model: Model, gradient: Path | None, targets: Mapping[str, Scalar]) -> tuple[GradientCheck, ...]:
+    """The checks that a gradient graph from elsewhere passed."""
+    if gradient is None:
+        return ()
+    with error_context("/gradient/blob"):
+        external = read_external_gradients(gradient, model)
+    asked = []
+    for name, scalar in targets.items():
+        with error_context(f"/gradient/targets/{name}", "output", "index", "versus", "reduce"):
+            asked.append(target_of(name, scalar))
+            resolve_target(model, asked[-1])
+    with error_context("/gradient/blob"):
+        return verify(external, model, asked)
+
+
+def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Target | None, str]:
+    """A target that stands for an output, and the sentence that says what it reads; what was named must be there."""
+    refusals = []
+    reductions: tuple[Literal["mean"] | None, ...] = (None, "mean")
+    for at, reduce in product((None, 0) if index is None else (index,), reductions):
+        try:
+            target = Target(name="target", output=output, index=at, reduce=reduce)
+            return target, resolve_target(model, target).sentence
+        except InvalidInput as refused:
+            refusals.append(refused)
+    if output is not None or index is not None:
+        with error_context("", "output", "index"):
+            raise refusals[-1]
+    return None, f"{refusals[-1].sentence} {refusals[-1].remedy}"

@@ -1,0 +1,222 @@
+"""Forks a process for each job from one that has imported everything, so a job starts in milliseconds.
+
+`Forkserver` starts `python -m caveat_worker.jobs.forkserver` and asks it for processes. Unlike the fork server of
+`multiprocessing` it has an environment of its own. It never reads data of clients, and every process that it forks has
+a single thread, as confinement requires.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from caveat_worker.jobs import child
+
+PRELOADED = ("caveat_worker.sharding", "caveat_worker.readers.arrays", "caveat_worker.readers.images")
+"""Modules that most jobs import; not pandas, whose libraries start threads, which a fork would lose."""
+NAME = "caveat-job"
+"""Name of a job's process, also in `ps -o comm`."""
+NUMBER = struct.Struct("=q")
+LONGEST_PATH = 4096  # bytes
+EXIT_SECONDS = 10
+"""Seconds that a forkserver has to end; it may still be importing."""
+
+
+class Forked:
+    """A job's process with the needed part of `subprocess.Popen`; the forkserver, its parent, reports its end."""
+
+    def __init__(self, pid: int, stdout: BinaryIO, channel: socket.socket) -> None:
+        self.pid, self.stdout = pid, stdout
+        self.returncode: int | None = None
+        self._channel = channel
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Returns the exit status, negative for a signal; raises `subprocess.TimeoutExpired`."""
+        if self.returncode is None:
+            if not select.select([self._channel], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(NAME, timeout or 0)
+            status = _number(self._channel)
+            self.returncode = -signal.SIGKILL if status is None else status  # the process ends with its forkserver
+        return self.returncode
+
+
+class Forkserver:
+    """Forks one process at a time, with the environment that it was given."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - ourselves
+                [sys.executable, "-B", "-P", "-m", "caveat_worker.jobs.forkserver", str(theirs.fileno())],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+
+    def fork(self, folder: Path, stderr: int) -> Forked:
+        """Forks a process that runs the job in `folder`; raises `ConnectionError` if the forkserver has ended."""
+        read, write = os.pipe()
+        with ExitStack() as undo:
+            stdout = undo.enter_context(os.fdopen(read, "rb"))
+            with os.fdopen(write, "wb"):
+                socket.send_fds(self._socket, [os.fsencode(folder)], [write, stderr])
+                pid = _number(self._socket)
+            if pid is None:
+                raise ConnectionError("the forkserver has ended")
+            undo.pop_all()
+        return Forked(pid, stdout, self._socket)
+
+    def close(self) -> None:
+        """Ends the forkserver and the process that it forked."""
+        self._socket.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(EXIT_SECONDS)
+        self._process.kill()
+        self._process.wait()
+
+
+_idle: defaultdict[frozenset[tuple[str, str]], list[Forkserver]] = defaultdict(list)
+
+
+@atexit.register
+def close() -> None:
+    """Ends the idle forkservers."""
+    for server in chain.from_iterable(_idle.values()):
+        server.close()
+    _idle.clear()
+
+
+def ready(environment: Mapping[str, str]) -> None:
+    """Starts a forkserver for the next job without waiting for it."""
+    _idle[frozenset(environment.items())].append(Forkserver(environment))
+
+
+@contextmanager
+def forked(environment: Mapping[str, str], folder: Path, stderr: int) -> Iterator[Forked]:
+    """Yields a process that runs the job in `folder`, from an idle forkserver that then serves the next job.
+
+    The caller has to wait for the end of the process. Raises `ConnectionError` if no forkserver can be started.
+    """
+    idle = _idle[frozenset(environment.items())]
+    server, child = _fork(idle, environment, folder, stderr)
+    try:
+        with child.stdout:
+            yield child
+    except BaseException:
+        server.close()
+        raise
+    idle.append(server)
+
+
+def _fork(
+    idle: list[Forkserver], environment: Mapping[str, str], folder: Path, stderr: int
+) -> tuple[Forkserver, Forked]:
+    """Forks a process from an idle forkserver, skipping those that were killed, or from a new one."""
+    while True:
+        try:
+            server, fresh = idle.pop(), False
+        except IndexError:
+            server, fresh = Forkserver(environment), True
+        try:
+            return server, server.fork(folder, stderr)
+        except ConnectionError:
+            server.close()
+            if fresh:
+                raise
+
+
+def main(asked: socket.socket) -> None:
+    """Serves requests until the connection closes."""
+    for module in PRELOADED:
+        import_module(module)
+    gc.freeze()  # exempts imported objects from collection, so their pages stay shared
+    woken, wake = socket.socketpair()
+    woken.setblocking(False)
+    wake.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake.fileno())
+    server = os.getpid()
+    while True:
+        folder, files, *_ = socket.recv_fds(asked, LONGEST_PATH, 2)
+        if not folder:
+            return
+        pid = os.fork()
+        if pid == 0:
+            for ours in (asked, woken, wake):
+                ours.close()
+            _do(Path(os.fsdecode(folder)), files, server)
+        for file in files:
+            os.close(file)
+        with suppress(OSError):  # the child has done so itself, or has ended
+            os.setpgid(pid, pid)
+        asked.sendall(NUMBER.pack(pid))
+        asked.sendall(NUMBER.pack(_ended(pid, woken, asked)))
+
+
+def _do(folder: Path, files: list[int], server: int) -> NoReturn:
+    """Runs the job in the forked process, and ends the process."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setpgid(0, 0)
+        for number, file in enumerate(files, start=1):
+            os.dup2(file, number)
+            os.close(file)
+        with suppress(OSError):
+            Path("/proc/self/comm").write_text(NAME)
+        os.chdir(folder / "tmp")
+        os.environ.update(HOME=str(folder / "tmp"), TMPDIR=str(folder / "tmp"))
+        tempfile.tempdir = None
+        child.main(folder, server)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:  # never return into the forkserver's loop
+        with suppress(Exception):
+            sys.stdout.flush()
+        os._exit(status)
+
+
+def _ended(pid: int, woken: socket.socket, asked: socket.socket) -> int:
+    """Waits for a process and returns its exit status; kills it if the connection to the supervisor closes."""
+    while True:
+        heard, _, _ = select.select([woken, asked], [], [])
+        if asked in heard:  # no request arrives while a job runs, so the connection was closed
+            os.killpg(pid, signal.SIGKILL)
+            sys.exit()
+        woken.recv(64)
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+
+
+def _number(channel: socket.socket) -> int | None:
+    """Receives the next number from the forkserver; None if it has ended."""
+    with suppress(ConnectionError):
+        if len(received := channel.recv(NUMBER.size, socket.MSG_WAITALL)) == NUMBER.size:
+            return int(NUMBER.unpack(received)[0])
+    return None
+
+
+if __name__ == "__main__":
+    with suppress(ConnectionError):  # the supervisor has ended
+        main(socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,142 @@
+"""Background work of a worker: take back lost jobs, publish waiting ones, collect garbage, and drain on shutdown."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy.exc import DBAPIError
+
+from caveat_spec.artifacts import Queue
+from caveat_spec.jobs import LISTS, QUEUES, RUN_JOB
+from caveat_storage import blob_registry, job_records, job_state, retention, shards
+from caveat_storage.blobs import Blobs
+from caveat_storage.job_records import Database
+from caveat_worker.jobs.sandbox import missing_protections
+from caveat_worker.jobs.settings import Settings, settings
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 60.0
+"""Seconds between checks whether garbage collection is due."""
+
+_leaving, _gone = threading.Event(), threading.Event()
+
+
+def begin(sender: Any, **_: Any) -> None:
+    """Starts the background threads when the worker is ready."""
+    missing = missing_protections()
+    if missing:
+        log.warning("this machine lacks sandbox protections: %s", ", ".join(missing))
+    database = Database(settings().database_url)
+    threading.Thread(
+        target=_reap_until_gone, args=(sender.app, database, sender.hostname, missing), daemon=True, name="reaper"
+    ).start()
+    threading.Thread(target=_collect_until_gone, args=(database,), daemon=True, name="garbage-collector").start()
+
+
+def collect_garbage(database: Database, blobs: Blobs, settings: Settings) -> None:
+    """Deletes expired data and unreferenced bytes, unless a worker did so recently."""
+    if not settings.gc_interval_hours or not job_records.is_due(
+        database, "collect_garbage", timedelta(hours=settings.gc_interval_hours)
+    ):
+        return
+    if settings.retention_days:
+        before = job_records.now() - timedelta(days=settings.retention_days)
+        forgotten = retention.forget(database, before=before, by="retention")
+        log.info("deleted %d expired jobs and %d uploads", forgotten.jobs, forgotten.blobs)
+    collected = blob_registry.collect(database, blobs, unused_for=timedelta(hours=settings.gc_grace_hours))
+    log.info("deleted %d blobs and the remains of %d uploads", collected.removed, collected.broken)
+
+
+def drain(sender: str, **_: Any) -> None:
+    """Lets the jobs of a leaving worker continue for a while, then asks for them back."""
+    if not _leaving.is_set():
+        _leaving.set()
+        threading.Thread(target=_ask_back, args=(sender,), daemon=True, name="drain").start()
+
+
+def end(**_: Any) -> None:
+    """Stops the background threads."""
+    _gone.set()
+
+
+def reap(
+    database: Database, settings: Settings, publish: Callable[[str, Queue], None], waiting: Callable[[], set[Queue]]
+) -> None:
+    """Takes back jobs with expired leases, finishes divided audits, and publishes jobs that no worker has claimed.
+
+    Every worker does so for every queue, since a queue without workers may have a pool that starts once a job waits.
+    """
+    for job_id in job_state.expire(
+        database, attempts=settings.attempts, backoff=timedelta(seconds=settings.backoff_seconds)
+    ):
+        log.warning("the lease of job %s expired", job_id)
+    shards.settle(database)
+    for audit_id in shards.leftovers(database):
+        Blobs.at(f"{settings.pieces_url}/{audit_id}").clear()
+    for job_id in job_state.reroute(database, after=timedelta(seconds=settings.reroute_seconds)):
+        log.warning("job %s moves to the default queue: no worker serves its own", job_id)
+    unheard = timedelta(seconds=settings.republish_after_seconds)
+    busy = waiting()
+    for queue in QUEUES:
+        published_before = None if queue in busy else unheard
+        for job_id in job_state.unclaimed(
+            database, published_before=published_before, most_running=settings.tenant_running, queue=queue
+        ):
+            publish(job_id, queue)
+
+
+def _reap_until_gone(app: Celery, database: Database, worker: str, missing: list[str]) -> None:
+    def publish(job_id: str, queue: Queue) -> None:
+        with _connection(app) as connection:
+            app.send_task(RUN_JOB, args=[job_id], queue=LISTS[queue], connection=connection, retry=False)
+
+    def waiting() -> set[Queue]:
+        with _connection(app) as connection:
+            there: dict[Queue, Any] = {
+                queue: app.amqp.queues[LISTS[queue]](connection.default_channel) for queue in QUEUES
+            }
+            return {queue for queue, listed in there.items() if listed.queue_declare().message_count}
+
+    while True:
+        if settings().heartbeat_file:  # the process is alive, whatever the state of the database and the broker
+            Path(str(settings().heartbeat_file)).touch()
+        try:
+            job_records.record_worker(database, worker, missing, settings().serves)
+            reap(database, settings(), publish, waiting)
+        except (DBAPIError, OperationalError, OSError) as fault:
+            log.warning("the reaper will retry: %s", type(fault).__name__)
+        if _gone.wait(settings().reap_seconds):
+            break
+    job_records.remove_worker(database, worker)
+
+
+def _collect_until_gone(database: Database) -> None:
+    blobs = blob_registry.opened(settings().blobs_url, database)
+    while not _gone.wait(LOOK_SECONDS):
+        try:
+            collect_garbage(database, blobs, settings())
+        except Exception:  # buckets raise errors of their own, and the worker must continue
+            log.warning("garbage collection will be retried", exc_info=True)
+
+
+def _connection(app: Celery) -> Any:
+    """A connection that fails at once if there is no broker."""
+    return app.connection_for_write(
+        connect_timeout=2, transport_options={"max_retries": 0, "socket_connect_timeout": 2, "socket_timeout": 5}
+    )
+
+
+def _ask_back(worker: str) -> None:
+    """Asks for the jobs repeatedly, since the worker may claim a job while it leaves."""
+    _gone.wait(settings().grace_seconds)
+    database = Database(settings().database_url)
+    while not _gone.wait(1):
+        job_state.ask_to_release(database, worker)

@@ -1,0 +1,97 @@
+"""Settings of a worker."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+
+from caveat_spec.artifacts import Queue
+from caveat_spec.jobs import QUEUES
+from caveat_storage.settings import SharedSettings
+from caveat_worker.jobs.cache import Cache
+from caveat_worker.jobs.supervisor import Limits
+
+
+class Settings(SharedSettings):
+    """Settings of a worker."""
+
+    queues: str = Field(",".join(QUEUES), pattern=rf"^({'|'.join(QUEUES)})(,({'|'.join(QUEUES)}))*$")
+    """Queues that it serves: `gpu` for audits that ask for CUDA, `large` for large models, `default` for all others."""
+    reroute_seconds: float = Field(600, ge=0)
+    """Seconds after which a job in a queue without workers moves to `default`."""
+    concurrency: int = Field(1, ge=1)
+    """Number of jobs that run at the same time."""
+    threads: int = Field(0, ge=0)
+    """Threads per job; 0 divides the cores among `concurrency` jobs."""
+    memory_bytes: int = Field(8 << 30, ge=256 << 20)
+    """Most memory of a job in bytes."""
+    gpu_bytes: int = Field(0, ge=0)
+    """Most GPU memory of a job in bytes, if several share a GPU; 0 means all of it."""
+    cpu_seconds: int = Field(4 * 3600, ge=1)
+    """Most processor time of a job in seconds, over all its threads."""
+    wall_seconds: int = Field(2 * 3600, ge=1)
+    """Most time of a job in seconds."""
+    lease_seconds: float = Field(30, gt=0)
+    """Seconds of silence after which the job of a worker is given to another one."""
+    attempts: int = Field(3, ge=1)
+    """Number of times that a job is started before it fails because its workers were lost."""
+    backoff_seconds: float = Field(5, ge=0)
+    """Seconds before a job is started again; doubled each time."""
+    reap_seconds: float = Field(2, gt=0)
+    """Seconds between checks for expired leases and for jobs to publish."""
+    grace_seconds: float = Field(40, ge=0)
+    """Seconds for which a leaving worker continues its jobs before it gives them back; less than 60."""
+    republish_after_seconds: float = Field(5, ge=0)
+    """Seconds after which a queued job that no worker has claimed is published again."""
+    webhook_attempts: int = Field(8, ge=1)
+    """Number of times that a message to a webhook is sent before it has failed."""
+    webhook_backoff_seconds: float = Field(5, ge=0)
+    """Seconds before a message is sent again; each pause is four times the previous one, so 8 attempts take 8 hours."""
+    shard_batches: int = Field(512, ge=0)
+    """Number of batches (128 MiB of activations and gradients each) above which an audit is divided; 0 means never."""
+    child_output: bool = False
+    """Whether to log the output of libraries in a job's process, which may reveal contents of models and examples."""
+    tenant_running: int = Field(0, ge=0)
+    """Most running jobs of a tenant, over all workers; 0 means no limit."""
+    retention_days: float = Field(0, ge=0)
+    """Days after which ended jobs, their reports, and bytes that no newer job reads are deleted; 0 means never."""
+    gc_interval_hours: float = Field(6, ge=0)
+    """Hours between garbage collections of expired data and unreferenced bytes; 0 disables them."""
+    gc_grace_hours: float = Field(24, ge=1)
+    """Hours for which bytes must be unreferenced before they are deleted."""
+    heartbeat_file: str | None = None
+    """File that is touched every `reap_seconds`, for a liveness probe."""
+    cache_bytes: int = Field(8 << 30, ge=0)
+    """Size in bytes of the disk cache, which lets an audit reuse the activations of earlier ones; 0 disables it."""
+    cache_folder: Path = Path(".caveat/cache")
+    """Folder of the cache, which several workers can share."""
+
+    @property
+    def serves(self) -> tuple[Queue, ...]:
+        """The queues that the worker serves."""
+        return tuple(queue for queue in QUEUES if queue in self.queues.split(","))
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of a child process."""
+        threads = self.threads or max(1, (os.cpu_count() or 1) // self.concurrency)
+        return Limits(self.memory_bytes, self.cpu_seconds, self.wall_seconds, threads, self.gpu_bytes)
+
+    @property
+    def pieces_url(self) -> str:
+        """URL under which shards store their pieces until their audit has ended, a folder for each audit."""
+        return f"{self.blobs_url.rstrip('/')}/pieces"
+
+    @property
+    def cache(self) -> Cache | None:
+        """The cache of earlier audits, if it is enabled."""
+        return Cache(self.cache_folder.absolute(), self.cache_bytes) if self.cache_bytes else None
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings()

@@ -1,0 +1,395 @@
+"""Runs each job in a fresh, confined child process that is forked, watched and ended here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import rfc8785
+from pydantic import ValidationError
+
+from caveat_spec.artifacts import STAGES, Stage
+from caveat_spec.jobs import REQUESTS, RESULTS, Division, JobKind, sources
+from caveat_spec.problem import ProblemDetails
+from caveat_storage.blobs import Writable
+from caveat_telemetry import traces
+from caveat_worker.jobs import forkserver
+from caveat_worker.jobs.child import CrashReport
+from caveat_worker.jobs.forkserver import Forked
+from caveat_worker.jobs.output_files import read_file
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+KEPT_OF_STDERR = 8_000  # characters
+LARGEST_LINE = 4_096  # bytes of a line of progress
+MOST_STAGES = 100  # stages of one child that are recorded
+LARGEST_RESULT = 256 << 20  # bytes
+PIPELINE = "caveat_worker.computations"
+CRASHES = frozenset({signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
+"""Signals of a crash in the process's own code or a library; no other process sends them."""
+PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+
+TUNED = {"NUMPY_MADVISE_HUGEPAGE": "0"}
+"""Prevents NumPy from requesting huge pages, for which the kernel moves others: half of its time in an audit."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a child process."""
+
+    memory_bytes: int = 8 << 30
+    cpu_seconds: int = 4 * 3600
+    wall_seconds: int = 2 * 3600
+    threads: int = 2
+    gpu_bytes: int = 0
+    """0 means no limit."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The job succeeded; `result` is canonical JSON (RFC 8785) of its result document."""
+
+    result: bytes
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job failed; `killed` if the machine and not the job may be the reason."""
+
+    problem: ProblemDetails
+    killed: bool = False
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The job was stopped because `should_stop` returned true."""
+
+
+@dataclass(frozen=True)
+class Divided:
+    """The job is too large for one worker and is divided into shards."""
+
+    division: Division
+
+
+End = Finished | Failed | Stopped | Divided
+
+
+class ArtifactSink(Protocol):
+    """A store for the arrays that a child computed."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of earlier arrays that the child may read."""
+        ...
+
+    def take_in(self, outputs: int) -> None:
+        """Stores the files in `cache/` of an ended child's outputs, a folder that is open as `outputs`."""
+        ...
+
+
+class _InterruptedError(Exception):
+    """`should_stop` returned true while bytes were fetched."""
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A file that can be written until the job has to stop, since fetching may take minutes."""
+
+    file: BinaryIO
+    should_stop: Callable[[], bool]
+
+    def write(self, data: bytes, /) -> int:
+        """Writes, unless the job has to stop."""
+        if self.should_stop():
+            raise _InterruptedError
+        return self.file.write(data)
+
+
+def supervise(
+    kind: JobKind,
+    payload: dict[str, Any],
+    fetch: Callable[[str, Writable], None],
+    *,
+    limits: Limits,
+    on_progress: Callable[[Stage, float], None],
+    should_stop: Callable[[], bool],
+    sink: ArtifactSink | None = None,
+    pieces: Callable[[Path], None] | None = None,
+    shard_batches: int = 0,
+    attributes: Mapping[str, str] | None = None,
+    show_output: bool = False,
+    pipeline: str = PIPELINE,
+) -> End:
+    """Runs a job in a fresh child process and returns how it ended.
+
+    `fetch(digest, file)` writes the bytes of `digest` to `file`. `on_progress` and `should_stop` are called in this
+    thread several times a second, `should_stop` also on each write; once it returns true, the child ends within a
+    second. The child can read the earlier arrays of `sink`, which stores its new ones if it succeeds. `pieces(folder)`
+    lays out the pieces of its shards. An audit of more than `shard_batches` batches, if not 0, ends as `Divided`.
+
+    The child has no network, so the run and its stages are traced here, with `attributes`. Its standard error is logged
+    only if `show_output` is true, except for its crash reports.
+    """
+    with tempfile.TemporaryDirectory(prefix="caveat-") as name, ExitStack() as open_files:
+        folder = Path(name)
+        try:
+            with traces.span("fetch", attributes or {}):
+                _lay_out(folder, kind, payload, fetch, should_stop, limits, sink, pipeline, shard_batches)
+                if pieces is not None:
+                    (folder / "pieces").mkdir()
+                    pieces(folder / "pieces")
+        except _InterruptedError:
+            return Stopped()
+        outputs = os.open(folder / "outputs", os.O_DIRECTORY)
+        open_files.callback(os.close, outputs)
+        stderr = open_files.enter_context(tempfile.TemporaryFile())
+        with traces.span("child", attributes or {}):
+            child = open_files.enter_context(forkserver.forked(_environment(limits, pipeline), folder, stderr.fileno()))
+            reader = ProgressReader()
+            listener = threading.Thread(target=reader.listen, args=(child,), daemon=True)
+            listener.start()
+            try:
+                cut_short = _watch(child, limits, reader, on_progress, should_stop)
+            finally:
+                _kill(child)
+                listener.join(1)
+                reader.trace(attributes or {})
+                _log_crash_reports(stderr.fileno(), show_output=show_output)
+        end = cut_short or _collect(outputs, kind, child.wait(), limits)
+        if sink is not None and isinstance(end, Finished):
+            sink.take_in(outputs)
+        return end
+
+
+def _lay_out(
+    folder: Path,
+    kind: JobKind,
+    payload: dict[str, Any],
+    fetch: Callable[[str, Writable], None],
+    should_stop: Callable[[], bool],
+    limits: Limits,
+    sink: ArtifactSink | None,
+    pipeline: str,
+    shard_batches: int,
+) -> None:
+    """Creates the child's folder: `job.json`, `inputs/` to read, `outputs/` to write, and `tmp/`."""
+    for part in ("inputs", "outputs", "tmp"):
+        (folder / part).mkdir()
+    request = REQUESTS[kind].model_validate(payload)
+    for digest in set(sources(request).values()):
+        place = folder / "inputs" / digest.partition(":")[2]
+        with place.open("wb") as file:
+            fetch(digest, Guarded(file, should_stop))
+        place.chmod(0o400)
+    kept = str(sink.folder) if sink is not None and sink.folder is not None else None
+    job = {
+        "kind": kind, "payload": payload, "limits": asdict(limits), "kept": kept, "shard_batches": shard_batches,
+        "pipeline": pipeline,
+    }  # fmt: skip
+    (folder / "job.json").write_text(json.dumps(job))
+
+
+def make_ready(limits: Limits) -> None:
+    """Starts a forkserver in advance, so that the first job with these limits begins as fast as later ones."""
+    forkserver.ready(_environment(limits, PIPELINE))
+
+
+def _environment(limits: Limits, pipeline: str) -> dict[str, str]:
+    """The environment of a child: some of the worker's variables, and settings of its libraries."""
+    threads = str(limits.threads)
+    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {
+        **passed_on,
+        **TUNED,
+        "PYTHONPATH": os.pathsep.join([*_code_roots(pipeline), *_installed_elsewhere()]),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+        "JOBLIB_MULTIPROCESSING": "0",
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+    }
+
+
+def _code_roots(pipeline: str) -> list[str]:
+    """The folders of the packages that a child imports: one if Caveat is installed, several in a checkout."""
+    packages = ("caveat_spec", "caveat_worker", pipeline.partition(".")[0])
+    return list(dict.fromkeys(str(Path(folder).parent) for name in packages for folder in _folders_of(name)))
+
+
+def _folders_of(package: str) -> list[str]:
+    spec = find_spec(package)
+    assert spec is not None, f"there is no package {package}"
+    return list(spec.submodule_search_locations or ())
+
+
+def _installed_elsewhere() -> list[str]:
+    """Folders of packages that a Python without a home directory does not find, as after `pip install --user`."""
+    ours = (Path(sys.prefix), Path(sys.base_prefix))
+    return [
+        place
+        for place in sys.path
+        if Path(place).name in ("site-packages", "dist-packages") and not any(map(Path(place).is_relative_to, ours))
+    ]
+
+
+def _watch(
+    child: Forked,
+    limits: Limits,
+    reader: ProgressReader,
+    on_progress: Callable[[Stage, float], None],
+    should_stop: Callable[[], bool],
+) -> Failed | Stopped | None:
+    """Waits for the child and passes its progress on; None if it ended by itself."""
+    deadline = time.monotonic() + limits.wall_seconds
+    while not _ended(child):
+        if reader.progress:
+            on_progress(*reader.progress.popleft())
+        if should_stop():
+            return Stopped()
+        if time.monotonic() > deadline:
+            return Failed(_out_of_time(limits.wall_seconds, "CAVEAT_WALL_SECONDS"))
+    return None
+
+
+def _ended(child: Forked) -> bool:
+    """Waits a moment for the child and returns whether it has ended."""
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(POLL_SECONDS)
+    return child.returncode is not None
+
+
+@dataclass
+class ProgressReader:
+    """Reads the progress that a child reports, and ignores everything else."""
+
+    progress: deque[tuple[Stage, float]] = field(default_factory=lambda: deque(maxlen=1))
+    """The latest progress, until it is taken."""
+    stages: list[tuple[Stage, int]] = field(default_factory=list)
+    """Each stage and its start, in nanoseconds since 1970."""
+
+    def listen(self, child: Forked) -> None:
+        """Reads progress until the child's output ends."""
+        while line := child.stdout.readline(LARGEST_LINE):
+            try:
+                news = json.loads(line)
+                stage, progress = news["stage"], float(news["progress"])
+            except (ValueError, TypeError, KeyError, RecursionError):
+                continue
+            if stage in STAGES and 0 <= progress <= 1:
+                self.progress.append((stage, progress))
+                if (not self.stages or self.stages[-1][0] != stage) and len(self.stages) < MOST_STAGES:
+                    self.stages.append((stage, time.time_ns()))
+
+    def trace(self, attributes: Mapping[str, str]) -> None:
+        """Traces the stages; the last one ends now."""
+        for (stage, begun), (_, ended) in pairwise([*self.stages, ("done", time.time_ns())]):
+            traces.past(stage, attributes, begun, ended)
+
+
+def _kill(child: Forked) -> None:
+    """Kills the child and all processes that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _collect(outputs: int, kind: JobKind, status: int, limits: Limits) -> Finished | Failed | Divided:
+    """Reads the outcome from the child's outputs, which are trusted only as far as they match their schema."""
+    try:
+        if status == 0:
+            if result := _output(outputs, "result.json"):
+                document = RESULTS[kind].model_validate_json(result)
+                return Finished(rfc8785.dumps(document.model_dump(mode="json")))
+            if kind == "audit" and (division := _output(outputs, "division.json")):
+                return Divided(Division.model_validate_json(division))
+            if problem := _output(outputs, "problem.json"):
+                return Failed(ProblemDetails.model_validate_json(problem))
+    except (ValidationError, rfc8785.CanonicalizationError) as fault:
+        log.error("the child's result is not a valid document: %s", type(fault).__name__)
+    return Failed(_died(kind, status, limits), killed=status == -signal.SIGKILL)
+
+
+def _output(outputs: int, name: str) -> bytes | None:
+    return read_file(outputs, name, largest=LARGEST_RESULT)
+
+
+def _died(kind: JobKind, status: int, limits: Limits) -> ProblemDetails:
+    what = {
+        "audit": "this audit",
+        "model": "this model",
+        "examples": "these examples",
+        "shard": "a part of this audit",
+    }[kind]
+    if status == -signal.SIGXCPU:
+        return _out_of_time(limits.cpu_seconds, "CAVEAT_CPU_SECONDS")
+    if -status in CRASHES:
+        return ProblemDetails.of(
+            "child-crashed",
+            422,
+            f"The child process of {what} crashed in a library ({_signal_name(-status)}).",
+            "Check that other programs can open its files; exceeding CAVEAT_MEMORY_BYTES can also cause a crash.",
+        )
+    if status < 0:
+        number = -status
+        how = f"was killed by signal {number} ({_signal_name(number)})"
+        remedy = "The usual cause is memory: audit fewer layers or examples, or give the worker more memory."
+    else:
+        how = f"ended with status {status} and left no result"
+        remedy = "Report the job's id to the operator: the worker's log has the details."
+    return ProblemDetails.of("child-died", 500, f"The child process of {what} {how}.", remedy)
+
+
+def _out_of_time(seconds: int, setting: str) -> ProblemDetails:
+    kind = "processor time" if setting == "CAVEAT_CPU_SECONDS" else "time"
+    return ProblemDetails.of(
+        "out-of-time",
+        422,
+        f"The job took longer than its limit of {seconds} seconds of {kind}.",
+        f"Request fewer layers, 'runs' or 'permutations', or raise {setting} on the worker.",
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _log_crash_reports(stderr: int, *, show_output: bool) -> None:
+    """Logs the end of the child's standard error.
+
+    Messages of exceptions and libraries may quote examples, so they are logged only if an operator asks for them; crash
+    reports contain only types and places.
+    """
+    size = os.fstat(stderr).st_size
+    tail = os.pread(stderr, KEPT_OF_STDERR, max(0, size - KEPT_OF_STDERR))
+    withheld = max(0, size - KEPT_OF_STDERR)
+    for line in tail.splitlines(keepends=True):
+        try:
+            fault = CrashReport.model_validate_json(line)
+        except ValidationError:
+            withheld += len(line)
+        else:
+            log.error("the child failed: %s at %s", fault.fault, ", ".join(fault.at))
+    if show_output and tail.strip():
+        log.warning("output of the child:\n%s", tail.decode(errors="replace").rstrip())
+    elif withheld:
+        log.info("the child wrote %d bytes that are not shown (CAVEAT_CHILD_OUTPUT)", withheld)

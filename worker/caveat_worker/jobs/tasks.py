@@ -1,0 +1,214 @@
+"""The Celery task: claims a job, runs it, and stores its outcome."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache, partial
+from typing import Any
+
+from celery import Task
+from kombu.exceptions import OperationalError
+from opentelemetry.trace import SpanKind
+from sqlalchemy.exc import DBAPIError
+
+from caveat_spec.artifacts import Queue, Stage
+from caveat_spec.jobs import LISTS, RUN_JOB
+from caveat_storage import blob_registry, job_records, job_state, shards
+from caveat_storage.blobs import Blobs, digest_of
+from caveat_storage.job_records import Database
+from caveat_storage.job_state import Lease, Order
+from caveat_telemetry import logs, traces
+from caveat_worker.jobs.app import app
+from caveat_worker.jobs.pieces import Pieces, lay_out
+from caveat_worker.jobs.settings import settings
+from caveat_worker.jobs.supervisor import ArtifactSink, Divided, End, Failed, Finished, supervise
+
+log = logging.getLogger(__name__)
+
+SHARD_WORKERS_SEEN = timedelta(minutes=1)
+"""Workers seen within this time count when deciding whether to divide an audit."""
+LOOK_SECONDS = 0.5
+"""Seconds between heartbeats and progress reports of a running job."""
+
+
+@app.task(name=RUN_JOB, bind=True)
+def run_job(self: Task[[str], None], job_id: str) -> None:
+    """Runs a job if it is still queued."""
+    lease = job_state.claim(
+        database(),
+        job_id,
+        worker=str(self.request.hostname),
+        lasts=timedelta(seconds=settings().lease_seconds),
+        queues=settings().serves,
+        most_running=settings().tenant_running,
+    )
+    if lease is None:
+        return
+    about: dict[str, str | int] = {f"caveat.{lease.kind}.id": job_id, "caveat.attempt": lease.attempt}
+    with (
+        logs.about(**{lease.kind: job_id, "attempt": lease.attempt}),
+        traces.span("run_job", about, after=lease.traceparent, kind=SpanKind.CONSUMER) as span,
+    ):
+        log.info("started")
+        began, how = time.monotonic(), run(lease)
+        span.set_attribute("caveat.end", how)
+        log.info(how, extra={"seconds": round(time.monotonic() - began, 3)})
+
+
+def run(lease: Lease) -> str:
+    """Runs a job and stores its outcome; returns the kind of outcome."""
+    holder = LeaseHolder(database(), lease)
+    sink = sink_of(lease)
+    end = supervise(
+        lease.kind,
+        lease.payload,
+        blobs().copy,
+        limits=settings().limits,
+        on_progress=holder.advance,
+        should_stop=holder.is_over,
+        sink=sink,
+        **parts(lease),
+        attributes={f"caveat.{lease.kind}.id": lease.job_id},
+        show_output=settings().child_output,
+    )
+    pieces = sink.kept if isinstance(sink, Pieces) else {}
+    with traces.span("store", {}):
+        retry_until(lambda: store(end, holder, pieces), lease)
+    return type(end).__name__.lower()
+
+
+def sink_of(lease: Lease) -> ArtifactSink | None:
+    """The cache for an audit of its tenant and model, or the store for the pieces of a shard."""
+    if lease.kind == "shard":
+        return Pieces(place_of_pieces(shards.parent_of(database(), lease.job_id)))
+    cache = settings().cache
+    if cache is None or lease.kind != "audit":
+        return None
+    try:
+        return cache.namespace(lease.tenant, lease.payload["model"])
+    except OSError as fault:
+        log.warning("the results of job %s are not cached: %s", lease.job_id, fault)
+        return None
+
+
+def parts(lease: Lease) -> dict[str, Any]:
+    """Options of `supervise` for the pieces of this audit's shards, or for dividing it if other workers could help."""
+    if lease.kind != "audit":
+        return {}
+    if pieces := shards.pieces_of(database(), lease.job_id):
+        return {"pieces": partial(lay_out, place_of_pieces(lease.job_id), pieces)}
+    workers = job_records.serving(database(), within=SHARD_WORKERS_SEEN)[lease.queue] * settings().concurrency
+    return {"shard_batches": settings().shard_batches} if workers > 1 else {}
+
+
+def place_of_pieces(audit_id: str) -> Blobs:
+    """The store for the pieces of an audit's shards."""
+    return Blobs.at(f"{settings().pieces_url}/{audit_id}")
+
+
+def retry_until(action: Callable[[], None], lease: Lease) -> None:
+    """Retries an action while the lease lasts, if the database or the blob store is unavailable."""
+    deadline = time.monotonic() + lease.lasts.total_seconds()
+    while True:
+        try:
+            return action()
+        except (DBAPIError, OSError) as fault:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("the outcome of job %s could not be stored yet: %s", lease.job_id, type(fault).__name__)
+            time.sleep(LOOK_SECONDS)
+
+
+def store(end: End, holder: LeaseHolder, pieces: dict[str, str]) -> None:
+    """Stores the outcome of a job; only its report, or the pieces of a shard, leave the worker."""
+    match end, holder.order:
+        case Finished(_), _ if holder.lease.kind == "shard":
+            publish(filter(None, [shards.succeed(database(), holder.lease, pieces)]), holder.lease.queue)
+        case Divided(division), _:
+            publish(shards.divide(database(), holder.lease, division), holder.lease.queue)
+        case Finished(result), _:
+            succeed(result, holder.lease)
+        case Failed(problem, killed=True), _:
+            backoff = timedelta(seconds=settings().backoff_seconds)
+            job_state.retry(database(), holder.lease, problem, attempts=settings().attempts, backoff=backoff)
+        case Failed(problem), _:
+            job_state.fail(database(), holder.lease, problem)
+        case _, "cancel":
+            job_state.stop(database(), holder.lease)
+        case _, "release":
+            job_state.release(database(), holder.lease)
+        case _:
+            log.warning("the lease of job %s was lost while it ran; its result is discarded", holder.lease.job_id)
+
+
+def publish(job_ids: Iterable[str], queue: Queue) -> None:
+    """Publishes jobs; if the broker is unavailable, the reaper does so later."""
+    for job_id in job_ids:
+        try:
+            app.send_task(RUN_JOB, args=[job_id], queue=LISTS[queue], retry=False)
+        except (OperationalError, OSError) as fault:
+            log.warning("the broker is unavailable (%s); job %s waits in the database", type(fault).__name__, job_id)
+
+
+def succeed(result: bytes, lease: Lease) -> None:
+    """Stores a report as a blob and its outcome in the record; other results are small and stored in the record."""
+    document = json.loads(result)
+    if lease.kind != "audit":
+        job_state.succeed(database(), lease, document)
+        return
+    digest = digest_of(io.BytesIO(result))
+    blobs().put(io.BytesIO(result), digest)
+    job_state.succeed(database(), lease, {"outcome": document["verdict"]["outcome"]}, digest)
+
+
+@dataclass
+class LeaseHolder:
+    """Holds the lease of a running job: renews it, records progress, and remembers the last order."""
+
+    database: Database
+    lease: Lease
+    order: Order = "go_on"
+    looked: float = 0.0
+    noted: tuple[Stage, float] = ("queued", 0.0)
+    renewed: float = field(default_factory=time.monotonic)
+
+    def advance(self, stage: Stage, progress: float) -> None:
+        """Records a new stage at once and progress now and then; both are lost if the database is unavailable."""
+        if stage == self.noted[0] and time.monotonic() - self.noted[1] < LOOK_SECONDS:
+            return
+        self.noted = (stage, time.monotonic())
+        try:
+            job_state.advance(self.database, self.lease, stage, progress)
+        except DBAPIError:
+            log.warning("the progress of job %s could not be recorded", self.lease.job_id)
+
+    def is_over(self) -> bool:
+        """Whether the job has to stop: cancelled, requested back, or lost to another worker."""
+        if time.monotonic() - self.looked >= LOOK_SECONDS:
+            self.looked = time.monotonic()
+            try:
+                self.order = job_state.heartbeat(self.database, self.lease)
+                self.renewed = time.monotonic()
+            except DBAPIError:
+                log.warning("the lease of job %s could not be renewed", self.lease.job_id)
+        if time.monotonic() - self.renewed > self.lease.lasts.total_seconds():
+            self.order = "lost"
+        return self.order != "go_on"
+
+
+@cache
+def database() -> Database:
+    """The database of this process."""
+    return Database(settings().database_url)
+
+
+@cache
+def blobs() -> Blobs:
+    """The blob store of this process."""
+    return blob_registry.opened(settings().blobs_url, database())

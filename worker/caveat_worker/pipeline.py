@@ -1,0 +1,150 @@
+"""The story of an audit: read, plan, collect, run the methods, assemble the report, decide."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from caveat_spec.artifacts import STAGES, Stage
+from caveat_spec.audit import Audit
+from caveat_spec.gate import decide
+from caveat_spec.report import Engine, Report
+from caveat_worker.array_stores import scratch
+from caveat_worker.engine.activations.batches import Batch
+from caveat_worker.engine.activations.collect import collect
+from caveat_worker.engine.activations.collected import Examples, Runtime
+from caveat_worker.engine.activations.device import DeviceProducts
+from caveat_worker.engine.activations.gram import inner
+from caveat_worker.engine.activations.requirements import Plan
+from caveat_worker.engine.autodiff.external_gradients import read_external_gradients
+from caveat_worker.engine.base.errors import error_context
+from caveat_worker.engine.base.store import ArrayStore, Evicted
+from caveat_worker.engine.methods import Method, asked_methods, run_method
+from caveat_worker.engine.onnx.session import Provider
+from caveat_worker.engine.plan import make_plan
+from caveat_worker.engine.report import assemble
+from caveat_worker.loading import Blob, choose_provider, describe_engine, load_model, versions_of
+from caveat_worker.readers.batching import each_batch
+from caveat_worker.readers.example_sets import open_sets, outline_of, summaries, thumbnail_of
+from caveat_worker.readers.source import ExampleSource
+
+Progress = Callable[[Stage, float], None]
+OpenStore = Callable[[], AbstractContextManager[ArrayStore]]
+"""Opens the place where an audit's arrays are kept."""
+
+
+def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0, store: OpenStore = scratch) -> Report:
+    """Runs one audit whose sources are digests; raises InvalidInput for an audit that cannot be run."""
+    try:
+        with store() as kept:
+            return conclude(prepare(audit, blob, progress, kept), progress, kept, threads=threads)
+    except Evicted:  # others needed the room; what is missing now would be missing again
+        with scratch() as kept:
+            return conclude(prepare(audit, blob, progress, kept), progress, kept, threads=threads)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An audit whose model is loaded, whose example sets are open, and whose plan is made."""
+
+    plan: Plan
+    methods: Sequence[Method]
+    sources: Mapping[str, ExampleSource]
+    engine: Engine
+    provider: Provider
+    notes: list[str]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many examples each set has."""
+        return {name: len(source) for name, source in self.sources.items()}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions that decide the last bit of a number, beside the provider."""
+        return versions_of(self.engine)
+
+    @property
+    def examples(self) -> dict[str, Examples]:
+        """The example sets as methods see them."""
+        return {name: Examples(source.names, source.read_columns) for name, source in self.sources.items()}
+
+
+def prepare(
+    audit: Audit, blob: Blob, progress: Progress, kept: ArrayStore, *, interacts: bool | None = None
+) -> Prepared:
+    """Everything before the first example goes through the model; `interacts` is known where an audit was divided."""
+    provider, notes = choose_provider(audit.method.provider)
+    engine = describe_engine(provider)
+    progress("loading", STAGES["loading"])
+    with ThreadPoolExecutor(1) as reader:
+        opened = open_sets(audit, blob, reader)
+        with error_context("/model"):
+            model = load_model(audit, blob, versions_of(engine), kept, interacts)
+        with error_context("/gradient"):
+            external = None if audit.gradient is None else read_external_gradients(blob(audit.gradient), model)
+        progress("reading", STAGES["reading"])
+        sources = {name: source.result() for name, source in opened.items()}
+    progress("planning", STAGES["planning"])
+    methods = asked_methods(audit)
+    plan = make_plan(audit, model, {name: outline_of(one) for name, one in sources.items()}, methods, external)
+    return Prepared(plan, methods, sources, engine, provider, notes)
+
+
+def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int) -> Report:
+    """Everything from the first example to the verdict."""
+    plan, audit, cores = ready.plan, ready.plan.audit, threads or os.cpu_count() or 1
+
+    def read(sizes: Mapping[str, int]) -> Iterator[tuple[str, Batch]]:
+        return each_batch(ready.sources, sizes)
+
+    collected = collect(
+        plan,
+        ready.counts,
+        read,
+        kept,
+        provider=ready.provider,
+        versions=ready.versions,
+        threads=threads,
+        progress=counter("collecting", "testing", sum(ready.counts[name] for name in plan.needs), progress),
+        examples=ready.examples,
+    )
+    units = sum(method.units(plan) for method in ready.methods)
+    runtime = Runtime(
+        store=kept,
+        read=read,
+        threads=threads,
+        cores=cores,
+        provider=ready.provider,
+        multiply=inner if ready.provider == "cpu" else DeviceProducts(ready.provider),
+        progress=counter("testing", "reporting", units, progress),
+    )
+    results = [result for method in ready.methods for result in run_method(method, collected, runtime)]
+    progress("reporting", STAGES["reporting"])
+    report = assemble(
+        collected,
+        results,
+        sets=summaries(audit, ready.sources),
+        thumbnail=thumbnail_of(audit, ready.sources),
+        engine=ready.engine,
+        warnings=ready.notes,
+        threads=cores,
+    )
+    return report.model_copy(update={"verdict": decide(report, audit.gate)})
+
+
+def counter(stage: Stage, until: Stage, whole: int, progress: Progress) -> Callable[[int], None]:
+    """Turns counts of finished work into progress from the beginning of one stage to that of another."""
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        share = min(1.0, done / max(whole, 1))
+        progress(stage, round(STAGES[stage] + (STAGES[until] - STAGES[stage]) * share, 4))
+
+    count(0)
+    return count

@@ -1,0 +1,58 @@
+"""The example sets of an audit: opened, outlined for the plan, and summarised for the report."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from caveat_spec.audit import Audit, Examples
+from caveat_spec.report import ExampleSetSummary
+from caveat_worker.engine.base.errors import error_context
+from caveat_worker.engine.plan import ExampleOutline
+from caveat_worker.readers.registry import Blob, open_examples
+from caveat_worker.readers.source import ExampleSource
+
+
+def open_set(name: str, declared: Examples, blob: Blob, seed: int) -> ExampleSource:
+    """One example set; errors point to it."""
+    with error_context(f"/examples/{name}"):
+        return open_examples(declared, blob, seed)
+
+
+def open_sets(audit: Audit, blob: Blob, reader: ThreadPoolExecutor) -> dict[str, Future[ExampleSource]]:
+    """Every example set of an audit, opened in another thread."""
+    seed = audit.method.seed
+    return {name: reader.submit(open_set, name, declared, blob, seed) for name, declared in audit.examples.items()}
+
+
+def outline_of(source: ExampleSource) -> ExampleOutline:
+    """What planning needs to know of an example set."""
+    return ExampleOutline(shapes=source.shapes, keys=source.keys, optional=source.optional)
+
+
+def summaries(audit: Audit, sources: Mapping[str, ExampleSource]) -> list[ExampleSetSummary]:
+    """Each set with its digest, its kind and how many examples it has."""
+    digests = audit.sources()
+    return [
+        ExampleSetSummary(
+            name=name,
+            source=next(digest for pointer, digest in digests.items() if pointer.startswith(f"/examples/{name}/")),
+            count=len(source),
+            kind=source.kind,
+        )
+        for name, source in sources.items()
+    ]
+
+
+def thumbnail_of(audit: Audit, sources: Mapping[str, ExampleSource]) -> Callable[[str, int], str | None]:
+    """Makes thumbnails, as data URIs, as far as the audit allows them; (example set, position) → one."""
+    shown = audit.method.pictures
+
+    def thumbnail(name: str, position: int) -> str | None:
+        source = sources[name]
+        if source.thumbnail is None or shown == "ids":
+            return None
+        return "data:image/webp;base64," + base64.b64encode(source.thumbnail(position, shown == "blurred")).decode()
+
+    return thumbnail

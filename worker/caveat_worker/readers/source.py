@@ -1,0 +1,71 @@
+"""The interface of the readers: an opened example set, and what several readers need to open one."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caveat_spec.audit import ExampleKind
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class ExampleSource:
+    """An opened example set, which loads its examples batch by batch."""
+
+    kind: ExampleKind
+    names: tuple[str, ...]
+    """A unique name for each example: a file name, or a row number."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """The shape of one example for each input of the model; `ONLY` is the input of a model that has one."""
+    load: Callable[[Sequence[int]], dict[str, NDArray[Any]]] = field(repr=False)
+    """Loads the examples at some positions: input → array [n, *shape]."""
+    thumbnail: Callable[[int, bool], bytes] | None = field(default=None, repr=False)
+    """Makes a small WebP of a picture, from its position and whether to blur it; None for other kinds."""
+    optional: bool = False
+    """Whether the model may have only some of the inputs."""
+    columns: Callable[[Sequence[str]], pandas.DataFrame] | None = field(default=None, repr=False)
+    """Reads columns of a table by name, unchanged; None for other kinds."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def read_columns(self) -> Callable[[Sequence[str]], dict[str, NDArray[Any]]] | None:
+        """The columns as arrays [n], where examples are rows of a table."""
+        read = self.columns
+        if read is None:
+            return None
+        return lambda names: {str(name): series.to_numpy() for name, series in read(names).items()}
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key of each example for matched pairs: its file name without folder and suffix, or its position."""
+        if self.kind == "images":
+            return tuple(Path(name).stem for name in self.names)
+        return tuple(str(position) for position in range(len(self)))
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file has the end record of a zip, even if the zip cannot be read."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
+
+
+def sampled(names: Sequence[str], limit: int | None, seed: int) -> list[int]:
+    """Positions of a seeded sample of `limit` names, in order; the sample of a name is the same in every set."""
+    if limit is None or limit >= len(names):
+        return list(range(len(names)))
+    ranks = [hashlib.sha256(f"{seed}:{Path(name).stem}".encode()).digest() for name in names]
+    return sorted(int(position) for position in np.argsort(np.array(ranks), kind="stable")[:limit])
