@@ -26,9 +26,15 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from caveat_spec.methods import METHODS
 from caveat_worker.jobs import child
 
-PRELOADED = ("caveat_worker.sharding", "caveat_worker.readers.arrays", "caveat_worker.readers.images")
+PRELOADED = (
+    "caveat_worker.sharding",
+    "caveat_worker.readers.arrays",
+    "caveat_worker.readers.images",
+    *(entry.module for entry in METHODS),
+)
 """Modules that most jobs import; not pandas, whose libraries start threads, which a fork would lose."""
 NAME = "caveat-job"
 """Name of a job's process, also in `ps -o comm`."""
