@@ -19,10 +19,11 @@ from caveat_reports import html, junit, markdown, openmetrics, sarif
 from caveat_reports.canonical import canonical
 from caveat_spec.audit import Audit
 from caveat_spec.jobs import Division
-from caveat_spec.methods import methods
+from caveat_spec.methods import MethodEntry, methods
 from caveat_worker import sharding
 from caveat_worker.array_stores import joined, scratch
 from caveat_worker.engine.activations import batches, collect
+from caveat_worker.engine.base.errors import InvalidInput
 from tests.audits.conftest import Bench
 from tests.audits.test_cache import Kept, _must_not_be_opened
 from tests.audits.test_shards import run_parts
@@ -90,6 +91,24 @@ def test_without_its_package_it_is_no_method(toy: Bench, monkeypatch: pytest.Mon
     methods.cache_clear()
     with pytest.raises(ValidationError, match="names 'mean_gap', which is not a method"):
         Audit.model_validate(toy.document)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "words"),
+    [
+        ("nowhere.to_be_found", "tcav", r"cannot be imported \(No module named 'nowhere'\)"),
+        ("caveat_worker.engine.methods.tcav", "mean_gap", r"cannot be imported \(module .* has no attribute"),
+        ("caveat_worker.engine.methods.tcav", "SHOWN", "is of type int, not a method"),
+    ],
+)
+def test_a_row_that_leads_to_no_method_is_refused(
+    module: str, name: str, words: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = MethodEntry(name, "A broken one.", module=module, implied_by="concepts")
+    monkeypatch.setattr("caveat_worker.engine.methods.methods", lambda: {name: row})
+    with pytest.raises(InvalidInput, match=words) as refused:
+        bench.run()
+    assert (refused.value.code, refused.value.pointer) == ("broken-method", "/methods")
 
 
 def test_shards_collect_what_it_requires(toy: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from caveat_spec.artifacts import STAGES, Stage
+from caveat_spec.artifacts import STAGES
 from caveat_spec.audit import Audit
 from caveat_spec.gate import decide
 from caveat_spec.report import Engine, Report
@@ -27,11 +27,11 @@ from caveat_worker.engine.onnx.session import Provider
 from caveat_worker.engine.plan import make_plan
 from caveat_worker.engine.report import assemble
 from caveat_worker.loading import Blob, choose_provider, describe_engine, load_model, versions_of
+from caveat_worker.progress import Progress, counter
 from caveat_worker.readers.batching import each_batch
 from caveat_worker.readers.example_sets import open_sets, outline_of, summaries, thumbnail_of
 from caveat_worker.readers.source import ExampleSource
 
-Progress = Callable[[Stage, float], None]
 OpenStore = Callable[[], AbstractContextManager[ArrayStore]]
 """Opens the place where an audit's arrays are kept."""
 
@@ -134,17 +134,3 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
         threads=cores,
     )
     return report.model_copy(update={"verdict": decide(report, audit.gate)})
-
-
-def counter(stage: Stage, until: Stage, whole: int, progress: Progress) -> Callable[[int], None]:
-    """Turns counts of finished work into progress from the beginning of one stage to that of another."""
-    done = 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        share = min(1.0, done / max(whole, 1))
-        progress(stage, round(STAGES[stage] + (STAGES[until] - STAGES[stage]) * share, 4))
-
-    count(0)
-    return count

@@ -17,7 +17,8 @@ from caveat_worker.engine.activations.collect import collect_rows
 from caveat_worker.engine.activations.division import divide
 from caveat_worker.engine.base.store import Evicted
 from caveat_worker.loading import Blob, loaded_key
-from caveat_worker.pipeline import OpenStore, Progress, conclude, counter, prepare, run
+from caveat_worker.pipeline import OpenStore, conclude, prepare, run
+from caveat_worker.progress import Progress, counter
 from caveat_worker.readers.batching import each_batch
 
 

@@ -19,6 +19,7 @@ from caveat_spec.methods import MethodEntry, methods
 from caveat_spec.results import AnyResult
 from caveat_worker.engine.activations.collected import Collected, Runtime
 from caveat_worker.engine.activations.requirements import Plan, Requirement
+from caveat_worker.engine.base.errors import InvalidInput
 
 Requires = Callable[[Audit], Sequence[Requirement]]
 Run = Callable[[Collected, Runtime, Any], Iterable[AnyResult]]
@@ -57,6 +58,20 @@ def run_method(one: Method, collected: Collected, runtime: Runtime) -> list[AnyR
 
 
 def _imported(entry: MethodEntry) -> Method:
-    found = getattr(import_module(entry.module), entry.name)
-    assert isinstance(found, Method), f"{entry.module}.{entry.name} is not a method"
+    """The method of a row; raises InvalidInput if its package does not hold it."""
+    try:
+        found = getattr(import_module(entry.module), entry.name)
+    except (ImportError, AttributeError) as error:
+        raise _not_there(entry, f"cannot be imported ({error})") from error
+    if not isinstance(found, Method):
+        raise _not_there(entry, f"is of type {type(found).__name__}, not a method")
     return found
+
+
+def _not_there(entry: MethodEntry, sentence: str) -> InvalidInput:
+    return InvalidInput(
+        "broken-method",
+        f"The method {entry.name!r} is registered by an installed package, but {entry.module}.{entry.name} {sentence}.",
+        "Repair or remove that package. A method is a function under @caveat_worker.engine.methods.method.",
+        "/methods",
+    )
