@@ -44,8 +44,8 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
     model = lower(model)
     if original is not None:
         session = open_session(Graph(model), threads=1, optimise=False)
-        run = compare_with_file(*original, model, session)
-        interacts = symbolic and examples_interact(model, session, run)
+        compare_with_file(*original, model, session)
+        interacts = symbolic and examples_interact(model, session)
     if interacts:
         warnings.append("Examples of one batch influence each other's outputs; their gradients are not their own.")
     return Model(
