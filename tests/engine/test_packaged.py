@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from caveat_worker.engine.autodiff.differentiate import expose
+from caveat_worker.engine.autodiff.differentiate import differentiate, expose
 from caveat_worker.engine.autodiff.layers import list_layers
 from caveat_worker.engine.autodiff.load import load
-from caveat_worker.engine.autodiff.target import Target
+from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.session import open_session
 from tests.engine import nets
 
@@ -99,3 +101,107 @@ def test_a_common_scale_of_a_batch_is_rounding_and_no_influence() -> None:
     integers, scale, zero = net.op("DynamicQuantizeLinear", "x", outputs=3)
     y = net.op("DequantizeLinear", integers, scale, zero)
     assert load(net.model(("n", 4), y)).warnings == ()
+
+
+def recurrent(**state: Any) -> bytes:
+    """One step of a recurrent cell at a rate: y and the next state from x, a state and the rate."""
+    shapes: dict[str, list[Any]] = {"x": ["batch", 4], "state": [1, "batch", 4], "rate": []} | state
+    nodes = [
+        helper.make_node("Squeeze", ["state", "zero"], ["flat"]),
+        helper.make_node("MatMul", ["x", "w"], ["seen"]),
+        helper.make_node("Add", ["seen", "flat"], ["total"]),
+        helper.make_node("Mul", ["total", "rate"], ["scaled"]),
+        helper.make_node("Tanh", ["scaled"], ["y"]),
+        helper.make_node("Unsqueeze", ["y", "zero"], ["stateN"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "recurrent",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4]),
+            helper.make_tensor_value_info("stateN", TensorProto.FLOAT, [1, "batch", 4]),
+        ],
+        [numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"), numpy_helper.from_array(np.array([0]), "zero")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
+
+
+def test_a_recurrent_state_is_zero_and_other_inputs_hold_the_numbers_of_the_audit() -> None:
+    model = load(recurrent(), constants={"rate": 2.0})
+    assert [one.name for one in model.inputs] == ["x"]
+    assert "'state' is a recurrent state" in model.warnings[0]
+    x = np.full((3, 4), 0.1, np.float32)
+    y = open_session(expose(model, ["y"])).run({"x": x})["y"]
+    np.testing.assert_allclose(y, np.tanh(2 * x), rtol=1e-6)
+    layers = list_layers(model, Target("t", "y", index=0))
+    assert {"seen", "total", "scaled"} <= {layer.tensor for layer in layers if layer.auditable}
+
+
+def test_a_state_that_an_example_set_feeds_stays_an_input() -> None:
+    assert [one.name for one in load(recurrent(), constants={}, fed={"state"}).inputs] == ["x", "state", "rate"]
+
+
+def test_a_constant_that_is_no_input_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="no input 'sr'") as caught:
+        load(recurrent(), constants={"sr": 16000})
+    assert caught.value.pointer == "/constants/sr"
+
+
+def test_a_state_whose_size_nothing_tells_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="no other input has its size 'streams'"):
+        load(recurrent(state=[1, "streams", 4]), constants={})
+
+
+def softmax_written_out(style: str) -> bytes:
+    """As jax and some exporters of Keras write it."""
+    net = nets.Net()
+    z = net.op("Add", net.op("MatMul", "x", net.weight(4, 3)), net.weight(3))
+    axis, shape = net.constant([-1], np.int64), net.constant([0, 1], np.int64)
+    shifted = net.op("Sub", z, net.op("ReduceMax", z, axis))
+    if style == "jax":
+        largest = net.op("Max", net.constant(-np.inf), net.op("ReduceMax", z, axis, keepdims=0))
+        shifted = net.op("Sub", z, net.op("Reshape", largest, shape))
+    powers = net.op("Exp", z if style == "plain" else shifted)
+    total = net.op("ReduceSum", powers, axis)
+    match style:
+        case "plain" | "shifted":
+            y = net.op("Div", powers, total)
+        case "jax":
+            y = net.op("Div", powers, net.op("Reshape", net.op("ReduceSum", powers, axis, keepdims=0), shape))
+        case "log":
+            y = net.op("Sub", shifted, net.op("Log", total))
+        case "logsumexp":
+            y = net.op("Sub", z, net.op("ReduceLogSumExp", z, axis))
+        case "log of softmax":
+            y = net.op("Log", net.op("Softmax", z))
+        case "exp of log":
+            y = net.op("Exp", net.op("Sub", shifted, net.op("Log", total)))
+        case _:
+            raise ValueError(style)
+    return net.model(("n", 4), y)
+
+
+STYLES = ["plain", "shifted", "jax", "log", "logsumexp", "log of softmax", "exp of log"]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_logits_before_a_softmax_that_is_written_out(style: str) -> None:
+    resolved = resolve_target(load(softmax_written_out(style)), Target("t", index=0))
+    assert (resolved.tensor, resolved.link) == ("add_1", "softmax")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_probability_is_that_of_a_softmax_that_is_written_out(style: str) -> None:
+    model, x = load(softmax_written_out(style)), {"x": np.ones((2, 4), np.float32)}
+    target = Target("t", index=0, scale="probability")
+    value = open_session(differentiate(model, ["add_1"], [target])).run(x)["value/t"]
+    output = open_session(expose(model, [model.outputs[0].name])).run(x)[model.outputs[0].name][:, 0]
+    np.testing.assert_allclose(value, output if output[0] > 0 else np.exp(output), rtol=1e-5)
+
+
+def test_a_division_by_a_sum_over_places_is_no_softmax_over_classes() -> None:
+    net = nets.Net()
+    powers = net.op("Exp", "x")
+    y = net.op("Div", powers, net.op("ReduceSum", powers, net.constant([2, 3], np.int64), keepdims=1))
+    assert resolve_target(load(net.model(("n", 3, 4, 4), y)), Target("t", index=0, reduce="mean")).link == "none"
