@@ -148,9 +148,9 @@ _CONTINUES = _ACTIVATIONS | {"BatchNormalization"}
 _BIASED = {"Add", "Div", "Mul", "Sub"}  # with a constant
 _REPEATS = {"Cast", "Dropout", "Identity"}
 _AFFINE = {
-    "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Conv", "Dropout", "Flatten", "Gemm",
-    "GlobalAveragePool", "Identity", "MatMul", "Mul", "Div", "ReduceMean", "ReduceSum", "Reshape", "Squeeze", "Sub",
-    "Sum", "Transpose", "Unsqueeze", "Slice", "Gather", "Split",
+    "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Conv", "DequantizeLinear", "Dropout", "Flatten",
+    "Gemm", "GlobalAveragePool", "Identity", "MatMul", "Mul", "Div", "QuantizeLinear", "ReduceMean", "ReduceSum",
+    "Reshape", "Squeeze", "Sub", "Sum", "Transpose", "Unsqueeze", "Slice", "Gather", "Split",
 }  # fmt: skip
 
 

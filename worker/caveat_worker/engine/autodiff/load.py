@@ -17,6 +17,7 @@ from caveat_worker.engine.autodiff.constant_inputs import fix_inputs
 from caveat_worker.engine.autodiff.equivalence import compare_with_file, examples_interact
 from caveat_worker.engine.autodiff.lowering import lower, name_everything
 from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model
+from caveat_worker.engine.autodiff.straight_through import WARNING, rounding_pairs
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import Graph, describe_value, without_weights
 from caveat_worker.engine.onnx.read import first_sentence, invalid_model, own_weights, read_graph, read_proto
@@ -54,6 +55,8 @@ def load(
     warnings += [_zero_state(name) for name in numbers if name not in (constants or {})]
     symbolic = free_batch_axis(model, warnings)
     model = lower(model)
+    if any(True for _ in rounding_pairs(model)):
+        warnings.append(WARNING)
     if original is not None:
         session = open_session(Graph(model), threads=1, optimise=False)
         compare_with_file(*original, model, session, numbers)
