@@ -13,6 +13,7 @@ from caveat_worker.engine.autodiff.differentiate import cut_at, differentiate, e
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.noise import noises
 from caveat_worker.engine.autodiff.rules import VJP, Table
+from caveat_worker.engine.autodiff.straight_through import without_rounding
 from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.session import Session, open_session
@@ -58,7 +59,8 @@ def check_gradients(
 
     The graph from the layer on is compared with itself near the activations: away from ties, and with several steps,
     because a Relu or a maximum can switch within a step; a wrong gradient agrees at no step. The audit's own gradients
-    then have to equal that graph's at the activations. `claimed` holds those gradients and the layers' activations, by
+    then have to equal that graph's at the activations. A quantised model is compared without its rounding, which no
+    finite difference passes. `claimed` holds those gradients and the layers' activations, by
     output name, if they have been computed already.
     """
     names, hidden = _named(model, layers)
@@ -66,12 +68,14 @@ def check_gradients(
         whole = differentiate(model, names, targets, also=hidden, rules=rules)
         claimed = open_session(whole, threads=threads).run(feeds)
     seen = {**feeds, **{name: claimed[name] for name in hidden}}
-    checks = []
+    checks, smooth = [], without_rounding(model)
     for name in names:
-        opened = differentiate(opened_at(model, name), [name], targets, rules=rules)
-        backward = open_session(opened, threads=threads)
-        forward = open_session(cut_at(model, name, targets), threads=threads)
-        reference = backward.run(seen)
+        backward = open_session(differentiate(opened_at(smooth, name), [name], targets, rules=rules), threads=threads)
+        forward = open_session(cut_at(smooth, name, targets), threads=threads)
+        own = backward
+        if smooth is not model:  # a quantised model: its own gradients are compared with the rounded graph's
+            own = open_session(differentiate(opened_at(model, name), [name], targets, rules=rules), threads=threads)
+        reference = own.run(seen)
         x, rng, scale = seen[name], np.random.default_rng(seed), np.float32(_scale(seen[name]))
         off, u = rng.standard_normal(x.shape, np.float32), rng.standard_normal((directions, *x.shape), np.float32)
         point = x + _JITTER * scale * off
@@ -109,9 +113,9 @@ def check_external_gradients(
     """
     names, hidden = _named(model, layers)
     seen = {**feeds, **(open_session(expose(model, hidden), threads=threads).run(feeds) if hidden else {})}
-    checks = []
+    checks, smooth = [], without_rounding(model)
     for name in names:
-        forward = open_session(cut_at(model, name, targets), threads=threads)
+        forward = open_session(cut_at(smooth, name, targets), threads=threads)
         x, rng = seen[name], np.random.default_rng(seed)
         together = rng.standard_normal((directions, len(x), *[1] * (x.ndim - 1)), np.float32)
         u = np.where(x == 0, together, rng.standard_normal((directions, *x.shape), np.float32))
