@@ -67,7 +67,7 @@ class TargetSummary(Document):
     unit: str
     mean: float
     sd: float
-    """The standard deviation that figures in sd divide by: that of a normal distribution with the same middle 80 %."""
+    """The standard deviation that figures in sd divide by: that of a normal distribution with the same middle 70 %."""
     examples: list[str]
     """The names of its examples, in the order of the rows' sensitivities."""
 
@@ -128,6 +128,11 @@ class LineVerdict(Document):
     """One sentence."""
     caution: str | None = None
     """What another line of evidence says against it, in a sentence."""
+
+    @property
+    def explanation(self) -> str:
+        """The reason, and the caution where there is one."""
+        return self.reason if self.caution is None else f"{self.reason} Caution: {self.caution}"
 
 
 class Verdict(Document):

@@ -73,7 +73,7 @@ class Effect(Document):
     """In the target's unit (logits, for a class)."""
     interval: Interval
     in_sd: float
-    """The same in standard deviations of the target over its examples, by their middle 80 %."""
+    """The same in standard deviations of the target over its examples, by their middle 70 %."""
     interval_in_sd: Interval
     p: Probability
     """The p-value that decides, before the correction over all tests."""

@@ -169,8 +169,9 @@ class Measured:
 
 
 def middle_sd(values: Float64Array) -> float:
-    """The standard deviation of a normal distribution with the same middle 80 %, as SciPy and NumPy have it."""
-    return float(np.quantile(values, 0.9) - np.quantile(values, 0.1)) / float(norm.ppf(0.9) - norm.ppf(0.1))
+    """The standard deviation of a normal distribution with the same middle 70 %, as SciPy and NumPy have it."""
+    low, high = np.quantile(values, [0.15, 0.85], method="median_unbiased")
+    return float(high - low) / float(norm.ppf(0.85) - norm.ppf(0.15))
 
 
 def paired_change(without: Float64Array, with_concept: Float64Array, over: Float64Array) -> Measured:

@@ -114,7 +114,7 @@ def lines(report: Report) -> list[Line]:
             subject=line.subject,
             outcome=line.outcome,
             finding=None if line.finding is None else FINDING_WORDS[line.finding],
-            reason=line.reason if line.caution is None else f"{line.reason} Caution: {line.caution}",
+            reason=line.explanation,
         )
         for line in report.verdict.lines
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from caveat_spec.audit import ConceptLine, GroupLine
@@ -217,18 +219,33 @@ def test_a_tolerance_in_logits_is_read_in_logits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interval", "share", "advice"),
+    ("interval", "whole", "advice"),
     [
-        ((-0.2, 0.3), 0.1, "about 25.0 times as many examples of every kind"),
-        ((-0.01, 0.11), 0.9, "about 91 target examples in place of 60"),
-        ((-0.01, 0.11), 0.0, "about 65 concept examples in place of 40"),
+        ((-0.2, 0.3), None, "no feasible number of examples would settle it"),
+        (
+            (-0.01, 0.11),
+            None,
+            "about 3.9 times as many examples of every kind, nine of ten audits would settle it",
+        ),
+        ((-0.01, 0.11), (0.05, -0.02, 0.12), "with about 5.4 times as many examples"),
+        ((-0.01, 0.11), (0.12, 0.05, 0.19), "no feasible number of examples would settle it"),
     ],
 )
-def test_an_unsettled_row_says_which_examples_it_needs(interval: tuple, share: float, advice: str) -> None:
-    unsettled = row(in_sd=0.05, interval=interval, p=0.4)
-    effect = unsettled.effect.model_copy(update={"target_share": share})
-    evidence = report(unsettled.model_copy(update={"effect": effect}))
-    assert advice in decide(evidence, [line()]).lines[0].reason
+def test_an_unsettled_row_says_how_many_examples_would_settle_it(
+    interval: tuple, whole: tuple | None, advice: str
+) -> None:
+    unsettled = row(in_sd=0.05, interval=interval, p=0.4, whole=whole)
+    assert advice in decide(report(unsettled), [line()]).lines[0].reason
+
+
+def test_the_advice_settles_the_line_in_nine_of_ten_audits() -> None:
+    """New audits of 3.9 times the examples, whose effects scatter around the one that the first audit found."""
+    half, settled, rng = 0.06 / 3.9**0.5, 0, random.Random(0)
+    for _ in range(500):
+        found = rng.gauss(0.05, half / 1.96)
+        again = row(in_sd=found, interval=(found - half, found + half), p=0.4)
+        settled += decide(report(again), [line()]).lines[0].finding == "not_influential"
+    assert 0.87 <= settled / 500 <= 0.95
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,8 @@ def test_interval_in_sd_covers_also_where_the_target_has_heavy_tails(n: int) -> 
     assert 0.92 <= covered / 400 <= 0.985
 
 
-TRUE_SCALE = 1.0428
-"""The middle 80 % of that mixture over the middle 80 % of a standard normal distribution."""
+TRUE_SCALE = 1.0352
+"""The middle 70 % of that mixture over the middle 70 % of a standard normal distribution."""
 
 
 def test_interval_of_a_constant_change_is_a_point() -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import NormalDist
 
 from caveat_spec.audit import ConceptLine
 from caveat_spec.base import Interval
 from caveat_spec.results import Change, ConceptTest, Effect, OutputGap
-from caveat_spec.verdict.rules import Rule, always, beyond, inside, size, span
+from caveat_spec.verdict.rules import Rule, always, exceeds, inside, size, span
 
 MAY_CLEAR = ("weak_cav", "unstable_estimators")
 """Blocking flags that block *influential* but allow *not influential*."""
@@ -44,7 +44,7 @@ class Association:
     @cached_property
     def moved(self) -> list[ConceptTest]:
         """Significant tests whose whole interval lies beyond the tolerance."""
-        return [test for test in self.significant if beyond(self.interval(test.effect), self.line)]
+        return [test for test in self.significant if exceeds(self.interval(test.effect), self.line)]
 
     @cached_property
     def opposed(self) -> list[ConceptTest]:
@@ -145,7 +145,7 @@ class Association:
     def _confirms(self, test: ConceptTest) -> bool:
         assert test.finite_step is not None
         same_sign = (test.finite_step.value > 0) == (test.effect.value > 0)
-        return same_sign and beyond(self.interval(test.finite_step), self.line)
+        return same_sign and exceeds(self.interval(test.finite_step), self.line)
 
 
 def _bend(facts: Association, test: ConceptTest) -> str:
@@ -189,12 +189,8 @@ def _too_wide(facts: Association) -> str:
     weak = [flag.sentence for flag in test.flags if flag.code == "weak_cav"]
     if weak:
         return f"{sentence}, and the concept activation vector is weak: {weak[0]}"
-    half, room = (interval[1] - interval[0]) / 2, line.tolerance - abs(effect)
-    if room > 0:
-        return (
-            f"{sentence}, too wide for the tolerance {size(line.tolerance, line, signed=False)}; "
-            f"{_more_examples(test, (room / half) ** 2)} would settle it if the effect stays where it is"
-        )
+    if abs(effect) < line.tolerance:
+        return f"{sentence}, too wide for the tolerance {size(line.tolerance, line, signed=False)}; {_advice(facts)}"
     if test.effect.deciding_p >= facts.alpha:
         return f"{sentence}, beyond the tolerance but not beyond chance (corrected p {test.effect.deciding_p:.2g})"
     return f"{sentence}, which reaches into the tolerance {size(line.tolerance, line, signed=False)}"
@@ -230,18 +226,27 @@ def _not_encoded(facts: Association) -> str:
     return f"{differ}: an influence that is encoded in another form is not ruled out"
 
 
-def _more_examples(test: ConceptTest, wanted: float) -> str:
-    """Which examples bring the variance of the effect down to a share `wanted` of what it is, and how many."""
-    from_targets = test.effect.target_share or 0.0
-    from_concept = (1 - from_targets) * test.n_reference / (test.n_concept + test.n_reference)
-    share, kind, now = max(
-        (from_targets, "target", test.n_target),
-        (from_concept, "concept", test.n_concept),
-        (1 - from_targets - from_concept, "reference", test.n_reference),
+SETTLES = 1 + NormalDist().inv_cdf(0.9) / NormalDist().inv_cdf(0.975)
+"""How many half intervals between an effect and the tolerance make nine of ten new audits settle the line."""
+MOST_TIMES = 10
+"""Advice to collect more than so many times the examples helps nobody."""
+
+
+def _advice(facts: Association) -> str:
+    """How many examples would settle the line in nine of ten audits, if every effect is what it seems to be."""
+    line, figures = facts.line, [test.effect for test in facts.wide]
+    steps = [test.finite_step for test in facts.stepped if test.finite_step is not None]
+    wanted = 1.0
+    for figure in (*figures, *steps):
+        low, high = facts.interval(figure)
+        room = line.tolerance - abs(facts.size(figure))
+        if room <= 0 or (times := ((high - low) / 2 * SETTLES / room) ** 2) > MOST_TIMES:
+            return "no feasible number of examples would settle it, unless the effect is smaller than it seems"
+        wanted = max(wanted, times)
+    return (
+        f"with about {wanted:.1f} times as many examples of every kind, nine of ten audits would settle it if the "
+        "effect is what it seems"
     )
-    if share > 1 - wanted:
-        return f"about {math.ceil(now * share / (share - (1 - wanted)))} {kind} examples in place of {now}"
-    return f"about {1 / wanted:.1f} times as many examples of every kind"
 
 
 def _estimators_disagree(facts: Association) -> str:

@@ -9,7 +9,7 @@ from caveat_spec.base import Interval
 from caveat_spec.report import Finding
 from caveat_spec.results import ConceptTest
 from caveat_spec.verdict.association import Association
-from caveat_spec.verdict.rules import Conclusion, Rule, always, beyond, inside, size, span
+from caveat_spec.verdict.rules import Conclusion, Rule, always, exceeds, inside, size, span
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _significant(facts: Intervention) -> str:
 INTERVENTION: tuple[Rule[Intervention], ...] = (
     Rule(
         "the whole interval is beyond the tolerance",
-        lambda facts: facts.test.effect.deciding_p < facts.alpha and beyond(facts.interval, facts.line),
+        lambda facts: facts.test.effect.deciding_p < facts.alpha and exceeds(facts.interval, facts.line),
         "influential",
         _significant,
     ),

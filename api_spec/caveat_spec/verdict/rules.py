@@ -53,7 +53,7 @@ def inside(interval: Interval, line: ConceptLine) -> bool:
     return -line.tolerance <= interval[0] and interval[1] <= line.tolerance
 
 
-def beyond(interval: Interval, line: ConceptLine) -> bool:
+def exceeds(interval: Interval, line: ConceptLine) -> bool:
     """Whether a whole interval lies beyond the line's tolerance, on one side of it."""
     return interval[0] > line.tolerance or interval[1] < -line.tolerance
 

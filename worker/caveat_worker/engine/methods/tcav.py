@@ -97,7 +97,7 @@ def tcav(collected: Collected, runtime: Runtime, options: NoOptions) -> Iterator
     settings, notes = _settings(plan)
     tests, cosines = _layer_tests(collected, runtime, settings)
     tests = spread_kinds(tests)
-    gaps = {name: _output_gaps(collected, settings, name) for name in plan.audit.concepts}
+    output_gaps = {name: _output_gaps(collected, settings, name) for name in plan.audit.concepts}
     steps = take_steps(collected, runtime, [one.step for one in tests])
     for one in tests:
         for target, figures in zip(plan.targets, one.tested.figures, strict=True):
@@ -109,7 +109,7 @@ def tcav(collected: Collected, runtime: Runtime, options: NoOptions) -> Iterator
                 layer=one.layer.name,
                 estimator=settings.estimator,
                 finite_step=steps.get((one.concept, one.layer.name, target)),
-                output_gap=gaps[one.concept].get(target),
+                output_gap=output_gaps[one.concept].get(target),
                 spatial_map=one.maps.get(target),
                 **dict(figures),
             )

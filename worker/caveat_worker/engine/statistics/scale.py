@@ -8,17 +8,18 @@ from scipy.special import ndtri
 
 from caveat_worker.engine.base.arrays import Float64Array
 
-TAIL = 0.1
-"""The share of examples that is left out at either end."""
+TAIL = 0.15
+"""The share of examples that is left out at either end: not that of a class of five or ten, where a quantile falls
+between the examples of the class and all others."""
 NORMAL_WIDTH = float(-2 * ndtri(TAIL))
-"""The width of the middle 80 % of a normal distribution, in its standard deviations."""
+"""The width of the middle 70 % of a normal distribution, in its standard deviations."""
 
 
 def scale(values: Float64Array) -> float:
-    """The standard deviation of `values` [m], by their middle 80 %: exact for a normal distribution.
+    """The standard deviation of `values` [m], by their middle 70 %: exact for a normal distribution.
 
     Of heavy tails the ordinary standard deviation is hardly known, and no interval in its units covers what it promises
-    (docs/decisions/0034). It is taken where the middle 80 % are one number; 0 for values that are all the same.
+    (docs/decisions/0034). It is taken where the middle 70 % are one number; 0 for values that are all the same.
     """
     return float(_scales(np.sort(values)[None])[0])
 
@@ -40,9 +41,10 @@ def _scales(rising: NDArray[np.float64]) -> Float64Array:
 
 
 def _quantile(rising: NDArray[np.float64], share: float) -> Float64Array:
-    """Quantiles [B] of sorted rows, between two values in proportion."""
-    at = (rising.shape[1] - 1) * share
+    """Quantiles [B] of sorted rows, unbiased for the median (Hyndman and Fan 1996, definition 8)."""
+    last = rising.shape[1] - 1
+    at = min(max((last + 4 / 3) * share - 2 / 3, 0.0), float(last))
     below = int(at)
-    above = min(below + 1, rising.shape[1] - 1)
+    above = min(below + 1, last)
     found: Float64Array = rising[:, below] + (at - below) * (rising[:, above] - rising[:, below])
     return found
