@@ -271,10 +271,11 @@ class ConceptLine(Document):
     unit: Literal["sd", "logit"] = "sd"
     """`sd`: standard deviations of the target over its examples; `logit`: the target's own unit."""
     when_inconclusive: Literal["inconclusive", "pass", "fail"] = "inconclusive"
-    when_not_encoded: Literal["inconclusive", "not_influential"] = "inconclusive"
-    """The finding where no audited layer encodes the concept."""
-    when_evidence_disagrees: Literal["inconclusive", "intervention"] = "inconclusive"
-    """`intervention`: the measured change alone settles a line where it and the association disagree."""
+    when_not_encoded: Literal["pass", "fail", "inconclusive"] = "pass"
+    """The outcome of `not_encoded`. `pass` also needs that the model's own numbers for concept and reference differ
+    by less than the tolerance, and a line that the concept must not matter; else it is as `when_inconclusive` says."""
+    require: Literal["any", "both"] = "any"
+    """`any`: a measured change decides, and association where nothing was measured. `both`: the two must agree."""
 
 
 class GroupLine(Document):

@@ -114,7 +114,7 @@ def show_checks(checked: Checked) -> None:
     console.print(Text(_GATE[outcome], style=STYLE[outcome] if outcome else "bold"))
     for line in said.verdict.lines:
         sign = Text(summary.OUTCOME_SIGN[line.outcome], style=STYLE[line.outcome])
-        console.print(Text.assemble(sign, f" {line.subject}: {line.reason}"))
+        console.print(Text.assemble(sign, f" {line.subject}: {line.explanation}"))
 
 
 def show_log(told: Account | None, checks: list[Check]) -> None:
@@ -176,7 +176,7 @@ def annotate(report: Report, positions: Positions | None) -> None:
             at = positions.of(f"/gate/{line.line}")
             file = os.path.relpath(positions.path)
             place = f"file={_property(file)},line={at.line},col={at.column},"
-        print(f"::{level} {place}title={_property(line.subject)}::{_data(line.reason)}")
+        print(f"::{level} {place}title={_property(line.subject)}::{_data(line.explanation)}")
 
 
 def show_problem(error: ProblemError) -> None:

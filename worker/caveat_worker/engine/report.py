@@ -24,6 +24,7 @@ from caveat_worker.engine.activations.collected import Collected
 from caveat_worker.engine.autodiff.gradient_check import GradientCheck as Check
 from caveat_worker.engine.layer_findings import summarise_layers
 from caveat_worker.engine.statistics.correction import correct
+from caveat_worker.engine.statistics.scale import scale
 
 Thumbnail = Callable[[str, int], str | None]
 """(example set, position) → a small picture as a data URI."""
@@ -125,7 +126,7 @@ def _plan(collected: Collected, sets: Sequence[ExampleSetSummary]) -> PlanSummar
 
 
 def _target(collected: Collected, name: str) -> TargetSummary:
-    """A target with its mean and standard deviation over its examples, where those went through the model."""
+    """A target with its mean and scale over its examples, where those went through the model."""
     plan, resolved = collected.plan, collected.plan.resolved[name]
     known = collected.knows_values(name)
     values = collected.values(name) if known else np.zeros(2)
@@ -136,7 +137,7 @@ def _target(collected: Collected, name: str) -> TargetSummary:
             sentence=resolved.sentence,
             unit=plan.targets[name].scale,
             mean=float(values.mean()),
-            sd=float(values.std(ddof=1)),
+            sd=scale(values),
             examples=list(collected.examples[plan.audit.targets[name].examples].names) if known else [],
         )
     )
