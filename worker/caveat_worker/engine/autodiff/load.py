@@ -56,6 +56,7 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
         tuple(warnings),
         model.graph.opset_imports.get("", OLDEST_OPSET),
         bool(interacts),
+        metadata={one.key: one.value for one in proto.metadata_props},
     )
 
 

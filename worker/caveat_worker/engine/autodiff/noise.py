@@ -1,20 +1,24 @@
-"""Seeded noise as a model's inputs, for the runs that need no examples."""
+"""Seeded noise as a model's inputs, for the runs that need no examples; categories where the graph encodes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
+from caveat_worker.engine.onnx.columns import InputColumn, input_columns
 from caveat_worker.engine.onnx.session import Feeds
 from caveat_worker.engine.onnx.values import shape_of_value
 
 _SIZES = (2, 32, 224)  # tried for dimensions that are not fixed
+_WORDS = ("one", "two")
 
 
 def noises(model: ir.Model, *, seed: int = 0) -> Iterator[Feeds]:
-    """Yields `noise_for` with 2, 32 and 224 for every open dimension but the batch; nothing if an input is a text."""
+    """Yields `noise_for` with 2, 32 and 224 for every open dimension but the batch; nothing if a type is unknown."""
     for size in _SIZES:
         feeds = noise_for(model, size=size, seed=seed)
         if feeds is not None:
@@ -22,18 +26,36 @@ def noises(model: ir.Model, *, seed: int = 0) -> Iterator[Feeds]:
 
 
 def noise_for(model: ir.Model, *, batch: int = 2, size: int = 2, seed: int = 0) -> Feeds | None:
-    """Seeded inputs [batch, size, ...]: standard normal, or 0 and 1 for integers; None if an input is a text.
+    """Seeded inputs [batch, size, ...]: standard normal, or 0 and 1 for integers; None if an input's type is unknown.
 
-    Dimensions that the model fixes keep their size.
+    A column that the graph encodes gets the categories that it knows, any other text two words. Dimensions that the
+    model fixes keep their size.
     """
     rng = np.random.default_rng(seed)
+    columns = input_columns(model)
     feeds = {}
     for value in model.graph.inputs:
         if value.is_initializer():
             continue
         shape = [d if isinstance(d, int) else size if i else batch for i, d in enumerate(shape_of_value(value) or ())]
-        if value.dtype is None or value.dtype == ir.DataType.STRING:
+        if value.dtype is None:
             return None
-        noise = rng.standard_normal(shape) if value.dtype.is_floating_point() else rng.integers(0, 2, shape)
-        feeds[value.name or ""] = noise.astype(value.dtype.numpy())
+        noise: NDArray[Any]
+        if value.dtype == ir.DataType.STRING:
+            noise = rng.choice(np.array(_WORDS, object), shape)
+        elif value.dtype.is_floating_point():
+            noise = rng.standard_normal(shape)
+        else:
+            noise = rng.integers(0, 2, shape)
+        drawn = _with_categories(noise, columns.get(value.name or "", ()), rng)
+        feeds[value.name or ""] = drawn if drawn.dtype == object else drawn.astype(value.dtype.numpy())
     return feeds
+
+
+def _with_categories(noise: NDArray[Any], columns: Sequence[InputColumn], rng: np.random.Generator) -> NDArray[Any]:
+    """The noise with categories in the columns that the graph encodes."""
+    for position, column in enumerate(columns):
+        if column.categories:
+            drawn = rng.choice(np.array(column.categories, noise.dtype), len(noise))
+            noise[(slice(None), position) if noise.ndim > 1 else slice(None)] = drawn
+    return noise
