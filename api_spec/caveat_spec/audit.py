@@ -100,17 +100,25 @@ class Arrays(ExampleSet):
 
 
 class Table(ExampleSet):
-    """Rows of a CSV or Parquet file, turned into numbers in the declared order of columns."""
+    """Rows of a CSV or Parquet file, whose columns feed the model's inputs: those of the same name by default."""
 
     SOURCES: ClassVar = {"table": "a table (.csv, .parquet)"}
 
     table: Source
-    features: Annotated[list[str], Field(min_length=1)]
-    """The columns that the model takes, in its order; `city=Rome` is 1 where the column `city` holds Rome, else 0."""
+    features: Annotated[list[str], Field(min_length=1)] | None = None
+    """For a model with one input: its columns, in its order; `city=Rome` is 1 where `city` holds Rome, else 0."""
+    inputs: dict[str, str | Annotated[list[str], Field(min_length=1)]] = Field(default_factory=dict)
+    """For inputs that have not the name of a column: the input's name → the column, or columns, that feed it."""
     where: str | None = None
     """Keep the rows for which this holds, for example `race == 1 and income > 40`."""
     set: dict[str, float | str] = Field(default_factory=dict)
     """Columns overwritten after `where`: a counterfactual edit."""
+
+    @model_validator(mode="after")
+    def _says_once_what_feeds_the_model(self) -> Self:
+        if self.features and self.inputs:
+            raise ValueError("give either 'features', the columns of a model's only input, or 'inputs'")
+        return self
 
 
 class Text(ExampleSet):

@@ -16,6 +16,7 @@ from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Target, outputs_with_scores, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput, error_context
+from caveat_worker.engine.onnx.graph import TensorInfo
 from caveat_worker.engine.plan import target_of
 from caveat_worker.engine.report import gradient_checks
 from caveat_worker.loading import Blob
@@ -40,8 +41,8 @@ def inspect_model(
     layers = list_layers(model, target, external={check.layer for check in checks}) if target is not None else ()
     auto = choose_layers(model, target) if target is not None else ()
     return Inspection(
-        inputs=[Tensor(name=one.name, dtype=one.dtype, shape=list(one.shape)) for one in model.inputs],
-        outputs=[Tensor(name=one.name, dtype=one.dtype, shape=list(one.shape)) for one in model.outputs],
+        inputs=[_tensor(one) for one in model.inputs],
+        outputs=[_tensor(one) for one in model.outputs],
         layers=[
             ModelLayer(
                 tensor=layer.tensor,
@@ -63,10 +64,17 @@ def inspect_model(
 def inspect_examples(examples: Examples, blob: Blob) -> ExampleSummary:
     """What is in an example set; every example is decoded once, so that a corrupt one is named now."""
     source = open_set("examples", examples, blob, seed=0)
+    if source.fit is not None:
+        with error_context("/examples/examples"):
+            source = source.fit(None)
     for _ in batches(source, 64):
         pass
     shape = next(iter(source.shapes.values()))
     return ExampleSummary(kind=source.kind, count=len(source), shape=list(shape), names=list(source.names[:10]))
+
+
+def _tensor(one: TensorInfo) -> Tensor:
+    return Tensor(name=one.name, dtype="string" if one.dtype == "object" else one.dtype, shape=list(one.shape))
 
 
 def _verified(model: Model, gradient: Path | None, targets: Mapping[str, Scalar]) -> tuple[GradientCheck, ...]:

@@ -31,7 +31,7 @@ from caveat_worker.engine.report import assemble
 from caveat_worker.loading import Blob, choose_provider, describe_engine, load_model, versions_of
 from caveat_worker.progress import Progress, counter
 from caveat_worker.readers.batching import each_batch, first_examples
-from caveat_worker.readers.example_sets import open_sets, outline_of, summaries, thumbnail_of
+from caveat_worker.readers.example_sets import fit_to, open_sets, outline_of, summaries, thumbnail_of, warnings_of
 from caveat_worker.readers.source import ExampleSource
 
 OpenStore = Callable[[], AbstractContextManager[ArrayStore]]
@@ -89,11 +89,11 @@ def prepare(
         with error_context("/gradient"):
             external = None if audit.gradient is None else read_external_gradients(blob(audit.gradient), model)
         progress("reading", STAGES["reading"])
-        sources = {name: source.result() for name, source in opened.items()}
+        sources = fit_to(model, {name: source.result() for name, source in opened.items()})
     progress("planning", STAGES["planning"])
     methods = asked_methods(audit)
     plan = make_plan(audit, model, {name: outline_of(one) for name, one in sources.items()}, methods, external)
-    return Prepared(plan, methods, sources, engine, provider, notes)
+    return Prepared(plan, methods, sources, engine, provider, [*notes, *warnings_of(sources)])
 
 
 def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int) -> Report:

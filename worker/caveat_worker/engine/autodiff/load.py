@@ -71,6 +71,7 @@ def load(
         tuple(warnings),
         model.graph.opset_imports.get("", OLDEST_OPSET),
         bool(interacts),
+        metadata={one.key: one.value for one in proto.metadata_props},
     )
 
 
