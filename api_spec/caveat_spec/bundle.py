@@ -1,7 +1,7 @@
 """A bundle: a model and the files of its external data as one uncompressed tar, whose digest is the model's.
 
-The model is the first entry, so that no bundle can be read as a model by itself; data files have the names that the
-model gives them.
+The model is its first file; data files have the names that the model gives them. No bundle can be read as a model by
+itself, in which case what is audited and what is deployed under one digest might differ.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import stat
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 MODEL = "model.onnx"
-"""The name of a bundle's first entry."""
+"""The name of the model in a bundle."""
+_STARTS = (f"{MODEL}\0".encode(), b"./", b"PaxHeader/")
+"""How a bundle begins: with the model, or with a folder or header as several programs write them. None of these bytes
+begin a protobuf message, which would have a field of wire type 6 or 7 there."""
 
 
 def is_bundle(start: bytes) -> bool:
     """Whether a file that begins with these bytes, at least 262, is a bundle."""
-    return is_tar(start) and start.startswith(f"{MODEL}\0".encode())
+    return is_tar(start) and start.startswith(_STARTS)
 
 
 def is_tar(start: bytes) -> bool:

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from mmap import ACCESS_READ, mmap
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import onnx
@@ -91,7 +91,7 @@ def open_bundle(path: Path) -> tuple[bytes, DataFiles] | None:
     data = DataFiles(lambda location: entries.get(entry_of(location) or ""))
     model = entries.get(MODEL)
     if model is None:
-        raise _unreadable(ValueError("its first entry is no file"))
+        raise _unreadable(ValueError(f"it holds no file {MODEL}"))
     with path.open("rb") as file:
         file.seek(model.begin)
         return file.read(model.end - model.begin), data
@@ -107,7 +107,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Extent]]:
                     raise ValueError(f"it has over {MAX_FILES:,} entries")
                 if not 0 <= member.size <= size - member.offset_data:
                     raise ValueError(f"it ends inside '{member.name}'")
-                name = MODEL if member.name == MODEL else entry_of(member.name)
+                name = MODEL if PurePosixPath(member.name) == PurePosixPath(MODEL) else entry_of(member.name)
                 if member.isreg() and not member.issparse() and name is not None:
                     yield name, Extent(path, member.offset_data, member.offset_data + member.size)
     except MemoryError:
