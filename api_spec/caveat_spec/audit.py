@@ -317,6 +317,7 @@ class Audit(Document):
     """The fields that name ONNX files, and what each is, in words."""
 
     model: Source
+    """An ONNX file; where its weights are in other files, a tar of it (as `model.onnx`) and them."""
     gradient: Source | None = None
     """A graph of the model's gradients that was made elsewhere; without it Caveat derives them from the model."""
     examples: Annotated[dict[Name, Examples], Field(min_length=1)]
