@@ -104,6 +104,7 @@ class NewModel(Document):
     """A request to register a blob as a model."""
 
     blob: Digest
+    """An ONNX file; where its weights are in other files, a tar of it (as `model.onnx`) and them."""
     name: Name | None = None
     output: str | None = None
     """The output or other tensor whose layers are inspected; by default the model's first output."""

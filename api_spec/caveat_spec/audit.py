@@ -326,6 +326,7 @@ class Audit(Document):
     """The fields that name ONNX files, and what each is, in words."""
 
     model: Source
+    """An ONNX file; where its weights are in other files, a tar of it (as `model.onnx`) and them."""
     gradient: Source | None = None
     """A graph of the model's gradients that was made elsewhere; without it Caveat derives them from the model."""
     constants: dict[str, float] = Field(default_factory=dict)

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from caveat.pack import as_file, digest, is_picture, pictures
+from caveat.pack import Content, addressed, is_picture, pictures
 from caveat.positions import Positions
-from caveat.problems import ProblemError
+from caveat.problems import ProblemError, at
 from caveat.yaml_source import read_document
 from caveat_spec.audit import Audit, GateLine, Images
 from caveat_spec.base import Document
@@ -47,8 +47,8 @@ class Resolved:
     """An audit with digests in place of paths, and the files that hold those bytes."""
 
     audit: Audit
-    blobs: dict[str, Path]
-    """Digest → file; sources that the audit names by digest are not included."""
+    blobs: dict[str, Content]
+    """Digest → file or archive; sources that the audit names by digest are not included."""
     notes: list[str]
     """Sentences for the user: which files were left out."""
 
@@ -93,10 +93,10 @@ def _invalid(value: Any, errors: list[ErrorDetails], positions: Positions) -> Pr
     )
 
 
-def resolve(file: AuditFile, scratch: Path) -> Resolved:
-    """Hashes every file that the audit names, and packs folders into `scratch`; raises a `ProblemError` on bad ones."""
+def resolve(file: AuditFile) -> Resolved:
+    """Hashes every file and folder that the audit names; raises a `ProblemError` on bad ones."""
     digests: dict[str, str] = {}
-    blobs: dict[str, Path] = {}
+    blobs: dict[str, Content] = {}
     notes: list[str] = []
     faults: list[Fault] = []
     for pointer, source in file.audit.sources().items():
@@ -108,10 +108,10 @@ def resolve(file: AuditFile, scratch: Path) -> Resolved:
         if fault is not None:
             faults.append(Fault(pointer=pointer, detail=fault))
             continue
-        blob, left_out = _blob(path, scratch / f"{len(digests)}.tar")
-        digests[pointer] = digest(blob)
-        blobs[digests[pointer]] = blob
-        if left_out:
+        with at(pointer):
+            content, digests[pointer] = addressed(path)
+        blobs[digests[pointer]] = content
+        if left_out := _left_out(path):
             files = "1 file that is not a picture" if left_out == 1 else f"{left_out} files that are not pictures"
             notes.append(f"{source}: left out {files} ({_SUFFIXES}).")
     if faults:
@@ -169,10 +169,10 @@ def _nearest(path: Path) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def _blob(path: Path, tar: Path) -> tuple[Path, int]:
-    """The file that is hashed and sent for `path`, and how many files of a folder it leaves out."""
+def _left_out(path: Path) -> int:
+    """How many files of a folder are not sent."""
     visible = (one for one in path.rglob("[!.]*") if one.is_file()) if path.is_dir() else ()
-    return as_file(path, tar), sum(not is_picture(one) for one in visible)
+    return sum(not is_picture(one) for one in visible)
 
 
 def _pointer(value: Any, error: ErrorDetails) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,8 +56,8 @@ def gate_audit(
         raise _no_service()
     before = None if baseline is None or baseline == LAST else read_report(baseline)
     keys = _signers(sign_key, server) if attested else []
-    with tempfile.TemporaryDirectory(prefix="caveat-") as scratch, pointing_into(file.positions):
-        resolved = resolve(file, Path(scratch))
+    with pointing_into(file.positions):
+        resolved = resolve(file)
         for note in resolved.notes:
             show_note(note)
         if server is not None and baseline == LAST:

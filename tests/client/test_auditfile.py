@@ -77,10 +77,8 @@ def test_yaml_and_json_say_the_same(audit_file: Path, tmp_path: Path) -> None:
 
 
 def test_paths_become_digests(audit_file: Path, tmp_path: Path) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
     (tmp_path / "photos" / "notes.txt").write_text("left out")
-    resolved = resolve(read_audit(audit_file), scratch)
+    resolved = resolve(read_audit(audit_file))
     assert set(resolved.audit.sources().values()) == set(resolved.blobs)
     assert all(digest(file) == name for name, file in resolved.blobs.items())
     assert resolved.blobs[resolved.audit.model] == tmp_path / "model.onnx"
@@ -90,17 +88,14 @@ def test_paths_become_digests(audit_file: Path, tmp_path: Path) -> None:
 def test_the_same_files_elsewhere_give_the_same_audit(audit_file: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(tmp_path, elsewhere, ignore=lambda *_: ["elsewhere"])
-    audits = []
-    for number, path in enumerate((audit_file, elsewhere / "audit.yaml")):
-        (tmp_path / f"scratch{number}").mkdir()
-        audits.append(resolve(read_audit(path), tmp_path / f"scratch{number}").audit)
+    audits = [resolve(read_audit(path)).audit for path in (audit_file, elsewhere / "audit.yaml")]
     assert audits[0] == audits[1]
 
 
 def test_a_digest_stays_what_it_is(audit_file: Path, tmp_path: Path) -> None:
     known = "sha256:" + "a" * 64
     audit_file.write_text(AUDIT.replace("model.onnx", known))
-    resolved = resolve(read_audit(audit_file), tmp_path)
+    resolved = resolve(read_audit(audit_file))
     assert resolved.audit.model == known
     assert known not in resolved.blobs
 
@@ -126,7 +121,7 @@ def test_files_that_will_not_do(audit_file: Path, tmp_path: Path, good: str, bad
     (tmp_path / "bare").mkdir()
     audit_file.write_text(AUDIT.replace(good, bad, 1))
     with pytest.raises(ProblemError) as caught:
-        resolve(read_audit(audit_file), tmp_path)
+        resolve(read_audit(audit_file))
     [fault] = caught.value.problem.errors
     assert fault.pointer == pointer
     assert told in fault.detail
@@ -156,10 +151,10 @@ def test_only_pictures_come_in_folders(audit_file: Path, tmp_path: Path, kind: s
     declared = file.audit.examples["photos"]
     refused = {field: words for field, words in declared.SOURCES.items() if field not in declared.FOLDERS}
     if not refused:
-        assert resolve(file, tmp_path).notes == []
+        assert resolve(file).notes == []
         return
     with pytest.raises(ProblemError) as caught:
-        resolve(file, tmp_path)
+        resolve(file)
     told = {fault.pointer: fault.detail for fault in caught.value.problem.errors}
     for field, words in refused.items():
         assert told[f"/examples/photos/{field}"] == f"'photos/' is a folder; name one file: {words}"
@@ -175,7 +170,7 @@ def test_one_picture_is_no_example_set(audit_file: Path, tmp_path: Path, kind: s
     path = tmp_path / "audit.json"
     path.write_text(json.dumps(audit))
     with pytest.raises(ProblemError) as caught:
-        resolve(read_audit(path), tmp_path)
+        resolve(read_audit(path))
     assert all("'photos/0.png' is a single picture; name " in fault.detail for fault in caught.value.problem.errors)
     assert caught.value.exit_code == 2
 

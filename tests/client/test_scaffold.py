@@ -32,9 +32,7 @@ def audit_of(folder: Path, found: Inspection) -> tuple[Audit, Draft]:
     (folder / "audit.yaml").write_text(draft.text)
     file = read_audit(folder / "audit.yaml")
     if not draft.todo:
-        scratch = folder / "scratch"
-        scratch.mkdir()
-        resolve(file, scratch)
+        resolve(file)
     return file.audit, draft
 
 
