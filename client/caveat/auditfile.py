@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from caveat.pack import as_file, digest, is_picture, pictures
+from caveat.pack import as_file, digest, files_in, is_picture
 from caveat.positions import Positions
 from caveat.problems import ProblemError
 from caveat.yaml_source import read_document
-from caveat_spec.audit import Audit, GateLine, Images
+from caveat_spec.audit import Audit, GateLine
 from caveat_spec.base import Document
 from caveat_spec.problem import Fault, ProblemDetails
 
@@ -108,12 +109,13 @@ def resolve(file: AuditFile, scratch: Path) -> Resolved:
         if fault is not None:
             faults.append(Fault(pointer=pointer, detail=fault))
             continue
-        blob, left_out = _blob(path, scratch / f"{len(digests)}.tar")
+        suffixes = _expected(file.audit, pointer)[1]
+        blob = as_file(path, scratch / f"{len(digests)}.tar", suffixes)
         digests[pointer] = digest(blob)
         blobs[digests[pointer]] = blob
-        if left_out:
-            files = "1 file that is not a picture" if left_out == 1 else f"{left_out} files that are not pictures"
-            notes.append(f"{source}: left out {files} ({_SUFFIXES}).")
+        if left_out := _left_out(path, suffixes):
+            files = "1 file of another kind" if left_out == 1 else f"{left_out} files of other kinds"
+            notes.append(f"{source}: left out {files} than {_listed(suffixes)}.")
     if faults:
         raise ProblemError(
             ProblemDetails.of(
@@ -128,37 +130,34 @@ def resolve(file: AuditFile, scratch: Path) -> Resolved:
     return Resolved(file.audit.with_sources(digests), blobs, notes)
 
 
-_SUFFIXES = ", ".join(sorted(Images.SUFFIXES))
-
-
 def _unusable(audit: Audit, pointer: str, source: str, path: Path) -> str | None:
     """Why the file or folder at `path` cannot be the source at `pointer`; None where it can."""
-    expected, takes_a_folder = _expected(audit, pointer)
+    expected, suffixes = _expected(audit, pointer)
     if not path.exists():
         return f"there is no '{source}'{_nearest(path)}"
     if path.is_dir():
-        if not takes_a_folder:
+        if not suffixes:
             return f"'{source}' is a folder; name one file: {expected}"
-        if not pictures(path):
-            return f"the folder '{source}' holds no pictures ({_SUFFIXES})"
+        if not files_in(path, suffixes):
+            return f"the folder '{source}' holds no file that can be read here ({_listed(suffixes)})"
         return None
     if not path.is_file():
         return f"'{source}' is neither a file nor a folder"
     if path.stat().st_size == 0:
         return f"'{source}' is empty"
     if is_picture(path):
-        folder = ", or a folder of them" if takes_a_folder else ""
+        folder = ", or a folder of them" if path.suffix.lower() in suffixes else ""
         return f"'{source}' is a single picture; name {expected}{folder}"
     return None
 
 
-def _expected(audit: Audit, pointer: str) -> tuple[str, bool]:
-    """What the source at `pointer` is, in words, and whether a folder of pictures will do."""
+def _expected(audit: Audit, pointer: str) -> tuple[str, frozenset[str]]:
+    """What the source at `pointer` is, in words, and the endings of files that it may be a folder of."""
     *place, field = pointer.removeprefix("/").split("/")
     if not place:
-        return audit.GRAPHS[field], False
+        return audit.GRAPHS[field], frozenset()
     examples = audit.examples[place[1]]
-    return examples.SOURCES[field], field in examples.FOLDERS
+    return examples.SOURCES[field], examples.FOLDERS.get(field, frozenset())
 
 
 def _nearest(path: Path) -> str:
@@ -169,10 +168,14 @@ def _nearest(path: Path) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def _blob(path: Path, tar: Path) -> tuple[Path, int]:
-    """The file that is hashed and sent for `path`, and how many files of a folder it leaves out."""
+def _left_out(path: Path, suffixes: Collection[str]) -> int:
+    """How many files of a folder are not taken from it."""
     visible = (one for one in path.rglob("[!.]*") if one.is_file()) if path.is_dir() else ()
-    return as_file(path, tar), sum(not is_picture(one) for one in visible)
+    return sum(one.suffix.lower() not in suffixes for one in visible)
+
+
+def _listed(suffixes: Collection[str]) -> str:
+    return ", ".join(sorted(suffixes))
 
 
 def _pointer(value: Any, error: ErrorDetails) -> str:

@@ -1,4 +1,4 @@
-"""Packs a folder of pictures into a tar whose bytes depend only on the names and bytes of the pictures."""
+"""Packs a folder into a tar whose bytes depend only on the names and bytes of its files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 import tarfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,12 +20,12 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in Images.SUFFIXES
 
 
-def pictures(folder: Path) -> dict[str, Path]:
-    """The pictures anywhere under `folder`: name in the tar → file, sorted by name, without hidden ones."""
+def files_in(folder: Path, suffixes: Collection[str] = Images.SUFFIXES) -> dict[str, Path]:
+    """The files of some kinds anywhere under `folder`: name in the tar → file, sorted, without hidden ones."""
     found = {
         unicodedata.normalize("NFC", file.relative_to(folder).as_posix()): file
         for file in _files(folder)
-        if is_picture(file)
+        if file.suffix.lower() in suffixes
     }
     return dict(sorted(found.items(), key=lambda entry: entry[0].encode()))
 
@@ -40,12 +40,12 @@ def pack(files: dict[str, Path], into: BinaryIO) -> None:
                 tar.addfile(entry, content)
 
 
-def as_file(path: Path, tar: Path) -> Path:
-    """`path` itself, or for a folder the `tar` into which its pictures are packed."""
+def as_file(path: Path, tar: Path, suffixes: Collection[str] = Images.SUFFIXES) -> Path:
+    """`path` itself, or for a folder the `tar` into which its files of some kinds are packed."""
     if not path.is_dir():
         return path
     with tar.open("wb") as into:
-        pack(pictures(path), into)
+        pack(files_in(path, suffixes), into)
     return tar
 
 

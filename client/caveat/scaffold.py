@@ -15,7 +15,7 @@ from pathlib import Path
 from caveat.auditfile import read_audit
 from caveat.console_output import out
 from caveat.inspection import inspect
-from caveat.pack import pictures
+from caveat.pack import files_in
 from caveat.problems import problem
 from caveat_spec.artifacts import Inspection, Tensor
 from caveat_spec.audit import Method
@@ -138,7 +138,7 @@ def _of_pictures(places: list[Path], folder: Path, tensor: Tensor, size: int) ->
         todo.append(f"{concept.name} holds {sets[concept]} pictures; {FEWEST} are needed")
     name = _name(concept.name)
     reference_name = _name(reference.name)
-    paired = len(likely) > 1 and set(pictures(concept)) <= set(pictures(reference))
+    paired = len(likely) > 1 and set(files_in(concept)) <= set(files_in(reference))
     pairs = f", pairs_with: {reference_name}" if paired else ""
     layout = "nhwc" if tensor.shape[-1] in (1, 3) else "nchw"
     channels = "gray" if 1 in (tensor.shape[1], tensor.shape[-1]) else "rgb"
@@ -252,7 +252,7 @@ def _picture_folders(places: list[Path]) -> dict[Path, int]:
     found: dict[Path, int] = {}
     for place in places:
         for one in sorted(place.iterdir()):
-            if one.is_dir() and not one.name.startswith(".") and (count := len(pictures(one))):
+            if one.is_dir() and not one.name.startswith(".") and (count := len(files_in(one))):
                 found[one] = count
     return found
 

@@ -7,12 +7,12 @@ import os
 import tarfile
 from pathlib import Path
 
-from caveat.pack import pack, pictures
+from caveat.pack import files_in, pack
 
 
 def packed(folder: Path) -> bytes:
     into = io.BytesIO()
-    pack(pictures(folder), into)
+    pack(files_in(folder), into)
     return into.getvalue()
 
 
