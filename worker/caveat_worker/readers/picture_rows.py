@@ -87,7 +87,7 @@ def pictures_of_rows(declared: Images, path: Path) -> Entries:
     """The pictures in a column of Parquet or Arrow files, as Hugging Face datasets keep them."""
     table = read_rows(path)
     column = declared.column or next((field.name for field in table.schema if _holds_bytes(field.type)), None)
-    if column not in table.column_names or not _holds_bytes(table.schema.field(column).type):
+    if column is None or column not in table.column_names or not _holds_bytes(table.schema.field(column).type):
         raise _no_column(column, "pictures (bytes, or a struct with 'bytes')", table)
     numbered = table.append_column("", pa.array(range(1, table.num_rows + 1)))
     kept = selected(declared.where, numbered)

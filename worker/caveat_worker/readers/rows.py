@@ -6,7 +6,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.csv
@@ -64,13 +64,13 @@ def _form(path: Path) -> tuple[str, Callable[[Path], pa.Table]]:
     return ("JSON lines", pyarrow.json.read_json) if start.lstrip()[:1] == b"{" else ("CSV", pyarrow.csv.read_csv)
 
 
-def _parquet(source: Path | BinaryIO) -> pa.Table:
+def _parquet(source: Path | IO[bytes]) -> pa.Table:
     metadata = pyarrow.parquet.read_metadata(source)
     _check_size(metadata.num_rows, metadata.num_columns)  # repeated values expand when they are read
     return pyarrow.parquet.read_table(source)
 
 
-def _arrow(source: Path | BinaryIO) -> pa.Table:
+def _arrow(source: Path | IO[bytes]) -> pa.Table:
     """An Arrow file, or the stream that Hugging Face datasets keep on disk."""
     stream = source.open("rb") if isinstance(source, Path) else source
     with stream:
