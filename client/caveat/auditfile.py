@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from caveat.pack import Content, addressed, is_picture, pictures
+from caveat.pack import Content, addressed, contents, is_picture
 from caveat.positions import Positions
 from caveat.problems import ProblemError, at
+from caveat.remote_sources import SourceFault, fetch, is_url
 from caveat.yaml_source import read_document
-from caveat_spec.audit import Audit, GateLine, Images
+from caveat_spec.audit import Audit, GateLine
 from caveat_spec.base import Document
 from caveat_spec.problem import Fault, ProblemDetails
 
@@ -93,6 +94,29 @@ def _invalid(value: Any, errors: list[ErrorDetails], positions: Positions) -> Pr
     )
 
 
+def fetched(file: AuditFile, folder: Path) -> AuditFile:
+    """The audit with a file in `folder` in place of each URL; raises a `ProblemError` where one cannot be fetched."""
+    places, faults = file.audit.sources(), []
+    for number, (pointer, source) in enumerate(places.items()):
+        if is_url(source):
+            try:
+                places[pointer] = str(fetch(source, folder / str(number)))
+            except SourceFault as error:
+                faults.append(Fault(pointer=pointer, detail=str(error)))
+    if faults:
+        raise ProblemError(
+            ProblemDetails.of(
+                "sources-not-fetched",
+                422,
+                f"{file.positions.path} names URLs that cannot be fetched.",
+                "Check the address, the credentials in the environment and the digest, or name a file.",
+                faults,
+            ),
+            file.positions,
+        )
+    return replace(file, audit=file.audit.with_sources(places))
+
+
 def resolve(file: AuditFile) -> Resolved:
     """Hashes every file and folder that the audit names; raises a `ProblemError` on bad ones."""
     digests: dict[str, str] = {}
@@ -112,8 +136,9 @@ def resolve(file: AuditFile) -> Resolved:
             content, digests[pointer] = addressed(path)
         blobs[digests[pointer]] = content
         if left_out := _left_out(path):
-            files = "1 file that is not a picture" if left_out == 1 else f"{left_out} files that are not pictures"
-            notes.append(f"{source}: left out {files} ({_SUFFIXES}).")
+            suffixes = ", ".join(sorted(_expected(file.audit, pointer)[1]))
+            files = "1 file of another kind" if left_out == 1 else f"{left_out} files of other kinds"
+            notes.append(f"{source}: left out {files} than {suffixes}.")
     if faults:
         raise ProblemError(
             ProblemDetails.of(
@@ -128,37 +153,34 @@ def resolve(file: AuditFile) -> Resolved:
     return Resolved(file.audit.with_sources(digests), blobs, notes)
 
 
-_SUFFIXES = ", ".join(sorted(Images.SUFFIXES))
-
-
 def _unusable(audit: Audit, pointer: str, source: str, path: Path) -> str | None:
     """Why the file or folder at `path` cannot be the source at `pointer`; None where it can."""
-    expected, takes_a_folder = _expected(audit, pointer)
+    expected, suffixes = _expected(audit, pointer)
     if not path.exists():
         return f"there is no '{source}'{_nearest(path)}"
     if path.is_dir():
-        if not takes_a_folder:
+        if not suffixes:
             return f"'{source}' is a folder; name one file: {expected}"
-        if not pictures(path):
-            return f"the folder '{source}' holds no pictures ({_SUFFIXES})"
+        if not any(file.suffix.lower() in suffixes for file in contents(path).values()):
+            return f"the folder '{source}' holds no file that can be read here ({', '.join(sorted(suffixes))})"
         return None
     if not path.is_file():
         return f"'{source}' is neither a file nor a folder"
     if path.stat().st_size == 0:
         return f"'{source}' is empty"
     if is_picture(path):
-        folder = ", or a folder of them" if takes_a_folder else ""
+        folder = ", or a folder of them" if path.suffix.lower() in suffixes else ""
         return f"'{source}' is a single picture; name {expected}{folder}"
     return None
 
 
-def _expected(audit: Audit, pointer: str) -> tuple[str, bool]:
-    """What the source at `pointer` is, in words, and whether a folder of pictures will do."""
+def _expected(audit: Audit, pointer: str) -> tuple[str, frozenset[str]]:
+    """What the source at `pointer` is, in words, and the endings of files that it may be a folder of."""
     *place, field = pointer.removeprefix("/").split("/")
     if not place:
-        return audit.GRAPHS[field], False
+        return audit.GRAPHS[field], frozenset()
     examples = audit.examples[place[1]]
-    return examples.SOURCES[field], field in examples.FOLDERS
+    return examples.SOURCES[field], examples.FOLDERS.get(field, frozenset())
 
 
 def _nearest(path: Path) -> str:
@@ -171,8 +193,8 @@ def _nearest(path: Path) -> str:
 
 def _left_out(path: Path) -> int:
     """How many files of a folder are not sent."""
-    visible = (one for one in path.rglob("[!.]*") if one.is_file()) if path.is_dir() else ()
-    return sum(not is_picture(one) for one in visible)
+    visible = [one for one in path.rglob("[!.]*") if one.is_file()] if path.is_dir() else []
+    return len(visible) - len(contents(path)) if visible else 0
 
 
 def _pointer(value: Any, error: ErrorDetails) -> str:

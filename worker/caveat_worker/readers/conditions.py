@@ -80,3 +80,14 @@ def _compared(condition: str, column: pa.ChunkedArray, comparison: str, constant
             ) from error
     true: NDArray[np.bool_] = np.asarray(COMPARISONS[comparison](values, wanted), dtype=bool) & ~missing
     return true
+
+
+def selected(condition: str | None, table: pa.Table) -> pa.Table:
+    """The rows for which a condition holds, all of them without one; raises `InvalidInput` if none is left."""
+    if condition is not None:
+        rows = holds(condition, {name: table.column(name) for name in table.column_names})
+        table = table.take(pa.array(np.flatnonzero(rows)))
+    if not table.num_rows:
+        which = f" for which '{shortened(condition)}' holds" if condition is not None else ""
+        raise InvalidInput("no-examples", f"The table has no row{which}.", "Check its columns and 'where'.")
+    return table

@@ -72,6 +72,26 @@ class ExampleSource:
         return tuple(str(position) for position in range(len(self)))
 
 
+PARQUET, ARROW = (b"PAR1",), (b"ARROW1", b"\xff\xff\xff\xff")
+"""How files of these forms begin: Arrow's as a file, and as the stream that Hugging Face datasets keep on disk."""
+
+
+def beginning(path: Path) -> bytes:
+    """The first 512 bytes of a file."""
+    with path.open("rb") as stream:
+        return stream.read(512)
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a file begins as Parquet or Arrow do."""
+    return beginning(path).startswith(PARQUET + ARROW)
+
+
+def is_tar(path: Path) -> bool:
+    """Whether a file begins as a tar does."""
+    return beginning(path)[257:262] == b"ustar"
+
+
 def is_zip(path: Path) -> bool:
     """Whether a file has the end record of a zip, even if the zip cannot be read."""
     try:

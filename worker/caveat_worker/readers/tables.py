@@ -1,8 +1,7 @@
-"""Tables in CSV and Parquet files."""
+"""Rows of a table as features."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,8 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from caveat_spec.audit import Table
@@ -23,9 +20,8 @@ from caveat_worker.engine.onnx.columns import InputColumn
 from caveat_worker.readers.column_names import columns_by_input, order_warning
 from caveat_worker.readers.column_values import Column, column_values, unknown_values
 from caveat_worker.readers.conditions import holds, shortened
+from caveat_worker.readers.rows import read_rows, unreadable
 from caveat_worker.readers.source import ExampleSource, ModelInputs, sampled
-
-MAX_CELLS = 200_000_000
 
 
 def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
@@ -34,7 +30,7 @@ def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
     Raises `InvalidInput` for unreadable tables, missing columns, and conditions that select no row; the fit raises it
     for columns and cells that do not fit the model.
     """
-    table = _read(path)
+    table = read_rows(path)
     _check_columns(
         table.column_names, [*(_column_of(table.column_names, name) for name in _named(declared)), *declared.set]
     )
@@ -113,50 +109,8 @@ def _frame(table: pa.Table, rows: NDArray[np.int64]) -> pd.DataFrame:
     except pa.ArrowMemoryError:
         raise
     except pa.ArrowException as error:
-        raise _not_a_table(error) from error
+        raise unreadable(error) from error
     return frame
-
-
-def _not_a_table(error: Exception, form: str = "rows") -> InvalidInput:
-    return InvalidInput(
-        "not-a-table",
-        f"The table cannot be read as {form} ({(str(error).splitlines() or [''])[0]}).",
-        "Send a CSV with one header line and UTF-8 text, or a Parquet file.",
-    )
-
-
-def _read(path: Path) -> pa.Table:
-    """Reads the whole table; raises `InvalidInput` for bytes that are neither Parquet nor CSV."""
-    with path.open("rb") as stream:
-        is_parquet = stream.read(4) == b"PAR1"
-    try:
-        if is_parquet:
-            metadata = pyarrow.parquet.read_metadata(path)
-            _check_size(metadata.num_rows, metadata.num_columns)  # repeated values expand when they are read
-        table = pyarrow.parquet.read_table(path) if is_parquet else pyarrow.csv.read_csv(path)
-        names = table.column_names
-    except (InvalidInput, MemoryError):
-        raise
-    except Exception as error:  # malformed bytes make the library raise almost anything
-        raise _not_a_table(error, "Parquet" if is_parquet else "CSV") from error
-    _check_size(table.num_rows, table.num_columns)
-    repeated = next((name for name, times in Counter(names).items() if times > 1), None)
-    if repeated is not None:
-        raise InvalidInput(
-            "repeated-column",
-            f"The table has the column '{repeated}' more than once.",
-            "Give each column a name of its own.",
-        )
-    return table
-
-
-def _check_size(rows: int, columns: int) -> None:
-    if rows * columns > MAX_CELLS:
-        raise InvalidInput(
-            "table-too-large",
-            f"The table has {rows:,} rows of {columns} columns; {MAX_CELLS:,} cells are allowed.",
-            "Send fewer rows: a few thousand settle an audit.",
-        )
 
 
 def _check_columns(columns: Sequence[str], names: Sequence[str]) -> None:
