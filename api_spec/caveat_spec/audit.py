@@ -108,7 +108,11 @@ class Table(ExampleSet):
     features: Annotated[list[str], Field(min_length=1)]
     """The columns that the model takes, in its order; `city=Rome` is 1 where the column `city` holds Rome, else 0."""
     where: str | None = None
-    """Keep the rows for which this holds, for example `race == 1 and income > 40`."""
+    """Keep the rows for which this holds, such as `race == 1 and (income > 40 or city in [Rome, Bonn])`.
+
+    Columns may stand in backticks or double quotes. `not`, `is null` and `is not null` are read too; a comparison with
+    a missing value holds nowhere.
+    """
     set: dict[str, float | str] = Field(default_factory=dict)
     """Columns overwritten after `where`: a counterfactual edit."""
 
