@@ -68,6 +68,8 @@ class TargetSummary(Document):
     sd: float
     examples: list[str]
     """The names of its examples, in the order of the rows' sensitivities."""
+    commonest_class: Integer | None = None
+    """The class with the highest score at most of its examples; null for a single score."""
 
 
 class GradientCheck(Document):

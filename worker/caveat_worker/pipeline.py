@@ -30,6 +30,7 @@ from caveat_worker.loading import Blob, choose_provider, describe_engine, load_m
 from caveat_worker.progress import Progress, counter
 from caveat_worker.readers.batching import each_batch
 from caveat_worker.readers.example_sets import open_sets, outline_of, summaries, thumbnail_of
+from caveat_worker.readers.overlap import overlaps
 from caveat_worker.readers.source import ExampleSource
 
 OpenStore = Callable[[], AbstractContextManager[ArrayStore]]
@@ -130,7 +131,7 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
         sets=summaries(audit, ready.sources),
         thumbnail=thumbnail_of(audit, ready.sources),
         engine=ready.engine,
-        warnings=ready.notes,
+        warnings=[*ready.notes, *overlaps(audit, ready.sources)],
         threads=cores,
     )
     return report.model_copy(update={"verdict": decide(report, audit.gate)})

@@ -22,6 +22,7 @@ from caveat_worker.engine.autodiff.external_gradients import ExternalGradients
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput, error_context
+from caveat_worker.engine.data_checks import required_to_check
 from caveat_worker.engine.methods import Method
 from caveat_worker.engine.onnx.graph import TensorInfo
 
@@ -59,7 +60,8 @@ def make_plan(
     layers = _layers(audit, model, list(targets.values()), external) if audit.concepts else ()
     _check_counts(audit, outlines)
     pairings = _pairings(audit, outlines)
-    requires = merged([one for method in methods for one in method.requires(audit)], audit, pairings)
+    asked = [one for method in methods for one in method.requires(audit)]
+    requires = merged([*asked, *required_to_check(audit, resolved)], audit, pairings)
     return Plan(
         audit=audit,
         model=model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 import zipfile
@@ -68,7 +69,13 @@ def open_images(declared: Images, path: Path, seed: int) -> ExampleSource:
         small = _fitted(picture, preprocess, THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)
         return _webp(small.filter(ImageFilter.GaussianBlur(THUMBNAIL_PIXELS / 12)) if blurred else small)
 
-    return ExampleSource(kind="images", names=tuple(kept), shapes={ONLY: shape}, load=load, thumbnail=thumbnail)
+    def contents() -> list[bytes]:
+        how = preprocess.model_dump_json().encode()
+        return [hashlib.blake2b(pictures[name](), key=hashlib.sha256(how).digest()).digest() for name in kept]
+
+    return ExampleSource(
+        kind="images", names=tuple(kept), shapes={ONLY: shape}, load=load, thumbnail=thumbnail, contents=contents
+    )
 
 
 def _zip_entries(path: Path) -> dict[str, Callable[[], bytes]]:

@@ -35,6 +35,8 @@ class ExampleSource:
     """Whether the model may have only some of the inputs."""
     columns: Callable[[Sequence[str]], pandas.DataFrame] | None = field(default=None, repr=False)
     """Reads columns of a table by name, unchanged; None for other kinds."""
+    contents: Callable[[], Sequence[bytes]] | None = field(default=None, repr=False)
+    """A digest of each example as it was given; None if what is loaded says the same."""
 
     def __len__(self) -> int:
         return len(self.names)
