@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,7 +185,9 @@ class _Parser:
         true = np.isin(values, wanted) if len(wanted) > 1 else np.asarray(compare(values, wanted[0]), dtype=bool)
         return Truth(true & ~missing, ~true & ~missing)
 
-    def _comparable(self, column: pa.ChunkedArray, constants: list[str]) -> tuple[NDArray[np.generic], list[object]]:
+    def _comparable(
+        self, column: pa.ChunkedArray, constants: list[str]
+    ) -> tuple[NDArray[np.generic], Sequence[float] | Sequence[str]]:
         """Values [n] and constants, as numbers if the column has numbers, else as text."""
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type):
             return column.to_numpy().astype(np.float64), [self._number(constant) for constant in constants]
@@ -197,7 +199,7 @@ class _Parser:
                 f"The condition '{shortened(self._condition)}' compares a column of {column.type}.",
                 "Compare columns of numbers, texts or dates.",
             ) from error
-        return texts.astype(str), list(constants)
+        return texts.astype(str), constants
 
     def _number(self, constant: str) -> float:
         try:
