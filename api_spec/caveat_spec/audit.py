@@ -346,6 +346,8 @@ class Audit(Document):
         for name, concept in self.concepts.items():
             if name in concept.controlling_for or len(set(concept.controlling_for)) < len(concept.controlling_for):
                 raise ValueError(f"/concepts/{name}/controlling_for names other concepts, each of them once")
+            if concept.examples in concept.reference_sets:
+                raise ValueError(f"/concepts/{name}/against names '{concept.examples}', the concept's own examples")
         for name, group in self.groups.items():
             if not isinstance(self.examples[group.examples], Table):
                 raise ValueError(f"/groups/{name} compares people in '{group.examples}', which is not a table")

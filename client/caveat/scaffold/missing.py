@@ -39,7 +39,7 @@ def _texts(beside: Beside) -> tuple[str, str]:
     return (
         f"{beside.model} takes tokens, and beside it there are no two sets of {FEWEST} texts"
         f"{'' if has_tokenizer else ' and no tokenizer.json'}.",
-        f"Put {'' if has_tokenizer else f'the tokenizer.json of the model beside it, '}texts that show the "
+        f"Put {'' if has_tokenizer else 'the tokenizer.json of the model beside it, '}texts that show the "
         f"concept into {_folder(beside)}concept.jsonl and others into {_folder(beside)}reference.jsonl, one "
         f'{{"text": "…"}} a line, at least {FEWEST} each.',
     )

@@ -65,7 +65,15 @@ def _draft(beside: Beside, table: Columns, features: Features, question: Questio
     if not concepts and not groups:
         return None
     comments = ["`features` are the model's input columns, in its order. Check them."] if features.names else []
-    return Draft(sets, base, concepts, groups, question.fields, tuple(comments), features.to_check)
+    return Draft(
+        sets,
+        base,
+        concepts,
+        groups,
+        target=question.fields,
+        comments=tuple(comments),
+        to_check=features.to_check,
+    )
 
 
 def is_protected(name: str) -> bool:

@@ -201,7 +201,7 @@ def _layers(audit: Audit, model: Model, targets: list[Target], external: Externa
 def _check_auditable(model: Model, layer: model_layers.Layer | None, tensor: str, target: Target, pointer: str) -> None:
     if layer is not None and layer.auditable:
         return
-    reason = layer.reason if layer is not None else f"'{tensor}' does not lead to the target"
+    reason = layer.reason if layer is not None else _why_no_layer(model, tensor)
     can = [one.tensor for one in model_layers.list_layers(model, target) if one.auditable]
     raise InvalidInput(
         "layer-cannot-be-audited",
@@ -209,6 +209,12 @@ def _check_auditable(model: Model, layer: model_layers.Layer | None, tensor: str
         f"These can: {', '.join(can[:20]) or 'none'}{' …' if len(can) > 20 else ''}.",
         pointer,
     )
+
+
+def _why_no_layer(model: Model, tensor: str) -> str:
+    if tensor in {one.name for one in model.inputs}:
+        return f"'{tensor}' is an input of the model, and layers lie between its inputs and the target"
+    return f"'{tensor}' does not lead to the target"
 
 
 def _pairings(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> dict[str, Pairing]:

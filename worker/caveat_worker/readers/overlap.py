@@ -1,11 +1,11 @@
-"""Examples that a concept shares with its reference set, which then cannot tell the two apart."""
+"""Examples that a concept shares with its reference set, and pairs that do not differ: neither shows the concept."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
-from caveat_spec.audit import Audit, Concept
+from caveat_spec.audit import Audit
 from caveat_worker.readers.batching import batches
 from caveat_worker.readers.source import ExampleSource
 
@@ -13,14 +13,22 @@ AT_ONCE = 256
 """Examples that are held at a time while they are compared."""
 
 
-def overlaps(audit: Audit, sources: Mapping[str, ExampleSource]) -> Iterator[str]:
-    """A sentence for each concept that has examples of its reference set, compared by their content."""
-    known: dict[str, list[bytes]] = {}
+def check_overlaps(audit: Audit, sources: Mapping[str, ExampleSource]) -> Iterator[str]:
+    """A sentence for each concept that has examples of its reference set, and for pairs without a difference."""
+    known: dict[str, Sequence[bytes]] = {}
     for name, concept in audit.concepts.items():
-        sets = [one for one in (concept.examples, *concept.reference_sets) if not _edited(audit, concept, sources)]
-        for one in sets:
-            known.setdefault(one, list(_contents(sources[one])))
-        for reference in sets[1:]:
+        base = audit.examples[concept.examples].pairs_with
+        if base is not None and _same_inputs(sources[concept.examples], sources[base]):
+            yield (
+                f"The model gets the same input with and without '{name}' in all {len(sources[concept.examples])} "
+                f"pairs of '{concept.examples}' and '{base}'. Check that they differ in something that the model takes."
+            )
+            continue
+        if base is not None and sources[base].kind == "table":
+            continue  # an edit leaves the rows that have its value already as they are
+        for examples in (concept.examples, *concept.reference_sets):
+            known.setdefault(examples, _contents(sources[examples]))
+        for reference in concept.reference_sets:
             shared = len(set(known[reference]).intersection(known[concept.examples]))
             if shared:
                 yield (
@@ -30,18 +38,24 @@ def overlaps(audit: Audit, sources: Mapping[str, ExampleSource]) -> Iterator[str
                 )
 
 
-def _edited(audit: Audit, concept: Concept, sources: Mapping[str, ExampleSource]) -> bool:
-    """Whether the concept is an edit of rows, some of which have the value already."""
-    return sources[concept.examples].kind == "table" and audit.examples[concept.examples].pairs_with is not None
+def _same_inputs(shown: ExampleSource, base: ExampleSource) -> bool:
+    """Whether each example is, for the model, the one that it is paired with."""
+    pairs = [
+        (source.keys, _contents(source) if source.kind == "images" else _inputs(source)) for source in (shown, base)
+    ]
+    of_shown, of_base = (dict(zip(keys, inputs, strict=True)) for keys, inputs in pairs)
+    return all(of_base.get(key) == found for key, found in of_shown.items())
 
 
 def _contents(source: ExampleSource) -> Sequence[bytes]:
     """A digest of each example: of its file or row where the reader gives one, else of the model's inputs."""
-    if source.contents is not None:
-        return source.contents()
-    found = []
-    for batch in batches(source, AT_ONCE):
-        for row in range(len(batch.names)):
-            content = b"".join(batch.values[name][row].tobytes() for name in sorted(batch.values))
-            found.append(hashlib.blake2b(content, digest_size=16).digest())
-    return found
+    return _inputs(source) if source.contents is None else source.contents()
+
+
+def _inputs(source: ExampleSource) -> list[bytes]:
+    """A digest of what the model gets for each example."""
+    return [
+        hashlib.blake2b(b"".join(batch.values[name][row].tobytes() for name in sorted(batch.values))).digest()
+        for batch in batches(source, AT_ONCE)
+        for row in range(len(batch.names))
+    ]
