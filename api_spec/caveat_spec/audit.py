@@ -131,7 +131,11 @@ class Table(ExampleSet):
     inputs: dict[str, str | Annotated[list[str], Field(min_length=1)]] = Field(default_factory=dict)
     """For inputs that have not the name of a column: the input's name → the column, or columns, that feed it."""
     where: str | None = None
-    """Keep the rows for which this holds, for example `race == 1 and income > 40`."""
+    """Keep the rows for which this holds, such as `race == 1 and (income > 40 or city in [Rome, Bonn])`.
+
+    Columns may stand in backticks or double quotes. `not`, `is null` and `is not null` are read too; a comparison with
+    a missing value holds nowhere.
+    """
     set: dict[str, float | str] = Field(default_factory=dict)
     """Columns overwritten after `where`: a counterfactual edit."""
 
@@ -381,6 +385,8 @@ class Audit(Document):
         for name, concept in self.concepts.items():
             if name in concept.controlling_for or len(set(concept.controlling_for)) < len(concept.controlling_for):
                 raise ValueError(f"/concepts/{name}/controlling_for names other concepts, each of them once")
+            if concept.examples in concept.reference_sets:
+                raise ValueError(f"/concepts/{name}/against names '{concept.examples}', the concept's own examples")
         for name, group in self.groups.items():
             if not isinstance(self.examples[group.examples], Table):
                 raise ValueError(f"/groups/{name} compares people in '{group.examples}', which is not a table")

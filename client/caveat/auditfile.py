@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,14 +74,15 @@ def checked(kind: type[T], value: Any, positions: Positions) -> T:
     try:
         return kind.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        raise ProblemError(_invalid(value, error.errors(), positions), positions) from None
+        raise ProblemError(_invalid(kind, value, error.errors(), positions), positions) from None
 
 
-def _invalid(value: Any, errors: list[ErrorDetails], positions: Positions) -> ProblemDetails:
+def _invalid(kind: type[BaseModel], value: Any, errors: list[ErrorDetails], positions: Positions) -> ProblemDetails:
     """The problem of an invalid document, with one fault for each error."""
+    fields = partial(_fields_at, kind)
     located = [(_pointer(value, one), one) for one in errors]
     faults = [
-        Fault(pointer=pointer, detail=_sentence(pointer, one))
+        Fault(pointer=pointer, detail=_sentence(pointer, one, fields))
         for pointer, one in located
         if not _is_union_branch(one) or not any(other.startswith(f"{pointer}/") for other, _ in located)
     ]
@@ -218,15 +220,15 @@ def _is_union_branch(error: ErrorDetails) -> bool:
     return error["type"].endswith(("_type", "_parsing")) or error["type"] == "literal_error"
 
 
-def _sentence(pointer: str, error: ErrorDetails) -> str:
-    """Pydantic's message, reworded for the author of an audit file."""
+def _sentence(pointer: str, error: ErrorDetails, fields: Callable[[tuple[int | str, ...]], set[str]]) -> str:
+    """Pydantic's message, reworded for the author of an audit file; `fields` are those that a place has."""
     last = next((str(part) for part in reversed(error["loc"]) if part != "[key]"), "")
     label = pointer.lstrip("/").replace("/", ".")
     match error["type"]:
         case "missing":
             return f"'{last}' is missing"
         case "extra_forbidden":
-            close = difflib.get_close_matches(last, _fields(), n=1)
+            close = difflib.get_close_matches(last, sorted(fields(error["loc"][:-1])), n=1)
             return f"'{last}' is not a field here" + (f"; did you mean '{close[0]}'?" if close else "")
         case "value_error" | "unknown_kind_of_examples" | "unknown_kind_of_gate_line":
             message = error["msg"].removeprefix("Value error, ")
@@ -240,9 +242,36 @@ def _sentence(pointer: str, error: ErrorDetails) -> str:
     return f"{label or 'the file'} {message[:1].lower()}{message[1:]}{shown}"
 
 
+def _fields_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> set[str]:
+    """The fields of the mapping at a place, which pydantic names with the kind of an example set or of a gate line."""
+    schema = _schema(kind)
+    here = [schema]
+    for step in place:
+        there = [one for schemas in here for one in _alternatives(schema, schemas)]
+        kinds = [one for one in there if step in one.get("properties", {}) and "discriminator" not in one]
+        if len(there) > 1 and kinds:  # the name of an alternative is that of the field that only it has
+            here = kinds
+        else:
+            here = [
+                found
+                for one in there
+                for found in (one.get("properties", {}).get(step), one.get("additionalProperties"), one.get("items"))
+                if isinstance(found, dict)
+            ]
+    return {name for schemas in here for one in _alternatives(schema, schemas) for name in one.get("properties", {})}
+
+
 @cache
-def _fields() -> list[str]:
-    """Every field name of an audit file, at any level."""
-    schema = Audit.model_json_schema()
-    kinds = [schema, *schema.get("$defs", {}).values()]
-    return sorted({name for kind in kinds for name in kind.get("properties", {})})
+def _schema(kind: type[BaseModel]) -> dict[str, Any]:
+    return kind.model_json_schema()
+
+
+def _alternatives(schema: dict[str, Any], one: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The schemas that a value may have: what a reference names, and each member of a union."""
+    if "$ref" in one:
+        yield from _alternatives(schema, schema["$defs"][one["$ref"].rpartition("/")[2]])
+    elif members := [*one.get("anyOf", []), *one.get("oneOf", [])]:
+        for member in members:
+            yield from _alternatives(schema, member)
+    else:
+        yield one

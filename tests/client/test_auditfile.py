@@ -38,6 +38,23 @@ def faults(path: Path) -> list[str]:
             "sise: 8",
             "3:51 /examples/photos/preprocess/sise: 'sise' is not a field here; did you mean 'size'?",
         ),
+        ("index: 1,", "index: 1, label: carton,", "8:29 /targets/carton/label: 'label' is not a field here"),
+        ("size: 8", "size: 8, labell: x", "3:62 /examples/photos/preprocess/labell: 'labell' is not a field here"),
+        (
+            "must: not_matter",
+            "must: not_matter\n    tollerance: 1",
+            "13:17 /gate/0/tollerance: 'tollerance' is not a field here; did you mean 'tolerance'?",
+        ),
+        (
+            "pairs_with: photos",
+            "pair_with: photos",
+            "4:56 /examples/marked/pair_with: 'pair_with' is not a field here; did you mean 'pairs_with'?",
+        ),
+        (
+            "against: photos",
+            "against: marked",
+            "6:37 /concepts/mark/against: /concepts/mark/against names 'marked', the concept's own examples",
+        ),
         ("size: 8", "size: 0", "3:51 /examples/photos/preprocess/size: examples.photos.preprocess.size should be gr"),
         ("{size: 8}", "{size: 8, mean: [1, x]}", "3:64 /examples/photos/preprocess/mean/1: examples.photos.preprocess"),
         ("index: 1", 'index: "1"', "8:19 /targets/carton/index: targets.carton.index should be a valid integer"),

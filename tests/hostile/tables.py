@@ -154,7 +154,6 @@ CONDITIONS = [
     "a",
     "a ==",
     "== 1",
-    "a == 1 or b == 2",
     "a == 1; import os",
     "__import__('os')",
     "a.b.c == 1 and",
@@ -168,6 +167,13 @@ CONDITIONS = [
     "@a == 1",
     "a == b",
     "a > x",
+    "not " * 5000 + "a == 1",
+    "a in [" + "1, " * 20_000 + "1]",
+    "a in []",
+    "`a == 1",
+    "`` == 1",
+    "a is not",
+    "a is null is null",
 ]
 
 

@@ -47,6 +47,18 @@ def warnings_of(sources: Mapping[str, ExampleSource]) -> list[str]:
     return [f"In {' and '.join(names)}, {clause}." for clause, names in sets.items()]
 
 
+def check_group_columns(audit: Audit, sources: Mapping[str, ExampleSource]) -> None:
+    """Raises `InvalidInput`, pointing to the field, where a group names a column that its table has not."""
+    for name, group in audit.groups.items():
+        read = sources[group.examples].columns
+        assert read is not None, "the audit's own validation: groups are compared in tables"
+        named = [("sensitive", one) for one in group.sensitive] + [("decision", group.decision), ("label", group.label)]
+        for field, column in named:
+            if column is not None:
+                with error_context(f"/groups/{name}/{field}"):
+                    read([column])
+
+
 def outline_of(source: ExampleSource) -> ExampleOutline:
     """What planning needs to know of an example set."""
     return ExampleOutline(shapes=source.shapes, keys=source.keys, optional=source.optional)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +54,13 @@ def open_images(declared: Images, path: Path, annotations: Path | None, seed: in
         small = _fitted(picture, preprocess, THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)
         return _webp(small.filter(ImageFilter.GaussianBlur(THUMBNAIL_PIXELS / 12)) if blurred else small)
 
-    return ExampleSource(kind="images", names=tuple(kept), shapes={ONLY: shape}, load=load, thumbnail=thumbnail)
+    def contents() -> list[bytes]:
+        how = preprocess.model_dump_json().encode()
+        return [hashlib.blake2b(pictures[name](), key=hashlib.sha256(how).digest()).digest() for name in kept]
+
+    return ExampleSource(
+        kind="images", names=tuple(kept), shapes={ONLY: shape}, load=load, thumbnail=thumbnail, contents=contents
+    )
 
 
 def _picture(name: str, data: bytes) -> Image.Image:

@@ -52,6 +52,8 @@ class ExampleSource:
     on the model. Until then the set has names and no shapes."""
     warnings: tuple[str, ...] = ()
     """What the fit to the model showed, in clauses about the set's columns."""
+    contents: Callable[[], Sequence[bytes]] | None = field(default=None, repr=False)
+    """A digest of each example as it was given; None if what is loaded says the same."""
 
     def __len__(self) -> int:
         return len(self.names)
