@@ -1,7 +1,8 @@
 """Backward rules broken one at a time, and networks that use the operator of each: does the gradient check notice?
 
-Every rule is broken in its results (sign, factor, zero, order, arguments exchanged, a mean in place of a sum) and in its
-source, where a term, a factor or a sign is left out or a comparison is turned round, also in the helpers that it calls.
+Every rule is broken in its results (sign, factor, zero, order, arguments exchanged, a mean in place of a sum) and in
+its source, where a term, a factor or a sign is left out or a comparison is turned round, also in the helpers that it
+calls.
 """
 
 from __future__ import annotations
@@ -213,7 +214,7 @@ def _compiled(function: Function, tree: ast.AST) -> Function:
     maker = ast.FunctionDef("make", arguments, body, [], None, type_params=[])
     module = ast.fix_missing_locations(ast.Module([maker], []))
     scope: dict[str, Any] = {}
-    exec(compile(module, function.__code__.co_filename, "exec"), function.__globals__ | {}, scope)  # noqa: S102
+    exec(compile(module, function.__code__.co_filename, "exec"), function.__globals__ | {}, scope)
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     made: Function = scope["make"](*cells)
     return made
@@ -276,7 +277,9 @@ def around(row: Row) -> Model:
         if i not in row.differentiated:
             names.append(base)
             continue
-        bounds = [constant(f"{end}{i}", np.asarray([at])) for end, at in (("start", start), ("end", start + array.size))]
+        bounds = [
+            constant(f"{end}{i}", np.asarray([at])) for end, at in (("start", start), ("end", start + array.size))
+        ]
         part = node("Slice", ["x", *bounds, constant(f"axis{i}", np.asarray([1]))], f"part{i}")
         bent = node("Mul", [node("Tanh", [part], f"bent{i}"), constant(f"small{i}", np.float32(0.1))], f"near{i}")
         shaped = node("Reshape", [bent, constant(f"shape{i}", np.asarray(array.shape, np.int64))], f"shaped{i}")

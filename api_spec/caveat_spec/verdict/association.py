@@ -237,7 +237,8 @@ def _advice(facts: Association) -> str:
     line, figures = facts.line, [test.effect for test in facts.wide]
     steps = [test.finite_step for test in facts.stepped if test.finite_step is not None]
     wanted = 1.0
-    for figure in (*figures, *steps):
+    every: list[Effect | Change] = [*figures, *steps]
+    for figure in every:
         low, high = facts.interval(figure)
         room = line.tolerance - abs(facts.size(figure))
         if room <= 0 or (times := ((high - low) / 2 * SETTLES / room) ** 2) > MOST_TIMES:

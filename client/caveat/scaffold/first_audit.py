@@ -125,15 +125,14 @@ def _trial(beside: Beside, draft: Draft, run: Run) -> Report:
 
 def _run(audit: Audit, folder: Path, server: str | None, key: str | None, on_progress: ProgressCallback) -> Report:
     """Runs an audit where `caveat gate` would."""
-    with tempfile.TemporaryDirectory(prefix="caveat-") as scratch:
-        resolved = resolve(AuditFile(audit, Positions(folder / "audit.yaml")), Path(scratch))
-        if server is None:
-            from caveat import local
+    resolved = resolve(AuditFile(audit, Positions(folder / "audit.yaml")))
+    if server is None:
+        from caveat import local
 
-            return Report.model_validate_json(local.run_audit(resolved, on_progress, show_faults=False))
-        from caveat import remote
+        return Report.model_validate_json(local.run_audit(resolved, on_progress, show_faults=False))
+    from caveat import remote
 
-        return Report.model_validate_json(remote.run_audit(server, key, resolved, on_progress)[0])
+    return Report.model_validate_json(remote.run_audit(server, key, resolved, on_progress)[0])
 
 
 def _text(beside: Beside, draft: Draft) -> str:

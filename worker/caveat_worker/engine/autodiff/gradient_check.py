@@ -72,8 +72,9 @@ class GradientCheck:
         """Why a check failed, as a sentence."""
         if self.drift > tolerance:
             return (
-                f"The gradient of '{self.target}' at layer '{self.layer}' is not the same in the whole model and in the "
-                f"part of it behind the layer: the two differ by {self.drift:.2g} of their size (tolerance {tolerance:g})."
+                f"The gradient of '{self.target}' at layer '{self.layer}' is not the same in the whole model and in "
+                f"the part of it behind the layer: the two differ by {self.drift:.2g} of their size "
+                f"(tolerance {tolerance:g})."
             )
         return (
             f"The gradient of '{self.target}' at layer '{self.layer}' does not add up to how '{self.target}' changes: "
@@ -251,7 +252,10 @@ def _scale(activations: NDArray[Any]) -> float:
 
 def _dot(gradient: NDArray[Any], u: NDArray[np.float32]) -> NDArray[np.float64]:
     """∇h·u for each example [n]."""
-    return np.einsum("nd,nd->n", gradient.reshape(len(u), -1), u.reshape(len(u), -1), dtype=np.float64)
+    sums: NDArray[np.float64] = np.einsum(
+        "nd,nd->n", gradient.reshape(len(u), -1), u.reshape(len(u), -1), dtype=np.float64
+    )
+    return sums
 
 
 def _segments(
@@ -345,8 +349,7 @@ def _median(difference: NDArray[np.float64], size: NDArray[np.float64], chosen: 
     """The median of differences [k, n] relative to sizes [n]; infinite where a number is not finite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(difference == 0, 0.0, difference / size)[chosen]
-    median = float(np.median(np.where(np.isnan(relative), np.inf, relative))) if relative.size else 0.0
-    return median
+    return float(np.median(np.where(np.isnan(relative), np.inf, relative))) if relative.size else 0.0
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
