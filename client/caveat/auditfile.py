@@ -158,7 +158,7 @@ def _expected(audit: Audit, pointer: str) -> tuple[str, bool]:
     """What the source at `pointer` is, in words, and whether a folder of pictures will do."""
     *place, field = pointer.removeprefix("/").split("/")
     if not place:
-        return audit.GRAPHS[field], False
+        return audit.FILES[field], False
     examples = audit.examples[place[1]]
     return examples.SOURCES[field], field in examples.FOLDERS
 

@@ -68,11 +68,11 @@ def test_layers_are_chosen_where_none_are_named(bench: Bench) -> None:
     assert {layer.tensor for layer in layers} <= {"hidden1", "z1", "z2"}
 
 
-def test_a_layer_with_an_affine_head_is_flagged_and_decides_nothing(bench: Bench) -> None:
+def test_a_layer_with_an_affine_head_is_flagged_and_decides_by_its_effect(bench: Bench) -> None:
     bench.document["layers"] = ["hidden2"]
     report = bench.run()
     assert {flag.code for row in report.associations for flag in row.flags} >= {"degenerate"}
-    assert {line.finding for line in report.verdict.lines} == {"inconclusive"}
+    assert report.verdict.lines[0].finding == "influential"
 
 
 def test_a_contrast_of_two_classes_is_the_difference_of_the_two(bench: Bench) -> None:

@@ -140,7 +140,7 @@ def _target(collected: Collected, name: str) -> TargetSummary:
             target=name,
             tensor=resolved.tensor,
             sentence=resolved.sentence,
-            unit=plan.targets[name].scale,
+            unit=collected.unit(name),
             mean=float(values.mean()),
             sd=float(values.std(ddof=1)),
             examples=list(collected.examples[plan.audit.targets[name].examples].names) if known else [],

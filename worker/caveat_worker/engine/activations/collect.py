@@ -209,7 +209,8 @@ def _store_batch(
             gradient = reduced_gradient(found[f"gradient/{target}/{layer.tensor}"], found[layer.tensor], layer.reduce)
             allocate(("gradients", name, target, layer.name), (count, gradient.shape[1]))[rows] = gradient
     for target in need.outputs:
-        output = scores(found[plan.resolved[target].tensor], plan.targets[target].reduce)
+        raw = found[plan.resolved[target].tensor]
+        output = scores(raw, plan.targets[target].reduce, plan.targets[target].axis(raw.ndim))
         allocate(("outputs", name, target), (count, output.shape[1]), np.float64)[rows] = output
 
 
@@ -263,7 +264,7 @@ def _check_gradients(
                 "Choose another layer, or report the model: no figure is given on a gradient that may be wrong.",
                 "/layers",
             )
-    figures = [[check.cosine, check.residual, check.step] for check in checks]
+    figures = np.array([[check.cosine, check.residual, check.step] for check in checks]).reshape(len(checks), 3)
     allocate(("checks", name), (len(checks), 3), np.float64)[...] = figures
 
 

@@ -12,6 +12,7 @@ import onnx_ir.passes.common as passes
 
 from caveat_worker.engine.autodiff.backward import describe
 from caveat_worker.engine.autodiff.batch_axis import free_batch_axis
+from caveat_worker.engine.autodiff.class_names import names_in_model
 from caveat_worker.engine.autodiff.equivalence import compare_with_file, examples_interact
 from caveat_worker.engine.autodiff.lowering import lower, name_everything
 from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model
@@ -32,6 +33,7 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
     earlier load of the same bytes: it saves the runs that compare the model with its file.
     """
     proto = read_proto(source, bundle)
+    names = names_in_model(proto)
     _drop_maps(proto)
     model = prepare(proto, bundle)
     original = _as_written(proto, bundle) if interacts is None else None
@@ -56,6 +58,7 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
         tuple(warnings),
         model.graph.opset_imports.get("", OLDEST_OPSET),
         bool(interacts),
+        names,
     )
 
 
