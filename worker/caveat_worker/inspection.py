@@ -18,7 +18,7 @@ from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Resolved, Target, outputs_with_scores, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.onnx.graph import TensorInfo
-from caveat_worker.engine.plan import target_of
+from caveat_worker.engine.plan import TARGET_FIELDS, target_of
 from caveat_worker.engine.report import gradient_checks
 from caveat_worker.loading import Blob
 from caveat_worker.readers.batching import batches
@@ -88,8 +88,8 @@ def _verified(model: Model, gradient: Path | None, targets: Mapping[str, Scalar]
         external = read_external_gradients(gradient, model)
     asked = []
     for name, scalar in targets.items():
-        with error_context(f"/gradient/targets/{name}", "output", "index", "versus", "reduce"):
-            asked.append(target_of(name, scalar))
+        with error_context(f"/gradient/targets/{name}", *TARGET_FIELDS):
+            asked.append(target_of(name, scalar, model))
             resolve_target(model, asked[-1])
     with error_context("/gradient/blob"):
         return verify(external, model, asked)

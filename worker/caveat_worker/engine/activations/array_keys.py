@@ -68,7 +68,9 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
 def target_content(plan: Plan, target: str) -> list[str]:
     """What a target is, whatever it is called."""
     asked = plan.targets[target]
-    return [str(part) for part in (asked.output, asked.index, asked.versus, asked.scale, asked.reduce)]
+    return [
+        str(part) for part in (asked.output, asked.index, asked.versus, asked.scale, asked.reduce, asked.class_axis)
+    ]
 
 
 def other_tensors(plan: Plan, need: SetRequirements) -> list[str]:

@@ -216,7 +216,8 @@ def _store_batch(
             gradient = reduced_gradient(found[f"gradient/{target}/{layer.tensor}"], found[layer.tensor], layer.reduce)
             allocate(("gradients", name, target, layer.name), (count, gradient.shape[1]))[rows] = gradient
     for target in need.outputs:
-        output = scores(found[plan.resolved[target].tensor], plan.targets[target].reduce)
+        raw = found[plan.resolved[target].tensor]
+        output = scores(raw, plan.targets[target].reduce, plan.targets[target].axis(raw.ndim))
         allocate(("outputs", name, target), (count, output.shape[1]), np.float64)[rows] = output
 
 
@@ -270,8 +271,8 @@ def _check_gradients(
                 "a gradient that may be wrong.",
                 "/layers",
             )
-    figures = [[getattr(check, figure) for figure in CHECK_FIGURES] for check in checks]
-    allocate(("checks", name), (len(checks), len(CHECK_FIGURES)), np.float64)[...] = figures
+    figures = np.array([[getattr(check, figure) for figure in CHECK_FIGURES] for check in checks])
+    allocate(("checks", name), (len(checks), len(CHECK_FIGURES)), np.float64)[...] = figures.reshape(len(checks), -1)
 
 
 def _collected(

@@ -61,6 +61,8 @@ class FiniteSteps:
 
 
 Requirement: TypeAlias = InnerProducts | Activations | Gradients | Outputs | Values | FiniteSteps
+OF_LAYERS = (InnerProducts, Activations, Gradients, FiniteSteps)
+"""Requirements that a model without an auditable layer cannot meet."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ class Plan:
     passes: Passes
     external: ExternalGradients | None = None
     """The graph that gradients come from, where it was made elsewhere."""
+    left_out: tuple[str, ...] = ()
+    """Methods that the audit implies and that this model cannot be asked, because it has no layer to audit."""
     warnings: tuple[str, ...] = field(default=())
 
     @property

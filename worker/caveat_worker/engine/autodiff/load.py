@@ -13,6 +13,7 @@ import onnx_ir.passes.common as passes
 
 from caveat_worker.engine.autodiff.backward import describe
 from caveat_worker.engine.autodiff.batch_axis import free_batch_axis
+from caveat_worker.engine.autodiff.class_names import names_in_model
 from caveat_worker.engine.autodiff.constant_inputs import fix_inputs
 from caveat_worker.engine.autodiff.equivalence import compare_with_file, examples_interact
 from caveat_worker.engine.autodiff.lowering import lower, name_everything
@@ -45,6 +46,7 @@ def load(
     `fed` are zero; both are no longer inputs.
     """
     proto, files = read_proto(source, folder)
+    names = names_in_model(proto)
     _drop_maps(proto)
     model = prepare(proto, files)
     original = _as_written(proto, files) if interacts is None else None
@@ -74,6 +76,7 @@ def load(
         model.graph.opset_imports.get("", OLDEST_OPSET),
         bool(interacts),
         metadata={one.key: one.value for one in proto.metadata_props},
+        class_names=names,
     )
 
 

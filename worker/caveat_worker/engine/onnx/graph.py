@@ -11,6 +11,7 @@ import onnx_ir
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from caveat_worker.engine.onnx.learned_shapes import shape_learned
 from caveat_worker.engine.onnx.values import Dim, shape_of_value
 
 _LARGE = 1024  # bytes: weights beyond this size are never copied through protobuf
@@ -73,6 +74,8 @@ def infer_shapes(model: ir.Model) -> None:
         if node.inputs[0] is not None:
             node.outputs[0].shape, node.outputs[0].type = node.inputs[0].shape, node.inputs[0].type
             infer(model)
+    if shape_learned(model):
+        infer(model)
 
 
 def forget_shapes(model: ir.Model) -> None:
