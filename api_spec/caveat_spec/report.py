@@ -70,6 +70,8 @@ class TargetSummary(Document):
     """The standard deviation that figures in sd divide by: that of a normal distribution with the same middle 70 %."""
     examples: list[str]
     """The names of its examples, in the order of the rows' sensitivities."""
+    commonest_class: Integer | None = None
+    """The class with the highest score at most of its examples; null for a single score."""
 
 
 class GradientCheck(Document):

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import norm
 
-from caveat.pack import as_file, digest
+from caveat.pack import Archive, Content, addressed
 from caveat_spec.audit import Audit, ConceptLine, GroupLine
 from caveat_spec.report import Finding, Outcome, Report
 from caveat_spec.results import ConceptTest
@@ -115,13 +115,19 @@ class Answers:
 def audited(audit: Audit, *, threads: int = 1) -> Report:
     """Runs an audit whose sources are paths in this process, as `caveat gate --local` does in a child."""
     with tempfile.TemporaryDirectory(prefix="caveat-truths-") as folder:
-        files = {
-            pointer: as_file(Path(source), Path(folder) / f"{number}.tar")
-            for number, (pointer, source) in enumerate(audit.sources().items())
-        }
-        digests = {pointer: digest(file) for pointer, file in files.items()}
-        by_digest = {digests[pointer]: file for pointer, file in files.items()}
+        found = {pointer: addressed(Path(source)) for pointer, source in audit.sources().items()}
+        by_digest = {digest: _on_disk(content, Path(folder) / digest[7:]) for content, digest in found.values()}
+        digests = {pointer: digest for pointer, (_, digest) in found.items()}
         return pipeline.run(audit.with_sources(digests), by_digest.__getitem__, lambda *_: None, threads=threads)
+
+
+def _on_disk(content: Content, path: Path) -> Path:
+    """The file with these bytes; an archive is written to `path`."""
+    if not isinstance(content, Archive):
+        return content
+    with path.open("wb") as file:
+        file.writelines(content.chunks())
+    return path
 
 
 def answers(asked: Asked, *, threads: int = 1) -> Answers:

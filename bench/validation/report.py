@@ -85,9 +85,9 @@ construction, or the change was measured by running the model in ONNX Runtime al
 measured change is beyond the line's tolerance by two standard errors, *not influential* where it is inside the
 tolerance by two, and otherwise *at the tolerance*.
 
-A verdict is *right*, *not encoded* (and neither passes nor fails for it), *open* (inconclusive; the reason is under
-the table), of the *other sign*, or *wrong*: an
-influence called not influential, or no influence called influential. *Not encoded* is right where the gate passes the
-line for it and the truth is *not influential*. Where an audit has no matched pairs, *influential* means association,
-and the truth is still the measured change. Effects are in standard deviations of the target, by its middle 70 %.
+A verdict is *right*, *not encoded* (and neither passes nor fails for it), *open* (inconclusive; the reason is under the
+table), of the *other sign*, or *wrong*: an influence called not influential, or no influence called influential.
+*Not encoded* is right where the gate passes the line for it and the truth is *not influential*. Where an audit has no
+matched pairs, *influential* means association, and the truth is still the measured change. Effects are in standard
+deviations of the target, by its middle 70 %.
 """

@@ -22,6 +22,7 @@ from caveat_spec.report import (
 from caveat_spec.results import AnyResult, Comparison, ConceptTest, Matrix, Note, RankedExample, Ranking, rounded
 from caveat_worker.engine.activations.collected import Collected
 from caveat_worker.engine.autodiff.gradient_check import GradientCheck as Check
+from caveat_worker.engine.data_checks import check_examples, commonest_class
 from caveat_worker.engine.layer_findings import summarise_layers
 from caveat_worker.engine.statistics.correction import correct
 from caveat_worker.engine.statistics.scale import scale
@@ -56,7 +57,12 @@ def assemble(
         rankings=[rounded(one) for one in rankings],
         matrices=[rounded(one) for one in _of(Matrix, results)],
         layer_findings=summarise_layers([one for one in tests if one.evidence == "association"], method.alpha),
-        warnings=[*plan.warnings, *warnings, *(note.sentence for note in _of(Note, results))],
+        warnings=[
+            *plan.warnings,
+            *check_examples(collected),
+            *warnings,
+            *(note.sentence for note in _of(Note, results)),
+        ],
         verdict=Verdict(outcome=None, lines=[]),
     )
 
@@ -139,5 +145,6 @@ def _target(collected: Collected, name: str) -> TargetSummary:
             mean=float(values.mean()),
             sd=scale(values),
             examples=list(collected.examples[plan.audit.targets[name].examples].names) if known else [],
+            commonest_class=commonest_class(collected, name),
         )
     )
