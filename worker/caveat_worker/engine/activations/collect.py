@@ -266,8 +266,8 @@ def _check_gradients(
             raise InvalidInput(
                 "gradient-check-failed",
                 check.explain(method.gradient_tolerance),
-                "Leave the layer out; `layers: auto` does so by itself. Please report the model: no figure is given on a "
-                "gradient that may be wrong.",
+                "Leave the layer out; `layers: auto` does so by itself. Please report the model: no figure is given on "
+                "a gradient that may be wrong.",
                 "/layers",
             )
     figures = [[getattr(check, figure) for figure in CHECK_FIGURES] for check in checks]

@@ -24,8 +24,10 @@ from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.session import Session, open_session
 
 TOLERANCE = 0.02
+_COSINE = 0.9  # at least
 _JITTER = np.float32(0.1)  # relative to the activations' scale: moves points off ties, such as zeros before a MaxPool
 _ROUNDING = 16 * float(np.finfo(np.float32).eps)  # of h: the error that float32 leaves in a difference of two values
+_NOISY = 10  # tolerances: differences that rounding might put off by more decide nothing; it mostly takes a tenth
 _HOPELESS = {8: 10.0, 32: 1.0}
 """Points → tolerances: a gradient that is off by more with so many points, beyond rounding, is wrong."""
 
@@ -38,10 +40,11 @@ class _Attempt:
     points: int
 
 
-_REFINED = (_Attempt(3e-4, 4), _Attempt(1e-3, 8), _Attempt(1e-3, 32), _Attempt(1e-2, 64), _Attempt(1e-1, 64))
-_ATTEMPTS = (_Attempt(1e-3, 1), _Attempt(3e-4, 1), _Attempt(1e-4, 1), *_REFINED)
+_REFINED = (_Attempt(3e-4, 4), _Attempt(1e-3, 8), _Attempt(1e-3, 32))
+_LONG = (_Attempt(1e-2, 64), _Attempt(1e-1, 128), _Attempt(1, 256))
+_ATTEMPTS = (_Attempt(1e-3, 1), _Attempt(3e-4, 1), _Attempt(1e-4, 1), *_REFINED, *_LONG)
 """Tried until one agrees. A short segment crosses few kinks; a long one is tried where rounding hides a short one."""
-_WIDE, _ATTEMPTS_IF_WIDE = 10_000, (_Attempt(3e-4, 1), _Attempt(1e-4, 1), _Attempt(1e-3, 1), *_REFINED)
+_WIDE, _ATTEMPTS_IF_WIDE = 10_000, (_Attempt(3e-4, 1), _Attempt(1e-4, 1), _Attempt(1e-3, 1), *_REFINED, *_LONG)
 """From so many features on, even 1e-3 crosses many kinks."""
 _STEPS = (1e-3, 3e-4, 1e-4, 3e-3, 1e-2, 3e-5, 1e-5)
 """Steps for an external gradient, which is known at the activations alone."""
@@ -71,13 +74,13 @@ class GradientCheck:
         """Why a check failed, as a sentence."""
         if self.drift > tolerance:
             return (
-                f"The gradient of '{self.target}' at layer '{self.layer}' is not the same in the whole model and in the "
-                f"part of it behind the layer: the two differ by {self.drift:.2g} of their size (tolerance {tolerance:g})."
+                f"The gradient of '{self.target}' at layer '{self.layer}' is not the same in the whole model and in its "
+                f"part behind the layer: the two differ by {self.drift:.2g} of their size (tolerance {tolerance:g})."
             )
         return (
             f"The gradient of '{self.target}' at layer '{self.layer}' does not add up to how '{self.target}' changes: "
-            f"along random directions it is off by {self.residual:.2g} of its size (tolerance {tolerance:g}), with a "
-            f"cosine of {self.cosine:.3f}. The layer is read by {self.suspect}."
+            f"along random directions the two differ by {self.residual:.2g} of its size (tolerance {tolerance:g}), "
+            f"with a cosine of {self.cosine:.3f} (at least {_COSINE:g}). The layer is read by {self.suspect}."
         )
 
 
@@ -139,8 +142,9 @@ def check_external_gradients(
 
     The graph starts at the inputs, so its gradient is known at this one point, and differences can only be taken there.
     Of all directions and examples the half counts in which the differences to both sides agree best: there are the
-    fewest kinks. Activations that are exactly zero are moved by the same amount, so a maximum over them has the same
-    derivative however it breaks ties. Raises `InvalidInput` for a gradient whose shape is not its tensor's.
+    fewest kinks. Activations at zero, at the least or at the largest value are moved by the same amount, so a maximum
+    over them has the same derivative however it breaks ties. Raises `InvalidInput` for a gradient whose shape is not
+    its tensor's.
     """
     names, hidden = _named(model, layers)
     seen = {**feeds, **(open_session(expose(model, hidden), threads=threads).run(feeds) if hidden else {})}
@@ -149,7 +153,8 @@ def check_external_gradients(
         forward = open_session(cut_at(model, name, targets), threads=threads)
         x, rng = seen[name], np.random.default_rng(seed)
         together = rng.standard_normal((directions, len(x), *[1] * (x.ndim - 1)), np.float32)
-        u = np.where(x == 0, together, rng.standard_normal((directions, *x.shape), np.float32))
+        tied = (x == 0) | (x == x.min()) | (x == x.max())
+        u = np.where(tied, together, rng.standard_normal((directions, *x.shape), np.float32))
         for target in targets:
             output = f"gradient/{target.name}/{name}"
             if claimed[output].shape != x.shape:
@@ -222,15 +227,20 @@ class _Segments:
 
 @dataclass(frozen=True)
 class _Agreement:
-    """How well derivatives agree at one step; `beyond_rounding` is the residual that rounding cannot explain."""
+    """How well derivatives agree at one step; `rounding` is the residual that rounding alone could leave at most."""
 
     step: float
     residual: float
     cosine: float
-    beyond_rounding: float
+    rounding: float
 
     def within(self, tolerance: float) -> bool:
-        return self.residual <= tolerance and self.cosine >= 0.9
+        """Whether they agree, and not by chance among differences that are mostly rounding."""
+        return self.residual <= tolerance and self.cosine >= _COSINE and not self.noisy(tolerance, self.step)
+
+    def noisy(self, tolerance: float, step: float) -> bool:
+        """Whether differences over a step are mostly rounding, which is inverse to the step."""
+        return self.rounding * self.step > _NOISY * tolerance * step
 
 
 def _named(model: Model, layers: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -274,15 +284,18 @@ def _best_agreements(segments: _Segments, targets: Sequence[Target], tolerance: 
     best: dict[str, _Agreement] = {}
     still = [target.name for target in targets]
     for attempt in _ATTEMPTS if segments.point[0].size < _WIDE else _ATTEMPTS_IF_WIDE:
+        step, last = attempt.step * segments.scale, attempt is _LONG[-1]
+        if best and not last and all(best[name].noisy(tolerance, step) for name in still):
+            continue
         above, below = segments.values(attempt.step), segments.values(-attempt.step)
         derivatives = segments.derivatives(attempt)
         for name in list(still):
             value, expected = f"value/{name}", derivatives[f"gradient/{name}/{segments.layer}"]
-            step, last = attempt.step * segments.scale, attempt is _REFINED[-1]
             found = _agreement(above[value], below[value], expected, step, skip_lost=last)
-            if name not in best or found.residual < best[name].residual:
-                best[name] = found
-            hopeless = found.beyond_rounding > _HOPELESS.get(attempt.points, np.inf) * tolerance
+            best[name] = min(
+                best.get(name, found), found, key=lambda one: (one.noisy(tolerance, one.step), one.residual)
+            )
+            hopeless = found.residual - found.rounding > _HOPELESS.get(attempt.points, np.inf) * tolerance
             if found.within(tolerance) or hopeless:
                 best[name] = found
                 still.remove(name)
@@ -325,15 +338,16 @@ def _agreement(
     rounding = _ROUNDING * np.maximum(np.abs(above), np.abs(below)).max(axis=0) / (2 * step)
     size = np.sqrt(np.mean(np.square(expected), axis=0))
     chosen = np.ones(measured.shape, bool) if chosen is None else chosen
-    difference = np.abs(measured - expected)
     if skip_lost:
-        difference[np.maximum(np.abs(measured), np.abs(expected)) <= rounding] = 0
+        measured = np.where(np.maximum(np.abs(measured), np.abs(expected)) <= rounding, expected, measured)
+        rounding = np.zeros_like(rounding)  # nothing better follows
+    difference = np.abs(measured - expected)
     unit = np.where(size > 0, size, 1.0)
     return _Agreement(
         step,
         _median(difference, size, chosen),
         _cosine((expected / unit)[chosen], (measured / unit)[chosen]),
-        _median(np.maximum(difference - rounding, 0), size, chosen),
+        _median(np.where(difference > 0, rounding, 0), size, chosen),
     )
 
 
@@ -341,8 +355,7 @@ def _median(difference: NDArray[np.float64], size: NDArray[np.float64], chosen: 
     """The median of differences [k, n] relative to sizes [n]; infinite where a number is not finite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(difference == 0, 0.0, difference / size)[chosen]
-    median = float(np.median(np.where(np.isnan(relative), np.inf, relative))) if relative.size else 0.0
-    return median
+    return float(np.median(np.where(np.isnan(relative), np.inf, relative))) if relative.size else 0.0
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
