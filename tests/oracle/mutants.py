@@ -40,6 +40,8 @@ TOLERANCE = 0.01
 """What an audit allows by default; a broken rule whose gradient is nearer than this to the right one is not wrong."""
 NO_CHANGE = 1e-5
 """What float32 leaves between two graphs of the same gradient."""
+AMONG_KINKS = (1, 4, 8, 9, 10, 14)
+"""The ordinary networks in which rules are broken: convolutional, normalised, residual, mobile, dense, attention."""
 MOST_NETWORKS = 4
 """For one operator."""
 Function = Callable[..., Any]
@@ -67,6 +69,7 @@ class Judged:
     way: str
     outcome: Outcome
     difference: float
+    in_source: bool
 
 
 def mutants(rule: Rule) -> Iterator[Mutant]:
@@ -345,8 +348,10 @@ def judge(operator: tuple[str, str], mutant: Mutant, networks: Sequence[Network]
         except Exception:  # the mutant builds no graph that runs: an error, and not a wrong figure
             continue
         ok = all(check.ok for check in checks)
-        return Judged("::".join(filter(None, operator)), mutant.way, "missed" if ok else "caught", difference)
-    return Judged("::".join(filter(None, operator)), mutant.way, outcome, largest)
+        return Judged(
+            "::".join(filter(None, operator)), mutant.way, "missed" if ok else "caught", difference, bool(mutant.place)
+        )
+    return Judged("::".join(filter(None, operator)), mutant.way, outcome, largest, bool(mutant.place))
 
 
 def _feeds(model: Model) -> dict[str, Any]:
