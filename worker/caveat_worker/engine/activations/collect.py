@@ -297,8 +297,8 @@ def _checks(plan: Plan, arrays: Mapping[Array, NDArray[Any]]) -> Iterator[Gradie
     """The gradient checks of all example sets, from their figures."""
     for name, need in plan.needs.items():
         if need.gradients:
-            places = [(layer, target) for layer in layer_tensors(plan.layers) for target in need.gradients]
-            for (layer, target), figures in zip(places, arrays["checks", name].tolist(), strict=True):
+            pairs = [(layer, target) for layer in layer_tensors(plan.layers) for target in need.gradients]
+            for (layer, target), figures in zip(pairs, arrays["checks", name].tolist(), strict=True):
                 known = dict(zip(CHECK_FIGURES, figures, strict=True))
                 ok = bool(known.pop("ok"))
                 yield GradientCheck(layer, target, ok=ok, suspect=None if ok else readers(plan.model, layer), **known)
