@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -11,13 +11,14 @@ from caveat_spec.artifacts import ExampleSummary, Inspection, ModelLayer, Tensor
 from caveat_spec.audit import Examples, Scalar
 from caveat_worker.engine.autodiff.external_gradients import read_external_gradients, verify
 from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, GradientCheck
-from caveat_worker.engine.autodiff.layers import choose_layers, list_layers
+from caveat_worker.engine.autodiff.layers import Layer, choose_layers, list_layers
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.plan import TARGET_FIELDS, target_of
 from caveat_worker.engine.report import gradient_checks
+from caveat_worker.engine.without_layers import no_layer
 from caveat_worker.loading import Blob
 from caveat_worker.readers.batching import batches
 from caveat_worker.readers.example_sets import open_set
@@ -37,8 +38,7 @@ def inspect_model(
     model = load(path)
     target, sentence = _any_target(model, output, index)
     checks = _verified(model, gradient, targets or {})
-    layers = list_layers(model, target, external={check.layer for check in checks}) if target is not None else ()
-    auto = choose_layers(model, target) if target is not None else ()
+    layers, auto, notes = _layers(model, target, {check.layer for check in checks})
     return Inspection(
         inputs=[Tensor(name=one.name, dtype=one.dtype, shape=list(one.shape)) for one in model.inputs],
         outputs=[Tensor(name=one.name, dtype=one.dtype, shape=list(one.shape)) for one in model.outputs],
@@ -56,7 +56,7 @@ def inspect_model(
         ],
         target=sentence,
         gradient_checks=gradient_checks(checks, TOLERANCE),
-        warnings=list(model.warnings),
+        warnings=[*model.warnings, *notes],
     )
 
 
@@ -67,6 +67,23 @@ def inspect_examples(examples: Examples, blob: Blob) -> ExampleSummary:
         pass
     shape = next(iter(source.shapes.values()))
     return ExampleSummary(kind=source.kind, count=len(source), shape=list(shape), names=list(source.names[:10]))
+
+
+def _layers(
+    model: Model, target: Target | None, external: Collection[str]
+) -> tuple[Sequence[Layer], Sequence[str], list[str]]:
+    """The layers that lead to a target, those that `layers: auto` picks, and what to do where it picks none.
+
+    An input is among the layers only where it is picked.
+    """
+    if target is None:
+        return (), (), []
+    layers, auto = list_layers(model, target, external=external), choose_layers(model, target)
+    if not auto and not external:
+        rest = "Audits of it rest on interventions on matched pairs, and on comparisons of groups."
+        return layers, auto, [f"{no_layer(model, [target])} {rest}"]
+    inputs = set(auto) - {layer.tensor for layer in layers}
+    return (*(list_layers(model, target, inputs) if inputs else ()), *layers), auto, []
 
 
 def _verified(model: Model, gradient: Path | None, targets: Mapping[str, Scalar]) -> tuple[GradientCheck, ...]:
