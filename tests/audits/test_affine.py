@@ -8,6 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from caveat_spec.report import Report
+from caveat_worker.inspection import inspect_model
 from tests.audits.conftest import Bench
 from tests.engine import trees
 
@@ -46,6 +47,23 @@ def test_a_model_without_a_layer_in_between_is_audited_at_its_input(regression: 
     assert (layer.tensor, layer.operator, layer.features, layer.chosen) == ("x", "Input", 4, True)
     assert effect(report, "used") == pytest.approx(1.5 * 1.5, rel=1e-4)
     assert [line.finding for line in report.verdict.lines] == ["influential", "not_influential"]
+
+
+def test_a_look_at_a_model_shows_the_input_that_is_picked(regression: Bench) -> None:
+    seen = inspect_model(regression.folder / "model.onnx")
+    assert [(layer.tensor, layer.operator) for layer in seen.layers if layer.auto] == [("x", "Input")]
+
+
+def test_a_linear_regression_gives_a_number_that_decides_nothing(bench: Bench) -> None:
+    node = helper.make_node(
+        "LinearRegressor", ["x"], ["y"], domain=trees.ML, coefficients=WEIGHTS.ravel().tolist(), intercepts=[1.0]
+    )
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None, 1])
+    onnx.save(trees.model([node], [output]), bench.folder / "model.onnx")
+    bench.document |= {"layers": "auto", "targets": {"first": {"examples": "targets"}}}
+    report = bench.run()
+    assert effect(report, "used") == pytest.approx(1.5 * 1.5, rel=1e-4)
+    assert (report.plan.targets[0].unit, report.interventions[0].decisions) == ("unit", None)
 
 
 def test_the_effect_decides_without_pairs_too(regression: Bench) -> None:

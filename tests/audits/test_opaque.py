@@ -17,6 +17,7 @@ from caveat_worker import sharding
 from caveat_worker.array_stores import cached, scratch
 from caveat_worker.engine.activations import batches
 from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.inspection import inspect_model
 from tests.audits.conftest import Bench
 from tests.audits.test_shards import run_parts, together
 from tests.engine import trees
@@ -59,7 +60,7 @@ def test_trees_are_audited_by_interventions_alone(bench: Bench, zip_map: bool) -
     assert abs(change(bench, "used")) > 0.1
     assert intervention(report, "ignored") == 0
     assert report.warnings == [
-        "This model has no layer that can be audited: no gradient passes node 'trees' (TreeEnsembleClassifier, "
+        "No layer inside this model can be audited: no gradient passes node 'trees' (TreeEnsembleClassifier, "
         "ai.onnx.ml opset 1), because its output is piecewise constant. So association was left out (tcav).",
         "Concepts 'used' and 'ignored' rest on the intervention on matched pairs alone.",
     ]
@@ -100,6 +101,13 @@ def test_a_support_vector_machine_is_audited_by_interventions(bench: Bench, prob
     assert intervention(report, "used") != 0
     assert intervention(report, "ignored") == 0
     assert "no gradient passes node 'vectors'" in report.warnings[0]
+
+
+def test_a_look_at_trees_says_what_audits_of_them_rest_on(boosted: Bench) -> None:
+    seen = inspect_model(boosted.folder / "model.onnx")
+    assert not any(layer.auto for layer in seen.layers)
+    assert "no gradient passes node 'trees'" in seen.warnings[-1]
+    assert "rest on interventions on matched pairs" in seen.warnings[-1]
 
 
 @pytest.mark.parametrize("name", [one.name for one in FORMATS if one.name != "json"])

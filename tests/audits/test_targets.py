@@ -170,6 +170,18 @@ def test_a_detection_head_is_reduced_over_its_boxes(bench: Bench, reduce: str) -
     assert measured(report) == pytest.approx((after - before).mean(), rel=1e-4)
 
 
+def test_probabilities_of_pixels_are_averaged_after_the_softmax(bench: Bench) -> None:
+    weights = head(bench, [3, 7])
+    report = target(bench, index=2, class_axis=1, reduce="mean", scale="probability").run()
+
+    def value(name: str) -> np.ndarray:
+        raised = np.exp(scores(bench, weights, name, [3, 7]))
+        return np.asarray((raised / raised.sum(1, keepdims=True))[:, 2].mean(1))
+
+    assert measured(report) == pytest.approx((value("used") - value("base")).mean(), rel=1e-3)
+    assert report.plan.targets[0].mean == pytest.approx(value("targets").mean(), rel=1e-4)
+
+
 def test_a_segmentation_head_is_reduced_over_its_pixels(bench: Bench) -> None:
     weights = head(bench, [3, 4, 5])
     report = target(bench, index=1, reduce="mean").run()

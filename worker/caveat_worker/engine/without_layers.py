@@ -24,10 +24,8 @@ def sentences_without_layers(
 
     Raises InvalidInput where no method is left to answer anything.
     """
-    why = next((found for target in targets if (found := obstacle(model, target)) is not None), None)
-    reason = why or "there is no layer between its inputs and its target"
     paired, unpaired = [name for name in audit.concepts if name in pairings], _unpaired(audit, pairings)
-    said = f"This model has no layer that can be audited: {reason}."
+    said = no_layer(model, targets)
     if not answering:
         raise InvalidInput(
             "no-layers", said, f"Measure concepts by interventions: {_how(audit, unpaired)}", "/concepts"
@@ -38,6 +36,13 @@ def sentences_without_layers(
     if unpaired:
         sentences.append(f"{_listed(unpaired, 'and')} could not be tested; {_how(audit, unpaired)}")
     return sentences
+
+
+def no_layer(model: Model, targets: Iterable[Target]) -> str:
+    """That a model has no layer to audit, and what is in the way."""
+    why = next((found for target in targets if (found := obstacle(model, target)) is not None), None)
+    reason = why or "there is no layer between its inputs and its target"
+    return f"No layer inside this model can be audited: {reason}."
 
 
 def _unpaired(audit: Audit, pairings: Mapping[str, Pairing]) -> list[str]:

@@ -54,7 +54,7 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
             keys["activations", name, layer.name] = key_of(run=run, activations=where)
         for target in need.gradients:
             keys["gradients", name, target, layer.name] = key_of(run=run, gradient=[targets[target], where])
-    for target in need.gradients:
+    for target in (*need.gradients, *plan.reduced_at(need)):
         keys["values", name, target] = key_of(run=run, value=targets[target])
     for target in need.outputs:
         keys["outputs", name, target] = key_of(run=run, output=targets[target])

@@ -31,6 +31,7 @@ from caveat_worker.engine.activations.batches import Batch, Read, batch_size
 from caveat_worker.engine.activations.collected import Collected, Examples
 from caveat_worker.engine.activations.pooling import reduced, reduced_gradient, scores
 from caveat_worker.engine.activations.requirements import Plan, SetRequirements
+from caveat_worker.engine.activations.target_values import reduced_value
 from caveat_worker.engine.autodiff.differentiate import differentiate
 from caveat_worker.engine.autodiff.external_gradients import refuse_wrong
 from caveat_worker.engine.autodiff.gradient_check import (
@@ -217,8 +218,12 @@ def _store_batch(
             allocate(("gradients", name, target, layer.name), (count, gradient.shape[1]))[rows] = gradient
     for target in need.outputs:
         raw = found[plan.resolved[target].tensor]
-        output = scores(raw, plan.targets[target].reduce, plan.targets[target].axis(raw.ndim))
+        asked, axis = plan.targets[target], plan.targets[target].axis(raw.ndim)
+        output = scores(raw, asked.reduce, axis)
         allocate(("outputs", name, target), (count, output.shape[1]), np.float64)[rows] = output
+        if target in plan.reduced_at(need):
+            number = reduced_value(raw, asked, axis, plan.resolved[target].link)
+            allocate(("values", name, target), (count,), np.float64)[rows] = number
 
 
 def _check_finite(found: Mapping[str, Float32Array], name: str, batch: Batch) -> None:

@@ -86,6 +86,9 @@ class Collected:
     def target_values(self, examples: str, target: str) -> Float64Array:
         """A target's number h [n] at any set whose outputs were required."""
         asked = self.plan.targets[target]
+        found = self.arrays.get(("values", examples, target))
+        if found is not None and asked.reduce is not None:
+            return found
         scores, link = self.scores(examples, target), self.link(target)
         with error_context(f"/targets/{target}", "index", "scale"):
             return target_value(scores, asked.index, asked.versus, asked.scale, link)

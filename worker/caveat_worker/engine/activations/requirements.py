@@ -155,6 +155,16 @@ class Plan:
         """How many examples have a row."""
         return max((rows.stop for rows in self.row_ranges.values()), default=0)
 
+    def reduced_at(self, need: SetRequirements) -> tuple[str, ...]:
+        """Targets whose number is reduced over positions where no gradient is taken: before their outputs are."""
+        return tuple(
+            target
+            for target in need.outputs
+            if self.targets[target].reduce is not None
+            and self.resolved[target].link != "two_sigmoids"
+            and target not in need.gradients
+        )
+
     def rows(self, examples: str) -> NDArray[np.intp]:
         """The rows [n] of an example set among all examples whose activations are collected."""
         rows = self.row_ranges[examples]

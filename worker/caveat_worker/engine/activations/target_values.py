@@ -8,11 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logsumexp
 
+from caveat_worker.engine.autodiff.target import Link as GraphLink
+from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 
 Link = Literal["softmax", "sigmoid", "shares_of_sigmoids", "probabilities"]
 """How scores become probabilities; `probabilities` are that already."""
+_LINKS: dict[GraphLink, Link] = {
+    "softmax": "softmax",
+    "sigmoid": "sigmoid",
+    "shares_of_sigmoids": "shares_of_sigmoids",
+    "probabilities": "probabilities",
+    "values": "probabilities",
+}
+"""A graph's link → how its scores become probabilities, as far as the graph says."""
 ROUNDING = 1e-3
 """How far probabilities of float32, or of half precision, may be from adding up to 1."""
 
@@ -43,6 +53,17 @@ def target_value(
     by_class = logits if scale == "logit" else _on_scale(logits, scale, link or "softmax")
     value: Float64Array = by_class[:, wanted[0]]
     return value if versus is None else np.asarray(value - by_class[:, versus], dtype=float)
+
+
+def reduced_value(output: NDArray[Any], asked: Target, axis: int, link: GraphLink) -> Float64Array:
+    """The target's number [n] at each position of an output [n, …], reduced over the positions as the audit asks.
+
+    The order matters: the mean of probabilities is not the probability of mean logits.
+    """
+    whole = output[:, None] if output.ndim == 1 else output
+    positions = np.moveaxis(whole, axis if output.ndim > 1 else 1, -1).reshape(-1, whole.shape[axis or 1])
+    values = target_value(positions, asked.index, asked.versus, asked.scale, _LINKS.get(link))
+    return np.asarray(getattr(np, asked.reduce or "mean")(values.reshape(len(output), -1), axis=1), dtype=float)
 
 
 def probabilities(scores: Float64Array, link: Link) -> Float64Array:

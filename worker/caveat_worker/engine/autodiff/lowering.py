@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from caveat_worker.engine.autodiff.backward import attributes_of, describe, has_body
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, UnknownShape
+from caveat_worker.engine.autodiff.output_kinds import LOWERED_FROM
 from caveat_worker.engine.autodiff.rules import DEFINED, LOWERED, UnsupportedOperator
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import forget_shapes, infer_shapes, without_weights
@@ -138,6 +139,8 @@ def _put_in_place(graph: ir.Graph, node: ir.Node, nodes: list[ir.Node], results:
     for old, new in zip(node.outputs, results, strict=False):
         if new is not None and old.name:
             name, value = old.name, new.value
+            if (maker := value.producer()) is not None:
+                maker.metadata_props.setdefault(LOWERED_FROM, node.op_type)
             value.type, value.shape = old.type or value.type, old.shape or value.shape
             old.replace_all_uses_with(value, replace_graph_outputs=True)
             old.name = f"{name}/whole"

@@ -9,6 +9,8 @@ import onnx_ir as ir
 
 from caveat_worker.engine.onnx.learned_shapes import DOMAIN
 
+LOWERED_FROM = "caveat.lowered_from"
+"""The metadata of a formula's last node that names the operator in whose place it is."""
 Kind = Literal["none", "probabilities", "values"]
 """`none`: scores, as far as the graph tells; `values`: numbers of a regression."""
 
@@ -24,6 +26,8 @@ def kind_of_output(value: ir.Value) -> Kind:
     node = value.producer()
     while node is not None and node.op_type in _THROUGH and node.inputs[0] is not None:
         node = node.inputs[0].producer()
+    if node is not None and node.metadata_props.get(LOWERED_FROM) == "LinearRegressor":
+        return "values"
     if node is None or node.domain != DOMAIN:
         return "none"
     squashed = _text(node, "post_transform") in _SQUASHED

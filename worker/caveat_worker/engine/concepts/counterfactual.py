@@ -73,10 +73,14 @@ def measure_change(
 
 
 def _decisions(before: Float64Array, after: Float64Array, index: int | None, link: Link | None) -> DecisionChange:
-    if before.ndim == 1:
+    if before.ndim == 1 and link != "softmax":
         return _decision_outcome(before, after, link)
-    if link is None or index is None:
-        raise InvalidInput("class-not-named", "Several classes compete, and none is named.", "Give the class's index.")
+    if link is None or index is None or before.ndim == 1:
+        raise InvalidInput(
+            "scores-missing",
+            "A class has no probability without the scores of all classes.",
+            "Give those scores and the class's index.",
+        )
     return _class_outcome(before, after, index, link)
 
 
