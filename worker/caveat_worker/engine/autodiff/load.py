@@ -134,7 +134,8 @@ def _drop_maps(proto: onnx.ModelProto) -> None:
             del node.attribute[:]
     for output in proto.graph.output:
         if output.name in maps:
-            output.type.CopyFrom(onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None))
+            held = output.type.sequence_type.elem_type.map_type.value_type.tensor_type.elem_type
+            output.type.CopyFrom(onnx.helper.make_tensor_type_proto(held or onnx.TensorProto.FLOAT, None))
 
 
 def _check_domains(model: ir.Model) -> None:
