@@ -15,6 +15,7 @@ from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.noise import UNUSUAL_BATCH, noises, runs
 from caveat_worker.engine.autodiff.opaque import float_inputs, is_opaque, values_between
 from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.session import open_session
 from caveat_worker.engine.onnx.values import Dim, shape_of_value
 
@@ -24,6 +25,8 @@ _ACTIVATIONS = {
     "Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu",
     "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh",
 }  # fmt: skip
+
+NO_ROW_FOR_EACH_EXAMPLE = "no-row-for-each-example"
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,15 @@ def list_layers(
     state = gradient_state(model, target, [output.name or "" for output, _ in candidates])
     depth = depths(model)
     layers = []
-    not_batch_first = _not_batch_first(model, [output for output, _ in candidates])
+    scores = model.value(resolved.tensor)
+    not_batch_first = _not_batch_first(model, [output for output, _ in candidates] + ([scores] if scores else []))
+    if resolved.tensor in not_batch_first and model.symbolic_batch:
+        raise InvalidInput(
+            NO_ROW_FOR_EACH_EXAMPLE,
+            f"The scores of target '{target.name}' have no row for each example: the first axis of tensor "
+            f"'{resolved.tensor}' is not the batch.",
+            "Name another output, or export the model with the batch as the first axis of its scores.",
+        )
     for output, operator in candidates:
         name = output.name or ""
         reason = state.get(name, "No gradient reaches it: its values pass through integers.")
