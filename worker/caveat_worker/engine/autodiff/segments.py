@@ -34,7 +34,7 @@ class Attempt:
 
 
 _REFINED = (Attempt(3e-4, 4), Attempt(1e-3, 8), Attempt(1e-3, 32))
-_LONG = (Attempt(1e-2, 64), Attempt(1e-1, 128), Attempt(1, 256))
+_LONG = (Attempt(1e-2, 64), Attempt(1e-1, 128), Attempt(1, 256), Attempt(4, 512))
 _ATTEMPTS = (Attempt(1e-3, 1), Attempt(3e-4, 1), Attempt(1e-4, 1), *_REFINED, *_LONG)
 """Tried until one agrees. A short segment crosses few kinks; a long one is tried where rounding hides a short one."""
 _WIDE, _ATTEMPTS_IF_WIDE = 10_000, (Attempt(3e-4, 1), Attempt(1e-4, 1), Attempt(1e-3, 1), *_REFINED, *_LONG)
