@@ -49,7 +49,7 @@ def write_gradient(
     """Writes the gradient of each target (`7`, `7-3`, or none for a single number) at each layer as an ONNX file."""
     require_engine()
     from caveat_worker.engine.autodiff.differentiate import differentiate
-    from caveat_worker.engine.autodiff.gradient_check import check_on_noise
+    from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, check_on_noise
     from caveat_worker.engine.autodiff.load import load
     from caveat_worker.engine.autodiff.target import resolve_target
 
@@ -65,8 +65,7 @@ def write_gradient(
             raise problem(
                 "gradient-check-failed",
                 422,
-                f"The gradient of '{check.target}' at '{check.layer}' differs from finite differences on random input "
-                f"by {check.residual:.2g} of its size; the layer is read by {check.suspect}.",
+                check.explain(TOLERANCE),
                 "Nothing was written. Choose another layer, and please report the model.",
             )
     try:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 ENGINE_MODULES = ("onnxruntime", "onnx", "numpy", "sklearn", "pandas", "PIL", "pydantic_settings")
 
 
-def run_audit(resolved: Resolved, on_progress: ProgressCallback) -> bytes:
-    """Runs an audit; returns its canonical report."""
+def run_audit(resolved: Resolved, on_progress: ProgressCallback, *, show_faults: bool = True) -> bytes:
+    """Runs an audit; returns its canonical report. The worker's log is printed if it fails, with `show_faults`."""
     absent = [source for source in resolved.audit.sources().values() if source not in resolved.blobs]
     if absent:
         raise problem(
@@ -34,7 +34,8 @@ def run_audit(resolved: Resolved, on_progress: ProgressCallback) -> bytes:
             f"The audit names {absent[0]} by its digest, and this machine does not have the file.",
             "Name a file instead, or set $CAVEAT_URL to a service that has it.",
         )
-    return _supervised("audit", resolved.audit.model_dump(mode="json"), resolved.blobs, on_progress)
+    payload = resolved.audit.model_dump(mode="json")
+    return _supervised("audit", payload, resolved.blobs, on_progress, show_faults=show_faults)
 
 
 def inspect_model(model: Path, output: str | None, index: int | None, on_progress: ProgressCallback) -> Inspection:
@@ -57,7 +58,12 @@ def require_engine() -> None:
 
 
 def _supervised(
-    kind: JobKind, payload: dict[str, Any], blobs: dict[str, Content], on_progress: ProgressCallback
+    kind: JobKind,
+    payload: dict[str, Any],
+    blobs: dict[str, Content],
+    on_progress: ProgressCallback,
+    *,
+    show_faults: bool = True,
 ) -> bytes:
     """Runs a job in a supervised child; returns what it wrote, or raises its problem."""
     require_engine()
@@ -73,7 +79,7 @@ def _supervised(
         case Finished(result):
             return result
         case Failed(problem_details):
-            if problem_details.status >= 500:
+            if problem_details.status >= 500 and show_faults:
                 log.show()
                 remedy = "Please report it, with the lines above."
                 problem_details = problem_details.model_copy(update={"remedy": remedy})

@@ -1,7 +1,7 @@
 """What is hashed and sent for a path: a file, or an archive of several whose bytes depend only on names and contents.
 
-A folder stands for its pictures, and a model for itself and its data files (`caveat_spec.bundle`). An archive is a tar
-that is made while it is read: no copy of it is kept in memory or on the disk.
+A folder stands for its pictures or else its dataset, and a model for itself and its data files (`caveat_spec.bundle`).
+An archive is a tar that is made while it is read: no copy of it is kept in memory or on the disk.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import os
 import tarfile
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from caveat.external_data import Reference, references
 from caveat.problems import ProblemError, problem
-from caveat_spec.audit import Images
+from caveat_spec.audit import DATASETS, Images
 from caveat_spec.bundle import MODEL, entry_of, file_at
 
 _CHUNK = 1 << 20
@@ -77,7 +77,7 @@ def content_of(path: Content) -> Content:
     if isinstance(path, Archive):
         return path
     if path.is_dir():
-        return Archive(path, pictures(path))
+        return Archive(path, contents(path))
     found = references(path)
     return Archive(path, {MODEL: path} | _data_files(path, found)) if found else path
 
@@ -124,12 +124,21 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in Images.SUFFIXES
 
 
+def contents(folder: Path) -> dict[str, Path]:
+    """What a folder stands for: its pictures, or if it has none its Parquet and Arrow files."""
+    return pictures(folder) or _of_kinds(folder, DATASETS)
+
+
 def pictures(folder: Path) -> dict[str, Path]:
     """The pictures anywhere under `folder`: name in the archive → file, sorted by name, without hidden ones."""
+    return _of_kinds(folder, Images.SUFFIXES)
+
+
+def _of_kinds(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
     found = {
         unicodedata.normalize("NFC", file.relative_to(folder).as_posix()): file
         for file in _files(folder)
-        if is_picture(file)
+        if file.suffix.lower() in suffixes
     }
     return dict(sorted(found.items(), key=lambda entry: entry[0].encode()))
 

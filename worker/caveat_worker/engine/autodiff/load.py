@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import onnx_ir.passes.common as passes
 
 from caveat_worker.engine.autodiff.backward import describe
 from caveat_worker.engine.autodiff.batch_axis import free_batch_axis
+from caveat_worker.engine.autodiff.constant_inputs import fix_inputs
 from caveat_worker.engine.autodiff.equivalence import compare_with_file, examples_interact
 from caveat_worker.engine.autodiff.lowering import lower, name_everything
 from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model
+from caveat_worker.engine.autodiff.straight_through import WARNING, rounding_pairs
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.data_files import DataFiles
 from caveat_worker.engine.onnx.graph import Graph, describe_value, without_weights
@@ -26,12 +29,20 @@ DOMAINS = {"", "ai.onnx.ml", "com.microsoft"}
 """The operator domains that are known; functions of other domains are inlined."""
 
 
-def load(source: Path | bytes, *, folder: Path | None = None, interacts: bool | None = None) -> Model:
+def load(
+    source: Path | bytes,
+    *,
+    folder: Path | None = None,
+    interacts: bool | None = None,
+    constants: Mapping[str, float] | None = None,
+    fed: Collection[str] = (),
+) -> Model:
     """Loads an ONNX model from a file or from bytes; raises `InvalidInput` with the reason if it cannot be used.
 
     `folder` has the files of external data, which may also be with the model in a bundle; without either, external
     data is invalid. `interacts` is the result of an earlier load of the same bytes: it saves the runs that compare the
-    model with its file.
+    model with its file. With `constants` the inputs that they name hold a number, and recurrent states that are not
+    `fed` are zero; both are no longer inputs.
     """
     proto, files = read_proto(source, folder)
     _drop_maps(proto)
@@ -42,12 +53,16 @@ def load(source: Path | bytes, *, folder: Path | None = None, interacts: bool | 
         warnings.append(
             "The model's half-precision numbers are computed in float32, which changes its outputs a little."
         )
+    numbers = {} if constants is None else fix_inputs(model, constants, fed)
+    warnings += [_zero_state(name) for name in numbers if name not in (constants or {})]
     symbolic = free_batch_axis(model, warnings)
     model = lower(model)
+    if any(True for _ in rounding_pairs(model)):
+        warnings.append(WARNING)
     if original is not None:
         session = open_session(Graph(model), threads=1, optimise=False)
-        run = compare_with_file(*original, model, session)
-        interacts = symbolic and examples_interact(model, session, run)
+        compare_with_file(*original, model, session, numbers)
+        interacts = symbolic and examples_interact(model, session)
     if interacts:
         warnings.append("Examples of one batch influence each other's outputs; their gradients are not their own.")
     return Model(
@@ -58,6 +73,14 @@ def load(source: Path | bytes, *, folder: Path | None = None, interacts: bool | 
         tuple(warnings),
         model.graph.opset_imports.get("", OLDEST_OPSET),
         bool(interacts),
+        metadata={one.key: one.value for one in proto.metadata_props},
+    )
+
+
+def _zero_state(name: str) -> str:
+    return (
+        f"Input '{name}' is a recurrent state that no example feeds: it is zero, as at the start of a sequence. "
+        f"`constants: {{{name}: ...}}` sets another number."
     )
 
 

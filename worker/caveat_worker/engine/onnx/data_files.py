@@ -120,7 +120,7 @@ def _tensor(tensor: ir.ExternalTensor, numbers: memoryview) -> ir.TensorProtocol
     """A tensor over these bytes; numbers smaller than a byte, and numbers across their natural places, are copied."""
     if tensor.dtype.bitwidth < 8:
         packed = onnx.TensorProto(dims=tensor.shape.numpy(), data_type=tensor.dtype.value, raw_data=bytes(numbers))
-        return ir.from_proto(packed)
+        return ir.serde.deserialize_tensor(packed)
     dtype = np.dtype(tensor.dtype.numpy()).newbyteorder("<")
     try:
         array = np.frombuffer(numbers, dtype).reshape(tensor.shape.numpy())

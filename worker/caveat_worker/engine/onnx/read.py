@@ -112,7 +112,7 @@ def _without_external_data(proto: onnx.ModelProto, content: bytes) -> bytes:
     for tensor in dense_tensors(light):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             tensor.CopyFrom(onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0]))
-    return light.SerializeToString()
+    return bytes(light.SerializeToString())
 
 
 def read_ir(proto: onnx.ModelProto) -> ir.Model:
@@ -142,7 +142,7 @@ def attach(model: ir.Model, files: DataFiles | None) -> None:
     """
     if files is None:  # the prescan refuses external data without files
         return
-    parts = (model.graph, *model.functions.values())
+    parts: tuple[ir.Graph | ir.Function, ...] = (model.graph, *model.functions.values())
     for graph in (model.graph, *(inner for part in parts for inner in part.subgraphs())):
         for value in graph.initializers.values():
             value.const_value = _attached(value.const_value, files)
@@ -154,20 +154,23 @@ def attach(model: ir.Model, files: DataFiles | None) -> None:
                 node.attributes[name] = ir.AttrTensors(name, [_attached(one, files) for one in attribute.as_tensors()])
 
 
-def _attached(tensor: T, files: DataFiles) -> T | ir.Tensor:
+def _attached(tensor: T, files: DataFiles) -> T | ir.Tensor[Any]:
     return _owned(files.read(tensor), tensor.name) if isinstance(tensor, ir.ExternalTensor) else tensor
 
 
 def own_weights(model: ir.Model) -> None:
-    """Turns every weight into an array over the bytes that were read; raises `InvalidInput` for NaN."""
-    for value in model.graph.initializers.values():
+    """Turns every weight, also of branches and bodies, into an array over the bytes that were read.
+
+    A rewrite that renames a weight then leaves the message alone. Raises `InvalidInput` for NaN.
+    """
+    for value in (value for graph in model.graphs() for value in graph.initializers.values()):
         tensor = value.const_value
         if tensor is None or isinstance(tensor, ir.Tensor) or tensor.dtype == ir.DataType.STRING:
             continue
         value.const_value = _owned(tensor, value.name)
 
 
-def _owned(tensor: ir.TensorProtocol, name: str | None) -> ir.Tensor:
+def _owned(tensor: ir.TensorProtocol, name: str | None) -> ir.Tensor[Any]:
     """The tensor as an array; raises `InvalidInput` for NaN."""
     array = _array(tensor)
     if tensor.dtype.is_floating_point() and array.size and np.isnan(array.min()):
