@@ -37,7 +37,7 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
     examples = plan.audit.examples[name]
     targets = {target: target_content(plan, target) for target in {*need.gradients, *need.outputs}}
     run = key_of(
-        model=[plan.audit.model, plan.audit.gradient],
+        model=[plan.audit.model, plan.audit.gradient, plan.audit.constants],
         examples=examples.model_dump(mode="json", exclude={"pairs_with"}),
         seed=method.seed if examples.limit is not None else None,
         gradients=[sorted(targets[target] for target in need.gradients), sorted(layer_tensors(plan.layers))],
@@ -54,7 +54,7 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
             keys["activations", name, layer.name] = key_of(run=run, activations=where)
         for target in need.gradients:
             keys["gradients", name, target, layer.name] = key_of(run=run, gradient=[targets[target], where])
-    for target in need.gradients:
+    for target in (*need.gradients, *plan.reduced_at(need)):
         keys["values", name, target] = key_of(run=run, value=targets[target])
     for target in need.outputs:
         keys["outputs", name, target] = key_of(run=run, output=targets[target])
@@ -68,7 +68,9 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
 def target_content(plan: Plan, target: str) -> list[str]:
     """What a target is, whatever it is called."""
     asked = plan.targets[target]
-    return [str(part) for part in (asked.output, asked.index, asked.versus, asked.scale, asked.reduce)]
+    return [
+        str(part) for part in (asked.output, asked.index, asked.versus, asked.scale, asked.reduce, asked.class_axis)
+    ]
 
 
 def other_tensors(plan: Plan, need: SetRequirements) -> list[str]:

@@ -21,6 +21,7 @@ from caveat_worker.engine.autodiff.segments import (
     scale_of,
     segments_beside,
 )
+from caveat_worker.engine.autodiff.straight_through import without_rounding
 from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.session import open_session
@@ -78,7 +79,8 @@ def check_gradients(
     """Checks the gradient of every target at every layer on a few examples; one check for each layer and target.
 
     The graph from the layer on is compared with itself near the activations, away from ties. The audit's own gradients
-    then have to equal that graph's at the activations. `claimed` holds those gradients and the layers' activations, by
+    then have to equal that graph's at the activations. A quantised model is compared without its rounding, which no
+    finite difference passes. `claimed` holds those gradients and the layers' activations, by
     output name, if they have been computed already.
     """
     names, hidden = _named(model, layers)
@@ -86,13 +88,15 @@ def check_gradients(
         whole = differentiate(model, names, targets, also=hidden, rules=rules)
         claimed = open_session(whole, threads=threads).run(feeds)
     seen = {**feeds, **{name: claimed[name] for name in hidden}}
-    checks = []
+    checks, smooth = [], without_rounding(model)
     for name in names:
-        opened = differentiate(opened_at(model, name), [name], targets, rules=rules)
-        backward = open_session(opened, threads=threads)
-        forward = open_session(cut_at(model, name, targets), threads=threads)
+        backward = open_session(differentiate(opened_at(smooth, name), [name], targets, rules=rules), threads=threads)
+        forward = open_session(cut_at(smooth, name, targets), threads=threads)
+        own = backward
+        if smooth is not model:  # a quantised model: its own gradients are compared with the rounded graph's
+            own = open_session(differentiate(opened_at(model, name), [name], targets, rules=rules), threads=threads)
         segments = segments_beside(name, seen, forward, backward, np.random.default_rng(seed), directions)
-        found, reference = best_agreements(segments, [target.name for target in targets], tolerance), backward.run(seen)
+        found, reference = best_agreements(segments, [target.name for target in targets], tolerance), own.run(seen)
         for target in targets:
             best, output = found[target.name], f"gradient/{target.name}/{name}"
             drift = _relative(claimed[output] - reference[output], claimed[output])
@@ -126,9 +130,9 @@ def check_external_gradients(
     """
     names, hidden = _named(model, layers)
     seen = {**feeds, **(open_session(expose(model, hidden), threads=threads).run(feeds) if hidden else {})}
-    checks = []
+    checks, smooth = [], without_rounding(model)
     for name in names:
-        forward = open_session(cut_at(model, name, targets), threads=threads)
+        forward = open_session(cut_at(smooth, name, targets), threads=threads)
         x, rng = seen[name], np.random.default_rng(seed)
         together = rng.standard_normal((directions, len(x), *[1] * (x.ndim - 1)), np.float32)
         tied = (x == 0) | (x == x.min()) | (x == x.max())

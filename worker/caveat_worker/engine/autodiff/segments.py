@@ -111,7 +111,10 @@ def scale_of(activations: NDArray[Any]) -> float:
 
 def _dot(gradient: NDArray[Any], u: NDArray[np.float32]) -> NDArray[np.float64]:
     """∇h·u for each example [n]."""
-    return np.einsum("nd,nd->n", gradient.reshape(len(u), -1), u.reshape(len(u), -1), dtype=np.float64)
+    sums: NDArray[np.float64] = np.einsum(
+        "nd,nd->n", gradient.reshape(len(u), -1), u.reshape(len(u), -1), dtype=np.float64
+    )
+    return sums
 
 
 def segments_beside(

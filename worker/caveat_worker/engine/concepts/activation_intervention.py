@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ from caveat_worker.engine.base.store import key_of
 from caveat_worker.engine.base.threads import parallel_map, split_threads
 from caveat_worker.engine.concepts.cav import direction
 from caveat_worker.engine.onnx.session import Session, open_session
-from caveat_worker.engine.statistics.intervals import studentised_interval
+from caveat_worker.engine.statistics.intervals import mean_interval, scaled_mean_interval
+from caveat_worker.engine.statistics.scale import scale
 
 SALT = "walk"
 """Part of the seed of each interval; it stays as it is, so that figures stay as they were."""
@@ -42,7 +44,7 @@ class StepDirection:
 
 Place = tuple[str, str, str]
 """(concept, layer, target)."""
-Feeds = tuple[slice, dict[str, NDArray[np.float32]]]
+Feeds = tuple[slice, dict[str, NDArray[Any]]]
 """Which of the target's examples, and what a graph reads of them."""
 
 
@@ -101,7 +103,7 @@ def _changes(
         head = open_session(expose(plan.model, [layer.tensor]), provider=provider, threads=threads_each)
         batches = _inputs(collected, runtime, examples, size)
     else:
-        head, batches = None, _slices(kept, layer.tensor, size)
+        head, batches = None, _slices(kept, rest, layer.tensor, size)
 
     def take(at: Feeds) -> None:
         rows, feeds = at
@@ -130,11 +132,12 @@ def _kept(
     return kept.reshape(len(kept), *shape)
 
 
-def _slices(kept: NDArray[np.float32], tensor: str, size: int) -> Iterator[Feeds]:
-    """Activations that were kept, in batches."""
+def _slices(kept: NDArray[np.float32], rest: Session, tensor: str, size: int) -> Iterator[Feeds]:
+    """Activations that were kept, in batches, in the type in which the rest of the model reads them."""
+    dtype = np.float64 if rest.reads_double(tensor) else np.float32
     for start in range(0, len(kept), size):
         rows = slice(start, min(start + size, len(kept)))
-        yield rows, {tensor: kept[rows]}
+        yield rows, {tensor: kept[rows].astype(dtype, copy=False)}
 
 
 def _inputs(collected: Collected, runtime: Runtime, examples: str, size: int) -> Iterator[Feeds]:
@@ -179,6 +182,10 @@ def _key(collected: Collected, step: StepDirection, target: str) -> str:
 
 def _summary(collected: Collected, place: Place, change: Float64Array) -> FiniteStep:
     method = collected.plan.audit.method
-    low, high = studentised_interval(change, method.bootstrap, method.alpha, collected.generator(SALT, *place))
-    value, unit = float(change.mean()), collected.sd(place[2]) or 1.0
-    return FiniteStep(value=value, interval=(low, high), in_sd=value / unit, interval_in_sd=(low / unit, high / unit))
+    rng, values, value = collected.generator(SALT, *place), collected.values(place[2]), float(change.mean())
+    return FiniteStep(
+        value=value,
+        interval=mean_interval(change, method.alpha),
+        in_sd=value / (scale(values) or 1.0),
+        interval_in_sd=scaled_mean_interval(change, values, method.alpha, method.bootstrap, rng, together=True),
+    )
