@@ -68,9 +68,14 @@ def examples_interact(model: ir.Model, session: Session) -> bool:
 
 
 def _with_other_neighbours(values: NDArray[Any]) -> NDArray[Any]:
-    """The first example as it is, and the others as 1 - x; an input without a row for each example stays as it is."""
+    """The first example as it is, and the others as 1 - x; an input without a row for each example stays as it is.
+
+    Texts have no 1 - x and are put into the opposite order.
+    """
     if values.shape[:1] != (UNUSUAL_BATCH,):
         return values
+    if values.dtype.kind not in "biuf":
+        return np.concatenate([values[:1], values[:0:-1]])
     return np.concatenate([values[:1], 1 - values[1:]]).astype(values.dtype)
 
 
