@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from caveat_spec.formats import FORMATS
 
-Result = Literal["audited", "refused", "does not run", "crashed"]
-"""`does not run`: the file that `init` wrote is not answered by `gate`."""
+Result = Literal["audited", "refused", "does not run", "crashed", "not made"]
+"""`does not run`: the file that `init` wrote is not answered by `gate`; `not made`: its own library failed."""
 
 CAVEAT = Path(sys.executable).parent / "caveat"
 OUTPUTS = {form.name: f"out/report.{form.name}" for form in FORMATS}

@@ -35,7 +35,7 @@ def approval(estimator: Any, quick: bool = False) -> Make:
 approval(linear_model.LogisticRegression(max_iter=1000), quick=True)
 approval(ensemble.RandomForestClassifier(50, random_state=0), quick=True)
 approval(ensemble.GradientBoostingClassifier(random_state=0))
-approval(ensemble.HistGradientBoostingClassifier(random_state=0))
+approval(ensemble.BaggingClassifier(random_state=0))
 approval(ensemble.ExtraTreesClassifier(50, random_state=0))
 approval(ensemble.AdaBoostClassifier(random_state=0))
 approval(tree.DecisionTreeClassifier(max_depth=5, random_state=0), quick=True)
