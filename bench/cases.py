@@ -22,6 +22,7 @@ from caveat_worker.engine.autodiff.differentiate import differentiate, expose
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.base.threads import parallel_map, split_threads
+from caveat_worker.engine.methods import asked_methods
 from caveat_worker.engine.onnx.session import open_session
 from caveat_worker.readers.registry import open_examples
 
@@ -31,6 +32,7 @@ def audit(folder: str, document: dict[str, Any], threads: int = 0, kept: str | N
     question = Question(Path(folder), document)
     asked = question.audit()
     os.chdir(tempfile.mkdtemp())
+    asked_methods(asked)  # imports them
     store = {} if kept is None else {"store": partial(cached, Path(kept), Path("fresh"))}
     gc.freeze()
 

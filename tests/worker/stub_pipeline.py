@@ -20,6 +20,8 @@ FINISH, REFUSE, CRASH, KILLED, SLEEP, EAT_MEMORY, SPIN, SNOOP, CALL_OUT, LIE, FA
 
 
 STAGES: tuple[Stage, ...] = ("loading", "reading", "planning", "collecting", "testing", "reporting")
+ASLEEP = 60
+"""Seconds that an audit sleeps."""
 SLEEP_AT = {stage: 20 + position for position, stage in enumerate(STAGES)}
 """Seeds of audits that sleep at a stage."""
 
@@ -42,10 +44,10 @@ def run(
     for stage, sleepy in SLEEP_AT.items():
         if seed == sleepy:
             progress(stage, 0.5)
-            time.sleep(60)
+            time.sleep(ASLEEP)
     if seed == SLEEP:
         progress("testing", 0.5)
-        time.sleep(60)
+        time.sleep(ASLEEP)
     if seed == EAT_MEMORY:
         np.ones(1 << 30)
     if seed == SPIN:

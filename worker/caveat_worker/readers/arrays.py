@@ -60,12 +60,21 @@ def _checked(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _npy(path: Path) -> NDArray[Any]:
+    _check_header(path)
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
     except MemoryError:
         raise
     except Exception as error:  # a malformed header makes the library raise almost anything
         raise _unreadable(error) from error
+
+
+def _check_header(path: Path) -> None:
+    """Raises `InvalidInput` if the header says that it is longer than the file: numpy would first reserve memory."""
+    with path.open("rb") as stream:
+        start = stream.read(12)
+    if start[6:7] > b"\x01" and int.from_bytes(start[8:12], "little") > path.stat().st_size:
+        raise _unreadable(ValueError("its header is longer than the file"))
 
 
 def _npz(path: Path, key: str | None) -> NDArray[Any]:
