@@ -319,6 +319,8 @@ class Audit(Document):
     model: Source
     gradient: Source | None = None
     """A graph of the model's gradients that was made elsewhere; without it Caveat derives them from the model."""
+    constants: dict[str, float] = Field(default_factory=dict)
+    """Inputs of the model that no example set feeds: a name → the number that fills it. Recurrent states are 0."""
     examples: Annotated[dict[Name, Examples], Field(min_length=1)]
     concepts: dict[Name, Concept] = Field(default_factory=dict)
     targets: dict[Name, Target] = Field(default_factory=dict)

@@ -237,7 +237,11 @@ def show_gradient(written: Written) -> None:
 
 
 def _shape(shape: Sequence[int | str | None]) -> str:
-    return "×".join("?" if size is None else str(size) for size in shape) or "scalar"
+    sizes = ("?" if size is None or len(str(size)) > _LONGEST_SIZE else str(size) for size in shape)
+    return "×".join(sizes) or "scalar"
+
+
+_LONGEST_SIZE = 24  # characters: exporters name the sizes of feature maps by long formulas of the input's
 
 
 def _data(text: str) -> str:

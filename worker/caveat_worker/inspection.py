@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, GradientChec
 from caveat_worker.engine.autodiff.layers import choose_layers, list_layers
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.model import Model
-from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.autodiff.target import Target, outputs_with_scores, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.plan import target_of
 from caveat_worker.engine.report import gradient_checks
@@ -34,7 +34,7 @@ def inspect_model(
 
     A `gradient` graph that is supplied for these `targets` is compared with finite differences, and refused if wrong.
     """
-    model = load(path)
+    model = load(path, constants={})
     target, sentence = _any_target(model, output, index)
     checks = _verified(model, gradient, targets or {})
     layers = list_layers(model, target, external={check.layer for check in checks}) if target is not None else ()
@@ -86,15 +86,25 @@ def _verified(model: Model, gradient: Path | None, targets: Mapping[str, Scalar]
 
 def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Target | None, str]:
     """A target that stands for an output, and the sentence that says what it reads; what was named must be there."""
+    others = [] if output is not None else [value.name or "" for value in outputs_with_scores(model)]
     refusals = []
     reductions: tuple[Literal["mean"] | None, ...] = (None, "mean")
-    for at, reduce in product((None, 0) if index is None else (index,), reductions):
+    named: Sequence[str | None] = others or [output]
+    for name, at, reduce in product(named, (None, 0) if index is None else (index,), reductions):
         try:
-            target = Target(name="target", output=output, index=at, reduce=reduce)
-            return target, resolve_target(model, target).sentence
+            target = Target(name="target", output=name, index=at, reduce=reduce)
+            return target, f"{resolve_target(model, target).sentence}{_and_others(name, others)}"
         except InvalidInput as refused:
             refusals.append(refused)
     if output is not None or index is not None:
         with error_context("", "output", "index"):
             raise refusals[-1]
     return None, f"{refusals[-1].sentence} {refusals[-1].remedy}"
+
+
+def _and_others(chosen: str | None, names: Sequence[str]) -> str:
+    """A sentence about the other outputs with scores, whose layers are not those of the chosen one."""
+    others = ", ".join(f"'{name}'" for name in names if name != chosen)
+    if not others:
+        return ""
+    return f" The layers are those before '{chosen}'; other outputs with scores, each with its own layers: {others}."

@@ -92,7 +92,8 @@ def _check_fit(name: str, outline: ExampleOutline, inputs: Sequence[TensorInfo])
         raise InvalidInput(
             "several-inputs",
             f"Example set '{name}' feeds one input, and the model has {len(inputs)}: {taken}.",
-            "Use arrays in an .npz with 'inputs', or text with a tokenizer; or export the others as constants.",
+            "Use arrays in an .npz with 'inputs', or text with a tokenizer; or hold the others constant: "
+            f"{_constant(inputs[-1].name)}.",
             pointer,
         )
     strange = [given for given in outline.shapes if given != ONLY and given not in {one.name for one in inputs}]
@@ -109,7 +110,7 @@ def _check_fit(name: str, outline: ExampleOutline, inputs: Sequence[TensorInfo])
             raise InvalidInput(
                 "missing-input",
                 f"Example set '{name}' feeds nothing to the model's input '{tensor.name}'.",
-                "Name what feeds it in 'inputs'.",
+                f"Name what feeds it in 'inputs', or hold it constant for all examples: {_constant(tensor.name)}.",
                 pointer,
             )
         wanted = tensor.shape[1:]
@@ -124,6 +125,10 @@ def _check_fit(name: str, outline: ExampleOutline, inputs: Sequence[TensorInfo])
                 "Change 'preprocess' (size, layout, channels), 'features' or 'length' so that they agree.",
                 pointer,
             )
+
+
+def _constant(name: str) -> str:
+    return f"`constants: {{{name}: ...}}`"
 
 
 def _shape(dimensions: Sequence[int | str | None]) -> str:

@@ -34,7 +34,7 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
     examples = plan.audit.examples[name]
     targets = {target: target_content(plan, target) for target in {*need.gradients, *need.outputs}}
     run = key_of(
-        model=[plan.audit.model, plan.audit.gradient],
+        model=[plan.audit.model, plan.audit.gradient, plan.audit.constants],
         examples=examples.model_dump(mode="json", exclude={"pairs_with"}),
         seed=method.seed if examples.limit is not None else None,
         gradients=[sorted(targets[target] for target in need.gradients), sorted(layer_tensors(plan.layers))],

@@ -12,12 +12,11 @@ import onnx_ir as ir
 from caveat_worker.engine.autodiff.backward import reached_from, read_by
 from caveat_worker.engine.autodiff.differentiate import expose, gradient_state
 from caveat_worker.engine.autodiff.model import Model
-from caveat_worker.engine.autodiff.noise import noise_for
+from caveat_worker.engine.autodiff.noise import UNUSUAL_BATCH, noises, runs
 from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.onnx.session import open_session
 from caveat_worker.engine.onnx.values import Dim, shape_of_value
 
-_UNUSUAL = 5  # a batch size that no other axis is likely to have
 _ACTIVATIONS = {
     "Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu",
     "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh",
@@ -112,12 +111,12 @@ def _not_batch_first(model: Model, values: Sequence[ir.Value]) -> set[str]:
         shape, name = shape_of_value(value), value.name or ""
         if shape is not None and (not shape or (isinstance(shape[0], int) and shape[0] != batch)):
             found.add(name)
-        elif shape is None or shape[0] != batch:
+        elif shape is None or shape[0] is None or shape[0] != batch:
             open_names.append(name)
-    feeds = noise_for(model.ir, batch=_UNUSUAL) if open_names else None
-    if feeds is not None:
-        outputs = open_session(expose(model, open_names), threads=1, optimise=False).run(feeds)
-        found |= {name for name, array in outputs.items() if not array.ndim or len(array) != _UNUSUAL}
+    if open_names:
+        session = open_session(expose(model, open_names), threads=1, optimise=False)
+        _, outputs = next(runs(session, noises(model.ir, batch=UNUSUAL_BATCH)), ({}, {}))
+        found |= {name for name, array in outputs.items() if not array.ndim or len(array) != UNUSUAL_BATCH}
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx_ir.passes.common as passes
 
 from caveat_worker.engine.autodiff.backward import describe
 from caveat_worker.engine.autodiff.batch_axis import free_batch_axis
+from caveat_worker.engine.autodiff.constant_inputs import fix_inputs
 from caveat_worker.engine.autodiff.equivalence import compare_with_file, examples_interact
 from caveat_worker.engine.autodiff.lowering import lower, name_everything
 from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model
@@ -25,11 +27,19 @@ DOMAINS = {"", "ai.onnx.ml", "com.microsoft"}
 """The operator domains that are known; functions of other domains are inlined."""
 
 
-def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | None = None) -> Model:
+def load(
+    source: Path | bytes,
+    *,
+    bundle: Path | None = None,
+    interacts: bool | None = None,
+    constants: Mapping[str, float] | None = None,
+    fed: Collection[str] = (),
+) -> Model:
     """Loads an ONNX model from a file or from bytes; raises `InvalidInput` with the reason if it cannot be used.
 
     `bundle` is the folder of external data; without it external data is invalid. `interacts` is the result of an
-    earlier load of the same bytes: it saves the runs that compare the model with its file.
+    earlier load of the same bytes: it saves the runs that compare the model with its file. With `constants` the inputs
+    that they name hold a number, and recurrent states that are not `fed` are zero; both are no longer inputs.
     """
     proto = read_proto(source, bundle)
     _drop_maps(proto)
@@ -40,12 +50,14 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
         warnings.append(
             "The model's half-precision numbers are computed in float32, which changes its outputs a little."
         )
+    numbers = {} if constants is None else fix_inputs(model, constants, fed)
+    warnings += [_zero_state(name) for name in numbers if name not in (constants or {})]
     symbolic = free_batch_axis(model, warnings)
     model = lower(model)
     if original is not None:
         session = open_session(Graph(model), threads=1, optimise=False)
-        run = compare_with_file(*original, model, session)
-        interacts = symbolic and examples_interact(model, session, run)
+        compare_with_file(*original, model, session, numbers)
+        interacts = symbolic and examples_interact(model, session)
     if interacts:
         warnings.append("Examples of one batch influence each other's outputs; their gradients are not their own.")
     return Model(
@@ -56,6 +68,13 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
         tuple(warnings),
         model.graph.opset_imports.get("", OLDEST_OPSET),
         bool(interacts),
+    )
+
+
+def _zero_state(name: str) -> str:
+    return (
+        f"Input '{name}' is a recurrent state that no example feeds: it is zero, as at the start of a sequence. "
+        f"`constants: {{{name}: ...}}` sets another number."
     )
 
 

@@ -134,8 +134,11 @@ def _holds(bundle: Path, tensor: ir.ExternalTensor) -> bool:
 
 
 def own_weights(model: ir.Model) -> None:
-    """Turns every weight into an array over the bytes that were read; raises `InvalidInput` for NaN."""
-    for value in model.graph.initializers.values():
+    """Turns every weight, also of branches and bodies, into an array over the bytes that were read.
+
+    A rewrite that renames a weight then leaves the message alone. Raises `InvalidInput` for NaN.
+    """
+    for value in (value for graph in model.graphs() for value in graph.initializers.values()):
         tensor = value.const_value
         if tensor is None or isinstance(tensor, ir.Tensor) or tensor.dtype == ir.DataType.STRING:
             continue
