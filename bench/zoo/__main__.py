@@ -37,7 +37,9 @@ def main(arguments: list[str]) -> int:
         return 0
     for number, one in enumerate(chosen, 1):
         journey = visit(one, CAGES / one.name, made=options.made)
-        print(f"{number}/{len(chosen)} {one.name}: {journey.result} ({journey.total:.0f} s) {journey.words}", flush=True)
+        print(
+            f"{number}/{len(chosen)} {one.name}: {journey.result} ({journey.total:.0f} s) {journey.words}", flush=True
+        )
     if tuple(options.family) != FAMILIES:
         return 0  # the page has every model, or is left as it is
     known = [(one, CAGES / one.name / "journey.json") for one in every]

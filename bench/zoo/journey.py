@@ -78,7 +78,9 @@ def travel(folder: Path, keys: Path) -> Journey:
     done: list[Ran] = []
 
     def ended(result: Result, words: str) -> Journey:
-        (folder / "journey.log").write_text("".join(f"$ caveat {one.command}: {one.code}\n{one.output}\n" for one in done))
+        (folder / "journey.log").write_text(
+            "".join(f"$ caveat {one.command}: {one.code}\n{one.output}\n" for one in done)
+        )
         return Journey(result, words, {one.command: round(one.seconds, 1) for one in done})
 
     for command, arguments in _commands(keys):
@@ -162,6 +164,8 @@ def _found(report: dict[str, Any]) -> str:
     lines = Counter(test["evidence"] for test in report["tests"])
     layers = len({test["layer"] for test in report["tests"] if test["evidence"] == "association"})
     parts = [f"association at {layers} layer{'s'[: layers != 1]}"] if layers else []
-    parts += [f"{lines['intervention']} intervention{'s'[: lines['intervention'] != 1]}"] if lines["intervention"] else []
+    parts += (
+        [f"{lines['intervention']} intervention{'s'[: lines['intervention'] != 1]}"] if lines["intervention"] else []
+    )
     groups = len(report["comparisons"])
     return ", ".join([*parts, *([f"{groups} group comparison{'s'[: groups != 1]}"] if groups else [])])

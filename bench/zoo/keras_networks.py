@@ -39,7 +39,9 @@ def keras(name: str, words: str) -> Make:
             data.textures(folder, 64)
         done = subprocess.run([PYTHON, SCRIPT, name, folder], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"{PYTHON} {SCRIPT.name} failed (it needs tensorflow, tf_keras and tf2onnx): {done.stderr}")
+            raise RuntimeError(
+                f"{PYTHON} {SCRIPT.name} failed (it needs tensorflow, tf_keras and tf2onnx): {done.stderr}"
+            )
 
     return model("Keras", words)(named(make, f"keras_{name}"))
 

@@ -60,7 +60,9 @@ def _fitted(network: Any, x: Any, y: Any, loss: str = "sparse_categorical_crosse
 def main(name: str, folder: Path) -> None:
     """Trains and writes one network."""
     utils.set_random_seed(0)
-    given = [np.load(path) for path in (folder / ".training" / "x.npy", folder / ".training" / "y.npy") if path.exists()]
+    given = [
+        np.load(path) for path in (folder / ".training" / "x.npy", folder / ".training" / "y.npy") if path.exists()
+    ]
     network = {"digits": digits, "tabular": tabular, "rows": rows, "mobilenet": mobilenet}[name](*given)
     signature = [tf.TensorSpec(one.shape, one.dtype, name=one.name) for one in network.inputs]
     tf2onnx.convert.from_keras(network, signature, output_path=str(folder / "model.onnx"))

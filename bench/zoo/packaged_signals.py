@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pywt.data
@@ -11,35 +10,23 @@ import pywt.data
 from bench.zoo import data
 from bench.zoo.collection import Make, model, named
 
-STATE = np.zeros((2, 1, 128), np.float32)
 
-
-def silero(file: str, words: str, names: tuple[str, ...]) -> Make:
-    """A file of Silero VAD with frames of speech and of pauses, and the state of a recording's beginning."""
+def silero(file: str, words: str) -> Make:
+    """A file of Silero VAD with frames of speech and of pauses; its recurrent state is the beginning of a recording."""
 
     def make(folder: Path) -> None:
         data.copied("silero-vad", f"silero_vad/data/{file}.onnx", folder)
         shown, other = data.frames(576)
-        for name, rows in (("speech", shown), ("pauses", other)):
-            state = np.zeros((len(rows), 2, 128), np.float32)
-            given: dict[str, Any] = {"input": rows, "state": state, "sr": np.full(len(rows), 16000, np.int64)}
-            np.savez(folder / f"{name}.npz", **{one: given[one] for one in names})
+        data.arrays(folder, "speech", shown, "pauses", other)
 
     return model("silero-vad", words)(named(make, file))
 
 
-silero("silero_vad", "Voice activity at two rates; a branch for each, state as an input", ("input", "state", "sr"))
-silero("silero_vad_16k_op15", "Voice activity at 16 kHz, opset 15", ("input", "state", "sr"))
-silero("silero_vad_half", "Voice activity in float16", ("input", "state"))
-silero("silero_vad_op18_ifless", "Voice activity without branches, opset 18", ("input", "state", "sr"))
-
-
-@model("silero-vad", "Voice activity with the state as constants' size: a batch of 1")
-def silero_vad_openvino_16k(folder: Path) -> None:
-    data.copied("silero-vad", "silero_vad/data/silero_vad_openvino_16k.onnx", folder)
-    shown, other = data.frames(576)
-    given = [{"input": rows, "state": np.zeros((len(rows), 2, 128), np.float32)} for rows in (shown, other)]
-    data.arrays(folder, "speech", given[0], "pauses", given[1])
+silero("silero_vad", "Voice activity at two sampling rates: a branch for each, state and rate as inputs")
+silero("silero_vad_16k_op15", "Voice activity at 16 kHz, opset 15; state and rate as inputs")
+silero("silero_vad_half", "Voice activity in float16 inside; state as an input")
+silero("silero_vad_op18_ifless", "Voice activity without branches, opset 18; state and rate as inputs")
+silero("silero_vad_openvino_16k", "Voice activity at 16 kHz with a batch of 1; state as an input")
 
 
 def _beats(length: int, count: int = 2 * data.COUNT) -> data.Array:

@@ -26,7 +26,7 @@ NAMES = ["race", "sex"]
 def _applicants(folder: Path) -> tuple[pd.DataFrame, Any]:
     """Loans with race and sex as words; numbers are float32, as skl2onnx wants them."""
     frame = data.loans(folder)
-    given = frame[[*data.NUMBERS, *NAMES]].astype({name: np.float32 for name in data.NUMBERS})
+    given = frame[[*data.NUMBERS, *NAMES]].astype(dict.fromkeys(data.NUMBERS, np.float32))
     return given, frame["approved"].astype(int)
 
 
@@ -62,4 +62,6 @@ def pipeline_boosting(folder: Path) -> None:
 def pipeline_mlp(folder: Path) -> None:
     given, answer = _applicants(folder)
     encode = ColumnTransformer([("numbers", StandardScaler(), data.NUMBERS), ("names", OneHotEncoder(), NAMES)])
-    _export(make_pipeline(encode, MLPClassifier((32, 16), max_iter=500, random_state=0)).fit(given, answer), given, folder)
+    _export(
+        make_pipeline(encode, MLPClassifier((32, 16), max_iter=500, random_state=0)).fit(given, answer), given, folder
+    )

@@ -88,7 +88,9 @@ def cnn_script(folder: Path) -> None:
 @model(SCRIPT, "CNN of digits, dynamic batch")
 def cnn_script_dynamic(folder: Path) -> None:
     network, x = _digits(folder)
-    scripted(network, (x[:2],), folder, input_names=["image"], output_names=["logits"], dynamic_axes={"image": {0: "n"}})
+    scripted(
+        network, (x[:2],), folder, input_names=["image"], output_names=["logits"], dynamic_axes={"image": {0: "n"}}
+    )
 
 
 def _loans(folder: Path) -> tuple[Tensor, Any]:
@@ -129,7 +131,9 @@ def mlp_default(folder: Path) -> None:
 def mlp_script(folder: Path) -> None:
     torch.manual_seed(0)
     network, rows = approval(nn.Sequential(nn.Linear(15, 32), nn.GELU(), nn.Linear(32, 2)), folder)
-    scripted(nn.Sequential(network, nn.Softmax(1)), (rows[:2],), folder, input_names=["x"], dynamic_axes={"x": {0: "n"}})
+    scripted(
+        nn.Sequential(network, nn.Softmax(1)), (rows[:2],), folder, input_names=["x"], dynamic_axes={"x": {0: "n"}}
+    )
 
 
 class Recurrent(nn.Module):
