@@ -1,4 +1,4 @@
-"""The collection: one function a model, which writes model.onnx into a folder and the data that its owner has beside it."""
+"""The collection: one function a model, which writes model.onnx into a folder, and its owner's data beside it."""
 
 from __future__ import annotations
 

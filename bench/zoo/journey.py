@@ -160,12 +160,12 @@ def _parse(name: str, text: str) -> None:
 
 
 def _found(report: dict[str, Any]) -> str:
-    """The lines of evidence in a report, counted: `association at 3 layers, intervention`."""
+    """The lines of evidence in a report, counted: `association at 3 layers, 1 intervention`."""
+    layers = {test["layer"] for test in report["tests"] if test["evidence"] == "association"}
     lines = Counter(test["evidence"] for test in report["tests"])
-    layers = len({test["layer"] for test in report["tests"] if test["evidence"] == "association"})
-    parts = [f"association at {layers} layer{'s'[: layers != 1]}"] if layers else []
-    parts += (
-        [f"{lines['intervention']} intervention{'s'[: lines['intervention'] != 1]}"] if lines["intervention"] else []
-    )
-    groups = len(report["comparisons"])
-    return ", ".join([*parts, *([f"{groups} group comparison{'s'[: groups != 1]}"] if groups else [])])
+    counts = {
+        "association at {} layer": len(layers),
+        "{} intervention": lines["intervention"],
+        "{} group comparison": len(report["comparisons"]),
+    }
+    return ", ".join(words.format(count) + "s" * (count > 1) for words, count in counts.items() if count)

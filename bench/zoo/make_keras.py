@@ -1,4 +1,4 @@
-"""Writes a Keras network as model.onnx: `python make_keras.py NAME FOLDER`, with tensorflow, tf_keras and tf2onnx."""
+"""Writes a Keras network as model.onnx: `python make_keras.py NAME TRAINING FOLDER`, with tensorflow, tf_keras and tf2onnx."""
 
 from __future__ import annotations
 
@@ -57,16 +57,14 @@ def _fitted(network: Any, x: Any, y: Any, loss: str = "sparse_categorical_crosse
     return network
 
 
-def main(name: str, folder: Path) -> None:
+def main(name: str, training: Path, folder: Path) -> None:
     """Trains and writes one network."""
     utils.set_random_seed(0)
-    given = [
-        np.load(path) for path in (folder / ".training" / "x.npy", folder / ".training" / "y.npy") if path.exists()
-    ]
+    given = [np.load(path) for path in (training / "x.npy", training / "y.npy") if path.exists()]
     network = {"digits": digits, "tabular": tabular, "rows": rows, "mobilenet": mobilenet}[name](*given)
     signature = [tf.TensorSpec(one.shape, one.dtype, name=one.name) for one in network.inputs]
     tf2onnx.convert.from_keras(network, signature, output_path=str(folder / "model.onnx"))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

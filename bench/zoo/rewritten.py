@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,10 @@ QUANTISED = "onnxruntime.quantization"
 
 
 def original(name: str, folder: Path) -> Path:
-    """Another model of the zoo and its data in `folder`; the model is called original.onnx."""
+    """Makes another model of the zoo and its data in `folder`, and answers with the path to which it moved the model."""
     MODELS[name].make(folder)
-    source = onnx.load(folder / "model.onnx")
-    for path in folder.glob("model.onnx*"):
-        path.unlink()
-    hidden = folder / ".original"
-    hidden.mkdir()
-    onnx.save(source, hidden / "original.onnx")
-    return hidden / "original.onnx"
+    moved = Path(tempfile.mkdtemp()) / "original.onnx"
+    return Path(shutil.move(folder / "model.onnx", moved))
 
 
 class Rows(CalibrationDataReader):  # type: ignore[misc]
