@@ -1,4 +1,4 @@
-"""Writes a Keras network as model.onnx: `python make_keras.py NAME TRAINING FOLDER`, with tensorflow, tf_keras and tf2onnx."""
+"""Writes a Keras network as model.onnx, with tensorflow, tf_keras and tf2onnx: NAME, TRAINING and FOLDER."""
 
 from __future__ import annotations
 

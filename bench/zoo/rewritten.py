@@ -19,7 +19,7 @@ QUANTISED = "onnxruntime.quantization"
 
 
 def original(name: str, folder: Path) -> Path:
-    """Makes another model of the zoo and its data in `folder`, and answers with the path to which it moved the model."""
+    """Makes another model of the zoo and its data in `folder`, and moves the model away, to the path it returns."""
     MODELS[name].make(folder)
     moved = Path(tempfile.mkdtemp()) / "original.onnx"
     return Path(shutil.move(folder / "model.onnx", moved))
