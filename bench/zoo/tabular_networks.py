@@ -31,7 +31,7 @@ def ft_transformer(folder: Path) -> None:
     torch.manual_seed(0)
     options = FTTransformer.get_default_kwargs(n_blocks=1)
     network = FTTransformer(n_cont_features=15, cat_cardinalities=[], d_out=2, **options)
-    fitted, rows = approval(Answer(network, categories=True), folder)
+    fitted, rows = approval(Answer(network, categories=True), folder, 3)
     export(fitted, (rows[:2],), folder, dynamic_shapes=({0: "batch"},))
 
 
@@ -53,7 +53,7 @@ def tabnet(folder: Path) -> None:
 
     torch.manual_seed(0)
     network = TabNet(15, 2, group_attention_matrix=torch.eye(15))
-    fitted, rows = approval(Answer(network), folder)
+    fitted, rows = approval(Answer(network), folder, 2)
     scripted(fitted, (rows[:2],), folder, input_names=["x"], dynamic_axes={"x": {0: "n"}})
 
 
@@ -65,5 +65,5 @@ def hummingbird_boosting(folder: Path) -> None:
     frame = data.loans(folder)
     rows = data.columns(frame, [*data.NUMBERS, "white"])
     fitted = GradientBoostingClassifier(n_estimators=20, random_state=0).fit(rows, frame["approved"].astype(int))
-    container = convert(fitted, "torch.onnx", rows[:1])
-    (folder / "model.onnx").write_bytes(container.model.SerializeToString())
+    network = convert(fitted, "torch", rows[:1]).model
+    scripted(network, (torch.from_numpy(rows[:2]),), folder, input_names=["x"], dynamic_axes={"x": {0: "n"}})

@@ -93,12 +93,6 @@ def cnn_script_dynamic(folder: Path) -> None:
     )
 
 
-def _loans(folder: Path) -> tuple[Tensor, Any]:
-    frame = data.loans(folder)
-    rows = data.columns(frame, [*data.NUMBERS, "white"])
-    return torch.from_numpy((rows - rows.mean(0)) / rows.std(0)), frame["approved"].astype(int)
-
-
 class Scaled(nn.Module):
     """A network behind the scaling of its training data."""
 
@@ -112,11 +106,11 @@ class Scaled(nn.Module):
         return self.network((x - self.mean) / self.sd)
 
 
-def approval(network: nn.Module, folder: Path) -> tuple[nn.Module, Tensor]:
+def approval(network: nn.Module, folder: Path, epochs: int = 12) -> tuple[nn.Module, Tensor]:
     """The network fitted to mortgage decisions, and the table's rows."""
     frame = data.loans(folder)
     rows = data.columns(frame, [*data.NUMBERS, "white"])
-    fitted = trained(Scaled(network, rows), rows, frame["approved"].astype(int))
+    fitted = trained(Scaled(network, rows), rows, frame["approved"].astype(int), epochs)
     return fitted, torch.from_numpy(rows)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench.zoo import data
+from bench.zoo import data, torchvision_operators  # noqa: F401
 from bench.zoo.collection import Make, model, named
 from bench.zoo.torch_exports import export, scripted
 
@@ -16,11 +16,6 @@ SIDE = 64
 
 
 def _torchvision(name: str) -> nn.Module:
-    """A network of torchvision, also where its compiled operators do not fit the build of torch."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):  # declared by the compiled part, and asked for when the package is imported
-        if not hasattr(torch.ops.torchvision, operator):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     from torchvision import models
 
     network: nn.Module = models.get_model(name, weights=None, num_classes=10)
@@ -28,7 +23,6 @@ def _torchvision(name: str) -> nn.Module:
 
 
 def _timm(name: str) -> nn.Module:
-    _torchvision("squeezenet1_1")  # timm imports torchvision
     import timm
 
     network: nn.Module = timm.create_model(name, pretrained=False, num_classes=10)
@@ -55,7 +49,6 @@ def _monai(name: str) -> nn.Module:
 
 
 def _vit_pytorch(name: str) -> nn.Module:
-    _torchvision("squeezenet1_1")  # vit_pytorch imports torchvision
     import vit_pytorch
 
     network: nn.Module = getattr(vit_pytorch, name)(

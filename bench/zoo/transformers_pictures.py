@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from bench.zoo import data
 from bench.zoo.collection import Make, model, named
-from bench.zoo.transformers_texts import Plain
+from bench.zoo.transformers_texts import Plain, transformers
 
 SIDE = 64
 

@@ -10,7 +10,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 
-from bench.zoo import data
+from bench.zoo import data, torchvision_operators  # noqa: F401
 from bench.zoo.collection import Make, model, named
 
 TINY: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
