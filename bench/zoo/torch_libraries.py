@@ -32,7 +32,7 @@ def _timm(name: str) -> nn.Module:
 def _pytorchcv(name: str) -> nn.Module:
     from pytorchcv.model_provider import get_model
 
-    network: nn.Module = get_model(name, pretrained=False, in_size=(SIDE, SIDE), num_classes=10)
+    network: nn.Module = get_model(name, pretrained=False, num_classes=10)
     return network
 
 
@@ -103,8 +103,8 @@ pictures("timm", "resnet10t", "default")
 pictures("timm", "mobilevit_xxs", "dynamic")
 pictures("timm", "regnetx_002", "script")
 pictures("timm", "convnext_atto", "dynamic")
-pictures("pytorchcv", "mobilenetv2_wd4", "script")
-pictures("pytorchcv", "sepreresnet10", "dynamic")
+pictures("pytorchcv", "mobilenetv2_wd4", "script", 224)
+pictures("pytorchcv", "sepreresnet10", "script")
 pictures("MONAI", "DenseNet121", "dynamic")
 pictures("MONAI", "UNet", "default")
 pictures("MONAI", "SEResNet50", "script")
