@@ -44,6 +44,10 @@ def unknown_layer(bench: Bench) -> None:
     bench.document["layers"] = ["hidden1", "hidden9"]
 
 
+def an_input_as_a_layer(bench: Bench) -> None:
+    bench.document["layers"] = ["hidden1", "x"]
+
+
 def nothing_to_reduce(bench: Bench) -> None:
     bench.document["layers"] = ["hidden1@mean"]
 
@@ -94,6 +98,7 @@ CASES: list[tuple[Callable[[Bench], None], str, str, str]] = [
     (unknown_class, "unknown-class", "class 7.*2 classes.*0 to 1", "/targets/first/index"),
     (no_class, "class-not-named", "names no class.*0 to 1", "/targets/first/index"),
     (unknown_layer, "unknown-layer", "no layer 'hidden9'.*hidden1", "/layers/1"),
+    (an_input_as_a_layer, "layer-cannot-be-audited", "'x' is an input of the model", "/layers/1"),
     (nothing_to_reduce, "nothing-to-reduce", "no positions", "/layers/0"),
     (too_few, "too-few-examples", r"has 3 examples; 20 are needed.*at least 17", "/concepts/used/examples"),
     (wrong_shape, "shapes-do-not-fit", "shape 5; the model's input 'x' takes 4", "/examples/base"),
@@ -130,6 +135,26 @@ def test_an_empty_zip_is_refused_by_the_name_of_its_set(bench: Bench) -> None:
     with pytest.raises(InvalidInput, match="none of them is a picture") as caught:
         bench.run()
     assert caught.value.pointer == "/examples/targets"
+
+
+@pytest.mark.parametrize(
+    ("group", "pointer"),
+    [
+        ({"sensitive": ["a", "sex"], "decision": "b"}, "/groups/people/sensitive"),
+        ({"sensitive": ["a"], "decision": "approved"}, "/groups/people/decision"),
+        ({"sensitive": ["a"], "target": "first", "label": "approved"}, "/groups/people/label"),
+    ],
+)
+def test_a_group_whose_column_is_not_there_is_refused_before_the_model_runs(
+    bench: Bench, group: dict[str, object], pointer: str
+) -> None:
+    (bench.folder / "people.csv").write_text("a,b,c,d\n" + "1,0,3,4\n0,1,2,2\n" * 20)
+    bench.document["examples"]["people"] = {"table": "people.csv", "features": ["a", "b", "c", "d"]}
+    bench.document["groups"] = {"people": {"examples": "people", **group}}
+    with pytest.raises(InvalidInput, match=r"no column .(sex|approved).") as caught:
+        bench.run()
+    assert caught.value.pointer == pointer
+    assert "collecting" not in {stage for stage, _ in bench.stages}
 
 
 def test_a_table_without_a_column_is_refused_by_the_name_of_its_set(bench: Bench) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from caveat_spec.artifacts import ExampleSummary, Inspection, ModelLayer, Tensor
+from caveat_spec.artifacts import DefaultTarget, ExampleSummary, Inspection, ModelLayer, Tensor
 from caveat_spec.audit import Examples, Scalar
 from caveat_worker.engine.autodiff.external_gradients import read_external_gradients, verify
 from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, GradientCheck
 from caveat_worker.engine.autodiff.layers import choose_layers, list_layers
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.model import Model
-from caveat_worker.engine.autodiff.target import Target, outputs_with_scores, resolve_target
+from caveat_worker.engine.autodiff.target import Resolved, Target, outputs_with_scores, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput, error_context
+from caveat_worker.engine.onnx.graph import TensorInfo
 from caveat_worker.engine.plan import target_of
 from caveat_worker.engine.report import gradient_checks
 from caveat_worker.loading import Blob
@@ -35,13 +37,14 @@ def inspect_model(
     A `gradient` graph that is supplied for these `targets` is compared with finite differences, and refused if wrong.
     """
     model = load(path, constants={})
-    target, sentence = _any_target(model, output, index)
+    resolved, sentence = _any_target(model, output, index)
+    target = None if resolved is None else resolved.target
     checks = _verified(model, gradient, targets or {})
     layers = list_layers(model, target, external={check.layer for check in checks}) if target is not None else ()
     auto = choose_layers(model, target) if target is not None else ()
     return Inspection(
-        inputs=[Tensor(name=one.name, dtype=one.dtype, shape=list(one.shape)) for one in model.inputs],
-        outputs=[Tensor(name=one.name, dtype=one.dtype, shape=list(one.shape)) for one in model.outputs],
+        inputs=[_tensor(one) for one in model.inputs],
+        outputs=[_tensor(one) for one in model.outputs],
         layers=[
             ModelLayer(
                 tensor=layer.tensor,
@@ -55,6 +58,7 @@ def inspect_model(
             for layer in layers
         ],
         target=sentence,
+        default_target=None if resolved is None else _default_target(model, resolved),
         gradient_checks=gradient_checks(checks, TOLERANCE),
         warnings=list(model.warnings),
     )
@@ -63,10 +67,17 @@ def inspect_model(
 def inspect_examples(examples: Examples, blob: Blob) -> ExampleSummary:
     """What is in an example set; every example is decoded once, so that a corrupt one is named now."""
     source = open_set("examples", examples, blob, seed=0)
+    if source.fit is not None:
+        with error_context("/examples/examples"):
+            source = source.fit(None)
     for _ in batches(source, 64):
         pass
     shape = next(iter(source.shapes.values()))
     return ExampleSummary(kind=source.kind, count=len(source), shape=list(shape), names=list(source.names[:10]))
+
+
+def _tensor(one: TensorInfo) -> Tensor:
+    return Tensor(name=one.name, dtype="string" if one.dtype == "object" else one.dtype, shape=list(one.shape))
 
 
 def _verified(model: Model, gradient: Path | None, targets: Mapping[str, Scalar]) -> tuple[GradientCheck, ...]:
@@ -84,7 +95,24 @@ def _verified(model: Model, gradient: Path | None, targets: Mapping[str, Scalar]
         return verify(external, model, asked)
 
 
-def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Target | None, str]:
+def _default_target(model: Model, resolved: Resolved) -> DefaultTarget:
+    """The target by the name of its output, so that an audit can ask for it."""
+    target = resolved.target
+    outputs = [target.output] if target.output is not None else [one.name for one in model.outputs]
+    (output, *_) = [name for name in outputs if _reads(model, replace(target, output=name)) == resolved.tensor]
+    scalar = Scalar(output=output, index=target.index, reduce=target.reduce)
+    return DefaultTarget(scalar=scalar, classes=resolved.classes, link=resolved.link)
+
+
+def _reads(model: Model, target: Target) -> str | None:
+    """The tensor that a target reads, or None where its output has no scores."""
+    try:
+        return resolve_target(model, target).tensor
+    except InvalidInput:
+        return None
+
+
+def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Resolved | None, str]:
     """A target that stands for an output, and the sentence that says what it reads; what was named must be there."""
     others = [] if output is not None else [value.name or "" for value in outputs_with_scores(model)]
     refusals = []
@@ -93,7 +121,8 @@ def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Ta
     for name, at, reduce in product(named, (None, 0) if index is None else (index,), reductions):
         try:
             target = Target(name="target", output=name, index=at, reduce=reduce)
-            return target, f"{resolve_target(model, target).sentence}{_and_others(name, others)}"
+            resolved = resolve_target(model, target)
+            return resolved, f"{resolved.sentence}{_and_others(name, others)}"
         except InvalidInput as refused:
             refusals.append(refused)
     if output is not None or index is not None:

@@ -31,7 +31,16 @@ from caveat_worker.engine.report import assemble
 from caveat_worker.loading import Blob, choose_provider, describe_engine, load_model, versions_of
 from caveat_worker.progress import Progress, counter
 from caveat_worker.readers.batching import each_batch, first_examples
-from caveat_worker.readers.example_sets import open_sets, outline_of, summaries, thumbnail_of
+from caveat_worker.readers.example_sets import (
+    check_group_columns,
+    fit_to,
+    open_sets,
+    outline_of,
+    summaries,
+    thumbnail_of,
+    warnings_of,
+)
+from caveat_worker.readers.overlap import check_overlaps
 from caveat_worker.readers.source import ExampleSource
 
 OpenStore = Callable[[], AbstractContextManager[ArrayStore]]
@@ -89,11 +98,12 @@ def prepare(
         with error_context("/gradient"):
             external = None if audit.gradient is None else read_external_gradients(blob(audit.gradient), model)
         progress("reading", STAGES["reading"])
-        sources = {name: source.result() for name, source in opened.items()}
+        sources = fit_to(model, {name: source.result() for name, source in opened.items()})
+    check_group_columns(audit, sources)
     progress("planning", STAGES["planning"])
     methods = asked_methods(audit)
     plan = make_plan(audit, model, {name: outline_of(one) for name, one in sources.items()}, methods, external)
-    return Prepared(plan, methods, sources, engine, provider, notes)
+    return Prepared(plan, methods, sources, engine, provider, [*notes, *warnings_of(sources)])
 
 
 def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int) -> Report:
@@ -133,7 +143,7 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
         sets=summaries(audit, ready.sources),
         thumbnail=thumbnail_of(audit, ready.sources),
         engine=ready.engine,
-        warnings=[*ready.notes, *cautions],
+        warnings=[*ready.notes, *cautions, *check_overlaps(audit, ready.sources)],
         threads=cores,
     )
     return report.model_copy(update={"verdict": decide(report, audit.gate)})

@@ -22,6 +22,7 @@ from caveat_worker.engine.autodiff.external_gradients import ExternalGradients
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput, error_context
+from caveat_worker.engine.data_checks import required_to_check
 from caveat_worker.engine.methods import Method
 from caveat_worker.engine.onnx.graph import TensorInfo
 
@@ -59,7 +60,8 @@ def make_plan(
     layers = _layers(audit, model, list(targets.values()), external) if audit.concepts else ()
     _check_counts(audit, outlines)
     pairings = _pairings(audit, outlines)
-    requires = merged([one for method in methods for one in method.requires(audit)], audit, pairings)
+    asked = [one for method in methods for one in method.requires(audit)]
+    requires = merged([*asked, *required_to_check(audit, resolved)], audit, pairings)
     return Plan(
         audit=audit,
         model=model,
@@ -204,7 +206,7 @@ def _layers(audit: Audit, model: Model, targets: list[Target], external: Externa
 def _check_auditable(model: Model, layer: model_layers.Layer | None, tensor: str, target: Target, pointer: str) -> None:
     if layer is not None and layer.auditable:
         return
-    reason = layer.reason if layer is not None else f"'{tensor}' does not lead to the target"
+    reason = layer.reason if layer is not None else _why_no_layer(model, tensor)
     can = [one.tensor for one in model_layers.list_layers(model, target) if one.auditable]
     raise InvalidInput(
         "layer-cannot-be-audited",
@@ -212,6 +214,12 @@ def _check_auditable(model: Model, layer: model_layers.Layer | None, tensor: str
         f"These can: {', '.join(can[:20]) or 'none'}{' …' if len(can) > 20 else ''}.",
         pointer,
     )
+
+
+def _why_no_layer(model: Model, tensor: str) -> str:
+    if tensor in {one.name for one in model.inputs}:
+        return f"'{tensor}' is an input of the model, and layers lie between its inputs and the target"
+    return f"'{tensor}' does not lead to the target"
 
 
 def _pairings(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> dict[str, Pairing]:

@@ -87,6 +87,7 @@ def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, 
     """
     logits = resolve_target(model, target).tensor
     open_layers = [layer for layer in list_layers(model, target) if layer.auditable and layer.tensor != logits]
+    open_layers = _behind_all_columns(model, logits, open_layers)
     values = {layer.tensor: model.value(layer.tensor) for layer in open_layers}
     necks, affine = _necks(model, logits), _affine_heads(model, logits)
     nonlinear = [
@@ -98,9 +99,26 @@ def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, 
     joins = [name for name in blocks if _joins(values[name], _between(model, logits))]
     if joins and blocks[-1] not in joins:
         joins.append(blocks[-1])  # the last block, although no other branch joins it
-    candidates = joins if len(joins) > 2 else blocks or sums or nonlinear or [layer.tensor for layer in open_layers]
+    straight = [layer.tensor for layer in open_layers if values[layer.tensor] in necks]
+    rest = nonlinear or straight or [layer.tensor for layer in open_layers]
+    candidates = joins if len(joins) > 2 else blocks or sums or rest
     spread = np.linspace(0.3 if len(candidates) > at_most else 0, 1, min(at_most, len(candidates)))
     return tuple(candidates[i] for i in np.unique((spread * (len(candidates) - 1)).round().astype(int)))
+
+
+def _behind_all_columns(model: Model, target: str, layers: Sequence[Layer]) -> list[Layer]:
+    """Of a model that takes columns as inputs of their own, the layers that all of them lead to, if there are such.
+
+    Before those, columns have not all been encoded, and missing values not all been filled in.
+    """
+    between = _between(model, target)
+    inputs = [value for value in model.ir.graph.inputs if value in between]
+    if all(len(shape_of_value(value) or ()) in (1, 2) for value in inputs):
+        joint = (
+            set.intersection(*(reached_from(list(model.ir.graph), [value]) for value in inputs)) if inputs else set()
+        )
+        return [layer for layer in layers if model.value(layer.tensor) in joint] or list(layers)
+    return list(layers)
 
 
 def _not_batch_first(model: Model, values: Sequence[ir.Value]) -> set[str]:
@@ -148,9 +166,9 @@ _CONTINUES = _ACTIVATIONS | {"BatchNormalization"}
 _BIASED = {"Add", "Div", "Mul", "Sub"}  # with a constant
 _REPEATS = {"Cast", "Dropout", "Identity"}
 _AFFINE = {
-    "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Conv", "Dropout", "Flatten", "Gemm",
-    "GlobalAveragePool", "Identity", "MatMul", "Mul", "Div", "ReduceMean", "ReduceSum", "Reshape", "Squeeze", "Sub",
-    "Sum", "Transpose", "Unsqueeze", "Slice", "Gather", "Split",
+    "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Conv", "DequantizeLinear", "Dropout", "Flatten",
+    "Gemm", "GlobalAveragePool", "Identity", "MatMul", "Mul", "Div", "QuantizeLinear", "ReduceMean", "ReduceSum",
+    "Reshape", "Squeeze", "Sub", "Sum", "Transpose", "Unsqueeze", "Slice", "Gather", "Split",
 }  # fmt: skip
 
 

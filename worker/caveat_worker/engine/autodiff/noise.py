@@ -1,8 +1,8 @@
-"""Seeded noise as a model's inputs, for the runs that need no examples."""
+"""Seeded noise as a model's inputs, for the runs that need no examples; categories where the graph encodes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.onnx.columns import InputColumn, input_columns
 from caveat_worker.engine.onnx.session import Feeds, Session
 from caveat_worker.engine.onnx.values import shape_of_value
 
@@ -18,11 +19,12 @@ Run: TypeAlias = tuple[Feeds, dict[str, NDArray[Any]]]
 
 UNUSUAL_BATCH = 5
 """A batch size that no other axis is likely to have."""
+_WORDS = ("one", "two")
 _SIZES = (2, 32, 64, 224, 640)  # tried for dimensions that are not fixed; detectors need multiples of their strides
 
 
 def noises(model: ir.Model, *, batch: int = 2, seed: int = 0) -> Iterator[Feeds]:
-    """Yields `noise_for` with each size that is tried for open dimensions; nothing if an input is a text."""
+    """Yields `noise_for` with each size that is tried for open dimensions; nothing if a type is unknown."""
     for size in _SIZES:
         feeds = noise_for(model, batch=batch, size=size, seed=seed)
         if feeds is not None:
@@ -40,11 +42,13 @@ def runs(session: Session, candidates: Iterable[Feeds]) -> Iterator[Run]:
 
 
 def noise_for(model: ir.Model, *, batch: int = 2, size: int = 2, seed: int = 0) -> Feeds | None:
-    """Seeded inputs [batch, size, ...]: standard normal, or 0 and 1 for integers; None if an input is a text.
+    """Seeded inputs [batch, size, ...]: standard normal, or 0 and 1 for integers; None if an input's type is unknown.
 
-    Dimensions that the model fixes keep their size, and those that it names like the batch have the batch's.
+    A column that the graph encodes gets the categories that it knows, any other text two words. Dimensions that the
+    model fixes keep their size, and those that it names like the batch have the batch's.
     """
     rng = np.random.default_rng(seed)
+    columns = input_columns(model)
     feeds = {}
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
     leading = {name for value in inputs for name in (shape_of_value(value) or ())[:1] if isinstance(name, str)}
@@ -53,8 +57,24 @@ def noise_for(model: ir.Model, *, batch: int = 2, size: int = 2, seed: int = 0) 
             d if isinstance(d, int) else batch if d in leading or not i else size
             for i, d in enumerate(shape_of_value(value) or ())
         ]
-        if value.dtype is None or value.dtype == ir.DataType.STRING:
+        if value.dtype is None:
             return None
-        noise = rng.standard_normal(shape) if value.dtype.is_floating_point() else rng.integers(0, 2, shape)
-        feeds[value.name or ""] = noise.astype(value.dtype.numpy())
+        noise: NDArray[Any]
+        if value.dtype == ir.DataType.STRING:
+            noise = rng.choice(np.array(_WORDS, object), shape)
+        elif value.dtype.is_floating_point():
+            noise = rng.standard_normal(shape)
+        else:
+            noise = rng.integers(0, 2, shape)
+        drawn = _with_categories(noise, columns.get(value.name or "", ()), rng)
+        feeds[value.name or ""] = drawn if drawn.dtype == object else drawn.astype(value.dtype.numpy())
     return feeds
+
+
+def _with_categories(noise: NDArray[Any], columns: Sequence[InputColumn], rng: np.random.Generator) -> NDArray[Any]:
+    """The noise with categories in the columns that the graph encodes."""
+    for position, column in enumerate(columns):
+        if column.categories:
+            drawn = rng.choice(np.array(column.categories, noise.dtype), len(noise))
+            noise[(slice(None), position) if noise.ndim > 1 else slice(None)] = drawn
+    return noise

@@ -14,8 +14,9 @@ from caveat_spec.results import DecisionChange, Effect, Figures
 from caveat_worker.engine.activations.target_values import sigmoid, softmax
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.statistics.intervals import studentised_interval
+from caveat_worker.engine.statistics.intervals import mean_interval, scaled_mean_interval
 from caveat_worker.engine.statistics.p_values import sign_flip_p
+from caveat_worker.engine.statistics.scale import scale
 
 Link = Literal["softmax", "sigmoid"]
 
@@ -24,7 +25,8 @@ def measure_change(
     values_without: NDArray[Any],
     values_with: NDArray[Any],
     *,
-    sd: float,
+    over: Float64Array,
+    same_examples: bool = False,
     alpha: float,
     permutations: int,
     resamples: int,
@@ -37,7 +39,8 @@ def measure_change(
 ) -> Figures:
     """The mean paired change of h, its interval, and what it does to decisions.
 
-    `values_*` [n] are h without and with the concept; `sd` that of h over the target examples. With the link
+    `values_*` [n] are h without and with the concept; `over` [m] is h at the target examples, which give its scale, and
+    which may be those of the pairs without the concept (`same_examples`). With the link
     `softmax`, `logits_*` [n, classes] and `index` give probabilities, flips of the top class and the rank of the
     target among all classes by mean change. Otherwise a decision is favourable over `threshold`, read from `logits_*`
     [n] where they are given (their probabilities too, with the link `sigmoid`), else from the values.
@@ -52,8 +55,7 @@ def measure_change(
     change = after - before  # [n]
     mean = float(change.mean())
     for_p, for_interval = rng.spawn(2)
-    interval = studentised_interval(change, resamples, alpha, for_interval)
-    unit = sd if sd > 0 else 1.0
+    unit = scale(over) or 1.0
     if link == "softmax":
         if logits_without is None or logits_with is None or index is None:
             raise InvalidInput(
@@ -68,9 +70,9 @@ def measure_change(
         decisions = _decision_outcome(scored[0], scored[1], threshold, link)
     effect = Effect(
         value=mean,
-        interval=interval,
+        interval=mean_interval(change, alpha),
         in_sd=mean / unit,
-        interval_in_sd=(interval[0] / unit, interval[1] / unit),
+        interval_in_sd=scaled_mean_interval(change, over, alpha, resamples, for_interval, together=same_examples),
         p=sign_flip_p(change, permutations, for_p),
     )
     n = len(change)
