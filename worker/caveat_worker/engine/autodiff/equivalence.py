@@ -68,14 +68,15 @@ def examples_interact(model: ir.Model, session: Session) -> bool:
 
 
 def _with_other_neighbours(values: NDArray[Any]) -> NDArray[Any]:
-    """The first example as it is, and the others as 1 - x, or exchanged where they may be categories.
+    """The first example as it is, and the others as 1 - x; an input without a row for each example stays as it is.
 
-    An input without a row for each example stays as it is.
+    Texts have no 1 - x, and become the first example's.
     """
     if values.shape[:1] != (UNUSUAL_BATCH,):
         return values
-    others = 1 - values[1:] if values.dtype.kind == "f" else np.roll(values[1:], 1, axis=0)
-    return np.concatenate([values[:1], others]).astype(values.dtype)
+    if values.dtype.kind not in "biuf":
+        return np.repeat(values[:1], len(values), axis=0)
+    return np.concatenate([values[:1], 1 - values[1:]]).astype(values.dtype)
 
 
 def _changed(before: ArrayLike, after: ArrayLike, tolerance: float) -> bool:
