@@ -203,11 +203,21 @@ class Scalar(Document):
     """A model output or any tensor; the model's first output when left out. A softmax at its end is left out."""
     index: Annotated[Integer, Field(ge=0)] | None = None
     """The class, counted from 0; left out for a single output."""
-    versus: Annotated[Integer, Field(ge=0)] | None = None
-    """A second class: the target is then the difference of the two."""
+    class_name: str | Integer | None = Field(default=None, alias="class")
+    """The class by its name, in place of `index`: as the model or the audit's `labels` call it."""
+    versus: Annotated[Integer, Field(ge=0)] | str | None = None
+    """A second class, by number or name: the target is then the difference of the two."""
     scale: Literal["logit", "log_probability", "probability"] = "logit"
     reduce: Literal["mean", "sum", "max"] | None = None
     """How several scores an example (tokens, pixels) become one; needed where the output has such an axis."""
+    class_axis: Annotated[Integer, Field(ge=1)] | None = None
+    """The output's axis of classes, counted from the batch's, which is 0; by default the last, or 1 for pictures."""
+
+    @model_validator(mode="after")
+    def _one_class(self) -> Self:
+        if self.index is not None and self.class_name is not None:
+            raise ValueError("give either 'index', the class by its number, or 'class', by its name")
+        return self
 
 
 class Target(Scalar):
@@ -278,7 +288,8 @@ class Group(Document):
     """The column of recorded decisions, 1 for the favourable one."""
     target: Name | None = None
     """The target whose value over `threshold` is the favourable decision."""
-    threshold: float = 0.0
+    threshold: float | None = None
+    """By default 0.5 where the target is a probability, else 0."""
     label: str | None = None
     """The column of true outcomes, for true and false positive rates."""
 
@@ -353,8 +364,12 @@ def _kind(value: Any, *keys: str) -> str | None:
 class Audit(Document):
     """One question about one model: its examples, concepts and targets, and the gate that has to hold."""
 
-    GRAPHS: ClassVar = {"model": "an ONNX model (.onnx)", "gradient": "a gradient graph (.onnx)"}
-    """The fields that name ONNX files, and what each is, in words."""
+    FILES: ClassVar = {
+        "model": "an ONNX model (.onnx)",
+        "gradient": "a gradient graph (.onnx)",
+        "labels": "names of classes (.txt, .json)",
+    }
+    """The fields that name files about the model, and what each is, in words."""
 
     model: Source
     """An ONNX file; where its weights are in other files, a tar of it (as `model.onnx`) and them."""
@@ -362,6 +377,8 @@ class Audit(Document):
     """A graph of the model's gradients that was made elsewhere; without it Caveat derives them from the model."""
     constants: dict[str, float] = Field(default_factory=dict)
     """Inputs of the model that no example set feeds: a name → the number that fills it. Recurrent states are 0."""
+    labels: Source | None = None
+    """The names of the model's classes in order, one a line or in JSON; without it those that the model holds."""
     examples: Annotated[dict[Name, Examples], Field(min_length=1)]
     concepts: dict[Name, Concept] = Field(default_factory=dict)
     targets: dict[Name, Target] = Field(default_factory=dict)
@@ -439,8 +456,8 @@ class Audit(Document):
 
     def sources(self) -> dict[str, str]:
         """The audit's sources: JSON pointer → path or digest."""
-        graphs = {"/model": self.model} | ({} if self.gradient is None else {"/gradient": self.gradient})
-        return graphs | {
+        files = {f"/{field}": getattr(self, field) for field in self.FILES}
+        return {pointer: source for pointer, source in files.items() if source is not None} | {
             f"/examples/{name}/{field}": source
             for name, one in self.examples.items()
             for field, source in one.sources().items()
@@ -452,5 +469,5 @@ class Audit(Document):
             name: one.model_copy(update={field: replaced[f"/examples/{name}/{field}"] for field in one.sources()})
             for name, one in self.examples.items()
         }
-        graphs = {"model": replaced["/model"], "gradient": replaced.get("/gradient")}
-        return self.model_copy(update={**graphs, "examples": examples})
+        files = {field: replaced.get(f"/{field}") for field in self.FILES}
+        return self.model_copy(update={**files, "examples": examples})

@@ -98,11 +98,11 @@ def _invalid(kind: type[BaseModel], value: Any, errors: list[ErrorDetails], posi
 
 def fetched(file: AuditFile, folder: Path) -> AuditFile:
     """The audit with a file in `folder` in place of each URL; raises a `ProblemError` where one cannot be fetched."""
-    places, faults = file.audit.sources(), []
-    for number, (pointer, source) in enumerate(places.items()):
+    sources, faults = file.audit.sources(), []
+    for number, (pointer, source) in enumerate(sources.items()):
         if is_url(source):
             try:
-                places[pointer] = str(fetch(source, folder / str(number)))
+                sources[pointer] = str(fetch(source, folder / str(number)))
             except SourceFault as error:
                 faults.append(Fault(pointer=pointer, detail=str(error)))
     if faults:
@@ -116,7 +116,7 @@ def fetched(file: AuditFile, folder: Path) -> AuditFile:
             ),
             file.positions,
         )
-    return replace(file, audit=file.audit.with_sources(places))
+    return replace(file, audit=file.audit.with_sources(sources))
 
 
 def resolve(file: AuditFile) -> Resolved:
@@ -180,7 +180,7 @@ def _expected(audit: Audit, pointer: str) -> tuple[str, frozenset[str]]:
     """What the source at `pointer` is, in words, and the endings of files that it may be a folder of."""
     *place, field = pointer.removeprefix("/").split("/")
     if not place:
-        return audit.GRAPHS[field], frozenset()
+        return audit.FILES[field], frozenset()
     examples = audit.examples[place[1]]
     return examples.SOURCES[field], examples.FOLDERS.get(field, frozenset())
 

@@ -44,10 +44,6 @@ def unknown_layer(bench: Bench) -> None:
     bench.document["layers"] = ["hidden1", "hidden9"]
 
 
-def an_input_as_a_layer(bench: Bench) -> None:
-    bench.document["layers"] = ["hidden1", "x"]
-
-
 def nothing_to_reduce(bench: Bench) -> None:
     bench.document["layers"] = ["hidden1@mean"]
 
@@ -98,7 +94,6 @@ CASES: list[tuple[Callable[[Bench], None], str, str, str]] = [
     (unknown_class, "unknown-class", "class 7.*2 classes.*0 to 1", "/targets/first/index"),
     (no_class, "class-not-named", "names no class.*0 to 1", "/targets/first/index"),
     (unknown_layer, "unknown-layer", "no layer 'hidden9'.*hidden1", "/layers/1"),
-    (an_input_as_a_layer, "layer-cannot-be-audited", "'x' is an input of the model", "/layers/1"),
     (nothing_to_reduce, "nothing-to-reduce", "no positions", "/layers/0"),
     (too_few, "too-few-examples", r"has 3 examples; 20 are needed.*at least 17", "/concepts/used/examples"),
     (wrong_shape, "shapes-do-not-fit", "shape 5; the model's input 'x' takes 4", "/examples/base"),

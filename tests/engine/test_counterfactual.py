@@ -45,7 +45,7 @@ def test_change_is_the_mean_paired_difference() -> None:
 def test_classes_have_probabilities_flips_and_a_rank() -> None:
     before = np.array([[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [0.0, 1.0, 2.0]])
     after = before + np.array([0.0, 1.5, -0.5])
-    found = measure(before[:, 1], after[:, 1], logits_without=before, logits_with=after, index=1, link="softmax")
+    found = measure(before[:, 1], after[:, 1], scores_without=before, scores_with=after, index=1, link="softmax")
     assert (found.decisions.flips_to, found.decisions.flips_from, found.decisions.rank, found.decisions.classes) == (
         1,
         0,
@@ -64,8 +64,28 @@ def test_single_output_decides_over_its_threshold() -> None:
 
 
 def test_regression_has_no_probability() -> None:
-    found = measure([10.0, 20.0], [30.0, 20.0], threshold=15.0)
+    found = measure([-10.0, 20.0], [30.0, 20.0])
     assert (found.decisions.probability_without, found.decisions.flips_to, found.decisions.flips_from) == (None, 1, 0)
+    assert measure([10.0, 20.0], [30.0, 20.0], decides=False).decisions is None
+
+
+def test_a_single_probability_decides_over_half() -> None:
+    found = measure([0.2, 0.6, 0.9], [0.7, 0.6, 0.4], link="probabilities")
+    assert (found.decisions.flips_to, found.decisions.flips_from) == (1, 1)
+    assert found.decisions.probability_with == pytest.approx((0.7 + 0.6 + 0.4) / 3)
+
+
+@pytest.mark.parametrize("link", ["probabilities", "shares_of_sigmoids"])
+def test_shares_of_classes_are_not_squashed_again(link: Any) -> None:
+    shares = np.array([[0.2, 0.5, 0.3], [0.1, 0.2, 0.7]])
+    scores = shares if link == "probabilities" else np.log(shares / (1 - shares))
+    found = measure(scores[:, 1], scores[:, 1], scores_without=scores, scores_with=scores, index=1, link=link)
+    assert found.decisions.probability_with == pytest.approx(0.35)
+
+
+def test_a_probability_of_zero_has_no_logarithm() -> None:
+    with pytest.raises(InvalidInput, match="the probability 0, which has no logarithm"):
+        target_value(np.array([[0.0, 1.0]]), 1, scale="log_probability", link="probabilities")
 
 
 def test_p_of_a_few_pairs_tries_every_sign() -> None:
@@ -153,5 +173,5 @@ def test_a_class_that_is_not_there_is_refused() -> None:
 def test_halves_of_pairs_are_refused() -> None:
     with pytest.raises(InvalidInput, match="3 values without and 2 with"):
         measure([1, 2, 3], [1, 2])
-    with pytest.raises(InvalidInput, match="no probability without logits"):
+    with pytest.raises(InvalidInput, match="no probability without the scores"):
         measure([1, 2], [2, 3], link="softmax")

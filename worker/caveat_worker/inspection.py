@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,14 +12,15 @@ from caveat_spec.artifacts import DefaultTarget, ExampleSummary, Inspection, Mod
 from caveat_spec.audit import Examples, Scalar
 from caveat_worker.engine.autodiff.external_gradients import read_external_gradients, verify
 from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, GradientCheck
-from caveat_worker.engine.autodiff.layers import choose_layers, list_layers
+from caveat_worker.engine.autodiff.layers import NO_ROW_FOR_EACH_EXAMPLE, Layer, choose_layers, list_layers
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Resolved, Target, outputs_with_scores, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.onnx.graph import TensorInfo
-from caveat_worker.engine.plan import target_of
+from caveat_worker.engine.plan import TARGET_FIELDS, target_of
 from caveat_worker.engine.report import gradient_checks
+from caveat_worker.engine.without_layers import no_layer
 from caveat_worker.loading import Blob
 from caveat_worker.readers.batching import batches
 from caveat_worker.readers.example_sets import open_set
@@ -40,8 +41,15 @@ def inspect_model(
     resolved, sentence = _any_target(model, output, index)
     target = None if resolved is None else resolved.target
     checks = _verified(model, gradient, targets or {})
-    layers = list_layers(model, target, external={check.layer for check in checks}) if target is not None else ()
-    auto = choose_layers(model, target) if target is not None else ()
+    layers: Sequence[Layer] = ()
+    auto: Sequence[str] = ()
+    notes: list[str] = []
+    try:
+        layers, auto, notes = _layers(model, target, {check.layer for check in checks})
+    except InvalidInput as refused:
+        if refused.code != NO_ROW_FOR_EACH_EXAMPLE or output is not None:
+            raise
+        resolved, sentence = None, f"{refused.sentence} {refused.remedy}"
     return Inspection(
         inputs=[_tensor(one) for one in model.inputs],
         outputs=[_tensor(one) for one in model.outputs],
@@ -60,7 +68,7 @@ def inspect_model(
         target=sentence,
         default_target=None if resolved is None else _default_target(model, resolved),
         gradient_checks=gradient_checks(checks, TOLERANCE),
-        warnings=list(model.warnings),
+        warnings=[*model.warnings, *notes],
     )
 
 
@@ -80,6 +88,23 @@ def _tensor(one: TensorInfo) -> Tensor:
     return Tensor(name=one.name, dtype="string" if one.dtype == "object" else one.dtype, shape=list(one.shape))
 
 
+def _layers(
+    model: Model, target: Target | None, external: Collection[str]
+) -> tuple[Sequence[Layer], Sequence[str], list[str]]:
+    """The layers that lead to a target, those that `layers: auto` picks, and what to do where it picks none.
+
+    An input is among the layers only where it is picked.
+    """
+    if target is None:
+        return (), (), []
+    layers, auto = list_layers(model, target, external=external), choose_layers(model, target)
+    if not auto and not external:
+        rest = "Audits of it rest on interventions on matched pairs, and on comparisons of groups."
+        return layers, auto, [f"{no_layer(model, [target])} {rest}"]
+    inputs = set(auto) - {layer.tensor for layer in layers}
+    return (*(list_layers(model, target, inputs) if inputs else ()), *layers), auto, []
+
+
 def _verified(model: Model, gradient: Path | None, targets: Mapping[str, Scalar]) -> tuple[GradientCheck, ...]:
     """The checks that a gradient graph from elsewhere passed."""
     if gradient is None:
@@ -88,8 +113,8 @@ def _verified(model: Model, gradient: Path | None, targets: Mapping[str, Scalar]
         external = read_external_gradients(gradient, model)
     asked = []
     for name, scalar in targets.items():
-        with error_context(f"/gradient/targets/{name}", "output", "index", "versus", "reduce"):
-            asked.append(target_of(name, scalar))
+        with error_context(f"/gradient/targets/{name}", *TARGET_FIELDS):
+            asked.append(target_of(name, scalar, model))
             resolve_target(model, asked[-1])
     with error_context("/gradient/blob"):
         return verify(external, model, asked)

@@ -31,6 +31,7 @@ from caveat_worker.engine.report import assemble
 from caveat_worker.loading import Blob, choose_provider, describe_engine, load_model, versions_of
 from caveat_worker.progress import Progress, counter
 from caveat_worker.readers.batching import each_batch, first_examples
+from caveat_worker.readers.class_names import read_class_names
 from caveat_worker.readers.example_sets import (
     check_group_columns,
     fit_to,
@@ -97,12 +98,16 @@ def prepare(
             model = load_model(audit, blob, versions_of(engine), kept, interacts)
         with error_context("/gradient"):
             external = None if audit.gradient is None else read_external_gradients(blob(audit.gradient), model)
+        with error_context("/labels"):
+            labels = None if audit.labels is None else read_class_names(blob(audit.labels))
         progress("reading", STAGES["reading"])
         sources = fit_to(model, {name: source.result() for name, source in opened.items()})
     check_group_columns(audit, sources)
     progress("planning", STAGES["planning"])
     methods = asked_methods(audit)
-    plan = make_plan(audit, model, {name: outline_of(one) for name, one in sources.items()}, methods, external)
+    outlines = {name: outline_of(one) for name, one in sources.items()}
+    plan = make_plan(audit, model, outlines, methods, external, labels)
+    methods = [method for method in methods if method.name not in plan.left_out]
     return Prepared(plan, methods, sources, engine, provider, [*notes, *warnings_of(sources)])
 
 

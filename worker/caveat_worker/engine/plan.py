@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caveat_spec.audit import Audit, LayerChoice, Scalar
 from caveat_worker.engine.activations.pooling import features
@@ -17,6 +17,7 @@ from caveat_worker.engine.activations.requirements import (
     merged,
 )
 from caveat_worker.engine.autodiff import layers as model_layers
+from caveat_worker.engine.autodiff.class_names import Names, class_number
 from caveat_worker.engine.autodiff.differentiate import find_layer
 from caveat_worker.engine.autodiff.external_gradients import ExternalGradients
 from caveat_worker.engine.autodiff.model import Model
@@ -25,6 +26,7 @@ from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.data_checks import required_to_check
 from caveat_worker.engine.methods import Method
 from caveat_worker.engine.onnx.graph import TensorInfo
+from caveat_worker.engine.without_layers import sentences_without_layers
 
 
 @dataclass(frozen=True)
@@ -45,23 +47,35 @@ def make_plan(
     outlines: Mapping[str, ExampleOutline],
     methods: Sequence[Method],
     external: ExternalGradients | None = None,
+    labels: Names | None = None,
 ) -> Plan:
     """Settles layers, targets, pairs and the merged requirements of all methods.
+
+    `labels` are names of the classes from beside the model; without them those that the model holds count.
 
     Raises InvalidInput where the audit cannot be run on this model and these examples.
     """
     for name, outline in outlines.items():
         _check_fit(name, outline, model.inputs)
-    targets = {name: target_of(name, asked) for name, asked in audit.targets.items()}
-    resolved = {}
-    for name, target in targets.items():
-        with error_context(f"/targets/{name}", "output", "index", "versus", "reduce"):
-            resolved[name] = resolve_target(model, target)
+    targets, resolved = {}, {}
+    for name, asked in audit.targets.items():
+        with error_context(f"/targets/{name}", *TARGET_FIELDS):
+            targets[name] = target_of(name, asked, model, labels)
+            resolved[name] = resolve_target(model, targets[name])
     layers = _layers(audit, model, list(targets.values()), external) if audit.concepts else ()
     _check_counts(audit, outlines)
     pairings = _pairings(audit, outlines)
-    asked = [one for method in methods for one in method.requires(audit)]
-    requires = merged([*asked, *required_to_check(audit, resolved)], audit, pairings)
+    left_out = [method.name for method in methods if not layers and method.reads_layers(audit)]
+    answering = [method for method in methods if method.name not in left_out]
+    notes = (
+        sentences_without_layers(
+            audit, model, targets.values(), pairings, left_out, [method.name for method in answering]
+        )
+        if left_out
+        else ()
+    )
+    wanted = [one for method in answering for one in method.requires(audit)]
+    requires = merged([*wanted, *required_to_check(audit, resolved)], audit, pairings)
     return Plan(
         audit=audit,
         model=model,
@@ -74,16 +88,35 @@ def make_plan(
         pairings=pairings,
         passes=_passes(audit, requires, layers, outlines),
         external=external,
-        warnings=(*model.warnings, *([] if external is None else [_FROM_ELSEWHERE])),
+        left_out=tuple(left_out),
+        warnings=(*model.warnings, *([] if external is None else [_FROM_ELSEWHERE]), *notes),
     )
 
 
 _FROM_ELSEWHERE = "Gradients come from the graph that was supplied with the model; they agree with finite differences."
 
 
-def target_of(name: str, asked: Scalar) -> Target:
-    """A target under its name, as the engine takes it."""
-    return Target(name, asked.output, asked.index, asked.versus, asked.scale, asked.reduce)
+TARGET_FIELDS = ("output", "index", "class", "versus", "scale", "reduce", "class_axis")
+"""Fields of a target that an error may point to."""
+
+
+def target_of(name: str, asked: Scalar, model: Model, labels: Names | None = None) -> Target:
+    """A target under its name, as the engine takes it: with numbers in place of classes' names."""
+    target = Target(
+        name, asked.output, asked.index, None, asked.scale, asked.reduce, asked.class_axis, _as_text(asked.class_name)
+    )
+
+    def number(of: str | int, field: str) -> int:
+        classes = resolve_target(model, replace(target, index=0)).classes
+        return class_number(of, classes, model.class_names if labels is None else [labels], field)
+
+    index = asked.index if asked.class_name is None else number(asked.class_name, "class")
+    versus = number(asked.versus, "versus") if isinstance(asked.versus, str) else asked.versus
+    return replace(target, index=index, versus=versus)
+
+
+def _as_text(name: str | int | None) -> str | None:
+    return None if name is None else str(name)
 
 
 def _check_fit(name: str, outline: ExampleOutline, inputs: Sequence[TensorInfo]) -> None:
@@ -158,7 +191,10 @@ def _check_counts(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> None:
 
 
 def _layers(audit: Audit, model: Model, targets: list[Target], external: ExternalGradients | None) -> tuple[Layer, ...]:
-    """The asked-for layers, or a handful that are worth auditing; each must reach every target."""
+    """The asked-for layers, each of which must reach every target, or a handful that are worth auditing and do.
+
+    None where a model has no such layer, as one of trees has none.
+    """
     chosen = audit.layers == "auto"
     with error_context("/gradient"):
         given = () if external is None else external.common([target.name for target in targets])
@@ -184,6 +220,8 @@ def _layers(audit: Audit, model: Model, targets: list[Target], external: Externa
     planned = []
     for position, (choice, tensor) in enumerate(zip(asked, tensors, strict=True)):
         pointer = f"/layers/{position}"
+        if chosen and not all(tensor in layers and layers[tensor].auditable for layers in known):
+            continue
         for target, layers in zip(targets, known, strict=True):
             _check_auditable(model, layers.get(tensor), tensor, target, pointer)
         found = known[0][tensor]
@@ -207,11 +245,14 @@ def _check_auditable(model: Model, layer: model_layers.Layer | None, tensor: str
     if layer is not None and layer.auditable:
         return
     reason = layer.reason if layer is not None else _why_no_layer(model, tensor)
-    can = [one.tensor for one in model_layers.list_layers(model, target) if one.auditable]
+    worth = model_layers.choose_layers(model, target)
+    can = [one.tensor for one in model_layers.list_layers(model, target) if one.auditable and worth]
     raise InvalidInput(
         "layer-cannot-be-audited",
-        f"Layer '{tensor}' cannot be audited for target '{target.name}': {reason}.",
-        f"These can: {', '.join(can[:20]) or 'none'}{' …' if len(can) > 20 else ''}.",
+        f"Layer '{tensor}' cannot be audited for target '{target.name}': {str(reason).rstrip('.')}.",
+        f"These can: {', '.join(can[:20])}{' …' if len(can) > 20 else ''}."
+        if can
+        else "Leave out 'layers', and the audit rests on interventions on matched pairs.",
         pointer,
     )
 

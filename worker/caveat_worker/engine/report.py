@@ -141,7 +141,7 @@ def _target(collected: Collected, name: str) -> TargetSummary:
             target=name,
             tensor=resolved.tensor,
             sentence=resolved.sentence,
-            unit=plan.targets[name].scale,
+            unit=collected.unit(name),
             mean=float(values.mean()),
             sd=scale(values),
             examples=list(collected.examples[plan.audit.targets[name].examples].names) if known else [],

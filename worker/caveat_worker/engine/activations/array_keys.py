@@ -54,7 +54,7 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
             keys["activations", name, layer.name] = key_of(run=run, activations=where)
         for target in need.gradients:
             keys["gradients", name, target, layer.name] = key_of(run=run, gradient=[targets[target], where])
-    for target in need.gradients:
+    for target in (*need.gradients, *plan.reduced_at(need)):
         keys["values", name, target] = key_of(run=run, value=targets[target])
     for target in need.outputs:
         keys["outputs", name, target] = key_of(run=run, output=targets[target])
@@ -68,7 +68,9 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
 def target_content(plan: Plan, target: str) -> list[str]:
     """What a target is, whatever it is called."""
     asked = plan.targets[target]
-    return [str(part) for part in (asked.output, asked.index, asked.versus, asked.scale, asked.reduce)]
+    return [
+        str(part) for part in (asked.output, asked.index, asked.versus, asked.scale, asked.reduce, asked.class_axis)
+    ]
 
 
 def other_tensors(plan: Plan, need: SetRequirements) -> list[str]:

@@ -31,6 +31,7 @@ from caveat_worker.engine.activations.batches import Batch, Read, batch_size
 from caveat_worker.engine.activations.collected import Collected, Examples
 from caveat_worker.engine.activations.pooling import reduced, reduced_gradient, scores
 from caveat_worker.engine.activations.requirements import Plan, SetRequirements
+from caveat_worker.engine.activations.target_values import reduced_value
 from caveat_worker.engine.autodiff.differentiate import differentiate
 from caveat_worker.engine.autodiff.external_gradients import refuse_wrong
 from caveat_worker.engine.autodiff.gradient_check import (
@@ -216,8 +217,13 @@ def _store_batch(
             gradient = reduced_gradient(found[f"gradient/{target}/{layer.tensor}"], found[layer.tensor], layer.reduce)
             allocate(("gradients", name, target, layer.name), (count, gradient.shape[1]))[rows] = gradient
     for target in need.outputs:
-        output = scores(found[plan.resolved[target].tensor], plan.targets[target].reduce)
+        raw = found[plan.resolved[target].tensor]
+        asked, axis = plan.targets[target], plan.targets[target].axis(raw.ndim)
+        output = scores(raw, asked.reduce, axis)
         allocate(("outputs", name, target), (count, output.shape[1]), np.float64)[rows] = output
+        if target in plan.reduced_at(need):
+            number = reduced_value(raw, asked, axis, plan.resolved[target].link)
+            allocate(("values", name, target), (count,), np.float64)[rows] = number
 
 
 def _check_finite(found: Mapping[str, Float32Array], name: str, batch: Batch) -> None:
@@ -270,8 +276,8 @@ def _check_gradients(
                 "a gradient that may be wrong.",
                 "/layers",
             )
-    figures = [[getattr(check, figure) for figure in CHECK_FIGURES] for check in checks]
-    allocate(("checks", name), (len(checks), len(CHECK_FIGURES)), np.float64)[...] = figures
+    figures = np.array([[getattr(check, figure) for figure in CHECK_FIGURES] for check in checks])
+    allocate(("checks", name), (len(checks), len(CHECK_FIGURES)), np.float64)[...] = figures.reshape(len(checks), -1)
 
 
 def _collected(
@@ -296,8 +302,8 @@ def _checks(plan: Plan, arrays: Mapping[Array, NDArray[Any]]) -> Iterator[Gradie
     """The gradient checks of all example sets, from their figures."""
     for name, need in plan.needs.items():
         if need.gradients:
-            places = [(layer, target) for layer in layer_tensors(plan.layers) for target in need.gradients]
-            for (layer, target), figures in zip(places, arrays["checks", name].tolist(), strict=True):
+            pairs = [(layer, target) for layer in layer_tensors(plan.layers) for target in need.gradients]
+            for (layer, target), figures in zip(pairs, arrays["checks", name].tolist(), strict=True):
                 known = dict(zip(CHECK_FIGURES, figures, strict=True))
                 ok = bool(known.pop("ok"))
                 yield GradientCheck(layer, target, ok=ok, suspect=None if ok else readers(plan.model, layer), **known)

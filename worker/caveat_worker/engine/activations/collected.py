@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,10 @@ from caveat_worker.engine.activations.array_keys import Array
 from caveat_worker.engine.activations.batches import Read
 from caveat_worker.engine.activations.gram import Product, inner
 from caveat_worker.engine.activations.requirements import Plan
-from caveat_worker.engine.activations.target_values import target_value
+from caveat_worker.engine.activations.target_values import Link, are_probabilities, target_value
 from caveat_worker.engine.autodiff.gradient_check import GradientCheck
 from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.store import ArrayStore, Evicted
 from caveat_worker.engine.onnx.session import Provider
 
@@ -84,17 +85,54 @@ class Collected:
 
     def target_values(self, examples: str, target: str) -> Float64Array:
         """A target's number h [n] at any set whose outputs were required."""
-        output, asked = self.outputs(examples, target), self.plan.targets[target]
-        if self.plan.resolved[target].link == "two_sigmoids":
-            return target_value(output if asked.index == 1 else -output, scale=asked.scale)
-        return target_value(output, asked.index, asked.versus, asked.scale)
+        asked = self.plan.targets[target]
+        found = self.arrays.get(("values", examples, target))
+        if found is not None and asked.reduce is not None:
+            return found
+        scores, link = self.scores(examples, target), self.link(target)
+        with error_context(f"/targets/{target}", "index", "scale"):
+            return target_value(scores, asked.index, asked.versus, asked.scale, link)
 
-    def link(self, target: str) -> Literal["softmax", "sigmoid"] | None:
-        """How scores become probabilities: by the model's own link, or softmax for several classes without one."""
+    def scores(self, examples: str, target: str) -> Float64Array:
+        """The scores behind a target: [n, classes] where classes compete, [n] where a class has its own."""
+        output, index = self.outputs(examples, target), self.plan.targets[target].index
+        link = self.plan.resolved[target].link
+        if link == "two_sigmoids":
+            return (output if index == 1 else -output)[:, 0]
+        alone = link in ("sigmoid", "values") and self.plan.targets[target].versus is None
+        return output[:, index or 0] if alone or output.shape[1] == 1 else output
+
+    def link(self, target: str) -> Link | None:
+        """How scores become probabilities: by the model's own link, or softmax for several classes without one.
+
+        None for a single number without a link, and for numbers of a regression.
+        """
         resolved = self.plan.resolved[target]
-        if resolved.link in ("sigmoid", "two_sigmoids"):
-            return "sigmoid"
-        return "softmax" if resolved.classes != 1 else None
+        match resolved.link:
+            case "none":
+                outputs = [array for (kind, *of), array in self.arrays.items() if (kind, of[-1]) == ("outputs", target)]
+                if resolved.classes == 1:
+                    return None
+                return "probabilities" if outputs and all(map(are_probabilities, outputs)) else "softmax"
+            case "values":
+                return None
+            case "two_sigmoids":
+                return "sigmoid"
+            case link:
+                return link
+
+    def unit(self, target: str) -> str:
+        """What a target's number is: its scale, or a probability where the model gives nothing else."""
+        scale = self.plan.targets[target].scale
+        if scale != "logit":
+            return scale
+        if self.plan.resolved[target].link == "values":
+            return "unit"
+        return "probability" if self.link(target) == "probabilities" else scale
+
+    def threshold(self, target: str) -> float:
+        """The value of a target over which a decision is favourable: half, for a probability."""
+        return 0.5 if self.unit(target) == "probability" and self.plan.targets[target].versus is None else 0.0
 
     def array(self, array: Array, store: ArrayStore) -> NDArray[np.float32]:
         """Activations or gradients [n, d]; raises Evicted where the store no longer has them."""

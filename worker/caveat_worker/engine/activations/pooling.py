@@ -73,11 +73,11 @@ def reduced_gradient(
     return np.take_along_axis(positions, largest, axis=1)[:, 0]
 
 
-def scores(output: NDArray[np.float32], reduce: str | None) -> NDArray[np.float32]:
+def scores(output: NDArray[np.float32], reduce: str | None, class_axis: int) -> NDArray[np.float32]:
     """An output as one row of class scores an example [n, classes], its other axes reduced as the target asks."""
     if output.ndim <= 2:
         return output.reshape(len(output), -1)
-    positions = _positions(output)
+    positions = np.moveaxis(output, class_axis, -1).reshape(len(output), -1, output.shape[class_axis])
     if reduce == "max":
         return np.asarray(positions.max(axis=1))
     return np.asarray(positions.sum(axis=1) if reduce == "sum" else positions.mean(axis=1))

@@ -28,7 +28,8 @@ def probability_cautions(plan: Plan, read_first: ReadFirst) -> Iterator[str]:
             continue
         values = read_first(plan.audit.targets[name].examples, EXAMPLES if plan.model.symbolic_batch else 1)
         session = open_session(expose(plan.model, [resolved.tensor]), threads=1, optimise=False)
-        found = scores(session.run(plan.feeds(values))[resolved.tensor], None)
+        raw = session.run(plan.feeds(values))[resolved.tensor]
+        found = scores(raw, None, plan.targets[name].axis(raw.ndim))
         kind = _kind_of(np.asarray(found, np.float64))
         if kind is not None:
             yield (

@@ -61,6 +61,8 @@ class FiniteSteps:
 
 
 Requirement: TypeAlias = InnerProducts | Activations | Gradients | Outputs | Values | FiniteSteps
+OF_LAYERS = (InnerProducts, Activations, Gradients, FiniteSteps)
+"""Requirements that a model without an auditable layer cannot meet."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ class Plan:
     passes: Passes
     external: ExternalGradients | None = None
     """The graph that gradients come from, where it was made elsewhere."""
+    left_out: tuple[str, ...] = ()
+    """Methods that the audit implies and that this model cannot be asked, because it has no layer to audit."""
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -150,6 +154,16 @@ class Plan:
     def examples(self) -> int:
         """How many examples have a row."""
         return max((rows.stop for rows in self.row_ranges.values()), default=0)
+
+    def reduced_at(self, need: SetRequirements) -> tuple[str, ...]:
+        """Targets whose number is reduced over positions where no gradient is taken: before their outputs are."""
+        return tuple(
+            target
+            for target in need.outputs
+            if self.targets[target].reduce is not None
+            and self.resolved[target].link != "two_sigmoids"
+            and target not in need.gradients
+        )
 
     def rows(self, examples: str) -> NDArray[np.intp]:
         """The rows [n] of an example set among all examples whose activations are collected."""

@@ -13,14 +13,20 @@ from caveat_worker.engine.autodiff.backward import reached_from, read_by
 from caveat_worker.engine.autodiff.differentiate import expose, gradient_state
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.noise import UNUSUAL_BATCH, noises, runs
+from caveat_worker.engine.autodiff.opaque import float_inputs, is_opaque, values_between
 from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.session import open_session
 from caveat_worker.engine.onnx.values import Dim, shape_of_value
 
+INPUT = "Input"
+"""In place of an operator, for a layer that is an input of the model."""
 _ACTIVATIONS = {
     "Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu",
     "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh",
 }  # fmt: skip
+
+NO_ROW_FOR_EACH_EXAMPLE = "no-row-for-each-example"
 
 
 @dataclass(frozen=True)
@@ -40,23 +46,32 @@ def list_layers(
 ) -> tuple[Layer, ...]:
     """The float tensors on a path from the inputs to the target, in topological order; with `among` only those names.
 
+    An input is a layer only where `among` names it.
     `external` names the tensors that have a gradient from an external graph, and therefore need no rules.
     """
     resolved = resolve_target(model, target)
     nodes = list(model.ir.graph)
-    on_path = _between(model, resolved.tensor)
+    on_path = values_between(model, resolved.tensor)
+    inputs = [(value, INPUT) for value in model.ir.graph.inputs if among is not None]
     candidates = [
-        (output, node)
-        for node in nodes
-        for output in node.outputs
+        (output, operator)
+        for output, operator in (*inputs, *((output, node.op_type) for node in nodes for output in node.outputs))
         if output in on_path and output.dtype is not None and output.dtype.is_floating_point()
         if among is None or output.name in among
     ]
     state = gradient_state(model, target, [output.name or "" for output, _ in candidates])
     depth = depths(model)
     layers = []
-    not_batch_first = _not_batch_first(model, [output for output, _ in candidates])
-    for output, node in candidates:
+    scores = model.value(resolved.tensor)
+    not_batch_first = _not_batch_first(model, [output for output, _ in candidates] + ([scores] if scores else []))
+    if resolved.tensor in not_batch_first and model.symbolic_batch:
+        raise InvalidInput(
+            NO_ROW_FOR_EACH_EXAMPLE,
+            f"The scores of target '{target.name}' have no row for each example: the first axis of tensor "
+            f"'{resolved.tensor}' is not the batch.",
+            "Name another output, or export the model with the batch as the first axis of its scores.",
+        )
+    for output, operator in candidates:
         name = output.name or ""
         reason = state.get(name, "No gradient reaches it: its values pass through integers.")
         if name in external:
@@ -66,7 +81,7 @@ def list_layers(
             reason = "Its shape could not be inferred."
         if reason is None and name in not_batch_first:
             reason = "Its first axis is not the batch."
-        layers.append(Layer(name, node.op_type, shape, depth[name], reason is None, reason))
+        layers.append(Layer(name, operator, shape, depth.get(name, 0), reason is None, reason))
     return tuple(layers)
 
 
@@ -83,11 +98,15 @@ def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, 
     """A few layers, spread over the depth: outputs of blocks on every path, with nonlinear operators after them.
 
     If the rest of the model is affine, every example has the same gradient; such a layer is chosen only if there is no
-    other.
+    other, and the input only if there is none at all, as in a logistic regression. Behind trees and whatever else no
+    gradient passes, a layer of no more numbers than classes is the output by another name, and is not chosen.
     """
-    logits = resolve_target(model, target).tensor
+    resolved = resolve_target(model, target)
+    logits = resolved.tensor
     open_layers = [layer for layer in list_layers(model, target) if layer.auditable and layer.tensor != logits]
     open_layers = _behind_all_columns(model, logits, open_layers)
+    if is_opaque(model, target):
+        open_layers = [layer for layer in open_layers if not _holds_as_few(layer, resolved.classes)]
     values = {layer.tensor: model.value(layer.tensor) for layer in open_layers}
     necks, affine = _necks(model, logits), _affine_heads(model, logits)
     nonlinear = [
@@ -96,12 +115,12 @@ def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, 
     through = [name for name in nonlinear if values[name] in necks]
     sums = [name for name in through if not _continues(values[name], _BIASED)]
     blocks = [name for name in sums if not _continues(values[name], _CONTINUES)]
-    joins = [name for name in blocks if _joins(values[name], _between(model, logits))]
+    joins = [name for name in blocks if _joins(values[name], values_between(model, logits))]
     if joins and blocks[-1] not in joins:
         joins.append(blocks[-1])  # the last block, although no other branch joins it
     straight = [layer.tensor for layer in open_layers if values[layer.tensor] in necks]
     rest = nonlinear or straight or [layer.tensor for layer in open_layers]
-    candidates = joins if len(joins) > 2 else blocks or sums or rest
+    candidates = (joins if len(joins) > 2 else blocks or sums or rest) or _only_input(model, target)
     spread = np.linspace(0.3 if len(candidates) > at_most else 0, 1, min(at_most, len(candidates)))
     return tuple(candidates[i] for i in np.unique((spread * (len(candidates) - 1)).round().astype(int)))
 
@@ -111,7 +130,7 @@ def _behind_all_columns(model: Model, target: str, layers: Sequence[Layer]) -> l
 
     Before those, columns have not all been encoded, and missing values not all been filled in.
     """
-    between = _between(model, target)
+    between = values_between(model, target)
     inputs = [value for value in model.ir.graph.inputs if value in between]
     if all(len(shape_of_value(value) or ()) in (1, 2) for value in inputs):
         joint = (
@@ -119,6 +138,19 @@ def _behind_all_columns(model: Model, target: str, layers: Sequence[Layer]) -> l
         )
         return [layer for layer in layers if model.value(layer.tensor) in joint] or list(layers)
     return list(layers)
+
+
+def _holds_as_few(layer: Layer, classes: int | None) -> bool:
+    """Whether an example has no more numbers in the layer than the target has classes."""
+    sizes = [size for size in layer.shape[1:] if isinstance(size, int)]
+    return len(sizes) == len(layer.shape) - 1 and int(np.prod(sizes)) <= (classes or 1)
+
+
+def _only_input(model: Model, target: Target) -> list[str]:
+    """The only input of numbers, if it can be audited."""
+    inputs = float_inputs(model, target)
+    found = list_layers(model, target, inputs) if len(inputs) == 1 else ()
+    return [layer.tensor for layer in found if layer.auditable]
 
 
 def _not_batch_first(model: Model, values: Sequence[ir.Value]) -> set[str]:
@@ -138,20 +170,9 @@ def _not_batch_first(model: Model, values: Sequence[ir.Value]) -> set[str]:
     return found
 
 
-def _between(model: Model, target: str) -> set[ir.Value]:
-    """The values on a path from the model's inputs to the target's tensor."""
-    nodes = list(model.ir.graph)
-    reached = reached_from(nodes, [v for v in model.ir.graph.inputs if not v.is_initializer()])
-    needed = {model.value(target)}
-    for node in reversed(nodes):
-        if any(output in needed for output in node.outputs):
-            needed.update(read_by(node))
-    return {v for v in reached if v in needed}
-
-
 def _necks(model: Model, target: str) -> set[ir.Value]:
     """The values on every path from the inputs to the target: those that at some point are the only live value."""
-    between = _between(model, target)
+    between = values_between(model, target)
     last_use = {x: i for i, node in enumerate(model.ir.graph) for x in read_by(node)}
     alive = {v for v in model.ir.graph.inputs if v in between}
     necks = set()
@@ -174,7 +195,7 @@ _AFFINE = {
 
 def _affine_heads(model: Model, target: str) -> set[ir.Value]:
     """The values from which the target is an affine function."""
-    between = _between(model, target)
+    between = values_between(model, target)
     nonlinear: set[ir.Value] = set()
     for node in reversed(list(model.ir.graph)):
         varying = [x for x in read_by(node) if x in between]

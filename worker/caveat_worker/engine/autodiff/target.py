@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,15 +11,21 @@ import onnx_ir as ir
 
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
 from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.output_kinds import kind_of_output
 from caveat_worker.engine.autodiff.written_out import written_softmax
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.values import shape_of_value
 
 Scale = Literal["logit", "log_probability", "probability"]
-Link = Literal["none", "softmax", "sigmoid", "two_sigmoids", "shares_of_sigmoids"]
+Link = Literal["none", "softmax", "sigmoid", "two_sigmoids", "shares_of_sigmoids", "probabilities", "values"]
+"""From the scores to the output; `probabilities`, and `values` of a regression, are the output itself."""
 
 _NONE: Link = "none"
 _TRANSPARENT = {"ArgMax", "Cast", "CastLike", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
+_WITHOUT_PROBABILITY = {
+    "shares_of_sigmoids": "divides sigmoids by their sum, so a class has no probability of its own",
+    "values": "holds numbers of a regression, which have no probability",
+}
 _LINKS: dict[str, Link] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
 
 
@@ -38,6 +45,14 @@ class Target:
     scale: Scale = "logit"
     reduce: Literal["mean", "sum", "max"] | None = None
     class_axis: int | None = None
+    class_name: str | None = None
+    """What people call the class, where it was asked for by name."""
+
+    def axis(self, rank: int) -> int:
+        """The axis of the classes in an output of this rank."""
+        if self.class_axis is not None:
+            return self.class_axis % rank
+        return 1 if rank == 4 else rank - 1
 
 
 @dataclass(frozen=True)
@@ -57,23 +72,28 @@ def resolve_target(model: Model, target: Target) -> Resolved:
     value, link = output, _NONE
     if output.is_graph_output():
         value, link = _logits(output)
+        if _loses_batch(value, output):
+            value, link = output, _NONE
+        link = kind_of_output(value) if link == "none" else link
     shape = shape_of_value(value)
-    if shape is None and value.dtype is not None and value.dtype.is_floating_point():
+    if shape is None and _is_float(value):
         raise InvalidInput(
             "shape-not-known",
             f"Output '{output.name}' has scores, but the number of their axes follows from no shape in the model.",
             "Export the model with fixed sizes, or name another tensor as the target's output.",
             "output",
         )
-    if value.dtype is None or not value.dtype.is_floating_point() or shape is None:
-        raise InvalidInput(
-            "no-logits",
-            f"Output '{output.name}' holds classes or texts, and there are no scores before it.",
-            f"Name a tensor of scores as the target's output; the model's outputs are {_outputs(model)}.",
-            "output",
-        )
+    if not _is_float(value) or shape is None:
+        raise _no_scores(model, output)
     rank = len(shape)
-    axis = _class_axis(target, rank)
+    if target.class_axis is not None and target.class_axis >= max(rank, 2):
+        raise InvalidInput(
+            "unknown-axis",
+            f"Output '{output.name}' has {rank} axes, and none is number {target.class_axis}.",
+            f"Give a 'class_axis' from 1 to {rank - 1}.",
+            "class_axis",
+        )
+    axis = target.axis(rank)
     size = 2 if link == "two_sigmoids" else (shape[axis] if rank > 1 else 1)
     classes = size if isinstance(size, int) else None
     others = [d for i, d in enumerate(shape) if i not in (0, axis) and d != 1]
@@ -84,11 +104,11 @@ def resolve_target(model: Model, target: Target) -> Resolved:
             "Say how they become one number per example: reduce: mean, sum or max.",
             "reduce",
         )
-    if link == "shares_of_sigmoids" and target.scale != "logit":
+    if link in _WITHOUT_PROBABILITY and target.scale != "logit":
         raise InvalidInput(
             "scale-not-available",
-            f"Output '{output.name}' divides sigmoids by their sum, so a class has no probability of its own.",
-            "Use the scale 'logit'.",
+            f"Output '{output.name}' {_WITHOUT_PROBABILITY[link]}.",
+            "Leave 'scale' out.",
             "scale",
         )
     _check_index(target, target.index, classes, output, "index")
@@ -118,7 +138,10 @@ def _on_scale(resolved: Resolved, scores: Tensor, index: int | None) -> Tensor:
         return _through_sigmoid(z, scale)
     if scores.rank == 1:
         return _through_sigmoid(scores, scale)
-    axis = _class_axis(resolved.target, scores.rank)
+    axis = resolved.target.axis(scores.rank)
+    if link in ("probabilities", "values"):
+        column = _column(scores, index or 0, axis)
+        return op.Log(column) if scale == "log_probability" else column
     if scale != "logit" and link != "sigmoid" and resolved.classes != 1:
         scores = op.LogSoftmax(scores, axis=axis) if scale == "log_probability" else op.Softmax(scores, axis=axis)
         return _column(scores, index or 0, axis)
@@ -140,12 +163,6 @@ def _column(scores: Tensor, index: int, axis: int) -> Tensor:
     return column
 
 
-def _class_axis(target: Target, rank: int) -> int:
-    if target.class_axis is not None:
-        return target.class_axis % rank
-    return 1 if rank == 4 else rank - 1
-
-
 def _output(model: Model, target: Target) -> ir.Value:
     if target.output is not None:
         value = next((v for v in model.ir.graph.outputs if v.name == target.output), None)
@@ -162,17 +179,11 @@ def _output(model: Model, target: Target) -> ir.Value:
     if len(scores) == 1:
         return scores[0]
     if not scores:
-        held = ", ".join(f"'{one.name}' holds {one.dtype}" for one in model.outputs)
-        raise InvalidInput(
-            "no-scores",
-            f"None of the model's outputs holds scores: {held}.",
-            "Name a tensor of scores inside the model as the target's output, or export the model with its scores.",
-            "output",
-        )
+        raise _no_scores(model, *model.ir.graph.outputs)
     raise InvalidInput(
         "ambiguous-output",
         f"Target '{target.name}' names no output, and the model has {len(scores)} outputs with scores.",
-        f"Name one of {_outputs(model)}.",
+        f"Name one of {_listed(scores)}.",
         "output",
     )
 
@@ -182,9 +193,36 @@ def outputs_with_scores(model: Model) -> tuple[ir.Value, ...]:
     scores: dict[str, ir.Value] = {}
     for output in model.ir.graph.outputs:
         logits, _ = _logits(output)
-        if logits.dtype is not None and logits.dtype.is_floating_point():
+        if _is_float(logits):
             scores.setdefault(logits.name or "", output)
     return tuple(scores.values())
+
+
+def _no_scores(model: Model, *outputs: ir.Value) -> InvalidInput:
+    """The error for outputs that hold classes or texts: what else the model has, or what an export has to hold."""
+    what = f"Output {_listed(outputs)} holds" if len(outputs) == 1 else f"The outputs {_listed(outputs)} hold"
+    others = [one for one in model.ir.graph.outputs if _is_float(_logits(one)[0])]
+    floats = [v for node in model.ir.graph for v in node.outputs if _is_float(v) and v.name]
+    if others:
+        remedy = f"Name an output of scores: {_listed(others)}."
+    elif floats:
+        remedy = f"Name a tensor of scores as the target's output, such as {_listed(floats[-3:])}."
+    else:
+        remedy = (
+            "An audit measures how far a number moves. Export the model with its probabilities or scores as an output, "
+            "such as scikit-learn's SVC(probability=True), or compare its decisions between groups."
+        )
+    return InvalidInput(
+        "no-logits", f"{what} classes or texts, and there are no scores before {_them(outputs)}.", remedy, "output"
+    )
+
+
+def _them(outputs: Sequence[ir.Value]) -> str:
+    return "it" if len(outputs) == 1 else "them"
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.is_floating_point()
 
 
 def _logits(output: ir.Value) -> tuple[ir.Value, Link]:
@@ -208,6 +246,8 @@ def _logits(output: ir.Value) -> tuple[ir.Value, Link]:
         if squashes:
             link = "shares_of_sigmoids" if shared and node.op_type == "Sigmoid" else _LINKS[node.op_type]
         value = node.inputs[0]
+        if not _is_float(value):
+            continue
         if squashes or node.op_type == "ArgMax" or (link == "none" and not shared and _same_layout(node)):
             scores = (value, link)
     return scores
@@ -218,6 +258,12 @@ def _makes_shares(node: ir.Node) -> bool:
     if node.op_type != "Div" or node.inputs[1] is None or (total := node.inputs[1].producer()) is None:
         return False
     return total.op_type in {"ReduceL1", "ReduceSum"} and total.inputs[0] is node.inputs[0]
+
+
+def _loses_batch(scores: ir.Value, output: ir.Value) -> bool:
+    """Whether the output has the batch as its first axis, and the scores before it have another, of fixed length."""
+    before, after = shape_of_value(scores), shape_of_value(output)
+    return bool(before and after) and isinstance(before[0], int) and not isinstance(after[0], int)  # type: ignore[index]
 
 
 def _same_layout(node: ir.Node) -> bool:
@@ -251,6 +297,13 @@ def _check_index(target: Target, index: int | None, classes: int | None, output:
             f"Give an index from 0 to {classes - 1}." if classes else "Give an index.",
             "index",
         )
+    if index and classes == 1:
+        raise InvalidInput(
+            "unknown-class",
+            f"Target '{target.name}' asks for class {index}, but output '{output.name}' is a single number.",
+            f"Leave '{field}' out.",
+            field,
+        )
     if index < 0 or (classes is not None and index >= classes):
         raise InvalidInput(
             "unknown-class",
@@ -262,6 +315,8 @@ def _check_index(target: Target, index: int | None, classes: int | None, output:
 
 def _sentence(target: Target, output: ir.Value, value: ir.Value, link: Link) -> str:
     what = "the value" if target.index is None else f"class {target.index}"
+    if target.class_name is not None:
+        what += f" ('{target.class_name}')"
     if target.versus is not None:
         what += f" less class {target.versus}"
     behind = {
@@ -270,14 +325,20 @@ def _sentence(target: Target, output: ir.Value, value: ir.Value, link: Link) -> 
         "sigmoid": f"the score before the sigmoid of output '{output.name}'",
         "shares_of_sigmoids": f"the score before the sigmoid, which output '{output.name}' divides by their sum",
         "two_sigmoids": f"the single score from which output '{output.name}' computes two probabilities",
+        "probabilities": "which is a probability as the model gives it",
+        "values": "which is a number as the model gives it",
     }[link]
     scale = {
         "logit": "",
         "log_probability": ", as a log-probability",
-        "probability": ", as a probability",
+        "probability": "" if link == "probabilities" else ", as a probability",
     }
     return f"Target '{target.name}' is {what} of tensor '{value.name}', {behind}{scale[target.scale]}."
 
 
 def _outputs(model: Model) -> str:
-    return ", ".join(f"'{o.name}'" for o in model.outputs)
+    return _listed(model.ir.graph.outputs)
+
+
+def _listed(values: Iterable[ir.Value]) -> str:
+    return ", ".join(f"'{value.name}'" for value in values)

@@ -5,20 +5,18 @@ An intervention is measured, not inferred from a direction: the model runs on ea
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caveat_spec.results import DecisionChange, Effect, Figures
-from caveat_worker.engine.activations.target_values import sigmoid, softmax
+from caveat_worker.engine.activations.target_values import Link, probabilities
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.statistics.intervals import mean_interval, scaled_mean_interval
 from caveat_worker.engine.statistics.p_values import sign_flip_p
 from caveat_worker.engine.statistics.scale import scale
-
-Link = Literal["softmax", "sigmoid"]
 
 
 def measure_change(
@@ -31,19 +29,19 @@ def measure_change(
     permutations: int,
     resamples: int,
     rng: np.random.Generator,
-    logits_without: NDArray[Any] | None = None,
-    logits_with: NDArray[Any] | None = None,
+    scores_without: NDArray[Any] | None = None,
+    scores_with: NDArray[Any] | None = None,
     index: int | None = None,
     link: Link | None = None,
-    threshold: float = 0.0,
+    decides: bool = True,
 ) -> Figures:
     """The mean paired change of h, its interval, and what it does to decisions.
 
     `values_*` [n] are h without and with the concept; `over` [m] is h at the target examples, which give its scale, and
-    which may be those of the pairs without the concept (`same_examples`). With the link
-    `softmax`, `logits_*` [n, classes] and `index` give probabilities, flips of the top class and the rank of the
-    target among all classes by mean change. Otherwise a decision is favourable over `threshold`, read from `logits_*`
-    [n] where they are given (their probabilities too, with the link `sigmoid`), else from the values.
+    which may be those of the pairs without the concept (`same_examples`). `scores_*` are what h is read from: for
+    classes that compete [n, classes], which with `index` give probabilities by the `link`, flips of the top class, and
+    the rank of the target among all classes by mean change; for a single number [n], whose decision is favourable over
+    0, or over half if it is a probability. Without `decides` no decision is made by them.
     """
     before, after = np.asarray(values_without, dtype=float), np.asarray(values_with, dtype=float)
     if before.shape != after.shape or before.ndim != 1 or len(before) < 2:
@@ -56,18 +54,13 @@ def measure_change(
     mean = float(change.mean())
     for_p, for_interval = rng.spawn(2)
     unit = scale(over) or 1.0
-    if link == "softmax":
-        if logits_without is None or logits_with is None or index is None:
-            raise InvalidInput(
-                "logits-missing", "A class has no probability without logits.", "Give the logits and the class's index."
-            )
-        decisions = _class_outcome(np.asarray(logits_without, float), np.asarray(logits_with, float), index)
-    else:
+    decisions = None
+    if decides:
         scored = [
-            value if logits is None else np.asarray(logits, float).reshape(value.shape)
-            for value, logits in ((before, logits_without), (after, logits_with))
+            np.asarray(value if scores is None else scores, dtype=float)
+            for value, scores in ((before, scores_without), (after, scores_with))
         ]
-        decisions = _decision_outcome(scored[0], scored[1], threshold, link)
+        decisions = _decisions(scored[0], scored[1], index, link)
     effect = Effect(
         value=mean,
         interval=mean_interval(change, alpha),
@@ -79,13 +72,25 @@ def measure_change(
     return Figures(effect=effect, changes=change.tolist(), n_concept=n, n_reference=n, n_target=n, decisions=decisions)
 
 
-def _class_outcome(before: Float64Array, after: Float64Array, index: int) -> DecisionChange:
+def _decisions(before: Float64Array, after: Float64Array, index: int | None, link: Link | None) -> DecisionChange:
+    if before.ndim == 1 and link != "softmax":
+        return _decision_outcome(before, after, link)
+    if link is None or index is None or before.ndim == 1:
+        raise InvalidInput(
+            "scores-missing",
+            "A class has no probability without the scores of all classes.",
+            "Give those scores and the class's index.",
+        )
+    return _class_outcome(before, after, index, link)
+
+
+def _class_outcome(before: Float64Array, after: Float64Array, index: int, link: Link) -> DecisionChange:
     """Flips of the top class to and from `index`, and its rank among all classes by mean change."""
     was, is_now = before.argmax(1) == index, after.argmax(1) == index
     moved = (after - before).mean(0)  # [classes]
     return DecisionChange(
-        probability_without=float(softmax(before)[:, index].mean()),
-        probability_with=float(softmax(after)[:, index].mean()),
+        probability_without=_mean(probabilities(before, link)[:, index]),
+        probability_with=_mean(probabilities(after, link)[:, index]),
         flips_to=int((~was & is_now).sum()),
         flips_from=int((was & ~is_now).sum()),
         rank=int(1 + (moved > moved[index]).sum()),
@@ -93,14 +98,20 @@ def _class_outcome(before: Float64Array, after: Float64Array, index: int) -> Dec
     )
 
 
-def _decision_outcome(before: Float64Array, after: Float64Array, threshold: float, link: Link | None) -> DecisionChange:
+def _decision_outcome(before: Float64Array, after: Float64Array, link: Link | None) -> DecisionChange:
     """Decisions that became favourable and unfavourable, a score above the threshold being favourable."""
+    threshold = 0.5 if link == "probabilities" else 0.0
     was, is_now = before > threshold, after > threshold
     return DecisionChange(
-        probability_without=float(sigmoid(before).mean()) if link == "sigmoid" else None,
-        probability_with=float(sigmoid(after).mean()) if link == "sigmoid" else None,
+        probability_without=None if link is None else _mean(probabilities(before, link)),
+        probability_with=None if link is None else _mean(probabilities(after, link)),
         flips_to=int((~was & is_now).sum()),
         flips_from=int((was & ~is_now).sum()),
         rank=None,
         classes=None,
     )
+
+
+def _mean(shares: Float64Array) -> float:
+    """The mean of probabilities, which float32 may have put a little outside 0 and 1."""
+    return float(np.clip(shares.mean(), 0, 1))

@@ -42,9 +42,9 @@ def flag_gradient(gx: Float64Array) -> list[Flag]:
             Flag(
                 code="degenerate",
                 sentence=f"The gradient hardly varies over the {len(gx)} target examples ({varies:.1g} of its size): "
-                "the model is affine from here on, so the score can only be 0 or 1 and says nothing about these "
-                "examples.",
-                blocking=True,
+                "the model is affine from here on, so the effect is as good as exact, while the TCAV score can only be "
+                "0 or 1 and says nothing about these examples.",
+                blocking=False,
             )
         )
     return flags

@@ -18,7 +18,7 @@ from caveat_spec.audit import Audit
 from caveat_spec.methods import MethodEntry, methods
 from caveat_spec.results import AnyResult
 from caveat_worker.engine.activations.collected import Collected, Runtime
-from caveat_worker.engine.activations.requirements import Plan, Requirement
+from caveat_worker.engine.activations.requirements import OF_LAYERS, Plan, Requirement
 from caveat_worker.engine.base.errors import InvalidInput
 
 Requires = Callable[[Audit], Sequence[Requirement]]
@@ -35,6 +35,10 @@ class Method:
     run: Run
     units: Callable[[Plan], int]
     """How many units of work it will count with `runtime.progress`."""
+
+    def reads_layers(self, audit: Audit) -> bool:
+        """Whether it needs a layer that a gradient reaches."""
+        return any(isinstance(one, OF_LAYERS) for one in self.requires(audit))
 
 
 def method(*, requires: Requires, units: Callable[[Plan], int] = lambda _: 0) -> Callable[[Run], Method]:

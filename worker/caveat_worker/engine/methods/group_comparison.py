@@ -36,8 +36,9 @@ def _compared(collected: Collected, name: str, asked: Group) -> Comparison:
     assert read is not None, "the audit's own validation: groups are compared in tables"
     columns = read([*asked.sensitive, *filter(None, (asked.decision, asked.label))])
     if asked.target is not None:
-        decisions = collected.target_values(asked.examples, asked.target) > asked.threshold
-        words = f"the model's own decisions ({asked.target} over {asked.threshold:g})"
+        threshold = collected.threshold(asked.target) if asked.threshold is None else asked.threshold
+        decisions = collected.target_values(asked.examples, asked.target) > threshold
+        words = f"the model's own decisions ({asked.target} over {threshold:g})"
     else:
         decisions = columns[str(asked.decision)]
         words = f"the recorded decisions ({asked.decision})"

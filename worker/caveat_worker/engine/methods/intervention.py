@@ -31,10 +31,11 @@ def intervention(collected: Collected, runtime: Runtime, options: NoOptions) -> 
                 permutations=settings.permutations,
                 resamples=settings.bootstrap,
                 rng=np.random.default_rng([settings.seed, *concept.encode(), 0, *name.encode()]),
-                logits_without=collected.outputs(pairing.base, name)[without],
-                logits_with=collected.outputs(pairing.concept, name)[with_concept],
+                scores_without=collected.scores(pairing.base, name)[without],
+                scores_with=collected.scores(pairing.concept, name)[with_concept],
                 index=target.index,
                 link=collected.link(name),
+                decides=collected.plan.resolved[name].link != "values",
             )
             yield ConceptTest(
                 method="intervention", evidence="intervention", concept=concept, target=name, **dict(figures)

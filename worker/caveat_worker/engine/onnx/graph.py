@@ -11,6 +11,7 @@ import onnx_ir
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from caveat_worker.engine.onnx.learned_shapes import shape_learned
 from caveat_worker.engine.onnx.values import Dim, shape_of_value
 
 _LARGE = 1024  # bytes: weights beyond this size are never copied through protobuf
@@ -64,6 +65,9 @@ def describe_value(value: ir.Value) -> TensorInfo:
 _LIKE_INPUT = {"GroupNormalization", "InstanceNormalization", "LpNormalization", "MeanVarianceNormalization"}
 
 
+_KEEPS_SHAPE = {"Identity", "LogSoftmax", "Sigmoid", "Softmax"}
+
+
 def infer_shapes(model: ir.Model) -> None:
     """Sets the shapes and types of every tensor that onnx's inference finds, in place."""
     infer = passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
@@ -73,6 +77,12 @@ def infer_shapes(model: ir.Model) -> None:
         if node.inputs[0] is not None:
             node.outputs[0].shape, node.outputs[0].type = node.inputs[0].shape, node.inputs[0].type
             infer(model)
+    if shape_learned(model):
+        infer(model)
+    for node in reversed(list(model.graph)):  # the shape of scores is known from the output, whatever made them
+        scores = node.inputs[0] if node.op_type in _KEEPS_SHAPE else None
+        if scores is not None and scores.shape is None and node.outputs[0].shape is not None:
+            scores.shape, scores.type = node.outputs[0].shape, scores.type or node.outputs[0].type
 
 
 def forget_shapes(model: ir.Model) -> None:

@@ -24,13 +24,15 @@ def exceedance_p(observed: float, null: Float64Array) -> float:
 
 
 def normal_p(value: float, resamples: Float64Array) -> float:
-    """Two-sided p of `value` against zero, with the standard deviation of its resamples; 1 where they do not vary.
+    """Two-sided p of `value` against zero, with the standard deviation of its resamples.
+
+    Where they do not vary, as those of an affine model on matched pairs do not, no resample is nearer to zero.
 
     A concept that differs from the reference set in something the target ignores is not exchangeable with it, and its
     effect varies more than those of random sets; random sets cannot answer this doubt (docs/validation.md).
     """
     spread = float(resamples.std(ddof=1))
-    return float(2 * ndtr(-abs(value) / spread)) if spread > 0 else 1.0
+    return float(2 * ndtr(-abs(value) / spread)) if spread > 0 else float(value == 0)
 
 
 def sign_flip_p(change: Float64Array, sets: int, rng: np.random.Generator) -> float:

@@ -1,0 +1,49 @@
+"""Types and shapes of the models of ai.onnx.ml, which onnx's inference leaves open: trees, SVMs and linear models."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+DOMAIN = "ai.onnx.ml"
+_CLASSIFIERS = {"LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier"}
+_REGRESSORS = {
+    "LinearRegressor": "targets",
+    "SVMRegressor": "",
+    "TreeEnsemble": "n_targets",
+    "TreeEnsembleRegressor": "n_targets",
+}
+"""Operator → the attribute that counts its numbers; an SVM has one."""
+_LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
+
+
+def shape_learned(model: ir.Model) -> bool:
+    """Sets the types and shapes of these operators' outputs where they are unknown, in place; whether any was."""
+    return sum(_shape_outputs(node) for node in model.graph if node.domain == DOMAIN) > 0
+
+
+def _shape_outputs(node: ir.Node) -> bool:
+    batch = node.inputs[0].shape[0] if node.inputs and node.inputs[0] is not None and node.inputs[0].shape else None
+    if node.op_type in _CLASSIFIERS and len(node.outputs) == 2:
+        of_text = "classlabels_strings" in node.attributes
+        label, scores = node.outputs
+        labelled = _set(label, ir.DataType.STRING if of_text else ir.DataType.INT64, [batch])
+        return _set(scores, ir.DataType.FLOAT, [batch, _scores(node)]) or labelled
+    if node.op_type in _REGRESSORS:
+        counted = node.attributes.get(_REGRESSORS[node.op_type])
+        double = node.op_type == "TreeEnsemble" and node.inputs[0] is not None and node.inputs[0].dtype
+        return _set(node.outputs[0], double or ir.DataType.FLOAT, [batch, counted.as_int() if counted else 1])
+    return False
+
+
+def _scores(node: ir.Node) -> int | None:
+    """How many scores an example gets; an SVM without probabilities has one for each pair of classes."""
+    if node.op_type == "SVMClassifier" and "prob_a" not in node.attributes:
+        return None
+    return next((len(node.attributes[name].value) for name in _LABELS if name in node.attributes), None)
+
+
+def _set(value: ir.Value, dtype: ir.DataType, shape: list[int | ir.SymbolicDim | None]) -> bool:
+    known = value.dtype is not None and value.shape is not None
+    value.dtype = value.dtype or dtype
+    value.shape = value.shape or ir.Shape(shape)
+    return not known

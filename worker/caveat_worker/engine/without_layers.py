@@ -1,0 +1,70 @@
+"""What an audit still answers where a model has no layer to audit, in sentences for its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from caveat_spec.audit import Audit, Table
+from caveat_worker.engine.activations.requirements import Pairing
+from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.opaque import obstacle
+from caveat_worker.engine.autodiff.target import Target
+from caveat_worker.engine.base.errors import InvalidInput
+
+
+def sentences_without_layers(
+    audit: Audit,
+    model: Model,
+    targets: Iterable[Target],
+    pairings: Mapping[str, Pairing],
+    left_out: Sequence[str],
+    answering: Sequence[str],
+) -> list[str]:
+    """Which methods are left out and why, what the concepts rest on instead, and how to make pairs that are missing.
+
+    Raises InvalidInput where no method is left to answer anything.
+    """
+    paired, unpaired = [name for name in audit.concepts if name in pairings], _unpaired(audit, pairings)
+    said = no_layer(model, targets)
+    if not answering:
+        raise InvalidInput(
+            "no-layers", said, f"Measure concepts by interventions: {_how(audit, unpaired)}", "/concepts"
+        )
+    sentences = [f"{said} So association was left out ({', '.join(left_out)})."]
+    if paired:
+        sentences.append(f"{_listed(paired, 'and')} rest{_s(paired)} on the intervention on matched pairs alone.")
+    if unpaired:
+        sentences.append(f"{_listed(unpaired, 'and')} could not be tested; {_how(audit, unpaired)}")
+    return sentences
+
+
+def no_layer(model: Model, targets: Iterable[Target]) -> str:
+    """That a model has no layer to audit, and what is in the way."""
+    why = next((found for target in targets if (found := obstacle(model, target)) is not None), None)
+    reason = why or "there is no layer between its inputs and its target"
+    return f"No layer inside this model can be audited: {reason}."
+
+
+def _unpaired(audit: Audit, pairings: Mapping[str, Pairing]) -> list[str]:
+    return [name for name in audit.concepts if name not in pairings]
+
+
+def _how(audit: Audit, concepts: Sequence[str]) -> str:
+    """How to make matched pairs for some concepts, for the kind of examples that the first of them has."""
+    examples = audit.concepts[concepts[0]].examples if concepts else next(iter(audit.examples))
+    edit = (
+        "of the same rows with another value by 'set'"
+        if isinstance(audit.examples[examples], Table)
+        else "of copies of the same examples into which the concept was edited"
+    )
+    return f"make '{examples}' an example set {edit}, and name the set without the concept in its 'pairs_with'."
+
+
+def _listed(names: Sequence[str], last: str) -> str:
+    quoted = [f"'{name}'" for name in names]
+    joined = f" {last} ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
+    return f"Concept{'s' * (len(names) > 1)} {joined}"
+
+
+def _s(names: Sequence[str]) -> str:
+    return "" if len(names) > 1 else "s"
