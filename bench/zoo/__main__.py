@@ -44,8 +44,8 @@ def main(arguments: list[str]) -> int:
         return 0  # the page has every model, or is left as it is
     known = [(one, CAGES / one.name / "journey.json") for one in every]
     rows = [(one, Journey.load(path)) for one, path in known if path.exists()]
-    PAGE.write_text(page.written(rows), encoding="utf-8")
-    return 0 if page.holds(rows) else 1
+    PAGE.write_text(page.written(rows, len(every) - len(rows)), encoding="utf-8")
+    return 0 if page.holds(rows, len(every) - len(rows)) else 1
 
 
 def visit(one: Model, folder: Path, *, made: bool = False) -> Journey:

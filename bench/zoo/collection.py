@@ -29,7 +29,7 @@ Make = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
-class Refusal:
+class ExpectedRefusal:
     """A refusal that is right: words of the sentence that Caveat is to answer with, and why they are true."""
 
     says: str
@@ -46,7 +46,7 @@ class Model:
     words: str
     """What it is, for the table."""
     make: Make
-    refusal: Refusal | None = None
+    refusal: ExpectedRefusal | None = None
     """None where it is to be audited."""
     quick: bool = False
     """Whether `make test` runs it: made in a second by the packages of the extra `dev`, audited in a few."""
@@ -56,7 +56,9 @@ MODELS: dict[str, Model] = {}
 """Every model of the families that were imported."""
 
 
-def model(source: str, words: str, *, refusal: Refusal | None = None, quick: bool = False) -> Callable[[Make], Make]:
+def model(
+    source: str, words: str, *, refusal: ExpectedRefusal | None = None, quick: bool = False
+) -> Callable[[Make], Make]:
     """Adds the decorated function to the collection, under its own name."""
 
     def add(make: Make) -> Make:

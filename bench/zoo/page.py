@@ -37,12 +37,12 @@ be read, or no end within 15 minutes.
 """
 
 
-def written(rows: Sequence[Row]) -> str:
-    """The page."""
+def written(rows: Sequence[Row], missing: int = 0) -> str:
+    """The page; `missing` models of the collection have not been run."""
     sources = len({model.source for model, _ in rows})
     parts = [
         HEAD.format(models=f"{len(rows)} models", sources=sources),
-        _aims(rows),
+        _aims(rows, missing),
         _machine(),
         "## Models\n",
         "| model | source | result | what the report holds, or what was answered | seconds |",
@@ -53,9 +53,9 @@ def written(rows: Sequence[Row]) -> str:
     return "\n".join(parts)
 
 
-def holds(rows: Sequence[Row]) -> bool:
+def holds(rows: Sequence[Row], missing: int = 0) -> bool:
     """Whether every aim is met."""
-    return all(met for *_, met in _figures(rows))
+    return all(met for *_, met in _figures(rows, missing))
 
 
 def right(model: Model, journey: Journey) -> bool:
@@ -63,7 +63,7 @@ def right(model: Model, journey: Journey) -> bool:
     return model.refusal is not None and model.refusal.says in journey.words
 
 
-def _figures(rows: Sequence[Row]) -> list[tuple[str, str, str, bool]]:
+def _figures(rows: Sequence[Row], missing: int) -> list[tuple[str, str, str, bool]]:
     """Each aim: what is counted, the figure, the aim, and whether it is met."""
     counts = Counter(journey.result for _, journey in rows)
     wrong = sum(journey.result == "refused" and not right(model, journey) for model, journey in rows)
@@ -74,6 +74,7 @@ def _figures(rows: Sequence[Row]) -> list[tuple[str, str, str, bool]]:
         ("wrong refusals", wrong),
         ("files of `init` that do not run", counts["does not run"]),
         ("models that their own library could not make", counts["not made"]),
+        ("models of the collection that were not run", missing),
     ]
     return [
         ("models", str(len(rows)), "≥ 60", len(rows) >= 60),
@@ -83,9 +84,9 @@ def _figures(rows: Sequence[Row]) -> list[tuple[str, str, str, bool]]:
     ]
 
 
-def _aims(rows: Sequence[Row]) -> str:
+def _aims(rows: Sequence[Row], missing: int) -> str:
     lines = ["| | figure | aim | met |", "| --- | --- | --- | --- |"]
-    for what, figure, aim, met in _figures(rows):
+    for what, figure, aim, met in _figures(rows, missing):
         lines.append(f"| {what} | {figure} | {aim} | {'yes' if met else '**no**'} |")
     return "\n".join(lines) + "\n"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.zoo.collection import Model, Refusal, models
+from bench.zoo.collection import ExpectedRefusal, Model, models
 from bench.zoo.journey import Journey, make_keys, travel
 from bench.zoo.page import holds, written
 
@@ -31,7 +31,7 @@ def test_a_file_that_is_no_model_is_refused_at_the_first_command(tmp_path: Path)
     assert "Remedy:" in journey.words
 
 
-def rows(journey: Journey, refusal: Refusal | None = None, count: int = 60) -> list[tuple[Model, Journey]]:
+def rows(journey: Journey, refusal: ExpectedRefusal | None = None, count: int = 60) -> list[tuple[Model, Journey]]:
     """As many audited models as the aims ask for, and one that came to `journey`."""
     fine = Journey("audited", "pass: 1 intervention", {"gate": 2.0})
     others = [(Model(f"m{number}", f"source {number}", "A model", lambda _: None), fine) for number in range(count)]
@@ -48,10 +48,10 @@ def test_one_failure_misses_an_aim(result: str) -> None:
 
 def test_a_refusal_is_right_only_where_its_words_are_declared() -> None:
     journey = Journey("refused", "`caveat layers`: The weights of 'w' are missing. Remedy: …")
-    declared = Refusal("weights of 'w' are missing", "the package ships the graph alone.")
+    declared = ExpectedRefusal("weights of 'w' are missing", "the package ships the graph alone.")
     assert holds(rows(journey, declared))
     assert "**Right:** the package ships the graph alone." in written(rows(journey, declared))
-    assert not holds(rows(journey, Refusal("another sentence", "…")))
+    assert not holds(rows(journey, ExpectedRefusal("another sentence", "…")))
 
 
 def test_too_few_models_or_sources_miss_an_aim() -> None:

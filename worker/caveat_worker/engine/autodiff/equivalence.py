@@ -68,15 +68,14 @@ def examples_interact(model: ir.Model, session: Session) -> bool:
 
 
 def _with_other_neighbours(values: NDArray[Any]) -> NDArray[Any]:
-    """The first example as it is, and the others as 1 - x; an input without a row for each example stays as it is.
+    """The first example as it is, and the others as 1 - x, or texts like the first.
 
-    Texts have no 1 - x, and become the first example's.
+    An input without a row for each example stays as it is.
     """
     if values.shape[:1] != (UNUSUAL_BATCH,):
         return values
-    if values.dtype.kind not in "biuf":
-        return np.repeat(values[:1], len(values), axis=0)
-    return np.concatenate([values[:1], 1 - values[1:]]).astype(values.dtype)
+    others = np.repeat(values[:1], len(values) - 1, axis=0) if values.dtype == object else 1 - values[1:]
+    return np.concatenate([values[:1], others]).astype(values.dtype)
 
 
 def _changed(before: ArrayLike, after: ArrayLike, tolerance: float) -> bool:
