@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
 from caveat_reports.canonical import canonical
@@ -40,7 +42,12 @@ method: {runs: 20, permutations: 199, bootstrap: 199}
 gate:
   - {concept: male, target: granted, must: not_matter}
 """
-ESTIMATORS = {"MLPClassifier": MLPClassifier((16, 8), max_iter=400, random_state=0)}
+ESTIMATORS = [
+    LogisticRegression(),
+    MLPClassifier((16, 8), max_iter=400, random_state=0),
+    GradientBoostingClassifier(random_state=0),
+    RandomForestClassifier(30, random_state=0),
+]
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +129,10 @@ def command(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_a_pipeline_goes_from_its_layers_to_its_gate(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda one: type(one).__name__)
+def test_a_pipeline_goes_from_its_layers_to_its_gate(estimator: Any, tmp_path: Path) -> None:
     frame = people(400)
-    pipe = fitted(ESTIMATORS[name], frame)
+    pipe = fitted(estimator, frame)
     (tmp_path / "model.onnx").write_bytes(exported(pipe).SerializeToString())
     frame.to_csv(tmp_path / "people.csv", index=False)
     (tmp_path / "audit.yaml").write_text(AUDIT)
