@@ -166,7 +166,9 @@ def _not_batch_first(model: Model, values: Sequence[ir.Value]) -> set[str]:
     if open_names:
         session = open_session(expose(model, open_names), threads=1, optimise=False)
         _, outputs = next(runs(session, noises(model.ir, batch=UNUSUAL_BATCH)), ({}, {}))
-        found |= {name for name, array in outputs.items() if not array.ndim or len(array) != UNUSUAL_BATCH}
+        tensors = {name: one for name, one in outputs.items() if isinstance(one, np.ndarray)}  # no sequences of tensors
+        found |= {name for name in outputs if name not in tensors}
+        found |= {name for name, array in tensors.items() if not array.ndim or len(array) != UNUSUAL_BATCH}
     return found
 
 

@@ -55,4 +55,11 @@ def _list(node: ir.Node, name: str) -> list[float]:
 
 
 def _text(node: ir.Node, name: str) -> str:
-    return node.attributes[name].as_string() if name in node.attributes else "NONE"
+    attribute = node.attributes.get(name)
+    if attribute is None:
+        return "NONE"
+    return _BY_NUMBER[attribute.as_int()] if attribute.type == ir.AttributeType.INT else attribute.as_string()
+
+
+_BY_NUMBER = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
+"""The values of `post_transform` since TreeEnsemble, which counts them."""
