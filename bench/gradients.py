@@ -268,7 +268,7 @@ def large() -> Iterator[str]:
             path = Path(folder, "model.onnx")
             perceptron(path, width, layers, external=external)
             size = sum(file.stat().st_size for file in Path(folder).iterdir())
-            model = load(path, bundle=Path(folder))
+            model = load(path, folder=Path(folder))
             where = "external data" if external else "one file"
             yield f"| perceptron | {size / 1e6:,.0f} MB | {where} | 1 | {_built(model, ['hidden0']):.3f} |"
             del model

@@ -20,7 +20,7 @@ REPLACEMENTS = {
     "AsyncClient": "Client",
     "aclose": "close",
     "async_chunks": "chunks",
-    "async_digest": "digest",
+    "async_addressed": "addressed",
     "asyncio": "time",  # both have a `sleep`
 }
 """Names of the asynchronous client → their synchronous counterparts; unasync itself knows those of the language."""

@@ -69,6 +69,17 @@ class ModelLayer(Document):
     """Whether `layers: auto` selects this layer."""
 
 
+class DefaultTarget(Document):
+    """The number that an audit of a model is about by default, and what is known of its output."""
+
+    scalar: Scalar
+    """As an audit writes it, with the output's name."""
+    classes: Count | None
+    """Number of scores to choose from; 1 for a single score, null if the model leaves it open."""
+    link: str
+    """What the model applies to the scores, such as `softmax` or `sigmoid`; `none` if it gives them as they are."""
+
+
 class Inspection(Document):
     """The contents of a model."""
 
@@ -77,6 +88,8 @@ class Inspection(Document):
     layers: list[ModelLayer]
     target: str
     """A sentence that says which tensor the default target reads."""
+    default_target: DefaultTarget | None = None
+    """Null if no output has scores, or if several have and none was named."""
     gradient_checks: list[GradientCheck] = Field(default_factory=list)
     """Results of comparing a supplied gradient graph with finite differences of the model."""
     warnings: list[str]
@@ -104,6 +117,7 @@ class NewModel(Document):
     """A request to register a blob as a model."""
 
     blob: Digest
+    """An ONNX file; where its weights are in other files, a tar of it (as `model.onnx`) and them."""
     name: Name | None = None
     output: str | None = None
     """The output or other tensor whose layers are inspected; by default the model's first output."""

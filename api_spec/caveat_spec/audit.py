@@ -67,24 +67,44 @@ class ExampleSet(Document):
 
     SOURCES: ClassVar[dict[str, str]]
     """The fields that name files, and what each file is, in words; the first field names the kind."""
-    FOLDERS: ClassVar[frozenset[str]] = frozenset()
-    """Those of them that may name a folder of pictures on the command line."""
+    FOLDERS: ClassVar[dict[str, frozenset[str]]] = {}
+    """Those of them that may name a folder on the command line, and the endings of the files that are taken from it."""
 
     pairs_with: Name | None = None
     """The set with the same examples without the concept: matched by file name for pictures, by row for tables."""
     limit: Annotated[Integer, Field(ge=1)] | None = None
     """Take a seeded sample of this many examples; all of them when left out."""
 
+    def sources(self) -> dict[str, str]:
+        """The fields that name files, as far as they are given: field → path or digest."""
+        named = {field: getattr(self, field) for field in self.SOURCES}
+        return {field: source for field, source in named.items() if source is not None}
+
+
+DATASETS = frozenset({".arrow", ".parquet"})
+"""Endings of the files of a dataset on disk."""
+
 
 class Images(ExampleSet):
-    """Pictures (PNG, JPEG, WebP) in a zip or tar; on the command line also a folder."""
+    """Pictures (PNG, JPEG, WebP) in a zip, a tar or a Parquet or Arrow dataset; on the command line also a folder."""
 
-    SOURCES: ClassVar = {"images": "a zip or tar of pictures"}
-    FOLDERS: ClassVar = frozenset({"images"})
+    SOURCES: ClassVar = {
+        "images": "a zip or tar of pictures, or a dataset (.parquet, .arrow)",
+        "annotations": "annotations (.csv, .jsonl, .parquet, or COCO's .json)",
+    }
     SUFFIXES: ClassVar = frozenset({".jpeg", ".jpg", ".png", ".webp"})
+    FOLDERS: ClassVar = {"images": SUFFIXES | DATASETS}
 
     images: Source
     preprocess: Preprocess
+    files: str | None = None
+    """Take the pictures whose path in the folder or archive fits this pattern, for example `zebra/*`."""
+    annotations: Source | None = None
+    """A table with a row for each picture, or COCO annotations, where each category is a column that counts it."""
+    where: str | None = None
+    """Take the pictures for whose row in the annotations or in the dataset this holds, for example `zebra >= 1`."""
+    column: str | None = None
+    """The annotations' column of file names, or the dataset's column of pictures; found by name or type if left out."""
 
 
 class Arrays(ExampleSet):
@@ -100,29 +120,48 @@ class Arrays(ExampleSet):
 
 
 class Table(ExampleSet):
-    """Rows of a CSV or Parquet file, turned into numbers in the declared order of columns."""
+    """Rows of a table, whose columns feed the model's inputs: those of the same name by default."""
 
-    SOURCES: ClassVar = {"table": "a table (.csv, .parquet)"}
+    SOURCES: ClassVar = {"table": "a table (.csv, .jsonl, .parquet, .arrow)"}
+    FOLDERS: ClassVar = {"table": DATASETS}
 
     table: Source
-    features: Annotated[list[str], Field(min_length=1)]
-    """The columns that the model takes, in its order; `city=Rome` is 1 where the column `city` holds Rome, else 0."""
+    features: Annotated[list[str], Field(min_length=1)] | None = None
+    """For a model with one input: its columns, in its order; `city=Rome` is 1 where `city` holds Rome, else 0."""
+    inputs: dict[str, str | Annotated[list[str], Field(min_length=1)]] = Field(default_factory=dict)
+    """For inputs that have not the name of a column: the input's name → the column, or columns, that feed it."""
     where: str | None = None
-    """Keep the rows for which this holds, for example `race == 1 and income > 40`."""
+    """Keep the rows for which this holds, such as `race == 1 and (income > 40 or city in [Rome, Bonn])`.
+
+    Columns may stand in backticks or double quotes. `not`, `is null` and `is not null` are read too; a comparison with
+    a missing value holds nowhere.
+    """
     set: dict[str, float | str] = Field(default_factory=dict)
     """Columns overwritten after `where`: a counterfactual edit."""
 
+    @model_validator(mode="after")
+    def _says_once_what_feeds_the_model(self) -> Self:
+        if self.features and self.inputs:
+            raise ValueError("give either 'features', the columns of a model's only input, or 'inputs'")
+        return self
+
 
 class Text(ExampleSet):
-    """Texts, one JSON object a line, turned into tokens by the model's own tokenizer."""
+    """Texts in a field of JSON lines or a column of a table, turned into tokens by the model's own tokenizer."""
 
-    SOURCES: ClassVar = {"text": "texts as JSON lines (.jsonl)", "tokenizer": "a tokenizer (tokenizer.json)"}
+    SOURCES: ClassVar = {
+        "text": "texts (.jsonl, .csv, .parquet, .arrow)",
+        "tokenizer": "a tokenizer (tokenizer.json)",
+    }
+    FOLDERS: ClassVar = {"text": DATASETS}
 
     text: Source
     tokenizer: Source
     """The `tokenizer.json` of the `tokenizers` library."""
     field: str = "text"
-    """Which field of a line holds the text."""
+    """Which field of a line, or which column, holds the text."""
+    where: str | None = None
+    """Keep the texts for whose line or row this holds, for example `label == toxic`."""
     length: Annotated[Integer, Field(ge=1, le=8192)] = 64
     """How many tokens every text is padded or cut to."""
     inputs: dict[str, TokenPart] = Field(default_factory=lambda: dict(BERT_INPUTS))
@@ -282,10 +321,11 @@ class ConceptLine(Document):
     unit: Literal["sd", "logit"] = "sd"
     """`sd`: standard deviations of the target over its examples; `logit`: the target's own unit."""
     when_inconclusive: Literal["inconclusive", "pass", "fail"] = "inconclusive"
-    when_not_encoded: Literal["inconclusive", "not_influential"] = "inconclusive"
-    """The finding where no audited layer encodes the concept."""
-    when_evidence_disagrees: Literal["inconclusive", "intervention"] = "inconclusive"
-    """`intervention`: the measured change alone settles a line where it and the association disagree."""
+    when_not_encoded: Literal["pass", "fail", "inconclusive"] = "pass"
+    """The outcome of `not_encoded`. `pass` also needs that the model's own numbers for concept and reference differ
+    by less than the tolerance, and a line that the concept must not matter; else it is as `when_inconclusive` says."""
+    require: Literal["any", "both"] = "any"
+    """`any`: a measured change decides, and association where nothing was measured. `both`: the two must agree."""
 
 
 class GroupLine(Document):
@@ -332,10 +372,13 @@ class Audit(Document):
     """The fields that name files about the model, and what each is, in words."""
 
     model: Source
+    """An ONNX file; where its weights are in other files, a tar of it (as `model.onnx`) and them."""
     gradient: Source | None = None
     """A graph of the model's gradients that was made elsewhere; without it Caveat derives them from the model."""
     labels: Source | None = None
     """The names of the model's classes in order, one a line or in JSON; without it those that the model holds."""
+    constants: dict[str, float] = Field(default_factory=dict)
+    """Inputs of the model that no example set feeds: a name → the number that fills it. Recurrent states are 0."""
     examples: Annotated[dict[Name, Examples], Field(min_length=1)]
     concepts: dict[Name, Concept] = Field(default_factory=dict)
     targets: dict[Name, Target] = Field(default_factory=dict)
@@ -359,6 +402,8 @@ class Audit(Document):
         for name, concept in self.concepts.items():
             if name in concept.controlling_for or len(set(concept.controlling_for)) < len(concept.controlling_for):
                 raise ValueError(f"/concepts/{name}/controlling_for names other concepts, each of them once")
+            if concept.examples in concept.reference_sets:
+                raise ValueError(f"/concepts/{name}/against names '{concept.examples}', the concept's own examples")
         for name, group in self.groups.items():
             if not isinstance(self.examples[group.examples], Table):
                 raise ValueError(f"/groups/{name} compares people in '{group.examples}', which is not a table")
@@ -413,15 +458,15 @@ class Audit(Document):
         """The audit's sources: JSON pointer → path or digest."""
         files = {f"/{field}": getattr(self, field) for field in self.FILES}
         return {pointer: source for pointer, source in files.items() if source is not None} | {
-            f"/examples/{name}/{field}": getattr(one, field)
+            f"/examples/{name}/{field}": source
             for name, one in self.examples.items()
-            for field in one.SOURCES
+            for field, source in one.sources().items()
         }
 
     def with_sources(self, replaced: dict[str, str]) -> Audit:
         """The same audit with each pointer of `sources()` given a new place."""
         examples = {
-            name: one.model_copy(update={field: replaced[f"/examples/{name}/{field}"] for field in one.SOURCES})
+            name: one.model_copy(update={field: replaced[f"/examples/{name}/{field}"] for field in one.sources()})
             for name, one in self.examples.items()
         }
         files = {field: replaced.get(f"/{field}") for field in self.FILES}

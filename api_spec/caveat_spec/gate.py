@@ -11,8 +11,8 @@ from caveat_spec.audit import ConceptLine, GateLine, GroupLine
 from caveat_spec.report import Finding, LineVerdict, Outcome, Report, Verdict
 from caveat_spec.verdict.association import ASSOCIATION, Association
 from caveat_spec.verdict.growth import GROWTH, Growth
-from caveat_spec.verdict.intervention import INTERVENTION, TOGETHER, Both, Intervention
-from caveat_spec.verdict.rules import Conclusion, conclude, first_rule
+from caveat_spec.verdict.intervention import INTERVENTION, TOGETHER, Both, Intervention, caution_of
+from caveat_spec.verdict.rules import conclude
 
 WORST_FIRST: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
 
@@ -40,38 +40,49 @@ def _concept_verdict(report: Report, position: int, line: ConceptLine) -> LineVe
     measured = next((test for test in report.interventions if (test.concept, test.target) == pair), None)
     alpha = report.audit.method.alpha
     associated = Association(tests, line, alpha, alone=measured is None)
-    conclusion = conclude(ASSOCIATION, associated, associated.sign)
-    if measured is not None:
-        intervened = Intervention(measured, line, alpha)
-        both = Both(conclusion, conclude(INTERVENTION, intervened, intervened.sign), line)
-        rule = first_rule(TOGETHER, both)
-        conclusion = Conclusion(rule.finding, rule.reason(both))
-    wanted: Finding = "influential" if line.must == "matter" else "not_influential"
-    outcome: Outcome = "pass" if conclusion.finding == wanted else "fail"
-    if conclusion.finding == "inconclusive":
-        outcome = line.when_inconclusive
+    conclusion, caution = conclude(ASSOCIATION, associated, associated.sign), None
+    if measured is not None or line.require == "both":
+        intervened = None if measured is None else Intervention(measured, line, alpha)
+        both = Both(
+            conclusion if tests else None,
+            None if intervened is None else conclude(INTERVENTION, intervened, intervened.sign),
+            line,
+        )
+        conclusion, caution = conclude(TOGETHER, both), caution_of(both, associated)
     verb = "must matter" if line.must == "matter" else "must not matter"
     return LineVerdict(
         line=position,
         subject=f"{line.concept} {verb} to {line.target}",
         finding=conclusion.finding,
-        outcome=outcome,
+        outcome=_outcome(line, conclusion.finding, associated),
         reason=_sentence(conclusion.reason),
+        caution=None if caution is None else _sentence(caution),
     )
+
+
+def _outcome(line: ConceptLine, finding: Finding, associated: Association) -> Outcome:
+    """What a finding means for a line.
+
+    A concept that no layer encodes clears a line only where the model's own numbers for concept and reference leave no
+    room for an influence of another form.
+    """
+    if finding == "not_encoded" and line.when_not_encoded != "pass":
+        return line.when_not_encoded
+    if finding == "not_encoded" and line.must == "not_matter" and associated.gap_inside:
+        return "pass"
+    if finding in ("inconclusive", "not_encoded"):
+        return line.when_inconclusive
+    return "pass" if finding == ("influential" if line.must == "matter" else "not_influential") else "fail"
 
 
 def _growth_verdict(report: Report, baseline: Report | None, position: int, line: ConceptLine) -> LineVerdict:
     conclusion = conclude(GROWTH, Growth(report, baseline, line))
-    outcomes: dict[Finding, Outcome] = {
-        "influential": "fail",
-        "not_influential": "pass",
-        "inconclusive": line.when_inconclusive,
-    }
+    outcomes: dict[Finding, Outcome] = {"influential": "fail", "not_influential": "pass"}
     return LineVerdict(
         line=position,
         subject=f"{line.concept} must not matter more to {line.target} than in the baseline",
         finding=None,
-        outcome=outcomes[conclusion.finding],
+        outcome=outcomes.get(conclusion.finding, line.when_inconclusive),
         reason=_sentence(conclusion.reason),
     )
 

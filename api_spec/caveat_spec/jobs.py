@@ -77,7 +77,7 @@ def sources(request: Request) -> dict[str, str]:
     if isinstance(request, NewModel):
         gradient = {} if request.gradient is None else {"/gradient/blob": request.gradient.blob}
         return {"/blob": request.blob} | gradient
-    return {f"/examples/{field}": getattr(request.examples, field) for field in request.examples.SOURCES}
+    return {f"/examples/{field}": source for field, source in request.examples.sources().items()}
 
 
 def queue_of(request: Request, sizes: Mapping[str, int], *, large: int) -> Queue:

@@ -14,9 +14,10 @@ from caveat_spec.audit import Audit, ExampleKind
 from caveat_spec.base import Count, Digest, Document, Integer, Name
 from caveat_spec.results import Comparison, ConceptTest, Matrix, Ranking
 
-SCHEMA_VERSION: Literal["2"] = "2"
+SCHEMA_VERSION: Literal["3"] = "3"
 
-Finding = Literal["influential", "not_influential", "inconclusive"]
+Finding = Literal["influential", "not_influential", "not_encoded", "inconclusive"]
+"""`not_encoded`: no audited layer encodes the concept, and no change of the target was measured."""
 Outcome = Literal["pass", "fail", "inconclusive"]
 
 
@@ -66,8 +67,11 @@ class TargetSummary(Document):
     unit: str
     mean: float
     sd: float
+    """The standard deviation that figures in sd divide by: that of a normal distribution with the same middle 70 %."""
     examples: list[str]
     """The names of its examples, in the order of the rows' sensitivities."""
+    commonest_class: Integer | None = None
+    """The class with the highest score at most of its examples; null for a single score."""
 
 
 class GradientCheck(Document):
@@ -124,6 +128,13 @@ class LineVerdict(Document):
     outcome: Outcome
     reason: str
     """One sentence."""
+    caution: str | None = None
+    """What another line of evidence says against it, in a sentence."""
+
+    @property
+    def explanation(self) -> str:
+        """The reason, and the caution where there is one."""
+        return self.reason if self.caution is None else f"{self.reason} Caution: {self.caution}"
 
 
 class Verdict(Document):
@@ -136,7 +147,7 @@ class Verdict(Document):
 class Report(Document):
     """The answer to one audit."""
 
-    schema_version: Literal["2"] = SCHEMA_VERSION
+    schema_version: Literal["3"] = SCHEMA_VERSION
     engine: Engine
     audit: Audit
     """As it was asked, with digests in place of paths and every default filled in."""

@@ -23,7 +23,9 @@ FlagCode = Literal[
     "degenerate",
     "zero_gradient",
     "weak_cav",
-    "confounded_negatives",
+    "reference_unlike_targets",
+    "sets_differ_in_kind",
+    "moves_all_targets",
     "unstable_estimators",
     "unstable_negatives",
     "few_examples",
@@ -71,7 +73,7 @@ class Effect(Document):
     """In the target's unit (logits, for a class)."""
     interval: Interval
     in_sd: float
-    """The same in standard deviations of the target over its examples."""
+    """The same in standard deviations of the target over its examples, by their middle 70 %."""
     interval_in_sd: Interval
     p: Probability
     """The p-value that decides, before the correction over all tests."""
@@ -117,6 +119,8 @@ class Accuracy(Document):
     shuffled_high: Probability
     """The (1 - alpha) quantile under shuffled labels; an encoded concept exceeds it."""
     encoded: bool
+    detectable: Probability | None = None
+    """The smallest true accuracy that these examples would have found in 95 of 100 cases; null where none is."""
 
 
 class CrossCheck(Document):
@@ -137,17 +141,29 @@ class LegacyTTest(Document):
     caution: str
 
 
-class FiniteStep(Document):
-    """The target's mean change when the layer moves by the full step and the rest of the model runs on from there.
-
-    The effect extends the slope at the start of the step; where the two differ, the model bends in between.
-    """
+class Change(Document):
+    """A change of the target with its interval, in its own unit and in standard deviations over its examples."""
 
     value: float
     interval: Interval
-    """Over target examples; the step itself is taken as given."""
     in_sd: float
     interval_in_sd: Interval
+
+
+class FiniteStep(Change):
+    """The target's mean change when the layer moves by the full step and the rest of the model runs on from there.
+
+    The effect extends the slope at the start of the step; where the two differ, the model bends in between. The
+    interval is over target examples; the step itself is taken as given.
+    """
+
+
+class OutputGap(Change):
+    """How the model's own numbers for the concept's examples differ from those for the reference set, in the mean.
+
+    It compares different examples, so that it is no effect of the concept; but an effect of any kind, also one that no
+    layer encodes linearly, would be part of it.
+    """
 
 
 class SpatialMap(Document):
@@ -205,6 +221,8 @@ class ConceptTest(Figures, Result):
     estimator: str | None = None
     """How the concept activation vector was found, where there is one."""
     finite_step: FiniteStep | None = None
+    output_gap: OutputGap | None = None
+    """The same at every layer; null where the audit pairs the two sets or controls for other concepts."""
     spatial_map: SpatialMap | None = None
 
     @property

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from bench.validation.simulation import World, draw
+from bench.validation.simulation import World, draw, numbers
 from caveat_spec.audit import Audit, ConceptLine, Method
 from caveat_spec.gate import decide
-from caveat_spec.report import Finding, Report
-from caveat_spec.results import ConceptTest, Figures
+from caveat_spec.report import Finding, LineVerdict, Report
+from caveat_spec.results import ConceptTest, Figures, OutputGap
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.concepts.cav import fit_cavs
 from caveat_worker.engine.concepts.concept_test import run_concept_test
 from caveat_worker.engine.concepts.fit_problem import Settings
+from caveat_worker.engine.concepts.output_gap import output_gap
 from caveat_worker.engine.statistics.p_values import legacy_t_test
 from caveat_worker.engine.statistics.resampling import Sets, reference_draws
 
@@ -33,6 +34,8 @@ class Outcome:
     p_against_sets: float
     p_score: float
     finding: Finding
+    passes: bool
+    """Whether the gate lets the concept pass."""
     interval: tuple[float, float]
     truth: float
     """The simulated effect, in the target's unit."""
@@ -49,11 +52,14 @@ def audit(world: World, settings: Settings, published: tuple[int, ...], seed: in
     assert result.effect.p_against_sets is not None
     assert result.score is not None
     assert result.accuracy is not None
+    line = verdict_on(result, output_gap(*numbers(world, rng), target.values, settings, rng), settings)
+    assert line.finding is not None
     return Outcome(
         p_effect=result.effect.p,
         p_against_sets=result.effect.p_against_sets,
         p_score=result.score.p,
-        finding=finding_of(result, settings),
+        finding=line.finding,
+        passes=line.outcome == "pass",
         interval=result.effect.interval,
         truth=world.shift * world.slope,
         encoded=result.accuracy.encoded,
@@ -67,8 +73,8 @@ def audits(world: World, settings: Settings, count: int, published: tuple[int, .
         return list(executor.map(partial(audit, world, settings, published), range(count), chunksize=8))
 
 
-def finding_of(figures: Figures, settings: Settings) -> Finding:
-    """What the gate line `must: not_matter` finds in a report that holds this one test."""
+def verdict_on(figures: Figures, gap: OutputGap, settings: Settings) -> LineVerdict:
+    """What the gate line `must: not_matter` comes to in a report that holds this one test."""
     test = ConceptTest(
         method="tcav",
         evidence="association",
@@ -76,15 +82,14 @@ def finding_of(figures: Figures, settings: Settings) -> Finding:
         target="target",
         layer="layer",
         estimator=settings.estimator,
+        output_gap=gap,
         **dict(figures) | {"effect": figures.effect.model_copy(update={"p_corrected": figures.effect.p})},
     )
     line = ConceptLine(concept="concept", target="target", must="not_matter", tolerance=TOLERANCE)
     nothing: dict[str, Any] = dict.fromkeys(Report.model_fields, ())
     audit = Audit.model_construct(model="", examples={}, method=Method(alpha=settings.alpha))
     report = Report.model_construct(**nothing | {"audit": audit, "tests": [test]})
-    finding = decide(report, [line]).lines[0].finding
-    assert finding is not None
-    return finding
+    return decide(report, [line]).lines[0]
 
 
 def _published(world: World, settings: Settings, runs: int, seed: int) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy.stats import spearmanr
 
-from bench.validation.ground_truth import Answers, Asked, Fact, Measured, answers
+from bench.validation.ground_truth import Answers, Asked, Fact, Measured, answers, middle_sd
 from bench.validation.networks import outputs
 from caveat_spec.audit import Audit
 from caveat_spec.results import ConceptTest
@@ -101,7 +101,7 @@ def _swapped(folder: Path, name: str) -> tuple[dict[str, Measured], float]:
         others = [other for other in WORDS if other != word]
         after = {other: _logits(model, captioned(own[other], [word] * len(own[other]))) for other in others}
         moved = np.concatenate([after[other][:, index] - before[other][:, index] for other in others])
-        sd = float(before[word][:, index].std(ddof=1))
+        sd = middle_sd(before[word][:, index])
         change[word] = Measured(float(moved.mean()) / sd, float(moved.std(ddof=1)) / sd / len(moved) ** 0.5)
         wins += [after[other].argmax(1) == index for other in others]
     return change, float(np.mean(wins))

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from scipy.stats import norm
 
-from caveat.pack import as_file, digest
+from caveat.pack import Archive, Content, addressed
 from caveat_spec.audit import Audit, ConceptLine, GroupLine
 from caveat_spec.report import Finding, Outcome, Report
 from caveat_spec.results import ConceptTest
 from caveat_worker import pipeline
 from caveat_worker.engine.base.arrays import Float64Array
 
-Agreement = Literal["right", "open", "at the tolerance", "other sign", "wrong"]
-"""`open` is an inconclusive verdict, `at the tolerance` a truth too near the tolerance to judge a verdict by."""
+Agreement = Literal["right", "not encoded", "open", "at the tolerance", "other sign", "wrong"]
+"""`open` is an inconclusive verdict, `not encoded` one that neither passes nor fails for that reason, and `at the
+tolerance` a truth too near the tolerance to judge a verdict by."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +72,28 @@ class Answered:
     intervention: ConceptTest | None
     finding: Finding
     reason: str
+    cleared: bool = False
+    """Whether the gate takes `not_encoded` for *not influential*."""
 
     @property
     def sign(self) -> int:
-        """The direction of the largest effect over the layers."""
-        return int(np.sign(max((test.effect.in_sd for test in self.tests), key=abs, default=0.0)))
+        """The direction of the measured change, or of the largest effect over the layers."""
+        measured = [] if self.intervention is None else [self.intervention.effect.in_sd]
+        return int(np.sign(max(measured or [test.effect.in_sd for test in self.tests], key=abs, default=0.0)))
 
     @property
     def agreement(self) -> Agreement:
         """How the verdict compares with the truth."""
         if self.finding == "inconclusive":
             return "open"
+        if self.finding == "not_encoded" and not self.cleared:
+            return "not encoded"
         if self.finding == "influential" and self.sign * self.fact.sign < 0:
             return "other sign"
         if self.fact.finding is None:
             return "at the tolerance"
-        return "right" if self.finding == self.fact.finding else "wrong"
+        found = "not_influential" if self.finding == "not_encoded" else self.finding
+        return "right" if found == self.fact.finding else "wrong"
 
 
 @dataclass(frozen=True)
@@ -107,13 +115,19 @@ class Answers:
 def audited(audit: Audit, *, threads: int = 1) -> Report:
     """Runs an audit whose sources are paths in this process, as `caveat gate --local` does in a child."""
     with tempfile.TemporaryDirectory(prefix="caveat-truths-") as folder:
-        files = {
-            pointer: as_file(Path(source), Path(folder) / f"{number}.tar")
-            for number, (pointer, source) in enumerate(audit.sources().items())
-        }
-        digests = {pointer: digest(file) for pointer, file in files.items()}
-        by_digest = {digests[pointer]: file for pointer, file in files.items()}
+        found = {pointer: addressed(Path(source)) for pointer, source in audit.sources().items()}
+        by_digest = {digest: _on_disk(content, Path(folder) / digest[7:]) for content, digest in found.values()}
+        digests = {pointer: digest for pointer, (_, digest) in found.items()}
         return pipeline.run(audit.with_sources(digests), by_digest.__getitem__, lambda *_: None, threads=threads)
+
+
+def _on_disk(content: Content, path: Path) -> Path:
+    """The file with these bytes; an archive is written to `path`."""
+    if not isinstance(content, Archive):
+        return content
+    with path.open("wb") as file:
+        file.writelines(content.chunks())
+    return path
 
 
 def answers(asked: Asked, *, threads: int = 1) -> Answers:
@@ -127,7 +141,8 @@ def answers(asked: Asked, *, threads: int = 1) -> Answers:
         assert line.finding is not None
         tests = [test for test in report.associations if (test.concept, test.target) == of_fact]
         intervention = next((one for one in report.interventions if (one.concept, one.target) == of_fact), None)
-        facts.append(Answered(fact, tests, intervention, line.finding, line.reason))
+        cleared = line.finding == "not_encoded" and line.outcome == "pass"
+        facts.append(Answered(fact, tests, intervention, line.finding, line.reason, cleared))
     metrics = {one.name: one.metrics for one in report.comparisons}
     counts = [(one, metrics[one.group][one.metric].value, lines[one.group, one.metric].outcome) for one in asked.counts]
     return Answers(asked, report, facts, counts)
@@ -159,15 +174,21 @@ class Measured:
         return f"{self.change:+.2f} ± {2 * self.error:.2f} sd"
 
 
+def middle_sd(values: Float64Array) -> float:
+    """The standard deviation of a normal distribution with the same middle 70 %, as SciPy and NumPy have it."""
+    low, high = np.quantile(values, [0.15, 0.85], method="median_unbiased")
+    return float(high - low) / float(norm.ppf(0.85) - norm.ppf(0.15))
+
+
 def paired_change(without: Float64Array, with_concept: Float64Array, over: Float64Array) -> Measured:
     """The mean change of the same examples [n], in standard deviations of the target's values `over` its examples."""
-    change, sd = with_concept - without, float(np.std(over, ddof=1))
+    change, sd = with_concept - without, middle_sd(over)
     return Measured(float(change.mean()) / sd, float(change.std(ddof=1)) / sd / len(change) ** 0.5)
 
 
 def gap(without: Float64Array, with_concept: Float64Array, over: Float64Array) -> Measured:
     """The difference of two sets' means, in standard deviations of the target's values `over` its examples."""
-    sd = float(np.std(over, ddof=1))
+    sd = middle_sd(over)
     error = (without.var(ddof=1) / len(without) + with_concept.var(ddof=1) / len(with_concept)) ** 0.5
     return Measured(float(with_concept.mean() - without.mean()) / sd, float(error) / sd)
 
@@ -204,7 +225,7 @@ def section(of: Answers) -> str:
 
 def summary(all_answers: Sequence[Answers]) -> str:
     """One row a title: how many of its verdicts are the truth, open, or wrong."""
-    kinds: tuple[Agreement, ...] = ("right", "open", "at the tolerance", "other sign", "wrong")
+    kinds: tuple[Agreement, ...] = ("right", "not encoded", "open", "at the tolerance", "other sign", "wrong")
     total = sum((one.tally for one in all_answers), Counter[Agreement]())
     by_title: dict[str, Counter[Agreement]] = {}
     for one in all_answers:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import binom
 
 from bench.validation.audits import TOLERANCE, Outcome, audits
+from bench.validation.coverage import coverage
 from bench.validation.simulation import World
 from caveat_worker.engine.concepts.fit_problem import Settings
 
@@ -29,7 +30,14 @@ EFFECTS = (0.0, 0.15, 0.5, 1.0)
 def rates(quick: bool) -> tuple[str, bool]:
     """Runs the studies, with a tenth of the audits if `quick`; whether every error rate is within its bound."""
     share = 10 if quick else 1
-    sections = [calibration(400 // share), neutral(200 // share), published(100 // share), power(100 // share)]
+    sections = [
+        coverage(400 // share),
+        calibration(400 // share),
+        not_encoded(200 // share),
+        neutral(200 // share),
+        published(100 // share),
+        power(100 // share),
+    ]
     return HEAD + "".join(body for body, _ in sections), all(holds for _, holds in sections)
 
 
@@ -49,12 +57,23 @@ CALIBRATION = """### No effect, and not encoded
 {count} audits a row, in which a random set plays the concept. At a nominal {alpha:.0%}, up to {bound}
 rejections ({share:.1%}) lie inside the binomial 95 % interval.
 
-| layer | estimator | effect, p ≤ α | score, p ≤ α | gate: influential | gate: not influential | holds |
-| --- | --- | --- | --- | --- | --- | --- |
+| layer | estimator | effect, p ≤ α | score, p ≤ α | gate: influential | gate: not encoded | gate passes | holds |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
-A random set has no effect, but no layer encodes it either, and then the gate does not count the absence of an effect as
-a finding: nearly all of these audits are inconclusive, as they should be.
+A random set has no effect, but no layer encodes it either: the finding is *not encoded*. With so few examples the
+model's own numbers for concept and reference are not known well enough to let it pass; the next table has more.
+
+"""
+
+NOT_ENCODED = """### Not encoded, with and without an influence
+
+{count} audits a row, ReLU layer, mean difference. A concept whose influence equals the tolerance must not pass because
+no layer encodes it; up to {bound} passes lie inside the binomial 95 % interval around α.
+
+| concept / reference / target | influence | not encoded | gate passes | holds |
+| --- | --- | --- | --- | --- |
+{rows}
 
 """
 
@@ -104,10 +123,33 @@ def calibration(count: int) -> tuple[str, bool]:
             findings = Counter(outcome.finding for outcome in outcomes)
             holds = max(effect, score, findings["influential"]) <= bound
             everything &= holds
-            shares = (effect, score, findings["influential"], findings["not_influential"])
+            passed = sum(outcome.passes for outcome in outcomes)
+            shares = (effect, score, findings["influential"], findings["not_encoded"], passed)
             rows.append(f"| {layer} | {estimator} | {_percent(shares, count)} | {'yes' if holds else '**no**'} |")
     text = CALIBRATION.format(count=count, alpha=ALPHA, bound=bound, share=bound / count, rows="\n".join(rows))
     return text, everything
+
+
+def not_encoded(count: int) -> tuple[str, bool]:
+    """How often a concept that no layer encodes passes, with and without an influence as large as the tolerance."""
+    bound = int(binom.ppf(0.975, count, ALPHA))
+    rows, everything = [], True
+    for size in ((40, 80, 40), (400, 800, 400)):
+        world = replace(LAYERS["ReLU"], n_concept=size[0], n_reference=size[1], n_target=size[2])
+        weak = 0.5 * (40 / size[0]) ** 0.5
+        for name, one, influence in (
+            ("none", world, False),
+            ("the tolerance, in a form that is not linear", replace(world, hidden=TOLERANCE), True),
+            ("the tolerance, along a weak direction", replace(world, shift=weak, slope=TOLERANCE / weak), True),
+        ):
+            outcomes = audits(one, replace(SETTINGS, estimator="mean_difference"), count)
+            passed = sum(outcome.passes for outcome in outcomes)
+            findings = Counter(outcome.finding for outcome in outcomes)
+            holds = not influence or passed <= bound
+            everything &= holds
+            shares = _percent((findings["not_encoded"], passed), count)
+            rows.append(f"| {' / '.join(map(str, size))} | {name} | {shares} | {'yes' if holds else '**no**'} |")
+    return NOT_ENCODED.format(count=count, bound=bound, rows="\n".join(rows)), everything
 
 
 def neutral(count: int) -> tuple[str, bool]:

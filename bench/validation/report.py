@@ -58,13 +58,12 @@ def _doubts(every: list[Answers]) -> list[str]:
         if of.fact.finding == "influential" and of.agreement != "right"
     ]
     others = [of for one in every for of in one.facts if of.fact.finding != "influential" and of.fact.concept != "null"]
-    weak = sum("vector is weak" in of.reason or "encodes" in of.reason for of in others if of.finding == "inconclusive")
     found = Counter(of.finding.replace("_", " ") for of in others)
     return [
         *missed,
         f"\nOf {len(others)} lines about captions whose measured change is within the tolerance, or at it, "
-        f"{found['influential']} are influential, {found['not influential']} not influential, {found['inconclusive']} "
-        f"inconclusive ({weak} because the layer does not encode the caption).",
+        f"{found['influential']} are influential, {found['not influential']} not influential, "
+        f"{found['not encoded']} not encoded, {found['inconclusive']} inconclusive.",
         _null_sentence(every),
     ]
 
@@ -72,7 +71,9 @@ def _doubts(every: list[Answers]) -> list[str]:
 def _null_sentence(every: list[Answers]) -> str:
     nulls = [of for one in every for of in one.facts if of.fact.concept == "null"]
     found = Counter(of.finding.replace("_", " ") for of in nulls)
-    counted = ", ".join(f"{found[kind]} {kind}" for kind in ("influential", "not influential", "inconclusive"))
+    counted = ", ".join(
+        f"{found[kind]} {kind}" for kind in ("influential", "not influential", "not encoded", "inconclusive")
+    )
     return f"\nThe random concept (pictures drawn like those of its reference set), {len(nulls)} lines: {counted}."
 
 
@@ -84,7 +85,9 @@ construction, or the change was measured by running the model in ONNX Runtime al
 measured change is beyond the line's tolerance by two standard errors, *not influential* where it is inside the
 tolerance by two, and otherwise *at the tolerance*.
 
-A verdict is *right*, *open* (inconclusive; the reason is under the table), of the *other sign*, or *wrong*: an
-influence called not influential, or no influence called influential. Where an audit has no matched pairs, *influential*
-means association, and the truth is still the measured change. Effects are in standard deviations of the target.
+A verdict is *right*, *not encoded* (and neither passes nor fails for it), *open* (inconclusive; the reason is under the
+table), of the *other sign*, or *wrong*: an influence called not influential, or no influence called influential.
+*Not encoded* is right where the gate passes the line for it and the truth is *not influential*. Where an audit has no
+matched pairs, *influential* means association, and the truth is still the measured change. Effects are in standard
+deviations of the target, by its middle 70 %.
 """

@@ -25,10 +25,18 @@ class World:
     """How far concept examples lie along the concept's direction; at 0 they are a random set."""
     slope: float = 0.0
     """Mean derivative of the target along the concept's direction."""
+    hidden: float = 0.0
+    """What the concept adds to the target in a form that the layer does not encode linearly."""
     relu: bool = False
     """Non-negative, skewed activations, as after a ReLU."""
     paired: bool = False
     """The first reference examples are the concept's examples without the concept: matched pairs."""
+
+
+def numbers(world: World, rng: np.random.Generator) -> tuple[Float64Array, Float64Array]:
+    """The model's own numbers for concept and reference, in standard deviations of the target."""
+    gap = world.shift * world.slope + world.hidden
+    return gap + rng.normal(size=world.n_concept), rng.normal(size=world.n_reference)
 
 
 def draw(world: World, rng: np.random.Generator) -> tuple[ConceptData, TargetData]:

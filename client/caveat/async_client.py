@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from asyncio import sleep
 from collections.abc import AsyncIterator
-from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 from uuid import uuid4
@@ -14,7 +13,7 @@ import stamina
 
 from caveat import endpoints
 from caveat.endpoints import ENDED, Call
-from caveat.pack import async_digest
+from caveat.pack import Content, async_addressed, size_of
 from caveat.progress import ProgressCallback
 from caveat.transport import (
     AsyncAction,
@@ -73,20 +72,22 @@ class AsyncClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def put(self, file: Path, known_as: str | None = None, on_progress: ProgressCallback | None = None) -> str:
+    async def put(self, file: Content, known_as: str | None = None, on_progress: ProgressCallback | None = None) -> str:
         """Upload a file unless the server has it, and return its digest.
 
-        Pass the digest as `known_as` if you have it already. An upload whose connection breaks is resumed at the byte
-        where it broke off.
+        A model is uploaded together with its data files, and a folder as an archive of its pictures. Pass the digest as
+        `known_as` if you have it already. An upload whose connection breaks is resumed at the byte where it broke off.
         """
-        name = known_as or await async_digest(file)
-        policy = UploadPolicy(file, self._retry_for, on_progress)
+        content, name = (file, known_as) if known_as else await async_addressed(file)
+        policy = UploadPolicy(content, self._retry_for, on_progress)
 
         async def attempt() -> None:
             kept = await self._send(endpoints.get_upload(name))
             if not kept.complete:
                 policy.resume_at(kept.offset)
-                await self._send(endpoints.finish_upload(name, file, kept.offset), policy.async_chunks(kept.offset))
+                await self._send(
+                    endpoints.finish_upload(name, size_of(content), kept.offset), policy.async_chunks(kept.offset)
+                )
 
         await self._retry(attempt, policy)
         return name

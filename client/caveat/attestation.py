@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from caveat.pack import as_file, digest
+from caveat.pack import addressed
 from caveat.problems import ProblemError, problem
 from caveat_spec.attestation import Run, Statement
 from caveat_storage import attestations, keyring
@@ -155,11 +154,10 @@ def _compared(name: str, expected: str, path: Path | None) -> Check:
     if path is None:
         option = f"--examples {member}=PATH" if name.startswith(EXAMPLES) else f"--{name} PATH"
         return Check(None, f"The {words} was not compared; pass {option} to compare it.")
-    with tempfile.TemporaryDirectory(prefix="caveat-") as scratch:
-        try:
-            found = digest(as_file(path, Path(scratch) / "packed.tar"))
-        except OSError as error:
-            raise _unreadable(path, error) from None
+    try:
+        _, found = addressed(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
     subject = f"the {words} that was {'signed' if name == REPORT else 'audited'}"
     if found == expected:
         return Check(True, f"{path} is {subject}.")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from caveat.pack import as_file, digest, is_picture, pictures
+from caveat.pack import Content, addressed, contents, is_picture
 from caveat.positions import Positions
-from caveat.problems import ProblemError
+from caveat.problems import ProblemError, at
+from caveat.remote_sources import SourceFault, fetch, is_url
 from caveat.yaml_source import read_document
-from caveat_spec.audit import Audit, GateLine, Images
+from caveat_spec.audit import Audit, GateLine
 from caveat_spec.base import Document
 from caveat_spec.problem import Fault, ProblemDetails
 
@@ -47,8 +49,8 @@ class Resolved:
     """An audit with digests in place of paths, and the files that hold those bytes."""
 
     audit: Audit
-    blobs: dict[str, Path]
-    """Digest → file; sources that the audit names by digest are not included."""
+    blobs: dict[str, Content]
+    """Digest → file or archive; sources that the audit names by digest are not included."""
     notes: list[str]
     """Sentences for the user: which files were left out."""
 
@@ -72,14 +74,15 @@ def checked(kind: type[T], value: Any, positions: Positions) -> T:
     try:
         return kind.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        raise ProblemError(_invalid(value, error.errors(), positions), positions) from None
+        raise ProblemError(_invalid(kind, value, error.errors(), positions), positions) from None
 
 
-def _invalid(value: Any, errors: list[ErrorDetails], positions: Positions) -> ProblemDetails:
+def _invalid(kind: type[BaseModel], value: Any, errors: list[ErrorDetails], positions: Positions) -> ProblemDetails:
     """The problem of an invalid document, with one fault for each error."""
+    fields = partial(_fields_at, kind)
     located = [(_pointer(value, one), one) for one in errors]
     faults = [
-        Fault(pointer=pointer, detail=_sentence(pointer, one))
+        Fault(pointer=pointer, detail=_sentence(pointer, one, fields))
         for pointer, one in located
         if not _is_union_branch(one) or not any(other.startswith(f"{pointer}/") for other, _ in located)
     ]
@@ -93,10 +96,33 @@ def _invalid(value: Any, errors: list[ErrorDetails], positions: Positions) -> Pr
     )
 
 
-def resolve(file: AuditFile, scratch: Path) -> Resolved:
-    """Hashes every file that the audit names, and packs folders into `scratch`; raises a `ProblemError` on bad ones."""
+def fetched(file: AuditFile, folder: Path) -> AuditFile:
+    """The audit with a file in `folder` in place of each URL; raises a `ProblemError` where one cannot be fetched."""
+    places, faults = file.audit.sources(), []
+    for number, (pointer, source) in enumerate(places.items()):
+        if is_url(source):
+            try:
+                places[pointer] = str(fetch(source, folder / str(number)))
+            except SourceFault as error:
+                faults.append(Fault(pointer=pointer, detail=str(error)))
+    if faults:
+        raise ProblemError(
+            ProblemDetails.of(
+                "sources-not-fetched",
+                422,
+                f"{file.positions.path} names URLs that cannot be fetched.",
+                "Check the address, the credentials in the environment and the digest, or name a file.",
+                faults,
+            ),
+            file.positions,
+        )
+    return replace(file, audit=file.audit.with_sources(places))
+
+
+def resolve(file: AuditFile) -> Resolved:
+    """Hashes every file and folder that the audit names; raises a `ProblemError` on bad ones."""
     digests: dict[str, str] = {}
-    blobs: dict[str, Path] = {}
+    blobs: dict[str, Content] = {}
     notes: list[str] = []
     faults: list[Fault] = []
     for pointer, source in file.audit.sources().items():
@@ -108,12 +134,13 @@ def resolve(file: AuditFile, scratch: Path) -> Resolved:
         if fault is not None:
             faults.append(Fault(pointer=pointer, detail=fault))
             continue
-        blob, left_out = _blob(path, scratch / f"{len(digests)}.tar")
-        digests[pointer] = digest(blob)
-        blobs[digests[pointer]] = blob
-        if left_out:
-            files = "1 file that is not a picture" if left_out == 1 else f"{left_out} files that are not pictures"
-            notes.append(f"{source}: left out {files} ({_SUFFIXES}).")
+        with at(pointer):
+            content, digests[pointer] = addressed(path)
+        blobs[digests[pointer]] = content
+        if left_out := _left_out(path):
+            suffixes = ", ".join(sorted(_expected(file.audit, pointer)[1]))
+            files = "1 file of another kind" if left_out == 1 else f"{left_out} files of other kinds"
+            notes.append(f"{source}: left out {files} than {suffixes}.")
     if faults:
         raise ProblemError(
             ProblemDetails.of(
@@ -128,37 +155,34 @@ def resolve(file: AuditFile, scratch: Path) -> Resolved:
     return Resolved(file.audit.with_sources(digests), blobs, notes)
 
 
-_SUFFIXES = ", ".join(sorted(Images.SUFFIXES))
-
-
 def _unusable(audit: Audit, pointer: str, source: str, path: Path) -> str | None:
     """Why the file or folder at `path` cannot be the source at `pointer`; None where it can."""
-    expected, takes_a_folder = _expected(audit, pointer)
+    expected, suffixes = _expected(audit, pointer)
     if not path.exists():
         return f"there is no '{source}'{_nearest(path)}"
     if path.is_dir():
-        if not takes_a_folder:
+        if not suffixes:
             return f"'{source}' is a folder; name one file: {expected}"
-        if not pictures(path):
-            return f"the folder '{source}' holds no pictures ({_SUFFIXES})"
+        if not any(file.suffix.lower() in suffixes for file in contents(path).values()):
+            return f"the folder '{source}' holds no file that can be read here ({', '.join(sorted(suffixes))})"
         return None
     if not path.is_file():
         return f"'{source}' is neither a file nor a folder"
     if path.stat().st_size == 0:
         return f"'{source}' is empty"
     if is_picture(path):
-        folder = ", or a folder of them" if takes_a_folder else ""
+        folder = ", or a folder of them" if path.suffix.lower() in suffixes else ""
         return f"'{source}' is a single picture; name {expected}{folder}"
     return None
 
 
-def _expected(audit: Audit, pointer: str) -> tuple[str, bool]:
-    """What the source at `pointer` is, in words, and whether a folder of pictures will do."""
+def _expected(audit: Audit, pointer: str) -> tuple[str, frozenset[str]]:
+    """What the source at `pointer` is, in words, and the endings of files that it may be a folder of."""
     *place, field = pointer.removeprefix("/").split("/")
     if not place:
-        return audit.FILES[field], False
+        return audit.FILES[field], frozenset()
     examples = audit.examples[place[1]]
-    return examples.SOURCES[field], field in examples.FOLDERS
+    return examples.SOURCES[field], examples.FOLDERS.get(field, frozenset())
 
 
 def _nearest(path: Path) -> str:
@@ -169,10 +193,10 @@ def _nearest(path: Path) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def _blob(path: Path, tar: Path) -> tuple[Path, int]:
-    """The file that is hashed and sent for `path`, and how many files of a folder it leaves out."""
-    visible = (one for one in path.rglob("[!.]*") if one.is_file()) if path.is_dir() else ()
-    return as_file(path, tar), sum(not is_picture(one) for one in visible)
+def _left_out(path: Path) -> int:
+    """How many files of a folder are not sent."""
+    visible = [one for one in path.rglob("[!.]*") if one.is_file()] if path.is_dir() else []
+    return len(visible) - len(contents(path)) if visible else 0
 
 
 def _pointer(value: Any, error: ErrorDetails) -> str:
@@ -196,15 +220,15 @@ def _is_union_branch(error: ErrorDetails) -> bool:
     return error["type"].endswith(("_type", "_parsing")) or error["type"] == "literal_error"
 
 
-def _sentence(pointer: str, error: ErrorDetails) -> str:
-    """Pydantic's message, reworded for the author of an audit file."""
+def _sentence(pointer: str, error: ErrorDetails, fields: Callable[[tuple[int | str, ...]], set[str]]) -> str:
+    """Pydantic's message, reworded for the author of an audit file; `fields` are those that a place has."""
     last = next((str(part) for part in reversed(error["loc"]) if part != "[key]"), "")
     label = pointer.lstrip("/").replace("/", ".")
     match error["type"]:
         case "missing":
             return f"'{last}' is missing"
         case "extra_forbidden":
-            close = difflib.get_close_matches(last, _fields(), n=1)
+            close = difflib.get_close_matches(last, sorted(fields(error["loc"][:-1])), n=1)
             return f"'{last}' is not a field here" + (f"; did you mean '{close[0]}'?" if close else "")
         case "value_error" | "unknown_kind_of_examples" | "unknown_kind_of_gate_line":
             message = error["msg"].removeprefix("Value error, ")
@@ -218,9 +242,36 @@ def _sentence(pointer: str, error: ErrorDetails) -> str:
     return f"{label or 'the file'} {message[:1].lower()}{message[1:]}{shown}"
 
 
+def _fields_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> set[str]:
+    """The fields of the mapping at a place, which pydantic names with the kind of an example set or of a gate line."""
+    schema = _schema(kind)
+    here = [schema]
+    for step in place:
+        there = [one for schemas in here for one in _alternatives(schema, schemas)]
+        kinds = [one for one in there if step in one.get("properties", {}) and "discriminator" not in one]
+        if len(there) > 1 and kinds:  # the name of an alternative is that of the field that only it has
+            here = kinds
+        else:
+            here = [
+                found
+                for one in there
+                for found in (one.get("properties", {}).get(step), one.get("additionalProperties"), one.get("items"))
+                if isinstance(found, dict)
+            ]
+    return {name for schemas in here for one in _alternatives(schema, schemas) for name in one.get("properties", {})}
+
+
 @cache
-def _fields() -> list[str]:
-    """Every field name of an audit file, at any level."""
-    schema = Audit.model_json_schema()
-    kinds = [schema, *schema.get("$defs", {}).values()]
-    return sorted({name for kind in kinds for name in kind.get("properties", {})})
+def _schema(kind: type[BaseModel]) -> dict[str, Any]:
+    return kind.model_json_schema()
+
+
+def _alternatives(schema: dict[str, Any], one: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The schemas that a value may have: what a reference names, and each member of a union."""
+    if "$ref" in one:
+        yield from _alternatives(schema, schema["$defs"][one["$ref"].rpartition("/")[2]])
+    elif members := [*one.get("anyOf", []), *one.get("oneOf", [])]:
+        for member in members:
+            yield from _alternatives(schema, member)
+    else:
+        yield one

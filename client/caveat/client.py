@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from time import sleep
 from types import TracebackType
 from typing import Self, TypeVar
@@ -14,7 +13,7 @@ import stamina
 
 from caveat import endpoints
 from caveat.endpoints import ENDED, Call
-from caveat.pack import digest
+from caveat.pack import Content, addressed, size_of
 from caveat.progress import ProgressCallback
 from caveat.transport import (
     Action,
@@ -73,20 +72,20 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def put(self, file: Path, known_as: str | None = None, on_progress: ProgressCallback | None = None) -> str:
+    def put(self, file: Content, known_as: str | None = None, on_progress: ProgressCallback | None = None) -> str:
         """Upload a file unless the server has it, and return its digest.
 
-        Pass the digest as `known_as` if you have it already. An upload whose connection breaks is resumed at the byte
-        where it broke off.
+        A model is uploaded together with its data files, and a folder as an archive of its pictures. Pass the digest as
+        `known_as` if you have it already. An upload whose connection breaks is resumed at the byte where it broke off.
         """
-        name = known_as or digest(file)
-        policy = UploadPolicy(file, self._retry_for, on_progress)
+        content, name = (file, known_as) if known_as else addressed(file)
+        policy = UploadPolicy(content, self._retry_for, on_progress)
 
         def attempt() -> None:
             kept = self._send(endpoints.get_upload(name))
             if not kept.complete:
                 policy.resume_at(kept.offset)
-                self._send(endpoints.finish_upload(name, file, kept.offset), policy.chunks(kept.offset))
+                self._send(endpoints.finish_upload(name, size_of(content), kept.offset), policy.chunks(kept.offset))
 
         self._retry(attempt, policy)
         return name

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from time import time
 from typing import Generic, TypeVar
 from urllib.parse import quote
@@ -77,10 +76,10 @@ def get_upload(digest: str) -> Call[Upload]:
     return Call("GET", f"/v1/uploads/{digest}", _read(Upload))
 
 
-def finish_upload(digest: str, file: Path, offset: int) -> Call[Blob]:
-    """Sends a file's bytes from `offset` on."""
+def finish_upload(digest: str, size: int, offset: int) -> Call[Blob]:
+    """Sends the bytes from `offset` on of a blob of this size."""
     headers = {"Upload-Offset": str(offset), "Upload-Complete": "?1", "Content-Type": "application/partial-upload"}
-    length = {"Content-Length": str(file.stat().st_size - offset)}
+    length = {"Content-Length": str(size - offset)}
     return Call("PATCH", f"/v1/uploads/{digest}", _read(Blob), headers | length, read_timeout=600.0)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from caveat import terminal
-from caveat.auditfile import checked, read_audit, read_policy, resolve
+from caveat.auditfile import checked, fetched, read_audit, read_policy, resolve
 from caveat.baseline import LAST, last_passing
 from caveat.console_output import show_note
 from caveat.outputs import append_summary, write, write_outputs
@@ -57,8 +57,8 @@ def gate_audit(
         raise _no_service()
     before = None if baseline is None or baseline == LAST else read_report(baseline)
     keys = _signers(sign_key, server) if attested else []
-    with tempfile.TemporaryDirectory(prefix="caveat-") as scratch, pointing_into(file.positions):
-        resolved = resolve(file, Path(scratch))
+    with pointing_into(file.positions), tempfile.TemporaryDirectory(prefix="caveat-") as folder:
+        resolved = resolve(fetched(file, Path(folder)))
         for note in resolved.notes:
             show_note(note)
         if server is not None and baseline == LAST:

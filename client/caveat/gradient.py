@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from caveat.local import require_engine
+from caveat.pack import Archive, Content, content_of
 from caveat.problems import problem
 
 if TYPE_CHECKING:
@@ -48,12 +49,13 @@ def write_gradient(
     """Writes the gradient of each target (`7`, `7-3`, or none for a single number) at each layer as an ONNX file."""
     require_engine()
     from caveat_worker.engine.autodiff.differentiate import differentiate
-    from caveat_worker.engine.autodiff.gradient_check import check_on_noise
+    from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, check_on_noise
     from caveat_worker.engine.autodiff.load import load
     from caveat_worker.engine.autodiff.target import resolve_target
 
+    _keep_apart(path, content_of(model) if model.is_file() else model)
     with _engine_errors():
-        loaded = load(model, bundle=model.parent)
+        loaded = load(model, folder=model.parent)
         resolved = [_target(classes, output, scale, reduce) for classes in dict.fromkeys(targets or ("",))]
         graph = differentiate(loaded, layers, resolved)
         checks = check_on_noise(loaded, layers, resolved)
@@ -63,8 +65,7 @@ def write_gradient(
             raise problem(
                 "gradient-check-failed",
                 422,
-                f"The gradient of '{check.target}' at '{check.layer}' differs from finite differences on random input "
-                f"by {check.residual:.2g} of its size; the layer is read by {check.suspect}.",
+                check.explain(TOLERANCE),
                 "Nothing was written. Choose another layer, and please report the model.",
             )
     try:
@@ -78,6 +79,18 @@ def write_gradient(
     return Written(
         path, len(list(graph.ir.graph)), graph.inputs, graph.outputs, sentences, residual, list(loaded.warnings)
     )
+
+
+def _keep_apart(path: Path, model: Content) -> None:
+    """Raises a `ProblemError` where writing the gradient would replace the model or one of its data files."""
+    files = model.files.values() if isinstance(model, Archive) else [model]
+    if {path.resolve(), Path(f"{path}.data").resolve()} & {file.resolve() for file in files}:
+        raise problem(
+            "unwritable-output",
+            422,
+            f"Writing {path} would replace the model, or the file with its weights.",
+            "Give --write another path.",
+        )
 
 
 def _target(classes: str, output: str | None, scale: Scale, reduce: Reduce | None) -> Target:

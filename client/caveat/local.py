@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from caveat.auditfile import Resolved
 from caveat.console_output import show_note
-from caveat.pack import chunks, digest
+from caveat.pack import Content, addressed, changed_file, chunks
 from caveat.problems import ProblemError, problem
 from caveat.progress import ProgressCallback
 from caveat_spec.artifacts import Inspection, NewModel
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 ENGINE_MODULES = ("onnxruntime", "onnx", "numpy", "sklearn", "pandas", "PIL", "pydantic_settings")
 
 
-def run_audit(resolved: Resolved, on_progress: ProgressCallback) -> bytes:
-    """Runs an audit; returns its canonical report."""
+def run_audit(resolved: Resolved, on_progress: ProgressCallback, *, show_faults: bool = True) -> bytes:
+    """Runs an audit; returns its canonical report. The worker's log is printed if it fails, with `show_faults`."""
     absent = [source for source in resolved.audit.sources().values() if source not in resolved.blobs]
     if absent:
         raise problem(
@@ -34,13 +34,15 @@ def run_audit(resolved: Resolved, on_progress: ProgressCallback) -> bytes:
             f"The audit names {absent[0]} by its digest, and this machine does not have the file.",
             "Name a file instead, or set $CAVEAT_URL to a service that has it.",
         )
-    return _supervised("audit", resolved.audit.model_dump(mode="json"), resolved.blobs, on_progress)
+    payload = resolved.audit.model_dump(mode="json")
+    return _supervised("audit", payload, resolved.blobs, on_progress, show_faults=show_faults)
 
 
 def inspect_model(model: Path, output: str | None, index: int | None, on_progress: ProgressCallback) -> Inspection:
     """Inspects a model."""
-    new = NewModel(blob=digest(model), output=output, index=index)
-    result = _supervised("model", new.model_dump(mode="json"), {new.blob: model}, on_progress)
+    content, blob = addressed(model)
+    new = NewModel(blob=blob, output=output, index=index)
+    result = _supervised("model", new.model_dump(mode="json"), {blob: content}, on_progress)
     return Inspection.model_validate_json(result)
 
 
@@ -55,7 +57,14 @@ def require_engine() -> None:
         )
 
 
-def _supervised(kind: JobKind, payload: dict[str, Any], blobs: dict[str, Path], on_progress: ProgressCallback) -> bytes:
+def _supervised(
+    kind: JobKind,
+    payload: dict[str, Any],
+    blobs: dict[str, Content],
+    on_progress: ProgressCallback,
+    *,
+    show_faults: bool = True,
+) -> bytes:
     """Runs a job in a supervised child; returns what it wrote, or raises its problem."""
     require_engine()
     from caveat_worker.jobs.settings import Settings
@@ -70,7 +79,7 @@ def _supervised(kind: JobKind, payload: dict[str, Any], blobs: dict[str, Path], 
         case Finished(result):
             return result
         case Failed(problem_details):
-            if problem_details.status >= 500:
+            if problem_details.status >= 500 and show_faults:
                 log.show()
                 remedy = "Please report it, with the lines above."
                 problem_details = problem_details.model_copy(update={"remedy": remedy})
@@ -106,7 +115,7 @@ class _HeldLog(logging.Handler):
             show_note(line)
 
 
-def _fetch(blobs: dict[str, Path]) -> Callable[[str, Writable], None]:
+def _fetch(blobs: dict[str, Content]) -> Callable[[str, Writable], None]:
     """Copies files to where the child may read them, and checks that they still have the digests of before."""
 
     def fetch(wanted: str, copy: Writable) -> None:
@@ -115,11 +124,6 @@ def _fetch(blobs: dict[str, Path]) -> Callable[[str, Writable], None]:
             sha256.update(chunk)
             copy.write(chunk)
         if f"sha256:{sha256.hexdigest()}" != wanted:
-            raise problem(
-                "changed-file",
-                409,
-                f"{blobs[wanted]} changed while it was read.",
-                "Run the audit again when nothing writes to it.",
-            )
+            raise changed_file(blobs[wanted])
 
     return fetch

@@ -43,3 +43,14 @@ def pointing_into(positions: Positions) -> Iterator[None]:
     except ProblemError as error:
         error.positions = error.positions or positions
         raise
+
+
+@contextmanager
+def at(pointer: str) -> Iterator[None]:
+    """Gives problems raised inside a fault at this JSON pointer."""
+    try:
+        yield
+    except ProblemError as error:
+        fault = Fault(pointer=pointer, detail=error.problem.detail)
+        error.problem = error.problem.model_copy(update={"errors": [fault]})
+        raise

@@ -14,6 +14,7 @@ from caveat.positions import Positions
 from caveat.problems import ProblemError
 from caveat.progress import ProgressCallback
 from caveat_reports import diff, summary
+from caveat_reports.formatting import p_value
 from caveat_spec.artifacts import Inspection
 from caveat_spec.report import Outcome, Report
 
@@ -52,8 +53,12 @@ def show_verdict(report: Report) -> None:
     console = out()
     outcome = report.verdict.outcome
     heading = Text(summary.headline(report), style=STYLE[outcome] if outcome else "bold")
+    for warning in report.warnings:
+        console.print(Text(f"Warning: {warning}", style="yellow"))
     console.print(Text.assemble(heading, ": ", summary.explanation(report)))
     lines = summary.lines(report)
+    if not lines:
+        _show_figures(console, report)
     if lines and console.is_terminal:
         table = Table(("", "line of the gate", "finding", "verdict"))
         for line in lines:
@@ -70,8 +75,25 @@ def show_verdict(report: Report) -> None:
     for line in lines:
         sign = Text(summary.OUTCOME_SIGN[line.outcome], style=STYLE[line.outcome])
         console.print(Text.assemble(sign, f" {line.subject}: {line.reason}"))
-    for warning in report.warnings:
-        console.print(Text(f"Note: {warning}", style="dim"))
+
+
+def _show_figures(console: Console, report: Report) -> None:
+    """The figures of an audit without a gate: effects by layer, measured changes, and metrics of groups."""
+    table = Table(("of", "at", "effect, with its interval", "p"))
+    for pair in summary.pairs(report):
+        unit = summary.unit_of(report, pair.target)
+        for test in (*pair.tests, *([] if pair.intervention is None else [pair.intervention])):
+            table.add_row(
+                f"{pair.concept} → {pair.target}",
+                "matched pairs" if test is pair.intervention else test.place,
+                summary.effect_words(test, unit),
+                p_value(test.effect.deciding_p),
+            )
+    for group in report.comparisons:
+        for name, estimate in group.metrics.items():
+            table.add_row(group.name, summary.metric_words(name), summary.estimate_words(estimate), "")
+    if table.rows:
+        console.print(table)
 
 
 MOST_DIFFERENCES = 12
@@ -114,7 +136,7 @@ def show_checks(checked: Checked) -> None:
     console.print(Text(_GATE[outcome], style=STYLE[outcome] if outcome else "bold"))
     for line in said.verdict.lines:
         sign = Text(summary.OUTCOME_SIGN[line.outcome], style=STYLE[line.outcome])
-        console.print(Text.assemble(sign, f" {line.subject}: {line.reason}"))
+        console.print(Text.assemble(sign, f" {line.subject}: {line.explanation}"))
 
 
 def show_log(told: Account | None, checks: list[Check]) -> None:
@@ -176,7 +198,7 @@ def annotate(report: Report, positions: Positions | None) -> None:
             at = positions.of(f"/gate/{line.line}")
             file = os.path.relpath(positions.path)
             place = f"file={_property(file)},line={at.line},col={at.column},"
-        print(f"::{level} {place}title={_property(line.subject)}::{_data(line.reason)}")
+        print(f"::{level} {place}title={_property(line.subject)}::{_data(line.explanation)}")
 
 
 def show_problem(error: ProblemError) -> None:
@@ -237,7 +259,11 @@ def show_gradient(written: Written) -> None:
 
 
 def _shape(shape: Sequence[int | str | None]) -> str:
-    return "×".join("?" if size is None else str(size) for size in shape) or "scalar"
+    sizes = ("?" if size is None or len(str(size)) > _LONGEST_SIZE else str(size) for size in shape)
+    return "×".join(sizes) or "scalar"
+
+
+_LONGEST_SIZE = 24  # characters: exporters name the sizes of feature maps by long formulas of the input's
 
 
 def _data(text: str) -> str:

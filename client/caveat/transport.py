@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ import httpx
 
 from caveat import endpoints
 from caveat.endpoints import Call
-from caveat.pack import chunks
+from caveat.pack import Content, chunks, size_of
 from caveat.problems import ProblemError, problem
 from caveat.progress import ProgressCallback
 from caveat_spec.artifacts import AuditRecord, Job
@@ -56,7 +55,7 @@ class RetryPolicy:
 class UploadPolicy(RetryPolicy):
     """Retries an upload: every byte sent counts as contact, but only bytes that the server has kept as progress."""
 
-    def __init__(self, file: Path, seconds: float | None, on_progress: ProgressCallback | None) -> None:
+    def __init__(self, file: Content, seconds: float | None, on_progress: ProgressCallback | None) -> None:
         super().__init__(seconds)
         self._file, self._on_progress = file, on_progress
         self._furthest, self._attempts = 0, 0
@@ -75,8 +74,8 @@ class UploadPolicy(RetryPolicy):
             )
 
     def chunks(self, offset: int) -> Iterator[bytes]:
-        """The file's bytes from `offset` on."""
-        size, sent = self._file.stat().st_size, offset
+        """The bytes from `offset` on."""
+        size, sent = size_of(self._file), offset
         for chunk in chunks(self._file, offset):
             yield chunk
             self.note_contact()

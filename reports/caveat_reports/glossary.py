@@ -52,6 +52,11 @@ GLOSSARY = {
         "Examples that exist twice, once without and once with the concept, and are otherwise the same, such as a "
         "photograph and the same photograph under a watermark."
     ),
+    "Not encoded": (
+        "The finding when the concept cannot be recognised from the model's internal numbers at any layer that was "
+        "looked at, which clears the model only where its answers for the concept's examples and for the reference set "
+        "also differ by less than the tolerance."
+    ),
     "Not influential": (
         "The finding when the whole interval of the change lies inside the tolerance, which shows that any influence "
         "is too small to matter; it is not just a lack of evidence."

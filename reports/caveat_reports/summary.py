@@ -16,6 +16,7 @@ OUTCOME_SIGN: dict[Outcome, str] = {"pass": "✓", "fail": "✗", "inconclusive"
 FINDING_WORDS: dict[Finding, str] = {
     "influential": "influential",
     "not_influential": "not influential",
+    "not_encoded": "not encoded",
     "inconclusive": "inconclusive",
 }
 METRIC_WORDS = {
@@ -29,7 +30,9 @@ FLAG_WORDS: dict[FlagCode, str] = {
     "degenerate": "degenerate layer",
     "zero_gradient": "zero gradient",
     "weak_cav": "weak CAV",
-    "confounded_negatives": "confounded negatives",
+    "reference_unlike_targets": "reference unlike targets",
+    "sets_differ_in_kind": "sets differ in kind",
+    "moves_all_targets": "moves all targets",
     "unstable_estimators": "unstable estimators",
     "unstable_negatives": "unstable negatives",
     "few_examples": "few examples",
@@ -111,7 +114,7 @@ def lines(report: Report) -> list[Line]:
             subject=line.subject,
             outcome=line.outcome,
             finding=None if line.finding is None else FINDING_WORDS[line.finding],
-            reason=line.reason,
+            reason=line.explanation,
         )
         for line in report.verdict.lines
     ]

@@ -97,7 +97,7 @@ def _unforeseen(fault: Exception) -> Response:
         "internal",
         500,
         "The service failed on this request with an internal error.",
-        "Try again; if it fails again, report the time to the operator.",
+        "Report the time to the operator: the service's log has the details.",
     )
     return _response(problem, {})
 

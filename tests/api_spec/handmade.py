@@ -30,8 +30,12 @@ def row(
     layer: str = "block",
     other: float | None = None,
     whole: tuple[float, float, float] | None = None,
+    gap: tuple[float, float, float] | None = None,
 ) -> ConceptTest:
-    """A row whose effect is `in_sd`, with twice that in logits; `whole` is its whole step and that one's interval."""
+    """A row whose effect is `in_sd`, with twice that in logits.
+
+    `whole` is its finite step and that one's interval, `gap` the output gap and that one's.
+    """
     return ConceptTest.model_validate(
         {
             "method": "tcav",
@@ -62,15 +66,15 @@ def row(
                     "p_corrected": p,
                 }
             ),
-            "finite_step": None
-            if whole is None
-            else {
-                "value": 2 * whole[0],
-                "interval": (2 * whole[1], 2 * whole[2]),
-                "in_sd": whole[0],
-                "interval_in_sd": whole[1:],
+            "finite_step": None if whole is None else change(whole),
+            "output_gap": None if gap is None else change(gap),
+            "accuracy": {
+                "held_out": 0.9,
+                "shuffled_mean": 0.5,
+                "shuffled_high": 0.6,
+                "encoded": encoded,
+                "detectable": 0.71,
             },
-            "accuracy": {"held_out": 0.9, "shuffled_mean": 0.5, "shuffled_high": 0.6, "encoded": encoded},
             "cross_check": None
             if other is None
             else {"estimator": "ridge", "score": 0.5, "effect": 2 * other, "effect_in_sd": other, "cosine": 0.9},
@@ -82,6 +86,12 @@ def row(
             "n_target": 60,
         }
     )
+
+
+def change(in_sd: tuple[float, float, float]) -> dict[str, Any]:
+    """A change and its interval, given in sd, with twice that in logits."""
+    value, low, high = in_sd
+    return {"value": 2 * value, "interval": (2 * low, 2 * high), "in_sd": value, "interval_in_sd": (low, high)}
 
 
 def flag(code: str, *, blocking: bool = True) -> Flag:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from caveat_spec.audit import ConceptLine, GroupLine
@@ -31,7 +33,8 @@ def line(**fields: object) -> ConceptLine:
         ([{**INFLUENTIAL, "p": 0.2}], "inconclusive", "inconclusive"),
         ([{**INFLUENTIAL, "in_sd": 0.09, "interval": (0.05, 0.13)}], "inconclusive", "inconclusive"),
         ([{**HARMLESS, "p": 0.001}], "not_influential", "pass"),
-        ([{**HARMLESS, "encoded": False}], "inconclusive", "inconclusive"),
+        ([{**INFLUENTIAL, "interval": (0.09, 0.91)}], "inconclusive", "inconclusive"),
+        ([{**HARMLESS, "encoded": False}], "not_encoded", "inconclusive"),
         ([{**HARMLESS, "other": 0.09}], "not_influential", "pass"),
         ([{**HARMLESS, "other": -0.5}], "inconclusive", "inconclusive"),
         ([], "inconclusive", "inconclusive"),
@@ -48,6 +51,7 @@ def test_association_alone(rows: list[dict], finding: str, outcome: str) -> None
         ({**INFLUENTIAL, "whole": (0.9, 0.8, 1.0)}, "influential", "a step towards mark moves carton by +0.5 sd"),
         ({**INFLUENTIAL, "whole": (0.02, 0.0, 0.04)}, "inconclusive", "promises +0.5 sd, but the full step"),
         ({**INFLUENTIAL, "whole": (-0.9, -1.0, -0.8)}, "inconclusive", "moves carton by -0.9 sd (-1 to -0.8 sd)"),
+        ({**INFLUENTIAL, "whole": (0.9, 0.09, 1.7)}, "inconclusive", "moves carton by +0.9 sd (+0.09 to +1.7 sd)"),
         ({**HARMLESS, "whole": (0.02, 0.0, 0.04)}, "not_influential", "lies within 0.1 sd"),
         ({**HARMLESS, "whole": (0.9, 0.8, 1.0)}, "inconclusive", "is within the tolerance, but the full step"),
         ({**HARMLESS, "whole": (0.05, -0.05, 0.15)}, "inconclusive", "the model bends in between"),
@@ -65,7 +69,7 @@ def test_a_layer_that_bends_does_not_silence_one_that_does_not() -> None:
     bent = row(**INFLUENTIAL, whole=(0.0, -0.1, 0.1))
     straight = row(**{**INFLUENTIAL, "in_sd": 0.3}, whole=(0.3, 0.2, 0.4), layer="deep")
     (judged,) = decide(report(bent, straight), [line()]).lines
-    assert (judged.finding, judged.reason.startswith("At deep")) == ("influential", True)
+    assert (judged.finding, judged.reason.startswith("By association, at deep")) == ("influential", True)
 
 
 @pytest.mark.parametrize("whole", [(0.9, 0.8, 1.0), None])
@@ -74,47 +78,126 @@ def test_what_was_measured_needs_no_whole_step(whole: tuple | None) -> None:
     assert verdict.lines[0].finding == "not_influential"
 
 
+OPPOSITE = {"in_sd": -0.5, "interval": (-0.6, -0.4), "p": 0.001}
+
+
+@pytest.mark.parametrize(
+    ("association", "measured", "finding", "caution"),
+    [
+        (INFLUENTIAL, INFLUENTIAL, "influential", None),
+        (HARMLESS, HARMLESS, "not_influential", None),
+        (INFLUENTIAL, HARMLESS, "not_influential", "that step may leave the data"),
+        ({**INFLUENTIAL, "whole": (0.0, -0.1, 0.1)}, HARMLESS, "not_influential", "the model bends along that step"),
+        (HARMLESS, INFLUENTIAL, "influential", "a slope misses a change"),
+        (INFLUENTIAL, OPPOSITE, "influential", "that step may leave the data"),
+        (UNSETTLED, HARMLESS, "not_influential", None),
+        ({**HARMLESS, "encoded": False}, INFLUENTIAL, "influential", None),
+        (INFLUENTIAL, UNSETTLED, "inconclusive", None),
+        (INFLUENTIAL, {**INFLUENTIAL, "interval": (0.09, 0.91)}, "inconclusive", None),
+    ],
+)
+def test_a_measured_change_decides_and_association_is_a_caution_where_it_says_otherwise(
+    association: dict, measured: dict, finding: str, caution: str | None
+) -> None:
+    (judged,) = decide(report(row(**association), interventions=(intervention(**measured),)), [line()]).lines
+    assert judged.finding == finding
+    assert caution is None or caution in str(judged.caution)
+    assert (caution is None) == (judged.caution is None)
+
+
+def test_a_measured_change_alone_decides_and_says_so() -> None:
+    (judged,) = decide(report(interventions=(intervention(**HARMLESS),)), [line()]).lines
+    assert judged.finding == "not_influential"
+    assert "no test by association" in judged.reason
+
+
 @pytest.mark.parametrize(
     ("association", "measured", "finding"),
     [
         (INFLUENTIAL, INFLUENTIAL, "influential"),
         (HARMLESS, HARMLESS, "not_influential"),
         (INFLUENTIAL, HARMLESS, "inconclusive"),
-        (HARMLESS, INFLUENTIAL, "inconclusive"),
-        (INFLUENTIAL, {"in_sd": -0.5, "interval": (-0.6, -0.4), "p": 0.001}, "inconclusive"),
+        (INFLUENTIAL, OPPOSITE, "inconclusive"),
         (UNSETTLED, HARMLESS, "inconclusive"),
         (UNSETTLED, UNSETTLED, "inconclusive"),
+        (INFLUENTIAL, None, "inconclusive"),
+        (None, INFLUENTIAL, "inconclusive"),
     ],
 )
-def test_association_and_intervention_must_agree(association: dict, measured: dict, finding: str) -> None:
-    verdict = decide(report(row(**association), interventions=(intervention(**measured),)), [line()])
+def test_a_line_may_require_both_lines_of_evidence(
+    association: dict | None, measured: dict | None, finding: str
+) -> None:
+    tests = [] if association is None else [row(**association)]
+    interventions = () if measured is None else (intervention(**measured),)
+    verdict = decide(report(*tests, interventions=interventions), [line(require="both")])
     assert verdict.lines[0].finding == finding
 
 
-def test_a_policy_may_let_the_intervention_decide() -> None:
-    policy = line(when_evidence_disagrees="intervention")
-    evidence = report(row(**INFLUENTIAL), interventions=(intervention(**HARMLESS),))
-    assert decide(evidence, [policy]).lines[0].finding == "not_influential"
-    unsettled = report(row(**INFLUENTIAL), interventions=(intervention(**UNSETTLED),))
-    assert decide(unsettled, [policy]).lines[0].finding == "inconclusive"
+def test_layers_of_opposite_sign_leave_a_line_open_unless_a_change_was_measured() -> None:
+    rows = row(**INFLUENTIAL), row(**OPPOSITE, layer="deep")
+    (judged,) = decide(report(*rows), [line()]).lines
+    assert judged.finding == "inconclusive"
+    assert "layers contradict each other" in judged.reason
+    (judged,) = decide(report(*rows, interventions=(intervention(**INFLUENTIAL),)), [line()]).lines
+    assert judged.finding == "influential"
 
 
-@pytest.mark.parametrize("code", ["degenerate", "zero_gradient", "confounded_negatives"])
-def test_a_withholding_flag_takes_a_row_out(code: str) -> None:
+@pytest.mark.parametrize("code", ["degenerate", "zero_gradient", "sets_differ_in_kind"])
+def test_a_blocking_flag_keeps_a_layer_from_accusing_and_never_helps_to_clear(code: str) -> None:
     flagged = row(**INFLUENTIAL, flags=(flag(code),))
     assert decide(report(flagged), [line()]).lines[0].finding == "inconclusive"
     other = row(**HARMLESS, layer="other")
-    assert decide(report(flagged, other), [line()]).lines[0].finding == "not_influential"
+    (judged,) = decide(report(flagged, other), [line()]).lines
+    assert judged.finding == "inconclusive"
+    assert "a layer that is left out must not clear a line" in judged.reason
+    quiet = row(**HARMLESS, flags=(flag(code),))
+    assert decide(report(quiet, other), [line()]).lines[0].finding == "not_influential"
     noted = row(**INFLUENTIAL, flags=(flag(code, blocking=False),))
     assert decide(report(noted), [line()]).lines[0].finding == "influential"
+
+
+def test_figures_of_other_targets_do_not_change_a_verdict() -> None:
+    asked, other = row(**HARMLESS), row(**INFLUENTIAL, flags=(flag("degenerate"),))
+    unrelated = other.model_copy(update={"target": "daisy"})
+    alone, among = (decide(report(*rows), [line()]).lines for rows in ([asked], [asked, unrelated]))
+    assert alone == among
+
+
+SMALL, LARGE = (0.01, -0.05, 0.07), (0.06, -0.05, 0.17)
+
+
+@pytest.mark.parametrize(
+    ("gap", "policy", "outcome"),
+    [
+        (SMALL, {}, "pass"),
+        (LARGE, {}, "inconclusive"),
+        (None, {}, "inconclusive"),
+        (LARGE, {"when_inconclusive": "pass"}, "pass"),
+        (SMALL, {"when_not_encoded": "inconclusive"}, "inconclusive"),
+        (SMALL, {"when_not_encoded": "fail"}, "fail"),
+        (SMALL, {"must": "matter"}, "inconclusive"),
+    ],
+)
+def test_what_not_encoded_means_for_a_line(gap: tuple | None, policy: dict, outcome: str) -> None:
+    (judged,) = decide(report(row(**UNSETTLED, encoded=False, gap=gap)), [line(**policy)]).lines
+    assert (judged.finding, judged.outcome) == ("not_encoded", outcome)
+
+
+def test_not_encoded_says_its_power_its_layers_and_how_the_models_numbers_differ() -> None:
+    rows = (row(**HARMLESS, encoded=False, gap=SMALL, layer=layer) for layer in ("block", "deep"))
+    assert decide(report(*rows), [line()]).lines[0].reason == (
+        "No audited layer encodes mark linearly (block, deep; an accuracy of 0.71 would have been found in 95 of 100 "
+        "cases), and between its examples and the reference set carton differs by +0.01 sd (-0.05 to +0.07 sd), within "
+        "the tolerance."
+    )
 
 
 @pytest.mark.parametrize("code", ["weak_cav", "unstable_estimators"])
 def test_some_flags_keep_a_row_from_accusing_but_not_from_clearing(code: str) -> None:
     weak = flag(code)
     assert decide(report(row(**INFLUENTIAL, flags=(weak,))), [line()]).lines[0].finding == "inconclusive"
-    quiet = row(**HARMLESS, flags=(weak,), encoded=False)
-    assert decide(report(quiet), [line(when_not_encoded="not_influential")]).lines[0].outcome == "pass"
+    encoding = row(**HARMLESS, layer="deep")
+    assert decide(report(row(**HARMLESS, flags=(weak,)), encoding), [line()]).lines[0].outcome == "pass"
 
 
 @pytest.mark.parametrize(("policy", "outcome"), [("inconclusive", "inconclusive"), ("pass", "pass"), ("fail", "fail")])
@@ -136,18 +219,33 @@ def test_a_tolerance_in_logits_is_read_in_logits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interval", "share", "advice"),
+    ("interval", "whole", "advice"),
     [
-        ((-0.2, 0.3), 0.1, "about 25.0 times as many examples of every kind"),
-        ((-0.01, 0.11), 0.9, "about 91 target examples in place of 60"),
-        ((-0.01, 0.11), 0.0, "about 65 concept examples in place of 40"),
+        ((-0.2, 0.3), None, "no feasible number of examples would settle it"),
+        (
+            (-0.01, 0.11),
+            None,
+            "about 3.9 times as many examples of every kind, nine of ten audits would settle it",
+        ),
+        ((-0.01, 0.11), (0.05, -0.02, 0.12), "with about 5.4 times as many examples"),
+        ((-0.01, 0.11), (0.12, 0.05, 0.19), "no feasible number of examples would settle it"),
     ],
 )
-def test_an_unsettled_row_says_which_examples_it_needs(interval: tuple, share: float, advice: str) -> None:
-    unsettled = row(in_sd=0.05, interval=interval, p=0.4)
-    effect = unsettled.effect.model_copy(update={"target_share": share})
-    evidence = report(unsettled.model_copy(update={"effect": effect}))
-    assert advice in decide(evidence, [line()]).lines[0].reason
+def test_an_unsettled_row_says_how_many_examples_would_settle_it(
+    interval: tuple, whole: tuple | None, advice: str
+) -> None:
+    unsettled = row(in_sd=0.05, interval=interval, p=0.4, whole=whole)
+    assert advice in decide(report(unsettled), [line()]).lines[0].reason
+
+
+def test_the_advice_settles_the_line_in_nine_of_ten_audits() -> None:
+    """New audits of 3.9 times the examples, whose effects scatter around the one that the first audit found."""
+    half, settled, rng = 0.06 / 3.9**0.5, 0, random.Random(0)
+    for _ in range(500):
+        found = rng.gauss(0.05, half / 1.96)
+        again = row(in_sd=found, interval=(found - half, found + half), p=0.4)
+        settled += decide(report(again), [line()]).lines[0].finding == "not_influential"
+    assert 0.87 <= settled / 500 <= 0.95
 
 
 @pytest.mark.parametrize(

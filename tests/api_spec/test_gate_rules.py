@@ -17,6 +17,7 @@ from tests.api_spec import handmade
 LINE = {"concept": "mark", "target": "carton", "must": "not_matter", "tolerance": 0.1}
 INFLUENTIAL: dict[str, Any] = {"in_sd": 0.5, "interval": (0.4, 0.6), "p": 0.001}
 HARMLESS: dict[str, Any] = {"in_sd": 0.01, "interval": (-0.02, 0.04), "p": 0.6}
+OPPOSITE: dict[str, Any] = {"in_sd": -0.5, "interval": (-0.6, -0.4), "p": 0.001}
 UNSETTLED: dict[str, Any] = {"in_sd": 0.05, "interval": (-0.2, 0.3), "p": 0.4}
 
 
@@ -31,12 +32,16 @@ def association(*rows: dict[str, Any], alone: bool = True, **fields: object) -> 
 ASSOCIATION = {
     "nothing was tested": association(),
     "every layer is flagged": association({**INFLUENTIAL, "flags": (handmade.flag("degenerate"),)}),
+    "no layer encodes the concept": association({**HARMLESS, "encoded": False}),
+    "layers of opposite sign": association(INFLUENTIAL, {**OPPOSITE, "layer": "deep"}),
     "a slope that no finite step confirms": association({**INFLUENTIAL, "whole": (0.02, 0.0, 0.04)}),
     "a layer moves the target": association(UNSETTLED, {**INFLUENTIAL, "layer": "deep"}),
     "an interval is too wide": association(HARMLESS, UNSETTLED),
+    "a layer that may not decide shows more": association(
+        HARMLESS, {**OPPOSITE, "layer": "deep", "flags": (handmade.flag("degenerate"),)}
+    ),
     "the estimators disagree": association({**HARMLESS, "other": 0.4}),
     "a finite step leaves the tolerance": association({**HARMLESS, "whole": (0.9, 0.8, 1.0)}),
-    "no layer encodes the concept": association({**HARMLESS, "encoded": False}),
     "every interval is inside the tolerance": association(HARMLESS),
 }
 
@@ -45,11 +50,6 @@ ASSOCIATION = {
 def test_association(rule: Rule[by_association.Association]) -> None:
     assert first_rule(by_association.ASSOCIATION, ASSOCIATION[rule.name]) is rule
     assert rule.reason(ASSOCIATION[rule.name])
-
-
-def test_the_policy_on_concepts_that_no_layer_encodes_takes_its_rule_out() -> None:
-    facts = association({**HARMLESS, "encoded": False}, when_not_encoded="not_influential")
-    assert first_rule(by_association.ASSOCIATION, facts).name == "every interval is inside the tolerance"
 
 
 def test_a_finite_step_is_not_asked_where_something_was_measured() -> None:
@@ -62,8 +62,8 @@ def intervention(measured: dict[str, Any]) -> by_intervention.Intervention:
 
 
 INTERVENTION = {
-    "the change is significant and beyond the tolerance": intervention(INFLUENTIAL),
-    "the change is inside the tolerance": intervention(HARMLESS),
+    "the whole interval is beyond the tolerance": intervention(INFLUENTIAL),
+    "the whole interval is inside the tolerance": intervention(HARMLESS),
     "the interval settles nothing": intervention(UNSETTLED),
 }
 
@@ -74,23 +74,21 @@ def test_intervention(rule: Rule[by_intervention.Intervention]) -> None:
     assert rule.reason(INTERVENTION[rule.name]).startswith("adding mark to 40 examples changes carton by")
 
 
-UP, DOWN = (Conclusion("influential", "it does", sign) for sign in (1, -1))
+UP = Conclusion("influential", "it does", 1)
 NOT, OPEN = Conclusion("not_influential", "it does not"), Conclusion("inconclusive", "it is open")
-TRUSTING = {"when_evidence_disagrees": "intervention"}
+BOTH = {"require": "both"}
 
 
-def both(first: Conclusion, second: Conclusion, **policy: object) -> by_intervention.Both:
+def both(first: Conclusion | None, second: Conclusion | None, **policy: object) -> by_intervention.Both:
     return by_intervention.Both(first, second, line(**policy))
 
 
 TOGETHER = {
-    "neither is settled": both(OPEN, OPEN, **TRUSTING),
-    "both find an influence": both(UP, UP),
-    "both find no influence": both(NOT, NOT),
-    "the policy trusts an intervention that finds an influence": both(NOT, UP, **TRUSTING),
-    "the policy trusts an intervention that finds no influence": both(OPEN, NOT, **TRUSTING),
-    "one of the two is not settled": both(UP, OPEN, **TRUSTING),
-    "the two disagree": both(UP, DOWN),
+    "both are required, and the report holds one": both(UP, None, **BOTH),
+    "both are required, and they do not agree": both(NOT, UP, **BOTH),
+    "the measured change is beyond the tolerance": both(NOT, UP),
+    "the measured change is inside the tolerance": both(OPEN, NOT),
+    "the measured change is not settled": both(UP, OPEN),
 }
 
 

@@ -7,7 +7,14 @@ import onnxruntime
 import pytest
 
 from caveat_reports.canonical import canonical
+from caveat_spec.gate import decide
 from caveat_spec.report import Report
+from caveat_spec.results import Flag
+from caveat_worker.engine.activations.requirements import Layer
+from caveat_worker.engine.concepts.activation_intervention import StepDirection
+from caveat_worker.engine.concepts.concept_test import ConceptTested
+from caveat_worker.engine.methods.tcav import LayerTest, spread_kinds
+from tests.api_spec import handmade
 from tests.audits.conftest import Bench
 
 
@@ -72,7 +79,60 @@ def test_a_layer_with_an_affine_head_is_flagged_and_decides_by_its_effect(bench:
     bench.document["layers"] = ["hidden2"]
     report = bench.run()
     assert {flag.code for row in report.associations for flag in row.flags} >= {"degenerate"}
-    assert report.verdict.lines[0].finding == "influential"
+    assert {line.finding for line in report.verdict.lines} == {"influential", "not_influential"}
+    alone = report.model_copy(update={"tests": report.associations})
+    assert decide(alone, report.audit.gate).lines[0].finding == "influential"
+
+
+@pytest.mark.parametrize("measured", [True, False], ids=["measured", "by association"])
+def test_unrelated_targets_do_not_change_a_verdict(bench: Bench, measured: bool) -> None:
+    alone = bench.run()
+    for name, index in (("other", 1), ("third", 0), ("fourth", 1)):
+        bench.document["targets"][name] = {"index": index, "examples": "targets"}
+    among = bench.run()
+    before, after = (
+        decide(one if measured else one.model_copy(update={"tests": one.associations}), one.audit.gate).lines
+        for one in (alone, among)
+    )
+    assert [line.finding for line in before] == [line.finding for line in after]
+
+
+def layer_test(concept: str, name: str, *flags: Flag) -> LayerTest:
+    layer = Layer(name, name, "flatten", "Relu", ("N", 4), depth=1, chosen=False)
+    figures = handmade.row(flags=flags)
+    assert figures.accuracy is not None
+    tested = ConceptTested([figures], figures.accuracy, np.zeros(1), 1.0)
+    return LayerTest(concept, layer, tested, {}, {}, StepDirection(concept, layer, np.zeros(1)))
+
+
+def test_sets_that_differ_in_kind_at_one_layer_do_so_at_every_layer_of_that_concept() -> None:
+    flag = Flag(code="sets_differ_in_kind", sentence="They lie far apart.", blocking=True)
+    seen, other = layer_test("a", "block", flag), layer_test("b", "deep")
+    first, second, third = spread_kinds([seen, layer_test("a", "deep"), other])
+    assert first is seen
+    assert [one.sentence for one in second.tested.figures[0].flags] == ["At block: They lie far apart."]
+    assert second.tested.figures[0].blocked
+    assert third is other
+
+
+def test_the_models_own_numbers_are_compared_where_no_pairs_measure_a_change(bench: Bench) -> None:
+    assert all(row.output_gap is None for row in bench.run().associations)
+    for name in ("used", "ignored"):
+        del bench.document["examples"][name]["pairs_with"]
+    report = bench.run()
+    for row in report.associations:
+        assert row.output_gap is not None
+        low, high = row.output_gap.interval
+        assert low < row.output_gap.value < high
+    session = onnxruntime.InferenceSession(bench.folder / "model.onnx", providers=["CPUExecutionProvider"])
+    used, base = (
+        np.log(session.run(None, {"x": np.load(bench.folder / f"{name}.npy")})[0]) for name in ("used", "base")
+    )
+    bench.document["targets"]["first"] = {"index": 0, "versus": 1, "examples": "targets"}
+    contrast = bench.run().associations[0].output_gap
+    assert contrast is not None
+    expected = (used[:, 0] - used[:, 1]).mean() - (base[:, 0] - base[:, 1]).mean()
+    assert contrast.value == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_contrast_of_two_classes_is_the_difference_of_the_two(bench: Bench) -> None:

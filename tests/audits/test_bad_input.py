@@ -132,6 +132,26 @@ def test_an_empty_zip_is_refused_by_the_name_of_its_set(bench: Bench) -> None:
     assert caught.value.pointer == "/examples/targets"
 
 
+@pytest.mark.parametrize(
+    ("group", "pointer"),
+    [
+        ({"sensitive": ["a", "sex"], "decision": "b"}, "/groups/people/sensitive"),
+        ({"sensitive": ["a"], "decision": "approved"}, "/groups/people/decision"),
+        ({"sensitive": ["a"], "target": "first", "label": "approved"}, "/groups/people/label"),
+    ],
+)
+def test_a_group_whose_column_is_not_there_is_refused_before_the_model_runs(
+    bench: Bench, group: dict[str, object], pointer: str
+) -> None:
+    (bench.folder / "people.csv").write_text("a,b,c,d\n" + "1,0,3,4\n0,1,2,2\n" * 20)
+    bench.document["examples"]["people"] = {"table": "people.csv", "features": ["a", "b", "c", "d"]}
+    bench.document["groups"] = {"people": {"examples": "people", **group}}
+    with pytest.raises(InvalidInput, match=r"no column .(sex|approved).") as caught:
+        bench.run()
+    assert caught.value.pointer == pointer
+    assert "collecting" not in {stage for stage, _ in bench.stages}
+
+
 def test_a_table_without_a_column_is_refused_by_the_name_of_its_set(bench: Bench) -> None:
     (bench.folder / "targets.csv").write_text("a,b,c\n1,2,3\n")
     bench.document["examples"]["targets"] = {"table": "targets.csv", "features": ["a", "b", "c", "d"]}

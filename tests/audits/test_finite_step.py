@@ -16,6 +16,7 @@ from caveat_reports.canonical import canonical
 from caveat_worker import pipeline
 from caveat_worker.array_stores import cached, scratch
 from caveat_worker.engine.base.store import ArrayStore
+from caveat_worker.engine.statistics.scale import scale
 from tests.audits.conftest import Bench
 
 Float64Array = NDArray[np.float64]
@@ -41,7 +42,7 @@ def test_it_is_what_the_rest_of_the_model_makes_of_the_step(bench: Bench) -> Non
     row = bench.run().associations[0]
     assert row.finite_step is not None
     assert row.finite_step.value == pytest.approx(change.mean(), rel=1e-4)
-    assert row.finite_step.in_sd == pytest.approx(change.mean() / logit(targets).std(ddof=1), rel=1e-4)
+    assert row.finite_step.in_sd == pytest.approx(change.mean() / scale(logit(targets)), rel=1e-4)
     low, high = row.finite_step.interval
     assert low < change.mean() < high
     assert high - low == pytest.approx(4 * change.std(ddof=1) / np.sqrt(len(change)), rel=0.2)

@@ -113,7 +113,7 @@ def test_a_shard_refuses_as_the_audit_would(bench: Bench, tmp_path: Path) -> Non
     shards = divided(bench, 1).shards
     (first,) = (rows for rows in shards if (rows[0].examples, rows[0].start) == ("targets", 0))
     store = partial(cached, tmp_path / "nothing", tmp_path / "left")
-    with pytest.raises(InvalidInput, match="finite differences"):
+    with pytest.raises(InvalidInput, match="does not add up"):
         sharding.run_shard(Shard(audit=audit, rows=first), places.__getitem__, lambda *_: None, threads=1, store=store)
 
 

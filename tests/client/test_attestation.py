@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from caveat.attestation import location
 from caveat.cli import cli
-from caveat.pack import as_file, digest
+from caveat.pack import addressed
 from caveat_reports.canonical import canonical
 from caveat_spec.attestation import Run
 from caveat_spec.gate import decide
@@ -39,9 +39,7 @@ def build(audit_file: Path) -> Path:
     folder = audit_file.parent
     made = invoke("keygen", folder / "caveat")
     assert made.exit_code == 0
-    sources = {
-        name: digest(as_file(folder / name, folder / f".{name}.tar")) for name in ("model.onnx", "photos", "marked")
-    }
+    sources = {name: addressed(folder / name)[1] for name in ("model.onnx", "photos", "marked")}
     asked: dict[str, Any] = json.loads(json.dumps(handmade.AUDIT)) | {"model": sources["model.onnx"], "gate": [LINE]}
     for name in ("photos", "marked"):
         asked["examples"][name]["images"] = sources[name]

@@ -7,13 +7,13 @@ import os
 import tarfile
 from pathlib import Path
 
-from caveat.pack import pack, pictures
+from caveat.pack import Archive, content_of
 
 
 def packed(folder: Path) -> bytes:
-    into = io.BytesIO()
-    pack(pictures(folder), into)
-    return into.getvalue()
+    archive = content_of(folder)
+    assert isinstance(archive, Archive)
+    return b"".join(archive.chunks())
 
 
 def fill(folder: Path, names: list[str]) -> Path:

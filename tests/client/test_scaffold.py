@@ -1,91 +1,142 @@
-"""A first audit file fits the model and the data beside it."""
+"""A first audit fits the model and the data beside it, and runs; where it cannot, `init` says what to put where."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from click.testing import CliRunner, Result
 
-from caveat.auditfile import read_audit, resolve
-from caveat.scaffold import Draft, first_audit
-from caveat_spec.artifacts import Inspection, Tensor
+from caveat.auditfile import read_audit
+from caveat.cli import cli
+from caveat.scaffold.draft import flow, set_name
 from caveat_spec.audit import Arrays, Audit, Images, Table
+from tests.client import first_audits
+from tests.client.first_audits import REFUSED, RUNS
+
+DECIDED = {0, 1, 4}
+QUICK = ("a_table_with_a_protected_column", "odd_names", "one_folder_of_pictures", "two_arrays")
+"""Folders that are tried in every run of the tests; the others are tried with the slow ones."""
+
+Caveat = Callable[..., Result]
 
 
-def inspection(shape: list[Any], output: list[Any]) -> Inspection:
-    return Inspection(
-        inputs=[Tensor(name="x", dtype="float32", shape=shape)],
-        outputs=[Tensor(name="logits", dtype="float32", shape=output)],
-        layers=[],
-        target="",
-        warnings=[],
-    )
+@pytest.fixture
+def caveat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Caveat:
+    """`caveat …` in the test's folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(cli, arguments)
 
 
-def audit_of(folder: Path, found: Inspection) -> tuple[Audit, Draft]:
-    """The drafted audit, which reads and resolves."""
-    (folder / "model.onnx").write_bytes(b"model")
-    draft = first_audit(folder / "model.onnx", folder, found)
-    (folder / "audit.yaml").write_text(draft.text)
-    file = read_audit(folder / "audit.yaml")
-    if not draft.todo:
-        scratch = folder / "scratch"
-        scratch.mkdir()
-        resolve(file, scratch)
-    return file.audit, draft
+def drafted(caveat: Caveat, folder: Path, name: str) -> Audit:
+    """The audit that `init` writes for a folder."""
+    RUNS[name](folder)
+    done = caveat("init", "model.onnx")
+    assert done.exit_code == 0, done.output
+    return read_audit(folder / "audit.yaml").audit
 
 
-def fill(folder: Path, count: int) -> None:
-    folder.mkdir(parents=True)
-    for number in range(count):
-        Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / f"{number}.png")
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+)
+def test_what_init_writes_runs(caveat: Caveat, tmp_path: Path, name: str) -> None:
+    RUNS[name](tmp_path)
+    done = caveat("init", "model.onnx")
+    assert done.exit_code == 0, done.output
+    gate = caveat("gate", "audit.yaml")
+    assert gate.exit_code in DECIDED, gate.output + (tmp_path / "audit.yaml").read_text()
 
 
-@pytest.mark.parametrize(("shape", "layout"), [(["n", 3, 32, 32], "nchw"), ([None, 32, 32, 3], "nhwc")])
-def test_pictures(tmp_path: Path, shape: list[Any], layout: str) -> None:
-    fill(tmp_path / "striped horses", 25)
-    fill(tmp_path / "photos", 25)
-    audit, draft = audit_of(tmp_path, inspection(shape, ["n", 10]))
-    assert draft.todo == []
-    photos = audit.examples["photos"]
-    assert isinstance(photos, Images)
-    assert (photos.preprocess.size, photos.preprocess.layout) == (32, layout)
-    assert audit.concepts["striped_horses"].against == "photos"
-    assert audit.examples["striped_horses"].pairs_with == "photos", "every name is in both folders"
-    assert audit.targets["answer"].index == 0
-    assert draft.to_choose == "`index: 0` is the first of 10 classes; change it to the class that the audit is about."
+@pytest.mark.parametrize(
+    "name", [name if name == "an_empty_folder" else pytest.param(name, marks=pytest.mark.slow) for name in REFUSED]
+)
+def test_init_says_what_is_missing_and_writes_nothing(caveat: Caveat, tmp_path: Path, name: str) -> None:
+    build, remedy = REFUSED[name]
+    build(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    done = caveat("init", "model.onnx")
+    assert done.exit_code == 2, done.output
+    assert remedy in done.output
+    assert set(tmp_path.rglob("*")) == before
 
 
-def test_a_table_with_a_protected_column(tmp_path: Path) -> None:
-    rows = ["income,urban,race,approved"] + [f"{i * 1.5},{i % 2},{int(i % 3 == 0)},{i % 2}" for i in range(120)]
-    (tmp_path / "people.csv").write_text("\n".join(rows))
-    audit, draft = audit_of(tmp_path, inspection(["n", 3], ["n", 1]))
-    assert draft.todo == []
-    shown, everyone = audit.examples["race_1"], audit.examples["everyone"]
-    assert isinstance(shown, Table)
+def test_a_two_valued_column_becomes_pairs_and_groups(caveat: Caveat, tmp_path: Path) -> None:
+    audit = drafted(caveat, tmp_path, "a_table_with_a_protected_column")
+    everyone, shown = audit.examples["everyone"], audit.examples["race_1"]
     assert isinstance(everyone, Table)
-    assert shown.where == "race == 1"
-    assert everyone.features == ["income", "urban", "race"]
-    assert audit.targets["answer"].examples == "everyone"
-    assert audit.targets["answer"].index is None
-    assert draft.to_choose is None
+    assert isinstance(shown, Table)
+    assert everyone.features == ["net income", "debt ratio", "race"]
+    assert (shown.set, shown.pairs_with) == ({"race": 1}, "race_0")
+    assert (audit.targets["answer"].index, audit.targets["answer"].versus) == (1, 0)
+    assert (audit.groups["by_race"].sensitive, audit.groups["by_race"].label) == (["race"], "approved")
 
 
-def test_arrays(tmp_path: Path) -> None:
-    np.save(tmp_path / "pool.npy", np.zeros((60, 7), np.float32))
-    np.save(tmp_path / "with concept.npy", np.zeros((30, 7), np.float32))
-    np.save(tmp_path / "other.npy", np.zeros((90, 8), np.float32))
-    audit, draft = audit_of(tmp_path, inspection(["n", 7], ["n", 2]))
-    assert draft.todo == []
-    concept, pool = audit.examples["with_concept"], audit.examples["pool"]
-    assert isinstance(concept, Arrays)
-    assert isinstance(pool, Arrays)
-    assert (concept.arrays, pool.arrays) == ("with concept.npy", "pool.npy")
+@pytest.mark.slow
+def test_a_column_that_the_model_does_not_take_selects_rows(caveat: Caveat, tmp_path: Path) -> None:
+    audit = drafted(caveat, tmp_path, "odd_names_beside_the_inputs")
+    wheres = {one.where for one in audit.examples.values() if isinstance(one, Table)}
+    assert wheres == {None, """`the "race"` == 'c"d'""", """`the "race"` == "a'b\""""}
 
 
-@pytest.mark.parametrize("shape", [["n", 3, 32, 32], ["n", 7], ["n", 5, 7]])
-def test_without_data_it_says_what_is_left_to_do(tmp_path: Path, shape: list[Any]) -> None:
-    assert audit_of(tmp_path, inspection(shape, ["n", 2]))[1].todo
+@pytest.mark.slow
+def test_rows_without_a_value_are_left_out(caveat: Caveat, tmp_path: Path) -> None:
+    everyone = drafted(caveat, tmp_path, "missing_values").examples["everyone"]
+    assert isinstance(everyone, Table)
+    assert everyone.where == "`net income` is not null and debt is not null"
+
+
+@pytest.mark.slow
+def test_numbers_become_pairs_of_quartiles(caveat: Caveat, tmp_path: Path) -> None:
+    audit = drafted(caveat, tmp_path, "no_column_of_two_values")
+    high, low = audit.examples["a_high"], audit.examples["a_low"]
+    assert isinstance(high, Table)
+    assert isinstance(low, Table)
+    assert float(high.set["a"]) > float(low.set["a"])
+
+
+@pytest.mark.slow
+def test_folders_by_class_give_the_class(caveat: Caveat, tmp_path: Path) -> None:
+    audit = drafted(caveat, tmp_path, "folders_by_class")
+    (concept,) = audit.concepts
+    assert audit.targets["answer"].index == ["cat", "dog", "emu"].index(concept)
+    assert set(audit.concepts[concept].reference_sets) == {"cat", "dog", "emu"} - {concept}
+
+
+@pytest.mark.slow
+def test_preprocessing_comes_from_the_config(caveat: Caveat, tmp_path: Path) -> None:
+    audit = drafted(caveat, tmp_path, "a_preprocessor_config")
+    marked = audit.examples["marked"]
+    assert isinstance(marked, Images)
+    assert marked.preprocess.mean == [122.4, 114.75, 102.0]
+
+
+@pytest.mark.slow
+def test_several_inputs_are_fed_by_name(caveat: Caveat, tmp_path: Path) -> None:
+    tall = drafted(caveat, tmp_path, "two_inputs").examples["tall"]
+    assert isinstance(tall, Arrays)
+    assert tall.inputs == {"a": "a", "b": "b"}
+
+
+def test_an_existing_file_is_kept(caveat: Caveat, tmp_path: Path) -> None:
+    first_audits.mlp(tmp_path, 2, 2)
+    (tmp_path / "audit.yaml").write_text("mine")
+    done = caveat("init", "model.onnx")
+    assert done.exit_code == 2
+    assert "--force" in done.output
+    assert (tmp_path / "audit.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("striped horses", "striped_horses"), ("größe", "gr_e"), ("???", "set"), ("a" * 99, "a" * 50), (".x", "x")],
+)
+def test_names_of_sets(words: str, name: str) -> None:
+    assert set_name(words) == name
+    assert set_name(words, {name: None}) == f"{name}_2"
+
+
+def test_yaml_of_odd_words() -> None:
+    assert flow({"a b": ["yes", "it's", "1", 2, 0.5, "x/y.npy", ".5", "two\nlines"]}) == (
+        "{'a b': ['yes', 'it''s', '1', 2, 0.5, x/y.npy, '.5', \"two\\nlines\"]}"
+    )

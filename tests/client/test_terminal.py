@@ -40,10 +40,18 @@ def failing() -> object:
 def test_a_log_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.show_verdict(failing())
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("Fails: ")
-    assert re.fullmatch(r"fails +mark must not matter to carton +influential", said[1])
-    assert said[2].startswith("✗ mark must not matter to carton: At block ")
-    assert said[3] == "Note: [a] warning"
+    assert said[0] == "Warning: [a] warning"
+    assert said[1].startswith("Fails: ")
+    assert re.fullmatch(r"fails +mark must not matter to carton +influential", said[2])
+    assert said[3].startswith("✗ mark must not matter to carton: At block ")
+
+
+def test_an_audit_without_a_gate_shows_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.show_verdict(handmade.report(handmade.row(in_sd=1.0, interval=(0.8, 1.2), p=0.001)))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "No verdict: No gate was set, so the figures below stand without a verdict."
+    assert re.search(r"effect, with its interval +p$", said[1])
+    assert re.fullmatch(r"mark → carton +block +\+1\.00 sd \(\+0\.80 to \+1\.20\); .+", said[2])
 
 
 def test_a_terminal_gets_a_table_and_colours(

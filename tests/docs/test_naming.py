@@ -131,7 +131,7 @@ NAMES = (
     OldName("unless_known", "conditional_response"),
     OldName("unused_hours", "gc_grace_hours"),
     OldName("weigh", "test_concepts"),
-    OldName("when_witnesses_disagree", "when_evidence_disagrees"),
+    OldName("when_witnesses_disagree", "require"),
     OldName("whole_step", "finite_step"),
     OldName("withholds", "blocking"),
     OldName("witness", "intervention"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -85,11 +86,11 @@ def test_a_first_audit_in_five_minutes(place: Place) -> None:
     assert "Start with `caveat init model.onnx`" in help_
 
     told = place.run("caveat", "init", "model.onnx")
-    assert "Please check: `index: 0` is the first of 1,000 classes" in told
+    assert "is the commonest of 1,000 classes" in told
     next_ = _next(told)
     assert next_ == ["caveat", "gate", "audit.yaml", "--html", "report.html"]
     audit = place.folder / "audit.yaml"
-    audit.write_text(audit.read_text().replace("index: 0", "index: 478"))
+    audit.write_text(re.sub(r"index: \d+", "index: 478", audit.read_text()))
 
     told = place.run("caveat", "keygen")
     signed = _next(told)

@@ -4,20 +4,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from caveat_spec.results import Figures
 from caveat_worker.engine.activations.target_values import target_value
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.concepts.counterfactual import measure_change
-from caveat_worker.engine.statistics.intervals import percentile_interval, studentised_interval
+from caveat_worker.engine.statistics.intervals import mean_interval, percentile_interval, scaled_mean_interval
 from caveat_worker.engine.statistics.p_values import sign_flip_p
+
+OVER: Float64Array = 2 * norm.ppf((np.arange(4001) + 0.5) / 4001)
+"""Target values of the scale 2, so many that the scale is as good as known."""
 
 
 def measure(before: Any, after: Any, **settings: Any) -> Figures:
     defaults: dict[str, Any] = {
-        "sd": 2.0,
+        "over": OVER,
         "alpha": 0.05,
         "permutations": 199,
         "resamples": 199,
@@ -31,9 +34,10 @@ def test_change_is_the_mean_paired_difference() -> None:
     before = rng.normal(size=40) * 10
     found = measure(before, before + 1 + 0.1 * rng.normal(size=40))
     assert found.effect.value == pytest.approx(1, abs=0.05)
-    assert found.effect.in_sd == found.effect.value / 2
+    assert found.effect.in_sd == pytest.approx(found.effect.value / 2, rel=1e-3)
     assert found.effect.interval[0] < found.effect.value < found.effect.interval[1]
-    assert found.effect.interval_in_sd == (found.effect.interval[0] / 2, found.effect.interval[1] / 2)
+    # the scale is hardly uncertain, so that the interval in sd is that of the change over it
+    assert found.effect.interval_in_sd == pytest.approx(np.divide(found.effect.interval, 2), rel=0.07)
     assert found.effect.p == 1 / 200
     assert (found.decisions.probability_without, found.decisions.rank, found.decisions.classes) == (None, None, None)
 
@@ -107,12 +111,39 @@ def test_interval_of_few_skewed_changes_covers_better_than_percentiles() -> None
     def covers(low: float, high: float) -> bool:
         return bool(low <= truth <= high)
 
-    studentised = np.mean([covers(*studentised_interval(values, 299, 0.05, rng)) for values in drawn])
+    without_skewness = np.mean([covers(*mean_interval(values, 0.05)) for values in drawn])
     percentile = np.mean(
         [covers(*percentile_interval(rng.choice(values, (299, 15)).mean(1), 0.05)) for values in drawn]
     )
-    assert studentised > 0.88
-    assert studentised > percentile + 0.03
+    assert without_skewness > 0.88
+    assert without_skewness > percentile + 0.03
+
+
+def test_one_large_change_among_many_small_ones_does_not_send_an_end_far_away() -> None:
+    """The studentised bootstrap gave +0.07 an end at +1.90: resamples without the large change hardly vary."""
+    change = np.append(np.full(59, 0.01) + 1e-3 * np.arange(59) / 59, 3.5)
+    low, high = mean_interval(change, 0.05)
+    error = change.std(ddof=1) / np.sqrt(60)
+    assert 0 <= change.mean() - low < 2 * error
+    assert 2 * error < high - change.mean() < 6.5 * error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [60, 200, 500])
+def test_interval_in_sd_covers_also_where_the_target_has_heavy_tails(n: int) -> None:
+    """Kurtosis 26: one value in thirty is of a distribution five times as wide; half a sample's sd is chance."""
+    rng = np.random.default_rng(n)
+    covered = 0
+    for _ in range(400):
+        values = rng.normal(size=n) * np.where(rng.random(n) < 0.03, 5.3, 1)
+        change = 0.3 + 0.03 * rng.normal(size=n)
+        low, high = scaled_mean_interval(change, values, 0.05, 299, rng, together=True)
+        covered += low <= 0.3 / TRUE_SCALE <= high
+    assert 0.92 <= covered / 400 <= 0.985
+
+
+TRUE_SCALE = 1.0352
+"""The middle 70 % of that mixture over the middle 70 % of a standard normal distribution."""
 
 
 def test_interval_of_a_constant_change_is_a_point() -> None:

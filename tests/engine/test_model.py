@@ -92,7 +92,7 @@ def test_external_data_is_refused_unless_it_comes_as_a_bundle(tmp_path: Path) ->
     path = tmp_path / "net.onnx"
     onnx.save(changed(nets.mlp), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert_refused(path, "external-data")
-    model = load(path, bundle=tmp_path)
+    model = load(path, folder=tmp_path)
     feeds = nets.noise(model)
     expected = open_session(expose(load(nets.mlp()), ["sigmoid_6"])).run(feeds)
     assert np.array_equal(open_session(expose(model, ["sigmoid_6"])).run(feeds)["sigmoid_6"], expected["sigmoid_6"])
@@ -109,7 +109,7 @@ def test_external_data_does_not_leave_its_bundle(tmp_path: Path) -> None:
                 entry.value = "../secret.bin"
     (tmp_path / "secret.bin").write_bytes(b"\0" * 10000)
     with pytest.raises(InvalidInput) as caught:
-        load(proto.SerializeToString(), bundle=tmp_path / "inside")
+        load(proto.SerializeToString(), folder=tmp_path / "inside")
     assert caught.value.code == "external-data"
 
 

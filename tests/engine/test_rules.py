@@ -384,8 +384,12 @@ COMPARED = [(r, shapes) for r, shapes in CASES if r.compare]
 """The cases that ONNX Runtime can run in float32."""
 
 
+ROUNDING = {(domain, f"{kind}Linear") for domain in ("", "com.microsoft") for kind in ("Quantize", "Dequantize")}
+"""Straight through, which no finite difference agrees with; `test_quantised.py` has their tests."""
+
+
 def test_every_operator_has_a_row() -> None:
-    assert {*VJP, *LOWERED, *(("", name) for name in DEFINED)} == {r.operator for r in ROWS}
+    assert {*VJP, *LOWERED, *(("", name) for name in DEFINED)} - ROUNDING == {r.operator for r in ROWS}
 
 
 @pytest.mark.parametrize("case", FORMULAS, ids=str)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
+import tarfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
@@ -13,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
+from caveat_spec.bundle import MODEL
 from tests.engine import nets
 from tests.hostile.case import ACCEPTED, Cases, Job, model
 
@@ -118,6 +121,134 @@ def weights_elsewhere_at(key: str, value: str) -> Job:
     tensor = external("w", "job.json")
     tensor.external_data.add(key=key, value=value)
     return job(matmul(), initializers=[tensor])
+
+
+# Weights in the files of a bundle
+
+
+def tar(*entries: tuple[str | tarfile.TarInfo, bytes]) -> bytes:
+    into = io.BytesIO()
+    with tarfile.open(fileobj=into, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for entry, data in entries:
+            about = tarfile.TarInfo(entry) if isinstance(entry, str) else entry
+            about.size = about.size or len(data)
+            archive.addfile(about, io.BytesIO(data))
+    return into.getvalue()
+
+
+def elsewhere(location: str = "w.bin", shape: Sequence[int] = (4, 4), **more: str) -> tuple[str, bytes]:
+    """The entry of a model whose weights are in the file `location`."""
+    tensor = external("w", location, shape)
+    for key, value in more.items():
+        tensor.external_data.add(key=key, value=value)
+    return MODEL, proto(graph([matmul()], [tensor])).SerializeToString()
+
+
+def entry(name: str, **about: Any) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    for field, value in about.items():
+        setattr(made, field, value)
+    return made
+
+
+WEIGHTS = ("w.bin", bytes(64))
+
+
+@CASES.add(ACCEPTED)
+def a_bundle() -> Job:
+    return model(tar(elsewhere(), WEIGHTS))
+
+
+@CASES.add(
+    "external-data",
+    "invalid-model",
+    "repeated-name",
+    of=[*(place for place in OUTSIDE if place != "job.json"), MODEL, "folder/../w.bin", "C:\\w.bin", "..\\w.bin"],
+)
+def a_location_outside_its_bundle(location: str) -> Job:
+    return model(tar(elsewhere(location), WEIGHTS, (location.replace("\0", "") or "x", bytes(64))))
+
+
+@CASES.add("external-data", of=[tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
+def weights_that_are_no_file(kind: bytes) -> Job:
+    return model(tar(elsewhere(), (entry("w.bin", type=kind, linkname="/etc/passwd"), b"")))
+
+
+@CASES.add("external-data")
+def weights_in_a_sparse_file() -> Job:
+    holes = {"GNU.sparse.size": "64", "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,16"}
+    return model(tar(elsewhere(), (entry("w.bin", pax_headers=holes), bytes(16))))
+
+
+@CASES.add("external-data")
+def weights_that_did_not_come() -> Job:
+    return model(tar(elsewhere()))
+
+
+@CASES.add("external-data", of=[0, 1, 63])
+def weights_cut_to(size: int) -> Job:
+    return model(tar(elsewhere(), ("w.bin", bytes(size))))
+
+
+@CASES.add(
+    "external-data",
+    "invalid-model",
+    of=[("offset", "-4"), ("offset", "4"), ("offset", str(HUGE)), ("offset", "x"), ("length", "60"), ("length", "-64")],
+)
+def weights_of_a_bundle_at(key: str, value: str) -> Job:
+    return model(tar(elsewhere(**{key: value}), WEIGHTS))
+
+
+@CASES.add("external-data", "invalid-model", of=[((2**20, 2**20),), ((-4, -4),), ((0, 2**62),), ((2**40,),)])
+def dimensions_that_lie_in_a_bundle(dims: tuple[int, ...]) -> Job:
+    return model(tar(elsewhere(shape=dims), WEIGHTS))
+
+
+@CASES.add("nan-weights")
+def nan_in_a_data_file() -> Job:
+    return model(tar(elsewhere(), ("w.bin", np.full(16, np.nan, np.float32).tobytes())))
+
+
+@CASES.add("repeated-name", of=["w.bin", "./w.bin", MODEL])
+def a_bundle_with_two_of(name: str) -> Job:
+    return model(tar(elsewhere(), WEIGHTS, (name, bytes(64))))
+
+
+@CASES.add("not-a-bundle", of=["-512", str(HUGE)])
+def a_bundle_whose_file_has_the_size(size: str) -> Job:
+    return model(tar(elsewhere(), (entry("w.bin", pax_headers={"size": size}), bytes(64))))
+
+
+@CASES.add("not-a-bundle")
+def a_bundle_cut_off() -> Job:
+    return model(tar(elsewhere(), ("w.bin", bytes(4096)))[:4096])
+
+
+@CASES.add("not-a-bundle", of=[tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
+def a_bundle_whose_model_is_no_file(kind: bytes) -> Job:
+    return model(tar((entry(MODEL, type=kind, linkname="/etc/passwd"), b""), WEIGHTS))
+
+
+@CASES.add("not-a-bundle", of=["w.bin", "other/model.onnx"])
+def a_tar_that_begins_with(name: str) -> Job:
+    return model(tar((name, bytes(64)), elsewhere()))
+
+
+@CASES.add("not-an-onnx-file", "not-a-bundle")
+def a_bundle_in_a_bundle() -> Job:
+    return model(tar((MODEL, tar(elsewhere(), WEIGHTS)), WEIGHTS))
+
+
+@CASES.add("truncated-model", "not-an-onnx-file", "not-a-bundle")
+def a_tar_that_begins_as_a_model_does() -> Job:
+    """A file with two readings would be audited as one model and deployed as another."""
+    return model(tar(("\x08\x09" + MODEL, elsewhere()[1]), WEIGHTS))
+
+
+@CASES.add("not-a-bundle", heavy=True)
+def a_bundle_of_countless_files() -> Job:
+    header = entry("w").tobuf()
+    return model(tar(elsewhere()).rstrip(b"\0").ljust(1024, b"\0") + header * 100_001)
 
 
 # Weights that are not what they say

@@ -36,10 +36,8 @@ def parquet(columns: dict[str, Any], **options: Any) -> bytes:
         "+1+1",
         "1,5",
         "1e",
-        "NaN",
         "inf",
         "-inf",
-        "",
         "None",
         "1 000",
         "\u0661",
@@ -48,6 +46,17 @@ def parquet(columns: dict[str, Any], **options: Any) -> bytes:
 )
 def a_cell_that_is_no_number(cell: str) -> Job:
     return table(f'a,b\n1,2\n"{cell}",4\n'.encode())
+
+
+@CASES.add(ACCEPTED, of=["NaN", "", "NA"])
+def a_cell_that_is_missing(cell: str) -> Job:
+    """Only a model can say whether it fills it in."""
+    return table(f'a,b\n1,2\n"{cell}",4\n'.encode())
+
+
+@CASES.add("missing-column", of=["c", "__class__", "", "a\0"])
+def an_input_of_a_column_that_is_not_there(name: str) -> Job:
+    return examples({"inputs": {"x": ["a", name]}}, table=ROWS)
 
 
 @CASES.add("missing-column", of=["c", "A", " a", "a ", "", "a\0", "../a", "__class__", "a=1=2"])
@@ -145,7 +154,6 @@ CONDITIONS = [
     "a",
     "a ==",
     "== 1",
-    "a == 1 or b == 2",
     "a == 1; import os",
     "__import__('os')",
     "a.b.c == 1 and",
@@ -159,6 +167,13 @@ CONDITIONS = [
     "@a == 1",
     "a == b",
     "a > x",
+    "not " * 5000 + "a == 1",
+    "a in [" + "1, " * 20_000 + "1]",
+    "a in []",
+    "`a == 1",
+    "`` == 1",
+    "a is not",
+    "a is null is null",
 ]
 
 

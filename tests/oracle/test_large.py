@@ -22,7 +22,7 @@ TARGET = Target("t", index=3)
 def test_weights_beyond_two_gigabytes_stay_beside_the_graph(tmp_path: Path) -> None:
     perceptron(tmp_path / "model.onnx", width=9600, layers=6, external=True)
     assert (tmp_path / "model.onnx.data").stat().st_size > 2 * 2**30
-    model = load(tmp_path / "model.onnx", bundle=tmp_path)
+    model = load(tmp_path / "model.onnx", folder=tmp_path)
     feeds = {"x": np.random.default_rng(0).standard_normal((2, 9600)).astype(np.float32)}
     checks = check_gradients(model, ["hidden4"], [TARGET], feeds, seed=0, directions=2)
     assert checks[0].ok

@@ -131,7 +131,7 @@ def _audited(folder: Path, table: Path) -> Report:
         "examples": examples,
         "concepts": {concept: {"examples": concept, "against": f"not_{concept}"} for concept in SETTINGS},
         "targets": {"approval": {"class": 1, "examples": "people"}},
-        "gate": [{"concept": one, **line, "when_evidence_disagrees": "intervention"} for one in SETTINGS],
+        "gate": [{"concept": one, **line} for one in SETTINGS],
     }
     (folder / "audit.json").write_text(json.dumps(audit))
     arguments = ["gate", str(folder / "audit.json"), "--local", "--json", str(folder / "report.json")]

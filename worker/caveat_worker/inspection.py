@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from caveat_spec.artifacts import ExampleSummary, Inspection, ModelLayer, Tensor
+from caveat_spec.artifacts import DefaultTarget, ExampleSummary, Inspection, ModelLayer, Tensor
 from caveat_spec.audit import Examples, Scalar
 from caveat_worker.engine.autodiff.external_gradients import read_external_gradients, verify
 from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, GradientCheck
 from caveat_worker.engine.autodiff.layers import Layer, choose_layers, list_layers
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.model import Model
-from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.autodiff.target import Resolved, Target, outputs_with_scores, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput, error_context
+from caveat_worker.engine.onnx.graph import TensorInfo
 from caveat_worker.engine.plan import TARGET_FIELDS, target_of
 from caveat_worker.engine.report import gradient_checks
 from caveat_worker.engine.without_layers import no_layer
@@ -35,13 +37,14 @@ def inspect_model(
 
     A `gradient` graph that is supplied for these `targets` is compared with finite differences, and refused if wrong.
     """
-    model = load(path)
-    target, sentence = _any_target(model, output, index)
+    model = load(path, constants={})
+    resolved, sentence = _any_target(model, output, index)
+    target = None if resolved is None else resolved.target
     checks = _verified(model, gradient, targets or {})
     layers, auto, notes = _layers(model, target, {check.layer for check in checks})
     return Inspection(
-        inputs=[Tensor(name=one.name, dtype=one.dtype, shape=list(one.shape)) for one in model.inputs],
-        outputs=[Tensor(name=one.name, dtype=one.dtype, shape=list(one.shape)) for one in model.outputs],
+        inputs=[_tensor(one) for one in model.inputs],
+        outputs=[_tensor(one) for one in model.outputs],
         layers=[
             ModelLayer(
                 tensor=layer.tensor,
@@ -55,6 +58,7 @@ def inspect_model(
             for layer in layers
         ],
         target=sentence,
+        default_target=None if resolved is None else _default_target(model, resolved),
         gradient_checks=gradient_checks(checks, TOLERANCE),
         warnings=[*model.warnings, *notes],
     )
@@ -63,10 +67,17 @@ def inspect_model(
 def inspect_examples(examples: Examples, blob: Blob) -> ExampleSummary:
     """What is in an example set; every example is decoded once, so that a corrupt one is named now."""
     source = open_set("examples", examples, blob, seed=0)
+    if source.fit is not None:
+        with error_context("/examples/examples"):
+            source = source.fit(None)
     for _ in batches(source, 64):
         pass
     shape = next(iter(source.shapes.values()))
     return ExampleSummary(kind=source.kind, count=len(source), shape=list(shape), names=list(source.names[:10]))
+
+
+def _tensor(one: TensorInfo) -> Tensor:
+    return Tensor(name=one.name, dtype="string" if one.dtype == "object" else one.dtype, shape=list(one.shape))
 
 
 def _layers(
@@ -101,17 +112,45 @@ def _verified(model: Model, gradient: Path | None, targets: Mapping[str, Scalar]
         return verify(external, model, asked)
 
 
-def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Target | None, str]:
+def _default_target(model: Model, resolved: Resolved) -> DefaultTarget:
+    """The target by the name of its output, so that an audit can ask for it."""
+    target = resolved.target
+    outputs = [target.output] if target.output is not None else [one.name for one in model.outputs]
+    (output, *_) = [name for name in outputs if _reads(model, replace(target, output=name)) == resolved.tensor]
+    scalar = Scalar(output=output, index=target.index, reduce=target.reduce)
+    return DefaultTarget(scalar=scalar, classes=resolved.classes, link=resolved.link)
+
+
+def _reads(model: Model, target: Target) -> str | None:
+    """The tensor that a target reads, or None where its output has no scores."""
+    try:
+        return resolve_target(model, target).tensor
+    except InvalidInput:
+        return None
+
+
+def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Resolved | None, str]:
     """A target that stands for an output, and the sentence that says what it reads; what was named must be there."""
+    others = [] if output is not None else [value.name or "" for value in outputs_with_scores(model)]
     refusals = []
     reductions: tuple[Literal["mean"] | None, ...] = (None, "mean")
-    for at, reduce in product((None, 0) if index is None else (index,), reductions):
+    named: Sequence[str | None] = others or [output]
+    for name, at, reduce in product(named, (None, 0) if index is None else (index,), reductions):
         try:
-            target = Target(name="target", output=output, index=at, reduce=reduce)
-            return target, resolve_target(model, target).sentence
+            target = Target(name="target", output=name, index=at, reduce=reduce)
+            resolved = resolve_target(model, target)
+            return resolved, f"{resolved.sentence}{_and_others(name, others)}"
         except InvalidInput as refused:
             refusals.append(refused)
     if output is not None or index is not None:
         with error_context("", "output", "index"):
             raise refusals[-1]
     return None, f"{refusals[-1].sentence} {refusals[-1].remedy}"
+
+
+def _and_others(chosen: str | None, names: Sequence[str]) -> str:
+    """A sentence about the other outputs with scores, whose layers are not those of the chosen one."""
+    others = ", ".join(f"'{name}'" for name in names if name != chosen)
+    if not others:
+        return ""
+    return f" The layers are those before '{chosen}'; other outputs with scores, each with its own layers: {others}."

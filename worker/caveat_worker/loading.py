@@ -52,7 +52,12 @@ def load_model(
     """The audit's model; whether its examples interact is known from the first time that it was run."""
     key = loaded_key(audit, versions)
     known = store.get(key)
-    model = load(blob(audit.model), interacts=interacts if known is None else bool(known[0]))
+    model = load(
+        blob(audit.model),
+        interacts=interacts if known is None else bool(known[0]),
+        constants=audit.constants,
+        fed=_fed_by_name(audit),
+    )
     if known is None:
         store.put(key, np.array([model.interacts]))
     return model
@@ -60,4 +65,9 @@ def load_model(
 
 def loaded_key(audit: Audit, versions: Mapping[str, str]) -> str:
     """The key of the facts that running an audit's model once has shown about it."""
-    return key_of(loaded=audit.model, by=dict(versions))
+    return key_of(loaded=[audit.model, audit.constants, sorted(_fed_by_name(audit))], by=dict(versions))
+
+
+def _fed_by_name(audit: Audit) -> set[str]:
+    """The model's inputs to which an example set gives values by their names."""
+    return {name for one in audit.examples.values() for name in getattr(one, "inputs", {})}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 from caveat_spec.artifacts import STAGES
 from caveat_spec.audit import Audit
@@ -18,6 +19,7 @@ from caveat_worker.engine.activations.collect import collect
 from caveat_worker.engine.activations.collected import Examples, Runtime
 from caveat_worker.engine.activations.device import DeviceProducts
 from caveat_worker.engine.activations.gram import inner
+from caveat_worker.engine.activations.probabilities import probability_cautions
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.external_gradients import read_external_gradients
 from caveat_worker.engine.base.errors import error_context
@@ -28,9 +30,18 @@ from caveat_worker.engine.plan import make_plan
 from caveat_worker.engine.report import assemble
 from caveat_worker.loading import Blob, choose_provider, describe_engine, load_model, versions_of
 from caveat_worker.progress import Progress, counter
-from caveat_worker.readers.batching import each_batch
+from caveat_worker.readers.batching import each_batch, first_examples
 from caveat_worker.readers.class_names import read_class_names
-from caveat_worker.readers.example_sets import open_sets, outline_of, summaries, thumbnail_of
+from caveat_worker.readers.example_sets import (
+    check_group_columns,
+    fit_to,
+    open_sets,
+    outline_of,
+    summaries,
+    thumbnail_of,
+    warnings_of,
+)
+from caveat_worker.readers.overlap import check_overlaps
 from caveat_worker.readers.source import ExampleSource
 
 OpenStore = Callable[[], AbstractContextManager[ArrayStore]]
@@ -90,13 +101,14 @@ def prepare(
         with error_context("/labels"):
             labels = None if audit.labels is None else read_class_names(blob(audit.labels))
         progress("reading", STAGES["reading"])
-        sources = {name: source.result() for name, source in opened.items()}
+        sources = fit_to(model, {name: source.result() for name, source in opened.items()})
+    check_group_columns(audit, sources)
     progress("planning", STAGES["planning"])
     methods = asked_methods(audit)
     outlines = {name: outline_of(one) for name, one in sources.items()}
     plan = make_plan(audit, model, outlines, methods, external, labels)
     methods = [method for method in methods if method.name not in plan.left_out]
-    return Prepared(plan, methods, sources, engine, provider, notes)
+    return Prepared(plan, methods, sources, engine, provider, [*notes, *warnings_of(sources)])
 
 
 def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int) -> Report:
@@ -117,6 +129,7 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
         progress=counter("collecting", "testing", sum(ready.counts[name] for name in plan.needs), progress),
         examples=ready.examples,
     )
+    cautions = probability_cautions(plan, partial(first_examples, ready.sources))
     units = sum(method.units(plan) for method in ready.methods)
     runtime = Runtime(
         store=kept,
@@ -135,7 +148,7 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
         sets=summaries(audit, ready.sources),
         thumbnail=thumbnail_of(audit, ready.sources),
         engine=ready.engine,
-        warnings=ready.notes,
+        warnings=[*ready.notes, *cautions, *check_overlaps(audit, ready.sources)],
         threads=cores,
     )
     return report.model_copy(update={"verdict": decide(report, audit.gate)})

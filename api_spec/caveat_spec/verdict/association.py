@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import NormalDist
 
 from caveat_spec.audit import ConceptLine
 from caveat_spec.base import Interval
-from caveat_spec.results import ConceptTest, Effect, FiniteStep
-from caveat_spec.verdict.rules import Rule, always, size, span
+from caveat_spec.results import Change, ConceptTest, Effect, OutputGap
+from caveat_spec.verdict.rules import Rule, always, exceeds, inside, size, span
 
 MAY_CLEAR = ("weak_cav", "unstable_estimators")
 """Blocking flags that block *influential* but allow *not influential*."""
@@ -20,7 +20,8 @@ MAY_CLEAR = ("weak_cav", "unstable_estimators")
 class Association:
     """What the tests by association say about a line, layer by layer.
 
-    An effect is a slope. Where nothing was measured beside it (`alone`), a finite step has to say the same.
+    An effect is a slope. Where nothing was measured beside it (`alone`), a finite step has to say the same, and layers
+    must not contradict each other.
     """
 
     tests: list[ConceptTest]
@@ -36,14 +37,23 @@ class Association:
         ]
 
     @cached_property
+    def significant(self) -> list[ConceptTest]:
+        """Sound tests whose effect is significant, with no blocking flag at all."""
+        return [test for test in self.sound if test.effect.deciding_p < self.alpha and not test.blocked]
+
+    @cached_property
     def moved(self) -> list[ConceptTest]:
-        """Sound tests whose effect is significant and beyond the tolerance, with no blocking flag at all."""
+        """Significant tests whose whole interval lies beyond the tolerance."""
+        return [test for test in self.significant if exceeds(self.interval(test.effect), self.line)]
+
+    @cached_property
+    def opposed(self) -> list[ConceptTest]:
+        """Where a layer moves the target, the significant tests of the other sign that are beyond the tolerance too."""
+        signs = {test.effect.value > 0 for test in self.moved} if self.alone else set()
         return [
             test
-            for test in self.sound
-            if test.effect.deciding_p < self.alpha
-            and abs(self.size(test.effect)) > self.line.tolerance
-            and not test.blocked
+            for test in self.significant
+            if signs - {test.effect.value > 0} and abs(self.size(test.effect)) > self.line.tolerance
         ]
 
     @cached_property
@@ -59,7 +69,21 @@ class Association:
     @cached_property
     def wide(self) -> list[ConceptTest]:
         """Sound tests whose interval is not inside the tolerance."""
-        return [test for test in self.sound if not self.inside(self.interval(test.effect))]
+        return [test for test in self.sound if not inside(self.interval(test.effect), self.line)]
+
+    @cached_property
+    def withheld(self) -> list[ConceptTest]:
+        """Tests that may decide nothing, and that show more than the tolerance allows."""
+        return [
+            test
+            for test in self.tests
+            if test not in self.sound
+            and not all(
+                inside(self.interval(figure), self.line)
+                for figure in (test.effect, test.finite_step)
+                if figure is not None
+            )
+        ]
 
     @cached_property
     def disputed(self) -> list[ConceptTest]:
@@ -73,7 +97,9 @@ class Association:
     @cached_property
     def bent(self) -> list[ConceptTest]:
         """Tests whose finite step is not inside the tolerance."""
-        return [test for test in self.stepped if test.finite_step and not self.inside(self.interval(test.finite_step))]
+        return [
+            test for test in self.stepped if test.finite_step and not inside(self.interval(test.finite_step), self.line)
+        ]
 
     @cached_property
     def encoded(self) -> bool:
@@ -81,15 +107,25 @@ class Association:
         return any(test.accuracy is None or test.accuracy.encoded for test in self.tests)
 
     @cached_property
+    def gap(self) -> OutputGap | None:
+        """How the model's own numbers for concept and reference differ, where they were compared."""
+        return next((test.output_gap for test in self.tests if test.output_gap is not None), None)
+
+    @property
+    def gap_inside(self) -> bool:
+        """Whether they differ by less than the tolerance."""
+        return self.gap is not None and inside(self.interval(self.gap), self.line)
+
+    @cached_property
     def sign(self) -> int:
         """The direction in which the strongest upheld test moves the target."""
         return 1 if self.upheld and self.strongest(self.upheld).effect.value > 0 else -1
 
-    def size(self, figure: Effect | FiniteStep) -> float:
+    def size(self, figure: Effect | Change) -> float:
         """A figure in the line's unit."""
         return figure.in_sd if self.line.unit == "sd" else figure.value
 
-    def interval(self, figure: Effect | FiniteStep) -> Interval:
+    def interval(self, figure: Effect | Change) -> Interval:
         """Its interval in the line's unit."""
         return figure.interval_in_sd if self.line.unit == "sd" else figure.interval
 
@@ -97,10 +133,6 @@ class Association:
         """The effect by the second estimator, in the line's unit."""
         assert test.cross_check is not None
         return test.cross_check.effect_in_sd if self.line.unit == "sd" else test.cross_check.effect
-
-    def inside(self, interval: Interval) -> bool:
-        """Whether an interval lies inside the tolerance."""
-        return -self.line.tolerance <= interval[0] and interval[1] <= self.line.tolerance
 
     def strongest(self, tests: Sequence[ConceptTest]) -> ConceptTest:
         """The test with the largest effect."""
@@ -112,8 +144,8 @@ class Association:
 
     def _confirms(self, test: ConceptTest) -> bool:
         assert test.finite_step is not None
-        step = self.size(test.finite_step)
-        return abs(step) > self.line.tolerance and (step > 0) == (test.effect.value > 0)
+        same_sign = (test.finite_step.value > 0) == (test.effect.value > 0)
+        return same_sign and exceeds(self.interval(test.finite_step), self.line)
 
 
 def _bend(facts: Association, test: ConceptTest) -> str:
@@ -132,10 +164,19 @@ def _slope_not_confirmed(facts: Association) -> str:
     return f"the slope at {test.place} promises {effect}, but {_bend(facts, test)}"
 
 
+def _layers_oppose(facts: Association) -> str:
+    test, other = facts.strongest(facts.moved), facts.opposed[0]
+    return (
+        f"by association, layers contradict each other: a step towards {facts.line.concept} moves {facts.line.target} "
+        f"by {size(facts.size(test.effect), facts.line)} at {test.place} and by "
+        f"{size(facts.size(other.effect), facts.line)} at {other.place}; matched pairs would have to tell"
+    )
+
+
 def _moves(facts: Association) -> str:
     test, line = facts.strongest(facts.upheld), facts.line
     return (
-        f"at {test.place} a step towards {line.concept} moves {line.target} by "
+        f"by association, at {test.place} a step towards {line.concept} moves {line.target} by "
         f"{size(facts.size(test.effect), line)} (corrected p {test.effect.deciding_p:.2g})"
     )
 
@@ -148,29 +189,65 @@ def _too_wide(facts: Association) -> str:
     weak = [flag.sentence for flag in test.flags if flag.code == "weak_cav"]
     if weak:
         return f"{sentence}, and the concept activation vector is weak: {weak[0]}"
-    half, room = (interval[1] - interval[0]) / 2, line.tolerance - abs(effect)
-    if room > 0:
-        return (
-            f"{sentence}, too wide for the tolerance {size(line.tolerance, line, signed=False)}; "
-            f"{_more_examples(test, (room / half) ** 2)} would settle it if the effect stays where it is"
-        )
+    if abs(effect) < line.tolerance:
+        return f"{sentence}, too wide for the tolerance {size(line.tolerance, line, signed=False)}; {_advice(facts)}"
     if test.effect.deciding_p >= facts.alpha:
         return f"{sentence}, beyond the tolerance but not beyond chance (corrected p {test.effect.deciding_p:.2g})"
-    return sentence
+    return f"{sentence}, which reaches into the tolerance {size(line.tolerance, line, signed=False)}"
 
 
-def _more_examples(test: ConceptTest, wanted: float) -> str:
-    """Which examples bring the variance of the effect down to a share `wanted` of what it is, and how many."""
-    from_targets = test.effect.target_share or 0.0
-    from_concept = (1 - from_targets) * test.n_reference / (test.n_concept + test.n_reference)
-    share, kind, now = max(
-        (from_targets, "target", test.n_target),
-        (from_concept, "concept", test.n_concept),
-        (1 - from_targets - from_concept, "reference", test.n_reference),
+def _withheld(facts: Association) -> str:
+    test = facts.withheld[0]
+    return (
+        f"{test.place} may not decide, and a layer that is left out must not clear a line: its effect "
+        f"{size(facts.size(test.effect), facts.line)} ({span(facts.interval(test.effect), facts.line)}) or its finite "
+        f"step is not within the tolerance. {'; '.join(_blocking_sentences([test]))}"
     )
-    if share > 1 - wanted:
-        return f"about {math.ceil(now * share / (share - (1 - wanted)))} {kind} examples in place of {now}"
-    return f"about {1 / wanted:.1f} times as many examples of every kind"
+
+
+def _not_encoded(facts: Association) -> str:
+    line, gap, layers = facts.line, facts.gap, [test.place for test in facts.tests]
+    power = [test.accuracy.detectable for test in facts.tests if test.accuracy is not None]
+    found = [one for one in power if one is not None]
+    missed = (
+        f"an accuracy of {max(found):.2f} would have been found in 95 of 100 cases"
+        if found and len(found) == len(power)
+        else "these examples are too few to find even a perfect encoding in 95 of 100 cases"
+    )
+    sentence = f"no audited layer encodes {line.concept} linearly ({', '.join(layers)}; {missed})"
+    if gap is None:
+        return f"{sentence}, and its influence in another form was not looked at"
+    differ = (
+        f"{sentence}, and between its examples and the reference set {line.target} differs by "
+        f"{size(facts.size(gap), line)} ({span(facts.interval(gap), line)})"
+    )
+    if facts.gap_inside:
+        return f"{differ}, within the tolerance"
+    return f"{differ}: an influence that is encoded in another form is not ruled out"
+
+
+SETTLES = 1 + NormalDist().inv_cdf(0.9) / NormalDist().inv_cdf(0.975)
+"""How many half intervals between an effect and the tolerance make nine of ten new audits settle the line."""
+MOST_TIMES = 10
+"""Advice to collect more than so many times the examples helps nobody."""
+
+
+def _advice(facts: Association) -> str:
+    """How many examples would settle the line in nine of ten audits, if every effect is what it seems to be."""
+    line, figures = facts.line, [test.effect for test in facts.wide]
+    steps = [test.finite_step for test in facts.stepped if test.finite_step is not None]
+    wanted = 1.0
+    every: list[Effect | Change] = [*figures, *steps]
+    for figure in every:
+        low, high = facts.interval(figure)
+        room = line.tolerance - abs(facts.size(figure))
+        if room <= 0 or (times := ((high - low) / 2 * SETTLES / room) ** 2) > MOST_TIMES:
+            return "no feasible number of examples would settle it, unless the effect is smaller than it seems"
+        wanted = max(wanted, times)
+    return (
+        f"with about {wanted:.1f} times as many examples of every kind, nine of ten audits would settle it if the "
+        "effect is what it seems"
+    )
 
 
 def _estimators_disagree(facts: Association) -> str:
@@ -186,7 +263,7 @@ def _estimators_disagree(facts: Association) -> str:
 def _inside_everywhere(facts: Association) -> str:
     test, line = facts.widest(facts.sound), facts.line
     return (
-        f"at every audited layer the effect of {line.concept} on {line.target} lies within "
+        f"by association, at every audited layer the effect of {line.concept} on {line.target} lies within "
         f"{size(line.tolerance, line, signed=False)} "
         f"(widest interval {span(facts.interval(test.effect), line)} at {test.place})"
     )
@@ -205,6 +282,8 @@ ASSOCIATION: tuple[Rule[Association], ...] = (
         "inconclusive",
         lambda facts: "every layer is flagged: " + "; ".join(_blocking_sentences(facts.tests)),
     ),
+    Rule("no layer encodes the concept", lambda facts: not facts.encoded, "not_encoded", _not_encoded),
+    Rule("layers of opposite sign", lambda facts: facts.opposed, "inconclusive", _layers_oppose),
     Rule(
         "a slope that no finite step confirms",
         lambda facts: facts.moved and not facts.upheld,
@@ -213,18 +292,13 @@ ASSOCIATION: tuple[Rule[Association], ...] = (
     ),
     Rule("a layer moves the target", lambda facts: facts.upheld, "influential", _moves),
     Rule("an interval is too wide", lambda facts: facts.wide, "inconclusive", _too_wide),
+    Rule("a layer that may not decide shows more", lambda facts: facts.withheld, "inconclusive", _withheld),
     Rule("the estimators disagree", lambda facts: facts.disputed, "inconclusive", _estimators_disagree),
     Rule(
         "a finite step leaves the tolerance",
         lambda facts: facts.bent,
         "inconclusive",
         lambda facts: f"the slope at {facts.bent[0].place} is within the tolerance, but {_bend(facts, facts.bent[0])}",
-    ),
-    Rule(
-        "no layer encodes the concept",
-        lambda facts: not facts.encoded and facts.line.when_not_encoded == "inconclusive",
-        "inconclusive",
-        lambda facts: f"no audited layer encodes {facts.line.concept}, so its absence of effect says nothing",
     ),
     Rule("every interval is inside the tolerance", always, "not_influential", _inside_everywhere),
 )

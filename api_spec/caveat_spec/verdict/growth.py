@@ -37,13 +37,14 @@ class Growth:
         """The figure that grew most."""
         return max(self.found, key=lambda one: one.growth)
 
-    @property
-    def course(self) -> str:
-        """What became of the worst figure, as a clause."""
-        return (
-            f"the {self.worst.kind} of {self.worst.subject} went from {size(self.worst.before, self.line)} to "
-            f"{size(self.worst.after, self.line)}"
-        )
+    @cached_property
+    def grown(self) -> list[Difference]:
+        """Figures that grew beyond the tolerance by more than noise."""
+        return [one for one in self.found if one.growth - one.noise > self.line.tolerance]
+
+    def course(self, of: Difference) -> str:
+        """What became of a figure, as a clause."""
+        return f"the {of.kind} of {of.subject} went from {size(of.before, self.line)} to {size(of.after, self.line)}"
 
 
 GROWTH: tuple[Rule[Growth], ...] = (
@@ -73,20 +74,22 @@ GROWTH: tuple[Rule[Growth], ...] = (
     ),
     Rule(
         "a figure grew beyond tolerance and noise",
-        lambda facts: facts.worst.growth > facts.line.tolerance and facts.worst.beyond_noise,
+        lambda facts: facts.grown,
         "influential",
-        lambda facts: f"{facts.course}, beyond noise ({facts.worst.noise:.3g} sd)",
+        lambda facts: f"{facts.course(facts.grown[0])}, beyond the tolerance and noise ({facts.grown[0].noise:.3g} sd)",
     ),
     Rule(
         "no figure can have grown beyond the tolerance",
         lambda facts: all(one.growth + one.noise <= facts.line.tolerance for one in facts.found),
         "not_influential",
-        lambda facts: f"no figure grew by more than the tolerance; most of all {facts.course}",
+        lambda facts: f"no figure grew by more than the tolerance; most of all {facts.course(facts.worst)}",
     ),
     Rule(
         "noise hides the growth",
         always,
         "inconclusive",
-        lambda facts: f"{facts.course}, which noise of {facts.worst.noise:.3g} sd does not tell from the tolerance",
+        lambda facts: (
+            f"{facts.course(facts.worst)}, which noise of {facts.worst.noise:.3g} sd does not tell from the tolerance"
+        ),
     ),
 )

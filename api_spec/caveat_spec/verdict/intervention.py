@@ -1,4 +1,4 @@
-"""Intervention: what a measured change of matched pairs says about a line, alone and beside the association."""
+"""Intervention: what a measured change of matched pairs says about a line, and what the association adds to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from caveat_spec.audit import ConceptLine
 from caveat_spec.base import Interval
 from caveat_spec.report import Finding
 from caveat_spec.results import ConceptTest
-from caveat_spec.verdict.rules import Conclusion, Rule, always, size, span
+from caveat_spec.verdict.association import Association
+from caveat_spec.verdict.rules import Conclusion, Rule, always, exceeds, inside, size, span
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,19 @@ class Intervention:
 def _significant(facts: Intervention) -> str:
     decisions = facts.test.decisions
     rank = f", rank {decisions.rank} of {decisions.classes} classes" if decisions and decisions.rank else ""
-    return f"{facts.measured} (p {facts.test.effect.deciding_p:.2g}{rank})"
+    return f"{facts.measured} ({span(facts.interval, facts.line)}; p {facts.test.effect.deciding_p:.2g}{rank})"
 
 
 INTERVENTION: tuple[Rule[Intervention], ...] = (
     Rule(
-        "the change is significant and beyond the tolerance",
-        lambda facts: facts.test.effect.deciding_p < facts.alpha and abs(facts.change) > facts.line.tolerance,
+        "the whole interval is beyond the tolerance",
+        lambda facts: facts.test.effect.deciding_p < facts.alpha and exceeds(facts.interval, facts.line),
         "influential",
         _significant,
     ),
     Rule(
-        "the change is inside the tolerance",
-        lambda facts: -facts.line.tolerance <= facts.interval[0] and facts.interval[1] <= facts.line.tolerance,
+        "the whole interval is inside the tolerance",
+        lambda facts: inside(facts.interval, facts.line),
         "not_influential",
         lambda facts: f"{facts.measured}, within the tolerance ({span(facts.interval, facts.line)})",
     ),
@@ -73,71 +74,104 @@ INTERVENTION: tuple[Rule[Intervention], ...] = (
 
 @dataclass(frozen=True)
 class Both:
-    """The two lines of evidence about a line of the gate."""
+    """The two lines of evidence about a line of the gate; None for the one that the report does not hold."""
 
-    association: Conclusion
-    intervention: Conclusion
+    association: Conclusion | None
+    intervention: Conclusion | None
     line: ConceptLine
+
+    @property
+    def complete(self) -> bool:
+        """Whether the report holds both."""
+        return self.association is not None and self.intervention is not None
 
     @property
     def agree(self) -> bool:
         """Whether both give the same finding, in the same direction."""
-        return (self.association.finding, self.association.sign) == (self.intervention.finding, self.intervention.sign)
+        first, second = self.association, self.intervention
+        return first is not None and second is not None and (first.finding, first.sign) == (second.finding, second.sign)
 
-    def agree_on(self, finding: Finding) -> bool:
-        """Whether both give this finding."""
-        return self.agree and self.association.finding == finding
-
-    def intervention_decides(self, finding: Finding) -> bool:
-        """Whether the policy lets the intervention alone settle the line, and it gives this finding."""
-        return self.line.when_evidence_disagrees == "intervention" and self.intervention.finding == finding
+    @property
+    def measured(self) -> Finding | None:
+        """What the intervention finds."""
+        return None if self.intervention is None else self.intervention.finding
 
     @property
     def reasons(self) -> str:
-        """Both reasons, as one clause."""
-        return f"{self.association.reason}; {self.intervention.reason}"
+        """The reasons that there are, as one clause."""
+        return "; ".join(one.reason for one in (self.intervention, self.association) if one is not None)
 
 
-def _intervention_decides(facts: Both) -> str:
-    return f"the intervention decides: {facts.intervention.reason}; association alone: {facts.association.reason}"
+def _decided(facts: Both) -> str:
+    """The intervention's reason, and what the association adds: where in the model, or nothing."""
+    assert facts.intervention is not None
+    measured, association = facts.intervention, facts.association
+    if association is None:
+        return f"{measured.reason}; the report holds no test by association, so that the measured change alone decides"
+    if facts.agree:
+        return f"{measured.reason}; association agrees: {association.reason.removeprefix(BY)}"
+    if association.finding in ("inconclusive", "not_encoded"):
+        return f"{measured.reason}; association does not say where in the model"
+    return measured.reason
 
+
+BY = "by association, "
+"""How a reason by association begins."""
 
 TOGETHER: tuple[Rule[Both], ...] = (
-    Rule("neither is settled", lambda facts: facts.agree_on("inconclusive"), "inconclusive", lambda f: f.reasons),
     Rule(
-        "both find an influence",
-        lambda facts: facts.agree_on("influential"),
-        "influential",
-        lambda facts: f"both lines of evidence agree: {facts.reasons}",
-    ),
-    Rule(
-        "both find no influence",
-        lambda facts: facts.agree_on("not_influential"),
-        "not_influential",
-        lambda facts: f"both lines of evidence agree: {facts.reasons}",
-    ),
-    Rule(
-        "the policy trusts an intervention that finds an influence",
-        lambda facts: facts.intervention_decides("influential"),
-        "influential",
-        _intervention_decides,
-    ),
-    Rule(
-        "the policy trusts an intervention that finds no influence",
-        lambda facts: facts.intervention_decides("not_influential"),
-        "not_influential",
-        _intervention_decides,
-    ),
-    Rule(
-        "one of the two is not settled",
-        lambda facts: "inconclusive" in (facts.association.finding, facts.intervention.finding),
+        "both are required, and the report holds one",
+        lambda facts: facts.line.require == "both" and not facts.complete,
         "inconclusive",
-        lambda facts: f"one line of evidence is not settled: {facts.reasons}",
+        lambda facts: (
+            f"the line requires both lines of evidence (`require: both`), and the report holds one: {facts.reasons}"
+        ),
     ),
     Rule(
-        "the two disagree",
-        always,
+        "both are required, and they do not agree",
+        lambda facts: facts.line.require == "both" and not facts.agree,
         "inconclusive",
-        lambda facts: f"association and intervention do not agree: {facts.reasons}",
+        lambda facts: f"the line requires both lines of evidence, and they do not agree: {facts.reasons}",
     ),
+    Rule(
+        "the measured change is beyond the tolerance",
+        lambda facts: facts.measured == "influential",
+        "influential",
+        _decided,
+    ),
+    Rule(
+        "the measured change is inside the tolerance",
+        lambda facts: facts.measured == "not_influential",
+        "not_influential",
+        _decided,
+    ),
+    Rule("the measured change is not settled", always, "inconclusive", _decided),
 )
+
+
+def caution_of(facts: Both, associated: Association) -> str | None:
+    """What the association says against a measured change that decides, and why it may; None where it says nothing."""
+    first, second = facts.association, facts.intervention
+    if first is None or second is None or facts.line.require == "both" or facts.agree:
+        return None
+    if "influential" not in (first.finding, second.finding) or first.finding in ("inconclusive", "not_encoded"):
+        return None
+    if second.finding == "inconclusive":
+        return None
+    return f"association says otherwise: {first.reason.removeprefix(BY)}; {_why(associated)}"
+
+
+def _why(associated: Association) -> str:
+    """Why a slope may differ from a measured change."""
+    if not associated.upheld:
+        return (
+            "a slope misses a change that the model makes only farther along the step, or in a form that is not linear"
+        )
+    test = associated.strongest(associated.upheld)
+    slope, step = associated.size(test.effect), test.finite_step
+    if step is not None and abs(associated.size(step) - slope) > associated.line.tolerance:
+        return (
+            f"the model bends along that step (taken in full it gives "
+            f"{size(associated.size(step), associated.line)}), so that the slope is not the change"
+        )
+    return "that step may leave the data: it moves every example alike, to where perhaps no example lies"

@@ -48,6 +48,16 @@ def always(_: object) -> bool:
     return True
 
 
+def inside(interval: Interval, line: ConceptLine) -> bool:
+    """Whether a whole interval lies inside the line's tolerance."""
+    return -line.tolerance <= interval[0] and interval[1] <= line.tolerance
+
+
+def exceeds(interval: Interval, line: ConceptLine) -> bool:
+    """Whether a whole interval lies beyond the line's tolerance, on one side of it."""
+    return interval[0] > line.tolerance or interval[1] < -line.tolerance
+
+
 def size(value: float, line: ConceptLine, *, signed: bool = True) -> str:
     """A number in the line's unit: `+0.5 sd`."""
     return f"{value:{'+' if signed else ''}.3g} {line.unit}"

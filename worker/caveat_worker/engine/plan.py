@@ -23,6 +23,7 @@ from caveat_worker.engine.autodiff.external_gradients import ExternalGradients
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput, error_context
+from caveat_worker.engine.data_checks import required_to_check
 from caveat_worker.engine.methods import Method
 from caveat_worker.engine.onnx.graph import TensorInfo
 from caveat_worker.engine.without_layers import sentences_without_layers
@@ -73,7 +74,8 @@ def make_plan(
         if left_out
         else ()
     )
-    requires = merged([one for method in answering for one in method.requires(audit)], audit, pairings)
+    required = [one for method in answering for one in method.requires(audit)]
+    requires = merged([*required, *required_to_check(audit, resolved)], audit, pairings)
     return Plan(
         audit=audit,
         model=model,
@@ -125,7 +127,8 @@ def _check_fit(name: str, outline: ExampleOutline, inputs: Sequence[TensorInfo])
         raise InvalidInput(
             "several-inputs",
             f"Example set '{name}' feeds one input, and the model has {len(inputs)}: {taken}.",
-            "Use arrays in an .npz with 'inputs', or text with a tokenizer; or export the others as constants.",
+            "Use arrays in an .npz with 'inputs', or text with a tokenizer; or hold the others constant: "
+            f"{_constant(inputs[-1].name)}.",
             pointer,
         )
     strange = [given for given in outline.shapes if given != ONLY and given not in {one.name for one in inputs}]
@@ -142,7 +145,7 @@ def _check_fit(name: str, outline: ExampleOutline, inputs: Sequence[TensorInfo])
             raise InvalidInput(
                 "missing-input",
                 f"Example set '{name}' feeds nothing to the model's input '{tensor.name}'.",
-                "Name what feeds it in 'inputs'.",
+                f"Name what feeds it in 'inputs', or hold it constant for all examples: {_constant(tensor.name)}.",
                 pointer,
             )
         wanted = tensor.shape[1:]
@@ -157,6 +160,10 @@ def _check_fit(name: str, outline: ExampleOutline, inputs: Sequence[TensorInfo])
                 "Change 'preprocess' (size, layout, channels), 'features' or 'length' so that they agree.",
                 pointer,
             )
+
+
+def _constant(name: str) -> str:
+    return f"`constants: {{{name}: ...}}`"
 
 
 def _shape(dimensions: Sequence[int | str | None]) -> str:
@@ -237,7 +244,7 @@ def _layers(audit: Audit, model: Model, targets: list[Target], external: Externa
 def _check_auditable(model: Model, layer: model_layers.Layer | None, tensor: str, target: Target, pointer: str) -> None:
     if layer is not None and layer.auditable:
         return
-    reason = layer.reason if layer is not None else f"'{tensor}' does not lead to the target"
+    reason = layer.reason if layer is not None else _why_no_layer(model, tensor)
     worth = model_layers.choose_layers(model, target)
     can = [one.tensor for one in model_layers.list_layers(model, target) if one.auditable and worth]
     raise InvalidInput(
@@ -248,6 +255,12 @@ def _check_auditable(model: Model, layer: model_layers.Layer | None, tensor: str
         else "Leave out 'layers', and the audit rests on interventions on matched pairs.",
         pointer,
     )
+
+
+def _why_no_layer(model: Model, tensor: str) -> str:
+    if tensor in {one.name for one in model.inputs}:
+        return f"'{tensor}' is an input of the model that no gradient reaches"
+    return f"'{tensor}' does not lead to the target"
 
 
 def _pairings(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> dict[str, Pairing]:

@@ -22,8 +22,10 @@ from caveat_spec.report import (
 from caveat_spec.results import AnyResult, Comparison, ConceptTest, Matrix, Note, RankedExample, Ranking, rounded
 from caveat_worker.engine.activations.collected import Collected
 from caveat_worker.engine.autodiff.gradient_check import GradientCheck as Check
+from caveat_worker.engine.data_checks import check_examples, commonest_class
 from caveat_worker.engine.layer_findings import summarise_layers
 from caveat_worker.engine.statistics.correction import correct
+from caveat_worker.engine.statistics.scale import scale
 
 Thumbnail = Callable[[str, int], str | None]
 """(example set, position) → a small picture as a data URI."""
@@ -55,7 +57,12 @@ def assemble(
         rankings=[rounded(one) for one in rankings],
         matrices=[rounded(one) for one in _of(Matrix, results)],
         layer_findings=summarise_layers([one for one in tests if one.evidence == "association"], method.alpha),
-        warnings=[*plan.warnings, *warnings, *(note.sentence for note in _of(Note, results))],
+        warnings=[
+            *plan.warnings,
+            *check_examples(collected),
+            *warnings,
+            *(note.sentence for note in _of(Note, results)),
+        ],
         verdict=Verdict(outcome=None, lines=[]),
     )
 
@@ -125,7 +132,7 @@ def _plan(collected: Collected, sets: Sequence[ExampleSetSummary]) -> PlanSummar
 
 
 def _target(collected: Collected, name: str) -> TargetSummary:
-    """A target with its mean and standard deviation over its examples, where those went through the model."""
+    """A target with its mean and scale over its examples, where those went through the model."""
     plan, resolved = collected.plan, collected.plan.resolved[name]
     known = collected.knows_values(name)
     values = collected.values(name) if known else np.zeros(2)
@@ -136,7 +143,8 @@ def _target(collected: Collected, name: str) -> TargetSummary:
             sentence=resolved.sentence,
             unit=collected.unit(name),
             mean=float(values.mean()),
-            sd=float(values.std(ddof=1)),
+            sd=scale(values),
             examples=list(collected.examples[plan.audit.targets[name].examples].names) if known else [],
+            commonest_class=commonest_class(collected, name),
         )
     )

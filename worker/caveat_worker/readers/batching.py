@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
 
 from caveat_worker.engine.activations.batches import Batch
 from caveat_worker.engine.base.errors import error_context
@@ -25,3 +28,9 @@ def each_batch(
         with error_context(f"/examples/{name}"):
             for batch in batches(sources[name], size, None if rows is None else rows[name]):
                 yield name, batch
+
+
+def first_examples(sources: Mapping[str, ExampleSource], name: str, count: int) -> Mapping[str, NDArray[Any]]:
+    """The model's inputs [n, …] for up to `count` examples of a set, from its first on."""
+    with error_context(f"/examples/{name}"):
+        return sources[name].load(range(min(count, len(sources[name]))))

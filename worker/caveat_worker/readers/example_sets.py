@@ -8,10 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from caveat_spec.audit import Audit, Examples
 from caveat_spec.report import ExampleSetSummary
+from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.base.errors import error_context
+from caveat_worker.engine.onnx.columns import input_columns
 from caveat_worker.engine.plan import ExampleOutline
 from caveat_worker.readers.registry import Blob, open_examples
-from caveat_worker.readers.source import ExampleSource
+from caveat_worker.readers.source import ExampleSource, ModelInputs
 
 
 def open_set(name: str, declared: Examples, blob: Blob, seed: int) -> ExampleSource:
@@ -24,6 +26,37 @@ def open_sets(audit: Audit, blob: Blob, reader: ThreadPoolExecutor) -> dict[str,
     """Every example set of an audit, opened in another thread."""
     seed = audit.method.seed
     return {name: reader.submit(open_set, name, declared, blob, seed) for name, declared in audit.examples.items()}
+
+
+def fit_to(model: Model, sources: Mapping[str, ExampleSource]) -> dict[str, ExampleSource]:
+    """The example sets as the model takes them; errors point to the set that does not fit."""
+    inputs = ModelInputs(model.inputs, input_columns(model.ir), model.metadata)
+    fitted = {}
+    for name, source in sources.items():
+        with error_context(f"/examples/{name}", "inputs"):
+            fitted[name] = source if source.fit is None else source.fit(inputs)
+    return fitted
+
+
+def warnings_of(sources: Mapping[str, ExampleSource]) -> list[str]:
+    """What the fit of example sets to the model showed: one sentence for each clause, naming its sets."""
+    sets: dict[str, list[str]] = {}
+    for name, source in sources.items():
+        for clause in source.warnings:
+            sets.setdefault(clause, []).append(f"'{name}'")
+    return [f"In {' and '.join(names)}, {clause}." for clause, names in sets.items()]
+
+
+def check_group_columns(audit: Audit, sources: Mapping[str, ExampleSource]) -> None:
+    """Raises `InvalidInput`, pointing to the field, where a group names a column that its table has not."""
+    for name, group in audit.groups.items():
+        read = sources[group.examples].columns
+        assert read is not None, "the audit's own validation: groups are compared in tables"
+        named = [("sensitive", one) for one in group.sensitive] + [("decision", group.decision), ("label", group.label)]
+        for field, column in named:
+            if column is not None:
+                with error_context(f"/groups/{name}/{field}"):
+                    read([column])
 
 
 def outline_of(source: ExampleSource) -> ExampleOutline:

@@ -23,7 +23,7 @@ READERS: dict[ExampleKind, tuple[str, str]] = {
 
 
 def reader_of(kind: ExampleKind) -> Callable[..., ExampleSource]:
-    """The reader of a kind of examples, a function `(declared, *paths, seed)` with a path for each declared source."""
+    """The reader of a kind of examples: a function `(declared, *paths, seed)`, a path being None if it is left out."""
     module, function = READERS[kind]
     reader: Callable[..., ExampleSource] = getattr(import_module(module), function)
     return reader
@@ -31,5 +31,6 @@ def reader_of(kind: ExampleKind) -> Callable[..., ExampleSource]:
 
 def open_examples(declared: Examples, blob: Blob, seed: int) -> ExampleSource:
     """Opens a declared example set; raises `InvalidInput` for bytes that do not fit the declaration."""
-    paths = (blob(getattr(declared, source)) for source in declared.SOURCES)
+    given = declared.sources()
+    paths = (blob(given[field]) if field in given else None for field in declared.SOURCES)
     return reader_of(cast(ExampleKind, next(iter(declared.SOURCES))))(declared, *paths, seed)

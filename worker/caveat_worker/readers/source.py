@@ -13,9 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caveat_spec.audit import ExampleKind
+from caveat_worker.engine.onnx.columns import InputColumn
+from caveat_worker.engine.onnx.graph import TensorInfo
 
 if TYPE_CHECKING:
     import pandas
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """What a model takes, as far as a reader needs it."""
+
+    tensors: tuple[TensorInfo, ...]
+    columns: Mapping[str, tuple[InputColumn, ...]]
+    """What the graph shows about the columns of each input that a table can feed."""
+    metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,13 @@ class ExampleSource:
     """Whether the model may have only some of the inputs."""
     columns: Callable[[Sequence[str]], pandas.DataFrame] | None = field(default=None, repr=False)
     """Reads columns of a table by name, unchanged; None for other kinds."""
+    fit: Callable[[ModelInputs | None], ExampleSource] | None = field(default=None, repr=False)
+    """Turns columns into a model's inputs, or into numbers where no model is known yet; None if examples do not depend
+    on the model. Until then the set has names and no shapes."""
+    warnings: tuple[str, ...] = ()
+    """What the fit to the model showed, in clauses about the set's columns."""
+    contents: Callable[[], Sequence[bytes]] | None = field(default=None, repr=False)
+    """A digest of each example as it was given; None if what is loaded says the same."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,6 +72,26 @@ class ExampleSource:
         if self.kind == "images":
             return tuple(Path(name).stem for name in self.names)
         return tuple(str(position) for position in range(len(self)))
+
+
+PARQUET, ARROW = (b"PAR1",), (b"ARROW1", b"\xff\xff\xff\xff")
+"""How files of these forms begin: Arrow's as a file, and as the stream that Hugging Face datasets keep on disk."""
+
+
+def beginning(path: Path) -> bytes:
+    """The first 512 bytes of a file."""
+    with path.open("rb") as stream:
+        return stream.read(512)
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a file begins as Parquet or Arrow do."""
+    return beginning(path).startswith(PARQUET + ARROW)
+
+
+def is_tar(path: Path) -> bool:
+    """Whether a file begins as a tar does."""
+    return beginning(path)[257:262] == b"ustar"
 
 
 def is_zip(path: Path) -> bool:

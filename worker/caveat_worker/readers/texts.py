@@ -1,7 +1,8 @@
-"""Texts in JSON lines, encoded by a `tokenizer.json`."""
+"""Texts, encoded by a `tokenizer.json`."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from caveat_spec.audit import Text
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.readers.source import ExampleSource, sampled
+from caveat_worker.readers.conditions import selected
+from caveat_worker.readers.rows import read_rows, unreadable
+from caveat_worker.readers.source import ExampleSource, beginning, is_dataset, is_tar, sampled
 
 MAX_BYTES = 256 * 2**20
 MAX_TEXTS = 1_000_000
@@ -28,8 +32,8 @@ def open_texts(declared: Text, path: Path, tokenizer: Path, seed: int) -> Exampl
 
     Raises `InvalidInput` with the number of the line that has no text, and for unreadable tokenizers.
     """
-    texts = _texts(path, declared.field)
-    kept = sampled([str(number) for number in range(len(texts))], declared.limit, seed)
+    names, texts = _texts(declared, path)
+    kept = sampled(list(map(str, range(len(texts)))), declared.limit, seed)
     encode = _tokenizer(tokenizer, declared.length)
 
     def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:
@@ -44,55 +48,101 @@ def open_texts(declared: Text, path: Path, tokenizer: Path, seed: int) -> Exampl
 
     return ExampleSource(
         kind="text",
-        names=tuple(f"line {number + 1}" for number in kept),
+        names=tuple(names[position] for position in kept),
         shapes=dict.fromkeys(declared.inputs, (declared.length,)),
         load=load,
         optional=True,
     )
 
 
-def _texts(path: Path, field: str) -> list[str]:
+def _texts(declared: Text, path: Path) -> tuple[list[str], list[str]]:
+    """The names and the texts of the chosen lines or rows."""
     if path.stat().st_size > MAX_BYTES:
         raise InvalidInput(
             "text-too-large", f"The texts are larger than {MAX_BYTES >> 20} MiB.", "A few hundred settle an audit."
         )
+    if is_dataset(path) or is_tar(path) or _is_csv(path, declared.field):
+        return _rows(declared, read_rows(path))
+    return _lines(declared, path)
+
+
+def _is_csv(path: Path, field: str) -> bool:
+    """Whether the first line is a header with the field, and no JSON."""
+    first = beginning(path).decode(errors="replace").lstrip("\ufeff").partition("\n")[0]
+    return not first.lstrip().startswith("{") and field in next(csv.reader([first]), [])
+
+
+def _rows(declared: Text, table: pa.Table) -> tuple[list[str], list[str]]:
+    if declared.field not in table.column_names:
+        raise InvalidInput(
+            "missing-field",
+            f"The table has no column '{declared.field}'; it has: {', '.join(table.column_names)}.",
+            "Name the column in 'field'.",
+        )
+    _check_count(table.num_rows)
+    kept = selected(declared.where, table.append_column("", pa.array(range(1, table.num_rows + 1))))
+    names = [f"row {row}" for row in kept.column("").to_pylist()]
+    texts = kept.column(declared.field).to_pylist()
+    return names, [
+        _text({declared.field: text}, f"Row {name[4:]}", declared.field)
+        for name, text in zip(names, texts, strict=True)
+    ]
+
+
+def _lines(declared: Text, path: Path) -> tuple[list[str], list[str]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise InvalidInput("not-text", f"The texts are not UTF-8 ({error.reason}).", "Save them as UTF-8.") from error
-    if len(lines) > MAX_TEXTS:
+    _check_count(len(lines))
+    documents = {number: _document(line, number) for number, line in enumerate(lines, 1) if line.strip()}
+    if not documents:
+        raise InvalidInput("no-texts", "The file has no texts.", 'Write one JSON object a line: {"text": "…"}.')
+    texts = [_text(document, f"Line {number}", declared.field) for number, document in documents.items()]
+    names = [f"line {number + 1}" for number in range(len(texts))]
+    if declared.where is None:
+        return names, texts
+    try:
+        table = pa.Table.from_pylist(list(documents.values()))
+    except pa.ArrowException as error:
+        raise unreadable(error, "rows with the same fields") from error
+    kept = selected(declared.where, table.append_column("", pa.array(range(len(texts))))).column("").to_pylist()
+    return [names[position] for position in kept], [texts[position] for position in kept]
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_TEXTS:
         raise InvalidInput(
             "text-too-large", f"There are more than {MAX_TEXTS:,} lines of text.", "A few hundred settle an audit."
         )
-    texts = [_text(line, number, field) for number, line in enumerate(lines, 1) if line.strip()]
-    if not texts:
-        raise InvalidInput("no-texts", "The file has no texts.", 'Write one JSON object a line: {"text": "…"}.')
-    return texts
 
 
-def _text(line: str, number: int, field: str) -> str:
+def _document(line: str, number: int) -> Any:
     try:
-        document = json.loads(line)
+        return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
             "not-json-lines", f"Line {number} is not JSON.", 'Write one JSON object a line: {"text": "…"}.'
         ) from error
+
+
+def _text(document: Any, where: str, field: str) -> str:
     text = document.get(field) if isinstance(document, dict) else None
     if not isinstance(text, str):
         there = ", ".join(document) if isinstance(document, dict) else "no object"
         raise InvalidInput(
-            "missing-field", f"Line {number} has no text in '{field}'; it has: {there}.", "Name the field in 'field'."
+            "missing-field", f"{where} has no text in '{field}'; it has: {there}.", "Name the field in 'field'."
         )
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(
-            "not-text", f"Line {number} holds half a character.", "Cut texts between characters, not inside them."
+            "not-text", f"{where} holds half a character.", "Cut texts between characters, not inside them."
         ) from error
     if len(text) > MAX_CHARACTERS:
         raise InvalidInput(
             "text-too-large",
-            f"Line {number} has {len(text):,} characters; {MAX_CHARACTERS:,} are allowed.",
+            f"{where} has {len(text):,} characters; {MAX_CHARACTERS:,} are allowed.",
             "Cut it: the model reads its first tokens only.",
         )
     return text

@@ -17,6 +17,9 @@ Array = tuple[str, ...]
 """What an array is, in the audit's names: ("activations", set, layer) [n, d], ("gradients", set, target, layer) [m, d],
 ("values", set, target) [m], ("outputs", set, target) [n, classes], ("features", set) [layers], ("checks", set)."""
 
+CHECK_FIGURES = ("cosine", "residual", "step", "drift", "ok")
+"""What is kept of a gradient check, in the columns of ("checks", set) [layers * targets, figures]."""
+
 
 def all_keys(plan: Plan, provider: Provider, versions: Mapping[str, str]) -> dict[Array, str]:
     """The key of every array that the audit needs of its example sets."""
@@ -34,7 +37,7 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
     examples = plan.audit.examples[name]
     targets = {target: target_content(plan, target) for target in {*need.gradients, *need.outputs}}
     run = key_of(
-        model=[plan.audit.model, plan.audit.gradient],
+        model=[plan.audit.model, plan.audit.gradient, plan.audit.constants],
         examples=examples.model_dump(mode="json", exclude={"pairs_with"}),
         seed=method.seed if examples.limit is not None else None,
         gradients=[sorted(targets[target] for target in need.gradients), sorted(layer_tensors(plan.layers))],
@@ -57,7 +60,8 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
         keys["outputs", name, target] = key_of(run=run, output=targets[target])
     if need.gradients:
         order = [targets[target] for target in need.gradients], layer_tensors(plan.layers)
-        keys["checks", name] = key_of(run=run, checks=order, seed=method.seed, tolerance=method.gradient_tolerance)
+        settings = method.seed, method.gradient_tolerance
+        keys["checks", name] = key_of(run=run, checks=order, settings=settings, figures=CHECK_FIGURES)
     return keys
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caveat_worker.engine.activations.array_keys import (
+    CHECK_FIGURES,
     Array,
     all_keys,
     inner_key,
@@ -32,7 +34,12 @@ from caveat_worker.engine.activations.requirements import Plan, SetRequirements
 from caveat_worker.engine.activations.target_values import reduced_value
 from caveat_worker.engine.autodiff.differentiate import differentiate
 from caveat_worker.engine.autodiff.external_gradients import refuse_wrong
-from caveat_worker.engine.autodiff.gradient_check import GradientCheck, check_external_gradients, check_gradients
+from caveat_worker.engine.autodiff.gradient_check import (
+    GradientCheck,
+    check_external_gradients,
+    check_gradients,
+    readers,
+)
 from caveat_worker.engine.autodiff.rules import TABLES
 from caveat_worker.engine.base.arrays import Float32Array
 from caveat_worker.engine.base.errors import InvalidInput, error_context
@@ -61,7 +68,7 @@ def collect(
     """Runs the model over every example set that the plan needs and the store cannot replace.
 
     `progress` counts examples. Raises InvalidInput for numbers that are not finite (naming the example) and for
-    gradients that fail their check.
+    gradients that fail their check; layers that the plan chose itself are left out instead, with a warning.
     """
     keys = all_keys(plan, provider, versions)
     arrays, unseen = recalled(plan, keys, counts, store)
@@ -244,7 +251,7 @@ def _check_gradients(
     allocate: Allocate,
     threads: int,
 ) -> None:
-    """Compares gradients with finite differences at a few examples; raises InvalidInput if they differ."""
+    """Checks gradients at a few examples; raises InvalidInput if one at a layer that was asked for is wrong."""
     method = plan.audit.method
     checks = (check_gradients if plan.external is None else check_external_gradients)(
         plan.model,
@@ -259,39 +266,69 @@ def _check_gradients(
     if plan.external is not None:
         with error_context("/gradient"):
             refuse_wrong(checks, method.gradient_tolerance)
+    chosen = {layer.tensor for layer in plan.layers if layer.chosen}
     for check in checks:
-        if not check.ok:
+        if not check.ok and check.layer not in chosen:
             raise InvalidInput(
                 "gradient-check-failed",
-                f"The gradient of '{check.target}' at layer '{check.layer}' differs from finite differences by "
-                f"{check.residual:.2g} of its size (tolerance {method.gradient_tolerance:g}); it is read by "
-                f"{check.suspect}.",
-                "Choose another layer, or report the model: no figure is given on a gradient that may be wrong.",
+                check.explain(method.gradient_tolerance),
+                "Leave the layer out; `layers: auto` does so by itself. Please report the model: no figure is given on "
+                "a gradient that may be wrong.",
                 "/layers",
             )
-    figures = np.array([[check.cosine, check.residual, check.step] for check in checks]).reshape(len(checks), 3)
-    allocate(("checks", name), (len(checks), 3), np.float64)[...] = figures
+    figures = np.array([[getattr(check, figure) for figure in CHECK_FIGURES] for check in checks])
+    shape = len(checks), len(CHECK_FIGURES)
+    allocate(("checks", name), shape, np.float64)[...] = figures.reshape(shape)
 
 
 def _collected(
     plan: Plan, keys: Mapping[Array, str], arrays: Mapping[Array, NDArray[Any]], examples: Mapping[str, Examples]
 ) -> Collected:
-    """The arrays with the sizes of the layers and the figures of the gradient checks."""
+    """The arrays with the sizes of the layers and the gradient checks, without layers that failed theirs."""
     sizes = next((arrays["features", name] for name in plan.row_ranges), np.zeros(0, np.int64))
+    features = {layer.name: int(size) for layer, size in zip(plan.layers, sizes, strict=bool(len(sizes)))}
+    checks = list(_checks(plan, arrays))
+    plan = _without_failed(plan, checks)
     return Collected(
         plan=plan,
         keys=keys,
         arrays=arrays,
-        features={layer.name: int(size) for layer, size in zip(plan.layers, sizes, strict=bool(len(sizes)))},
-        checks=tuple(
-            GradientCheck(layer, target, cosine, residual, step, ok=True, suspect=None)
-            for name, need in plan.needs.items()
-            if need.gradients
-            for (layer, target), (cosine, residual, step) in zip(
-                [(layer, target) for layer in layer_tensors(plan.layers) for target in need.gradients],
-                arrays["checks", name].tolist(),
-                strict=True,
-            )
-        ),
+        features={layer.name: features[layer.name] for layer in plan.layers if layer.name in features},
+        checks=tuple(check for check in checks if check.layer in layer_tensors(plan.layers)),
         examples=examples,
+    )
+
+
+def _checks(plan: Plan, arrays: Mapping[Array, NDArray[Any]]) -> Iterator[GradientCheck]:
+    """The gradient checks of all example sets, from their figures."""
+    for name, need in plan.needs.items():
+        if need.gradients:
+            places = [(layer, target) for layer in layer_tensors(plan.layers) for target in need.gradients]
+            for (layer, target), figures in zip(places, arrays["checks", name].tolist(), strict=True):
+                known = dict(zip(CHECK_FIGURES, figures, strict=True))
+                ok = bool(known.pop("ok"))
+                yield GradientCheck(layer, target, ok=ok, suspect=None if ok else readers(plan.model, layer), **known)
+
+
+def _without_failed(plan: Plan, checks: Iterable[GradientCheck]) -> Plan:
+    """The plan without the layers whose gradients failed their check; raises InvalidInput if it has no others."""
+    tolerance = plan.audit.method.gradient_tolerance
+    failed = {check.layer: check.explain(tolerance) for check in checks if not check.ok}
+    if not failed:
+        return plan
+    kept = tuple(layer for layer in plan.layers if layer.tensor not in failed)
+    if not kept:
+        raise InvalidInput(
+            "gradient-check-failed",
+            f"Every layer that `layers: auto` chose fails the gradient check. {next(iter(failed.values()))}",
+            "Name other layers (`caveat layers` lists them), and please report the model.",
+            "/layers",
+        )
+    warnings = [f"Layer '{layer}' was chosen by `layers: auto` and left out. {why}" for layer, why in failed.items()]
+    partial_passes = plan.passes.partial * len(kept) // len(plan.layers)
+    return replace(
+        plan,
+        layers=kept,
+        passes=replace(plan.passes, partial=partial_passes),
+        warnings=(*plan.warnings, *warnings),
     )

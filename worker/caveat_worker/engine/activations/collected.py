@@ -79,10 +79,6 @@ class Collected:
         examples = self.plan.audit.targets[target].examples
         return ("values", examples, target) in self.arrays or ("outputs", examples, target) in self.arrays
 
-    def sd(self, target: str) -> float:
-        """The standard deviation of a target over its examples."""
-        return float(self.values(target).std(ddof=1))
-
     def outputs(self, examples: str, target: str) -> Float64Array:
         """The whole tensor [n, classes] that a target is read from, at any set whose outputs were required."""
         return self.arrays["outputs", examples, target]

@@ -94,7 +94,12 @@ def describe(node: ir.Node) -> str:
 
 
 def _carries(x: ir.Value | None, active: set[ir.Value]) -> bool:
-    return x is not None and x in active and (x.dtype is None or x.dtype.is_floating_point())
+    """Whether a gradient may pass: through numbers, and through integers that numbers were rounded to."""
+    if x is None or x not in active:
+        return False
+    maker = x.producer()
+    rounded = maker is not None and maker.op_type == "QuantizeLinear"
+    return rounded or x.dtype is None or x.dtype.is_floating_point()
 
 
 def _sum(parts: list[Cotangent], value: ir.Value) -> Cotangent:

@@ -1,38 +1,44 @@
-"""Compares runs on seeded noise: a rewritten model with its file, and an example in a batch with the example alone."""
+"""Compares runs on seeded noise: a rewritten model with its file, and an example among other neighbours in a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from caveat_worker.engine.autodiff.model import OLDEST_OPSET
-from caveat_worker.engine.autodiff.noise import noise_for, noises
+from caveat_worker.engine.autodiff.noise import UNUSUAL_BATCH, noise_for, noises, runs
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import Graph
-from caveat_worker.engine.onnx.session import Feeds, Session, open_session
+from caveat_worker.engine.onnx.session import Session, open_session
 from caveat_worker.engine.onnx.values import HALF_PRECISION
 
-Run: TypeAlias = tuple[Feeds, dict[str, NDArray[Any]]]
-"""A session's feeds, and its outputs for them."""
+_EXACT, _QUANTISED = 1e-3, 0.1  # relative to the largest score: rounding of float32, and of a batch's common scale
+_ROUNDS_BY_BATCH = {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"}
 
 
-def compare_with_file(original: ir.Model, before: Session, model: ir.Model, after: Session) -> Run | None:
+def compare_with_file(
+    original: ir.Model, before: Session, model: ir.Model, after: Session, constants: Mapping[str, float]
+) -> None:
     """Runs a model as its file has it and as it was rewritten; raises `InvalidInput` if their outputs differ.
 
-    Returns the rewritten model's run; None if the file's model runs on no noise.
+    `constants` are the numbers of inputs that the rewritten model no longer has. A model that runs on no noise is not
+    compared.
     """
-    first = next(_runs(before, noises(original)), None)
+    feeds_of_file = (
+        {name: np.full_like(x, constants[name]) if name in constants else x for name, x in feeds.items()}
+        for feeds in noises(original)
+    )
+    first = next(runs(before, feeds_of_file), None)
     if first is None:
-        return None
+        return
     feeds, expected = first
-    types = {v.name: v.dtype.numpy() for v in model.graph.inputs if v.dtype is not None}
+    types = {v.name or "": v.dtype.numpy() for v in model.graph.inputs if v.dtype is not None}
     half = any(v.dtype in HALF_PRECISION for v in (*original.graph.inputs, *original.graph.initializers.values()))
-    feeds = {k: v.astype(types[k]) for k, v in feeds.items()}
+    feeds = {name: feeds[name].astype(kind) for name, kind in types.items()}
     outputs = after.run(feeds)
     for name, value in outputs.items():
         if isinstance(value, np.ndarray) and not half and not _agree([expected[name]], value):
@@ -42,20 +48,39 @@ def compare_with_file(original: ir.Model, before: Session, model: ir.Model, afte
                 f"'{name}' is different.",
                 f"Export it with opset_version={OLDEST_OPSET} or later.",
             )
-    return feeds, outputs
 
 
-def examples_interact(model: ir.Model, session: Session, run: Run | None) -> bool:
-    """Whether the first of two examples gets another output alone, on the inputs of `run` or on noise."""
-    two = run is not None and all(x.shape[:1] == (2,) for x in run[0].values() if x.ndim)
-    for feeds, both in chain([run] if run and two else [], _runs(session, noises(model, seed=3))):
-        try:
-            alone = session.run({k: x[:1] if x.ndim else x for k, x in feeds.items()})
-        except InvalidInput:
-            continue
-        pairs = [(alone[k], both[k]) for k in both if isinstance(both[k], np.ndarray) and np.shape(both[k])[:1] == (2,)]
-        return not all(_agree([one], joint[:1]) for one, joint in pairs)
+def examples_interact(model: ir.Model, session: Session) -> bool:
+    """Whether an example gets other scores if its neighbours in a batch of noise are exchanged.
+
+    Batches of one size are compared, so that no other kernel is at work. Only outputs of numbers with one row for each
+    example count, and only changes beyond rounding.
+    """
+    tolerance = _QUANTISED if any(node.op_type in _ROUNDS_BY_BATCH for node in model.graph.all_nodes()) else _EXACT
+    for feeds, outputs in runs(session, noises(model, batch=UNUSUAL_BATCH, seed=3)):
+        for _, exchanged in runs(session, [{name: _with_other_neighbours(values) for name, values in feeds.items()}]):
+            return any(
+                _changed(values[0], exchanged[name][0], tolerance)
+                for name, values in outputs.items()
+                if np.shape(values)[:1] == np.shape(exchanged[name])[:1] == (UNUSUAL_BATCH,)
+            )
     return False
+
+
+def _with_other_neighbours(values: NDArray[Any]) -> NDArray[Any]:
+    """The first example as it is, and the others as 1 - x; an input without a row for each example stays as it is."""
+    if values.shape[:1] != (UNUSUAL_BATCH,):
+        return values
+    return np.concatenate([values[:1], 1 - values[1:]]).astype(values.dtype)
+
+
+def _changed(before: Any, after: Any, tolerance: float) -> bool:
+    before, after = np.asarray(before), np.asarray(after)  # an element of an output of texts is a str
+    comparable = np.issubdtype(before.dtype, np.floating) and before.shape == after.shape
+    if not comparable or not np.isfinite(before).any():
+        return False
+    largest = np.abs(before[np.isfinite(before)]).max()
+    return not np.allclose(before, after, rtol=0, atol=tolerance * largest, equal_nan=True)
 
 
 def batches_join(fixed: ir.Model, free: ir.Model) -> bool:
@@ -71,16 +96,6 @@ def batches_join(fixed: ir.Model, free: ir.Model) -> bool:
     except (InvalidInput, TypeError):
         return False
     return all(_agree([half[name] for half in halves], both[name]) for name in both)
-
-
-def _runs(session: Session, candidates: Iterable[Feeds]) -> Iterator[Run]:
-    """Runs a session on each of the feeds, and leaves out those on which it fails."""
-    for feeds in candidates:
-        try:
-            outputs = session.run(feeds)
-        except InvalidInput:  # too small for its poolings, perhaps
-            continue
-        yield feeds, outputs
 
 
 def _agree(parts: Sequence[object], whole: object) -> bool:

@@ -12,7 +12,7 @@ from caveat_worker.engine.autodiff.noise import noise_for, noises
 from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import Graph, prune
-from caveat_worker.engine.onnx.read import read_ir, read_proto
+from caveat_worker.engine.onnx.read import attach, read_ir, read_proto
 from caveat_worker.engine.onnx.session import open_session
 
 NAMES = "gradient/TARGET/TENSOR"
@@ -50,7 +50,9 @@ class ExternalGradients:
 
 def read_external_gradients(source: Path | bytes, model: Model) -> ExternalGradients:
     """Reads the gradient graph of a model; raises `InvalidInput` if its inputs or outputs do not fit the model."""
-    graph = Graph(read_ir(read_proto(source)))
+    proto, files = read_proto(source)
+    graph = Graph(read_ir(proto))
+    attach(graph.ir, files)
     types = {one.name: one.dtype for one in model.inputs}
     for one in graph.inputs:
         if types.get(one.name) != one.dtype:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from caveat_worker.engine.autodiff.backward import read_by
+from caveat_worker.engine.autodiff.backward import reached_from, read_by
 from caveat_worker.engine.autodiff.differentiate import expose, gradient_state
 from caveat_worker.engine.autodiff.model import Model
-from caveat_worker.engine.autodiff.noise import noise_for
+from caveat_worker.engine.autodiff.noise import UNUSUAL_BATCH, noises, runs
 from caveat_worker.engine.autodiff.opaque import float_inputs, is_opaque, values_between
 from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.onnx.session import open_session
@@ -20,7 +20,6 @@ from caveat_worker.engine.onnx.values import Dim, shape_of_value
 
 INPUT = "Input"
 """In place of an operator, for a layer that is an input of the model."""
-_UNUSUAL = 5  # a batch size that no other axis is likely to have
 _ACTIVATIONS = {
     "Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu",
     "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh",
@@ -96,6 +95,7 @@ def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, 
     open_layers = [layer for layer in list_layers(model, target) if layer.auditable and layer.tensor != logits]
     if is_opaque(model, target):
         open_layers = [layer for layer in open_layers if not _holds_as_few(layer, resolved.classes)]
+    open_layers = _behind_all_columns(model, logits, open_layers)
     values = {layer.tensor: model.value(layer.tensor) for layer in open_layers}
     necks, affine = _necks(model, logits), _affine_heads(model, logits)
     nonlinear = [
@@ -107,8 +107,9 @@ def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, 
     joins = [name for name in blocks if _joins(values[name], values_between(model, logits))]
     if joins and blocks[-1] not in joins:
         joins.append(blocks[-1])  # the last block, although no other branch joins it
-    candidates = joins if len(joins) > 2 else blocks or sums or nonlinear or [layer.tensor for layer in open_layers]
-    candidates = candidates or _only_input(model, target)
+    straight = [layer.tensor for layer in open_layers if values[layer.tensor] in necks]
+    rest = nonlinear or straight or [layer.tensor for layer in open_layers]
+    candidates = joins if len(joins) > 2 else blocks or sums or rest or _only_input(model, target)
     spread = np.linspace(0.3 if len(candidates) > at_most else 0, 1, min(at_most, len(candidates)))
     return tuple(candidates[i] for i in np.unique((spread * (len(candidates) - 1)).round().astype(int)))
 
@@ -126,6 +127,21 @@ def _only_input(model: Model, target: Target) -> list[str]:
     return [layer.tensor for layer in found if layer.auditable]
 
 
+def _behind_all_columns(model: Model, target: str, layers: Sequence[Layer]) -> list[Layer]:
+    """Of a model that takes columns as inputs of their own, the layers that all of them lead to, if there are such.
+
+    Before those, columns have not all been encoded, and missing values not all been filled in.
+    """
+    between = values_between(model, target)
+    inputs = [value for value in model.ir.graph.inputs if value in between]
+    if all(len(shape_of_value(value) or ()) in (1, 2) for value in inputs):
+        joint = (
+            set.intersection(*(reached_from(list(model.ir.graph), [value]) for value in inputs)) if inputs else set()
+        )
+        return [layer for layer in layers if model.value(layer.tensor) in joint] or list(layers)
+    return list(layers)
+
+
 def _not_batch_first(model: Model, values: Sequence[ir.Value]) -> set[str]:
     """The tensors whose first axis is not the batch, by their shapes, or by a run on noise where shapes are unknown."""
     batch = model.inputs[0].shape[0] if model.inputs and model.inputs[0].shape else None
@@ -134,12 +150,12 @@ def _not_batch_first(model: Model, values: Sequence[ir.Value]) -> set[str]:
         shape, name = shape_of_value(value), value.name or ""
         if shape is not None and (not shape or (isinstance(shape[0], int) and shape[0] != batch)):
             found.add(name)
-        elif shape is None or shape[0] != batch:
+        elif shape is None or shape[0] is None or shape[0] != batch:
             open_names.append(name)
-    feeds = noise_for(model.ir, batch=_UNUSUAL) if open_names else None
-    if feeds is not None:
-        outputs = open_session(expose(model, open_names), threads=1, optimise=False).run(feeds)
-        found |= {name for name, array in outputs.items() if not array.ndim or len(array) != _UNUSUAL}
+    if open_names:
+        session = open_session(expose(model, open_names), threads=1, optimise=False)
+        _, outputs = next(runs(session, noises(model.ir, batch=UNUSUAL_BATCH)), ({}, {}))
+        found |= {name for name, array in outputs.items() if not array.ndim or len(array) != UNUSUAL_BATCH}
     return found
 
 
@@ -160,9 +176,9 @@ _CONTINUES = _ACTIVATIONS | {"BatchNormalization"}
 _BIASED = {"Add", "Div", "Mul", "Sub"}  # with a constant
 _REPEATS = {"Cast", "Dropout", "Identity"}
 _AFFINE = {
-    "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Conv", "Dropout", "Flatten", "Gemm",
-    "GlobalAveragePool", "Identity", "MatMul", "Mul", "Div", "ReduceMean", "ReduceSum", "Reshape", "Squeeze", "Sub",
-    "Sum", "Transpose", "Unsqueeze", "Slice", "Gather", "Split",
+    "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Conv", "DequantizeLinear", "Dropout", "Flatten",
+    "Gemm", "GlobalAveragePool", "Identity", "MatMul", "Mul", "Div", "QuantizeLinear", "ReduceMean", "ReduceSum",
+    "Reshape", "Squeeze", "Sub", "Sum", "Transpose", "Unsqueeze", "Slice", "Gather", "Split",
 }  # fmt: skip
 
 

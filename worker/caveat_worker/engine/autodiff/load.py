@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ import onnx_ir.passes.common as passes
 from caveat_worker.engine.autodiff.backward import describe
 from caveat_worker.engine.autodiff.batch_axis import free_batch_axis
 from caveat_worker.engine.autodiff.class_names import names_in_model
+from caveat_worker.engine.autodiff.constant_inputs import fix_inputs
 from caveat_worker.engine.autodiff.equivalence import compare_with_file, examples_interact
 from caveat_worker.engine.autodiff.lowering import lower, name_everything
 from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model
+from caveat_worker.engine.autodiff.straight_through import WARNING, rounding_pairs
 from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.onnx.data_files import DataFiles
 from caveat_worker.engine.onnx.graph import Graph, describe_value, without_weights
 from caveat_worker.engine.onnx.read import first_sentence, invalid_model, own_weights, read_graph, read_proto
 from caveat_worker.engine.onnx.session import Session, open_session
@@ -26,28 +30,41 @@ DOMAINS = {"", "ai.onnx.ml", "com.microsoft"}
 """The operator domains that are known; functions of other domains are inlined."""
 
 
-def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | None = None) -> Model:
+def load(
+    source: Path | bytes,
+    *,
+    folder: Path | None = None,
+    interacts: bool | None = None,
+    constants: Mapping[str, float] | None = None,
+    fed: Collection[str] = (),
+) -> Model:
     """Loads an ONNX model from a file or from bytes; raises `InvalidInput` with the reason if it cannot be used.
 
-    `bundle` is the folder of external data; without it external data is invalid. `interacts` is the result of an
-    earlier load of the same bytes: it saves the runs that compare the model with its file.
+    `folder` has the files of external data, which may also be with the model in a bundle; without either, external
+    data is invalid. `interacts` is the result of an earlier load of the same bytes: it saves the runs that compare the
+    model with its file. With `constants` the inputs that they name hold a number, and recurrent states that are not
+    `fed` are zero; both are no longer inputs.
     """
-    proto = read_proto(source, bundle)
+    proto, files = read_proto(source, folder)
     names = names_in_model(proto)
     _drop_maps(proto)
-    model = prepare(proto, bundle)
-    original = _as_written(proto, bundle) if interacts is None else None
+    model = prepare(proto, files)
+    original = _as_written(proto, files) if interacts is None else None
     warnings: list[str] = []
     if _widen(model):
         warnings.append(
             "The model's half-precision numbers are computed in float32, which changes its outputs a little."
         )
+    numbers = {} if constants is None else fix_inputs(model, constants, fed)
+    warnings += [_zero_state(name) for name in numbers if name not in (constants or {})]
     symbolic = free_batch_axis(model, warnings)
     model = lower(model)
+    if any(True for _ in rounding_pairs(model)):
+        warnings.append(WARNING)
     if original is not None:
         session = open_session(Graph(model), threads=1, optimise=False)
-        run = compare_with_file(*original, model, session)
-        interacts = symbolic and examples_interact(model, session, run)
+        compare_with_file(*original, model, session, numbers)
+        interacts = symbolic and examples_interact(model, session)
     if interacts:
         warnings.append("Examples of one batch influence each other's outputs; their gradients are not their own.")
     return Model(
@@ -59,12 +76,20 @@ def load(source: Path | bytes, *, bundle: Path | None = None, interacts: bool | 
         model.graph.opset_imports.get("", OLDEST_OPSET),
         bool(interacts),
         names,
+        metadata={one.key: one.value for one in proto.metadata_props},
     )
 
 
-def _as_written(proto: onnx.ModelProto, bundle: Path | None) -> tuple[ir.Model, Session]:
+def _zero_state(name: str) -> str:
+    return (
+        f"Input '{name}' is a recurrent state that no example feeds: it is zero, as at the start of a sequence. "
+        f"`constants: {{{name}: ...}}` sets another number."
+    )
+
+
+def _as_written(proto: onnx.ModelProto, files: DataFiles | None) -> tuple[ir.Model, Session]:
     """The model as its file has it, and a session that runs it; raises `InvalidInput` if ONNX Runtime cannot."""
-    model = read_graph(proto, bundle)
+    model = read_graph(proto, files)
     try:
         return model, open_session(Graph(model), threads=1, optimise=False)
     except ir.serde.SerdeError as error:  # a name that is not UTF-8 can be read, but not written
@@ -76,13 +101,13 @@ def _as_written(proto: onnx.ModelProto, bundle: Path | None) -> tuple[ir.Model, 
         raise invalid_model(cause) from error
 
 
-def prepare(proto: onnx.ModelProto, bundle: Path | None = None) -> ir.Model:
+def prepare(proto: onnx.ModelProto, files: DataFiles | None = None) -> ir.Model:
     """Reads a message as a graph at opset 18 or later, with functions inlined and constants lifted.
 
     Raises `InvalidInput` for operators of unknown domains, and for opsets that onnx cannot convert.
     """
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=OLDEST_OPSET)
-    model = read_graph(proto, bundle)
+    model = read_graph(proto, files)
     model.graph.opset_imports.setdefault("", OLDEST_OPSET)  # gradients need it, even if the model has only ai.onnx.ml
     passes.RemoveInitializersFromInputsPass()(model)
     try:

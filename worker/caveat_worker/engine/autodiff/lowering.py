@@ -174,8 +174,11 @@ def _fold(model: ir.Model) -> bool:
 
 
 def _known_dimensions(node: ir.Node) -> np.ndarray[Any, Any] | None:
-    """The value of a Shape, or of a Gather of a Shape, if the dimensions that it reads are numbers."""
+    """The value of a Size, a Shape, or of a Gather of a Shape, if the dimensions that it reads are numbers."""
     first = node.inputs[0] if node.inputs else None
+    if node.op_type == "Size" and first is not None and (shape := shape_of_value(first)) is not None:
+        sizes = _numbers(shape)
+        return None if sizes is None else np.asarray(sizes.prod(dtype=np.int64))
     if node.op_type == "Shape" and first is not None and (shape := shape_of_value(first)) is not None:
         start, end = (node.attributes[k].as_int() if k in node.attributes else None for k in ("start", "end"))
         return _numbers(shape[start:end])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import onnx_ir
 
@@ -26,6 +27,8 @@ class Model:
     """Whether examples of one batch influence each other's outputs."""
     class_names: tuple[tuple[str, ...], ...] = ()
     """Each list of class names that the file holds, in the order of an output's scores."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What the file's maker wrote into it, by its own keys."""
 
     def value(self, name: str) -> onnx_ir.Value | None:
         """The tensor of that name, or the first output of the node of that name; None if there is neither."""

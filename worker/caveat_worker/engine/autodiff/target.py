@@ -12,6 +12,7 @@ import onnx_ir as ir
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.output_kinds import kind_of_output
+from caveat_worker.engine.autodiff.written_out import written_softmax
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.values import shape_of_value
 
@@ -73,6 +74,13 @@ def resolve_target(model: Model, target: Target) -> Resolved:
         value, link = _logits(output)
         link = kind_of_output(value) if link == "none" else link
     shape = shape_of_value(value)
+    if shape is None and _is_float(value):
+        raise InvalidInput(
+            "shape-not-known",
+            f"Output '{output.name}' has scores, but the number of their axes follows from no shape in the model.",
+            "Export the model with fixed sizes, or name another tensor as the target's output.",
+            "output",
+        )
     if not _is_float(value) or shape is None:
         raise _no_scores(model, output)
     rank = len(shape)
@@ -165,21 +173,27 @@ def _output(model: Model, target: Target) -> ir.Value:
                 "output",
             )
         return value
-    scores: dict[str, ir.Value] = {}
-    for output in model.ir.graph.outputs:
-        logits, _ = _logits(output)
-        if _is_float(logits):
-            scores.setdefault(logits.name or "", output)
+    scores = outputs_with_scores(model)
     if len(scores) == 1:
-        return next(iter(scores.values()))
+        return scores[0]
     if not scores:
         raise _no_scores(model, *model.ir.graph.outputs)
     raise InvalidInput(
         "ambiguous-output",
         f"Target '{target.name}' names no output, and the model has {len(scores)} outputs with scores.",
-        f"Name one of {_listed(scores.values())}.",
+        f"Name one of {_listed(scores)}.",
         "output",
     )
+
+
+def outputs_with_scores(model: Model) -> tuple[ir.Value, ...]:
+    """The outputs that scores lead to; one for outputs of the same scores, such as a class and its probability."""
+    scores: dict[str, ir.Value] = {}
+    for output in model.ir.graph.outputs:
+        logits, _ = _logits(output)
+        if _is_float(logits):
+            scores.setdefault(logits.name or "", output)
+    return tuple(scores.values())
 
 
 def _no_scores(model: Model, *outputs: ir.Value) -> InvalidInput:
@@ -217,6 +231,11 @@ def _logits(output: ir.Value) -> tuple[ir.Value, Link]:
         below = _two_sigmoids(node)
         if below is not None:
             return below, "two_sigmoids"
+        written = written_softmax(node) if link == "none" else None
+        if written is not None and not shared:
+            value, link = written, "softmax"
+            scores = (value, link)
+            continue
         squashes = node.op_type in _LINKS and link == "none"
         shares = _makes_shares(node)
         if not (squashes or shares or node.op_type in _TRANSPARENT):
@@ -243,7 +262,7 @@ def _same_layout(node: ir.Node) -> bool:
     """Whether the node leaves the axes of batch and classes where they are."""
     before, after = node.inputs[0], node.outputs[0]
     if node.op_type in {"Cast", "CastLike", "Dropout", "Identity"}:
-        return True
+        return before is not None and (before.shape is not None or after.shape is None)
     if before is None or before.shape is None or after.shape is None:
         return False
     return shape_of_value(before) == shape_of_value(after)

@@ -25,7 +25,8 @@ from caveat_worker.engine.base.store import key_of
 from caveat_worker.engine.base.threads import parallel_map, split_threads
 from caveat_worker.engine.concepts.cav import direction
 from caveat_worker.engine.onnx.session import Session, open_session
-from caveat_worker.engine.statistics.intervals import studentised_interval
+from caveat_worker.engine.statistics.intervals import mean_interval, scaled_mean_interval
+from caveat_worker.engine.statistics.scale import scale
 
 SALT = "walk"
 """Part of the seed of each interval; it stays as it is, so that figures stay as they were."""
@@ -179,6 +180,10 @@ def _key(collected: Collected, step: StepDirection, target: str) -> str:
 
 def _summary(collected: Collected, place: Place, change: Float64Array) -> FiniteStep:
     method = collected.plan.audit.method
-    low, high = studentised_interval(change, method.bootstrap, method.alpha, collected.generator(SALT, *place))
-    value, unit = float(change.mean()), collected.sd(place[2]) or 1.0
-    return FiniteStep(value=value, interval=(low, high), in_sd=value / unit, interval_in_sd=(low / unit, high / unit))
+    rng, values, value = collected.generator(SALT, *place), collected.values(place[2]), float(change.mean())
+    return FiniteStep(
+        value=value,
+        interval=mean_interval(change, method.alpha),
+        in_sd=value / (scale(values) or 1.0),
+        interval_in_sd=scaled_mean_interval(change, values, method.alpha, method.bootstrap, rng, together=True),
+    )

@@ -46,10 +46,10 @@ from caveat_worker.engine.concepts.flags import (
     flag_estimators,
     flag_examples,
     flag_gradient,
-    flag_kind,
-    flag_moves_alike,
+    flag_moves_all,
     flag_negatives,
     flag_reference,
+    flag_sets,
     flag_weak_cav,
 )
 from caveat_worker.engine.concepts.linear_probe import (
@@ -61,6 +61,7 @@ from caveat_worker.engine.concepts.linear_probe import (
 from caveat_worker.engine.statistics.intervals import percentile_interval
 from caveat_worker.engine.statistics.p_values import exceedance_p, legacy_t_test, normal_p
 from caveat_worker.engine.statistics.resampling import Sets, bootstrap_counts, bootstrap_sides, draw_size
+from caveat_worker.engine.statistics.scale import resampled_scales, scale
 
 CAUTION = (
     "Do not act on this p-value: its runs share one set of concept examples, so they are not independent, and random "
@@ -106,7 +107,7 @@ def run_concept_test(
     other = None if settings.cross_check is None else fit(problem, *problem.sides, settings.cross_check)
     null = _measured(problem, gxs, null_draws(problem, settings.permutations, for_null))
     runs = _measured(problem, gxs, run_draws(problem, settings.runs, for_runs))
-    resampled = _bootstrap(problem, gxs, for_bootstrap)
+    resampled = _bootstrap(problem, gxs, [target.values for target in targets], for_bootstrap)
     accuracy, spread = encoding(problem, for_folds)
     place = None if against_targets is None else (against_targets, place_of_targets(data, problem, cav))
     fitted = _Fitted(problem, cav, other, accuracy, spread, place, set_separation(problem))
@@ -115,8 +116,9 @@ def run_concept_test(
         _figures(fitted, target, gx, _Draws(by_chance, by_run, *bootstrap))
         for target, gx, by_chance, by_run, bootstrap in zip(targets, gxs, null, runs, resampled, strict=True)
     ]
-    alike = flag_moves_alike([one.effect.in_sd for one in figures], [one.effect.p for one in figures], settings.alpha)
-    figures = [one.model_copy(update={"flags": [*one.flags, *alike]}) for one in figures]
+    if problem.partners is None:
+        alike = flag_moves_all([one.effect.in_sd for one in figures], [one.effect.p for one in figures], settings.alpha)
+        figures = [one.model_copy(update={"flags": [*one.flags, *alike]}) for one in figures]
     step = float(projected_gaps(cav, *problem.sides)[0])
     return ConceptTested(figures, accuracy, problem.spread_out(cav, len(data.k)), step)
 
@@ -145,6 +147,8 @@ class _Draws:
     runs: _Measured
     effects: Float64Array
     scores: Float64Array
+    scales: Float64Array
+    """The target's scale in each resample of its examples."""
 
 
 def _figures(fitted: _Fitted, target: TargetData, gx: Float64Array, draws: _Draws) -> Figures:
@@ -184,7 +188,7 @@ def _flags(
         flags += flag_estimators(score.value, effect.value, second.score, second.effect, chance, names)
     flags += flag_negatives(effect.value, draws.runs.effects, draw_size(problem.n_concept, problem.n_reference))
     flags += flag_reference(*fitted.place) if fitted.place else []
-    return flags + flag_kind(*fitted.separation)
+    return flags + flag_sets(*fitted.separation)
 
 
 def tcav_score(sensitivities: ArrayLike) -> float:
@@ -213,13 +217,14 @@ def _effect(
     null, resampled = draws.null, draws.effects
     value = float(changes.mean())
     unit = _unit(values, value)
-    interval = percentile_interval(resampled, problem.settings.alpha)
+    alpha = problem.settings.alpha
+    in_sd = np.divide(resampled, draws.scales, out=np.full_like(resampled, np.nan), where=draws.scales > 0)
     against_sets, against_zero = exceedance_p(value, null.effects), normal_p(value, resampled)
     return Effect(
         value=value,
-        interval=interval,
+        interval=percentile_interval(resampled, alpha),
         in_sd=value / unit,
-        interval_in_sd=(interval[0] / unit, interval[1] / unit),
+        interval_in_sd=percentile_interval(in_sd if draws.scales.any() else resampled, alpha),
         per_concept_sd=per_concept_sd,
         null=_summary(problem.null_kind, null.effects),
         p=max(against_sets, against_zero),
@@ -236,7 +241,7 @@ def _cross_check(problem: FitProblem, gx: Float64Array, cav: Cavs, other: Cavs, 
         estimator=str(problem.settings.cross_check),
         score=float(second.scores[0]),
         effect=effect,
-        effect_in_sd=effect / (float(values.std(ddof=1)) or 1.0),
+        effect_in_sd=effect / (scale(values) or 1.0),
         cosine=float(np.clip(cav.alpha[0] @ problem.k @ other.alpha[0], -1, 1)),
     )
 
@@ -281,21 +286,24 @@ def _joined(parts: list[_Measured]) -> _Measured:
 
 
 def _bootstrap(
-    problem: FitProblem, gxs: list[Float64Array], rng: np.random.Generator
-) -> list[tuple[Float64Array, Float64Array]]:
-    """Effects and scores [B] for each target, over resamples of concept, reference and target examples together."""
-    effects: list[list[Float64Array]] = [[] for _ in gxs]
-    scores: list[list[Float64Array]] = [[] for _ in gxs]
+    problem: FitProblem, gxs: list[Float64Array], values: list[Float64Array], rng: np.random.Generator
+) -> list[tuple[Float64Array, Float64Array, Float64Array]]:
+    """Effects, scores and scales [B] for each target, over resamples of concept, reference and target examples."""
+    parts: list[list[tuple[Float64Array, Float64Array, Float64Array]]] = [[] for _ in gxs]
     for size in batches(problem, problem.settings.bootstrap):
         positives, negatives = bootstrap_sides(problem.n_concept, problem.n_reference, problem.partners, size, rng)
         cavs = fit(problem, positives, negatives)
         step = projected_gaps(cavs, positives, negatives)
         for number, gx in enumerate(gxs):
-            share = bootstrap_counts(len(gx), size, rng) / len(gx)  # [R, m]
-            sensitivity = cavs.alpha @ gx.T
-            effects[number].append(np.vecdot(sensitivity, share) * step)
-            scores[number].append(np.vecdot((sensitivity > 0).astype(float), share))
-    return [(np.concatenate(effects[number]), np.concatenate(scores[number])) for number in range(len(gxs))]
+            counts = bootstrap_counts(len(gx), size, rng)  # [R, m]
+            sensitivity, share = cavs.alpha @ gx.T, counts / len(gx)
+            effects = np.vecdot(sensitivity, share) * step
+            scores = np.vecdot((sensitivity > 0).astype(float), share)
+            parts[number].append((effects, scores, resampled_scales(values[number], counts)))
+    return [
+        (np.concatenate(effects), np.concatenate(scores), np.concatenate(scales))
+        for effects, scores, scales in (zip(*of_target, strict=True) for of_target in parts)
+    ]
 
 
 def _target_share(changes: Float64Array, resamples: Float64Array) -> float:
@@ -311,8 +319,8 @@ def _smoothed(sensitivity: Float64Array, reach: Float64Array) -> float:
 
 
 def _unit(values: Float64Array, effect: float) -> float:
-    """The target's standard deviation over its examples; 1 where neither the target nor the effect is there at all."""
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    """The target's scale over its examples; 1 where neither the target nor the effect is there at all."""
+    spread = scale(values)
     if spread > 0:
         return spread
     if effect == 0:

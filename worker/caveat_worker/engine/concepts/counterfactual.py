@@ -14,15 +14,17 @@ from caveat_spec.results import DecisionChange, Effect, Figures
 from caveat_worker.engine.activations.target_values import Link, probabilities
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.statistics.intervals import studentised_interval
+from caveat_worker.engine.statistics.intervals import mean_interval, scaled_mean_interval
 from caveat_worker.engine.statistics.p_values import sign_flip_p
+from caveat_worker.engine.statistics.scale import scale
 
 
 def measure_change(
     values_without: NDArray[Any],
     values_with: NDArray[Any],
     *,
-    sd: float,
+    over: Float64Array,
+    same_examples: bool = False,
     alpha: float,
     permutations: int,
     resamples: int,
@@ -35,10 +37,11 @@ def measure_change(
 ) -> Figures:
     """The mean paired change of h, its interval, and what it does to decisions.
 
-    `values_*` [n] are h without and with the concept; `sd` that of h over the target examples. `scores_*` are what h is
-    read from: for classes that compete [n, classes], which with `index` give probabilities by the `link`, flips of the
-    top class, and the rank of the target among all classes by mean change; for a single number [n], whose decision is
-    favourable over 0, or over half if it is a probability. Without `decides` no decision is made by them.
+    `values_*` [n] are h without and with the concept; `over` [m] is h at the target examples, which give its scale, and
+    which may be those of the pairs without the concept (`same_examples`). `scores_*` are what h is read from: for
+    classes that compete [n, classes], which with `index` give probabilities by the `link`, flips of the top class, and
+    the rank of the target among all classes by mean change; for a single number [n], whose decision is favourable over
+    0, or over half if it is a probability. Without `decides` no decision is made by them.
     """
     before, after = np.asarray(values_without, dtype=float), np.asarray(values_with, dtype=float)
     if before.shape != after.shape or before.ndim != 1 or len(before) < 2:
@@ -50,8 +53,7 @@ def measure_change(
     change = after - before  # [n]
     mean = float(change.mean())
     for_p, for_interval = rng.spawn(2)
-    interval = studentised_interval(change, resamples, alpha, for_interval)
-    unit = sd if sd > 0 else 1.0
+    unit = scale(over) or 1.0
     decisions = None
     if decides:
         scored = [
@@ -61,9 +63,9 @@ def measure_change(
         decisions = _decisions(scored[0], scored[1], index, link)
     effect = Effect(
         value=mean,
-        interval=interval,
+        interval=mean_interval(change, alpha),
         in_sd=mean / unit,
-        interval_in_sd=(interval[0] / unit, interval[1] / unit),
+        interval_in_sd=scaled_mean_interval(change, over, alpha, resamples, for_interval, together=same_examples),
         p=sign_flip_p(change, permutations, for_p),
     )
     n = len(change)

@@ -124,7 +124,7 @@ def flag_reference(accuracy: float, place: float) -> list[Flag]:
         return []
     return [
         Flag(
-            code="confounded_negatives",
+            code="reference_unlike_targets",
             sentence=f"A classifier tells the reference set from the target examples with accuracy {accuracy:.2f}, and "
             f"the target examples lie {place:.0%} of the way from the reference set to the concept: the two sets may "
             "differ in more than the concept.",
@@ -133,7 +133,7 @@ def flag_reference(accuracy: float, place: float) -> list[Flag]:
     ]
 
 
-def flag_kind(set_separation: float, spread: float) -> list[Flag]:
+def flag_sets(set_separation: float, spread: float) -> list[Flag]:
     """A concept that lies far from its reference set and varies otherwise than it does: a drawing is not a photograph.
 
     `set_separation` is the square of the step between the two over the variance within them, `spread` the ratio of the
@@ -145,7 +145,7 @@ def flag_kind(set_separation: float, spread: float) -> list[Flag]:
         return []
     return [
         Flag(
-            code="confounded_negatives",
+            code="sets_differ_in_kind",
             sentence=f"Concept and reference lie far apart (the square of the step is {set_separation:.2g} of the "
             f"variance within them), and the concept varies {spread:.2g} times as much as the reference set: the two "
             "sets may differ in more than the concept. Matched pairs, the same examples without and with it, would "
@@ -155,11 +155,13 @@ def flag_kind(set_separation: float, spread: float) -> list[Flag]:
     ]
 
 
-def flag_moves_alike(effects_in_sd: Sequence[float], p: Sequence[float], alpha: float) -> list[Flag]:
+def flag_moves_all(effects_in_sd: Sequence[float], p: Sequence[float], alpha: float) -> list[Flag]:
     """A concept that moves all of three or more targets alike: what it encodes is probably not the concept.
 
     Synthetic examples against photographs encode "synthetic", and the scores of nearly all classes collapse together.
-    Alike is: every effect significant, of one sign, and their spread under half of their mean.
+    Alike is: every effect significant, of one sign, and their spread under half of their mean. It never blocks, because
+    a verdict on one target must not depend on which others are listed; matched pairs are not asked, because they differ
+    in nothing but the concept.
     """
     effects = np.asarray(effects_in_sd, dtype=float)
     one_sign = bool((effects > 0).all() or (effects < 0).all())
@@ -167,10 +169,10 @@ def flag_moves_alike(effects_in_sd: Sequence[float], p: Sequence[float], alpha: 
         return []
     return [
         Flag(
-            code="confounded_negatives",
+            code="moves_all_targets",
             sentence=f"The concept moves all {len(effects)} targets alike, by {effects.mean():+.2g} sd with a spread "
             f"of {effects.std():.2g}: the two sets probably differ in more than the concept.",
-            blocking=True,
+            blocking=False,
         )
     ]
 

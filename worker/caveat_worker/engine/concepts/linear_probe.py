@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.special import ndtri
 
 from caveat_spec.results import Accuracy
 from caveat_worker.engine.base.arrays import Float64Array
@@ -35,8 +36,22 @@ def encoding(problem: FitProblem, rng: np.random.Generator) -> tuple[Accuracy, f
         shuffled_mean=float(accuracy[1:].mean()),
         shuffled_high=high,
         encoded=bool(accuracy[0] > high),
+        detectable=detectable_accuracy(high, float(accuracy[1:].std(ddof=1))),
     )
     return found, spread
+
+
+def detectable_accuracy(threshold: float, spread: float) -> float | None:
+    """The smallest true accuracy whose estimate exceeds `threshold` in 95 of 100 cases; None where even 1 does not.
+
+    `spread` is the standard deviation of accuracies under shuffled labels, whose true accuracy is 1/2; at a true
+    accuracy `a` it is `2 √(a (1 − a))` times that, as for a proportion. So `a − threshold` is 1.645 times that.
+    """
+    width = (2 * float(ndtri(0.95)) * spread) ** 2
+    middle = (2 * threshold + width) / (2 * (1 + width))
+    root = middle**2 - threshold**2 / (1 + width)
+    found = middle + math.sqrt(max(root, 0.0))
+    return found if threshold < 1 else None
 
 
 def shuffles_for(alpha: float) -> int:

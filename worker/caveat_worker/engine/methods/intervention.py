@@ -9,7 +9,7 @@ import numpy as np
 from caveat_spec.methods import NoOptions
 from caveat_spec.results import ConceptTest
 from caveat_worker.engine.activations.collected import Collected, Runtime
-from caveat_worker.engine.activations.requirements import Outputs, Values
+from caveat_worker.engine.activations.requirements import Outputs, Pairing, Values
 from caveat_worker.engine.concepts.counterfactual import measure_change
 from caveat_worker.engine.methods import method
 
@@ -25,7 +25,8 @@ def intervention(collected: Collected, runtime: Runtime, options: NoOptions) -> 
             figures = measure_change(
                 collected.target_values(pairing.base, name)[without],
                 collected.target_values(pairing.concept, name)[with_concept],
-                sd=collected.sd(name),
+                over=collected.values(name),
+                same_examples=_same_examples(collected, pairing, name),
                 alpha=settings.alpha,
                 permutations=settings.permutations,
                 resamples=settings.bootstrap,
@@ -39,3 +40,9 @@ def intervention(collected: Collected, runtime: Runtime, options: NoOptions) -> 
             yield ConceptTest(
                 method="intervention", evidence="intervention", concept=concept, target=name, **dict(figures)
             )
+
+
+def _same_examples(collected: Collected, pairing: Pairing, target: str) -> bool:
+    """Whether the pairs without the concept are the target's examples, in their order."""
+    examples = collected.plan.audit.targets[target].examples
+    return examples == pairing.base and list(pairing.without) == list(range(len(collected.values(target))))

@@ -10,7 +10,18 @@ import numpy as np
 
 from caveat_spec.audit import Audit
 from caveat_spec.methods import NoOptions
-from caveat_spec.results import AnyResult, ConceptTest, Matrix, Note, RankedExample, Ranking, SpatialMap
+from caveat_spec.results import (
+    AnyResult,
+    ConceptTest,
+    Flag,
+    FlagCode,
+    Matrix,
+    Note,
+    OutputGap,
+    RankedExample,
+    Ranking,
+    SpatialMap,
+)
 from caveat_worker.engine.activations.collected import Collected, Runtime
 from caveat_worker.engine.activations.layer_products import layer_products
 from caveat_worker.engine.activations.requirements import (
@@ -19,6 +30,7 @@ from caveat_worker.engine.activations.requirements import (
     Gradients,
     InnerProducts,
     Layer,
+    Outputs,
     Plan,
     Requirement,
     Role,
@@ -37,11 +49,13 @@ from caveat_worker.engine.concepts.cav import (
 )
 from caveat_worker.engine.concepts.concept_test import ConceptTested, cav_of, run_concept_test
 from caveat_worker.engine.concepts.fit_problem import ConceptData, Settings, TargetData
+from caveat_worker.engine.concepts.output_gap import output_gap
 from caveat_worker.engine.methods import method
 from caveat_worker.engine.statistics.correction import fewest_permutations
 
 SIDE_BY_SIDE_BYTES = 64 * 2**20
 """The largest Gram matrix of which several threads may hold copies at a time; of a larger one there is one copy."""
+KIND: FlagCode = "sets_differ_in_kind"
 SHOWN = 8
 """Examples at either end of a ranking."""
 COSINES = (
@@ -66,7 +80,14 @@ class LayerTest:
 def _requires(audit: Audit) -> Sequence[Requirement]:
     every: tuple[Role, ...] = ("concept", "reference", "target")
     arrays = (Activations(at=every),) if audit.method.spatial_map else ()
-    return (InnerProducts(of=every), Gradients(), Values(), FiniteSteps(), *arrays)
+    return (
+        InnerProducts(of=every),
+        Gradients(),
+        Values(),
+        Outputs(at=("concept", "reference")),
+        FiniteSteps(),
+        *arrays,
+    )
 
 
 @method(requires=_requires, units=lambda plan: len(plan.layers) * len(plan.audit.concepts))
@@ -75,6 +96,8 @@ def tcav(collected: Collected, runtime: Runtime, options: NoOptions) -> Iterator
     plan = collected.plan
     settings, notes = _settings(plan)
     tests, cosines = _layer_tests(collected, runtime, settings)
+    tests = spread_kinds(tests)
+    output_gaps = {name: _output_gaps(collected, settings, name) for name in plan.audit.concepts}
     steps = take_steps(collected, runtime, [one.step for one in tests])
     for one in tests:
         for target, figures in zip(plan.targets, one.tested.figures, strict=True):
@@ -86,12 +109,52 @@ def tcav(collected: Collected, runtime: Runtime, options: NoOptions) -> Iterator
                 layer=one.layer.name,
                 estimator=settings.estimator,
                 finite_step=steps.get((one.concept, one.layer.name, target)),
+                output_gap=output_gaps[one.concept].get(target),
                 spatial_map=one.maps.get(target),
                 **dict(figures),
             )
     yield from (_ranking(collected, tests, concept) for concept in plan.audit.concepts)
     yield from cosines
     yield from (Note(method="tcav", sentence=sentence) for sentence in notes)
+
+
+def spread_kinds(tests: Sequence[LayerTest]) -> list[LayerTest]:
+    """Sets that differ in kind at one layer do so at every layer: one that does not show it is led astray as well."""
+    of_concept: dict[str, tuple[str, Flag]] = {}
+    for one in tests:
+        for flag in one.tested.figures[0].flags:
+            if flag.code == KIND:
+                of_concept.setdefault(one.concept, (one.layer.name, flag))
+    spread = []
+    for one in tests:
+        if one.concept not in of_concept or any(flag.code == KIND for flag in one.tested.figures[0].flags):
+            spread.append(one)
+            continue
+        layer, seen = of_concept[one.concept]
+        flag = seen.model_copy(update={"sentence": f"At {layer}: {seen.sentence}"})
+        figures = [each.model_copy(update={"flags": [*each.flags, flag]}) for each in one.tested.figures]
+        spread.append(replace(one, tested=replace(one.tested, figures=figures)))
+    return spread
+
+
+def _output_gaps(collected: Collected, settings: Settings, concept: str) -> dict[str, OutputGap]:
+    """Target → how the model's own numbers for the concept differ from those for its reference set.
+
+    None where pairs measure the change, and for a concept that controls for others, which its numbers hold as well.
+    """
+    plan, asked = collected.plan, collected.plan.audit.concepts[concept]
+    if asked.controlling_for or concept in plan.pairings:
+        return {}
+    return {
+        target: output_gap(
+            collected.target_values(asked.examples, target),
+            np.concatenate([collected.target_values(name, target) for name in asked.reference_sets]),
+            collected.values(target),
+            settings,
+            collected.generator("output gap", concept, target),
+        )
+        for target in plan.targets
+    }
 
 
 @on_one_thread

@@ -26,7 +26,7 @@ FunctionKey = tuple[str, str, str]
 def prescan(proto: onnx.ModelProto, *, bundled: bool) -> None:
     """Raises `InvalidInput` for graphs that expand without bound, malformed tensors, and data in other files.
 
-    With `bundled` the model's own weights may be in other files, but no other tensor.
+    With `bundled` the numbers of dense tensors may be in other files.
     """
     _check_ends(proto.graph)
     functions = {(one.domain, one.name, one.overload): one for one in proto.functions}
@@ -48,10 +48,18 @@ def prescan(proto: onnx.ModelProto, *, bundled: bool) -> None:
                 f"The model calls its function '{key[1]}' {calls:,} times; {MAX_CALLS:,} are allowed.",
                 "Export it with its functions inlined.",
             )
-    for tensor in proto.graph.initializer:
-        _check(tensor, may_be_external=bundled)
-    for tensor in _other_tensors(proto):
-        _check(tensor, may_be_external=False)
+    for tensor in dense_tensors(proto):
+        _check(tensor)
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _check_external(tensor, bundled=bundled)
+    for tensor in _sparse_tensors(proto):
+        _check(tensor)
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise InvalidInput(
+                "external-data",
+                f"The numbers of the sparse tensor '{tensor.name}' are in another file.",
+                "Save the model with its sparse tensors inside; dense weights may be in files beside it.",
+            )
 
 
 def _check_ends(graph: GraphProto) -> None:
@@ -135,43 +143,61 @@ def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
         yield from attribute.graphs
 
 
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    yield graph
-    for node in graph.node:
-        for inner in _subgraphs(node):
-            yield from _graphs(inner)
+def dense_tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Yields every dense tensor of a model: initializers and attributes, those of subgraphs and functions included."""
+    for graph in _graphs(proto):
+        yield from graph.initializer
+    for attribute in _attributes(proto):
+        yield from attribute.tensors
+        if attribute.HasField("t"):
+            yield attribute.t
 
 
-def _other_tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Yields every tensor of the model except the weights of its main graph."""
-    for position, graph in enumerate(_graphs(proto.graph)):
-        yield from graph.initializer if position else ()
-        for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
+def _sparse_tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Yields the values and the indices of every sparse tensor."""
+    found = [sparse for graph in _graphs(proto) for sparse in graph.sparse_initializer]
+    for attribute in _attributes(proto):
+        found += attribute.sparse_tensors
+        found += [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+    for sparse in found:
+        yield from (sparse.values, sparse.indices)
+
+
+def _graphs(proto: onnx.ModelProto) -> Iterator[GraphProto]:
+    """The main graph, and the subgraphs of all nodes."""
+    yield proto.graph
+    for node in _all_nodes(proto):
+        yield from _subgraphs(node)
+
+
+def _attributes(proto: onnx.ModelProto) -> Iterator[AttributeProto]:
+    for node in _all_nodes(proto):
+        yield from node.attribute
+
+
+def _all_nodes(proto: onnx.ModelProto) -> Iterator[NodeProto]:
+    """The nodes of the main graph, of functions, and of their subgraphs."""
     for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
-        for node in _nodes(nodes):
-            for attribute in node.attribute:
-                yield from attribute.tensors
-                if attribute.HasField("t"):
-                    yield attribute.t
-                sparse_tensors = [*attribute.sparse_tensors]
-                if attribute.HasField("sparse_tensor"):
-                    sparse_tensors.append(attribute.sparse_tensor)
-                for sparse in sparse_tensors:
-                    yield from (sparse.values, sparse.indices)
+        yield from _nodes(nodes)
 
 
-def _check(tensor: TensorProto, *, may_be_external: bool) -> None:
-    if tensor.data_location == TensorProto.EXTERNAL and not may_be_external:
-        raise InvalidInput(
-            "external-data",
-            f"The numbers of '{tensor.name}' are in another file.",
-            "Save the model as one file, with its weights inside.",
-        )
+def _check(tensor: TensorProto) -> None:
     if tensor.data_type not in _KINDS:
         raise _invalid(tensor, f"has the type {tensor.data_type}, which ONNX does not know")
     if len(tensor.dims) > MAX_RANK:
         raise _invalid(tensor, f"has {len(tensor.dims):,} dimensions; {MAX_RANK} are allowed")
+
+
+def _check_external(tensor: TensorProto, *, bundled: bool) -> None:
+    if not bundled:
+        raise InvalidInput(
+            "external-data",
+            f"The numbers of '{tensor.name}' are in another file, which did not come with the model.",
+            "Name the model by its path, so that `caveat` sends its data files too; over HTTP, upload a tar of the "
+            "model (first, as model.onnx) and its data files. Or save the model as one file.",
+        )
+    if tensor.data_type == TensorProto.STRING or min(tensor.dims, default=0) < 0:
+        raise _invalid(tensor, "is in another file and is of strings or of a negative size")
 
 
 def _invalid(tensor: TensorProto, what: str) -> InvalidInput:

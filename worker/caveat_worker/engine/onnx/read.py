@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -12,23 +11,27 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from caveat_spec.bundle import MODEL, is_tar
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.onnx.prescan import prescan
+from caveat_worker.engine.onnx.data_files import DataFiles, beside, open_bundle
+from caveat_worker.engine.onnx.prescan import dense_tensors, prescan
 
 MAX_BYTES = 8 * 2**30
+T = TypeVar("T")
 
 
-def read_proto(source: Path | bytes, bundle: Path | None = None) -> onnx.ModelProto:
-    """Reads and checks an ONNX message; raises `InvalidInput` if the bytes are no valid model.
+def read_proto(source: Path | bytes, folder: Path | None = None) -> tuple[onnx.ModelProto, DataFiles | None]:
+    """Reads and checks an ONNX message, and finds the files of its external data.
 
-    Without `bundle`, the folder of external data, tensors outside the file are invalid.
+    They are in a bundle together with the model, or in `folder`; in neither case, external data is invalid. Raises
+    `InvalidInput` if the bytes are no valid model.
     """
-    content = source if isinstance(source, bytes) else _read(source)
+    content, files = _read(source, folder)
     proto = _parse(content)
     _forget_negative_sizes(proto)
-    prescan(proto, bundled=bundle is not None)
-    _check(proto, content, bundle)
-    return proto
+    prescan(proto, bundled=files is not None)
+    _check(proto, content)
+    return proto, files
 
 
 def _parse(content: bytes) -> onnx.ModelProto:
@@ -43,6 +46,12 @@ def _parse(content: bytes) -> onnx.ModelProto:
             ) from None
         proto = onnx.ModelProto()
     if not proto.HasField("graph") or not proto.ir_version:
+        if is_tar(content[:512]):
+            raise InvalidInput(
+                "not-a-bundle",
+                f"This is a tar, and its first file is not called {MODEL}.",
+                f"Pack the model first, as {MODEL}, and then its data files.",
+            )
         raise InvalidInput(
             "not-an-onnx-file",
             "This is not an ONNX model.",
@@ -59,19 +68,25 @@ def _forget_negative_sizes(proto: onnx.ModelProto) -> None:
                 size.ClearField("dim_value")
 
 
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise InvalidInput("no-such-file", f"There is no file '{path}'.", "Give the path of an .onnx file.")
-    if path.stat().st_size > MAX_BYTES:
+def _read(source: Path | bytes, folder: Path | None) -> tuple[bytes, DataFiles | None]:
+    """The model's message, and the files that its weights may be in."""
+    files = None if folder is None else beside(folder)
+    if isinstance(source, bytes):
+        return source, files
+    if not source.is_file():
+        raise InvalidInput("no-such-file", f"There is no file '{source}'.", "Give the path of an .onnx file.")
+    if bundle := open_bundle(source):
+        return bundle
+    if source.stat().st_size > MAX_BYTES:
         raise InvalidInput(
             "model-too-large",
-            f"The model file has {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read.",
+            f"The model file has {source.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read.",
             "Store the weights as float32 or float16, without training state.",
         )
-    return path.read_bytes()
+    return source.read_bytes(), files
 
 
-def _check(proto: onnx.ModelProto, content: bytes, bundle: Path | None) -> None:
+def _check(proto: onnx.ModelProto, content: bytes) -> None:
     for opset in proto.opset_import:
         newest = onnx.defs.onnx_opset_version()
         if opset.domain in ("", "ai.onnx") and opset.version > newest:
@@ -80,12 +95,24 @@ def _check(proto: onnx.ModelProto, content: bytes, bundle: Path | None) -> None:
                 f"The model uses ai.onnx opset {opset.version}; this version reads up to {newest}.",
                 f"Export it with opset_version={newest} or lower.",
             )
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
-        return  # the checker looks for data beside a path; shapes are checked when the data is attached
     try:
-        onnx.checker.check_model(content)
+        onnx.checker.check_model(_without_external_data(proto, content))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise invalid_model(error) from error
+
+
+def _without_external_data(proto: onnx.ModelProto, content: bytes) -> bytes:
+    """The message with an empty tensor for each one in another file, which the checker would look for itself.
+
+    The sizes of those tensors are checked when their data is attached.
+    """
+    if all(tensor.data_location != onnx.TensorProto.EXTERNAL for tensor in dense_tensors(proto)):
+        return content
+    light = onnx.ModelProto.FromString(content)
+    for tensor in dense_tensors(light):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.CopyFrom(onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0]))
+    return bytes(light.SerializeToString())
 
 
 def read_ir(proto: onnx.ModelProto) -> ir.Model:
@@ -96,57 +123,63 @@ def read_ir(proto: onnx.ModelProto) -> ir.Model:
         raise invalid_model(error.__cause__ or error) from error
 
 
-def read_graph(proto: onnx.ModelProto, bundle: Path | None) -> ir.Model:
-    """Converts a message into a graph with its weights in memory, external data from `bundle` included.
+def read_graph(proto: onnx.ModelProto, files: DataFiles | None) -> ir.Model:
+    """Converts a message into a graph with its weights in memory, or mapped from the files of its external data.
 
-    Raises `InvalidInput` for external data outside the bundle, and for weights that are NaN or do not fill their shape.
+    Raises `InvalidInput` for external data that the files do not hold, and for weights that are NaN or do not fill
+    their shape.
     """
     model = read_ir(proto)
-    _attach_external_data(model, bundle)
+    attach(model, files)
     own_weights(model)
     return model
 
 
-def _attach_external_data(model: ir.Model, bundle: Path | None) -> None:
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor):
-            assert bundle is not None  # the prescan refuses external data without one
-            if not _holds(bundle, tensor):
-                raise InvalidInput(
-                    "external-data",
-                    f"The weights of '{value.name}' should be in '{tensor.location}', which is not in the bundle.",
-                    "Put every data file into the bundle, beside the model, as a whole file and not as a link.",
-                )
-            tensor.base_dir = bundle
+def attach(model: ir.Model, files: DataFiles | None) -> None:
+    """Maps the numbers of every tensor in another file, in place; raises `InvalidInput` if they are not there, or NaN.
+
+    The tensors are initializers and attributes, those of subgraphs and functions included.
+    """
+    if files is None:  # the prescan refuses external data without files
+        return
+    parts: tuple[ir.Graph | ir.Function, ...] = (model.graph, *model.functions.values())
+    for graph in (model.graph, *(inner for part in parts for inner in part.subgraphs())):
+        for value in graph.initializers.values():
+            value.const_value = _attached(value.const_value, files)
+    for node in (node for part in parts for node in part.all_nodes()):
+        for name, attribute in node.attributes.items():
+            if attribute.type == ir.AttributeType.TENSOR:
+                node.attributes[name] = ir.AttrTensor(name, _attached(attribute.as_tensor(), files))
+            elif attribute.type == ir.AttributeType.TENSORS:
+                node.attributes[name] = ir.AttrTensors(name, [_attached(one, files) for one in attribute.as_tensors()])
 
 
-def _holds(bundle: Path, tensor: ir.ExternalTensor) -> bool:
-    """Whether the bundle has a regular file, without links to it, that contains all the bytes of a tensor."""
-    try:
-        path = (bundle / tensor.location).resolve(strict=True)
-        found = path.lstat()
-    except (OSError, ValueError):
-        return False
-    own = path.is_relative_to(bundle.resolve()) and stat.S_ISREG(found.st_mode) and found.st_nlink == 1
-    offset, length = tensor.offset or 0, tensor.length or tensor.nbytes
-    return own and offset >= 0 and tensor.nbytes == length and offset + length <= found.st_size
+def _attached(tensor: T, files: DataFiles) -> T | ir.Tensor[Any]:
+    return _owned(files.read(tensor), tensor.name) if isinstance(tensor, ir.ExternalTensor) else tensor
 
 
 def own_weights(model: ir.Model) -> None:
-    """Turns every weight into an array over the bytes that were read; raises `InvalidInput` for NaN."""
-    for value in model.graph.initializers.values():
+    """Turns every weight, also of branches and bodies, into an array over the bytes that were read.
+
+    A rewrite that renames a weight then leaves the message alone. Raises `InvalidInput` for NaN.
+    """
+    for value in (value for graph in model.graphs() for value in graph.initializers.values()):
         tensor = value.const_value
         if tensor is None or isinstance(tensor, ir.Tensor) or tensor.dtype == ir.DataType.STRING:
             continue
-        array = _array(tensor)
-        value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=value.name)
-        if tensor.dtype.is_floating_point() and array.size and np.isnan(array.min()):
-            raise InvalidInput(
-                "nan-weights",
-                f"The weights '{value.name}' contain NaN.",
-                "Train or export the model again; no gradient passes through NaN.",
-            )
+        value.const_value = _owned(tensor, value.name)
+
+
+def _owned(tensor: ir.TensorProtocol, name: str | None) -> ir.Tensor[Any]:
+    """The tensor as an array; raises `InvalidInput` for NaN."""
+    array = _array(tensor)
+    if tensor.dtype.is_floating_point() and array.size and np.isnan(array.min()):
+        raise InvalidInput(
+            "nan-weights",
+            f"The weights '{name}' contain NaN.",
+            "Train or export the model again; no gradient passes through NaN.",
+        )
+    return ir.Tensor(array, dtype=tensor.dtype, name=name)
 
 
 def _array(tensor: ir.TensorProtocol) -> NDArray[Any]:

@@ -118,7 +118,7 @@ def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, 
     if provider == "cuda":
         _load_cuda()
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # an error is raised anyway, and some sizes of noise are expected to fail
     options.use_deterministic_compute = True
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leaves cores to the readers
     if not optimise:
@@ -175,11 +175,16 @@ def _not_available(name: str) -> InvalidInput:
 
 
 def _share_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
-    """The model's message without its large weights, and those weights by name."""
+    """The model's message without its large weights, and those weights by name.
+
+    The runtime does not find a weight that only a branch of an If or the body of a Loop reads: such weights are copied.
+    """
     arrays: dict[str, NDArray[Any]] = {}
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
-        if tensor is not None and tensor.nbytes > _SHARED and tensor.dtype in _SHAREABLE and value.uses():
+        if tensor is None or tensor.nbytes <= _SHARED or tensor.dtype not in _SHAREABLE:
+            continue
+        if any(use.node.graph is model.graph for use in value.uses()):
             arrays[name] = np.ascontiguousarray(tensor.numpy())
     values = {name: model.graph.initializers.pop(name) for name in arrays}
     try:

@@ -9,6 +9,7 @@ from caveat_worker.engine.autodiff.rules import (  # noqa: F401
     microsoft,
     normalisation,
     pooling,
+    quantised,
     recurrent,
     reduction,
     shaping,

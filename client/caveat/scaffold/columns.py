@@ -1,0 +1,109 @@
+"""The columns of a CSV file, or the fields of JSON lines, judged by the first rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+ROWS_READ = 50_000
+MOST_VALUES = 50
+"""Distinct values of a column that are counted; more make it a column of free text or of many numbers."""
+MISSING = frozenset(
+    {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "N/A", "NA", "NULL"}
+    | {"NaN", "n/a", "nan", "null", "<NA>"}
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: whether it has numbers, how many rows lack it, its numbers in order, and how often each value is."""
+
+    name: str
+    numeric: bool
+    missing: int
+    numbers: tuple[float, ...]
+    values: dict[str, int]
+    """Distinct values, the most frequent first; empty if there are more than `MOST_VALUES`."""
+    distinct: int
+
+    def number(self, text: str) -> float | str:
+        """A value as an audit writes it."""
+        return float(text) if self.numeric else text
+
+    def quantile(self, share: float) -> float:
+        """A number of the column below which this share of its rows lies."""
+        return self.numbers[min(int(share * len(self.numbers)), len(self.numbers) - 1)]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a file by name, and its number of rows as far as they were read."""
+
+    path: Path
+    columns: dict[str, Column]
+    rows: int
+
+
+def read_columns(path: Path) -> Columns | None:
+    """The columns of a file; None where it cannot be read, or has no row."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header, rows = _of_json_lines(file) if path.suffix.lower() == ".jsonl" else _of_csv(file)
+    except (OSError, ValueError, csv.Error, RecursionError):
+        return None
+    if not rows or len(set(header)) < len(header):
+        return None
+    cells = {name: [row[place] if place < len(row) else "" for row in rows] for place, name in enumerate(header)}
+    return Columns(path, {name: _column(name, column) for name, column in cells.items()}, len(rows))
+
+
+def _of_csv(file: TextIO) -> tuple[list[str], list[list[str]]]:
+    lines = csv.reader(file)
+    header = next(lines, [])
+    return header, [row for row in islice(lines, ROWS_READ) if row]
+
+
+def _of_json_lines(file: TextIO) -> tuple[list[str], list[list[str]]]:
+    """The fields that hold texts, numbers or truth values, as a CSV would have them; raises ValueError for others."""
+    objects = [json.loads(line) for line in islice(file, ROWS_READ) if line.strip()]
+    if not all(isinstance(one, dict) for one in objects):
+        raise ValueError("a line is no object")
+    header = list(dict.fromkeys(key for one in objects for key in one))
+    return header, [[_cell(one.get(key)) for key in header] for one in objects]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _column(name: str, cells: list[str]) -> Column:
+    present = [cell for cell in cells if cell.strip() not in MISSING]
+    if {cell.lower() for cell in present} <= {"true", "false"}:  # which readers take as 1 and 0
+        present = ["1" if cell.lower() == "true" else "0" for cell in present]
+    numbers = [value for cell in present if (value := _number(cell)) is not None]
+    numeric = bool(present) and len(numbers) == len(present)
+    counts = Counter(f"{value:.17g}" for value in numbers) if numeric else Counter(present)
+    return Column(
+        name=name,
+        numeric=numeric,
+        missing=len(cells) - len(present),
+        numbers=tuple(sorted(numbers)) if numeric else (),
+        values=dict(sorted(counts.items(), key=lambda one: (-one[1], one[0]))) if len(counts) <= MOST_VALUES else {},
+        distinct=len(counts),
+    )
+
+
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and "_" not in cell else None

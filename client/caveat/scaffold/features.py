@@ -1,0 +1,95 @@
+"""Which columns of a table are the model's inputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from caveat.scaffold.beside import sizes
+from caveat.scaffold.columns import Column, Columns
+from caveat_spec.artifacts import Tensor
+
+OUTCOME = re.compile(
+    r"^(label|labels|target|y|outcome|class|approved?|decision|default(ed)?|reject(ed)?|income|score|churn(ed)?"
+    r"|survived|price|response|prediction)$",
+    re.I,
+)
+IDENTIFIER = re.compile(r"^$|^(unnamed: \d+|index|row|.*[ _-]?id|id[ _-].*|uuid|key)$", re.I)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The model's inputs by name, the columns that they come from, and columns that hold an outcome instead."""
+
+    names: tuple[str, ...]
+    columns: tuple[Column, ...]
+    outcomes: tuple[Column, ...]
+    to_check: tuple[str, ...] = ()
+
+
+def is_outcome(name: str) -> bool:
+    """Whether a column's name is one that outcomes have."""
+    return OUTCOME.match(name) is not None
+
+
+def choose_features(table: Columns, inputs: Sequence[Tensor]) -> Features | None:
+    """The columns that fit the model's only input; None if none do."""
+    if len(inputs) != 1 or len(inputs[0].shape) != 2 or inputs[0].dtype == "str":
+        return None
+    width = inputs[0].shape[1]
+    every = list(table.columns.values())
+    for removed, assumed in _removals(every):
+        kept = [one for one in every if one not in removed]
+        for names, how in _encodings(kept):
+            if names and (len(names) == width or (not isinstance(width, int) and not assumed and how == "")):
+                return _features(names, every, tuple(part for part in (assumed, how) if part))
+    return None
+
+
+def unfitting(table: Columns, inputs: Sequence[Tensor]) -> str:
+    """Why no columns fit, in a sentence."""
+    numeric = [one.name for one in table.columns.values() if one.numeric]
+    texts = [one.name for one in table.columns.values() if not one.numeric]
+    return (
+        f"The model takes {sizes(inputs[0])} numbers a row, and {table.path.name} has {len(numeric)} columns of numbers"
+        f" ({_some(numeric)}) and {len(texts)} of text ({_some(texts)})."
+    )
+
+
+def _removals(every: list[Column]) -> Iterator[tuple[list[Column], str]]:
+    """Columns that are hardly inputs, more and more of them: identifiers, then outcomes, at last the last column."""
+    identifiers = [one for one in every if IDENTIFIER.match(one.name)]
+    outcomes = [one for one in reversed(every) if is_outcome(one.name)]
+    yield [*identifiers, *outcomes], ""
+    for count in range(len(outcomes), -1, -1):
+        yield [*identifiers, *outcomes[:count]], ""
+        yield outcomes[:count], ""
+    rest = [one for one in every if one not in identifiers and one not in outcomes]
+    if rest:
+        sentence = f"`{rest[-1].name}` is taken for the outcome, because the model takes one column less."
+        yield [*identifiers, *outcomes, rest[-1]], sentence
+
+
+def _encodings(kept: list[Column]) -> Iterator[tuple[list[str], str]]:
+    """The numeric columns, and those with the categories of the others as columns of 0 and 1 behind them."""
+    numeric = [one.name for one in kept if one.numeric]
+    yield numeric, ""
+    categories = [one for one in kept if not one.numeric and one.values and "=" not in one.name]
+    if not categories:
+        return
+    encoded = [[f"{one.name}={value}" for value in sorted(one.values)] for one in categories]
+    sentence = "Columns of text are taken as columns of 0 and 1, in alphabetical order behind the columns of numbers."
+    yield [*numeric, *(name for names in encoded for name in names)], sentence
+    yield [*numeric, *(name for names in encoded for name in names[1:])], sentence
+
+
+def _features(names: list[str], every: list[Column], to_check: tuple[str, ...]) -> Features:
+    columns = {name if name in {one.name for one in every} else name.partition("=")[0] for name in names}
+    taken = tuple(one for one in every if one.name in columns)
+    outcomes = tuple(one for one in every if one not in taken and not IDENTIFIER.match(one.name))
+    return Features(tuple(names), taken, tuple(sorted(outcomes, key=lambda one: not is_outcome(one.name))), to_check)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:12]) + (", …" if len(names) > 12 else "") if names else "none"

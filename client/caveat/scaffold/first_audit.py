@@ -1,0 +1,184 @@
+"""The story of `caveat init`: look, draft, try, leave out what does not run, and write what does."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from caveat.auditfile import AuditFile, read_audit, resolve
+from caveat.console_output import out
+from caveat.inspection import inspect
+from caveat.positions import Positions
+from caveat.problems import ProblemError, problem
+from caveat.progress import ProgressCallback
+from caveat.scaffold.arrays import propose_arrays
+from caveat.scaffold.beside import Beside, described
+from caveat.scaffold.draft import Draft
+from caveat.scaffold.missing import what_to_put_where
+from caveat.scaffold.pictures import propose_pictures
+from caveat.scaffold.tables import propose_tables
+from caveat.scaffold.target import Question, choose_question
+from caveat.scaffold.texts import propose_texts
+from caveat.terminal import progress
+from caveat_spec.audit import Audit
+from caveat_spec.report import Report
+
+MOST_TRIES = 12
+LONGEST_REASON = 1_000
+QUICK = {"runs": 2, "permutations": 19, "bootstrap": 19}
+"""Settings of a trial: it computes everything that an audit computes, with the fewest resamples."""
+OF_THE_AUDIT = ("internal", "child-died")
+"""Problems with a status of 500 that another draft may not have."""
+
+Run = Callable[[Audit, Path], Report]
+"""Runs an audit whose paths are relative to a folder."""
+
+
+def write_first_audit(model: Path, write: Path, force: bool, server: str | None, key: str | None) -> None:
+    """Writes an audit of `model` that has been tried, and prints what to check and to do next.
+
+    Raises a `ProblemError`, and writes nothing, where the data beside the model are not enough for one.
+    """
+    if write.exists() and not force:
+        raise problem(
+            "file-exists",
+            422,
+            f"{write} exists already.",
+            "Choose another name with --write, or replace it with --force.",
+        )
+    inspection = inspect(model, server, key)
+    beside = Beside(model, write.parent, inspection)
+    question = choose_question(inspection, lambda output: inspect(model, server, key, output))
+    write.parent.mkdir(parents=True, exist_ok=True)
+    with progress() as on_progress:
+        draft = first_draft(beside, question, lambda audit, place: _run(audit, place, server, key, on_progress))
+    write.write_text(_text(beside, draft), encoding="utf-8")
+    console = out()
+    console.print(f"Wrote {write}, after a trial run with few resamples: it runs.")
+    for sentence in draft.to_check:
+        console.print(f"  Please check: {sentence}")
+    console.print(f"Next: caveat gate {write} --html report.html")
+
+
+def first_draft(beside: Beside, question: Question | None, run: Run) -> Draft:
+    """The first draft that runs, of all that the data suggest; raises a `ProblemError` if none does."""
+    if question is None:
+        raise _nothing_to_measure(beside)
+    first: ProblemError | None = None
+    tries = 0
+    for proposed in _proposals(beside, question):
+        draft: Draft | None = proposed
+        while draft is not None and tries < MOST_TRIES:
+            tries += 1
+            try:
+                return _with_a_class(beside, draft, question, _trial(beside, draft, run), run)
+            except ProblemError as error:
+                if not _concerns_the_audit(error):
+                    raise
+                first = first or error
+                draft = _reduced(draft, error)
+    raise _refusal(beside, first)
+
+
+def _reduced(draft: Draft, error: ProblemError) -> Draft | None:
+    """The draft without the part that an error points to, and with a sentence that says so."""
+    rest = draft.without(_pointer(error))
+    if rest is None:
+        return None
+    lost = [*(draft.concepts.keys() - rest.concepts.keys()), *(draft.groups.keys() - rest.groups.keys())]
+    sentence = f"{', '.join(sorted(lost))} left out, because an audit of it does not run: {_reason(error)}"
+    return replace(rest, to_check=(*rest.to_check, sentence))
+
+
+def _proposals(beside: Beside, question: Question) -> Iterator[Draft]:
+    for propose in (propose_pictures, propose_texts, propose_tables, propose_arrays):
+        yield from propose(beside, question)
+
+
+def _with_a_class(beside: Beside, draft: Draft, question: Question, report: Report, run: Run) -> Draft:
+    """The draft about the class that the model gives most examples, where nothing says which class is meant."""
+    commonest = report.plan.targets[0].commonest_class if report.plan.targets else None
+    if question.classes <= 2 or draft.class_is_known or commonest is None:
+        return draft
+    sentence = (
+        f"`index: {commonest}` is the commonest of {question.classes:,} classes at these examples; change it to the "
+        "class that the audit is about."
+    )
+    chosen = replace(draft, target=question.of_class(commonest).fields, to_check=(*draft.to_check, sentence))
+    if commonest != question.fields.get("index"):
+        _trial(beside, chosen, run)
+    return chosen
+
+
+def _trial(beside: Beside, draft: Draft, run: Run) -> Report:
+    """The report of a draft, run as the audit file that it would be."""
+    with tempfile.TemporaryDirectory(prefix="caveat-") as scratch:
+        path = Path(scratch, "audit.yaml")
+        path.write_text(_text(beside, draft), encoding="utf-8")
+        audit = read_audit(path).audit
+    quick = audit.method.model_copy(update=QUICK)
+    return run(audit.model_copy(update={"method": quick}), beside.folder)
+
+
+def _run(audit: Audit, folder: Path, server: str | None, key: str | None, on_progress: ProgressCallback) -> Report:
+    """Runs an audit where `caveat gate` would."""
+    resolved = resolve(AuditFile(audit, Positions(folder / "audit.yaml")))
+    if server is None:
+        from caveat import local
+
+        return Report.model_validate_json(local.run_audit(resolved, on_progress, show_faults=False))
+    from caveat import remote
+
+    return Report.model_validate_json(remote.run_audit(server, key, resolved, on_progress)[0])
+
+
+def _text(beside: Beside, draft: Draft) -> str:
+    inspection = beside.inspection
+    model = os.path.relpath(beside.model, beside.folder)
+    heading = [f"An audit of {model}; run it with `caveat gate`. `caveat layers` lists the layers of the model."]
+    heading += [f"Input:  {described(one)}" for one in inspection.inputs]
+    heading += [f"Output: {described(one)}" for one in inspection.outputs]
+    return draft.text(model, [" ".join(line.split()) for line in heading])
+
+
+def _concerns_the_audit(error: ProblemError) -> bool:
+    """Whether another draft may fare better; a server that does not answer will not."""
+    return error.exit_code == 2 or error.problem.type.rpartition(":")[2] in OF_THE_AUDIT
+
+
+def _pointer(error: ProblemError) -> str:
+    return next((fault.pointer for fault in error.problem.errors if fault.pointer), "")
+
+
+def _reason(error: ProblemError) -> str:
+    """What is wrong, in one sentence or a few."""
+    faults = dict.fromkeys(fault.detail for fault in error.problem.errors)
+    return ("; ".join(faults) or error.problem.detail)[:LONGEST_REASON]
+
+
+def _nothing_to_measure(beside: Beside) -> ProblemError:
+    outputs = ", ".join(described(one) for one in beside.inspection.outputs)
+    return problem(
+        "no-first-audit",
+        422,
+        f"{beside.model} has no output with scores, so no audit can measure what moves it; its outputs: {outputs}.",
+        "Export the model with its probabilities or scores as an output.",
+    )
+
+
+def _refusal(beside: Beside, last: ProblemError | None) -> ProblemError:
+    """Why no audit was written: that of the best draft, or that there are no data for one."""
+    if last is None:
+        detail, remedy = what_to_put_where(beside)
+        return problem("no-first-audit", 422, detail, remedy)
+    if last.exit_code != 2:
+        return last
+    return problem(
+        "no-first-audit",
+        422,
+        f"No audit of {beside.model} with the data beside it runs, so none was written: {_reason(last)}",
+        last.problem.remedy,
+    )

@@ -1,0 +1,77 @@
+"""What to put beside a model, and where, so that a first audit can be written."""
+
+from __future__ import annotations
+
+from caveat.scaffold.arrays import fitting_arrays
+from caveat.scaffold.beside import FEWEST, Beside, described, sizes
+from caveat.scaffold.columns import read_columns
+from caveat.scaffold.features import unfitting
+from caveat.scaffold.pictures import picture_folders, picture_size
+from caveat.scaffold.texts import token_inputs, tokenizer_of
+
+
+def what_to_put_where(beside: Beside) -> tuple[str, str]:
+    """What is missing, by what the model takes, and the remedy."""
+    inputs = beside.inputs
+    if len(inputs) == 1 and picture_size(inputs[0]) is not None:
+        detail, remedy = _pictures(beside)
+    elif token_inputs(inputs) is not None:
+        detail, remedy = _texts(beside)
+    elif len(inputs) == 1 and len(inputs[0].shape) == 2:
+        detail, remedy = _table(beside)
+    else:
+        detail, remedy = _arrays(beside)
+    return detail, f"{remedy} Then run `caveat init {beside.model}` again."
+
+
+def _pictures(beside: Beside) -> tuple[str, str]:
+    there = ", ".join(f"{path.name} ({count})" for path, count in picture_folders(beside).items())
+    return (
+        f"{beside.model} takes pictures of {sizes(beside.inputs[0])}, and beside it there is no folder of {FEWEST} or "
+        f"more{f'; found: {there}' if there else ''}.",
+        f"Put pictures that show the concept into {_folder(beside)}concept/, and others, typical of what it sees, "
+        f"into {_folder(beside)}photos/: at least {FEWEST} each, better 50.",
+    )
+
+
+def _texts(beside: Beside) -> tuple[str, str]:
+    has_tokenizer = tokenizer_of(beside) is not None
+    return (
+        f"{beside.model} takes tokens, and beside it there are no two sets of {FEWEST} texts"
+        f"{'' if has_tokenizer else ' and no tokenizer.json'}.",
+        f"Put {'' if has_tokenizer else 'the tokenizer.json of the model beside it, '}texts that show the "
+        f"concept into {_folder(beside)}concept.jsonl and others into {_folder(beside)}reference.jsonl, one "
+        f'{{"text": "…"}} a line, at least {FEWEST} each.',
+    )
+
+
+def _table(beside: Beside) -> tuple[str, str]:
+    width = sizes(beside.inputs[0])
+    tables = [table for path in beside.files(".csv") if (table := read_columns(path)) is not None]
+    absent = f"{beside.model} takes {width} numbers a row, and beside it there is no CSV file."
+    return (
+        unfitting(tables[0], beside.inputs) if tables else absent,
+        f"Put a CSV file beside it that has the model's inputs as columns of numbers, in its order, and at "
+        f"most one more, for the outcome; or save arrays of n x {width} as {_folder(beside)}concept.npy (examples with "
+        f"the concept) and reference.npy (without), at least {FEWEST} rows each.",
+    )
+
+
+def _arrays(beside: Beside) -> tuple[str, str]:
+    inputs = beside.inputs
+    there = ", ".join(f"{one.name} ({one.count})" for one in fitting_arrays(beside))
+    names = ", ".join(one.name for one in inputs)
+    ending, what = (
+        ("npy", f"arrays of n x {sizes(inputs[0])}") if len(inputs) == 1 else ("npz", f"arrays by the names {names}")
+    )
+    return (
+        f"{beside.model} takes {'; '.join(map(described, inputs))}, and beside it there are no two sets of arrays that "
+        f"fit{f'; found: {there}' if there else ''}.",
+        f"Save {what} as {_folder(beside)}concept.{ending} (examples with the concept) and reference.{ending}, at "
+        f"least {FEWEST} examples each.",
+    )
+
+
+def _folder(beside: Beside) -> str:
+    """The folder of the audit file as a beginning of paths, nothing where it is this one."""
+    return "" if str(beside.folder) == "." else f"{beside.folder}/"

@@ -1,0 +1,156 @@
+"""Drafts of audits of pictures: two folders, folders by class, or one folder with its pictures made brighter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from caveat.pack import pictures
+from caveat.scaffold.beside import FEWEST, REFERENCE, SPLITS, Beside, likeliest
+from caveat.scaffold.draft import Concept, Draft, set_name
+from caveat.scaffold.target import Question
+from caveat_spec.artifacts import Tensor
+
+MOST_PICTURES = 200
+MOST_REFERENCES = 8
+UNKNOWN_SIZE = 224
+BRIGHTER = 20
+"""Of 255 levels, by which every pixel is brighter in a pair that is made from one folder."""
+PIXELS = "The model's input is (pixel - mean) / std, with pixels from 0 to 255. Use the values it was trained with."
+
+
+def picture_size(tensor: Tensor) -> int | None:
+    """Height and width of a square picture input, None for other inputs; 224 where the model does not fix it."""
+    if len(tensor.shape) != 4 or not {tensor.shape[1], tensor.shape[3]} & {1, 3}:
+        return None
+    spatial = tensor.shape[1:3] if tensor.shape[3] in (1, 3) else tensor.shape[2:4]
+    known = {size for size in spatial if isinstance(size, int) and size > 0}
+    return None if len(known) > 1 else next(iter(known), UNKNOWN_SIZE)
+
+
+def picture_folders(beside: Beside) -> dict[Path, int]:
+    """Folders of pictures and how many each holds: those beside the model, or inside the only one beside it."""
+    found: dict[Path, int] = {}
+    for place in beside.places:
+        found |= _folders_in(place)
+    if not found:
+        found = {place: count for place in beside.places if (count := len(pictures(place)))}
+        return dict(list(found.items())[:1])
+    while len(found) == 1 or all(one.name.lower() in SPLITS for one in found):
+        first = min(found, key=lambda one: SPLITS.index(one.name.lower()) if one.name.lower() in SPLITS else 0)
+        inner = _folders_in(first)
+        if not inner:
+            break
+        found = inner
+    return found
+
+
+def propose_pictures(beside: Beside, question: Question) -> Iterator[Draft]:
+    """A concept's folder against the others; without two folders of enough pictures, the same ones made brighter."""
+    size = picture_size(beside.inputs[0]) if len(beside.inputs) == 1 else None
+    if size is None:
+        return
+    found = picture_folders(beside)
+    enough = {path: count for path, count in found.items() if count >= FEWEST}
+    preprocess = _preprocess(beside, size)
+    if len(enough) > 1:
+        yield _of_folders(beside, enough, len(found), preprocess, question)
+    for path in reversed(likeliest(enough)):
+        yield _of_one_folder(beside, path, preprocess, question)
+
+
+def _of_folders(
+    beside: Beside, enough: dict[Path, int], folders: int, preprocess: dict[str, Any], question: Question
+) -> Draft:
+    likely = likeliest(enough)
+    concept, others = likely[0], likely[1:]
+    named = bool(REFERENCE.search(others[-1].stem))
+    references = [others[-1]] if named or len(others) == 1 else others[:MOST_REFERENCES]
+    sets: dict[str, Any] = {}
+    names = {path: set_name(path.name) for path in (*references[::-1], concept)}
+    stems = {path: {Path(name).stem for name in pictures(path)} for path in names}
+    paired = len(references) == 1 and stems[concept] <= stems[references[0]]
+    for path, name in names.items():
+        sets[name] = {"images": beside.relative(path), "preprocess": preprocess}
+        if enough[path] > MOST_PICTURES and (not paired or stems[concept] == stems[references[0]]):
+            sets[name]["limit"] = MOST_PICTURES
+    if paired:
+        sets[names[concept]]["pairs_with"] = names[references[0]]
+    is_class = not named and folders == question.classes > 1
+    asked = Concept(names[concept], tuple(names[one] for one in references), "matter" if is_class else "not_matter")
+    if is_class:
+        position = sorted(path.name for path in enough).index(concept.name)
+        question = question.of_class(position)
+    return Draft(
+        sets,
+        names[references[-1]],
+        {names[concept]: asked},
+        target=question.fields,
+        class_is_known=is_class,
+        comments=(PIXELS,),
+        to_check=("`preprocess`: mean and std should be those that the model was trained with.",),
+    )
+
+
+def _of_one_folder(beside: Beside, path: Path, preprocess: dict[str, Any], question: Question) -> Draft:
+    """The same pictures twice, once a little brighter: the one edit that needs no other picture."""
+    name = set_name(path.name if path not in beside.places else "photos")
+    mean = preprocess["mean"]
+    darker = [one - BRIGHTER for one in mean] if isinstance(mean, list) else mean - BRIGHTER
+    plain: dict[str, Any] = {"images": beside.relative(path), "preprocess": preprocess}
+    if len(pictures(path)) > MOST_PICTURES:
+        plain["limit"] = MOST_PICTURES
+    brighter = {**plain, "preprocess": {**preprocess, "mean": darker}, "pairs_with": name}
+    return Draft(
+        {name: plain, "brighter": brighter},
+        name,
+        {"brightness": Concept("brighter", (name,))},
+        target=question.fields,
+        comments=(PIXELS, f"`brighter` has the same pictures, every pixel {BRIGHTER} of 255 levels brighter."),
+        to_check=(
+            "`preprocess`: mean and std should be those that the model was trained with.",
+            f"the concept is brightness, because there is one folder of pictures; put pictures that show yours into "
+            f"concept/ (at least {FEWEST}, better 50) and run `caveat init --force` again.",
+        ),
+    )
+
+
+def _preprocess(beside: Beside, size: int) -> dict[str, Any]:
+    """Size, layout and channels by the model; mean and std by its preprocessor_config.json, else the common ones."""
+    tensor = beside.inputs[0]
+    gray = 1 in (tensor.shape[1], tensor.shape[3])
+    mean: Any = 127.5
+    std: Any = 127.5
+    if tensor.dtype == "uint8":
+        mean, std = 0, 1
+    for path in beside.files(".json"):
+        if path.name == "preprocessor_config.json":
+            mean, std = _configured(path, mean, std)
+    how: dict[str, Any] = {"size": size, "mean": mean, "std": std}
+    if tensor.shape[1] not in (1, 3):
+        how["layout"] = "nhwc"
+    if gray:
+        how["channels"] = "gray"
+    return how
+
+
+def _configured(path: Path, mean: Any, std: Any) -> tuple[Any, Any]:
+    """Mean and std of the file that Hugging Face's image processors write, for pixels from 0 to 255."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        scale = 1 / float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0
+        if not config.get("do_normalize", True):
+            return 0, round(scale, 6)
+        return [[round(float(one) * scale, 6) for one in config[key]] for key in ("image_mean", "image_std")]  # type: ignore[return-value]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+        return mean, std
+
+
+def _folders_in(place: Path) -> dict[Path, int]:
+    return {
+        one: count
+        for one in sorted(place.iterdir())
+        if one.is_dir() and not one.name.startswith(".") and (count := len(pictures(one)))
+    }

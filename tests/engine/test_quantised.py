@@ -1,0 +1,142 @@
+"""Quantised models: straight through the rounding, against clipping, a float twin and the gradient check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+
+from caveat_worker.engine.autodiff.differentiate import differentiate, expose
+from caveat_worker.engine.autodiff.gradient_check import check_gradients
+from caveat_worker.engine.autodiff.layers import list_layers
+from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.rules import VJP, Rule
+from caveat_worker.engine.autodiff.straight_through import without_rounding
+from caveat_worker.engine.autodiff.target import Target
+from caveat_worker.engine.onnx.session import open_session
+from tests.engine import nets
+
+TARGET = Target("t", index=1)
+
+
+def rounded(scale: Any, zero: Any, **attributes: Any) -> bytes:
+    """x, rounded to integers and back, times 3."""
+    net = nets.Net()
+    s, z = net.constant(scale), net.constant(zero, np.asarray(zero).dtype)
+    q = net.op("QuantizeLinear", "x", s, z, **attributes)
+    return net.model(("n", 3), net.op("Mul", net.op("DequantizeLinear", q, s, z, **attributes), net.constant(3.0)))
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero", "low", "high"),
+    [
+        (0.1, np.int8(0), -12.8, 12.7),
+        (0.1, np.int8(-128), 0.0, 25.5),
+        (0.5, np.uint8(10), -5.0, 122.5),
+        ([0.1, 0.2, 0.4], np.zeros(3, np.int8), [-12.8, -25.6, -51.2], [12.7, 25.4, 50.8]),
+    ],
+)
+def test_a_gradient_is_1_inside_the_range_and_0_outside(scale: Any, zero: Any, low: Any, high: Any) -> None:
+    model = load(rounded(scale, zero, **({"axis": 1} if np.ndim(scale) else {})))
+    x = np.random.default_rng(0).uniform(-150, 150, (50, 3)).astype(np.float32)
+    found = open_session(differentiate(model, ["x"], [TARGET])).run({"x": x})["gradient/t/x"]
+    inside = (x > np.asarray(low)) & (x < np.asarray(high))
+    expected = 3.0 * inside * np.array([0, 1, 0])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert 0 < inside[:, 1].mean() < 1
+
+
+def test_a_model_without_its_rounding_clips() -> None:
+    model = load(rounded(0.5, np.int8(0)))
+    x = np.array([[-100, 0.2, 70]], np.float32)
+    name = model.outputs[0].name
+    exact = open_session(expose(without_rounding(model), [name])).run({"x": x})[name]
+    np.testing.assert_allclose(exact, [[3 * -64, 0.6, 3 * 63.5]], rtol=1e-6)
+
+
+class Noise(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, feeds: list[dict[str, NDArray[Any]]]) -> None:
+        self.feeds = iter(feeds)
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        return next(self.feeds, None)
+
+
+def quantised(folder: Path, make: Any, **options: Any) -> bytes:
+    """A network quantised by ONNX Runtime in its default way, calibrated on noise."""
+    (folder / "float.onnx").write_bytes(make())
+    feeds = [nets.noise(load(make()), 8, seed) for seed in range(2)]
+    options = {"quant_format": QuantFormat.QDQ} | options
+    quantize_static(folder / "float.onnx", folder / "int8.onnx", Noise(feeds), **options)
+    return (folder / "int8.onnx").read_bytes()
+
+
+def gradients(model: Any, layer: str) -> NDArray[Any]:
+    feeds = nets.noise(model, 6, seed=9)
+    return open_session(differentiate(model, [layer], [TARGET])).run(feeds)[f"gradient/t/{layer}"].ravel()
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_gradients_are_close_to_those_of_the_float_twin(tmp_path: Path, per_channel: bool) -> None:
+    model = load(quantised(tmp_path, nets.resnet, per_channel=per_channel))
+    twin = load(nets.resnet())
+    ours, theirs = gradients(model, "x"), gradients(twin, "x")
+    assert ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs) > 0.9
+    assert "straight through" in model.warnings[0]
+
+
+def test_every_layer_passes_the_gradient_check(tmp_path: Path) -> None:
+    model = load(quantised(tmp_path, nets.resnet))
+    layers = [layer.tensor for layer in list_layers(model, TARGET) if layer.auditable]
+    assert len(layers) > 20
+    checks = check_gradients(model, layers[::4], [TARGET], nets.noise(model, 4), seed=0)
+    assert [check.layer for check in checks if not check.ok] == []
+
+
+def test_a_wrong_rule_behind_the_rounding_is_caught(tmp_path: Path) -> None:
+    model = load(quantised(tmp_path, nets.resnet))
+    wrong = dict(VJP) | {("", "Add"): Rule(("", "Add"), lambda g, y, a, b: (g, 1.5 * g), elementwise=True)}
+    first = next(layer.tensor for layer in list_layers(model, TARGET) if layer.auditable)
+    (check,) = check_gradients(model, [first], [TARGET], nets.noise(model, 4), seed=0, rules=wrong)
+    assert not check.ok
+
+
+def test_layers_behind_the_last_integers_of_a_dynamically_quantised_model(tmp_path: Path) -> None:
+    (tmp_path / "float.onnx").write_bytes(nets.mlp())
+    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "int8.onnx", weight_type=QuantType.QInt8)
+    model = load(tmp_path / "int8.onnx")
+    assert {node.op_type for node in model.ir.graph} >= {"DynamicQuantizeLinear", "MatMulInteger"}
+    layers = list_layers(model, Target("t"))
+    assert any(layer.auditable for layer in layers)
+    before = next(layer for layer in layers if layer.tensor == "tanh_4")
+    assert "DynamicQuantizeLinear" in (before.reason or "")
+    open_layers = [layer.tensor for layer in layers if layer.auditable]
+    checks = check_gradients(model, open_layers, [Target("t")], nets.noise(model, 4), seed=0)
+    assert all(check.ok for check in checks)
+
+
+def test_no_gradient_passes_around_an_operator_of_integers(tmp_path: Path) -> None:
+    """A residual connection carries only a part of the gradient, so a layer before it is refused."""
+    model = load(quantised(tmp_path, nets.resnet, quant_format=QuantFormat.QOperator))
+    assert any(node.op_type == "QLinearConv" for node in model.ir.graph)
+    (first, *_) = list_layers(model, TARGET)
+    assert "it reads integers that a QGemm computes" in (first.reason or "")
+
+
+def test_weights_rounded_to_float16_are_read_as_float32(tmp_path: Path) -> None:
+    """Inputs and outputs of half precision too: examples are cast, and layers have gradients of float32."""
+    proto = onnx.ModelProto.FromString(nets.mlp())
+    for tensor in proto.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float16), tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    model = load(proto.SerializeToString())
+    assert [one.dtype for one in (*model.inputs, *model.outputs)] == ["float32", "float32"]
+    layers = [layer.tensor for layer in list_layers(model, Target("t")) if layer.auditable]
+    assert all(check.ok for check in check_gradients(model, layers, [Target("t")], nets.noise(model, 4), seed=0))
