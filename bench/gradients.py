@@ -36,7 +36,7 @@ from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.session import open_session
 
-PARTS = ("architectures", "exports", "trained", "large", "fuzzing", "backend")
+PARTS = ("check", "architectures", "exports", "trained", "large", "fuzzing", "backend")
 ROUNDS = 7
 DOCS = Path(__file__).parent.parent / "docs"
 TARGET = Target("t", index=0)
@@ -81,6 +81,13 @@ def backend_cases() -> Iterator[str]:
         if v.outcome != "passed":
             yield f"| {v.case} | {v.outcome} | {v.reason.replace('|', '/')[:160]} |"
     yield ""
+
+
+def checked() -> Iterator[str]:
+    """The check that every audit makes."""
+    from bench.gradient_check import gradient_check
+
+    yield from gradient_check()
 
 
 def fuzzing(examples: int) -> Iterator[str]:
@@ -319,6 +326,7 @@ def main() -> None:
     if arguments.operators:
         return
     parts = {
+        "The gradient check": checked,
         "Architectures": lambda: architectures(NAMES),
         "Exports": lambda: exports(arguments.keras),
         "Trained networks": networks,

@@ -375,10 +375,10 @@ class Audit(Document):
     """An ONNX file; where its weights are in other files, a tar of it (as `model.onnx`) and them."""
     gradient: Source | None = None
     """A graph of the model's gradients that was made elsewhere; without it Caveat derives them from the model."""
-    labels: Source | None = None
-    """The names of the model's classes in order, one a line or in JSON; without it those that the model holds."""
     constants: dict[str, float] = Field(default_factory=dict)
     """Inputs of the model that no example set feeds: a name → the number that fills it. Recurrent states are 0."""
+    labels: Source | None = None
+    """The names of the model's classes in order, one a line or in JSON; without it those that the model holds."""
     examples: Annotated[dict[Name, Examples], Field(min_length=1)]
     concepts: dict[Name, Concept] = Field(default_factory=dict)
     targets: dict[Name, Target] = Field(default_factory=dict)

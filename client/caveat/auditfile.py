@@ -98,11 +98,11 @@ def _invalid(kind: type[BaseModel], value: Any, errors: list[ErrorDetails], posi
 
 def fetched(file: AuditFile, folder: Path) -> AuditFile:
     """The audit with a file in `folder` in place of each URL; raises a `ProblemError` where one cannot be fetched."""
-    places, faults = file.audit.sources(), []
-    for number, (pointer, source) in enumerate(places.items()):
+    sources, faults = file.audit.sources(), []
+    for number, (pointer, source) in enumerate(sources.items()):
         if is_url(source):
             try:
-                places[pointer] = str(fetch(source, folder / str(number)))
+                sources[pointer] = str(fetch(source, folder / str(number)))
             except SourceFault as error:
                 faults.append(Fault(pointer=pointer, detail=str(error)))
     if faults:
@@ -116,7 +116,7 @@ def fetched(file: AuditFile, folder: Path) -> AuditFile:
             ),
             file.positions,
         )
-    return replace(file, audit=file.audit.with_sources(places))
+    return replace(file, audit=file.audit.with_sources(sources))
 
 
 def resolve(file: AuditFile) -> Resolved:

@@ -85,8 +85,8 @@ def table_audit(folder: Path, **sets: dict[str, object]) -> list[str]:
     audit = Audit.model_validate(
         {"model": "m", "examples": examples, "concepts": concepts, "targets": {"t": {"examples": "shown"}}}
     )
-    sources = {name: open_set(name, one, lambda _: folder / "t.csv", 0) for name, one in audit.examples.items()}
-    return list(check_overlaps(audit, sources))
+    opened = {name: open_set(name, one, lambda _: folder / "t.csv", 0) for name, one in audit.examples.items()}
+    return list(check_overlaps(audit, {name: one.fit(None) if one.fit else one for name, one in opened.items()}))
 
 
 def test_rows_are_compared_by_all_their_columns(tmp_path: Path) -> None:
@@ -107,14 +107,13 @@ def test_an_edit_of_a_column_that_the_model_does_not_take(tmp_path: Path) -> Non
 
 
 def test_pictures_are_compared_by_their_bytes(tmp_path: Path) -> None:
-    from caveat.pack import pack, pictures
+    from caveat.pack import chunks, content_of
 
     for name, first in (("shown", 0), ("reference", 2)):
         (tmp_path / name).mkdir()
         for number in range(first, first + 4):
             Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(tmp_path / name / f"{name}-{number}.png")
-        with (tmp_path / f"{name}.tar").open("wb") as into:
-            pack(pictures(tmp_path / name), into)
+        (tmp_path / f"{name}.tar").write_bytes(b"".join(chunks(content_of(tmp_path / name))))
     examples = {name: {"images": f"{name}.tar", "preprocess": {"size": 8}} for name in ("shown", "reference")}
     concepts = {"c": {"examples": "shown", "against": "reference"}}
     audit = Audit.model_validate(

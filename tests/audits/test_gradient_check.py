@@ -60,7 +60,9 @@ def test_the_cache_keeps_that_a_layer_was_left_out(rounded: Bench, tmp_path: Pat
 
 def test_a_layer_that_was_asked_for_is_refused_with_the_figure(rounded: Bench) -> None:
     rounded.document["layers"] = ["hidden1", "hidden2"]
-    with pytest.raises(InvalidInput, match=r"at layer 'hidden1' does not add up .* by 0\.\d+ of its size") as caught:
+    with pytest.raises(
+        InvalidInput, match=r"at layer 'hidden1' does not add up .* differ by 0\.\d+ of its size"
+    ) as caught:
         rounded.run()
     assert (caught.value.code, caught.value.pointer) == ("gradient-check-failed", "/layers")
     assert "layers: auto" in caught.value.remedy

@@ -66,7 +66,7 @@ def test_trees_are_audited_by_interventions_alone(bench: Bench, zip_map: bool) -
     ]
 
 
-def test_the_intervention_alone_settles_lines(boosted: Bench) -> None:
+def test_the_intervention_settles_its_lines(boosted: Bench) -> None:
     report = boosted.run()
     assert [line.finding for line in report.verdict.lines] == ["influential", "not_influential"]
 

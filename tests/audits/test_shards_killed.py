@@ -51,13 +51,14 @@ def test_a_killed_worker_changes_not_a_byte(bench: Bench, tmp_path: Path) -> Non
             (killed,) = _run_by(database, "one@test", job_id)  # which it has until its lease ends
             record = there.wait(job_id, seconds=120)
         assert record["state"] == "succeeded", record["problem"]
-        assert record["shards"] == {"done": 3, "of": 3}
+        shards = record["shards"]["of"]
+        assert record["shards"]["done"] == shards > 2
         assert there.client.get(f"/v1/audits/{job_id}/report").data == alone.result
         redone = {row.id: row.attempts for row in _shards(database, job_id)}
         assert redone.pop(killed) == 2
         assert set(redone.values()) == {1}
         happened = [event.what for event in history(database, "default", job_id)]
-        assert (happened.count("shard"), happened.count("divide"), happened.count("join")) == (3, 1, 1)
+        assert (happened.count("shard"), happened.count("divide"), happened.count("join")) == (shards, 1, 1)
 
 
 def _until_it_runs_a_shard(there: Live, database: Database, worker: str, job_id: str) -> None:

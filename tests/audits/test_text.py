@@ -101,6 +101,7 @@ def words(bench: Bench) -> Bench:
 
 def test_a_transformer_is_audited_at_its_mean_and_at_a_token(words: Bench) -> None:
     del words.document["concepts"]["time"], words.document["examples"]["now"], words.document["examples"]["today"]
+    words.document["gate"][0]["tolerance"] = 0.08
     report = words.run()
     change = report.interventions[0].effect.value
     assert abs(change) > 0.05
@@ -116,7 +117,7 @@ def test_twins_that_the_model_cannot_tell_apart_make_no_direction(words: Bench) 
     report = words.run()
     assert report.interventions[0].effect.value == 0
     assert all(not row.accuracy.encoded for row in report.associations)
-    assert report.verdict.lines[0].finding == "inconclusive"
+    assert report.verdict.lines[0].finding == "not_influential", "the measured change decides"
 
 
 def test_an_input_that_nothing_feeds_is_named(words: Bench) -> None:

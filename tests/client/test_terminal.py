@@ -43,7 +43,7 @@ def test_a_log_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert said[0] == "Warning: [a] warning"
     assert said[1].startswith("Fails: ")
     assert re.fullmatch(r"fails +mark must not matter to carton +influential", said[2])
-    assert said[3].startswith("✗ mark must not matter to carton: At block ")
+    assert said[3].startswith("✗ mark must not matter to carton: By association, at block ")
 
 
 def test_an_audit_without_a_gate_shows_its_figures(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,7 @@ class Row:
     attributes: dict[str, Any] = field(default_factory=dict)
     domain: str = ""
     outputs: int = 1
+    hidden: int = 0  # further outputs of the node, which the graph does not yield
     through: tuple[int, ...] | None = None  # the inputs that are differentiated: by default all of float type
     runtime: Literal["reference", "onnxruntime"] = "reference"
     shapes: tuple[Shapes, ...] = ("static", "batch", "dynamic")
@@ -279,7 +280,8 @@ def single_node(row: Row, dtype: Any, shapes: Shapes) -> onnx.ModelProto:
         else:
             constants.append(numpy_helper.from_array(array, names[i]))
     results = [f"y{i}" for i in range(row.outputs)]
-    node = helper.make_node(row.op, names, results, name=row.op, domain=row.domain, **row.attributes)
+    more = [f"hidden{i}" for i in range(row.hidden)]
+    node = helper.make_node(row.op, names, results + more, name=row.op, domain=row.domain, **row.attributes)
     infos = [onnx.ValueInfoProto(name=name) for name in results]
     graph = helper.make_graph([node], "single", graph_inputs, infos, constants)
     opsets = [helper.make_opsetid("", row.opset)]

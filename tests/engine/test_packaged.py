@@ -205,3 +205,21 @@ def test_a_division_by_a_sum_over_places_is_no_softmax_over_classes() -> None:
     powers = net.op("Exp", "x")
     y = net.op("Div", powers, net.op("ReduceSum", powers, net.constant([2, 3], np.int64), keepdims=1))
     assert resolve_target(load(net.model(("n", 3, 4, 4), y)), Target("t", index=0, reduce="mean")).link == "none"
+
+
+def test_scores_of_another_axis_than_the_batch_are_refused() -> None:
+    net = nets.Net()
+    model = load(net.model(("n", "time", 4), net.op("Transpose", net.op("Tanh", "x"), perm=[1, 0, 2])))
+    with pytest.raises(InvalidInput, match="no row for each example"):
+        list_layers(model, Target("t", index=0, reduce="mean"))
+
+
+def test_scores_that_only_the_output_has_by_example() -> None:
+    """A voice detector runs its last layers over a sequence, and yields one probability for each step."""
+    net = nets.Net()
+    steps = net.op("Transpose", net.op("Unsqueeze", "x", net.constant([0], np.int64)), perm=[0, 2, 1])
+    last = net.op("Sigmoid", net.op("Conv", steps, net.weight(1, 4, 1)))
+    model = load(net.model(("n", 4), net.op("Reshape", last, net.constant([-1], np.int64))))
+    resolved = resolve_target(model, Target("t"))
+    assert (resolved.tensor, resolved.link) == (model.outputs[0].name, "none")
+    assert any(layer.auditable for layer in list_layers(model, Target("t")))

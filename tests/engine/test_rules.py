@@ -326,7 +326,7 @@ def fused(op: str, *inputs: Array | None, **options: Any) -> Row:
     return row(op, *inputs, domain="com.microsoft", opset=18, **options)
 
 
-SAMPLES = real(3, 4)
+SAMPLES, TOKENS = real(3, 4), real(2, 3, 4)
 WEIGHTS = real(2, 4).ravel().tolist()
 FORMULAS = [
     learned("Scaler", SAMPLES, offset=[0.5, 1.0, -1.0, 0.0], scale=[2.0, 1.0, 0.5, 3.0]),
@@ -361,7 +361,17 @@ FORMULAS = [
     fused("SkipLayerNormalization", real(2, 3, 4), real(2, 3, 4), positive(4), real(4), real(4), epsilon=1e-5),
     fused("SkipSimplifiedLayerNormalization", real(2, 3, 4), real(2, 3, 4), positive(4)),
     row("SimplifiedLayerNormalization", real(2, 3, 4), positive(4), opset=18),
-    fused("Attention", real(2, 3, 4), real(4, 24), real(24), num_heads=2, through=(0,)),
+    fused("Attention", TOKENS, real(4, 24), real(24), num_heads=2, through=(0,)),
+    fused("Attention", TOKENS, real(4, 20), real(20), num_heads=2, qkv_hidden_sizes=[8, 8, 4], through=(0,)),
+    fused("Attention", TOKENS, real(4, 24), real(24), num_heads=2, unidirectional=1, through=(0,)),
+    fused("Attention", TOKENS, real(4, 24), real(24), np.int32([2, 3]), num_heads=2, through=(0,)),
+    fused("Attention", TOKENS, real(4, 24), real(24), np.int32([[1, 1, 0], [0, 1, 1]]), num_heads=2, through=(0,)),
+    fused("Attention", TOKENS, real(4, 24), real(24), np.int32(np.tril(np.ones((2, 3, 3)))), num_heads=2, through=(0,)),
+    fused("Attention", TOKENS, real(4, 24), real(24), None, None, real(2, 2, 3, 3), num_heads=2, through=(0, 5)),
+    fused("EmbedLayerNormalization", np.int32([[1, 0, 2], [4, 3, 3]]), np.int32([[0, 1, 1], [1, 0, 0]]), real(5, 4),
+          real(6, 4), real(2, 4), positive(4), real(4), hidden=1, through=(2, 3, 4), epsilon=1e-5),
+    fused("EmbedLayerNormalization", np.int32([[1, 0, 2], [4, 3, 3]]), None, real(5, 4), real(6, 4), None, positive(4),
+          real(4), np.int32([[1, 1, 0], [1, 1, 1]]), hidden=1, through=(2, 3), epsilon=1e-5),
 ]  # fmt: skip
 
 HEADS = real(1, 2, 3, 4)

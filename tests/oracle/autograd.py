@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,7 @@ def layer_normalization(x: Tensor, scale: Tensor, b: Any = None, *, axis: int, e
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
+    "Abs": torch.abs,
     "Add": torch.add,
     "AveragePool": average_pool,
     "BatchNormalization": batch_normalization,
@@ -153,6 +155,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Conv": conv,
     "Div": torch.div,
     "Dropout": lambda x, *_, **__: x,
+    "Elu": lambda x, alpha: F.elu(x, alpha),
     "Erf": torch.erf,
     "Cast": lambda x, to, **_: x,
     "Flatten": lambda x, axis: x.flatten(axis) if axis == 1 else x.reshape(int(np.prod(x.shape[:axis])), -1),
@@ -162,6 +165,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Gelu": lambda x, approximate: F.gelu(x, approximate=approximate),
     "Gemm": gemm,
     "GlobalAveragePool": lambda x: x.mean(dim=tuple(range(2, x.ndim)), keepdim=True),
+    "GlobalMaxPool": lambda x: x.amax(dim=tuple(range(2, x.ndim)), keepdim=True),
     "HardSigmoid": lambda x, alpha, beta: torch.clamp(alpha * x + beta, 0, 1),
     "HardSwish": F.hardswish,
     "Identity": lambda x: x,
@@ -169,10 +173,13 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "LayerNormalization": layer_normalization,
     "LeakyRelu": lambda x, alpha: F.leaky_relu(x, alpha),
     "MatMul": torch.matmul,
+    "Max": lambda *xs: reduce(torch.maximum, xs),
     "MaxPool": max_pool,
+    "Min": lambda *xs: reduce(torch.minimum, xs),
     "Mul": torch.mul,
     "Pad": lambda x, pads, fill=None, axes=None, mode="constant": _padded(x, pads.tolist()),
     "Pow": torch.pow,
+    "ReduceMax": lambda x, axes, keepdims, **_: x.amax(dim=tuple(axes.tolist()), keepdim=bool(keepdims)),
     "ReduceMean": lambda x, axes, keepdims, **_: x.mean(dim=tuple(axes.tolist()), keepdim=bool(keepdims)),
     "Relu": torch.relu,
     "Reshape": reshape,

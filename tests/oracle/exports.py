@@ -132,6 +132,11 @@ def exported() -> Iterator[Export]:
     yield from _learned()
 
 
+def as_onnx(network: nn.Module, x: Tensor) -> bytes:
+    """A network as torch exports it without dynamo, with an input `x` of any batch."""
+    return _export(network, x, dynamo=False)
+
+
 def _export(network: nn.Module, x: Tensor, dynamo: bool) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():

@@ -69,8 +69,9 @@ def rows(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_tables_are_read_in_every_form(rows: Path) -> None:
     declared = Table.model_validate({"table": "x", "features": ["income"]})
-    source = open_examples(declared, at(rows), 0)
-    assert source.load([0, 1])[ONLY].tolist() == [[40.0], [50.5]]
+    opened = open_examples(declared, at(rows), 0)
+    assert opened.fit is not None
+    assert opened.fit(None).load([0, 1])[ONLY].tolist() == [[40.0], [50.5]]
 
 
 def test_texts_are_read_in_every_form(place: Path, rows: Path) -> None:  # noqa: F811

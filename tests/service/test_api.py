@@ -97,7 +97,7 @@ class TestWhatIsWrong:
         [
             ({"model": 5}, "/model"),
             ({"modle": "x"}, "/modle"),
-            ({"examples": {"people": {"table": digest(TABLE)}}}, "/examples/people/features"),
+            ({"examples": {"people": {"table": digest(TABLE), "features": []}}}, "/examples/people/features"),
             ({"examples": {"a/b~c": {"table": 1}}}, "/examples/a~1b~0c"),
             ({"examples": {"people": {"cable": "x"}}}, "/examples/people"),
             ({"groups": {"everybody": {"examples": "nobody", "sensitive": ["s"], "decision": "d"}}},

@@ -12,7 +12,7 @@ from caveat_spec.artifacts import DefaultTarget, ExampleSummary, Inspection, Mod
 from caveat_spec.audit import Examples, Scalar
 from caveat_worker.engine.autodiff.external_gradients import read_external_gradients, verify
 from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, GradientCheck
-from caveat_worker.engine.autodiff.layers import Layer, choose_layers, list_layers
+from caveat_worker.engine.autodiff.layers import NO_ROW_FOR_EACH_EXAMPLE, Layer, choose_layers, list_layers
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Resolved, Target, outputs_with_scores, resolve_target
@@ -41,7 +41,15 @@ def inspect_model(
     resolved, sentence = _any_target(model, output, index)
     target = None if resolved is None else resolved.target
     checks = _verified(model, gradient, targets or {})
-    layers, auto, notes = _layers(model, target, {check.layer for check in checks})
+    layers: Sequence[Layer] = ()
+    auto: Sequence[str] = ()
+    notes: list[str] = []
+    try:
+        layers, auto, notes = _layers(model, target, {check.layer for check in checks})
+    except InvalidInput as refused:
+        if refused.code != NO_ROW_FOR_EACH_EXAMPLE or output is not None:
+            raise
+        resolved, sentence = None, f"{refused.sentence} {refused.remedy}"
     return Inspection(
         inputs=[_tensor(one) for one in model.inputs],
         outputs=[_tensor(one) for one in model.outputs],

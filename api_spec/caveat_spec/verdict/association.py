@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import NormalDist
 
 from caveat_spec.audit import ConceptLine
 from caveat_spec.base import Interval
 from caveat_spec.results import Change, ConceptTest, Effect, OutputGap
-from caveat_spec.verdict.rules import Rule, always, exceeds, inside, size, span
+from caveat_spec.verdict.rules import Rule, advice, always, exceeds, inside, size, span, times_to_settle
 
 MAY_CLEAR = ("weak_cav", "unstable_estimators")
 """Blocking flags that block *influential* but allow *not influential*."""
@@ -226,28 +225,14 @@ def _not_encoded(facts: Association) -> str:
     return f"{differ}: an influence that is encoded in another form is not ruled out"
 
 
-SETTLES = 1 + NormalDist().inv_cdf(0.9) / NormalDist().inv_cdf(0.975)
-"""How many half intervals between an effect and the tolerance make nine of ten new audits settle the line."""
-MOST_TIMES = 10
-"""Advice to collect more than so many times the examples helps nobody."""
-
-
 def _advice(facts: Association) -> str:
-    """How many examples would settle the line in nine of ten audits, if every effect is what it seems to be."""
-    line, figures = facts.line, [test.effect for test in facts.wide]
-    steps = [test.finite_step for test in facts.stepped if test.finite_step is not None]
-    wanted = 1.0
-    every: list[Effect | Change] = [*figures, *steps]
-    for figure in every:
-        low, high = facts.interval(figure)
-        room = line.tolerance - abs(facts.size(figure))
-        if room <= 0 or (times := ((high - low) / 2 * SETTLES / room) ** 2) > MOST_TIMES:
-            return "no feasible number of examples would settle it, unless the effect is smaller than it seems"
-        wanted = max(wanted, times)
-    return (
-        f"with about {wanted:.1f} times as many examples of every kind, nine of ten audits would settle it if the "
-        "effect is what it seems"
-    )
+    """How many examples would bring every interval inside the tolerance, if every effect is what it seems to be."""
+    found: list[Effect | Change] = [test.effect for test in facts.wide]
+    found += [test.finite_step for test in facts.stepped if test.finite_step is not None]
+    if any(abs(facts.size(figure)) >= facts.line.tolerance for figure in found):
+        return "no feasible number of examples would settle it, unless the effect is smaller than it seems"
+    times = [times_to_settle(facts.size(figure), facts.interval(figure), facts.line) for figure in found]
+    return advice(max(times), "examples of every kind")
 
 
 def _estimators_disagree(facts: Association) -> str:

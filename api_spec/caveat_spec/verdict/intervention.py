@@ -9,7 +9,7 @@ from caveat_spec.base import Interval
 from caveat_spec.report import Finding
 from caveat_spec.results import ConceptTest
 from caveat_spec.verdict.association import Association
-from caveat_spec.verdict.rules import Conclusion, Rule, always, exceeds, inside, size, span
+from caveat_spec.verdict.rules import Conclusion, Rule, advice, always, exceeds, inside, size, span, times_to_settle
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,14 @@ def _significant(facts: Intervention) -> str:
     return f"{facts.measured} ({span(facts.interval, facts.line)}; p {facts.test.effect.deciding_p:.2g}{rank})"
 
 
+def _not_settled(facts: Intervention) -> str:
+    times = times_to_settle(facts.change, facts.interval, facts.line)
+    return (
+        f"{facts.measured}, which the interval {span(facts.interval, facts.line)} does not settle for the tolerance "
+        f"{size(facts.line.tolerance, facts.line, signed=False)}; {advice(times, 'pairs and target examples')}"
+    )
+
+
 INTERVENTION: tuple[Rule[Intervention], ...] = (
     Rule(
         "the whole interval is beyond the tolerance",
@@ -67,7 +75,7 @@ INTERVENTION: tuple[Rule[Intervention], ...] = (
         "the interval settles nothing",
         always,
         "inconclusive",
-        lambda facts: f"{facts.measured}, which the interval {span(facts.interval, facts.line)} does not settle",
+        _not_settled,
     ),
 )
 
@@ -108,6 +116,8 @@ def _decided(facts: Both) -> str:
     measured, association = facts.intervention, facts.association
     if association is None:
         return f"{measured.reason}; the report holds no test by association, so that the measured change alone decides"
+    if measured.finding == "inconclusive":
+        return f"{measured.reason}; association does not decide where pairs exist"
     if facts.agree:
         return f"{measured.reason}; association agrees: {association.reason.removeprefix(BY)}"
     if association.finding in ("inconclusive", "not_encoded"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Generic, TypeVar
 
 from caveat_spec.audit import ConceptLine
@@ -66,3 +68,25 @@ def size(value: float, line: ConceptLine, *, signed: bool = True) -> str:
 def span(interval: Interval, line: ConceptLine) -> str:
     """An interval in the line's unit: `+0.4 to +0.6 sd`."""
     return f"{interval[0]:+.3g} to {interval[1]:+.3g} {line.unit}"
+
+
+SETTLES = 1 + NormalDist().inv_cdf(0.9) / NormalDist().inv_cdf(0.975)
+"""How many half intervals between a figure and the tolerance make nine of ten new audits settle the line."""
+MOST_TIMES = 10
+"""Advice to collect more than so many times the examples helps nobody."""
+
+
+def times_to_settle(value: float, interval: Interval, line: ConceptLine) -> float:
+    """How many times the examples settle a line in nine of ten audits, if the true figure is the one that was found."""
+    room = abs(line.tolerance - abs(value))
+    return ((interval[1] - interval[0]) / 2 * SETTLES / room) ** 2 if room > 0 else math.inf
+
+
+def advice(times: float, what: str) -> str:
+    """What to collect, as a clause; never what is out of reach."""
+    if times > MOST_TIMES:
+        return "no feasible number of examples would settle it, unless the effect is another than it seems"
+    return (
+        f"with about {max(times, 1):.1f} times as many {what}, nine of ten audits would settle it if the effect is "
+        "what it seems"
+    )

@@ -74,8 +74,8 @@ def make_plan(
         if left_out
         else ()
     )
-    required = [one for method in answering for one in method.requires(audit)]
-    requires = merged([*required, *required_to_check(audit, resolved)], audit, pairings)
+    wanted = [one for method in answering for one in method.requires(audit)]
+    requires = merged([*wanted, *required_to_check(audit, resolved)], audit, pairings)
     return Plan(
         audit=audit,
         model=model,
@@ -259,7 +259,7 @@ def _check_auditable(model: Model, layer: model_layers.Layer | None, tensor: str
 
 def _why_no_layer(model: Model, tensor: str) -> str:
     if tensor in {one.name for one in model.inputs}:
-        return f"'{tensor}' is an input of the model that no gradient reaches"
+        return f"'{tensor}' is an input of the model, and layers lie between its inputs and the target"
     return f"'{tensor}' does not lead to the target"
 
 

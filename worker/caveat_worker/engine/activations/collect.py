@@ -277,8 +277,7 @@ def _check_gradients(
                 "/layers",
             )
     figures = np.array([[getattr(check, figure) for figure in CHECK_FIGURES] for check in checks])
-    shape = len(checks), len(CHECK_FIGURES)
-    allocate(("checks", name), shape, np.float64)[...] = figures.reshape(shape)
+    allocate(("checks", name), (len(checks), len(CHECK_FIGURES)), np.float64)[...] = figures.reshape(len(checks), -1)
 
 
 def _collected(
@@ -303,8 +302,8 @@ def _checks(plan: Plan, arrays: Mapping[Array, NDArray[Any]]) -> Iterator[Gradie
     """The gradient checks of all example sets, from their figures."""
     for name, need in plan.needs.items():
         if need.gradients:
-            places = [(layer, target) for layer in layer_tensors(plan.layers) for target in need.gradients]
-            for (layer, target), figures in zip(places, arrays["checks", name].tolist(), strict=True):
+            pairs = [(layer, target) for layer in layer_tensors(plan.layers) for target in need.gradients]
+            for (layer, target), figures in zip(pairs, arrays["checks", name].tolist(), strict=True):
                 known = dict(zip(CHECK_FIGURES, figures, strict=True))
                 ok = bool(known.pop("ok"))
                 yield GradientCheck(layer, target, ok=ok, suspect=None if ok else readers(plan.model, layer), **known)

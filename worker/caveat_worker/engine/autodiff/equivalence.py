@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from caveat_worker.engine.autodiff.model import OLDEST_OPSET
 from caveat_worker.engine.autodiff.noise import UNUSUAL_BATCH, noise_for, noises, runs
@@ -68,14 +68,18 @@ def examples_interact(model: ir.Model, session: Session) -> bool:
 
 
 def _with_other_neighbours(values: NDArray[Any]) -> NDArray[Any]:
-    """The first example as it is, and the others as 1 - x; an input without a row for each example stays as it is."""
+    """The first example as it is, and the others as 1 - x, or exchanged where they may be categories.
+
+    An input without a row for each example stays as it is.
+    """
     if values.shape[:1] != (UNUSUAL_BATCH,):
         return values
-    return np.concatenate([values[:1], 1 - values[1:]]).astype(values.dtype)
+    others = 1 - values[1:] if values.dtype.kind == "f" else np.roll(values[1:], 1, axis=0)
+    return np.concatenate([values[:1], others]).astype(values.dtype)
 
 
-def _changed(before: Any, after: Any, tolerance: float) -> bool:
-    before, after = np.asarray(before), np.asarray(after)  # an element of an output of texts is a str
+def _changed(before: ArrayLike, after: ArrayLike, tolerance: float) -> bool:
+    before, after = np.asarray(before), np.asarray(after)  # an example's text is a str
     comparable = np.issubdtype(before.dtype, np.floating) and before.shape == after.shape
     if not comparable or not np.isfinite(before).any():
         return False

@@ -15,6 +15,7 @@ from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.noise import UNUSUAL_BATCH, noises, runs
 from caveat_worker.engine.autodiff.opaque import float_inputs, is_opaque, values_between
 from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.session import open_session
 from caveat_worker.engine.onnx.values import Dim, shape_of_value
 
@@ -24,6 +25,8 @@ _ACTIVATIONS = {
     "Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu",
     "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh",
 }  # fmt: skip
+
+NO_ROW_FOR_EACH_EXAMPLE = "no-row-for-each-example"
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,15 @@ def list_layers(
     state = gradient_state(model, target, [output.name or "" for output, _ in candidates])
     depth = depths(model)
     layers = []
-    not_batch_first = _not_batch_first(model, [output for output, _ in candidates])
+    scores = model.value(resolved.tensor)
+    not_batch_first = _not_batch_first(model, [output for output, _ in candidates] + ([scores] if scores else []))
+    if resolved.tensor in not_batch_first and model.symbolic_batch:
+        raise InvalidInput(
+            NO_ROW_FOR_EACH_EXAMPLE,
+            f"The scores of target '{target.name}' have no row for each example: the first axis of tensor "
+            f"'{resolved.tensor}' is not the batch.",
+            "Name another output, or export the model with the batch as the first axis of its scores.",
+        )
     for output, operator in candidates:
         name = output.name or ""
         reason = state.get(name, "No gradient reaches it: its values pass through integers.")
@@ -93,9 +104,9 @@ def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, 
     resolved = resolve_target(model, target)
     logits = resolved.tensor
     open_layers = [layer for layer in list_layers(model, target) if layer.auditable and layer.tensor != logits]
+    open_layers = _behind_all_columns(model, logits, open_layers)
     if is_opaque(model, target):
         open_layers = [layer for layer in open_layers if not _holds_as_few(layer, resolved.classes)]
-    open_layers = _behind_all_columns(model, logits, open_layers)
     values = {layer.tensor: model.value(layer.tensor) for layer in open_layers}
     necks, affine = _necks(model, logits), _affine_heads(model, logits)
     nonlinear = [
@@ -109,22 +120,9 @@ def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, 
         joins.append(blocks[-1])  # the last block, although no other branch joins it
     straight = [layer.tensor for layer in open_layers if values[layer.tensor] in necks]
     rest = nonlinear or straight or [layer.tensor for layer in open_layers]
-    candidates = joins if len(joins) > 2 else blocks or sums or rest or _only_input(model, target)
+    candidates = (joins if len(joins) > 2 else blocks or sums or rest) or _only_input(model, target)
     spread = np.linspace(0.3 if len(candidates) > at_most else 0, 1, min(at_most, len(candidates)))
     return tuple(candidates[i] for i in np.unique((spread * (len(candidates) - 1)).round().astype(int)))
-
-
-def _holds_as_few(layer: Layer, classes: int | None) -> bool:
-    """Whether an example has no more numbers in the layer than the target has classes."""
-    sizes = [size for size in layer.shape[1:] if isinstance(size, int)]
-    return len(sizes) == len(layer.shape) - 1 and int(np.prod(sizes)) <= (classes or 1)
-
-
-def _only_input(model: Model, target: Target) -> list[str]:
-    """The only input of numbers, if it can be audited."""
-    inputs = float_inputs(model, target)
-    found = list_layers(model, target, inputs) if len(inputs) == 1 else ()
-    return [layer.tensor for layer in found if layer.auditable]
 
 
 def _behind_all_columns(model: Model, target: str, layers: Sequence[Layer]) -> list[Layer]:
@@ -140,6 +138,19 @@ def _behind_all_columns(model: Model, target: str, layers: Sequence[Layer]) -> l
         )
         return [layer for layer in layers if model.value(layer.tensor) in joint] or list(layers)
     return list(layers)
+
+
+def _holds_as_few(layer: Layer, classes: int | None) -> bool:
+    """Whether an example has no more numbers in the layer than the target has classes."""
+    sizes = [size for size in layer.shape[1:] if isinstance(size, int)]
+    return len(sizes) == len(layer.shape) - 1 and int(np.prod(sizes)) <= (classes or 1)
+
+
+def _only_input(model: Model, target: Target) -> list[str]:
+    """The only input of numbers, if it can be audited."""
+    inputs = float_inputs(model, target)
+    found = list_layers(model, target, inputs) if len(inputs) == 1 else ()
+    return [layer.tensor for layer in found if layer.auditable]
 
 
 def _not_batch_first(model: Model, values: Sequence[ir.Value]) -> set[str]:

@@ -22,12 +22,20 @@ from caveat_worker.engine.autodiff.straight_through import WARNING, rounding_pai
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.data_files import DataFiles
 from caveat_worker.engine.onnx.graph import Graph, describe_value, without_weights
-from caveat_worker.engine.onnx.read import first_sentence, invalid_model, own_weights, read_graph, read_proto
+from caveat_worker.engine.onnx.read import (
+    first_sentence,
+    invalid_model,
+    is_of_runtime,
+    own_weights,
+    read_graph,
+    read_proto,
+)
 from caveat_worker.engine.onnx.session import Session, open_session
 from caveat_worker.engine.onnx.values import HALF_PRECISION
 
 DOMAINS = {"", "ai.onnx.ml", "com.microsoft"}
 """The operator domains that are known; functions of other domains are inlined."""
+_CONVERTING = "caveat.converting"
 
 
 def load(
@@ -75,8 +83,8 @@ def load(
         tuple(warnings),
         model.graph.opset_imports.get("", OLDEST_OPSET),
         bool(interacts),
-        names,
         metadata={one.key: one.value for one in proto.metadata_props},
+        class_names=names,
     )
 
 
@@ -134,11 +142,19 @@ def _drop_maps(proto: onnx.ModelProto) -> None:
             del node.attribute[:]
     for output in proto.graph.output:
         if output.name in maps:
-            output.type.CopyFrom(onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None))
+            held = output.type.sequence_type.elem_type.map_type.value_type.tensor_type.elem_type
+            output.type.CopyFrom(onnx.helper.make_tensor_type_proto(held or onnx.TensorProto.FLOAT, None))
 
 
 def _check_domains(model: ir.Model) -> None:
     for node in model.graph.all_nodes():
+        if node.domain == "com.microsoft.nchwc":
+            raise InvalidInput(
+                "model-optimised-for-one-processor",
+                "ONNX Runtime has optimised this file for the memory layout of one processor; "
+                f"{describe(node)} belongs to that layout.",
+                "Use the model before this optimisation, or save it at the level ORT_ENABLE_EXTENDED or lower.",
+            )
         if node.domain not in DOMAINS:
             raise InvalidInput(
                 "unknown-domain",
@@ -148,8 +164,16 @@ def _check_domains(model: ir.Model) -> None:
 
 
 def _converted(model: ir.Model, opset: int) -> ir.Model:
+    for node in model.graph.all_nodes():
+        if is_of_runtime(node.domain, node.op_type, opset):
+            node.domain = _CONVERTING  # so that the converter leaves it alone
+    model.graph.opset_imports.setdefault(_CONVERTING, 1)
     try:
-        return without_weights(model, lambda proto: onnx.version_converter.convert_version(proto, OLDEST_OPSET))
+        model = without_weights(model, lambda proto: onnx.version_converter.convert_version(proto, OLDEST_OPSET))
+        for node in model.graph.all_nodes():
+            node.domain = "" if node.domain == _CONVERTING else node.domain
+        model.graph.opset_imports.pop(_CONVERTING, None)
+        return model
     except Exception as error:  # the converter raises RuntimeError and its own classes
         raise InvalidInput(
             "opset-not-convertible",

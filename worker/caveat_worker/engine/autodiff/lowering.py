@@ -35,8 +35,8 @@ def lower(model: ir.Model) -> ir.Model:
         infer_shapes(model)
     while _fold(model) | _take_known_branches(model):
         infer_shapes(model)
-    if any(_is_lowered(node) for node in model.graph):
-        _replace_formulas(model)
+    settled: set[ir.Node] = set()
+    while _replace_formulas(model, settled):  # again, as a formula may need a shape that an earlier one has made known
         infer_shapes(model)
     while names := sorted({("", node.op_type) for node in model.graph.all_nodes() if _has_a_body(node)}):
         try:
@@ -116,11 +116,15 @@ def _has_a_body(node: ir.Node) -> bool:
     return not node.domain and node.op_type in DEFINED
 
 
-def _replace_formulas(model: ir.Model) -> None:
-    graph = model.graph
+def _replace_formulas(model: ir.Model, settled: set[ir.Node]) -> bool:
+    """Replaces operators by their formulas, in place, as far as the shapes that these need are known; whether any.
+
+    `settled` are the nodes that were replaced before, and stay for an output that their formula does not compute.
+    """
+    graph, before = model.graph, len(settled)
     builder = GraphBuilder(graph, "lowered")
     for node in list(graph):
-        if not _is_lowered(node):
+        if not _is_lowered(node) or node in settled:
             continue
         rule = LOWERED[node.domain, node.op_type]
         builder.nodes.clear()
@@ -131,6 +135,8 @@ def _replace_formulas(model: ir.Model) -> None:
             continue  # the operator stays; it is named in an error if a gradient has to pass through it
         results = results if isinstance(results, tuple) else (results,)
         _put_in_place(graph, node, list(builder.nodes), results)
+        settled.add(node)
+    return len(settled) > before
 
 
 def _put_in_place(graph: ir.Graph, node: ir.Node, nodes: list[ir.Node], results: tuple[Tensor | None, ...]) -> None:

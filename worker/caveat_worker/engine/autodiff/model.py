@@ -25,10 +25,10 @@ class Model:
     opset: int
     interacts: bool
     """Whether examples of one batch influence each other's outputs."""
-    class_names: tuple[tuple[str, ...], ...] = ()
-    """Each list of class names that the file holds, in the order of an output's scores."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What the file's maker wrote into it, by its own keys."""
+    class_names: tuple[tuple[str, ...], ...] = ()
+    """Each list of class names that the file holds, in the order of an output's scores."""
 
     def value(self, name: str) -> onnx_ir.Value | None:
         """The tensor of that name, or the first output of the node of that name; None if there is neither."""

@@ -72,6 +72,8 @@ def resolve_target(model: Model, target: Target) -> Resolved:
     value, link = output, _NONE
     if output.is_graph_output():
         value, link = _logits(output)
+        if _loses_batch(value, output):
+            value, link = output, _NONE
         link = kind_of_output(value) if link == "none" else link
     shape = shape_of_value(value)
     if shape is None and _is_float(value):
@@ -256,6 +258,12 @@ def _makes_shares(node: ir.Node) -> bool:
     if node.op_type != "Div" or node.inputs[1] is None or (total := node.inputs[1].producer()) is None:
         return False
     return total.op_type in {"ReduceL1", "ReduceSum"} and total.inputs[0] is node.inputs[0]
+
+
+def _loses_batch(scores: ir.Value, output: ir.Value) -> bool:
+    """Whether the output has the batch as its first axis, and the scores before it have another, of fixed length."""
+    before, after = shape_of_value(scores), shape_of_value(output)
+    return bool(before and after) and isinstance(before[0], int) and not isinstance(after[0], int)  # type: ignore[index]
 
 
 def _same_layout(node: ir.Node) -> bool:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class StepDirection:
 
 Place = tuple[str, str, str]
 """(concept, layer, target)."""
-Feeds = tuple[slice, dict[str, NDArray[np.float32]]]
+Feeds = tuple[slice, dict[str, NDArray[Any]]]
 """Which of the target's examples, and what a graph reads of them."""
 
 
@@ -102,7 +103,7 @@ def _changes(
         head = open_session(expose(plan.model, [layer.tensor]), provider=provider, threads=threads_each)
         batches = _inputs(collected, runtime, examples, size)
     else:
-        head, batches = None, _slices(kept, layer.tensor, size)
+        head, batches = None, _slices(kept, rest, layer.tensor, size)
 
     def take(at: Feeds) -> None:
         rows, feeds = at
@@ -131,11 +132,12 @@ def _kept(
     return kept.reshape(len(kept), *shape)
 
 
-def _slices(kept: NDArray[np.float32], tensor: str, size: int) -> Iterator[Feeds]:
-    """Activations that were kept, in batches."""
+def _slices(kept: NDArray[np.float32], rest: Session, tensor: str, size: int) -> Iterator[Feeds]:
+    """Activations that were kept, in batches, in the type in which the rest of the model reads them."""
+    dtype = np.float64 if rest.reads_double(tensor) else np.float32
     for start in range(0, len(kept), size):
         rows = slice(start, min(start + size, len(kept)))
-        yield rows, {tensor: kept[rows]}
+        yield rows, {tensor: kept[rows].astype(dtype, copy=False)}
 
 
 def _inputs(collected: Collected, runtime: Runtime, examples: str, size: int) -> Iterator[Feeds]:

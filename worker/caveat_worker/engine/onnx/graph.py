@@ -65,6 +65,9 @@ def describe_value(value: ir.Value) -> TensorInfo:
 _LIKE_INPUT = {"GroupNormalization", "InstanceNormalization", "LpNormalization", "MeanVarianceNormalization"}
 
 
+_KEEPS_SHAPE = {"Identity", "LogSoftmax", "Sigmoid", "Softmax"}
+
+
 def infer_shapes(model: ir.Model) -> None:
     """Sets the shapes and types of every tensor that onnx's inference finds, in place."""
     infer = passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
@@ -76,6 +79,10 @@ def infer_shapes(model: ir.Model) -> None:
             infer(model)
     if shape_learned(model):
         infer(model)
+    for node in reversed(list(model.graph)):  # the shape of scores is known from the output, whatever made them
+        scores = node.inputs[0] if node.op_type in _KEEPS_SHAPE else None
+        if scores is not None and scores.shape is None and node.outputs[0].shape is not None:
+            scores.shape, scores.type = node.outputs[0].shape, scores.type or node.outputs[0].type
 
 
 def forget_shapes(model: ir.Model) -> None:

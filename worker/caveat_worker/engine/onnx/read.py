@@ -95,10 +95,41 @@ def _check(proto: onnx.ModelProto, content: bytes) -> None:
                 f"The model uses ai.onnx opset {opset.version}; this version reads up to {newest}.",
                 f"Export it with opset_version={newest} or lower.",
             )
+    nodes = [node for node in proto.graph.node if is_of_runtime(node.domain, node.op_type, _opset(proto))]
+    if nodes:
+        content = _under_runtime_domain(proto, nodes)
     try:
         onnx.checker.check_model(_without_external_data(proto, content))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise invalid_model(error) from error
+
+
+RUNTIME_DOMAIN = "com.microsoft"
+_OF_RUNTIME = {"LayerNormalization": 17, "SimplifiedLayerNormalization": None}
+
+
+def is_of_runtime(domain: str, operator: str, opset: int) -> bool:
+    """Whether ONNX Runtime's optimiser writes an operator as one of ai.onnx that this opset does not have."""
+    since = _OF_RUNTIME.get(operator, 0)
+    return not domain and (since is None or opset < since)
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    return max((one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")), default=1)
+
+
+def _under_runtime_domain(proto: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> bytes:
+    """The message as it is to be checked: with these nodes in the runtime's own domain, which has no rules."""
+    imports = len(proto.opset_import)
+    proto.opset_import.append(onnx.helper.make_opsetid(RUNTIME_DOMAIN, 1))
+    for node in nodes:
+        node.domain = RUNTIME_DOMAIN
+    try:
+        return bytes(proto.SerializeToString())
+    finally:
+        del proto.opset_import[imports:]
+        for node in nodes:
+            node.domain = ""
 
 
 def _without_external_data(proto: onnx.ModelProto, content: bytes) -> bytes:

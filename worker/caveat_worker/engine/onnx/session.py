@@ -42,6 +42,10 @@ class Session:
     outputs: tuple[str, ...]
     weights: tuple[Any, ...]
 
+    def reads_double(self, name: str) -> bool:
+        """Whether an input of the graph is of float64."""
+        return any(one.name == name and one.type == "tensor(double)" for one in self.inference.get_inputs())
+
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Runs the graph and returns its outputs by name; feeds that the graph does not read are ignored.
 
@@ -137,7 +141,9 @@ def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, 
         raise InvalidInput(
             "model-does-not-run",
             f"ONNX Runtime cannot open the model: {_first_line(error)}",
-            "Check that it runs in ONNX Runtime, or export it again.",
+            "Export it again with inputs of float32 in place of float64."
+            if "NOT_IMPLEMENTED" in str(error)
+            else "Check that it runs in ONNX Runtime, or export it again.",
         ) from error
     if inference.get_providers()[0] != name:
         raise _not_available(name)

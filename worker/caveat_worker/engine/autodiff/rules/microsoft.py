@@ -10,7 +10,7 @@ import numpy as np
 
 from caveat_worker.engine.autodiff.builder import op, ops
 from caveat_worker.engine.autodiff.rules.table import UnsupportedOperator, lowered
-from caveat_worker.engine.autodiff.shapes import swap_last
+from caveat_worker.engine.autodiff.shapes import size_of, swap_last
 
 MS = "com.microsoft"
 
@@ -80,23 +80,54 @@ def simplified_layer_normalization(x, scale, *, axis=-1, epsilon=1e-5, stash_typ
     return _root_mean_square(x, scale, epsilon)
 
 
+@lowered("EmbedLayerNormalization", domain=MS)
+def embed_layer_normalization(ids, segments, words, places, segment_vectors, gamma, beta, mask=None, positions=None, *,
+                              epsilon=1e-12, mask_index_type=0):  # fmt: skip
+    """The normalised sum of the embeddings of words, places and segments (Devlin et al. 2019)."""
+    place = op.Slice(places, [0], size_of(ids, 1), [0]) if positions is None else op.Gather(places, positions)
+    total = op.Gather(words, ids) + place
+    if segments is not None:
+        total = total + op.Gather(segment_vectors, segments)
+    return op.LayerNormalization(total, gamma, beta, epsilon=epsilon, axis=-1), None, total
+
+
 @lowered("Attention", domain=MS)
-def attention(x, weights, bias=None, mask=None, past=None, *, num_heads, scale=None, unidirectional=0,
-              qkv_hidden_sizes=None, mask_filter_value=-10000.0, do_rotary=0, past_present_share_buffer=0,
-              rotary_embedding_dim=0):  # fmt: skip
+def attention(x, weights, bias=None, mask=None, past=None, attention_bias=None, past_length=None, *, num_heads,
+              scale=None, unidirectional=0, qkv_hidden_sizes=None, mask_filter_value=-10000.0, do_rotary=0,
+              past_present_share_buffer=0, rotary_embedding_dim=0):  # fmt: skip
     """softmax(Q Kᵀ / √d) V for each head, with Q, K and V from one product (Vaswani et al. 2017, eq. 1)."""
-    if mask is not None or past is not None or unidirectional or qkv_hidden_sizes or do_rotary:
-        raise UnsupportedOperator("it has a mask, a past or heads of unequal size")
-    width = weights.shape[1] // 3
+    if past is not None or do_rotary:
+        raise UnsupportedOperator("it has a past or rotates its queries and keys")
+    widths = list(qkv_hidden_sizes or [weights.shape[1] // 3] * 3)
     qkv = x @ weights if bias is None else x @ weights + bias
-    heads = op.Reshape(qkv, [0, 0, 3, num_heads, width // num_heads])
     q, k, v = (
-        op.Squeeze(part, [0])
-        for part in ops.Split(op.Transpose(heads, perm=[2, 0, 3, 1, 4]), axis=0, num_outputs=3, outputs=3)
+        op.Transpose(op.Reshape(part, [0, 0, num_heads, width // num_heads]), perm=[0, 2, 1, 3])
+        for part, width in zip(ops.Split(qkv, widths, axis=-1, outputs=3), widths, strict=True)
     )
-    logits = op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])) * (scale or 1 / sqrt(width // num_heads))
+    logits = op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])) * (scale or 1 / sqrt(widths[0] // num_heads))
+    if mask is not None:
+        logits = logits + _hidden_keys(mask, x) * mask_filter_value
+    if unidirectional:
+        place = op.Range(np.int64(0), op.Squeeze(size_of(x, 1), [0]), np.int64(1))
+        later = op.Unsqueeze(place, [0]) > op.Unsqueeze(place, [1])
+        logits = op.Where(later, float(np.finfo(np.float32).min), logits)
+    if attention_bias is not None:
+        logits = logits + attention_bias
     mixed = op.Transpose(op.MatMul(op.Softmax(logits, axis=-1), v), perm=[0, 2, 1, 3])
-    return op.Reshape(mixed, [0, 0, width])
+    return op.Reshape(mixed, [0, 0, widths[2]])
+
+
+def _hidden_keys(mask, x):
+    """1 for the keys that a mask hides, else 0, broadcasting against [batch, heads, queries, keys]."""
+    if mask.rank == 1:
+        known = {size for size in (mask.shape[0], x.shape[0]) if isinstance(size, int)}
+        if len(known) == 2:
+            raise UnsupportedOperator("its mask holds more than the lengths of the sequences")
+        place = op.Range(np.int32(0), op.Cast(op.Squeeze(size_of(x, 1), [0]), to=int(mask.dtype)), np.int32(1))
+        return op.Unsqueeze(op.Cast(op.Unsqueeze(mask, [1]) <= place, to=int(x.dtype)), [1, 2])
+    if mask.rank > 3:
+        raise UnsupportedOperator(f"its mask has {mask.rank} axes")
+    return op.Unsqueeze(1 - op.Cast(mask, to=int(x.dtype)), [1, 2] if mask.rank == 2 else [1])
 
 
 def _gelu(x):
