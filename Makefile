@@ -9,7 +9,7 @@ CODE   := api_spec storage reports telemetry service worker client examples benc
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all programs check format generate gradients validation truths bench chaos load fuzz up
+.PHONY: help demo test test-all programs check format generate gradients validation truths bench zoo chaos load fuzz up
 .PHONY: clean
 
 PROGRAMS := curl jq openssl ps chromium node npm
@@ -37,6 +37,17 @@ $(VENV)/.oracle: $(VENV)/.dev
 
 $(VENV)/.fuzz: $(VENV)/.dev
 	$(PIP) --editable '.[dev,fuzz]'
+	@touch $@
+
+$(VENV)/.zoo: $(VENV)/.oracle bench/zoo/packages.txt
+	$(PIP) --editable '.[zoo]'
+	$(PIP) --no-deps --requirement bench/zoo/packages.txt
+	@touch $@
+
+.venv-keras/.ready: constraints.txt
+	$(PYTHON) -m venv .venv-keras
+	.venv-keras/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt \
+	  tensorflow-cpu tf2onnx tf_keras
 	@touch $@
 
 demo: $(VENV)/.demo  ## audit a real ImageNet model and real loan decisions (5 minutes, installation included)
@@ -87,6 +98,9 @@ truths: $(VENV)/.dev  ## the ground truths of docs/validation.md alone
 
 bench: $(VENV)/.oracle  ## docs/benchmarks.md: an audit against its bound, against captum, at scale, as a service
 	$(BIN)/python -m bench
+
+zoo: $(VENV)/.zoo .venv-keras/.ready  ## docs/zoo.md: models that were not written here, each through every command (hours)
+	KERAS=.venv-keras/bin/python $(BIN)/python -m bench.zoo
 
 chaos: $(VENV)/.dev  ## audits while every part of the service is killed or stopped at random; counts
 	$(BIN)/python -m pytest -s -p no:randomly tests/worker/test_chaos.py

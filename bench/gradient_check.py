@@ -72,8 +72,9 @@ def broken_rules() -> Iterator[str]:
         f"**Broken rules.** Each of {len({one.operator for one in around})} rules is broken in turn: in its results "
         "(the sign, a factor of 0.9 or 2, zero, a wrong order, arguments exchanged, a mean in place of a sum over "
         "broadcast axes) and in its source (a term, a factor or a sign left out, a comparison turned round, also in "
-        "its helpers). It is checked on a network around the operator; rules of ordinary networks are also broken "
-        "there, among kinks. A mutant whose gradient is within the tolerance of the right one cannot count as wrong."
+        "its helpers). It is checked on a network around the operator, at one example; rules of ordinary networks are "
+        "also broken there, among kinks. A mutant whose gradient is within the tolerance of the right one cannot count "
+        "as wrong."
     )
     yield ""
     yield f"| broken rules | {' | '.join(OUTCOMES)} | share caught |"

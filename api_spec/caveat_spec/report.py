@@ -75,12 +75,12 @@ class TargetSummary(Document):
 
 
 class GradientCheck(Document):
-    """How far the gradients are from finite differences of the forward graph."""
+    """How far gradients along short segments are from finite differences of the forward graph."""
 
     layer: str
     target: Name
     relative_error: Annotated[float, Field(ge=0)]
-    """Median over examples and random directions, relative to the root mean square of the derivatives."""
+    """Median over examples and random directions, relative to the root mean square of each example's derivatives."""
     cosine: Annotated[float, Field(ge=-1, le=1)]
     """Between the directional derivatives and their finite differences."""
     tolerance: float

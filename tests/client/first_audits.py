@@ -48,7 +48,8 @@ def write_model(
 
     initializers = [numpy_helper.from_array(value, name) for name, value in weights.items()]
     graph = helper.make_graph(list(nodes), "model", infos(inputs), infos(outputs), initializers)
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path / "model.onnx")
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3)]
+    save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path / "model.onnx")
 
 
 def mlp(
@@ -280,6 +281,62 @@ def any_width(folder: Path) -> None:
     """The model multiplies by a matrix, so that its width is in no shape."""
     mlp(folder, 3, 4, known=False)
     table(folder, {"id": range(ROWS), "a": numbers(1), "b": bits(2), "c": numbers(3), "target": bits(4)})
+
+
+def one_input_a_column(folder: Path) -> None:
+    """A number, a category and a flag, each an input of its own, as a pipeline of scikit-learn is exported."""
+    weights = {"w": np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)}
+    nodes = [
+        helper.make_node("LabelEncoder", ["city"], ["code"], domain="ai.onnx.ml", keys_strings=["Bonn", "Rome"],
+                         values_floats=[0.5, 1.0], default_float=0.0),
+        helper.make_node("Concat", ["net_income", "code", "race"], ["all"], axis=1),
+        helper.make_node("Tanh", ["all"], ["hidden"]),
+        helper.make_node("MatMul", ["hidden", "w"], ["answer"]),
+    ]  # fmt: skip
+    inputs: dict[str, tuple[int, list[Any]]] = {
+        "net_income": (TensorProto.FLOAT, ["n", 1]),
+        "city": (TensorProto.STRING, ["n", 1]),
+        "race": (TensorProto.FLOAT, ["n", 1]),
+    }
+    write_model(folder, nodes, weights, inputs, {"answer": (TensorProto.FLOAT, ["n", 2])})
+
+
+@runs
+def columns_by_the_names_of_inputs(folder: Path) -> None:
+    one_input_a_column(folder)
+    city = [["Rome", "Bonn", "Kiel"][n % 3] for n in range(ROWS)]
+    table(folder, {"id": range(ROWS), "net_income": numbers(1), "city": city, "race": bits(2), "label": bits(3)})
+
+
+@runs
+def columns_by_almost_the_names_of_inputs(folder: Path) -> None:
+    one_input_a_column(folder)
+    table(folder, {"Race": bits(2), "net income": numbers(1), "city": ["Rome", "Bonn"] * (ROWS // 2)})
+
+
+@refused("a column by each of these names")
+def columns_by_other_names(folder: Path) -> None:
+    one_input_a_column(folder)
+    table(folder, {"a": numbers(1), "b": ["Rome", "Bonn"] * (ROWS // 2), "c": bits(3)})
+
+
+@runs
+def one_file_of_texts_with_a_field(folder: Path) -> None:
+    text_model(folder)
+    tokenizer(folder)
+    words = ["he", "she", "nurse", "was", "bad", "a", "the"]
+    texts(folder / "reviews.jsonl", words, 60, gender=["f", "m"] * 30, stars=list(range(60)))
+
+
+@runs
+def texts_in_a_table(folder: Path) -> None:
+    text_model(folder)
+    tokenizer(folder)
+    review = [
+        f"the {['doctor', 'nurse'][n % 2]} was very {['good', 'bad'][n % 3 == 0]} {'very ' * (n % 7)}"
+        for n in range(60)
+    ]
+    table(folder, {"review": review, "label": [n % 2 for n in range(60)]}, "reviews.csv")
 
 
 @runs

@@ -154,11 +154,8 @@ def test_github_gets_a_summary_and_annotations(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     lines = policy(tmp_path, "gate:\n\n- {concept: mark, target: carton, must: not_matter}")
     result = invoke("gate", "--report", written(tmp_path, FAILING), "--policy", lines)
-    assert re.search(
-        r"^::error file=.*policy\.yaml,line=3,col=3,title=mark must not matter to carton::By association, at ",
-        result.output,
-        re.M,
-    )
+    place = r"^::error file=.*policy\.yaml,line=3,col=3,title=mark must not matter to carton"
+    assert re.search(f"{place}::By association, at ", result.output, re.M)
     assert summary.read_text().startswith("before\n")
     assert "mark must not matter to carton" in summary.read_text()
 

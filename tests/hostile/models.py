@@ -552,7 +552,12 @@ def a_graph_without(part: str) -> Job:
 # Operators of unknown domains, or with nonsense attributes
 
 
-@CASES.add("unknown-domain", "invalid-model", of=["evil", "com.microsoft.nchwc", "ai.onnx.training", "../..", "a\nb"])
+@CASES.add(
+    "unknown-domain",
+    "invalid-model",
+    "model-optimised-for-one-processor",
+    of=["evil", "com.microsoft.nchwc", "ai.onnx.training", "../..", "a\nb"],
+)
 def an_operator_of_another_domain(domain: str) -> Job:
     whole = changed()
     whole.graph.node[0].domain = domain

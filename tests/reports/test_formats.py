@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -19,9 +20,9 @@ from jsonschema import Draft4Validator
 from markdown_it import MarkdownIt
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from caveat_reports import gitlab, junit, markdown, openmetrics, sarif
+from caveat_reports import gitlab, html, junit, markdown, openmetrics, sarif
 from caveat_reports.canonical import digest
-from caveat_spec.report import Report
+from caveat_spec.report import Report, Verdict
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
@@ -45,6 +46,19 @@ def test_junit_counts_what_could_not_be_settled_as_an_error(watermark: Report) -
     }
     outcomes = [case[0].tag for case in suite.findall("testcase")]
     assert outcomes == ["failure", "error", "system-out", "failure", "system-out"]
+
+
+@pytest.mark.parametrize("module", [html, markdown, junit, sarif, gitlab], ids=lambda module: module.__name__)
+def test_a_concept_that_no_layer_encodes_and_a_caution_are_told_in_every_format(
+    watermark: Report, module: ModuleType
+) -> None:
+    line = watermark.verdict.lines[0].model_copy(
+        update={"outcome": "inconclusive", "finding": "not_encoded", "caution": "Association says otherwise."}
+    )
+    judged = watermark.model_copy(update={"verdict": Verdict(outcome="inconclusive", lines=[line])})
+    text = module.render(judged)
+    assert "Caution: Association says otherwise." in text
+    assert module in (junit, gitlab) or re.search("not[ _]encoded", text)
 
 
 def test_sarif_fits_its_schema(report: Report, sarif_schema: Draft4Validator) -> None:

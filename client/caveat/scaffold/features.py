@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from caveat.scaffold.beside import sizes
 from caveat.scaffold.columns import Column, Columns
@@ -20,12 +20,15 @@ IDENTIFIER = re.compile(r"^$|^(unnamed: \d+|index|row|.*[ _-]?id|id[ _-].*|uuid|
 
 @dataclass(frozen=True)
 class Features:
-    """The model's inputs by name, the columns that they come from, and columns that hold an outcome instead."""
+    """The columns that the model takes, in its order or by its inputs' names, and those that may hold an outcome."""
 
     names: tuple[str, ...]
+    """`features` as an audit has them; none where each input has a column of its own."""
     columns: tuple[Column, ...]
     outcomes: tuple[Column, ...]
     to_check: tuple[str, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """The column of each input, where their names differ."""
 
 
 def is_outcome(name: str) -> bool:
@@ -34,7 +37,10 @@ def is_outcome(name: str) -> bool:
 
 
 def choose_features(table: Columns, inputs: Sequence[Tensor]) -> Features | None:
-    """The columns that fit the model's only input; None if none do."""
+    """The columns that have the names of the model's inputs, or that fit its only one; None if none do."""
+    by_name = _by_name(table, inputs)
+    if by_name is not None:
+        return by_name
     if len(inputs) != 1 or len(inputs[0].shape) != 2 or inputs[0].dtype == "str":
         return None
     width = inputs[0].shape[1]
@@ -45,6 +51,23 @@ def choose_features(table: Columns, inputs: Sequence[Tensor]) -> Features | None
             if names and (len(names) == width or (not isinstance(width, int) and not assumed and how == "")):
                 return _features(names, every, tuple(part for part in (assumed, how) if part))
     return None
+
+
+def _by_name(table: Columns, inputs: Sequence[Tensor]) -> Features | None:
+    """A column for each input, by its name, or by what an exporter leaves of it; None where an input has none."""
+    plain = {_plain(name): name for name in table.columns}
+    found = {one.name: one.name if one.name in table.columns else plain.get(_plain(one.name)) for one in inputs}
+    single = all(len(one.shape) < 2 or one.shape[1] in (1, None) for one in inputs)
+    if not single or any(column is None for column in found.values()):
+        return None
+    feeds = {name: column for name, column in found.items() if column is not None}
+    taken = tuple(one for one in table.columns.values() if one.name in feeds.values())
+    renamed = {} if all(name == column for name, column in feeds.items()) else feeds
+    return Features((), taken, _outcomes(list(table.columns.values()), taken), inputs=renamed)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_").lower()
 
 
 def unfitting(table: Columns, inputs: Sequence[Tensor]) -> str:
@@ -87,8 +110,13 @@ def _encodings(kept: list[Column]) -> Iterator[tuple[list[str], str]]:
 def _features(names: list[str], every: list[Column], to_check: tuple[str, ...]) -> Features:
     columns = {name if name in {one.name for one in every} else name.partition("=")[0] for name in names}
     taken = tuple(one for one in every if one.name in columns)
-    outcomes = tuple(one for one in every if one not in taken and not IDENTIFIER.match(one.name))
-    return Features(tuple(names), taken, tuple(sorted(outcomes, key=lambda one: not is_outcome(one.name))), to_check)
+    return Features(tuple(names), taken, _outcomes(every, taken), to_check)
+
+
+def _outcomes(every: list[Column], taken: Sequence[Column]) -> tuple[Column, ...]:
+    """The columns that may hold what the model predicts, those with such a name first."""
+    rest = [one for one in every if one not in taken and not IDENTIFIER.match(one.name)]
+    return tuple(sorted(rest, key=lambda one: not is_outcome(one.name)))
 
 
 def _some(names: list[str]) -> str:

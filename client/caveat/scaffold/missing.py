@@ -19,6 +19,8 @@ def what_to_put_where(beside: Beside) -> tuple[str, str]:
         detail, remedy = _texts(beside)
     elif len(inputs) == 1 and len(inputs[0].shape) == 2:
         detail, remedy = _table(beside)
+    elif all(len(one.shape) < 2 or one.shape[1] == 1 for one in inputs):
+        detail, remedy = _columns(beside)
     else:
         detail, remedy = _arrays(beside)
     return detail, f"{remedy} Then run `caveat init {beside.model}` again."
@@ -54,6 +56,15 @@ def _table(beside: Beside) -> tuple[str, str]:
         f"Put a CSV file beside it that has the model's inputs as columns of numbers, in its order, and at "
         f"most one more, for the outcome; or save arrays of n x {width} as {_folder(beside)}concept.npy (examples with "
         f"the concept) and reference.npy (without), at least {FEWEST} rows each.",
+    )
+
+
+def _columns(beside: Beside) -> tuple[str, str]:
+    names = ", ".join(one.name for one in beside.inputs)
+    return (
+        f"{beside.model} takes one value a row in each of its inputs ({names}), and beside it there is no CSV file "
+        "with these columns.",
+        "Put a CSV file beside it that has a column by each of these names, and others for what groups people.",
     )
 
 

@@ -86,6 +86,8 @@ def _shared(beside: Beside, table: Columns, features: Features) -> dict[str, Any
     shared: dict[str, Any] = {"table": beside.relative(table.path)}
     if features.names:
         shared["features"] = list(features.names)
+    if features.inputs:
+        shared["inputs"] = dict(features.inputs)
     lacking = [one.name for one in features.columns if one.missing and one.numeric]
     if lacking:
         shared["where"] = " and ".join(f"{quoted_column(name)} is not null" for name in lacking)

@@ -51,13 +51,13 @@ def _inspected(inspect: Inspect, output: str) -> Inspection | None:
 
 
 def _fields(target: DefaultTarget) -> dict[str, Any]:
-    """The output, and of two classes the second, less the first where each has a score of its own."""
+    """The output, and of two classes the second, less the first where the two compete."""
     fields: dict[str, Any] = {"output": target.scalar.output}
     if target.scalar.index is not None:
         fields["index"] = target.scalar.index
-    if _decides_between_two(target):
+    if target.classes == 2 and target.link != "values":
         fields["index"] = 1
-        if target.link != "two_sigmoids":
+        if target.link not in ("sigmoid", "two_sigmoids") and target.scalar.reduce is None:
             fields["versus"] = 0
     if target.scalar.reduce is not None:
         fields["reduce"] = target.scalar.reduce
@@ -65,10 +65,9 @@ def _fields(target: DefaultTarget) -> dict[str, Any]:
 
 
 def _threshold(target: DefaultTarget) -> float | None:
-    if _decides_between_two(target) or (target.classes == 1 and target.link == "sigmoid"):
-        return 0.0
-    return 0.5 if target.classes == 1 and target.link == "probabilities" else None
-
-
-def _decides_between_two(target: DefaultTarget) -> bool:
-    return target.classes == 2 and target.link not in ("sigmoid", "values") and target.scalar.reduce is None
+    """The value over which the target's class is chosen, for two classes and for classes that do not compete."""
+    if target.scalar.reduce is not None or target.link == "values":
+        return None
+    if target.link == "probabilities" and target.classes == 1:
+        return 0.5
+    return 0.0 if target.classes == 2 or target.link == "sigmoid" else None

@@ -68,13 +68,13 @@ def examples_interact(model: ir.Model, session: Session) -> bool:
 
 
 def _with_other_neighbours(values: NDArray[Any]) -> NDArray[Any]:
-    """The first example as it is, and the others as 1 - x, or exchanged where they may be categories.
+    """The first example as it is, and the others as 1 - x, or texts like the first.
 
     An input without a row for each example stays as it is.
     """
     if values.shape[:1] != (UNUSUAL_BATCH,):
         return values
-    others = 1 - values[1:] if values.dtype.kind == "f" else np.roll(values[1:], 1, axis=0)
+    others = np.repeat(values[:1], len(values) - 1, axis=0) if values.dtype == object else 1 - values[1:]
     return np.concatenate([values[:1], others]).astype(values.dtype)
 
 

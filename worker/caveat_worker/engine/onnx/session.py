@@ -134,6 +134,9 @@ def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, 
     values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
     if arrays:
         options.add_external_initializers(list(arrays), values)
+    if not optimise:  # the runtime then copies no weights; its optimiser transposes some in place, and needs copies
+        for array_name, value in zip(arrays, values, strict=True):
+            options.add_initializer(array_name, value)
     try:
         inference = ort.InferenceSession(proto.SerializeToString(), options, providers=_providers(provider))
     except Exception as error:  # ONNX Runtime's exceptions share no base class

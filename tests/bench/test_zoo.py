@@ -1,0 +1,58 @@
+"""The zoo judges models as its page says, and its quick models are audited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.zoo.collection import ExpectedRefusal, Model, models
+from bench.zoo.journey import Journey, make_keys, travel
+from bench.zoo.page import holds, written
+
+QUICK = [one for one in models(("scikit_learn", "pipelines", "packaged_pictures")) if one.quick]
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("one", QUICK, ids=lambda one: one.name)
+def test_a_model_goes_through_every_command(one: Model, tmp_path: Path) -> None:
+    folder = tmp_path / one.name
+    folder.mkdir()
+    one.make(folder)
+    journey = travel(folder, make_keys(tmp_path))
+    assert journey.result == "audited", journey.words
+    assert list(journey.seconds) == ["layers", "init", "gate", "verify"]
+
+
+def test_a_file_that_is_no_model_is_refused_at_the_first_command(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    journey = travel(tmp_path, make_keys(tmp_path))
+    assert (journey.result, list(journey.seconds)) == ("refused", ["layers"])
+    assert "Remedy:" in journey.words
+
+
+def rows(journey: Journey, refusal: ExpectedRefusal | None = None, count: int = 60) -> list[tuple[Model, Journey]]:
+    """As many audited models as the aims ask for, and one that came to `journey`."""
+    fine = Journey("audited", "pass: 1 intervention", {"gate": 2.0})
+    others = [(Model(f"m{number}", f"source {number}", "A model", lambda _: None), fine) for number in range(count)]
+    return [*others, (Model("last", "source 0", "The last", lambda _: None, refusal), journey)]
+
+
+@pytest.mark.parametrize("result", ["crashed", "does not run", "refused", "not made"])
+def test_one_failure_misses_an_aim(result: str) -> None:
+    assert holds(rows(Journey("audited", "pass: 1 intervention")))
+    page = rows(Journey(result, "something is wrong"))  # type: ignore[arg-type]
+    assert not holds(page)
+    assert "**no**" in written(page)
+
+
+def test_a_refusal_is_right_only_where_its_words_are_declared() -> None:
+    journey = Journey("refused", "`caveat layers`: The weights of 'w' are missing. Remedy: …")
+    declared = ExpectedRefusal("weights of 'w' are missing", "the package ships the graph alone.")
+    assert holds(rows(journey, declared))
+    assert "**Right:** the package ships the graph alone." in written(rows(journey, declared))
+    assert not holds(rows(journey, ExpectedRefusal("another sentence", "…")))
+
+
+def test_too_few_models_or_sources_miss_an_aim() -> None:
+    assert not holds(rows(Journey("audited", "pass: 1 intervention"), count=20))
