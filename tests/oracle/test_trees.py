@@ -38,6 +38,8 @@ TOLERANCE = 0.1
 EXACT = 1e-5
 TIED = {"nearest neighbours": 5e-4}
 """How far a library may be off where it is free to choose: among neighbours at the same distance."""
+SETTLED = {"XGBoost", "LightGBM", "random forest"}
+"""Those whose effect of race is far enough from the tolerance for its whole interval to lie beyond."""
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
@@ -116,7 +118,9 @@ def test_counterfactual_race_and_sex_change_what_the_library_says(
         assert measured.effect.in_sd == pytest.approx(change / unit, abs=5e-3)
         (line,) = [line for line in report.verdict.lines if line.subject.startswith(concept)]
         matters = abs(change) / unit > TOLERANCE
-        assert line.finding in (("influential",) if matters else ("not_influential", "inconclusive"))
+        assert line.finding != ("not_influential" if matters else "influential")
+        if name in SETTLED:
+            assert (line.finding == "influential") == matters
 
 
 def _audited(folder: Path, table: Path) -> Report:
