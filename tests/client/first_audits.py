@@ -12,6 +12,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 from PIL import Image
 
+from tests.engine.trees import boosted_classifier
+
 Build = Callable[[Path], None]
 ROWS = 120
 RUNS: dict[str, Build] = {}
@@ -34,6 +36,11 @@ def refused(remedy: str) -> Callable[[Build], Build]:
 
 
 # ---- models
+
+
+def trees(folder: Path) -> None:
+    """A classifier by boosted trees of four numbers: no gradient passes it."""
+    save(boosted_classifier(), folder / "model.onnx")
 
 
 def write_model(

@@ -72,6 +72,17 @@ def test_a_two_valued_column_becomes_pairs_and_groups(caveat: Caveat, tmp_path: 
     assert (audit.groups["by_race"].sensitive, audit.groups["by_race"].label) == (["race"], "approved")
 
 
+def test_trees_are_asked_only_what_an_edit_can_show(caveat: Caveat, tmp_path: Path) -> None:
+    first_audits.trees(tmp_path)
+    rows = [f"{i % 2},{i % 7},{i % 5},{i % 3},{'fm'[i % 2]}" for i in range(120)]
+    (tmp_path / "people.csv").write_text("\n".join(["married,a,b,c,sex", *rows]))
+    done = caveat("init", "model.onnx")
+    assert "no audit asks for sex: the model has no layer" in " ".join(done.output.split())
+    audit = read_audit(tmp_path / "audit.yaml").audit
+    assert set(audit.concepts) == {"married"}
+    assert set(audit.groups) == {"by_married", "by_sex"}
+
+
 @pytest.mark.slow
 def test_a_column_that_the_model_does_not_take_selects_rows(caveat: Caveat, tmp_path: Path) -> None:
     audit = drafted(caveat, tmp_path, "odd_names_beside_the_inputs")

@@ -96,6 +96,11 @@ def an_odd_text(text: str) -> Job:
     return texts(line(text))
 
 
+@CASES.add("not-json-lines", "not-text", "not-a-table", of=[b"[\x01\0\0\xff\0\r\xff\0", b"a\rtext,b", b'"text'])
+def a_first_line_that_is_no_header(data: bytes) -> Job:
+    return texts(data)
+
+
 @CASES.add("not-text", of=[b'{"text": "\\ud800"}', b'{"text": "\\udfff\\ud800"}'])
 def half_a_character(data: bytes) -> Job:
     return texts(data)

@@ -74,7 +74,8 @@ def first_draft(beside: Beside, question: Question | None, run: Run) -> Draft:
         while draft is not None and tries < MOST_TRIES:
             tries += 1
             try:
-                return _with_a_class(beside, draft, question, _trial(beside, draft, run), run)
+                report = _trial(beside, draft, run)
+                return _with_a_class(beside, _without_untested(draft, report), question, report, run)
             except ProblemError as error:
                 if not _concerns_the_audit(error):
                     raise
@@ -96,6 +97,22 @@ def _reduced(draft: Draft, error: ProblemError) -> Draft | None:
 def _proposals(beside: Beside, question: Question) -> Iterator[Draft]:
     for propose in (propose_pictures, propose_texts, propose_tables, propose_arrays):
         yield from propose(beside, question)
+
+
+def _without_untested(draft: Draft, report: Report) -> Draft:
+    """The draft without concepts that nothing could test: the model has no layers, and they have no pairs."""
+    tested = {test.concept for test in report.tests}
+    untested = [name for name in draft.concepts if name not in tested]
+    rest = draft
+    for name in untested:
+        rest = rest.without(f"/concepts/{name}") or rest
+    if rest is draft:
+        return draft
+    sentence = (
+        f"no audit asks for {' or '.join(untested)}: the model has no layer that can be audited, and does not take "
+        f"{'that column' if len(untested) == 1 else 'those columns'}, so that no edit can show what it changes."
+    )
+    return replace(rest, to_check=(*rest.to_check, sentence))
 
 
 def _with_a_class(beside: Beside, draft: Draft, question: Question, report: Report, run: Run) -> Draft:

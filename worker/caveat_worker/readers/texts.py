@@ -69,7 +69,10 @@ def _texts(declared: Text, path: Path) -> tuple[list[str], list[str]]:
 def _is_csv(path: Path, field: str) -> bool:
     """Whether the first line is a header with the field, and no JSON."""
     first = beginning(path).decode(errors="replace").lstrip("\ufeff").partition("\n")[0]
-    return not first.lstrip().startswith("{") and field in next(csv.reader([first]), [])
+    try:
+        return not first.lstrip().startswith("{") and field in next(csv.reader([first]), [])
+    except csv.Error:
+        return False
 
 
 def _rows(declared: Text, table: pa.Table) -> tuple[list[str], list[str]]:
