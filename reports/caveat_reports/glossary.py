@@ -33,12 +33,12 @@ GLOSSARY = {
         "decides whether a pipeline or an approval may go on."
     ),
     "Inconclusive": (
-        "The finding when the evidence allows neither influential nor not influential; the report says why, and what "
-        "would settle it, and the gate does not count it as a pass."
+        "The finding when the evidence allows none of the other three; the report says why, and what would settle it, "
+        "and the gate does not count it as a pass."
     ),
     "Influential": (
-        "The finding when the concept changes the model's answer by more than the tolerance, and the change is too "
-        "large to be explained by chance."
+        "The finding when the whole interval of the change lies beyond the tolerance, so that a change too small to "
+        "matter, or none at all, is an unlikely explanation."
     ),
     "Interval": (
         "The range in which the true figure probably lies, given that only a limited number of examples was looked "
