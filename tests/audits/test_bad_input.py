@@ -13,6 +13,7 @@ from onnx import helper
 
 from caveat_worker.engine.base.errors import InvalidInput
 from tests.audits.conftest import Bench
+from tests.engine import trees
 
 
 def not_onnx(bench: Bench) -> None:
@@ -30,6 +31,21 @@ def empty(bench: Bench) -> None:
 
 def unknown_output(bench: Bench) -> None:
     bench.document["targets"]["first"]["output"] = "scores"
+
+
+def two_rows_for_an_example(bench: Bench) -> None:
+    """A model of batch 1, whose trees no gradient passes, that answers twice."""
+    model = trees.boosted_classifier()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    (scores,) = [one for one in model.graph.output if one.name == "probabilities"]
+    scores.name = "twice"
+    del scores.type.tensor_type.shape.dim[:]
+    scores.type.tensor_type.shape.dim.add(dim_value=2)
+    scores.type.tensor_type.shape.dim.add(dim_value=2)
+    model.graph.node.append(helper.make_node("Concat", ["probabilities", "probabilities"], ["twice"], axis=0))
+    onnx.save(model, bench.folder / "model.onnx")
+    bench.document["layers"] = "auto"
+    bench.document["targets"]["first"]["output"] = "twice"
 
 
 def unknown_class(bench: Bench) -> None:
@@ -93,6 +109,7 @@ CASES: list[tuple[Callable[[Bench], None], str, str, str]] = [
     (unknown_output, "unknown-output", "no output 'scores'.*probabilities", "/targets/first/output"),
     (unknown_class, "unknown-class", "class 7.*2 classes.*0 to 1", "/targets/first/index"),
     (no_class, "class-not-named", "names no class.*0 to 1", "/targets/first/index"),
+    (two_rows_for_an_example, "no-row-for-each-example", "is 2 x 2 for 1 example", "/targets/first/output"),
     (unknown_layer, "unknown-layer", "no layer 'hidden9'.*hidden1", "/layers/1"),
     (nothing_to_reduce, "nothing-to-reduce", "no positions", "/layers/0"),
     (too_few, "too-few-examples", r"has 3 examples; 20 are needed.*at least 17", "/concepts/used/examples"),

@@ -40,6 +40,7 @@ from caveat_worker.engine.autodiff.gradient_check import (
     check_gradients,
     readers,
 )
+from caveat_worker.engine.autodiff.layers import NO_ROW_FOR_EACH_EXAMPLE
 from caveat_worker.engine.autodiff.rules import TABLES
 from caveat_worker.engine.base.arrays import Float32Array
 from caveat_worker.engine.base.errors import InvalidInput, error_context
@@ -193,6 +194,18 @@ def _run_batch(plan: Plan, one: tuple[Session | Sessions, str, Batch]) -> tuple[
     return name, batch, found
 
 
+def _check_rows(plan: Plan, target: str, raw: NDArray[Any], examples: int) -> None:
+    """Raises InvalidInput where a target's scores do not have a row for each example."""
+    if raw.shape[:1] != (examples,):
+        raise InvalidInput(
+            NO_ROW_FOR_EACH_EXAMPLE,
+            f"The scores of target '{target}' have no row for each example: tensor '{plan.resolved[target].tensor}' "
+            f"is {' x '.join(map(str, raw.shape)) or 'a single number'} for {examples} example{'s' * (examples != 1)}.",
+            "Name another output, or export the model with the batch as the first axis of its scores.",
+            f"/targets/{target}/output",
+        )
+
+
 def _store_batch(
     plan: Plan,
     name: str,
@@ -218,6 +231,7 @@ def _store_batch(
             allocate(("gradients", name, target, layer.name), (count, gradient.shape[1]))[rows] = gradient
     for target in need.outputs:
         raw = found[plan.resolved[target].tensor]
+        _check_rows(plan, target, raw, len(batch.names))
         asked, axis = plan.targets[target], plan.targets[target].axis(raw.ndim)
         output = scores(raw, asked.reduce, axis)
         allocate(("outputs", name, target), (count, output.shape[1]), np.float64)[rows] = output
