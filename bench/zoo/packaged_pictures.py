@@ -9,7 +9,7 @@ from PIL import Image
 from skimage.data import page
 
 from bench.zoo import data
-from bench.zoo.collection import model
+from bench.zoo.collection import ExpectedRefusal, model
 
 
 def _lines(folder: Path, height: int, width: int, gray: bool = False) -> None:
@@ -56,7 +56,14 @@ def ppocr_recognition(folder: Path) -> None:
     _lines(folder, 48, 160)
 
 
-@model("ddddocr", "Letters of a captcha, as the classes themselves; a batch of 1")
+@model(
+    "ddddocr",
+    "Letters of a captcha, as the classes themselves; a batch of 1",
+    refusal=ExpectedRefusal(
+        "no row for each example",
+        "Its scores are a row for each step of the picture, and the batch is their second axis.",
+    ),
+)
 def ddddocr_letters(folder: Path) -> None:
     data.copied("ddddocr", "ddddocr/common_old.onnx", folder)
     _lines(folder, 64, 160, gray=True)

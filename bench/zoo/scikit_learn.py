@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bench.zoo import data
-from bench.zoo.collection import Make, model, named
+from bench.zoo.collection import ExpectedRefusal, Make, model, named
 
 WITH_RACE = [*data.NUMBERS, "white"]
 
@@ -95,7 +95,14 @@ def two_answers(folder: Path) -> None:
     onnx.save(to_onnx(fitted, rows[:1]), folder / "model.onnx")
 
 
-@model("scikit-learn", "RandomForestClassifier of 8 × 8 digits, pixels as rows of an array")
+@model(
+    "scikit-learn",
+    "RandomForestClassifier of 8 × 8 digits, pixels as rows of an array",
+    refusal=ExpectedRefusal(
+        "No layer inside this model can be audited",
+        "No gradient passes trees, and two sets of different digits are no matched pairs.",
+    ),
+)
 def forest_digits(folder: Path) -> None:
     pictures, labels = data.digits()
     rows = pictures.reshape(len(pictures), -1)
