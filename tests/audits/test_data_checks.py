@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -14,6 +15,7 @@ from caveat_worker.engine.data_checks import _check_pixels
 from caveat_worker.readers.example_sets import open_set
 from caveat_worker.readers.overlap import check_overlaps
 from tests.audits.conftest import Bench
+from tests.engine import trees
 
 
 def warnings(bench: Bench) -> str:
@@ -29,6 +31,10 @@ def test_a_constant_target(bench: Bench) -> None:
     bench.save("targets.npy", np.ones((30, 4)))
     with pytest.raises(InvalidInput, match="at all 30 of its examples"):
         bench.run()
+    onnx.save(trees.boosted_classifier(), bench.folder / "model.onnx")
+    bench.document["layers"] = "auto"
+    bench.document["targets"]["first"]["index"] = 1
+    assert "at all 30 examples of 'targets': nothing can be seen to influence it" in warnings(bench)
 
 
 def test_a_class_that_no_example_gets(bench: Bench) -> None:
