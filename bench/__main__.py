@@ -10,12 +10,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import onnxruntime
 
 from bench import sections
+from bench.measure import installed
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 LIBRARIES = ("onnxruntime", "onnx", "numpy", "scipy", "torch", "captum", "gunicorn", "celery", "psycopg")
@@ -91,13 +91,6 @@ def processor() -> str:
 
 def memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def installed(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -49,6 +50,14 @@ class Case:
     arguments: Mapping[str, Any]
     address_space: int | None = None
     """The most bytes that the process may allocate, as the sandbox limits its child."""
+
+
+def installed(library: str) -> str:
+    """The version of a library, or that it is not installed."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def in_turns(cases: Mapping[str, Case], repeats: int) -> dict[str, Spent]:

@@ -7,8 +7,8 @@ import platform
 import re
 from collections import Counter
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
+from bench.measure import installed
 from bench.zoo.collection import Model
 from bench.zoo.journey import Journey
 
@@ -92,18 +92,11 @@ def _aims(rows: Sequence[Row], missing: int) -> str:
 
 
 def _machine() -> str:
-    libraries = ", ".join(f"{name} {_version_of(name)}" for name in ("onnxruntime", "onnx", "skl2onnx", "torch"))
+    libraries = ", ".join(f"{name} {installed(name)}" for name in ("onnxruntime", "onnx", "skl2onnx", "torch"))
     return (
         f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {libraries}; the load was "
         f"{os.getloadavg()[2]:.1f} at the end. Seconds are those of all four commands together.\n"
     )
-
-
-def _version_of(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _line(model: Model, journey: Journey) -> str:

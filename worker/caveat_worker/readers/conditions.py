@@ -262,10 +262,16 @@ def _missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
 
 def selected(condition: str | None, table: pa.Table) -> pa.Table:
     """The rows for which a condition holds, all of them without one; raises `InvalidInput` if none is left."""
+    rows = selected_rows(condition, table)
+    return table if condition is None else table.take(pa.array(rows))
+
+
+def selected_rows(condition: str | None, table: pa.Table) -> NDArray[np.int64]:
+    """The numbers of those rows [n]; raises `InvalidInput` if there is none."""
+    rows = np.arange(table.num_rows)
     if condition is not None:
-        rows = holds(condition, {name: table.column(name) for name in table.column_names})
-        table = table.take(pa.array(np.flatnonzero(rows)))
-    if not table.num_rows:
+        rows = rows[holds(condition, {name: table.column(name) for name in table.column_names})]
+    if not len(rows):
         which = f" for which '{shortened(condition)}' holds" if condition is not None else ""
         raise InvalidInput("no-examples", f"The table has no row{which}.", "Check its columns and 'where'.")
-    return table
+    return rows

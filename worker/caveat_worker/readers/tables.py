@@ -19,7 +19,7 @@ from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.columns import InputColumn
 from caveat_worker.readers.column_names import columns_by_input, order_warning
 from caveat_worker.readers.column_values import Column, column_values, unknown_values
-from caveat_worker.readers.conditions import holds, shortened
+from caveat_worker.readers.conditions import selected_rows
 from caveat_worker.readers.rows import read_rows, unreadable
 from caveat_worker.readers.source import ExampleSource, ModelInputs, sampled
 
@@ -34,12 +34,7 @@ def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
     _check_columns(
         table.column_names, [*(_column_of(table.column_names, name) for name in _named(declared)), *declared.set]
     )
-    rows = np.arange(table.num_rows)
-    if declared.where is not None:
-        rows = rows[holds(declared.where, {name: table.column(name) for name in table.column_names})]
-    if not len(rows):
-        condition = f" for which '{shortened(declared.where)}' holds" if declared.where is not None else ""
-        raise InvalidInput("no-examples", f"The table has no row{condition}.", "Check its columns and 'where'.")
+    rows = selected_rows(declared.where, table)
     rows = rows[sampled([str(row) for row in rows], declared.limit, seed)]
     frame = _frame(table, rows)
     for column, value in declared.set.items():
