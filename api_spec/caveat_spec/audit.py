@@ -329,12 +329,16 @@ class ConceptLine(Document):
 
 
 class GroupLine(Document):
-    """A line of the gate: a bound on a group metric, judged by its point value."""
+    """A line of the gate: a bound on a group metric."""
 
     group: Name
     metric: GroupMetric
     at_least: float | None = None
     at_most: float | None = None
+    judge: Literal["point", "interval"] = "point"
+    """`point`: the metric of these people decides, and a caution says where its interval crosses the bound.
+    `interval`: the whole interval has to lie on one side of the bound; else the line is inconclusive."""
+    when_inconclusive: Literal["inconclusive", "pass", "fail"] = "inconclusive"
 
     @model_validator(mode="after")
     def _has_a_bound(self) -> Self:

@@ -1,6 +1,6 @@
 """The one place where a verdict is made: from the figures of a report and the lines of a gate, and nothing else.
 
-A line about a concept is decided by the tables of `caveat_spec.verdict`; a line about groups by its bound.
+A line about a concept is decided by the tables of `caveat_spec.verdict`, a line about groups by `verdict.groups`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from caveat_spec.audit import ConceptLine, GateLine, GroupLine
 from caveat_spec.report import Finding, LineVerdict, Outcome, Report, Verdict
 from caveat_spec.verdict.association import ASSOCIATION, Association
+from caveat_spec.verdict.groups import judge
 from caveat_spec.verdict.growth import GROWTH, Growth
 from caveat_spec.verdict.intervention import INTERVENTION, TOGETHER, Both, Intervention, caution_of
 from caveat_spec.verdict.rules import conclude
@@ -88,28 +89,14 @@ def _growth_verdict(report: Report, baseline: Report | None, position: int, line
 
 
 def _group_verdict(report: Report, position: int, line: GroupLine) -> LineVerdict:
-    metric = line.metric.replace("_", " ")
-    bounds = {"at least": line.at_least, "at most": line.at_most}
-    wanted = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
-    comparison = next((one for one in report.comparisons if one.name == line.group), None)
-    estimate = None if comparison is None else comparison.metrics.get(line.metric)
-    if comparison is None or estimate is None:
-        outcome: Outcome = "inconclusive"
-        reason = f"the report has no {metric} for {line.group}; rates by outcome need 'label' in the group"
-    else:
-        low = line.at_least is not None and estimate.value < line.at_least
-        high = line.at_most is not None and estimate.value > line.at_most
-        outcome = "fail" if low or high else "pass"
-        reason = (
-            f"{metric} by {' and '.join(comparison.sensitive)} is {estimate.value:.3f} in {comparison.decisions} "
-            f"(interval {estimate.interval[0]:.3f} to {estimate.interval[1]:.3f}), asked for {wanted}"
-        )
+    judged = judge(report, line)
     return LineVerdict(
         line=position,
-        subject=f"{metric} of {line.group} {wanted}",
+        subject=judged.subject,
         finding=None,
-        outcome=outcome,
-        reason=_sentence(reason),
+        outcome=line.when_inconclusive if judged.outcome == "inconclusive" else judged.outcome,
+        reason=_sentence(judged.reason),
+        caution=None if judged.caution is None else _sentence(judged.caution),
     )
 
 

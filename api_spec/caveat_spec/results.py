@@ -232,7 +232,7 @@ class ConceptTest(Figures, Result):
 
 
 class Estimate(Document):
-    """A number and its bootstrap interval."""
+    """A number and its interval."""
 
     value: float
     interval: Interval
@@ -242,6 +242,8 @@ class GroupRow(Document):
     """One group of people."""
 
     group: str
+    values: list[str] = Field(default_factory=list)
+    """Its value in each of the sensitive columns, in their order."""
     n: Count
     selection_rate: Estimate
     true_positive_rate: Estimate | None
@@ -257,6 +259,13 @@ class GroupFigures(Document):
     metrics: dict[str, Estimate]
     left_out: Count = 0
     """People without a value in a sensitive column, who are in no group."""
+    empty: list[str] = Field(default_factory=list)
+    """Combinations of values of several sensitive columns that nobody has."""
+
+    @property
+    def small(self) -> list[GroupRow]:
+        """The groups of few people, which are shown and count in every metric all the same."""
+        return [row for row in self.rows if row.small]
 
 
 class Comparison(GroupFigures, Result):

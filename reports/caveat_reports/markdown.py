@@ -15,7 +15,10 @@ from caveat_reports.summary import (
     OUTCOME_NOUN,
     OUTCOME_SIGN,
     Pair,
+    cell_words,
+    comparison_notes,
     comparison_title,
+    cross_table,
     effect_words,
     estimate_words,
     explanation,
@@ -148,7 +151,23 @@ def _comparison(group: Comparison) -> str:
         ],
     )
     metrics = "\n".join(f"- {_text(metric_words(name))}: {estimate_words(one)}" for name, one in group.metrics.items())
-    return _details(_html(comparison_title(group)), f"{people}\n\n{metrics}" if metrics else people)
+    notes = _text(" ".join(comparison_notes(group)))
+    parts = [_cross_table(group), people, notes, metrics]
+    return _details(_html(comparison_title(group)), "\n\n".join(filter(None, parts)))
+
+
+def _cross_table(group: Comparison) -> str:
+    """Selection rates by two sensitive columns; nothing for any other number of columns."""
+    cross = cross_table(group)
+    if cross is None:
+        return ""
+    return _table(
+        [_text(f"{cross.across[0]}, by {cross.across[1]}"), *map(_text, cross.columns)],
+        [
+            [_text(row), *(_text(cell_words(cross.cells.get((row, column)))) for column in cross.columns)]
+            for row in cross.rows
+        ],
+    )
 
 
 def _provenance(report: Report) -> str:

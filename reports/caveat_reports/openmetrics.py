@@ -12,7 +12,10 @@ FAMILIES = {
     "caveat_score": "TCAV score.",
     "caveat_intervention_sd": "Measured change of the target, in standard deviations of the target.",
     "caveat_group_metric": "Group metric.",
+    "caveat_group_metric_low": "Lower end of a group metric's interval.",
+    "caveat_group_metric_high": "Upper end of a group metric's interval.",
     "caveat_selection_rate": "Share of favourable decisions.",
+    "caveat_group_people": "People in a group.",
     "caveat_line_holds": "1 where a line of the gate holds, 0 where it does not or could not be settled.",
 }
 
@@ -45,9 +48,14 @@ def _samples(report: Report) -> Iterator[tuple[str, dict[str, str], float]]:
         )
     for group in report.comparisons:
         for name, estimate in group.metrics.items():
-            yield "caveat_group_metric", {"group": group.name, "metric": name}, estimate.value
+            labels = {"group": group.name, "metric": name}
+            yield "caveat_group_metric", labels, estimate.value
+            yield "caveat_group_metric_low", labels, estimate.interval[0]
+            yield "caveat_group_metric_high", labels, estimate.interval[1]
         for people in group.rows:
-            yield "caveat_selection_rate", {"group": group.name, "people": people.group}, people.selection_rate.value
+            labels = {"group": group.name, "people": people.group}
+            yield "caveat_selection_rate", labels, people.selection_rate.value
+            yield "caveat_group_people", labels, float(people.n)
     for line in report.verdict.lines:
         yield "caveat_line_holds", {"line": str(line.line), "subject": line.subject}, float(line.outcome == "pass")
 

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from caveat_reports.formatting import count, fixed, of, p_value, plain, share, short_digest, signed, signed_fixed
 from caveat_spec.audit import ConceptLine, GroupLine
 from caveat_spec.report import Finding, Outcome, Report
-from caveat_spec.results import Comparison, ConceptTest, Estimate, Flag, FlagCode, Null
+from caveat_spec.results import (
+    SMALL_GROUP,
+    Comparison,
+    ConceptTest,
+    Estimate,
+    Flag,
+    FlagCode,
+    GroupRow,
+    Null,
+)
 
 OUTCOME_WORD: dict[Outcome, str] = {"pass": "passes", "fail": "fails", "inconclusive": "inconclusive"}
 OUTCOME_NOUN: dict[Outcome, str] = {"pass": "pass", "fail": "fail", "inconclusive": "inconclusive"}
@@ -132,7 +141,9 @@ def questions(report: Report) -> list[str]:
         if isinstance(line, ConceptLine):
             asked.setdefault((f"Does {line.target} depend on ", _MUST[line.must]), []).append(line.concept)
         else:
-            asked.setdefault((f"Is the {METRIC_WORDS[line.metric]} {bound(line)} in ", "?"), []).append(line.group)
+            certain = ", with its whole interval" if line.judge == "interval" else ""
+            question = (f"Is the {METRIC_WORDS[line.metric]} {bound(line)} in ", f"{certain}?")
+            asked.setdefault(question, []).append(line.group)
     return [before + _any_of(names) + after for (before, after), names in asked.items()]
 
 
@@ -274,6 +285,49 @@ def estimate_words(estimate: Estimate | None, *, as_share: bool = False) -> str:
 def comparison_title(group: Comparison) -> str:
     """`loans: recorded decisions, by race and sex`."""
     return f"{group.name}: {group.decisions}, by {' and '.join(group.sensitive)}"
+
+
+def comparison_notes(group: Comparison) -> list[str]:
+    """What a table of groups does not say by itself: small groups, empty ones, and people in none."""
+    notes = []
+    if small := group.small:
+        people = sum(row.n for row in small)
+        notes.append(
+            f"{_capital(of(len(small), len(group.rows), 'group'))} {'has' if len(small) == 1 else 'have'} fewer than "
+            f"{SMALL_GROUP} people ({count(people)} in all), where one decision moves a rate by over three points. "
+            "They are shown, and count in every metric; the intervals are as wide as so few people make them."
+        )
+    if group.empty:
+        notes.append(f"Nobody is in {_any_of(group.empty, 'or')}.")
+    if group.left_out:
+        notes.append(f"{count(group.left_out)} people have no value in a sensitive column and are in no group.")
+    return notes
+
+
+@dataclass(frozen=True)
+class CrossTable:
+    """Groups by two sensitive columns: a row for each value of the first, a column for each value of the second."""
+
+    across: tuple[str, str]
+    rows: list[str]
+    columns: list[str]
+    cells: dict[tuple[str, str], GroupRow]
+
+
+def cross_table(group: Comparison) -> CrossTable | None:
+    """The intersections of two sensitive columns as a table; None for any other number of columns."""
+    if len(group.sensitive) != 2 or not all(len(row.values) == 2 for row in group.rows):
+        return None
+    cells = {(row.values[0], row.values[1]): row for row in group.rows}
+    first, second = (sorted({key[side] for key in cells}) for side in (0, 1))
+    return CrossTable((group.sensitive[0], group.sensitive[1]), first, second, cells)
+
+
+def cell_words(row: GroupRow | None) -> str:
+    """`81.3 % (75.0 % to 86.5 %), 197 people`; `nobody` for an empty cell."""
+    if row is None:
+        return "nobody"
+    return f"{estimate_words(row.selection_rate, as_share=True)}, {count(row.n)} people{', few' if row.small else ''}"
 
 
 def _any_of(names: list[str], last: str = "or", most: int = 5) -> str:

@@ -9,6 +9,7 @@ import pytest
 from caveat_spec.audit import ConceptLine, GroupLine
 from caveat_spec.gate import decide
 from caveat_spec.report import PlanSummary
+from caveat_spec.results import GroupRow
 from tests.api_spec.handmade import flag, group, intervention, report, row
 
 LINE = {"concept": "mark", "target": "carton", "must": "not_matter", "tolerance": 0.1}
@@ -292,6 +293,40 @@ def test_group_bounds(bound: dict, value: float, outcome: str) -> None:
     asked = GroupLine.model_validate({"group": "race", "metric": "selection_rate_ratio", **bound})
     evidence = report(groups=(group(selection_rate_ratio=value),))
     assert decide(evidence, [asked]).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("value", "judged", "outcome", "said"),
+    [
+        (0.805, "point", "pass", "the interval reaches below 0.8, so that as many other people"),
+        (0.805, "interval", "inconclusive", "reaches below 0.8, so that these people are too few to tell"),
+        (0.779, "point", "fail", "the interval reaches up to 0.879, over 0.8"),
+        (0.779, "interval", "inconclusive", "reaches up to 0.879, over 0.8"),
+        (0.95, "interval", "pass", "asked for at least 0.8"),
+        (0.6, "interval", "fail", "asked for at least 0.8"),
+    ],
+)
+def test_an_interval_that_crosses_the_bound_is_said_or_decides(
+    value: float, judged: str, outcome: str, said: str
+) -> None:
+    asked = {"group": "race", "metric": "selection_rate_ratio", "at_least": 0.8, "judge": judged}
+    decided = decide(report(groups=(group(selection_rate_ratio=value),)), [GroupLine.model_validate(asked)])
+    assert decided.outcome == outcome
+    assert said.lower() in decided.lines[0].explanation.lower()
+
+
+def test_what_an_interval_leaves_open_passes_only_where_the_line_says_so() -> None:
+    asked = {"group": "race", "metric": "selection_rate_ratio", "at_least": 0.8, "judge": "interval"}
+    open_ = GroupLine.model_validate({**asked, "when_inconclusive": "pass"})
+    assert decide(report(groups=(group(selection_rate_ratio=0.805),)), [open_]).outcome == "pass"
+
+
+def test_a_caution_names_the_groups_of_few_people() -> None:
+    asked = GroupLine(group="race", metric="selection_rate_ratio", at_least=0.8)
+    few = {"group": "race=other", "n": 3, "small": True, "selection_rate": {"value": 0.5, "interval": (0.1, 0.9)}}
+    rows = [GroupRow.model_validate({**few, "true_positive_rate": None, "false_positive_rate": None})]
+    found = group(selection_rate_ratio=0.805).model_copy(update={"rows": rows})
+    assert "(race=other has 3)" in str(decide(report(groups=(found,)), [asked]).lines[0].caution)
 
 
 def test_a_group_metric_that_was_not_measured_is_inconclusive() -> None:

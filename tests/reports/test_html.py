@@ -295,3 +295,21 @@ def test_a_finite_step_stands_beside_its_slope(one_row: Report) -> None:
     assert "+1.75 to +2.25" in page
     assert "| +2.00 sd |" in markdown.render(report)
     assert "finite step" not in text(parsed(one_row))
+
+
+def test_two_sensitive_columns_make_a_table_with_every_cell(watermark: Report) -> None:
+    cells = [("white", "female", 400), ("white", "male", 1281), ("black", "female", 12)]
+    group = watermark.comparisons[0]
+    row = group.rows[0]
+    rows = [
+        row.model_copy(update={"group": f"race={one} and sex={two}", "values": [one, two], "n": n, "small": n < 30})
+        for one, two, n in cells
+    ]
+    crossed = {"sensitive": ["race", "sex"], "rows": rows, "empty": ["race=black and sex=male"]}
+    found = watermark.model_copy(update={"comparisons": [group.model_copy(update=crossed)]})
+    page, comment = text(parsed(found)), markdown.render(found)
+    for shown in (page, comment):
+        assert "12 people, few" in shown
+        assert "nobody" in shown
+        assert "1 of 3 groups has fewer than 30 people (12 in all)" in shown
+        assert "Nobody is in race=black and sex=male." in shown

@@ -1,9 +1,10 @@
-"""Decisions compared between groups of people, by fairlearn's MetricFrame, with bootstrap intervals."""
+"""Decisions compared between groups of people, by fairlearn's MetricFrame, with intervals that small groups allow."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame, false_positive_rate, selection_rate, true_positive_rate
 from numpy.typing import NDArray
 
+from caveat_spec.base import Interval
 from caveat_spec.results import SMALL_GROUP, Estimate, GroupFigures, GroupRow
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.statistics.intervals import percentile_interval
-from caveat_worker.engine.statistics.resampling import bootstrap_counts
+from caveat_worker.engine.statistics.proportions import exact_interval, largest_difference, smallest_ratio
 
 MISSING = ""
 
@@ -26,13 +27,12 @@ def compare_groups(
     labels: NDArray[Any] | None = None,
     *,
     alpha: float,
-    resamples: int,
-    rng: np.random.Generator,
 ) -> GroupFigures:
     """Rates of favourable decisions [n] between the groups that the values of `sensitive` columns [n] make together.
 
-    Selection rates always; true and false positive rates, and equalised odds, where `labels` [n] are known. Raises
-    Refused for values other than 0 and 1, columns of different lengths, or a single group.
+    Selection rates always; true and false positive rates, and equalised odds, where `labels` [n] are known. A metric
+    needs a rate in two groups. Raises InvalidInput for values other than 0 and 1, columns of different lengths, or a
+    single group.
     """
     people, left_out = _people(decisions, sensitive, labels)
     frame = _frame(people)
@@ -45,22 +45,39 @@ def compare_groups(
             f"All {len(people.chosen)} people are in one group: {only}.",
             "Compare columns with two values or more.",
         )
-    rates = _resampled_rates(people, groups, resamples, rng)
+    counts = _counts(people, groups)
     rows = [
-        _row(
-            " and ".join(f"{name}={value}" for name, value in zip(people.columns, key, strict=True)),
-            figures,
-            rates,
-            n,
-            alpha,
-        )
-        for n, (key, (_, figures)) in enumerate(zip(groups, by_group.iterrows(), strict=True))
+        _row(people, key, figures, {name: count.of(number) for name, count in counts.items()}, alpha)
+        for number, (key, (_, figures)) in enumerate(zip(groups, by_group.iterrows(), strict=True))
     ]
     return GroupFigures(
         rows=sorted(rows, key=lambda row: (-row.n, row.group)),
-        metrics=_metrics(frame, rates, alpha),
+        metrics=_metrics(frame, counts, alpha),
         left_out=left_out,
+        empty=_empty(people, groups),
     )
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """A rate of every group: favourable decisions [k] among the people who count for it [k]."""
+
+    hits: Float64Array
+    among: Float64Array
+
+    def of(self, group: int) -> tuple[int, int]:
+        """One group's."""
+        return int(self.hits[group]), int(self.among[group])
+
+    @property
+    def known(self) -> tuple[Float64Array, Float64Array]:
+        """Those of the groups in which anybody counts."""
+        anybody = self.among > 0
+        return self.hits[anybody], self.among[anybody]
+
+    def difference(self, alpha: float) -> Interval:
+        """The interval of the largest difference between groups."""
+        return largest_difference(*self.known, alpha)
 
 
 @dataclass(frozen=True)
@@ -93,42 +110,50 @@ def _people(
     return people, int((~known).sum())
 
 
-def _resampled_rates(
-    people: _People, groups: list[tuple[Any, ...]], resamples: int, rng: np.random.Generator
-) -> dict[str, Float64Array]:
-    """Each rate of each group in each resample of the people [B, groups]."""
+def _counts(people: _People, groups: list[tuple[Any, ...]]) -> dict[str, _Counts]:
+    """The counts behind each rate, by its name."""
     members = np.array(
         [
             np.all([people.columns[name] == value for name, value in zip(people.columns, key, strict=True)], axis=0)
             for key in groups
         ]
-    )
-    chosen, truth = people.chosen, people.truth
-    drawn = bootstrap_counts(len(chosen), resamples, rng)  # [B, n]
-    rates = {"selection_rate": _rates(drawn, members, chosen, np.ones_like(chosen))}
-    if truth is not None:
-        rates["true_positive_rate"] = _rates(drawn, members, chosen, truth)
-        rates["false_positive_rate"] = _rates(drawn, members, chosen, 1 - truth)
-    return rates
+    )  # [k, n]
+    among = {"selection_rate": np.ones_like(people.chosen)}
+    if people.truth is not None:
+        among |= {"true_positive_rate": people.truth, "false_positive_rate": 1 - people.truth}
+    return {name: _Counts(members @ (people.chosen * who), members @ who) for name, who in among.items()}
 
 
-def _row(group: str, figures: Any, rates: dict[str, Float64Array], number: int, alpha: float) -> GroupRow:
-    """One group's figures, with the intervals of its resampled rates."""
+def _row(
+    people: _People, key: tuple[Any, ...], figures: Any, counts: Mapping[str, tuple[int, int]], alpha: float
+) -> GroupRow:
+    """One group's figures, each rate with its exact interval; None for one for which nobody counts."""
 
     def rate(name: str) -> Estimate | None:
-        return _estimate(figures[name], rates[name][:, number], alpha) if name in rates else None
+        hits, among = counts.get(name, (0, 0))
+        return Estimate(value=figures[name], interval=exact_interval(hits, among, alpha)) if among else None
 
+    selected = rate("selection_rate")
+    assert selected is not None, "a group has people"
     return GroupRow(
-        group=group,
+        group=_group_name(people, key),
+        values=[str(value) for value in key],
         n=int(figures["n"]),
-        selection_rate=Estimate(
-            value=float(figures["selection_rate"]),
-            interval=percentile_interval(rates["selection_rate"][:, number], alpha),
-        ),
+        selection_rate=selected,
         true_positive_rate=rate("true_positive_rate"),
         false_positive_rate=rate("false_positive_rate"),
         small=bool(figures["n"] < SMALL_GROUP),
     )
+
+
+def _group_name(people: _People, key: tuple[Any, ...]) -> str:
+    return " and ".join(f"{name}={value}" for name, value in zip(people.columns, key, strict=True))
+
+
+def _empty(people: _People, groups: list[tuple[Any, ...]]) -> list[str]:
+    """Combinations of values that nobody has."""
+    values = [sorted(set(column)) for column in people.columns.values()]
+    return [_group_name(people, key) for key in product(*values) if key not in set(groups)]
 
 
 def _frame(people: _People) -> MetricFrame:
@@ -151,47 +176,30 @@ def _rate_or_nan(rate: Any, y_true: Any, y_pred: Any, outcome: int) -> float:
     return float(rate(y_true, y_pred, pos_label=1)) if (np.asarray(y_true) == outcome).any() else float("nan")
 
 
-def _metrics(frame: MetricFrame, rates: dict[str, Float64Array], alpha: float) -> dict[str, Estimate]:
+def _metrics(frame: MetricFrame, counts: Mapping[str, _Counts], alpha: float) -> dict[str, Estimate]:
+    """The metrics whose rates at least two groups have."""
     gap, ratio = frame.difference(method="between_groups"), frame.ratio(method="between_groups")
     found = {
-        "selection_rate_ratio": _estimate(ratio["selection_rate"], _ratio(rates["selection_rate"]), alpha),
-        "selection_rate_difference": _estimate(gap["selection_rate"], _difference(rates["selection_rate"]), alpha),
+        f"{name}_difference": Estimate(value=gap[name], interval=count.difference(alpha))
+        for name, count in counts.items()
+        if len(count.known[0]) > 1
     }
-    if "true_positive_rate" in rates:
-        positive, negative = (
-            _difference(rates["true_positive_rate"]),
-            _difference(rates["false_positive_rate"]),
-        )
-        found["true_positive_rate_difference"] = _estimate(gap["true_positive_rate"], positive, alpha)
-        found["false_positive_rate_difference"] = _estimate(gap["false_positive_rate"], negative, alpha)
-        worst = np.maximum(gap["true_positive_rate"], gap["false_positive_rate"])
-        found["equalized_odds_difference"] = _estimate(worst, np.maximum(positive, negative), alpha)
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
+    selected = counts["selection_rate"]
+    if selected.hits.any():
+        interval = smallest_ratio(selected.hits, selected.among, alpha)
+        found = {"selection_rate_ratio": Estimate(value=ratio["selection_rate"], interval=interval)} | found
+    either = [found.get(f"{name}_positive_rate_difference") for name in ("true", "false")]
+    if all(either):
+        found["equalized_odds_difference"] = _larger(counts, [one.value for one in either if one], alpha)
+    return found
 
 
-def _rates(drawn: Float64Array, members: NDArray[np.bool_], chosen: Float64Array, among: Float64Array) -> Float64Array:
-    """The share of favourable decisions among some people of each group, in each resample [B, groups]."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rates: Float64Array = (drawn @ (members * chosen * among).T) / (drawn @ (members * among).T)
-    return rates
-
-
-def _difference(rates: Float64Array) -> Float64Array:
-    difference: Float64Array = np.fmax.reduce(rates, axis=1) - np.fmin.reduce(rates, axis=1)
-    return difference
-
-
-def _ratio(rates: Float64Array) -> Float64Array:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio: Float64Array = np.fmin.reduce(rates, axis=1) / np.fmax.reduce(rates, axis=1)
-    return ratio
-
-
-def _estimate(value: Any, resamples: Float64Array, alpha: float) -> Estimate | None:
-    """None where the value itself is not a number: nobody in some group, or no group with any favourable decision."""
-    if not np.isfinite(value):
-        return None
-    return Estimate(value=float(value), interval=percentile_interval(resamples, alpha))
+def _larger(counts: Mapping[str, _Counts], values: list[float], alpha: float) -> Estimate:
+    """Equalised odds: the larger of two differences; its lower end is corrected for the choice."""
+    both = [counts["true_positive_rate"], counts["false_positive_rate"]]
+    lowest = max(one.difference(alpha / 2)[0] for one in both)
+    highest = max(one.difference(alpha)[1] for one in both)
+    return Estimate(value=max(values), interval=(lowest, highest))
 
 
 def _named(values: NDArray[Any]) -> NDArray[Any]:

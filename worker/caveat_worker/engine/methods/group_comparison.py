@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from caveat_spec.audit import Group
 from caveat_spec.methods import NoOptions
 from caveat_spec.results import AnyResult, Comparison, Note
@@ -47,7 +45,5 @@ def _compared(collected: Collected, name: str, asked: Group) -> Comparison:
         {column: columns[column] for column in asked.sensitive},
         None if asked.label is None else columns[asked.label],
         alpha=settings.alpha,
-        resamples=settings.bootstrap,
-        rng=np.random.default_rng([settings.seed, 2]),
     )
     return Comparison(method="group_comparison", name=name, decisions=words, sensitive=asked.sensitive, **dict(figures))
