@@ -183,7 +183,7 @@ POOLINGS = [
 ]
 
 NORMALISATIONS = [
-    row("BatchNormalization", IMAGE, real(4), real(4), real(4), positive(4), through=(0, 1, 2)),
+    row("BatchNormalization", IMAGE, real(4), real(4), real(4), positive(4), through=(0, 1, 2, 3)),
     row("BatchNormalization", real(3, 5), real(5), real(5), real(5), positive(5), through=(0,), epsilon=0.01),
     row("InstanceNormalization", IMAGE, real(4), real(4)),
     row("LayerNormalization", real(2, 3, 5), real(5), real(5)),

@@ -40,13 +40,13 @@ def batch_size(plan: Plan, need: SetRequirements) -> int:
     """
     if not plan.model.symbolic_batch or (need.gradients and plan.external is not None and plan.external.batch == 1):
         return 1
-    tensors = [_floats(shape_of_value(value) or ()) for node in plan.model.ir.graph for value in node.outputs]
+    tensors = [numbers_in(shape_of_value(value) or ()) for node in plan.model.ir.graph for value in node.outputs]
     held = sum(tensors) if need.gradients else 4 * max(tensors, default=0)
-    layers = sum(_floats(layer.shape) for layer in plan.layers) * (1 + len(need.gradients))
-    inputs = 3 * sum(_floats(tensor.shape) for tensor in plan.inputs)
+    layers = sum(numbers_in(layer.shape) for layer in plan.layers) * (1 + len(need.gradients))
+    inputs = 3 * sum(numbers_in(tensor.shape) for tensor in plan.inputs)
     return int(np.clip(BATCH_BYTES // (4 * (held + layers + inputs)), 1, LARGEST_BATCH))
 
 
-def _floats(shape: Sequence[int | str | None]) -> int:
+def numbers_in(shape: Sequence[int | str | None]) -> int:
     """How many numbers one example of a tensor has."""
     return int(np.prod([size if isinstance(size, int) else UNKNOWN_SIZE for size in shape[1:]]))

@@ -21,7 +21,7 @@ from caveat_worker.engine.onnx.graph import Graph, prune
 def expose(model: Model, tensors: Sequence[str]) -> Graph:
     """The forward graph with these tensors as its only outputs; raises `InvalidInput` for unknown names."""
     names = [find_layer(model, tensor) for tensor in tensors]
-    forward = _copy(model)
+    forward = copy_of(model)
     return Graph(prune(forward.ir, [_value(forward, name) for name in dict.fromkeys(names)]))
 
 
@@ -41,7 +41,7 @@ def differentiate(
     """
     chosen = dict.fromkeys(find_layer(model, layer) for layer in layers)
     resolved = [resolve_target(model, target) for target in targets]
-    copy = _copy(model)
+    copy = copy_of(model)
     graph = copy.ir.graph
     nodes = list(graph)
     builder = GraphBuilder(graph)
@@ -60,13 +60,37 @@ def differentiate(
     return Graph(prune(copy.ir, outputs))
 
 
+def vjp(model: Model, upper: str, lowers: Sequence[str], *, rules: Table = VJP) -> Graph:
+    """One graph that pulls a seed back: a further input `seed/<upper>`, and the outputs `gradient/<lower>`.
+
+    Seeds and gradients have their tensors' shapes. Any row of a batch may have its own seed: a class, a position, a
+    channel, a direction. Raises `InvalidInput` for unknown layers, and for layers that no gradient reaches.
+    """
+    chosen = list(dict.fromkeys(find_layer(model, lower) for lower in lowers))
+    copy = copy_of(model)
+    nodes, builder = list(copy.ir.graph), GraphBuilder(copy.ir.graph)
+    top = _value(copy, find_layer(model, upper))
+    seed = ir.Value(name=f"seed/{top.name}", shape=top.shape, type=top.type)
+    copy.ir.graph.inputs.append(seed)
+    sources = {name: _value(copy, name) for name in chosen}
+    found = backward(builder, nodes, sources.values(), {top: Tensor(builder, seed)}, rules)
+    outputs = []
+    for name, source in sources.items():
+        cotangent = found.get(source)
+        if not isinstance(cotangent, Tensor):
+            raise _no_path(upper, name, cotangent)
+        outputs.append(_output(builder, f"gradient/{name}", cotangent, source.shape))
+    copy.ir.graph.extend(builder.nodes)
+    return Graph(prune(copy.ir, outputs))
+
+
 def cut_at(model: Model, layer: str, targets: Sequence[Target]) -> Graph:
     """The forward graph from a layer on: the layer's tensor is an input, and the outputs are `value/<target>` [n]."""
     resolved = [resolve_target(model, target) for target in targets]
     copy = opened_at(model, layer)
     builder = GraphBuilder(copy.ir.graph)
     outputs = [
-        _output(builder, f"value/{one.target.name}", _target_value(builder, copy, one), _batch_of(model))
+        _output(builder, f"value/{one.target.name}", write_value(builder, copy, one), _batch_of(model))
         for one in resolved
     ]
     copy.ir.graph.extend(builder.nodes)
@@ -76,7 +100,7 @@ def cut_at(model: Model, layer: str, targets: Sequence[Target]) -> Graph:
 def opened_at(model: Model, layer: str) -> Model:
     """A copy of the model in which the layer's tensor is an input instead of a node's output."""
     name = find_layer(model, layer)
-    copy = _copy(model)
+    copy = copy_of(model)
     value = _value(copy, name)
     if not value.is_graph_input():
         entry = ir.Value(name=name, shape=value.shape, type=value.type)
@@ -89,7 +113,7 @@ def opened_at(model: Model, layer: str) -> Model:
 def gradient_state(model: Model, target: Target, tensors: Sequence[str]) -> dict[str, str | None]:
     """For each tensor on a differentiable path to the target: None, or the reason why it has no gradient."""
     resolved = resolve_target(model, target)
-    copy = _copy(model)
+    copy = copy_of(model)
     builder = GraphBuilder(copy.ir.graph)
     _, cotangents = _backpropagate(builder, copy, list(copy.ir.graph), resolved, tensors, VJP)
     return {name: c.reason if isinstance(c, Blocked) else None for name, c in cotangents.items()}
@@ -118,20 +142,21 @@ def _backpropagate(
     builder: GraphBuilder, model: Model, nodes: list[ir.Node], resolved: Resolved, layers: Sequence[str], rules: Table
 ) -> tuple[Tensor, dict[str, Cotangent]]:
     """Writes the target's value [n] and the cotangents of the layers; returns both, the cotangents by layer."""
-    value = _target_value(builder, model, resolved)
+    value = write_value(builder, model, resolved)
     named = {v.name: v for v in model.ir.graph.inputs} | {v.name: v for n in nodes for v in n.outputs}
     sources = {layer: named[layer] for layer in layers}
     cotangents = backward(builder, [*nodes, *builder.nodes], sources.values(), {value.value: ones_like(value)}, rules)
     return value, {layer: cotangents[source] for layer, source in sources.items() if source in cotangents}
 
 
-def _target_value(builder: GraphBuilder, model: Model, resolved: Resolved) -> Tensor:
+def write_value(builder: GraphBuilder, model: Model, resolved: Resolved) -> Tensor:
+    """Writes the target's value [n] of a model's own graph."""
     scores = builder.read(_value(model, resolved.tensor))
     assert scores is not None
     return write_target(builder, resolved, scores)
 
 
-def _copy(model: Model) -> Model:
+def copy_of(model: Model) -> Model:
     """A copy of the model that has its own nodes and shares the weights."""
     return replace(model, ir=model.ir.clone())
 
@@ -152,6 +177,17 @@ def _output(builder: GraphBuilder, name: str, tensor: Tensor, shape: ir.Shape | 
 def _batch_of(model: Model) -> ir.Shape:
     shape = model.inputs[0].shape if model.inputs else ()
     return ir.Shape([shape[0] if shape else None])
+
+
+def _no_path(upper: str, lower: str, cotangent: Cotangent | None) -> InvalidInput:
+    blocked = isinstance(cotangent, Blocked)
+    return InvalidInput(
+        "no-gradient-rule" if blocked else "no-gradient",
+        f"Layer '{lower}' has no gradient of layer '{upper}'. "
+        + (cotangent.reason if isinstance(cotangent, Blocked) else "No path of numbers leads from one to the other."),
+        "Name a layer that comes before it; `caveat layers` lists them in order.",
+        "layer",
+    )
 
 
 def _no_gradient(model: Model, target: Target, layer: str, cotangent: Cotangent | None) -> InvalidInput:

@@ -19,10 +19,8 @@ def batch_normalization(g, y, x, scale, bias, mean, variance, *, epsilon, moment
     gain = scale / op.Sqrt(variance + epsilon)
     z = (x - _per_channel(mean, x)) / _per_channel(op.Sqrt(variance + epsilon), x)
     others = [0, *range(2, x.rank)]
-    return (
-        g * _per_channel(gain, x), sum_over(g * z, others, keepdims=False),
-        sum_over(g, others, keepdims=False), None, None,
-    )  # fmt: skip
+    total = sum_over(g, others, keepdims=False)
+    return g * _per_channel(gain, x), sum_over(g * z, others, keepdims=False), total, -gain * total, None
 
 
 @vjp("InstanceNormalization")

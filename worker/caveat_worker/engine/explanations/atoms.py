@@ -1,0 +1,48 @@
+"""From numbers of a tensor to its atoms: which axis holds channels, and how it is reduced.
+
+A picture is [n, channels, height, width], also with the channels last; a sequence is [n, positions, channels]; rows of
+a table [n, columns] have no channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from caveat_worker.engine.base.arrays import AnyArray, Float64Array
+
+_COLOURS = (1, 3, 4)
+
+
+def channel_axis(shape: Sequence[int], *, picture: bool = True) -> int | None:
+    """The axis of the channels in a tensor [n, …]; None if it has no positions. `picture` looks for colours last."""
+    if len(shape) < 3:
+        return None
+    if len(shape) == 3:
+        return 2
+    last = picture and shape[-1] in _COLOURS and shape[1] not in _COLOURS
+    return len(shape) - 1 if last else 1
+
+
+def summed_over_channels(values: AnyArray, *, picture: bool = True) -> Float64Array:
+    """Values [n, …] summed over channels: one number for each position."""
+    axis = channel_axis(values.shape, picture=picture)
+    wide = np.asarray(values, float)
+    return wide if axis is None else np.asarray(wide.sum(axis))
+
+
+def largest_over_channels(values: AnyArray, *, picture: bool = True) -> Float64Array:
+    """The largest absolute value [n, …] over channels: one number for each position."""
+    axis = channel_axis(values.shape, picture=picture)
+    size = np.abs(np.asarray(values, float))
+    return size if axis is None else np.asarray(size.max(axis))
+
+
+def summed_over_positions(values: AnyArray, *, picture: bool = True) -> Float64Array:
+    """Values [n, …] summed over positions: one number for each channel."""
+    axis = channel_axis(values.shape, picture=picture)
+    wide = np.asarray(values, float)
+    if axis is None:
+        return wide
+    return np.asarray(wide.sum(tuple(other for other in range(1, wide.ndim) if other != axis)))

@@ -1,0 +1,41 @@
+"""The checks that withhold an explanation which does not hold."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caveat_worker.engine.base.arrays import AnyArray, Float64Array
+from caveat_worker.engine.explanations.attributed import Check
+
+
+def not_flat(gradient: AnyArray) -> Check:
+    """Whether a gradient [n, …] is other than zero somewhere for every example."""
+    least = float(np.abs(gradient).reshape(len(gradient), -1).max(1).min())
+    return Check(
+        "flat",
+        least,
+        0.0,
+        least > 0,
+        "The target's gradient is not zero."
+        if least > 0
+        else "The target does not change with small changes of this example: its gradient is zero everywhere, as "
+        "behind a Relu that is off. Name the tensor before that Relu as the target's output.",
+    )
+
+
+def completeness(parts: Float64Array, whole: Float64Array, bound: float, scale: float = 0.0) -> Check:
+    """Whether sums of parts [n] are the wholes [n], within `bound` of the larger of a whole and `scale`."""
+    missing = np.abs(whole - parts)
+    allowed = np.maximum(np.abs(whole), scale)
+    share = float(np.max(missing / np.maximum(allowed, np.finfo(float).tiny)))
+    worst = int(np.argmax(missing))
+    ok = bool(np.isfinite(share) and share <= bound)
+    return Check(
+        "completeness",
+        share if np.isfinite(share) else float("inf"),
+        bound,
+        ok,
+        f"The parts add up to {whole[worst]:.4g}, as they must."
+        if ok
+        else f"The parts do not add up to the score: {missing[worst]:.3g} of {whole[worst]:.3g} is missing.",
+    )

@@ -1,0 +1,192 @@
+"""Runs of a real model: sessions in ONNX Runtime, opened when an explanation first asks for them.
+
+What stands for the input is the model's only input of numbers, the largest of several, all columns of a table that the
+model takes one by one, or, for a model that takes token ids, the first tensor of numbers behind them. The model's other
+inputs keep the values that they have for the example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caveat_worker.engine.activations.batches import BATCH_BYTES, LARGEST_BATCH, numbers_in
+from caveat_worker.engine.autodiff.biases import bias_part
+from caveat_worker.engine.autodiff.differentiate import cut_at, differentiate, expose, find_layer, opened_at, vjp
+from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.rules import TABLES
+from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
+from caveat_worker.engine.explanations.entry import Entry, find_entry
+from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT
+from caveat_worker.engine.onnx.graph import Graph
+from caveat_worker.engine.onnx.session import Feeds, Provider, Session, open_session
+from caveat_worker.engine.onnx.values import shape_of_value
+
+_HELD_AT_ONCE = 4  # tensors of the largest size that a forward pass holds
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model, a target, and the sessions that explanations of its examples share."""
+
+    model: Model
+    target: Target
+    provider: Provider = "cpu"
+    threads: int = 1
+    sessions: dict[tuple[str, ...], Session] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        entry = find_entry(self.model, self.target)
+        behind = opened_at(self.model, entry.names[0]) if entry.embeds else self.model
+        object.__setattr__(self, "entry", entry)
+        object.__setattr__(self, "behind", behind)
+        object.__setattr__(self, "scores_at", resolve_target(self.model, self.target).tensor)
+
+    entry: Entry = field(init=False)
+    behind: Model = field(init=False)
+    """The model with what stands for its input as an input."""
+    scores_at: str = field(init=False)
+
+    def session(self, *key: str, graph: Callable[[], Graph]) -> Session:
+        """The session of a graph, opened once."""
+        if key not in self.sessions:
+            self.sessions[key] = open_session(graph(), provider=self.provider, threads=self.threads)
+        return self.sessions[key]
+
+    def around(self, feeds: Mapping[str, AnyArray], typical: AnyArray | None = None) -> tuple[ModelRuns, AnyArray]:
+        """Runs around one example, given as the model's inputs [1, …] by name, and what stands for its input."""
+        others = {name: array for name, array in feeds.items() if name not in self.entry.names}
+        runs = ModelRuns(self, others, typical)
+        return runs, self.input_of(feeds)
+
+    def input_of(self, feeds: Mapping[str, AnyArray]) -> AnyArray:
+        """What stands for the input [n, …] of examples that are given by the model's inputs."""
+        if self.entry.embeds:
+            name = self.entry.names[0]
+            return self.session("embed", graph=lambda: expose(self.model, [name])).run(feeds)[name]
+        return self.entry.joined(feeds)
+
+    def batch(self, *, gradient: bool) -> int:
+        """How many examples one batch may have."""
+        if not self.model.symbolic_batch or self.model.interacts:
+            return 1
+        sizes = [numbers_in(shape_of_value(value) or ()) for node in self.model.ir.graph for value in node.outputs]
+        held = 2 * sum(sizes) if gradient else _HELD_AT_ONCE * max(sizes, default=1)
+        return int(np.clip(BATCH_BYTES // (4 * max(held, 1)), 1, LARGEST_BATCH))
+
+
+class ModelRuns:
+    """`Runs` of an open model around one example, whose other inputs stay as they are."""
+
+    def __init__(self, opened: OpenModel, others: Feeds, typical: AnyArray | None) -> None:
+        self.opened = opened
+        self.others = others
+        self.typical = typical
+        self.scores_at = opened.scores_at
+        self._passes = 0
+
+    @property
+    def passes(self) -> int:
+        """Forward passes so far; a gradient counts as five."""
+        return self._passes
+
+    def scores(self, x: AnyArray) -> Float64Array:
+        """The target's number S [n] at inputs [n, …]."""
+        opened = self.opened
+        session = opened.session("scores", graph=lambda: differentiate(opened.behind, [], [opened.target]))
+        return np.asarray(self._run(session, f"value/{opened.target.name}", FORWARD, x), float)
+
+    def gradient(
+        self, x: AnyArray, at: str = INPUT, *, rules: str = "vjp", reference: AnyArray | None = None
+    ) -> Float32Array:
+        """∂S/∂a [n, …] at the input or at a layer a, by a table of backward rules."""
+        opened, layers = self.opened, self._layers(at)
+        session = opened.session(
+            "gradient",
+            at,
+            rules,
+            graph=lambda: differentiate(opened.behind, layers, [opened.target], rules=TABLES[rules]),
+        )
+        names = [f"gradient/{opened.target.name}/{layer}" for layer in layers]
+        found = self._run_all(session, names, GRADIENT, x)
+        return found[names[0]] if at != INPUT else opened.entry.gathered(found, names, x)
+
+    def activations(self, x: AnyArray, layer: str) -> Float32Array:
+        """The activations of a layer [n, …]; of the layer `input`, the input itself."""
+        if layer == INPUT:
+            return self.opened.entry.numbers(x)
+        name = find_layer(self.opened.behind, layer)
+        session = self.opened.session("activations", name, graph=lambda: expose(self.opened.behind, [name]))
+        return self._run(session, name, FORWARD, x)
+
+    def pull(self, upper: str, seeds: Float32Array, lower: str, x: AnyArray) -> Float32Array:
+        """The cotangents at `lower` [k, …] of the seeds at `upper` [k, …], all at one input x [1, …]."""
+        opened, (bottom, *_) = self.opened, self._layers(lower)
+        session = opened.session("pull", upper, bottom, graph=lambda: self._cut(upper, bottom))
+        further = {f"seed/{find_layer(opened.behind, upper)}": seeds}
+        if lower != INPUT:
+            further[bottom] = np.repeat(self.activations(x, lower), len(seeds), axis=0)
+        return self._run(session, f"gradient/{bottom}", GRADIENT, np.repeat(x, len(seeds), axis=0), further)
+
+    def _cut(self, upper: str, bottom: str) -> Graph:
+        """The graph from one layer to another and back: only the nodes between them run."""
+        return vjp(opened_at(self.opened.behind, bottom), upper, [bottom])
+
+    def rest(self, layer: str, a: Float32Array, x: AnyArray) -> Float64Array:
+        """The target's number [n] with activations [n, …] put in place of a layer's at one input x [1, …]."""
+        opened, (name, *_) = self.opened, self._layers(layer)
+        session = opened.session("rest", name, graph=lambda: cut_at(opened.behind, name, [opened.target]))
+        values = self._run(
+            session, f"value/{opened.target.name}", FORWARD, np.repeat(x, len(a), axis=0), {name: np.asarray(a)}
+        )
+        return np.asarray(values, float)
+
+    def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:
+        """Σ b·∂S/∂b over all biases b, at one input x [1, …]."""
+        if len(x) != 1:
+            raise ValueError(f"biases have cotangents of their own for one example only, not for {len(x)}")
+        opened = self.opened
+        session = opened.session(
+            "biases", rules, graph=lambda: bias_part(opened.behind, opened.target, rules=TABLES[rules])
+        )
+        self._passes += GRADIENT
+        return float(session.run(self._feeds(x, {}))[f"biases/{opened.target.name}"])
+
+    def _layers(self, at: str) -> list[str]:
+        return list(self.opened.entry.with_gradient) if at == INPUT else [find_layer(self.opened.behind, at)]
+
+    def _run(
+        self, session: Session, name: str, price: int, x: AnyArray, further: Mapping[str, AnyArray] | None = None
+    ) -> NDArray[Any]:
+        return self._run_all(session, [name], price, x, further)[name]
+
+    def _run_all(
+        self,
+        session: Session,
+        names: list[str],
+        price: int,
+        x: AnyArray,
+        further: Mapping[str, AnyArray] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Outputs of a session by name, computed in batches."""
+        self._passes += price * len(x)
+        found: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+        for rows in _batches(len(x), self.opened.batch(gradient=price > FORWARD)):
+            outputs = session.run(self._feeds(x[rows], {key: value[rows] for key, value in (further or {}).items()}))
+            for name in names:
+                found[name].append(outputs[name])
+        return {name: np.concatenate(parts) for name, parts in found.items()}
+
+    def _feeds(self, x: AnyArray, further: Mapping[str, AnyArray]) -> Feeds:
+        others = {name: np.repeat(array, len(x), axis=0) for name, array in self.others.items()}
+        return {**others, **self.opened.entry.split(x), **further}
+
+
+def _batches(count: int, size: int) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, start + size)

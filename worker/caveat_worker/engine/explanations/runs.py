@@ -1,0 +1,53 @@
+"""What an explanation may ask of a model about one target, as an interface: literal functions implement it in tests."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
+
+FORWARD = 1
+GRADIENT = 5
+"""What a gradient costs, in forward passes."""
+INPUT = "input"
+"""The name, as a layer, of the tensor that stands for the input: the embeddings of a model that takes token ids."""
+
+
+class Runs(Protocol):
+    """One target of one model, around one example; every call counts the passes that it makes."""
+
+    scores_at: str
+    """The tensor of scores that the target is read from."""
+    typical: AnyArray | None
+    """A typical input [1, …], as the mean photograph or the most frequent category, where the asker gave examples."""
+
+    @property
+    def passes(self) -> int:
+        """Forward passes so far; a gradient counts as five."""
+        ...
+
+    def scores(self, x: AnyArray) -> Float64Array:
+        """The target's number S [n] at inputs [n, …]."""
+        ...
+
+    def gradient(
+        self, x: AnyArray, at: str = INPUT, *, rules: str = "vjp", reference: AnyArray | None = None
+    ) -> Float32Array:
+        """∂S/∂a [n, …] at the input or at a layer a, by a table of backward rules; some compare with a reference."""
+        ...
+
+    def activations(self, x: AnyArray, layer: str) -> Float32Array:
+        """The activations of a layer [n, …]; of the layer `input`, the input itself."""
+        ...
+
+    def pull(self, upper: str, seeds: Float32Array, lower: str, x: AnyArray) -> Float32Array:
+        """The cotangents at `lower` [k, …] of the seeds at `upper` [k, …], all at one input x [1, …]."""
+        ...
+
+    def rest(self, layer: str, a: Float32Array, x: AnyArray) -> Float64Array:
+        """The target's number [n] with activations [n, …] put in place of a layer's at one input x [1, …]."""
+        ...
+
+    def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:
+        """Σ b·∂S/∂b over all biases b, at one input x [1, …]."""
+        ...
