@@ -49,6 +49,6 @@ def test_the_commands_run(tmp_path: Path) -> None:
         words = re.escape(re.sub(r"\b[0-9a-f]{12}\b|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "…", line)).replace(
             "…", "[0-9a-f :-]+"
         )
-        assert re.search(f"^{words}$", done.stdout, re.M), line
+        assert re.search(f"^{words}$", done.stdout, re.M), f"{line}\nis not in\n{done.stdout}"
     assert '"fail"' in done.stdout
     assert re.search(r"^[0-9a-f]{64}  -$", done.stdout, re.M)
