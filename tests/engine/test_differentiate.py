@@ -297,3 +297,11 @@ def test_a_layer_that_may_not_change_its_sign_is_moved_in_proportion() -> None:
     checks = check_gradients(model, [variance], [FIRST], nets.noise(model), seed=3)
     assert checks[0].ok
     assert checks[0].residual < 1e-2
+
+
+def test_a_relu_that_is_off_stops_an_infinite_gradient() -> None:
+    net = nets.Net(0)
+    scores = net.op("Sqrt", net.op("Relu", net.op("Mul", "x", net.constant([[2.0, 3.0]]))))
+    model = load(net.model(("n", 2), scores), interacts=False)
+    found = run(differentiate(model, ["x"], [FIRST]), {"x": np.array([[-1.0, 4.0]], np.float32)})
+    assert found["gradient/first/x"].tolist() == [[0.0, 0.0]]

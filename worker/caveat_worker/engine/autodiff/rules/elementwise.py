@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from math import pi, sqrt
+from operator import and_
 
-from caveat_worker.engine.autodiff.builder import op
+from caveat_worker.engine.autodiff.builder import masked, op
 from caveat_worker.engine.autodiff.rules.table import UnsupportedOperator, derivatives, elementwise, lowered
 
 
@@ -35,7 +37,6 @@ derivatives(
         "Mish": lambda y, x: op.Tanh(op.Softplus(x)) + x * op.Sigmoid(x) * (1 - _square(op.Tanh(op.Softplus(x)))),
         "Neg": lambda y, x: -1,
         "Reciprocal": lambda y, x: -y * y,
-        "Relu": lambda y, x: y > 0,
         "Selu": lambda y, x, *, alpha, gamma: gamma * op.Where(x > 0, 1.0, alpha * op.Exp(op.Min(x, 0.0))),
         "Shrink": lambda y, x, *, bias, lambd: op.Abs(x) > lambd,
         "Sigmoid": lambda y, x: y * (1 - y),
@@ -94,13 +95,15 @@ def hard_sigmoid(g, y, x, *, alpha, beta):
     return (alpha * g * ((y > 0) & (y < 1)),)
 
 
+@elementwise("Relu")
+def relu(g, y, x):
+    return (masked(g, y > 0),)
+
+
 @elementwise("Clip")
 def clip(g, y, x, low=None, high=None):
-    inside = g
-    if low is not None:
-        inside = inside * (x > low)
-    if high is not None:
-        inside = inside * (x < high)
+    bounds = [x > low] * (low is not None) + [x < high] * (high is not None)
+    inside = masked(g, reduce(and_, bounds)) if bounds else g
     return inside, low and g * (x <= low), high and g * (x >= high)
 
 
