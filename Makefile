@@ -9,8 +9,8 @@ CODE   := api_spec storage reports telemetry service worker client examples benc
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all programs check format generate gradients validation truths bench zoo chaos load fuzz up
-.PHONY: clean
+.PHONY: help demo test test-all programs check format generate gradients validation truths bench zoo chaos load tamper fuzz
+.PHONY: up clean
 
 PROGRAMS := curl jq openssl ps chromium node npm
 test: PROGRAMS := curl openssl ps
@@ -107,6 +107,9 @@ chaos: $(VENV)/.dev  ## audits while every part of the service is killed or stop
 
 load: $(VENV)/.dev  ## two hundred clients for two minutes over PostgreSQL; figures
 	$(BIN)/python -m pytest -s tests/service/test_load.py
+
+tamper: $(VENV)/.dev  ## flips 10,000 bits in blobs, cache and reports; counts what was served, signed or decided (minutes)
+	$(BIN)/python -m pytest -s -m slow tests/hostile/test_tamper.py
 
 fuzz: $(VENV)/.fuzz  ## readers and model loading, SECONDS each (60)
 	for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \

@@ -164,6 +164,7 @@ PROBLEMS = {
     415: "The body has the wrong media type.",
     422: "The request is not valid; `errors` points at each fault.",
     429: "A limit is reached: requests, failed authentications, concurrent uploads or streams, or queued jobs.",
+    500: "The stored bytes are damaged (`corrupt-bytes`) and are not sent, or the service failed.",
     503: "A service that this operation needs is unavailable.",
 }
 HEADERS = {
@@ -214,7 +215,7 @@ OPERATIONS = [
             200: Answer("The bytes.", media_types=("application/octet-stream",), headers=("ETag",)),
             304: Answer("Not modified."),
         },
-        problems=(404, 422),
+        problems=(404, 422, 500),
         tag="blobs",
     ),
     Operation(
@@ -270,7 +271,7 @@ OPERATIONS = [
         "/v1/audits/{job_id}/report",
         "Get the report of an audit in the format that `Accept` names",
         {200: Answer("The report; it never changes.", Report, REPORT_TYPES, ("ETag",)), 304: Answer("Not modified.")},
-        problems=(404, 406, 409),
+        problems=(404, 406, 409, 500),
     ),
     Operation(
         "get_attestation",
@@ -281,7 +282,7 @@ OPERATIONS = [
             200: Answer("The envelope, signed with the service's current keys.", Envelope, headers=("ETag",)),
             304: Answer("Not modified."),
         },
-        problems=(404, 409),
+        problems=(404, 409, 500),
     ),
     Operation(
         "get_events",

@@ -348,6 +348,17 @@ def up(port: int, host: str, data: Path, workers: int) -> None:
     click.get_current_context().exit(run_up(host, port, data, workers))
 
 
+def _blobs(command: Any) -> Any:
+    return click.option(
+        "--blobs-url",
+        envvar="CAVEAT_BLOBS_URL",
+        show_envvar=True,
+        default=".caveat/blobs",
+        show_default=True,
+        help="Blob storage of the service.",
+    )(command)
+
+
 def _database(command: Any) -> Any:
     """Adds the option that names a service's database."""
     return click.option(
@@ -465,14 +476,7 @@ def erase(tenant: str, older_than_days: float, database_url: str) -> None:
 
 
 @cli.command(short_help="Delete stored files that nothing references.")
-@click.option(
-    "--blobs-url",
-    envvar="CAVEAT_BLOBS_URL",
-    show_envvar=True,
-    default=".caveat/blobs",
-    show_default=True,
-    help="Blob storage of the service.",
-)
+@_blobs
 @click.option(
     "--grace-hours",
     type=click.FloatRange(min=0),
@@ -493,6 +497,30 @@ def collect(blobs_url: str, grace_hours: float, database_url: str) -> None:
     click.echo(f"Deleted {found.removed} blobs, and the remains of {found.broken} interrupted uploads.")
     if found.adopted:
         click.echo(f"{found.adopted} blobs were unknown to the database; they will be deleted unless they are used.")
+
+
+@cli.command(short_help="Verify the stored files of a service.")
+@_blobs
+@_database
+def scrub(blobs_url: str, database_url: str) -> None:
+    """Read every stored file and compare it with its digest.
+
+    Workers do this too, spread over CAVEAT_SCRUB_DAYS, and it is safe to run while the service is in use. Damaged and
+    missing files are listed, and the command exits with 1: nothing uses them, and their next upload replaces them.
+    """
+    from caveat.retention import verify_blobs
+
+    found = verify_blobs(database_url, blobs_url)
+    for digest in found.damaged:
+        click.echo(f"damaged  {digest}")
+    for digest in found.missing:
+        click.echo(f"missing  {digest}")
+    click.echo(
+        f"Verified {found.verified} blobs ({found.bytes:,} bytes): "
+        f"{len(found.damaged)} others are damaged, {len(found.missing)} are missing."
+    )
+    if found.damaged or found.missing:
+        raise SystemExit(1)
 
 
 def _days(days: float | None) -> timedelta | None:

@@ -1,7 +1,9 @@
-"""Retention commands of an operator: erase a tenant's data, and delete blobs that nothing references."""
+"""Commands of an operator for stored data: erase a tenant's, delete blobs that nothing references, verify the rest."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from caveat.problems import problem
 if TYPE_CHECKING:
     from caveat_storage.blob_registry import Collected
     from caveat_storage.retention import Forgotten
+    from caveat_storage.scrub import Scrubbed
 
 
 def erase_tenant(database_url: str, tenant: str, older_than: timedelta) -> Forgotten:
@@ -25,12 +28,26 @@ def erase_tenant(database_url: str, tenant: str, older_than: timedelta) -> Forgo
 
 def collect_garbage(database_url: str, blobs_url: str, unused_for: timedelta) -> Collected:
     """Deletes blobs that nothing has referenced for `unused_for`."""
-    with opened(database_url) as database:
+    with opened(database_url) as database, _reached():
         from caveat_storage import blob_registry
 
-        try:
-            return blob_registry.collect(database, blob_registry.opened(blobs_url, database), unused_for=unused_for)
-        except OSError as fault:
-            raise problem(
-                "blobs-away", 503, f"The blob storage cannot be reached: {fault}.", "Check --blobs-url."
-            ) from None
+        return blob_registry.collect(database, blob_registry.opened(blobs_url, database), unused_for=unused_for)
+
+
+def verify_blobs(database_url: str, blobs_url: str) -> Scrubbed:
+    """Reads all stored blobs and compares each with its digest."""
+    with opened(database_url) as database, _reached():
+        from caveat_storage import blob_registry, scrub
+
+        return scrub.scrub(database, blob_registry.opened(blobs_url, database))
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Raises errors of the blob storage as a `ProblemError`."""
+    try:
+        yield
+    except OSError as fault:
+        raise problem(
+            "blobs-away", 503, f"The blob storage cannot be reached: {fault}.", "Check --blobs-url."
+        ) from None

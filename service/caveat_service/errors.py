@@ -11,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionError
 from werkzeug.exceptions import HTTPException
 
 from caveat_spec.problem import Fault, ProblemDetails
+from caveat_storage.blobs import CorruptBytesError
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(OperationalError, _away)
     app.register_error_handler(InterfaceError, _away)
     app.register_error_handler(NoConnectionError, _away)
+    app.register_error_handler(CorruptBytesError, _corrupt)
     app.register_error_handler(ParseException, _broken_off)
     app.register_error_handler(Exception, _unforeseen)
 
@@ -81,6 +83,11 @@ def _broken_off(fault: ParseException) -> Response:
     """The body is not valid HTTP."""
     detail = f"The body of the request cannot be read: {type(fault).__name__}."
     return _response(ProblemDetails.of("bad-request", 400, detail, REMEDIES[400]), {"Connection": "close"})
+
+
+def _corrupt(fault: CorruptBytesError) -> Response:
+    """Stored bytes are not what their digest says, so they are neither sent nor signed."""
+    return _response(fault.problem, {})
 
 
 def _away(fault: DBAPIError | NoConnectionError) -> Response:

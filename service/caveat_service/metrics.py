@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from caveat_storage import job_records, metrics, webhooks
+from caveat_storage import blob_registry, job_records, metrics, webhooks
 from caveat_storage.job_records import SEEN_WITHIN, Database
 from caveat_storage.job_state import ENDED
 
@@ -38,6 +38,8 @@ class DatabaseCollector(Collector):
         yield depth
         expired = metrics.counted(self.database, "expired").get("", 0)
         yield CounterMetricFamily("caveat_lease_expired", "Leases that expired.", value=expired)
+        damaged = blob_registry.count_damaged(self.database)
+        yield GaugeMetricFamily("caveat_damaged_blobs", "Blobs whose stored bytes are damaged.", value=damaged)
         yield from self._audits()
         yield from self._webhooks()
         yield from self._workers()

@@ -14,7 +14,7 @@ from caveat_service.errors import refuse
 from caveat_service.state import app_context, tenant
 from caveat_spec.artifacts import Upload
 from caveat_spec.openapi import PartHeaders
-from caveat_storage import job_records, uploads
+from caveat_storage import blob_registry, job_records, uploads
 from caveat_storage.blobs import WrongDigestError
 from caveat_storage.uploads import OtherOffsetError, TooManyPiecesError, Uploads
 
@@ -24,7 +24,7 @@ blueprint = Blueprint("uploads", __name__)
 @serves(blueprint, "get_upload")
 def get_upload(digest: str) -> Response:
     """Returns the offset at which the upload continues."""
-    size = job_records.owned(app_context().database, tenant(), [digest]).get(digest)
+    size = _complete(digest)
     if size is not None:
         return _standing(Upload(digest=digest, offset=size, complete=True))
     return _standing(Upload(digest=digest, offset=_uploads().reached(tenant(), digest), complete=False))
@@ -35,7 +35,7 @@ def patch_upload(digest: str, headers: PartHeaders) -> Response:
     """Appends the body to the upload; a complete upload becomes a blob."""
     offset, complete = headers.upload_offset, headers.upload_complete == "?1"
     request.max_content_length = max(app_context().settings.largest_blob - offset, 0)
-    if offset > 0 and job_records.owned(app_context().database, tenant(), [digest]).get(digest) == offset:
+    if offset > 0 and _complete(digest) == offset:
         return owned(digest, offset)  # the upload is complete already
     limits.require_room(offset + (request.content_length or 0), digest)
     if offset == 0:
@@ -59,6 +59,12 @@ def patch_upload(digest: str, headers: PartHeaders) -> Response:
     if not complete:
         return _standing(Upload(digest=digest, offset=size, complete=False), 202)
     return owned(digest, size)
+
+
+def _complete(digest: str) -> int | None:
+    """Size of the tenant's blob; None if it has none, or if the bytes are damaged and have to be sent again."""
+    size = job_records.owned(app_context().database, tenant(), [digest]).get(digest)
+    return None if size is None or blob_registry.is_damaged(app_context().database, digest) else size
 
 
 class _Body:

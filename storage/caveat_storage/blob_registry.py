@@ -4,23 +4,29 @@ A row of `stored` stands for the bytes of its digest, and rows that use a digest
 and deleted inside the transaction that writes or deletes that row, so a visible row always has its bytes. The row's
 time is updated whenever the bytes arrive again, and collection takes only rows that are older than a grace period, so
 bytes that a client is about to use stay. If the client is slower than that, the foreign key rejects its use.
+
+The row also says whether its bytes were found to be damaged: whoever reads them marks it, and their next arrival, or a
+verification that succeeds, removes the mark.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from sqlalchemy import exists, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import exists, func, select
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from caveat_storage.blobs import Blobs
 from caveat_storage.job_records import Database, now, upsert
 from caveat_storage.tables import blobs as owned
 from caveat_storage.tables import stored, uses
 from caveat_storage.uploads import Uploads
+
+log = logging.getLogger(__name__)
 
 STALLED = timedelta(hours=1)
 """An upload without activity for this long is abandoned."""
@@ -39,16 +45,50 @@ class Collected:
 
 
 def opened(url: str, database: Database) -> Blobs:
-    """Opens the blob store at a URL; bytes that arrive there are registered in `database`."""
-    return replace(Blobs.at(url), arriving=lambda digest: arrival(database, digest))
+    """Opens the blob store at a URL; bytes that arrive there, or are damaged, are registered in `database`."""
+    return replace(
+        Blobs.at(url),
+        arriving=lambda digest: arrival(database, digest),
+        damaged=lambda digest: _report_damage(database, digest),
+    )
 
 
 @contextmanager
 def arrival(database: Database, digest: str) -> Iterator[None]:
     """Registers a digest in a transaction during which its bytes move into place; a collection of them waits for it."""
     with database.writing() as connection:
-        upsert(connection, stored, {"digest": digest, "touched_at": now()})
+        upsert(connection, stored, {"digest": digest, "touched_at": now(), "verified_at": now(), "damaged_at": None})
         yield
+
+
+def mark(database: Database, digest: str, *, damaged: bool) -> bool:
+    """Records whether stored bytes, which were just verified, are damaged; returns False if they are gone."""
+    found = {"damaged_at": func.coalesce(stored.c.damaged_at, now()) if damaged else None, "verified_at": now()}
+    with database.writing() as connection:
+        return connection.execute(stored.update().where(stored.c.digest == digest).values(**found)).rowcount == 1
+
+
+def is_damaged(database: Database, digest: str) -> bool:
+    """Whether stored bytes are known to be damaged, so that they have to be uploaded again."""
+    wanted = select(stored.c.digest).where(stored.c.digest == digest, stored.c.damaged_at.is_not(None))
+    with database.reading() as connection:
+        return connection.execute(wanted).one_or_none() is not None
+
+
+def count_damaged(database: Database) -> int:
+    """Number of blobs that are known to be damaged."""
+    counted = select(func.count()).where(stored.c.damaged_at.is_not(None))
+    with database.reading() as connection:
+        return connection.execute(counted).scalar_one()
+
+
+def _report_damage(database: Database, digest: str) -> None:
+    """Logs and records damage; a database that is away does not hide it from the reader of the bytes."""
+    log.error("the stored bytes of %s are damaged", digest)
+    try:
+        mark(database, digest, damaged=True)
+    except DBAPIError as fault:
+        log.warning("the damage of %s could not be recorded: %s", digest, type(fault).__name__)
 
 
 def touch(database: Database, digest: str) -> None:

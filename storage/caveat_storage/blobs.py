@@ -1,12 +1,14 @@
 """Bytes by their SHA-256, over fsspec: a folder by default, S3 or Google Cloud Storage by URL.
 
 Bytes are written to a temporary file and moved into place once their digest is verified, so readers never see partial
-bytes, and stored bytes never change.
+bytes. Whoever reads them verifies the digest again: a disk may fail, and others may write to the store. Damaged bytes
+are never used, and the next upload of the genuine ones replaces them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -17,6 +19,10 @@ from typing import BinaryIO, Protocol, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from caveat_spec.problem import ProblemDetails
+
+log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 
@@ -44,6 +50,30 @@ class WrongDigestError(Exception):
         self.announced, self.came = announced, came
 
 
+class CorruptBytesError(Exception):
+    """Stored bytes no longer have the digest under which they are stored."""
+
+    def __init__(self, digest: str, came: str) -> None:
+        """Takes the digest under which the bytes are stored, and their actual one."""
+        super().__init__(f"The stored bytes of {digest} were damaged or changed: their digest is now {came}.")
+        self.digest = digest
+
+    @property
+    def problem(self) -> ProblemDetails:
+        """What a client is told."""
+        return ProblemDetails.of(
+            "corrupt-bytes",
+            500,
+            f"{self} They were not used.",
+            "Upload the genuine bytes again, or repeat the audit if they are its report: either replaces them. "
+            "An operator finds the cause with 'caveat scrub' (docs/operations.md: CaveatCorruptBytes).",
+        )
+
+
+def _log_damage(digest: str) -> None:
+    log.error("the stored bytes of %s are damaged", digest)
+
+
 @dataclass(frozen=True)
 class Blobs:
     """A store of bytes by digest."""
@@ -52,6 +82,8 @@ class Blobs:
     root: str
     arriving: Callable[[str], AbstractContextManager[object]] = lambda digest: nullcontext()
     """Context in which verified bytes of a digest are moved into place."""
+    damaged: Callable[[str], None] = _log_damage
+    """Called with the digest of bytes that turn out to be damaged, before `CorruptBytesError` is raised."""
 
     @classmethod
     def at(cls, url: str) -> Blobs:
@@ -108,18 +140,52 @@ class Blobs:
         return int(self.filesystem.size(self._place(digest)))
 
     def open(self, digest: str) -> BinaryIO:
-        """Opens the bytes for reading; the caller closes them."""
-        return cast(BinaryIO, self.filesystem.open(self._place(digest), "rb"))
+        """Opens the bytes for reading once all of them are verified; the caller closes them.
+
+        Raises:
+            CorruptBytesError: they have another digest.
+        """
+        kept = self._opened(digest)
+        try:
+            self._verify(digest, digest_of(kept))
+            kept.seek(0)
+        except BaseException:
+            kept.close()
+            raise
+        return kept
 
     def read(self, digest: str) -> bytes:
-        """Reads all bytes into memory; for small blobs."""
-        return cast(bytes, self.filesystem.cat_file(self._place(digest)))
+        """Reads all bytes into memory; for small blobs.
+
+        Raises:
+            CorruptBytesError: they have another digest.
+        """
+        data = cast(bytes, self.filesystem.cat_file(self._place(digest)))
+        self._verify(digest, f"sha256:{hashlib.sha256(data).hexdigest()}")
+        return data
 
     def copy(self, digest: str, into: Writable) -> None:
-        """Copies the bytes to `into` in chunks."""
-        with self.open(digest) as kept:
+        """Copies the bytes to `into` in chunks, and verifies them on their way.
+
+        Raises:
+            CorruptBytesError: what was copied has another digest and must not be used.
+        """
+        seen = hashlib.sha256()
+        with self._opened(digest) as kept:
             for chunk in in_chunks(kept):
+                seen.update(chunk)
                 into.write(chunk)
+        self._verify(digest, f"sha256:{seen.hexdigest()}")
+
+    def verify(self, digest: str) -> int:
+        """Reads all bytes to verify them; returns their number.
+
+        Raises:
+            CorruptBytesError: they have another digest.
+        """
+        counted = _Counted()
+        self.copy(digest, counted)
+        return counted.size
 
     def digests(self) -> Iterator[str]:
         """The digests of all stored bytes."""
@@ -157,6 +223,14 @@ class Blobs:
             return False
         return True
 
+    def _opened(self, digest: str) -> BinaryIO:
+        return cast(BinaryIO, self.filesystem.open(self._place(digest), "rb"))
+
+    def _verify(self, digest: str, came: str) -> None:
+        if came != digest:
+            self.damaged(digest)
+            raise CorruptBytesError(digest, came)
+
     @property
     def _is_a_folder(self) -> bool:
         return isinstance(self.filesystem, LocalFileSystem)
@@ -164,6 +238,18 @@ class Blobs:
     def _place(self, digest: str) -> str:
         algorithm, _, hexadecimal = digest.partition(":")
         return f"{self.root}/{algorithm}/{hexadecimal[:2]}/{hexadecimal}"
+
+
+@dataclass
+class _Counted:
+    """A sink that only counts."""
+
+    size: int = 0
+
+    def write(self, data: bytes, /) -> int:
+        """Counts bytes."""
+        self.size += len(data)
+        return len(data)
 
 
 def digest_of(stream: Readable) -> str:

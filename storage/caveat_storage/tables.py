@@ -139,8 +139,15 @@ stored = Table(
     metadata,
     Column("digest", String(71), primary_key=True),
     Column("touched_at", Moment, nullable=False),
+    Column("verified_at", Moment),
+    Column("damaged_at", Moment),
+    Index(None, "verified_at"),
+    Index(None, "damaged_at"),
 )
-"""The stored bytes. Every row that uses bytes refers to this table, so the database itself prevents their deletion."""
+"""The stored bytes: when they last arrived, were last verified, and were found to be damaged.
+
+Every row that uses bytes refers to this table, so the database itself prevents their deletion.
+"""
 
 uses = Table(
     "uses",

@@ -216,3 +216,17 @@ def test_through_the_supervisor_a_second_audit_finds_what_the_first_left(bench: 
     after = {entry.name: entry.stat().st_mtime_ns for entry in namespace.folder.iterdir()}
     assert after.keys() == entries.keys()
     assert any(after[name] > entries[name] for name in entries), "what was used is younger"
+
+
+def test_an_entry_under_the_name_of_another_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a checksum of its own that holds, and a shape that fits."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept").mkdir()
+    with cached(tmp_path / "kept", tmp_path / "fresh") as store:
+        store.put("first", np.zeros(3))
+        store.put("second", np.ones(3))
+    (tmp_path / "fresh" / "first.npy").rename(tmp_path / "kept" / "second.npy")
+    (tmp_path / "fresh" / "second.npy").rename(tmp_path / "kept" / "other.npy")
+    with cached(tmp_path / "kept", tmp_path / "again") as store:
+        assert store.get("second") is None
+        assert store.get("other") is None

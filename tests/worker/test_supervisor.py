@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from caveat_storage.blobs import Writable
+from caveat_storage.blobs import Blobs, Writable
 from caveat_worker.jobs import forkserver
+from caveat_worker.jobs.cache import Cache
 from caveat_worker.jobs.sandbox import missing_protections
 from caveat_worker.jobs.supervisor import End, Failed, Finished, Limits, Stopped, supervise
 from tests.worker import stub_pipeline as stub
@@ -51,6 +53,24 @@ def test_a_result_is_canonical_and_the_same_each_time() -> None:
     assert first == run(stub.FINISH)
     assert first.result.startswith(b'{"audit":{"concepts":{},')
     assert warnings_of(first) == ["5 bytes"]
+
+
+@pytest.mark.parametrize("swapped", [MODEL, TABLE])
+def test_swapped_bytes_end_the_job_with_that_cause_and_leave_nothing_in_the_cache(
+    tmp_path: Path, swapped: bytes
+) -> None:
+    blobs, cache = Blobs.at(str(tmp_path / "blobs")), Cache(tmp_path / "cache", 1 << 20)
+    for data in STORED.values():
+        blobs.put(io.BytesIO(data), digest(data))
+    (place,) = (tmp_path / "blobs").glob(f"*/*/{digest(swapped).removeprefix('sha256:')}")
+    place.write_bytes(b"s,d\n1,0\n")
+    ways: dict[str, Any] = {"on_progress": lambda *_: None, "should_stop": lambda: False}
+    end = supervise("audit", audit(stub.FINISH), blobs.copy, limits=LIMITS, sink=cache.namespace("t", "m"), **ways)
+    assert code_of(end) == "corrupt-bytes"
+    assert isinstance(end, Failed)
+    assert digest(swapped) in end.problem.detail
+    assert not end.killed  # another attempt would read the same bytes
+    assert not list(cache.root.glob("*/*/*"))
 
 
 def test_progress_is_passed_on_and_a_stop_is_heard_at_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -55,7 +56,8 @@ class Scratch:
 def cached(kept: Path, fresh: Path) -> Iterator[Cached]:
     """A store that finds arrays in `kept`, which it only reads, and leaves new ones in `fresh` for the supervisor.
 
-    Every file ends with a digest of its array; one that was cut short or changed is not found.
+    Every file ends with a digest of its name and its other bytes; one that was cut short, changed or renamed is not
+    found.
     """
     fresh.mkdir()
     with scratch() as spare:
@@ -94,9 +96,11 @@ class Cached:
 
     def seal(self) -> None:
         """Ends every new file with its digest, and says which old ones were of use."""
-        for key, array in self._rooms.items():
-            with (self._fresh / f"{key}.npy").open("ab") as file:
-                file.write(_digest(array))
+        for key in self._rooms:
+            path = self._fresh / f"{key}.npy"
+            digest = _digest(path, path.stat().st_size)
+            with path.open("ab") as file:
+                file.write(digest)
         used = [f"{key}.npy\n" for key, array in self._found.items() if array is not None]
         (self._fresh / "used").write_text("".join(used))
 
@@ -142,18 +146,23 @@ class Joined:
 
 
 def _whole(path: Path) -> NDArray[Any] | None:
-    """The array in a file that ends with its digest, mapped and not read; None for any other file."""
+    """The array in a file that ends with its digest, mapped and not read; None for any other file.
+
+    Nothing in the file is parsed before all of it is verified.
+    """
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         with path.open("rb") as file:
-            file.seek(-hashlib.sha256().digest_size, 2)
-            return array if file.read() == _digest(array) else None
+            end = file.seek(-hashlib.sha256().digest_size, os.SEEK_END)
+            if file.read() != _digest(path, end):
+                return None
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
+    return array
 
 
-def _digest(array: NDArray[Any]) -> bytes:
-    """The SHA-256 of an array's type, shape and numbers."""
-    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).data)
+def _digest(path: Path, end: int) -> bytes:
+    """The SHA-256 of a file's name and of its bytes before `end`."""
+    digest = hashlib.sha256(path.name.encode())
+    digest.update(np.memmap(path, np.uint8, "r", shape=(end,)).data)
     return digest.digest()

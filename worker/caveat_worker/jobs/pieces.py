@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -9,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from caveat_storage.blobs import Blobs, digest_of
+from caveat_storage.blobs import Blobs, CorruptBytesError, digest_of
 from caveat_worker.jobs.output_files import open_file, open_folder
 from caveat_worker.jobs.sandbox import LARGEST_FILE
+
+log = logging.getLogger(__name__)
 
 PIECE = re.compile(r"[0-9a-f]{64}\.[0-9]{1,12}\.npy")
 """Name of a piece: the key of its array, and the index of its first example."""
@@ -45,10 +48,14 @@ class Pieces:
 
 
 def lay_out(store: Blobs, pieces: Mapping[str, str], folder: Path) -> None:
-    """Copies each piece into a folder under its name."""
+    """Copies each piece into a folder under its name; the audit computes again what a damaged piece held."""
     for name, digest in pieces.items():
-        with (folder / name).open("wb") as file:
-            store.copy(digest, file)
+        try:
+            with (folder / name).open("wb") as file:
+                store.copy(digest, file)
+        except CorruptBytesError:
+            (folder / name).unlink()
+            log.warning("a piece of a shard is damaged and is computed again")
 
 
 def _put(store: Blobs, file: BinaryIO) -> str:

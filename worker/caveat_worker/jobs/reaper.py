@@ -1,4 +1,4 @@
-"""Background work of a worker: take back lost jobs, publish waiting ones, collect garbage, and drain on shutdown."""
+"""Background work of a worker: take back lost jobs, publish waiting ones, collect garbage, scrub, drain on shutdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from caveat_spec.artifacts import Queue
 from caveat_spec.jobs import LISTS, QUEUES, RUN_JOB
-from caveat_storage import blob_registry, job_records, job_state, retention, shards
+from caveat_storage import blob_registry, job_records, job_state, retention, scrub, shards
 from caveat_storage.blobs import Blobs
 from caveat_storage.job_records import Database
 from caveat_worker.jobs.sandbox import missing_protections
@@ -24,7 +24,9 @@ from caveat_worker.jobs.settings import Settings, settings
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 60.0
-"""Seconds between checks whether garbage collection is due."""
+"""Seconds between checks whether garbage collection is due, and between passes that verify stored bytes."""
+SCRUBBED_AT_ONCE = 1 << 30
+"""Bytes after which such a pass ends."""
 
 _leaving, _gone = threading.Event(), threading.Event()
 
@@ -53,6 +55,16 @@ def collect_garbage(database: Database, blobs: Blobs, settings: Settings) -> Non
         log.info("deleted %d expired jobs and %d uploads", forgotten.jobs, forgotten.blobs)
     collected = blob_registry.collect(database, blobs, unused_for=timedelta(hours=settings.gc_grace_hours))
     log.info("deleted %d blobs and the remains of %d uploads", collected.removed, collected.broken)
+
+
+def verify_stored_bytes(database: Database, blobs: Blobs, settings: Settings) -> None:
+    """Verifies some of the stored bytes that nobody has verified for `scrub_days`; damage is logged and counted."""
+    if not settings.scrub_days:
+        return
+    since = timedelta(days=settings.scrub_days)
+    found = scrub.scrub(database, blobs, not_since=since, most_bytes=SCRUBBED_AT_ONCE)
+    for digest in found.missing:
+        log.error("the stored bytes of %s are missing", digest)
 
 
 def drain(sender: str, **_: Any) -> None:
@@ -123,8 +135,9 @@ def _collect_until_gone(database: Database) -> None:
     while not _gone.wait(LOOK_SECONDS):
         try:
             collect_garbage(database, blobs, settings())
+            verify_stored_bytes(database, blobs, settings())
         except Exception:  # buckets raise errors of their own, and the worker must continue
-            log.warning("garbage collection will be retried", exc_info=True)
+            log.warning("garbage collection and verification will be retried", exc_info=True)
 
 
 def _connection(app: Celery) -> Any:

@@ -62,6 +62,8 @@ class Settings(SharedSettings):
     """Hours between garbage collections of expired data and unreferenced bytes; 0 disables them."""
     gc_grace_hours: float = Field(24, ge=1)
     """Hours for which bytes must be unreferenced before they are deleted."""
+    scrub_days: float = Field(30, ge=0)
+    """Days within which workers verify all stored bytes again; 0 means only when they are used."""
     heartbeat_file: str | None = None
     """File that is touched every `reap_seconds`, for a liveness probe."""
     cache_bytes: int = Field(8 << 30, ge=0)

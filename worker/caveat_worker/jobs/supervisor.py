@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from caveat_spec.artifacts import STAGES, Stage
 from caveat_spec.jobs import REQUESTS, RESULTS, Division, JobKind, sources
 from caveat_spec.problem import ProblemDetails
-from caveat_storage.blobs import Writable
+from caveat_storage.blobs import CorruptBytesError, Writable
 from caveat_telemetry import traces
 from caveat_worker.jobs import forkserver
 from caveat_worker.jobs.child import CrashReport
@@ -139,10 +139,11 @@ def supervise(
 ) -> End:
     """Runs a job in a fresh child process and returns how it ended.
 
-    `fetch(digest, file)` writes the bytes of `digest` to `file`. `on_progress` and `should_stop` are called in this
-    thread several times a second, `should_stop` also on each write; once it returns true, the child ends within a
-    second. The child can read the earlier arrays of `sink`, which stores its new ones if it succeeds. `pieces(folder)`
-    lays out the pieces of its shards. An audit of more than `shard_batches` batches, if not 0, ends as `Divided`.
+    `fetch(digest, file)` writes the bytes of `digest` to `file`, or raises `CorruptBytesError`. `on_progress` and
+    `should_stop` are called in this thread several times a second, `should_stop` also on each write; once it returns
+    true, the child ends within a second. The child can read the earlier arrays of `sink`, which stores its new ones if
+    it succeeds. `pieces(folder)` lays out the pieces of its shards. An audit of more than `shard_batches` batches, if
+    not 0, ends as `Divided`.
 
     The child has no network, so the run and its stages are traced here, with `attributes`. Its standard error is logged
     only if `show_output` is true, except for its crash reports.
@@ -157,6 +158,8 @@ def supervise(
                     pieces(folder / "pieces")
         except _InterruptedError:
             return Stopped()
+        except CorruptBytesError as fault:
+            return Failed(fault.problem)
         outputs = os.open(folder / "outputs", os.O_DIRECTORY)
         open_files.callback(os.close, outputs)
         stderr = open_files.enter_context(tempfile.TemporaryFile())
