@@ -13,7 +13,7 @@ from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import GradientCheck, Outcome
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-Stage = Literal["queued", "loading", "reading", "planning", "collecting", "testing", "reporting", "done"]
+Stage = Literal["queued", "loading", "reading", "planning", "collecting", "testing", "explaining", "reporting", "done"]
 """Where an audit is, in the order of the pipeline."""
 STAGES: dict[Stage, float] = {
     "queued": 0.0,
@@ -22,6 +22,7 @@ STAGES: dict[Stage, float] = {
     "planning": 0.04,
     "collecting": 0.06,
     "testing": 0.6,
+    "explaining": 0.85,
     "reporting": 0.97,
     "done": 1.0,
 }

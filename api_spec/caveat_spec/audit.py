@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
 
 from caveat_spec.base import Document, Integer, Name, Source
+from caveat_spec.explain import Explanation
 from caveat_spec.methods import Part, methods
 
 Estimator = Literal[
@@ -275,6 +276,8 @@ class Method(Document):
     """Whether tests at convolutional layers say at which positions the effect arises."""
     pictures: Literal["full", "blurred", "ids"] = "full"
     """How example pictures appear in the report: in full, blurred, or by name only."""
+    explanation_passes: Annotated[Integer, Field(ge=1)] = 20_000
+    """Most passes of one example through the model that `explain` may take; a gradient counts as five."""
 
 
 class Group(Document):
@@ -391,6 +394,8 @@ class Audit(Document):
     methods: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     """Methods beside those that concepts, matched pairs and groups imply: a method's name → its options."""
     groups: dict[Name, Group] = Field(default_factory=dict)
+    explain: dict[Name, Explanation] = Field(default_factory=dict)
+    """Where in the examples, and through which features, a target's number arises; it decides no line of the gate."""
     gate: list[GateLine] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -401,8 +406,10 @@ class Audit(Document):
                 raise ValueError(f"{pointer} names the {kind} '{name}', which is not declared; declared: {there}")
         if self.concepts and not self.targets:
             raise ValueError("concepts need at least one entry in 'targets': the number they may influence")
-        if not self.concepts and not self.groups:
-            raise ValueError("nothing is asked: give at least one entry in 'concepts' or in 'groups'")
+        if not self.concepts and not self.groups and not self.explain:
+            raise ValueError("nothing is asked: give at least one entry in 'concepts', in 'groups' or in 'explain'")
+        for name, asked in self.explain.items():
+            self._check_pairs_to_explain(name, asked)
         for name, concept in self.concepts.items():
             if name in concept.controlling_for or len(set(concept.controlling_for)) < len(concept.controlling_for):
                 raise ValueError(f"/concepts/{name}/controlling_for names other concepts, each of them once")
@@ -451,12 +458,40 @@ class Audit(Document):
             yield f"/groups/{key}/examples", group.examples, self.examples, "example set"
             if group.target is not None:
                 yield f"/groups/{key}/target", group.target, self.targets, "target"
+        for key, explanation in self.explain.items():
+            yield f"/explain/{key}/of", explanation.of, self.targets, "target"
+            if explanation.examples.set is not None:
+                yield f"/explain/{key}/examples/set", explanation.examples.set, self.examples, "example set"
         for position, line in enumerate(self.gate):
             if isinstance(line, ConceptLine):
                 yield f"/gate/{position}/concept", line.concept, self.concepts, "concept"
                 yield f"/gate/{position}/target", line.target, self.targets, "target"
             else:
                 yield f"/gate/{position}/group", line.group, self.groups, "group"
+
+    def explained_set(self, name: str) -> Name:
+        """The example set that an explanation is about: the one it names, or its target's."""
+        asked = self.explain[name]
+        return asked.examples.set or self.targets[asked.of].examples
+
+    def only_explained(self) -> Audit:
+        """The same audit without anything that `explain` does not need: no concepts, no groups and no gate."""
+        targets = {asked.of: self.targets[asked.of] for asked in self.explain.values()}
+        used = [target.examples for target in targets.values()] + [self.explained_set(name) for name in self.explain]
+        matches = [name for one in used if (name := self.examples[one].pairs_with) is not None]
+        examples = {name: one for name, one in self.examples.items() if name in (*used, *matches)}
+        nothing: dict[str, Any] = {"concepts": {}, "groups": {}, "methods": {}, "gate": []}
+        return self.model_copy(update={**nothing, "targets": targets, "examples": examples})
+
+    def _check_pairs_to_explain(self, name: str, asked: Explanation) -> None:
+        """Raises ValueError where matches are asked for and the example set has none."""
+        chosen, examples = asked.examples, self.explained_set(name)
+        if (chosen.pairs or chosen.pick == "most_changed") and self.examples[examples].pairs_with is None:
+            field = "pairs" if chosen.pairs else "pick"
+            raise ValueError(
+                f"/explain/{name}/examples/{field} needs matches, and '{examples}' has none; "
+                f"say which set it `pairs_with`, or pick by highest or lowest"
+            )
 
     def sources(self) -> dict[str, str]:
         """The audit's sources: JSON pointer → path or digest."""

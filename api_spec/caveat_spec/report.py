@@ -12,6 +12,7 @@ from pydantic import Field
 
 from caveat_spec.audit import Audit, ExampleKind
 from caveat_spec.base import Count, Digest, Document, Integer, Name
+from caveat_spec.explained import Explained
 from caveat_spec.results import Comparison, ConceptTest, Matrix, Ranking
 
 SCHEMA_VERSION: Literal["3"] = "3"
@@ -157,6 +158,7 @@ class Report(Document):
     rankings: list[Ranking]
     matrices: list[Matrix]
     layer_findings: list[LayerFindings] = Field(default_factory=list)
+    explanations: list[Explained] = Field(default_factory=list)
     warnings: list[str]
     verdict: Verdict
 

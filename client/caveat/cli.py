@@ -126,6 +126,22 @@ def gate(
     click.get_current_context().exit(finish(decided, paths, attestation, inconclusive))
 
 
+@cli.command(short_help="Show where in the examples a number arises, without a gate.")
+@click.argument("audit", type=PATH)
+@_server
+@_outputs
+def explain(audit: Path, local: bool, url: str | None, key: str | None, **wanted: Path | None) -> None:
+    """Run what the file AUDIT asks in `explain`, and nothing else of it.
+
+    Shows the strongest findings in words; --html writes the page with the maps. An explanation decides nothing, so the
+    exit code is 0 once it has run, 2 where it cannot run, and 3 where the infrastructure failed.
+    """
+    from caveat.gate import explain_audit
+
+    paths = {name.removesuffix("_"): path for name, path in wanted.items() if path is not None}
+    explain_audit(audit, None if local else url, key, paths)
+
+
 def _named_paths(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
     """Parses `NAME=PATH` values."""
     pairs = [value.partition("=") for value in values]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from caveat import terminal
-from caveat.auditfile import checked, fetched, read_audit, read_policy, resolve
+from caveat.auditfile import AuditFile, checked, fetched, read_audit, read_policy, resolve
 from caveat.baseline import LAST, last_passing
 from caveat.console_output import show_note
 from caveat.outputs import append_summary, write, write_outputs
@@ -48,6 +48,24 @@ class Decided:
     attest: Attest | None = None
 
 
+def explain_audit(path: Path, server: str | None, key: str | None, wanted: dict[str, Path]) -> None:
+    """Runs what an audit file asks in `explain` and nothing else, shows the findings, and writes the wanted files."""
+    file = read_audit(path)
+    if not file.audit.explain:
+        raise problem(
+            "nothing-to-explain",
+            422,
+            f"{path} asks for no explanation.",
+            "Add one, such as `explain: {why: {of: zebra, show: [saliency]}}`; `caveat schema` has the rest.",
+        )
+    with pointing_into(file.positions):
+        decided = _run(replace(file, audit=file.audit.only_explained()), server, key, baseline=None, keys=[])
+    terminal.show_explanations(decided.report)
+    write_outputs(decided.report, decided.written, wanted, file.positions, None)
+    if wanted:
+        show_note(f"Wrote {', '.join(map(str, wanted.values()))}.")
+
+
 def gate_audit(
     path: Path, server: str | None, key: str | None, *, baseline: Path | None, sign_key: str | None, attested: bool
 ) -> Decided:
@@ -57,6 +75,14 @@ def gate_audit(
         raise _no_service()
     before = None if baseline is None or baseline == LAST else read_report(baseline)
     keys = _signers(sign_key, server) if attested else []
+    return _run(file, server, key, baseline=LAST if baseline == LAST else before, keys=keys)
+
+
+def _run(
+    file: AuditFile, server: str | None, key: str | None, *, baseline: Path | Report | None, keys: list[Signer]
+) -> Decided:
+    """Runs an audit, on a service or in a sandboxed child, and decides its gate beside a baseline."""
+    before = baseline if isinstance(baseline, Report) else None
     with pointing_into(file.positions), tempfile.TemporaryDirectory(prefix="caveat-") as folder:
         resolved = resolve(fetched(file, Path(folder)))
         for note in resolved.notes:

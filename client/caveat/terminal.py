@@ -13,7 +13,7 @@ from caveat.console_output import Bar, Console, Table, Text, err, out
 from caveat.positions import Positions
 from caveat.problems import ProblemError
 from caveat.progress import ProgressCallback
-from caveat_reports import diff, summary
+from caveat_reports import diff, explanations, summary
 from caveat_reports.formatting import p_value
 from caveat_spec.artifacts import Inspection
 from caveat_spec.report import Outcome, Report
@@ -75,6 +75,16 @@ def show_verdict(report: Report) -> None:
     for line in lines:
         sign = Text(summary.OUTCOME_SIGN[line.outcome], style=STYLE[line.outcome])
         console.print(Text.assemble(sign, f" {line.subject}: {line.reason}"))
+    show_explanations(report)
+
+
+def show_explanations(report: Report) -> None:
+    """What each explanation found, in words: at most three findings."""
+    console = out()
+    for one, found in explanations.all_findings(report):
+        console.print(Text.assemble((one.name.replace("_", " "), "bold"), f": {one.selection}"))
+        for sentence in filter(None, [*found, explanations.withheld_words(one)]):
+            console.print(Text(f"  {sentence}"))
 
 
 def _show_figures(console: Console, report: Report) -> None:

@@ -40,6 +40,11 @@ def share(value: float) -> str:
     return f"{100 * value:.1f}\u202f%"
 
 
+def percent(value: float) -> str:
+    """A share in whole per cent: 81 %."""
+    return f"{100 * value:.0f}\u202f%"
+
+
 def p_value(p: float) -> str:
     """Two significant digits; never rounded down to zero."""
     return plain(p, 2) if p >= 0.0001 else "< 0.0001"

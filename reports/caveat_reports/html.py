@@ -14,12 +14,15 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from caveat_reports import formatting, summary
+from caveat_reports import explanations, formatting, summary
 from caveat_reports.canonical import canonical, digest
 from caveat_reports.chart import UNIT, Scale, Span, silhouette, symmetric
 from caveat_reports.diff import ShownDifference, sentences, shown_diff
+from caveat_reports.figures import draw
+from caveat_reports.figures.shades import ramp, shade
+from caveat_reports.figures.table import draw as table
 from caveat_reports.glossary import GLOSSARY
-from caveat_reports.sanitize import sanitized
+from caveat_reports.sanitize import raster, sanitized
 from caveat_spec.audit import ExampleKind, GroupLine
 from caveat_spec.base import Interval
 from caveat_spec.report import Report
@@ -35,8 +38,6 @@ EXAMPLE_NOUNS: dict[ExampleKind, str] = {"images": "pictures", "arrays": "arrays
 """What the examples of each kind are called."""
 LONG_WORD = 20
 """Characters from which a word may wrap inside."""
-
-_PICTURE = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,12 @@ def render(report: Report, baseline: Report | None = None) -> str:
         kinds=EXAMPLE_NOUNS,
         glossary=GLOSSARY,
         matrices={title: list(found) for title, found in groupby(report.matrices, lambda one: one.title)},
-        shade=_shade,
-        picture=_picture,
+        explained=explanations,
+        draw=draw,
+        table=table,
+        ramp=ramp(),
+        shade=shade,
+        picture=raster,
         download=_download(report),
         associations=[f"{card.pair.concept} → {card.pair.target}" for card in shown if card.intervention is None],
     )
@@ -183,7 +188,7 @@ def _environment() -> Environment:
         slug=lambda title: re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"),
         words=lambda name: name.replace("_", " "),
         breakable=_breakable,
-        picture=_picture,
+        picture=raster,
     )
     return environment
 
@@ -388,11 +393,6 @@ def _download(report: Report) -> Download:
     return Download(digest=f"sha256:{sha256(content).hexdigest()}", size=len(content), link=link)
 
 
-def _picture(thumbnail: str | None) -> str | None:
-    """A thumbnail that is a raster picture inside the page; nothing that would be fetched or could run."""
-    return thumbnail if thumbnail and _PICTURE.fullmatch(thumbnail) else None
-
-
 def _where(row: ConceptTest, target: str) -> Where | None:
     """The map of a row's positions, summed over blocks so that no side is longer than `LONGEST_SIDE`."""
     if row.spatial_map is None:
@@ -407,7 +407,7 @@ def _where(row: ConceptTest, target: str) -> Where | None:
     largest = max((abs(part) for line in parts for part in line), default=0.0) or 1.0
     strongest = max(((abs(part), y, x) for y, line in enumerate(parts) for x, part in enumerate(line)))
     return Where(
-        cells=[[_shade(part / largest) for part in line] for line in parts],
+        cells=[[shade(part / largest) for part in line] for line in parts],
         description=(
             f"Where at {row.place} a step towards {row.concept} moves {target}: {height} by {width} positions"
             f"{f', summed over {planes} planes' if planes > 1 else ''}. The strongest is row {strongest[1] + 1} of "
@@ -419,12 +419,6 @@ def _where(row: ConceptTest, target: str) -> Where | None:
 def _step(part: float, steps: int = 6) -> int:
     """-1..1 as one of the shades -6..6."""
     return round(max(-1.0, min(1.0, part)) * steps)
-
-
-def _shade(part: float) -> str:
-    """The class of a shaded cell: `shade-p3`, `shade-n3`, `shade-0`."""
-    step = _step(part)
-    return f"shade-{'n' if step < 0 else 'p' if step else ''}{abs(step)}"
 
 
 def _breakable(text: str) -> Markup:

@@ -6,6 +6,7 @@ import re
 
 from caveat_reports.canonical import digest
 from caveat_reports.diff import sentences, shown_diff
+from caveat_reports.explanations import all_findings, withheld_words
 from caveat_reports.formatting import count, fixed, p_value
 from caveat_reports.glossary import GLOSSARY
 from caveat_reports.sanitize import sanitized
@@ -33,6 +34,7 @@ from caveat_reports.summary import (
     title,
     unit_of,
 )
+from caveat_spec.explained import Explained
 from caveat_spec.report import Report
 from caveat_spec.results import Comparison
 
@@ -53,6 +55,7 @@ def render(report: Report, baseline: Report | None = None) -> str:
         parts.append("\n".join(f"- **Warning.** {_text(warning)}" for warning in report.warnings))
     parts += [_pair(report, pair) for pair in pairs(report)]
     parts += [_comparison(one) for one in report.comparisons]
+    parts += [_explained(one, found) for one, found in all_findings(report)]
     if found := flags(report.associations):
         parts.append(
             "**Flags**\n\n"
@@ -168,6 +171,13 @@ def _cross_table(group: Comparison) -> str:
             for row in cross.rows
         ],
     )
+
+
+def _explained(one: Explained, found: list[str]) -> str:
+    """What an explanation found, in words; its figures are on the HTML page."""
+    said = "\n".join(f"- {_text(sentence)}" for sentence in found)
+    head = f"**Explanation: {_text(one.name.replace('_', ' '))}**"
+    return f"{head}\n\n{_text(' '.join(filter(None, [one.selection, withheld_words(one)])))}\n\n{said}"
 
 
 def _provenance(report: Report) -> str:

@@ -17,6 +17,7 @@ ADDED = {
     "an operator's gradient": ('"Einsum"', ["worker/caveat_worker/engine/autodiff/rules/linear.py"]),
     "an estimator": (r'"ridge"', ["worker/caveat_worker/engine/concepts/cav.py"]),
     "a reader for a kind of examples": (r"open_texts", ["worker/caveat_worker/readers/texts.py"]),
+    "a way to draw a figure": (r"caveat_reports\.figures\.bars", ["reports/caveat_reports/figures/bars.py"]),
     "a way to show a report": (r"openmetrics", ["reports/caveat_reports/openmetrics.py"]),
     "a rule of a verdict": (r"the estimators disagree", ["api_spec/caveat_spec/verdict/association.py"]),
     "an endpoint": (r"list_deliveries", ["service/caveat_service/webhooks.py"]),

@@ -128,7 +128,19 @@ def test_thumbnails_are_small_pictures(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"a.png": png((10, 20, 30), (300, 200))})
     source = open_examples(declared(), at(path), 0)
     assert source.thumbnail is not None
-    sharp, blurred = source.thumbnail(0, False), source.thumbnail(0, True)
+    sharp, blurred = source.thumbnail(0, False, 96), source.thumbnail(0, True, 96)
     assert Image.open(io.BytesIO(sharp)).size == (96, 96)
-    assert sharp == source.thumbnail(0, False)
+    assert sharp == source.thumbnail(0, False, 96)
     assert Image.open(io.BytesIO(blurred)).size == (96, 96)
+
+
+def test_a_thumbnail_is_what_the_model_sees(tmp_path: Path) -> None:
+    wide = np.zeros((100, 100, 3), np.uint8)
+    wide[20:80, 20:80] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(wide).save(buffer, "PNG")
+    path = zipped(tmp_path / "a.zip", {"a.png": buffer.getvalue()})
+    source = open_examples(declared(size=60, resize=100), at(path), 0)
+    assert source.thumbnail is not None
+    shown = np.asarray(Image.open(io.BytesIO(source.thumbnail(0, False, 96))))
+    assert shown.min() > 240, "the dark margin is cropped away, as it is for the model"

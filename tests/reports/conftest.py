@@ -10,12 +10,15 @@ from collections.abc import Callable
 from itertools import pairwise
 from math import erf, exp, sqrt
 from pathlib import Path
+from typing import Any
 
 import pytest
 from xmlschema import XMLSchema
 
 from caveat_reports.summary import WORST_FIRST
 from caveat_spec.audit import Audit
+from caveat_spec.explain import Atoms, Element, Presentation
+from caveat_spec.explained import Atom, Check, Explained, Figure, Focus, Grid, Panel, Rest
 from caveat_spec.report import (
     Engine,
     ExampleSetSummary,
@@ -640,7 +643,97 @@ def hostile(watermark: Report) -> Report:
     )
 
 
-@pytest.fixture(params=["watermark", "one_row", "groups_only", "sixty_rows", "hostile"])
+def seen(example: str, figures: list[Figure], match_of: str | None = None, **more: Any) -> Panel:
+    return Panel(
+        **{"example": example, "position": 0, "set": "photos", "value": 3.01, "thumbnail": thumbnail(20, 9), **more},
+        match_of=match_of,
+        figures=figures,
+    )
+
+
+def mapped(example: str, share: float, largest: int) -> Figure:
+    """A map of four by four places whose second row holds the concept."""
+    cells = bytes([0] * 4 + [largest, 256 - largest // 2, largest, largest] + [3] * 8)
+    return Figure(
+        element=Element.model_validate("gradient_x_input"),
+        presentation="map",
+        layer="input",
+        atoms_of="pixels",
+        title="Gradient x input",
+        sentence=f"In {example}, what raises carton most lies in the middle.",
+        map=Grid(shape=(4, 4), scale=0.42, cells=base64.b64encode(cells).decode()),
+        atoms=[Atom(id="rows 57–112, columns 1–56", place=[1, 0], value=0.42 * largest / 127)],
+        rest=Rest(count=15, sum=0.3),
+        scale=0.42,
+        total=1.1,
+        focus=Focus(share=share, area=0.25, sum=0.9),
+        checks=[Check(code="flat", value=0.2, bound=0.0, ok=True, sentence="The target's gradient is not zero.")],
+        notes=["The baseline is 0, which is mean grey."],
+    )
+
+
+def listed(presentation: Presentation, names: list[str], atoms_of: Atoms = "pixels") -> Figure:
+    """Bars, words or a table, with a range and a value by removal for some of them."""
+    return Figure(
+        element=Element.model_validate("saliency"),
+        presentation=presentation,
+        layer="input",
+        atoms_of=atoms_of,
+        title=f"Saliency of {names[0]}",
+        sentence=f"In row 7, {names[0]} raises carton most (+1.2).",
+        atoms=[
+            Atom(id=name, place=[i], value=1.2 / (i + 1) * (-1) ** i, spread=(0.1, 0.9) if i else None, confirmed=1.0)
+            for i, name in enumerate(names)
+        ],
+        rest=Rest(count=4, sum=-0.1),
+        scale=1.2,
+    )
+
+
+@pytest.fixture(scope="session")
+def explained(watermark: Report) -> Report:
+    """Explanations in every presentation, one withheld, with names that hold something nasty."""
+    words = ["the", HOSTILE, "watermark", "is", "here"]
+    failed = "The parts do not add up to the score: 3.53 of 5.42 is missing."
+    withheld = listed("bars", ["age"]).model_copy(update={"withheld": failed, "sentence": failed, "atoms": []})
+    return watermark.model_copy(
+        update={
+            "explanations": [
+                Explained(
+                    name="why_carton",
+                    target="carton",
+                    unit="logit",
+                    selection="Of 45 examples of watermarked, the 1 example whose carton differs most.",
+                    reading=["Gradient x input: Multiplies each input by the target's derivative there."],
+                    panels=[
+                        seen("cat.png", [mapped("cat.png", 0.81, 127), withheld]),
+                        seen("cat.png", [mapped("cat.png", 0.12, 20), withheld], match_of="cat.png"),
+                        seen(HOSTILE, [mapped(HOSTILE, 0.3, 90)], thumbnail="https://evil.example/pixel.png"),
+                    ],
+                    passes=120,
+                ),
+                Explained(
+                    name="in_words",
+                    target="carton",
+                    unit="logit",
+                    selection="1 example chosen by name.",
+                    reading=[],
+                    panels=[
+                        seen(
+                            "row 7",
+                            [listed("bars", ["age", HOSTILE]), listed("table", ["age", "income"])],
+                            thumbnail=None,
+                        ),
+                        seen("text 3", [listed("strip", words)], thumbnail=None, text=words),
+                    ],
+                    passes=12,
+                ),
+            ]
+        }
+    )
+
+
+@pytest.fixture(params=["watermark", "one_row", "groups_only", "sixty_rows", "hostile", "explained"])
 def report(request: pytest.FixtureRequest) -> Report:
     """Each of the reports in turn."""
     chosen: Report = request.getfixturevalue(request.param)

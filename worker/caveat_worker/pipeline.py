@@ -22,10 +22,14 @@ from caveat_worker.engine.activations.gram import inner
 from caveat_worker.engine.activations.probabilities import probability_cautions
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.external_gradients import read_external_gradients
+from caveat_worker.engine.base.arrays import AnyArray
 from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.store import ArrayStore, Evicted
 from caveat_worker.engine.methods import Method, asked_methods, run_method
 from caveat_worker.engine.onnx.session import Provider
+from caveat_worker.engine.panels.choice import Source
+from caveat_worker.engine.panels.explain import Means, explain, units
+from caveat_worker.engine.panels.planned import PlannedExplanation, plan_explanations
 from caveat_worker.engine.plan import make_plan
 from caveat_worker.engine.report import assemble
 from caveat_worker.loading import Blob, choose_provider, describe_engine, load_model, versions_of
@@ -46,6 +50,8 @@ from caveat_worker.readers.source import ExampleSource
 
 OpenStore = Callable[[], AbstractContextManager[ArrayStore]]
 """Opens the place where an audit's arrays are kept."""
+PANEL_PIXELS = 224
+"""Side of the picture under a map."""
 
 
 def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0, store: OpenStore = scratch) -> Report:
@@ -68,6 +74,7 @@ class Prepared:
     engine: Engine
     provider: Provider
     notes: list[str]
+    explanations: Sequence[PlannedExplanation] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -108,7 +115,8 @@ def prepare(
     outlines = {name: outline_of(one) for name, one in sources.items()}
     plan = make_plan(audit, model, outlines, methods, external, labels)
     methods = [method for method in methods if method.name not in plan.left_out]
-    return Prepared(plan, methods, sources, engine, provider, [*notes, *warnings_of(sources)])
+    explanations = plan_explanations(plan, {name: source.names for name, source in sources.items()})
+    return Prepared(plan, methods, sources, engine, provider, [*notes, *warnings_of(sources)], explanations)
 
 
 def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int) -> Report:
@@ -130,7 +138,7 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
         examples=ready.examples,
     )
     cautions = probability_cautions(plan, partial(first_examples, ready.sources))
-    units = sum(method.units(plan) for method in ready.methods)
+    tested = sum(method.units(plan) for method in ready.methods)
     runtime = Runtime(
         store=kept,
         read=read,
@@ -138,9 +146,10 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
         cores=cores,
         provider=ready.provider,
         multiply=inner if ready.provider == "cpu" else DeviceProducts(ready.provider),
-        progress=counter("testing", "reporting", units, progress),
+        progress=counter("testing", "explaining" if ready.explanations else "reporting", tested, progress),
     )
     results = [result for method in ready.methods for result in run_method(method, collected, runtime)]
+    explained = explain(plan, ready.explanations, _means(ready, kept, cores, progress)) if ready.explanations else []
     progress("reporting", STAGES["reporting"])
     report = assemble(
         collected,
@@ -151,4 +160,26 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
         warnings=[*ready.notes, *cautions, *check_overlaps(audit, ready.sources)],
         threads=cores,
     )
-    return report.model_copy(update={"verdict": decide(report, audit.gate)})
+    return report.model_copy(update={"explanations": explained, "verdict": decide(report, audit.gate)})
+
+
+def _means(ready: Prepared, kept: ArrayStore, cores: int, progress: Progress) -> Means:
+    """What explanations need beside the plan."""
+
+    def feeds(name: str, positions: Sequence[int]) -> Mapping[str, AnyArray]:
+        with error_context(f"/examples/{name}"):
+            return ready.plan.feeds(ready.sources[name].load(positions))
+
+    return Means(
+        source=Source(
+            names={name: source.names for name, source in ready.sources.items()},
+            keys={name: source.keys for name, source in ready.sources.items()},
+            feeds=feeds,
+        ),
+        thumbnail=thumbnail_of(ready.plan.audit, ready.sources, PANEL_PIXELS),
+        store=kept,
+        provider=ready.provider,
+        versions=ready.versions,
+        cores=cores,
+        progress=counter("explaining", "reporting", units(ready.explanations), progress),
+    )

@@ -13,7 +13,7 @@ from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.onnx.columns import input_columns
 from caveat_worker.engine.plan import ExampleOutline
 from caveat_worker.readers.registry import Blob, open_examples
-from caveat_worker.readers.source import ExampleSource, ModelInputs
+from caveat_worker.readers.source import THUMBNAIL_PIXELS, ExampleSource, ModelInputs
 
 
 def open_set(name: str, declared: Examples, blob: Blob, seed: int) -> ExampleSource:
@@ -78,7 +78,9 @@ def summaries(audit: Audit, sources: Mapping[str, ExampleSource]) -> list[Exampl
     ]
 
 
-def thumbnail_of(audit: Audit, sources: Mapping[str, ExampleSource]) -> Callable[[str, int], str | None]:
+def thumbnail_of(
+    audit: Audit, sources: Mapping[str, ExampleSource], pixels: int = THUMBNAIL_PIXELS
+) -> Callable[[str, int], str | None]:
     """Makes thumbnails, as data URIs, as far as the audit allows them; (example set, position) → one."""
     shown = audit.method.pictures
 
@@ -86,6 +88,7 @@ def thumbnail_of(audit: Audit, sources: Mapping[str, ExampleSource]) -> Callable
         source = sources[name]
         if source.thumbnail is None or shown == "ids":
             return None
-        return "data:image/webp;base64," + base64.b64encode(source.thumbnail(position, shown == "blurred")).decode()
+        small = source.thumbnail(position, shown == "blurred", pixels)
+        return "data:image/webp;base64," + base64.b64encode(small).decode()
 
     return thumbnail

@@ -25,7 +25,6 @@ from caveat_worker.readers.source import ExampleSource, sampled
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 64_000_000
-THUMBNAIL_PIXELS = 96
 RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -49,10 +48,10 @@ def open_images(declared: Images, path: Path, annotations: Path | None, seed: in
     def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:
         return {ONLY: np.stack([_pixels(_picture(kept[i], pictures[kept[i]]()), preprocess) for i in positions])}
 
-    def thumbnail(position: int, blurred: bool) -> bytes:
+    def thumbnail(position: int, blurred: bool, pixels: int) -> bytes:
         picture = _picture(kept[position], pictures[kept[position]]()).convert("RGB")
-        small = _fitted(picture, preprocess, THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)
-        return _webp(small.filter(ImageFilter.GaussianBlur(THUMBNAIL_PIXELS / 12)) if blurred else small)
+        small = _fitted(picture, preprocess, pixels, round(pixels * (preprocess.resize or size) / size))
+        return _webp(small.filter(ImageFilter.GaussianBlur(pixels / 12)) if blurred else small)
 
     def contents() -> list[bytes]:
         how = preprocess.model_dump_json().encode()

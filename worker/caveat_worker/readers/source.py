@@ -19,6 +19,9 @@ from caveat_worker.engine.onnx.graph import TensorInfo
 if TYPE_CHECKING:
     import pandas
 
+THUMBNAIL_PIXELS = 96
+"""Side of a picture in a list of examples."""
+
 
 @dataclass(frozen=True)
 class ModelInputs:
@@ -41,8 +44,9 @@ class ExampleSource:
     """The shape of one example for each input of the model; `ONLY` is the input of a model that has one."""
     load: Callable[[Sequence[int]], dict[str, NDArray[Any]]] = field(repr=False)
     """Loads the examples at some positions: input → array [n, *shape]."""
-    thumbnail: Callable[[int, bool], bytes] | None = field(default=None, repr=False)
-    """Makes a small WebP of a picture, from its position and whether to blur it; None for other kinds."""
+    thumbnail: Callable[[int, bool, int], bytes] | None = field(default=None, repr=False)
+    """Makes a WebP of what the model sees of a picture, from its position, whether to blur it, and the pixels on a
+    side; None for other kinds."""
     optional: bool = False
     """Whether the model may have only some of the inputs."""
     columns: Callable[[Sequence[str]], pandas.DataFrame] | None = field(default=None, repr=False)

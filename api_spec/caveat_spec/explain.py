@@ -1,0 +1,188 @@
+"""The grammar of explanations: a substrate, its atoms, a content, a presentation and transforms, one element a line.
+
+It is that of *The Building Blocks of Interpretability* (Olah et al. 2018): what is shown is a layer cut into atoms,
+each with its part of a number, drawn in one way. The name of a method is an element of its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetJsonSchemaHandler,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from caveat_spec.base import Document, Integer, Name
+from caveat_spec.explanations import explanations
+
+MOST_PICTURES = 8
+MOST_ATOMS = 8
+MOST_ELEMENTS = 8
+
+Atoms = Literal["pixels", "positions", "channels", "neurons"]
+"""What a layer is cut into; `pixels` are a picture's places, a table's columns, a text's tokens."""
+Presentation = Literal["map", "strip", "bars", "table"]
+Pick = Literal["highest", "lowest", "errors", "most_changed"]
+
+PRESENTATIONS: dict[Atoms, tuple[Presentation, ...]] = {
+    "pixels": ("map", "strip", "bars", "table"),
+    "positions": ("map", "strip", "bars", "table"),
+    "channels": ("bars", "table"),
+    "neurons": ("bars", "table"),
+}
+"""How atoms of each kind may be shown: the first that suits the examples is the default."""
+
+_METHODS = explanations()
+
+
+def _capped(most: int, of: str) -> Any:
+    """Refuses more than a person compares at a glance."""
+
+    def checked(number: int) -> int:
+        if number > most:
+            raise ValueError(f"{number} {of} are more than anybody compares at a glance; the most is {most}")
+        return number
+
+    return AfterValidator(checked)
+
+
+Pictures = Annotated[
+    Integer, Field(ge=1, json_schema_extra={"maximum": MOST_PICTURES}), _capped(MOST_PICTURES, "examples")
+]
+Shown = Annotated[Integer, Field(ge=1, json_schema_extra={"maximum": MOST_ATOMS}), _capped(MOST_ATOMS, "atoms")]
+
+
+class Chosen(Document):
+    """The examples that are explained: some of a set, by a rule or by name."""
+
+    set: Name | None = None
+    """The example set; the target's own when left out."""
+    pick: Pick | Annotated[list[str], Field(min_length=1)] = "highest"
+    """`highest` and `lowest` by the target's number; `errors`: another class wins, by the widest margin first;
+    `most_changed`: the number differs most from that of the example's match in `pairs_with`; or names."""
+    count: Pictures = 3
+    pairs: bool = False
+    """Whether each example is followed by its match in `pairs_with`, on the same scale."""
+
+    @property
+    def most(self) -> int:
+        """How many examples there are at most, without their matches."""
+        return len(self.pick) if isinstance(self.pick, list) else self.count
+
+    @model_validator(mode="after")
+    def _names_are_few(self) -> Self:
+        if isinstance(self.pick, list) and len(self.pick) > MOST_PICTURES:
+            raise ValueError(f"pick names {len(self.pick)} examples; {MOST_PICTURES} are as many as anybody compares")
+        return self
+
+
+class Element(Document):
+    """One line of an explanation: a method at the atoms of a layer, and how they are drawn."""
+
+    by: str
+    """A method's name."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """The method's own, such as `layer`: `input`, a tensor, or `auto`, the deepest layer of the audit."""
+    as_: Presentation | None = Field(default=None, alias="as")
+    """By default what fits the atoms and the examples."""
+    top: Shown = MOST_ATOMS
+    """How many atoms are shown; the others are a number and a sum."""
+    sort: Literal["size", "signed"] = "size"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, asked: Any) -> Any:
+        """`saliency` and `{occlusion: {window: 15, top: 4}}` are short for an element with its options."""
+        if isinstance(asked, str):
+            asked = {"by": asked}
+        if not isinstance(asked, dict):
+            raise ValueError(f"an element is a method's name, such as {_some()}, or a mapping with one")
+        return _with_defaults(asked if "by" in asked else _by_name(asked))
+
+    @property
+    def layer(self) -> str:
+        """The layer that is explained."""
+        return str(self.options.get("layer", "input"))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """A name, a name with its options, or the element written out."""
+        written_out = handler(core)
+        named = {name: _options_schema(entry.options) for name, entry in _METHODS.items()}
+        short = {"type": "object", "properties": named, "additionalProperties": False, "maxProperties": 1}
+        return {"anyOf": [{"enum": [*_METHODS]}, short, written_out]}
+
+
+_FIELDS = {"options", "as", "top", "sort"}
+"""What every element may say, whatever its method."""
+
+
+def _by_name(asked: dict[str, Any]) -> dict[str, Any]:
+    """`{occlusion: {window: 15, top: 4}}` written out."""
+    named = [key for key in asked if key not in _FIELDS]
+    if len(named) != 1:
+        raise ValueError(f"an element has one method, such as {_some()}; this one has {len(named)}")
+    inner = {} if asked[named[0]] is None else asked[named[0]]
+    if not isinstance(inner, dict):
+        raise ValueError(f"the options of {named[0]} are a mapping, such as {{{named[0]}: {{top: 4}}}}")
+    every = {**inner, **{key: value for key, value in asked.items() if key in _FIELDS}}
+    shared = {key: value for key, value in every.items() if key in _FIELDS}
+    own = {key: value for key, value in every.items() if key not in _FIELDS}
+    return {"by": named[0], "options": own, **shared}
+
+
+def _with_defaults(asked: dict[str, Any]) -> dict[str, Any]:
+    """An element with every default of its method's options; raises ValueError for what the method does not have."""
+    entry = _METHODS.get(asked["by"])
+    if entry is None:
+        raise ValueError(f"'{asked['by']}' is no explanation; {_nearest(str(asked['by']))}")
+    try:
+        options = entry.options.model_validate(asked.get("options", {}))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(step) for step in first["loc"])
+        raise ValueError(f"{entry.name}: {field}: {first['msg']}") from None
+    return {**asked, "options": options.model_dump(mode="json")}
+
+
+def _options_schema(options: type[Document]) -> JsonSchemaValue:
+    """A method's options, and beside them what every element may say."""
+    own: dict[str, Any] = options.model_json_schema()["properties"] if options.model_fields else {}
+    return {"anyOf": [{"type": "object", "properties": own}, {"type": "null"}]}
+
+
+def _some() -> str:
+    return " or ".join([*_METHODS][:2])
+
+
+def _nearest(name: str) -> str:
+    known = [*_METHODS]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+    return f"there {'is' if len(close) == 1 else 'are'} {', '.join(close)}"
+
+
+class Explanation(Document):
+    """Why the model gives these examples this number."""
+
+    of: Name
+    """A target; `versus` in it asks why one class and not the other."""
+    examples: Chosen = Chosen()
+    show: Annotated[list[Element], Field(min_length=1)]
+    """Methods by name, with options of their own where those are needed."""
+
+    @model_validator(mode="after")
+    def _few_elements(self) -> Self:
+        if len(self.show) > MOST_ELEMENTS:
+            raise ValueError(
+                f"show has {len(self.show)} elements; {MOST_ELEMENTS} are as many as anybody reads. "
+                "Ask the others under another name"
+            )
+        return self

@@ -1,0 +1,175 @@
+"""What an explanation found, as data: panels of examples, figures of a method, atoms, and the checks they passed.
+
+A figure is drawn by every format from these documents alone. One that fails a check carries the sentence that takes its
+place, and neither map nor atoms.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from caveat_spec.base import Count, Document, Integer, Interval, Name, Probability
+from caveat_spec.explain import Atoms, Element, Presentation
+
+LEVELS = 127
+"""A cell is a whole number from -127 to 127: its share of the scale."""
+MOST_CELLS = 56
+"""Cells on the longer side of a map; a larger one is summed over blocks, so that its total stays."""
+
+
+class Grid(Document):
+    """A map of numbers, row by row; each is `cell * scale / 127`."""
+
+    shape: tuple[Integer, Integer]
+    """Rows and columns."""
+    scale: Annotated[float, Field(ge=0)]
+    """The number at which cells end on either side of 0; the same for every example of an element."""
+    cells: str
+    """int8, in base64."""
+
+    @field_validator("cells")
+    @classmethod
+    def _base64(cls, cells: str) -> str:
+        b64decode(cells, validate=True)
+        return cells
+
+    @model_validator(mode="after")
+    def _a_cell_for_each_place(self) -> Grid:
+        if len(b64decode(self.cells)) != self.shape[0] * self.shape[1]:
+            raise ValueError(f"cells are not {self.shape[0]} x {self.shape[1]} numbers")
+        return self
+
+    def rows(self) -> list[list[int]]:
+        """The cells, row by row, from -127 to 127."""
+        flat = [byte - 256 if byte > LEVELS else byte for byte in b64decode(self.cells)]
+        height, width = self.shape
+        return [flat[y * width : (y + 1) * width] for y in range(height)]
+
+
+class Check(Document):
+    """A figure's own test: a number against a bound, and a sentence for whichever came of it."""
+
+    code: str
+    value: float | None
+    """Null where it could not be computed."""
+    bound: float | None
+    ok: bool
+    sentence: str
+
+
+class Rest(Document):
+    """What is not shown, so that nothing is dropped in silence."""
+
+    count: Count
+    sum: float
+    """The values of all of them together."""
+
+
+class Atom(Document):
+    """One part of what is explained: a place, a channel, a word, a column, with its part of the number."""
+
+    id: str
+    """Its name to a reader: a column, a token, `channel 17`, `row 3, column 5`."""
+    place: list[Integer] = Field(default_factory=list)
+    """Its position in the layer, where it has one."""
+    value: float
+    spread: Interval | None = None
+    """How the value varies where the method says so."""
+    confirmed: float | None = None
+    """What the number really changes by when the atom is removed."""
+    map: Grid | None = None
+    """Where in the layer it comes from."""
+
+
+class Link(Document):
+    """How much of an atom of one layer comes from an atom of another."""
+
+    source: str
+    """In the earlier layer."""
+    sink: str
+    """In the later layer."""
+    value: float
+
+
+class Focus(Document):
+    """How much of a map lies in the rectangle where an example differs from its match."""
+
+    share: Probability
+    """Of the map's absolute values."""
+    area: Probability
+    """Of the places: what a map that says nothing would have."""
+    sum: float
+    """Of the map's values there."""
+
+
+class Figure(Document):
+    """One element of an explanation at one example."""
+
+    element: Element
+    """As asked, with every default filled in."""
+    presentation: Presentation
+    layer: str
+    """The tensor whose atoms are shown."""
+    atoms_of: Atoms
+    title: str
+    sentence: str
+    """What it shows, for a reader who has not read the code."""
+    signed: bool = True
+    """Whether its numbers say for or against; the size of a derivative does not."""
+    withheld: str | None = None
+    """Why it is not drawn: the sentence of the check that it fails."""
+    map: Grid | None = None
+    atoms: list[Atom] = Field(default_factory=list)
+    """At most eight, or every token of a text; the others are in `rest`."""
+    links: list[Link] = Field(default_factory=list)
+    rest: Rest = Rest(count=0, sum=0.0)
+    scale: Annotated[float, Field(ge=0)] = 0.0
+    """The end of the scale that all its examples share, on either side of 0."""
+    total: float | None = None
+    """All its parts together."""
+    focus: Focus | None = None
+    checks: list[Check] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+    """The settings that it depends on: baseline, fill, seed, and what was simplified."""
+
+
+class Panel(Document):
+    """One example, with the model's number for it and the figures that explain that number."""
+
+    example: str
+    position: Count
+    """In its example set."""
+    set: Name
+    match_of: str | None = None
+    """The example that it is the match of, which is the panel before it."""
+    thumbnail: str | None = None
+    """What the model sees, as a data URI, where the audit allows it."""
+    text: list[str] = Field(default_factory=list)
+    """The tokens of a text."""
+    value: float
+    """The number that is explained, in the target's unit."""
+    figures: list[Figure]
+
+
+class Explained(Document):
+    """One question of an audit's `explain`, answered."""
+
+    name: Name
+    target: Name
+    unit: str
+    selection: str
+    """Which examples are shown, of how many, by which rule."""
+    reading: list[str]
+    """What each method shows, in a sentence."""
+    panels: list[Panel]
+    passes: Count
+    """Passes of one example through the model that it took, a backward pass counted as four more; none of them is
+    counted again where an earlier audit had the answer."""
+
+    @property
+    def figures(self) -> list[tuple[Panel, Figure]]:
+        """Every figure with its panel."""
+        return [(panel, figure) for panel in self.panels for figure in panel.figures]

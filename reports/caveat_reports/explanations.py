@@ -1,0 +1,72 @@
+"""What explanations say in words, for every format: the strongest findings, the scale, the rule and the checks."""
+
+from __future__ import annotations
+
+from caveat_reports.formatting import percent, plain, signed
+from caveat_spec.explained import Explained, Figure, Panel
+from caveat_spec.report import Report
+
+MOST_FINDINGS = 3
+"""Findings that a page or a terminal puts into words; the figures have the others."""
+
+
+def findings(one: Explained) -> list[str]:
+    """The strongest findings, one for each example at most, and what was withheld where nothing else is left."""
+    found = [
+        (strength, sentence) for panel in one.panels if not panel.match_of for strength, sentence in _best(one, panel)
+    ]
+    strongest = sorted(found, key=lambda told: -told[0])[:MOST_FINDINGS]
+    withheld = dict.fromkeys(figure.withheld for _, figure in one.figures if figure.withheld)
+    return [sentence for _, sentence in strongest] or [sentence for sentence in withheld if sentence][:MOST_FINDINGS]
+
+
+def _best(one: Explained, panel: Panel) -> list[tuple[float, str]]:
+    """The figure of an example that singles out most, in words: beside its match where there is one."""
+    drawn = [(number, figure) for number, figure in enumerate(panel.figures) if figure.withheld is None]
+    if not drawn:
+        return []
+    number, best = max(drawn, key=lambda told: _strength(told[1]))
+    matched = next((other for other in one.panels if other.match_of == panel.example), None)
+    beside = None if matched is None else matched.figures[number].focus
+    if best.focus is None or beside is None:
+        return [(_strength(best), f"{best.title}: {best.sentence}")]
+    inside, outside = ((f", {signed(at.sum)} {one.unit}" if best.signed else "") for at in (best.focus, beside))
+    sentence = (
+        f"{best.title}: in {panel.example} the rectangle in which it differs from its match is "
+        f"{percent(best.focus.area)} of the picture and has {percent(best.focus.share)} of the map{inside}; "
+        f"without the difference the same place has {percent(beside.share)}{outside}."
+    )
+    return [(_strength(best), sentence)]
+
+
+def all_findings(report: Report) -> list[tuple[Explained, list[str]]]:
+    """Each explanation with its findings."""
+    return [(one, findings(one)) for one in report.explanations]
+
+
+def withheld_words(one: Explained) -> str | None:
+    """How many figures failed their checks; None where all are drawn."""
+    figures = one.figures
+    failed = sum(figure.withheld is not None for _, figure in figures)
+    return f"{failed} of {len(figures)} figures failed a check and are not drawn." if failed else None
+
+
+def scale_words(figure: Figure, unit: str) -> str:
+    """The ends of the scale, which all examples of an element share."""
+    per, end = " a cell" if figure.map is not None else "", plain(figure.scale)
+    ends = f"−{end} to +{end} {unit}" if figure.signed else f"0 to {end} {unit} per unit of what is explained"
+    return f"Scale from {ends}{per}, the same for every example here."
+
+
+def value_words(panel: Panel, one: Explained) -> str:
+    """The number that is explained."""
+    matched = f", in {panel.set}, the match of the example before" if panel.match_of else f", in {panel.set}"
+    return f"{one.target} {plain(panel.value)} {one.unit}{matched}"
+
+
+def _strength(figure: Figure) -> float:
+    """How far a figure singles out a place or a few parts."""
+    if figure.focus is not None:
+        return figure.focus.share - figure.focus.area
+    shown = sum(abs(atom.value) for atom in figure.atoms)
+    return shown / (shown + abs(figure.rest.sum)) if shown else 0.0

@@ -1,0 +1,28 @@
+"""A map over what the model sees: blue places raise the number, orange ones lower it."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from caveat_reports.figures.shades import picture
+from caveat_reports.sanitize import raster, sanitized
+from caveat_spec.explained import LEVELS, Figure, Panel
+
+
+def draw(figure: Figure, panel: Panel) -> Markup:
+    """The map as a picture over the example's, which hover and focus uncover; alone where there is none."""
+    assert figure.map is not None, "a figure that is drawn as a map has one"
+    below = raster(panel.thumbnail)
+    seen = Markup('<img class="below" src="{}" alt="" width="224" height="224">').format(below) if below else Markup("")
+    height, width = figure.map.shape
+    return Markup(
+        '<div class="stage{alone}" role="img" tabindex="0" aria-label="{what}">{seen}'
+        '<img class="cells" src="{cells}" alt="" width="{width}" height="{height}"></div>'
+    ).format(
+        alone="" if below else " alone",
+        what=sanitized(f"{figure.title}. {figure.sentence}"),
+        seen=seen,
+        cells=picture(figure.map.rows(), LEVELS),
+        width=width,
+        height=height,
+    )

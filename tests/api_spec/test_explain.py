@@ -1,0 +1,107 @@
+"""The grammar of `explain`: what may be written, what it is short for, and what is refused, with the reason."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from caveat_spec.audit import Audit
+
+
+def audit(show: list[Any], examples: dict[str, Any] | None = None, **more: Any) -> Audit:
+    """The smallest audit that explains, read as strictly as a file is."""
+    document = {
+        "model": "model.onnx",
+        "examples": {
+            "photos": {"arrays": "photos.npy"},
+            "marked": {"arrays": "marked.npy", "pairs_with": "photos"},
+            "others": {"arrays": "others.npy"},
+        },
+        "targets": {"carton": {"examples": "photos"}, "zebra": {"examples": "others"}},
+        "explain": {"why": {"of": "carton", "show": show, **({} if examples is None else {"examples": examples})}},
+        **more,
+    }
+    return Audit.model_validate_json(json.dumps(document), strict=True)
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        "saliency",
+        {"saliency": None},
+        {"saliency": {"layer": "input"}},
+        {"saliency": {}, "top": 8},
+        {"by": "saliency"},
+        {"by": "saliency", "options": {"layer": "input"}, "top": 8},
+    ],
+)
+def test_an_element_may_be_short_and_means_the_same(short: Any) -> None:
+    (element,) = audit([short]).explain["why"].show
+    assert element.model_dump(mode="json") == {
+        "by": "saliency", "options": {"layer": "input"}, "as": None, "top": 8, "sort": "size",
+    }  # fmt: skip
+
+
+def test_what_a_report_holds_can_be_asked_again() -> None:
+    asked = audit(["saliency", {"gradient_x_input": {"top": 4, "as": "table"}}])
+    assert Audit.model_validate_json(asked.model_dump_json(), strict=True) == asked
+
+
+def test_the_examples_are_those_of_the_target_by_default() -> None:
+    assert audit(["saliency"]).explained_set("why") == "photos"
+    assert audit(["saliency"], {"set": "marked"}).explained_set("why") == "marked"
+
+
+def test_only_what_is_explained_is_left() -> None:
+    whole = audit(
+        ["saliency"],
+        {"set": "marked"},
+        concepts={"mark": {"examples": "marked", "against": "photos"}},
+        gate=[{"concept": "mark", "target": "carton", "must": "not_matter"}],
+    )
+    only = whole.only_explained()
+    assert (only.concepts, only.gate, set(only.examples), set(only.targets)) == (
+        {},
+        [],
+        {"photos", "marked"},
+        {"carton"},
+    )
+    assert Audit.model_validate(only.model_dump(mode="json")) == only
+
+
+@pytest.mark.parametrize(
+    ("show", "examples", "sentence"),
+    [
+        (["salency"], None, "'salency' is no explanation; there is saliency"),
+        ([{"saliency": {"windw": 3}}], None, "saliency: windw: Extra inputs are not permitted"),
+        ([{"saliency": 3}], None, "the options of saliency are a mapping"),
+        ([{"saliency": {}, "gradient_x_input": {}}], None, "an element has one method"),
+        ([7], None, "an element is a method's name"),
+        ([], None, "at least 1 item"),
+        ([{"saliency": {"top": 12}}], None, "12 atoms are more than anybody compares at a glance; the most is 8"),
+        (["saliency"], {"count": 9}, "9 examples are more than anybody compares at a glance; the most is 8"),
+        (["saliency"], {"pick": [str(i) for i in range(9)]}, "pick names 9 examples; 8 are as many"),
+        (["saliency"] * 9, None, "show has 9 elements; 8 are as many as anybody reads"),
+        (["saliency"], {"set": "photoes"}, "names the example set 'photoes', which is not declared"),
+        (
+            ["saliency"],
+            {"set": "others", "pairs": True},
+            "/explain/why/examples/pairs needs matches, and 'others' has none",
+        ),
+        (["saliency"], {"set": "others", "pick": "most_changed"}, "/explain/why/examples/pick needs matches"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_with_the_reason(show: list[Any], examples: Any, sentence: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        audit(show, examples)
+    assert sentence in str(refused.value)
+
+
+def test_the_schema_names_every_method_and_its_options() -> None:
+    schema = Audit.model_json_schema()["$defs"]["Element"]
+    names, short, _ = schema["anyOf"]
+    assert "saliency" in names["enum"]
+    assert "layer" in short["properties"]["saliency"]["anyOf"][0]["properties"]

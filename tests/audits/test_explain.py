@@ -1,0 +1,250 @@
+"""`explain`, from an audit's file to its report: what is shown, what is withheld, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
+
+from caveat.cli import cli
+from caveat_reports.canonical import canonical
+from caveat_spec.explained import Explained, Figure
+from caveat_worker.engine.activations import batches
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.explanations.model_runs import ModelRuns
+from tests.audits.conftest import Bench, Change
+from tests.audits.test_cache import Kept
+from tests.audits.test_shards import divided, run_parts, together
+
+SIZE = 8
+
+
+@pytest.fixture
+def glyphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A network that answers by the brightness of one corner, whatever else the picture [1, 8, 8] shows."""
+    rng = np.random.default_rng(2)
+    corner = np.zeros((SIZE * SIZE, 2), np.float32)
+    corner.reshape(SIZE, SIZE, 2)[:2, :2] = [1.0, -0.5]
+    nodes = [
+        helper.make_node("Relu", ["x"], ["bright"]),
+        helper.make_node("Flatten", ["bright"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "corner"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "glyphs",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, SIZE, SIZE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])],
+        [numpy_helper.from_array(corner, "corner")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "model.onnx")
+    base = np.abs(rng.normal(size=(30, 1, SIZE, SIZE))) / 4
+    marked = base.copy()
+    marked[:, :, :2, :2] += 2 + np.arange(30).reshape(-1, 1, 1, 1)
+    document = {
+        "model": "model.onnx",
+        "examples": {"base": {"arrays": "base.npy"}, "marked": {"arrays": "marked.npy", "pairs_with": "base"}},
+        "targets": {"first": {"index": 0, "examples": "base"}},
+        "explain": {
+            "why": {
+                "of": "first",
+                "examples": {"set": "marked", "count": 2, "pairs": True},
+                "show": ["gradient_x_input"],
+            }
+        },
+    }
+    bench = Bench(tmp_path, document)
+    bench.save("base.npy", base)
+    bench.save("marked.npy", marked)
+    monkeypatch.chdir(tmp_path)
+    return bench
+
+
+def explained(bench: Bench) -> Explained:
+    (one,) = bench.run().explanations
+    return one
+
+
+def cells(figure: Figure) -> np.ndarray:
+    assert figure.map is not None
+    return np.array(figure.map.rows()) * figure.map.scale / 127
+
+
+def test_the_glyph_that_decides_the_class_is_where_the_map_is(glyphs: Bench) -> None:
+    one = explained(glyphs)
+    assert [panel.example for panel in one.panels] == ["29", "29", "28", "28"]
+    for panel in one.panels:
+        (figure,) = panel.figures
+        found = cells(figure)
+        assert found.any()
+        found[:2, :2] = 0
+        assert not found.any()
+        assert figure.focus is not None
+        assert (figure.focus.share, figure.focus.area) == (1.0, 4 / SIZE**2)
+
+
+def test_a_map_adds_up_to_the_number_that_it_explains(glyphs: Bench) -> None:
+    for panel in explained(glyphs).panels:
+        (figure,) = panel.figures
+        assert figure.total == pytest.approx(panel.value, rel=1e-5)
+        assert sum(atom.value for atom in figure.atoms) + figure.rest.sum == pytest.approx(panel.value, rel=1e-5)
+        assert cells(figure).sum() == pytest.approx(panel.value, abs=4 * figure.scale / 127 / 2)
+
+
+def test_examples_of_an_element_share_a_scale_that_holds_them_all(glyphs: Bench) -> None:
+    figures = [figure for _, figure in explained(glyphs).figures]
+    assert len({figure.scale for figure in figures}) == 1
+    assert max(abs(atom.value) for figure in figures for atom in figure.atoms) <= figures[0].scale
+
+
+def test_what_is_not_shown_is_counted_and_summed(glyphs: Bench) -> None:
+    glyphs.document["explain"]["why"]["show"] = [{"gradient_x_input": {"top": 3}}]
+    figure = explained(glyphs).figures[0][1]
+    assert len(figure.atoms) == 3
+    assert figure.rest.count == SIZE * SIZE - 3
+
+
+@pytest.mark.parametrize(
+    ("pick", "names"),
+    [("highest", ["29", "28"]), ("lowest", ["0", "1"]), ("most_changed", ["29", "28"]), (["7"], ["7"])],
+)
+def test_examples_are_picked_by_a_rule_or_by_name(glyphs: Bench, pick: object, names: list[str]) -> None:
+    glyphs.document["explain"]["why"]["examples"] = {"set": "marked", "pick": pick, "count": 2}
+    assert [panel.example for panel in explained(glyphs).panels] == names
+
+
+def test_errors_are_examples_that_get_another_class(glyphs: Bench) -> None:
+    wrong = np.load(glyphs.folder / "marked.npy")
+    wrong[5, :, :2, :2] = -1  # a Relu makes both scores 0
+    glyphs.save("marked.npy", wrong)
+    glyphs.document["targets"]["first"]["index"] = 1
+    glyphs.document["explain"]["why"]["examples"] = {"set": "marked", "pick": "errors", "count": 2}
+    assert [panel.example for panel in explained(glyphs).panels] == ["29", "28"]
+    glyphs.document["targets"]["first"]["index"] = 0
+    one = explained(glyphs)
+    assert (one.panels, one.selection) == ([], "Every one of the 30 examples of marked gets first.")
+
+
+def test_a_figure_that_fails_its_check_is_a_sentence(glyphs: Bench) -> None:
+    dark = np.load(glyphs.folder / "marked.npy")
+    dark[3] = -1
+    glyphs.save("marked.npy", dark)
+    glyphs.document["explain"]["why"]["examples"] = {"set": "marked", "pick": ["3"]}
+    ((_, figure),) = explained(glyphs).figures
+    assert (figure.map, figure.atoms) == (None, [])
+    assert figure.withheld is not None
+    assert "does not change with small changes of this example" in figure.withheld
+
+
+def test_threads_and_the_cache_change_no_byte(glyphs: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept(glyphs.folder / "kept")
+    first = canonical(glyphs.run(threads=1, store=kept.store))
+    assert canonical(glyphs.run(threads=2)) == first
+    monkeypatch.setattr(ModelRuns, "gradient", None)
+    assert canonical(glyphs.run(threads=1, store=kept.store)) == first
+
+
+def test_four_shards_give_the_bytes_of_one_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "LARGEST_BATCH", 16)
+    bench.document["explain"] = {"why": {"of": "first", "show": ["gradient_x_input", "saliency"]}}
+    plain = bench.run()
+    division = divided(bench, 5)
+    pieces = run_parts(bench, division, bench.folder)
+    assert len(division.shards) == 4
+    assert plain.explanations
+    assert canonical(bench.run(store=partial(together, pieces))) == canonical(plain)
+
+
+def test_explaining_is_a_stage_of_its_own(glyphs: Bench) -> None:
+    glyphs.run()
+    told = [share for stage, share in glyphs.stages if stage == "explaining"]
+    assert told == sorted(told)
+    assert len(told) > 2
+
+
+def test_an_explanation_decides_no_line_of_the_gate(bench: Bench) -> None:
+    without = bench.run()
+    bench.document["explain"] = {"why": {"of": "first", "show": ["saliency"]}}
+    beside = bench.run()
+    assert (beside.verdict, beside.tests) == (without.verdict, without.tests)
+
+
+def no_such_layer(bench: Bench) -> None:
+    show(bench, {"gradient_x_input": {"layer": "brigt"}})
+
+
+def behind_the_target(bench: Bench) -> None:
+    bench.document["targets"]["first"]["output"] = "bright"
+    bench.document["targets"]["first"]["reduce"] = "mean"
+    show(bench, {"gradient_x_input": {"layer": "logits"}})
+
+
+def no_such_example(bench: Bench) -> None:
+    bench.document["explain"]["why"]["examples"] = {"set": "marked", "pick": ["99"]}
+
+
+def too_dear(bench: Bench) -> None:
+    bench.document["method"] = {"explanation_passes": 40}
+
+
+def a_strip_of_pictures(bench: Bench) -> None:
+    show(bench, {"gradient_x_input": {"as": "strip"}})
+
+
+def show(bench: Bench, *elements: object) -> None:
+    bench.document["explain"]["why"]["show"] = list(elements)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "pointer", "sentence"),
+    [
+        pytest.param(
+            no_such_layer, "unknown-layer", "show/0", "no layer 'brigt'. Close to it are 'bright'", id="layer"
+        ),
+        pytest.param(behind_the_target, "no-gradient-to-explain", "show/0", "at 'logits'", id="behind the target"),
+        pytest.param(no_such_example, "unknown-example", "examples/pick", "no example '99'", id="example"),
+        pytest.param(too_dear, "explanations-too-dear", "show/0", "and 40 are allowed", id="budget"),
+        pytest.param(a_strip_of_pictures, "cannot-be-drawn-so", "show/0", "It is shown as map or table", id="strip"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused_before_anything_runs(
+    glyphs: Bench, change: Change, code: str, pointer: str, sentence: str
+) -> None:
+    change(glyphs)
+    with pytest.raises(InvalidInput) as refused:
+        glyphs.run()
+    assert refused.value.code == code
+    assert refused.value.pointer == f"/explain/why/{pointer}"
+    assert sentence in str(refused.value)
+    assert "explaining" not in {stage for stage, _ in glyphs.stages}
+
+
+def written(bench: Bench) -> str:
+    path = bench.folder / "audit.json"
+    path.write_text(json.dumps(bench.document))
+    return str(path)
+
+
+def test_the_command_explains_without_a_gate_and_tells_what_it_found(glyphs: Bench) -> None:
+    glyphs.document["concepts"] = {"mark": {"examples": "marked", "against": "base"}}
+    glyphs.document["gate"] = [{"concept": "mark", "target": "first", "must": "not_matter"}]
+    page = glyphs.folder / "page.html"
+    done = CliRunner().invoke(cli, ["explain", written(glyphs), "--local", "--html", str(page)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "why: Of 30 examples of marked, the 2 examples of which first is highest." in done.output
+    assert "has 100\u202f% of the map" in done.output
+    assert 'id="explanations"' in page.read_text()
+    assert 'id="concepts"' not in page.read_text()
+
+
+def test_the_command_says_where_there_is_nothing_to_explain(bench: Bench) -> None:
+    done = CliRunner().invoke(cli, ["explain", written(bench), "--local"])
+    assert done.exit_code == 2
+    assert "asks for no explanation" in done.output

@@ -1,0 +1,88 @@
+"""Explanations on the page, in Markdown and in words: figures that say what they show, and none that failed a check."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from base64 import b64decode
+
+from caveat_reports import explanations, html, markdown
+from caveat_reports.figures.shades import STEPS, picture, shade
+from caveat_spec.report import Report
+from tests.reports.test_html import parsed, text
+
+
+def articles(report: Report) -> list[str]:
+    section = next(one for one in parsed(report).iter("section") if one.get("id") == "explanations")
+    return [text(article) for article in section.iter("article")]
+
+
+def test_each_question_is_an_article_with_its_rule_and_findings(explained: Report) -> None:
+    first, second = articles(explained)
+    assert "Why carton" in first
+    assert "Of 45 examples of watermarked, the 1 example whose carton differs most." in first
+    assert "1 example chosen by name." in second
+
+
+def test_an_example_is_told_beside_its_match(explained: Report) -> None:
+    found = explanations.findings(explained.explanations[0])
+    assert found[0] == (
+        "Gradient x input: in cat.png the rectangle in which it differs from its match is 25\u202f% of the picture and "
+        "has 81\u202f% of the map, +0.9 logit; without the difference the same place has 12\u202f%, +0.9 logit."
+    )
+    assert len(found) == 2, "a match has no finding of its own"
+
+
+def test_a_figure_that_failed_is_its_sentence_and_no_picture(explained: Report) -> None:
+    first, _ = articles(explained)
+    assert "Not drawn. The parts do not add up to the score: 3.53 of 5.42 is missing." in first
+    assert "2 of 5 figures failed a check and are not drawn." in first
+    withheld = [one for one in parsed(explained).iter("p") if "not-drawn" in (one.get("class") or "")]
+    assert len(withheld) == 2
+
+
+def test_under_each_figure_stand_its_scale_and_settings(explained: Report) -> None:
+    first, second = articles(explained)
+    assert "Scale from −0.42 to +0.42 logit a cell, the same for every example here." in first
+    assert "The baseline is 0, which is mean grey." in first
+    assert "Scale from −1.2 to +1.2 logit, the same for every example here." in second
+
+
+def test_numbers_are_behind_every_figure_and_nothing_is_dropped(explained: Report) -> None:
+    figures = [one for one in parsed(explained).iter("figure") if next(one.iter("details"), None) is not None]
+    drawn = [one for one in figures if "Not drawn" not in text(one)]
+    assert len(drawn) == 6
+    for one in drawn:
+        assert next(next(one.iter("details")).iter("table"), None) is not None
+        assert "others together" in text(one)
+
+
+def test_the_strongest_words_carry_their_number(explained: Report) -> None:
+    words = next(one for one in parsed(explained).iter("p") if one.get("class") == "words")
+    assert len(list(words.iter("sub"))) == 3
+
+
+def test_markdown_tells_the_findings_in_words(explained: Report) -> None:
+    page = markdown.render(explained)
+    assert "**Explanation: why carton**" in page
+    assert "has 81" in page
+
+
+def test_a_map_is_a_picture_of_its_cells() -> None:
+    uri = picture([[-127, 0], [64, 127]], 127)
+    content = b64decode(uri.partition(",")[2])
+    assert struct.unpack(">II", content[16:24]) == (2, 2)
+    at = content.index(b"IDAT")
+    (length,) = struct.unpack(">I", content[at - 4 : at])
+    pixels = zlib.decompress(content[at + 4 : at + 4 + length])
+    assert pixels == bytes([0, 0, STEPS, 0, STEPS + 12, 2 * STEPS])
+
+
+def test_shades_are_even_on_both_sides() -> None:
+    assert [shade(part) for part in (-2, -0.5, 0, 0.04, 0.5, 1)] == [
+        "shade-n6", "shade-n3", "shade-0", "shade-0", "shade-p3", "shade-p6",
+    ]  # fmt: skip
+
+
+def test_a_report_without_explanations_has_no_section(watermark: Report) -> None:
+    assert 'id="explanations"' not in html.render(watermark)

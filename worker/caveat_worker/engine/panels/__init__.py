@@ -1,0 +1,1 @@
+"""Explanations as documents: which examples, at which atoms, drawn how, and what a figure says."""

@@ -1,0 +1,103 @@
+"""Which examples are explained: by name, or by a rule over the target's number for every example of the set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caveat_worker.engine.autodiff.differentiate import differentiate, expose
+from caveat_worker.engine.autodiff.target import resolve_target
+from caveat_worker.engine.base.arrays import AnyArray, Float64Array
+from caveat_worker.engine.explanations.model_runs import OpenModel
+from caveat_worker.engine.panels.planned import PlannedExplanation
+
+Feeds = Callable[[str, Sequence[int]], Mapping[str, NDArray[Any]]]
+"""(example set, positions) → the model's inputs [n, …] by name."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The examples of the sets that an explanation is about."""
+
+    names: Mapping[str, Sequence[str]]
+    keys: Mapping[str, Sequence[str]]
+    """What examples pair by."""
+    feeds: Feeds
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The positions of the examples that are explained, and the rule in a sentence."""
+
+    positions: tuple[int, ...]
+    sentence: str
+
+
+def choose(planned: PlannedExplanation, opened: OpenModel, source: Source) -> Choice:
+    """The examples that an explanation asks for, in the order of its rule; ties in the order of the set."""
+    names = source.names[planned.examples]
+    pick, most = planned.asked.examples.pick, planned.asked.examples.most
+    if isinstance(pick, list):
+        return Choice(tuple(names.index(name) for name in pick), f"{_examples(len(pick))} chosen by name.")
+    match pick:
+        case "highest" | "lowest":
+            order = target_numbers(planned, opened, source, planned.examples) * (1 if pick == "lowest" else -1)
+            rule = f"of which {planned.asked.of} is {pick}"
+        case "most_changed":
+            order = -np.abs(_change(planned, opened, source))
+            rule = f"whose {planned.asked.of} differs most from that of their matches in {planned.matches}"
+        case "errors":
+            order = _margin(planned, opened, source)
+            rule = f"that get another class than {planned.asked.of} by the widest margin"
+    ranked = np.argsort(order, kind="stable")
+    kept = [int(position) for position in ranked if pick != "errors" or order[position] < 0][:most]
+    if not kept:
+        return Choice((), f"Every one of the {len(names)} examples of {planned.examples} gets {planned.asked.of}.")
+    return Choice(tuple(kept), f"Of {len(names)} examples of {planned.examples}, the {_examples(len(kept))} {rule}.")
+
+
+def match_of(planned: PlannedExplanation, source: Source, position: int) -> int:
+    """The position of an example's match in the set that its own pairs with."""
+    assert planned.matches is not None, "the audit's own validation: matches are asked of sets that have some"
+    return source.keys[planned.matches].index(source.keys[planned.examples][position])
+
+
+def target_numbers(planned: PlannedExplanation, opened: OpenModel, source: Source, examples: str) -> Float64Array:
+    """The target's number [n] for every example of a set."""
+    session = opened.session("value", graph=lambda: differentiate(opened.model, [], [planned.target]))
+    return np.asarray(_over(opened, source, examples, session, f"value/{planned.target.name}"), float)
+
+
+def _change(planned: PlannedExplanation, opened: OpenModel, source: Source) -> Float64Array:
+    """How each example's number [n] differs from its match's."""
+    assert planned.matches is not None, "the audit's own validation: matches are asked of sets that have some"
+    without = target_numbers(planned, opened, source, planned.matches)
+    matches = [match_of(planned, source, position) for position in range(len(source.names[planned.examples]))]
+    return target_numbers(planned, opened, source, planned.examples) - without[matches]
+
+
+def _margin(planned: PlannedExplanation, opened: OpenModel, source: Source) -> Float64Array:
+    """The score [n] of the target's class less the best of the others: below 0 where another class wins."""
+    tensor = resolve_target(opened.model, planned.target).tensor
+    session = opened.session("every class", graph=lambda: expose(opened.model, [tensor]))
+    scores = np.asarray(_over(opened, source, planned.examples, session, tensor), float)
+    scores = scores.reshape(len(scores), -1)
+    others = np.delete(scores, planned.target.index or 0, axis=1)
+    margin: Float64Array = scores[:, planned.target.index or 0] - others.max(1)
+    return margin
+
+
+def _over(opened: OpenModel, source: Source, examples: str, session: Any, output: str) -> AnyArray:
+    """An output of a session for every example of a set, batch by batch."""
+    count, size = len(source.names[examples]), opened.batch(gradient=False)
+    starts = range(0, count, size)
+    parts = [session.run(source.feeds(examples, range(i, min(i + size, count))))[output] for i in starts]
+    return np.concatenate(parts)
+
+
+def _examples(count: int) -> str:
+    return f"{count} example{'s' * (count != 1)}"

@@ -1,0 +1,179 @@
+"""The story of `explain`: choose examples, run each element at each of them, and draw figures on one scale.
+
+Every example is explained on its own, by one thread, so that the number of threads, the order, and whether an earlier
+audit had the answer change no bit of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from caveat_spec.explained import Explained, Figure, Panel
+from caveat_spec.results import rounded
+from caveat_worker.engine.activations.requirements import Plan
+from caveat_worker.engine.base.arrays import AnyArray
+from caveat_worker.engine.base.errors import error_context
+from caveat_worker.engine.base.store import ArrayStore
+from caveat_worker.engine.explanations.model_runs import OpenModel
+from caveat_worker.engine.explanations.runs import INPUT
+from caveat_worker.engine.onnx.session import Provider
+from caveat_worker.engine.panels.choice import Choice, Source, choose, match_of
+from caveat_worker.engine.panels.figures import Asked, Found, Subject, figures
+from caveat_worker.engine.panels.grids import Box, changed_box
+from caveat_worker.engine.panels.kept import answer_key, found_in, keep, recalled
+from caveat_worker.engine.panels.planned import PlannedElement, PlannedExplanation
+
+Thumbnail = Callable[[str, int], str | None]
+"""(example set, position) → what the model sees, as a data URI."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What explaining needs beside the plan: the examples, where answers are kept, and how many threads there are."""
+
+    source: Source
+    thumbnail: Thumbnail
+    store: ArrayStore
+    provider: Provider
+    versions: Mapping[str, str]
+    cores: int
+    progress: Callable[[int], None]
+    """Counts elements at examples."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One example that is explained, as the model takes it."""
+
+    examples: str
+    position: int
+    subject: Subject
+    feeds: Mapping[str, AnyArray]
+    x: AnyArray
+    value: float
+
+
+def units(planned: Sequence[PlannedExplanation]) -> int:
+    """How many elements at examples there are at most."""
+    return sum(one.pictures * len(one.elements) for one in planned)
+
+
+def explain(plan: Plan, planned: Sequence[PlannedExplanation], means: Means) -> list[Explained]:
+    """Every explanation of an audit, in its order, in figures that a person can compare."""
+    return [_explained(plan, one, means) for one in planned]
+
+
+def _explained(plan: Plan, planned: PlannedExplanation, means: Means) -> Explained:
+    with error_context(f"/explain/{planned.name}"):
+        opened = OpenModel(plan.model, planned.target, means.provider, threads=1)
+        choice = choose(planned, opened, means.source)
+        shown = list(_shown(planned, choice, opened, means))
+        drawn = [_drawn(plan, planned, one, opened, shown, means) for one in planned.elements]
+    panels = [_panel(one, [figures[number] for figures, _ in drawn], means) for number, one in enumerate(shown)]
+    return rounded(
+        Explained(
+            name=planned.name,
+            target=planned.asked.of,
+            unit=planned.target.scale,
+            selection=choice.sentence,
+            reading=list(dict.fromkeys(f"{_title(one)}: {one.way.entry.summary}" for one in planned.elements)),
+            panels=panels,
+            passes=planned.to_choose + len(shown) + sum(passes for _, passes in drawn),
+        )
+    )
+
+
+def _shown(planned: PlannedExplanation, choice: Choice, opened: OpenModel, means: Means) -> Iterator[Shown]:
+    """The chosen examples, each followed by its match where the audit asks for it."""
+    names, feeds = means.source.names, means.source.feeds
+    for position in choice.positions:
+        name, inputs = names[planned.examples][position], feeds(planned.examples, [position])
+        x = opened.input_of(inputs)
+        if planned.matches is None:
+            yield _one(planned.examples, position, Subject(name), inputs, x, opened)
+            continue
+        match = match_of(planned, means.source, position)
+        without = feeds(planned.matches, [match])
+        other = opened.input_of(without)
+        box = _box(x, other)
+        yield _one(planned.examples, position, Subject(name, box=box), inputs, x, opened)
+        if planned.asked.examples.pairs:
+            matched = Subject(names[planned.matches][match], match_of=name, box=box)
+            yield _one(planned.matches, match, matched, without, other, opened)
+
+
+def _one(
+    examples: str, position: int, subject: Subject, feeds: Mapping[str, AnyArray], x: AnyArray, opened: OpenModel
+) -> Shown:
+    runs, _ = opened.around(feeds)
+    return Shown(examples, position, subject, feeds, x, float(runs.scores(x)[0]))
+
+
+def _box(one: AnyArray, other: AnyArray) -> Box | None:
+    """Where two pictures differ; None for examples that have no places."""
+    return changed_box(one[0], other[0]) if one.ndim == 4 and one.shape == other.shape else None
+
+
+def _drawn(
+    plan: Plan,
+    planned: PlannedExplanation,
+    one: PlannedElement,
+    opened: OpenModel,
+    shown: Sequence[Shown],
+    means: Means,
+) -> tuple[list[Figure], int]:
+    """An element's figure at each example, and the passes that they took."""
+
+    def run(example: Shown) -> tuple[Found, int]:
+        answer = _answer(plan, planned, one, opened, example, means)
+        means.progress(1)
+        return answer
+
+    answers = [run(example) for example in shown[:1]]  # opens the sessions that the others share
+    with ThreadPoolExecutor(means.cores) as workers:
+        answers += workers.map(run, shown[1:])
+    found = [answer for answer, _ in answers]
+    asked = Asked(
+        element=one.element,
+        presentation=one.presentation,
+        layer=one.layer,
+        atoms=one.atoms,
+        title=_title(one),
+        target=planned.asked.of,
+        signed=any(bool((answer.values < 0).any()) for answer in found),
+    )
+    return figures(asked, found, [example.subject for example in shown]), sum(passes for _, passes in answers)
+
+
+def _answer(
+    plan: Plan, planned: PlannedExplanation, one: PlannedElement, opened: OpenModel, example: Shown, means: Means
+) -> tuple[Found, int]:
+    """What an element finds at an example, or found in an earlier audit, and the passes that it took."""
+    key = answer_key(plan, planned.asked.of, one, example.feeds, None, means.provider, means.versions)
+    kept = recalled(means.store, key)
+    if kept is not None:
+        return kept
+    runs, x = opened.around(example.feeds)
+    found = found_in(one.way.run(runs, x, one.options))
+    keep(means.store, key, found, runs.passes)
+    return found, runs.passes
+
+
+def _title(one: PlannedElement) -> str:
+    """The method in words, and the layer where it is not the input."""
+    words = one.element.by.replace("_", " ").capitalize()
+    return words if one.layer == INPUT else f"{words} at {one.layer}"
+
+
+def _panel(shown: Shown, drawn: Sequence[Figure], means: Means) -> Panel:
+    return Panel(
+        example=shown.subject.name,
+        position=shown.position,
+        set=shown.examples,
+        match_of=shown.subject.match_of,
+        thumbnail=means.thumbnail(shown.examples, shown.position),
+        value=shown.value,
+        figures=list(drawn),
+    )

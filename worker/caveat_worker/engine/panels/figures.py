@@ -1,0 +1,186 @@
+"""Attributions of an element at several examples → figures on one scale, each with its sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from caveat_spec.explain import Atoms, Element, Presentation
+from caveat_spec.explained import Atom, Check, Figure, Focus, Rest
+from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.panels.grids import Box, block_side, blocks, focus, grid, weight
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An element with everything about it settled."""
+
+    element: Element
+    presentation: Presentation
+    layer: str
+    atoms: Atoms
+    title: str
+    """The method in words."""
+    target: str
+    signed: bool = True
+    """Whether its numbers have signs: a saliency has none."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a method found at one example."""
+
+    values: Float64Array
+    """[h, w] for a map, [atoms] otherwise."""
+    total: float | None = None
+    checks: tuple[Check, ...] = ()
+    spread: Float64Array | None = None
+    """Standard errors in the shape of the values."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The example that a figure is about."""
+
+    name: str
+    match_of: str | None = None
+    names: Sequence[str] = field(default_factory=tuple)
+    """Of its atoms: columns of a table, tokens of a text."""
+    box: Box | None = None
+    """Where it differs from its match."""
+
+
+def figures(asked: Asked, found: Sequence[Found], subjects: Sequence[Subject]) -> list[Figure]:
+    """A figure for each example, all on the scale that holds the largest number of any that is drawn."""
+    cells = [blocks(one.values) if one.values.ndim == 2 else one.values for one in found]
+    drawn = [part for part, one in zip(cells, found, strict=True) if _fault(one) is None]
+    scale = _scale(max((float(np.abs(part).max(initial=0.0)) for part in drawn), default=0.0))
+    return [
+        _figure(asked, one, part, subject, scale) for one, part, subject in zip(found, cells, subjects, strict=True)
+    ]
+
+
+def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, scale: float) -> Figure:
+    said = {
+        "element": asked.element,
+        "presentation": asked.presentation,
+        "layer": asked.layer,
+        "atoms_of": asked.atoms,
+        "title": asked.title,
+        "checks": list(found.checks),
+        "notes": list(found.notes),
+        "signed": asked.signed,
+    }
+    fault = _fault(found)
+    if fault is not None:
+        return Figure(**said, sentence=fault, withheld=fault)
+    atoms, rest = _atoms(asked, found, cells, subject)
+    lies = None if subject.box is None or cells.ndim != 2 else focus(found.values, subject.box)
+    sentence = _map_sentence(asked, cells, subject) if cells.ndim == 2 else _list_sentence(asked, atoms, rest, subject)
+    if lies is not None:
+        sentence = f"{sentence} {_focus_sentence(lies, subject, signed=asked.signed)}"
+    return Figure(
+        **said,
+        sentence=sentence,
+        map=grid(cells, scale) if cells.ndim == 2 else None,
+        atoms=atoms,
+        rest=rest,
+        scale=scale,
+        total=float(found.values.sum()) if found.total is None else found.total,
+        focus=lies,
+    )
+
+
+def _fault(found: Found) -> str | None:
+    """Why a figure may not be drawn: the first check that it fails, or numbers that say nothing."""
+    failed = next((check.sentence for check in found.checks if not check.ok), None)
+    if failed is not None:
+        return failed
+    if not np.isfinite(found.values).all():
+        return "Some of its numbers are not finite, so that there is nothing to draw."
+    if not found.values.any():
+        return "All its numbers are 0: nothing in this example moves the number, to first order."
+    return None
+
+
+def _atoms(asked: Asked, found: Found, cells: Float64Array, subject: Subject) -> tuple[list[Atom], Rest]:
+    """The atoms that are shown, the strongest first, and the others as a number and a sum."""
+    flat = cells.ravel()
+    order = np.argsort(-flat if asked.element.sort == "signed" else -np.abs(flat), kind="stable")
+    shown = order if asked.presentation == "strip" else order[: asked.element.top]
+    spread = None if found.spread is None or cells.ndim == 2 else found.spread.ravel()
+    atoms = [
+        Atom(
+            id=_name(asked.atoms, int(place), found.values.shape, subject),
+            place=[int(axis) for axis in np.unravel_index(place, cells.shape)],
+            value=float(flat[place]),
+            spread=None if spread is None else (float(flat[place] - spread[place]), float(flat[place] + spread[place])),
+        )
+        for place in shown
+    ]
+    hidden = order[len(shown) :]
+    return atoms, Rest(count=len(hidden), sum=float(flat[np.sort(hidden)].sum()))
+
+
+def _name(atoms: Atoms, place: int, shape: Sequence[int], subject: Subject) -> str:
+    """An atom as a reader calls it; rows and columns count from 1, at the upper left."""
+    if len(shape) == 2:
+        side = block_side(shape)
+        y, x = divmod(place, -(-shape[1] // side))
+        return f"{_stretch('row', y, side, shape[0])}, {_stretch('column', x, side, shape[1])}"
+    if place < len(subject.names):
+        return subject.names[place]
+    return f"{atoms.removesuffix('s')} {place}"
+
+
+def _stretch(axis: str, cell: int, side: int, end: int) -> str:
+    first, last = cell * side + 1, min((cell + 1) * side, end)
+    return f"{axis} {first}" if first == last else f"{axis}s {first}–{last}"
+
+
+def _map_sentence(asked: Asked, cells: Float64Array, subject: Subject) -> str:
+    """What a reader sees on the map: where its strongest places are, and which way they point."""
+    heavy = weight(cells)
+    way = ("raises" if heavy.signed > 0 else "lowers") if asked.signed else "moves"
+    return (
+        f"In {subject.name}, what {way} {asked.target} most lies {heavy.where}: the strongest tenth of the places "
+        f"holds {_percent(heavy.share)} of the map."
+    )
+
+
+def _focus_sentence(lies: Focus, subject: Subject, *, signed: bool) -> str:
+    """How much of the map lies where the example differs from its match, beside what an even map would have there."""
+    other = "its match" if subject.match_of is None else subject.match_of
+    return (
+        f"The rectangle in which it differs from {other} is {_percent(lies.area)} of the picture and has "
+        f"{_percent(lies.share)} of the map{f', {_signed(lies.sum)} in all' if signed else ''}."
+    )
+
+
+def _list_sentence(asked: Asked, atoms: Sequence[Atom], rest: Rest, subject: Subject) -> str:
+    """The strongest atom with its number, and the next ones by name."""
+    first, *others = sorted(atoms, key=lambda atom: -abs(atom.value))
+    way = ("raises" if first.value > 0 else "lowers") if asked.signed else "moves"
+    following = " and ".join(f"{one.id} ({_signed(one.value)})" for one in others[:2])
+    then = f", followed by {following}" if following else ""
+    left = f" {rest.count} others come to {_signed(rest.sum)} together." if rest.count else ""
+    return f"In {subject.name}, {first.id} {way} {asked.target} most ({_signed(first.value)}){then}.{left}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\u202f%"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3g}".replace("-", "−")
+
+
+def _scale(largest: float) -> float:
+    """The end of a scale: the largest number to three digits, upwards, so that every number is on it."""
+    if largest == 0:
+        return 0.0
+    digits = 10.0 ** (np.floor(np.log10(largest)) - 2)
+    return float(f"{np.ceil(largest / digits * (1 - 1e-9)) * digits:.6g}")

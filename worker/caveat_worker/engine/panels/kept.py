@@ -1,0 +1,107 @@
+"""Answers that an earlier audit had, under a key of all that they depend on, down to the example's own numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from caveat_spec.explained import Check
+from caveat_worker.engine.activations.array_keys import target_content
+from caveat_worker.engine.activations.requirements import Plan
+from caveat_worker.engine.base.arrays import AnyArray, Float64Array
+from caveat_worker.engine.base.store import ArrayStore, key_of
+from caveat_worker.engine.explanations.attributed import Attributed
+from caveat_worker.engine.onnx.session import Provider
+from caveat_worker.engine.panels.figures import Found
+from caveat_worker.engine.panels.planned import PlannedElement
+
+
+def answer_key(
+    plan: Plan,
+    target: str,
+    one: PlannedElement,
+    inputs: Mapping[str, AnyArray],
+    typical: AnyArray | None,
+    provider: Provider,
+    versions: Mapping[str, str],
+) -> str:
+    """The key of an element's answer at one example."""
+    return key_of(
+        explanation=[one.element.by, one.options.model_dump(mode="json")],
+        model=[plan.audit.model, plan.audit.constants],
+        target=target_content(plan, target),
+        example={name: _content(array) for name, array in inputs.items()},
+        typical=None if typical is None else _content(typical),
+        by={"provider": provider, **versions},
+    )
+
+
+def recalled(store: ArrayStore, key: str) -> tuple[Found, int] | None:
+    """The answer that is kept under a key, with the passes that it took; None if there is none."""
+    values, said = store.get(f"{key}-values"), store.get(f"{key}-said")
+    if values is None or said is None:
+        return None
+    told: dict[str, Any] = json.loads(said.tobytes())
+    return Found(
+        values=values,
+        total=told["total"],
+        checks=tuple(Check.model_validate(check) for check in told["checks"]),
+        spread=store.get(f"{key}-spread"),
+        notes=tuple(told["notes"]),
+    ), told["passes"]
+
+
+def keep(store: ArrayStore, key: str, found: Found, passes: int) -> None:
+    """Keeps an answer, where there is a cache."""
+    told = {
+        "total": found.total,
+        "checks": [check.model_dump() for check in found.checks],
+        "notes": found.notes,
+        "passes": passes,
+    }
+    store.put(f"{key}-values", found.values)
+    store.put(f"{key}-said", np.frombuffer(json.dumps(told).encode(), np.uint8))
+    if found.spread is not None:
+        store.put(f"{key}-spread", found.spread)
+
+
+def found_in(answer: Attributed) -> Found:
+    """What a method attributed to the atoms of one example."""
+    return Found(
+        values=_flat(answer.values[0]),
+        total=None if answer.total is None else _finite(answer.total[0]),
+        checks=tuple(
+            Check(
+                code=check.code,
+                value=_finite(check.value),
+                bound=_finite(check.bound),
+                ok=bool(check.ok),
+                sentence=check.sentence,
+            )
+            for check in answer.checks
+        ),
+        spread=None if answer.spread is None else _flat(answer.spread[0]),
+        notes=answer.notes,
+    )
+
+
+def _flat(values: Float64Array) -> Float64Array:
+    """Values at positions [h, w], at atoms [k], or one alone; volumes are summed over their depth."""
+    wide = np.asarray(values, float)
+    while wide.ndim > 2:
+        wide = wide.sum(0)
+    return np.atleast_1d(wide)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _content(array: AnyArray) -> str:
+    """A digest of an array's numbers or words."""
+    whole = repr(array.tolist()).encode() if array.dtype == object else np.ascontiguousarray(array).tobytes()
+    return hashlib.sha256(f"{array.dtype} {array.shape} ".encode() + whole).hexdigest()

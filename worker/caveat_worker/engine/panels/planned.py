@@ -1,0 +1,259 @@
+"""What an audit's `explain` comes to on this model and these examples: settled, priced, or refused, before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from pydantic import ValidationError
+
+from caveat_spec.audit import Text
+from caveat_spec.base import Document
+from caveat_spec.explain import PRESENTATIONS, Atoms, Element, Explanation, Presentation
+from caveat_worker.engine.activations.requirements import Plan
+from caveat_worker.engine.autodiff.differentiate import find_layer, gradient_state
+from caveat_worker.engine.autodiff.layers import choose_layers
+from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.target import Target
+from caveat_worker.engine.base.errors import InvalidInput, error_context
+from caveat_worker.engine.explanations import Explanation as Way
+from caveat_worker.engine.explanations import Shapes, explanation
+from caveat_worker.engine.explanations.entry import Entry, find_entry
+from caveat_worker.engine.explanations.runs import INPUT
+from caveat_worker.engine.onnx.values import shape_of_value
+
+Names = Mapping[str, Sequence[str]]
+"""Example set → the names of its examples, in order."""
+FEWER = ("samples", "steps", "permutations", "draws")
+"""Options of which less is cheaper."""
+LARGER = ("stride", "window")
+"""Options of which more is cheaper."""
+MOST_OF_AN_OPTION = 4096
+FLAT = ("map",)
+"""Presentations of places in two dimensions."""
+
+
+@dataclass(frozen=True)
+class PlannedElement:
+    """An element with its method, its options on this model, and its price."""
+
+    element: Element
+    way: Way
+    options: Document
+    layer: str
+    """The tensor that is explained, or `input`."""
+    atoms: Atoms
+    presentation: Presentation
+    shapes: Shapes
+
+    @property
+    def cost(self) -> int:
+        """Forward passes for one example; a gradient counts as five."""
+        return self.way.cost(self.options, self.shapes)
+
+    def cost_with(self, option: str, value: int) -> int | None:
+        """The same with another value of an option; None if the option does not take it."""
+        try:
+            options = type(self.options).model_validate({**self.options.model_dump(), option: value})
+        except ValidationError:
+            return None
+        return self.way.cost(options, self.shapes)
+
+
+@dataclass(frozen=True)
+class PlannedExplanation:
+    """One entry of `explain` with everything settled but the examples that a rule will pick."""
+
+    name: str
+    asked: Explanation
+    examples: str
+    """The example set."""
+    matches: str | None
+    """The set that it pairs with."""
+    target: Target
+    elements: tuple[PlannedElement, ...]
+    to_choose: int
+    """Forward passes before it is known which examples are shown."""
+    pictures: int
+    """How many examples are shown at most, their matches included."""
+
+    @property
+    def passes(self) -> int:
+        """Forward passes at most; a gradient counts as five."""
+        return self.to_choose + self.pictures * (1 + sum(one.cost for one in self.elements))
+
+
+def plan_explanations(plan: Plan, names: Names) -> tuple[PlannedExplanation, ...]:
+    """Every explanation of an audit; raises InvalidInput, pointing to the field, for what cannot be explained so."""
+    planned = tuple(_planned(plan, name, asked, names) for name, asked in plan.audit.explain.items())
+    _check_budget(planned, plan.audit.method.explanation_passes)
+    return planned
+
+
+def _planned(plan: Plan, name: str, asked: Explanation, names: Names) -> PlannedExplanation:
+    examples, pointer = plan.audit.explained_set(name), f"/explain/{name}"
+    matches = plan.audit.examples[examples].pairs_with
+    _check_choice(plan, asked, examples, names[examples], f"{pointer}/examples/pick")
+    target = plan.targets[asked.of]
+    with error_context(f"{pointer}/of"):
+        entry = find_entry(plan.model, target)
+    elements = []
+    for position, shown in enumerate(asked.show):
+        with error_context(f"{pointer}/show/{position}"):
+            elements.append(_element(plan, shown, target, entry, examples))
+    count = min(asked.examples.most, len(names[examples]))
+    ruled = isinstance(asked.examples.pick, str)
+    return PlannedExplanation(
+        name=name,
+        asked=asked,
+        examples=examples,
+        matches=matches if asked.examples.pairs or asked.examples.pick == "most_changed" else None,
+        target=target,
+        elements=tuple(elements),
+        to_choose=len(names[examples]) * (1 + (asked.examples.pick == "most_changed")) * ruled,
+        pictures=count * (1 + asked.examples.pairs),
+    )
+
+
+def _check_choice(plan: Plan, asked: Explanation, examples: str, names: Sequence[str], pointer: str) -> None:
+    """Raises InvalidInput for a rule that the target cannot follow, and for names that the set does not have."""
+    pick = asked.examples.pick
+    for name in pick if isinstance(pick, list) else ():
+        if name not in names:
+            close = get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
+            raise InvalidInput(
+                "unknown-example",
+                f"Example set '{examples}' has no example '{name}'.",
+                f"Close to it are {', '.join(repr(one) for one in close)}.",
+                pointer,
+            )
+    classes = plan.resolved[asked.of].classes
+    if pick == "errors" and (plan.targets[asked.of].index is None or classes is None or classes < 2):
+        raise InvalidInput(
+            "no-errors-of-a-number",
+            f"Target '{asked.of}' is a single number, and only one class among several can lose to another.",
+            "Pick by 'highest' or 'lowest'.",
+            pointer,
+        )
+
+
+def _element(plan: Plan, element: Element, target: Target, entry: Entry, examples: str) -> PlannedElement:
+    way = explanation(element.by)
+    layer = _layer(plan, element.layer, target)
+    settled = {"layer": layer} if "layer" in element.options else {}
+    options = way.entry.options.model_validate({**element.options, **settled})
+    if way.entry.needs == "gradient":
+        _check_gradient(plan.model, target, entry, layer, element.by)
+    shapes = _shapes(plan.model, entry, layer)
+    atoms = _atoms(options, layer, shapes)
+    presentation = _presentation(element, atoms, shapes[layer], isinstance(plan.audit.examples[examples], Text))
+    return PlannedElement(element, way, options, layer, atoms, presentation, shapes)
+
+
+def _atoms(options: Document, layer: str, shapes: Shapes) -> Atoms:
+    """What a layer is cut into: what the method is told, else places where it has some."""
+    asked: Atoms | None = getattr(options, "atoms", None)
+    places = len(shapes[layer]) > 1
+    if asked in ("positions", "channels") and not places:
+        raise InvalidInput(
+            "no-positions",
+            f"'{layer}' has no positions and no channels, only {shapes[layer][0] if shapes[layer] else 1} numbers.",
+            "Ask for neurons, or name a layer with positions; `caveat layers` lists shapes.",
+        )
+    return asked or ("pixels" if layer == INPUT else "positions" if places else "neurons")
+
+
+def _presentation(element: Element, atoms: Atoms, shape: Sequence[int], text: bool) -> Presentation:
+    """How an element is drawn: as it asks, or as suits what it shows; raises InvalidInput for what cannot be drawn."""
+    flat = atoms in ("pixels", "positions") and len(shape) > 2
+    can = [one for one in PRESENTATIONS[atoms] if flat == (one in FLAT) or one == "table"]
+    if not text and "strip" in can:
+        can.remove("strip")
+    if element.as_ is None:
+        return can[0]
+    if element.as_ not in can:
+        raise InvalidInput(
+            "cannot-be-drawn-so",
+            f"{element.by} at {atoms} of these examples makes no {element.as_}.",
+            f"It is shown as {' or '.join(can)}.",
+        )
+    return element.as_
+
+
+def _layer(plan: Plan, asked: str, target: Target) -> str:
+    """The tensor of a layer; raises InvalidInput with close names for one that the model does not have."""
+    if asked == INPUT:
+        return asked
+    if asked != "auto":
+        return find_layer(plan.model, asked)
+    named = [] if plan.audit.layers == "auto" else [choice.tensor for choice in plan.audit.layers]
+    chosen = named or choose_layers(plan.model, target)
+    if chosen:
+        return find_layer(plan.model, chosen[-1])
+    raise InvalidInput(
+        "no-layer-to-explain",
+        "'layer: auto' is the deepest layer of the audit, and this model has none that a gradient reaches.",
+        "Explain the input, with a method that looks at outputs alone.",
+    )
+
+
+def _check_gradient(model: Model, target: Target, entry: Entry, layer: str, by: str) -> None:
+    """Raises InvalidInput where a method of derivatives meets a tensor that no gradient reaches."""
+    if layer == INPUT and entry.with_gradient:
+        return
+    name = entry.names[0] if layer == INPUT else layer
+    state = gradient_state(model, target, [name])
+    if layer != INPUT and name in state and state[name] is None:
+        return
+    reason = state.get(name) or "No gradient passes from the target to it."
+    raise InvalidInput(
+        "no-gradient-to-explain",
+        f"{by} needs the target's derivative at '{name}'. {reason}",
+        "Use a method that looks at outputs alone, such as occlusion, or another layer: `caveat layers --all`.",
+    )
+
+
+def _shapes(model: Model, entry: Entry, layer: str) -> Shapes:
+    """The shapes that a method's price depends on; a size that the model leaves open counts as one."""
+    first = entry.tensors[0].shape if len(entry.tensors) == 1 else (None, len(entry.tensors))
+    shapes = {INPUT: _sizes(first)}
+    if layer != INPUT:
+        value = model.value(layer)
+        shapes[layer] = _sizes(() if value is None else shape_of_value(value) or ())
+    return shapes
+
+
+def _sizes(shape: Sequence[int | str | None]) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else 1 for size in shape[1:])
+
+
+def _check_budget(planned: Sequence[PlannedExplanation], allowed: int) -> None:
+    """Raises InvalidInput with the cheapest change where all explanations together take too many passes."""
+    whole = sum(one.passes for one in planned)
+    if whole <= allowed:
+        return
+    dearest = max(planned, key=lambda one: one.passes)
+    worst = max(dearest.elements, key=lambda one: one.cost)
+    position = dearest.elements.index(worst)
+    raise InvalidInput(
+        "explanations-too-dear",
+        f"'explain' would take {whole:,} passes through the model, and {allowed:,} are allowed: {worst.element.by} "
+        f"alone takes {worst.cost * dearest.pictures:,}, {worst.cost:,} for each of {dearest.pictures} examples.",
+        f"{_cheaper(worst, dearest, allowed - (whole - worst.cost * dearest.pictures))}; or raise "
+        "'method.explanation_passes'.",
+        f"/explain/{dearest.name}/show/{position}",
+    )
+
+
+def _cheaper(one: PlannedElement, of: PlannedExplanation, left: int) -> str:
+    """The smallest change of one option, else of the number of examples, that brings an element within its budget."""
+    for option in (*LARGER, *FEWER):
+        value = getattr(one.options, option, None)
+        while isinstance(value, int) and 1 < value * 2 <= MOST_OF_AN_OPTION:
+            value = value * 2 if option in LARGER else value // 2
+            cost = one.cost_with(option, value)
+            if cost is not None and cost * of.pictures <= left:
+                return f"Use {option}: {value}"
+    fewer = max(left, 0) // max(one.cost, 1)
+    return f"Explain {fewer} example{'s' * (fewer != 1)}" if fewer else f"Leave {one.element.by} out"
