@@ -140,7 +140,7 @@ def test_a_thumbnail_is_what_the_model_sees(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(wide).save(buffer, "PNG")
     path = zipped(tmp_path / "a.zip", {"a.png": buffer.getvalue()})
-    source = open_examples(declared(size=60, resize=100), at(path), 0)
+    source = open_examples(declared(size=50, resize=100), at(path), 0)
     assert source.thumbnail is not None
     shown = np.asarray(Image.open(io.BytesIO(source.thumbnail(0, False, 96))))
     assert shown.min() > 240, "the dark margin is cropped away, as it is for the model"
