@@ -147,8 +147,6 @@ class Panel(Document):
     """The example that it is the match of, which is the panel before it."""
     thumbnail: str | None = None
     """What the model sees, as a data URI, where the audit allows it."""
-    text: list[str] = Field(default_factory=list)
-    """The tokens of a text."""
     value: float
     """The number that is explained, in the target's unit."""
     figures: list[Figure]

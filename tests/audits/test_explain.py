@@ -21,8 +21,12 @@ from caveat_worker.engine.explanations.model_runs import ModelRuns
 from tests.audits.conftest import Bench, Change
 from tests.audits.test_cache import Kept
 from tests.audits.test_shards import divided, run_parts, together
+from tests.audits.test_text import LENGTH, words
 
 SIZE = 8
+
+__all__ = ["words"]
+"""A fixture that another module has."""
 
 
 @pytest.fixture
@@ -248,3 +252,40 @@ def test_the_command_says_where_there_is_nothing_to_explain(bench: Bench) -> Non
     done = CliRunner().invoke(cli, ["explain", written(bench), "--local"])
     assert done.exit_code == 2
     assert "asks for no explanation" in done.output
+
+
+def test_a_text_is_its_words_in_order_without_the_padding(words: Bench) -> None:
+    asked = {"of": "answer", "examples": {"set": "he", "pick": ["line 1"]}, "show": ["gradient_x_input"]}
+    words.document |= {"concepts": {}, "gate": [], "explain": {"why": asked}}
+    ((panel, figure),) = explained(words).figures
+    assert figure.presentation == "strip"
+    shown = [atom.id for atom in sorted(figure.atoms, key=lambda atom: atom.place)]
+    line = json.loads((words.folder / "he.jsonl").read_text().splitlines()[0])
+    assert shown == line["text"].split()
+    assert figure.rest.count == LENGTH - len(shown)
+    assert figure.sentence.startswith(f"In line 1, {figure.atoms[0].id} ")
+    assert panel.thumbnail is None
+
+
+def test_a_row_is_its_columns_and_a_linear_model_is_explained_exactly(tmp_path: Path) -> None:
+    weights = np.array([[0.5], [-2.0], [0.0]], np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["score"])],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N", 1])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "model.onnx")
+    (tmp_path / "people.csv").write_text("income,debt,shoe\n40,1,43\n10,7,39\n25,3,41\n")
+    document = {
+        "model": "model.onnx",
+        "examples": {"people": {"table": "people.csv", "features": ["income", "debt", "shoe"]}},
+        "targets": {"approve": {"examples": "people"}},
+        "explain": {"why": {"of": "approve", "examples": {"pick": "lowest", "count": 1}, "show": ["gradient_x_input"]}},
+    }
+    ((panel, figure),) = explained(Bench(tmp_path, document)).figures
+    assert (panel.example, panel.value, figure.presentation) == ("row 2", -9, "bars")
+    assert [(atom.id, atom.value) for atom in figure.atoms] == [("debt", -14), ("income", 5), ("shoe", 0)]
+    assert figure.sentence == "In row 2, debt lowers approve most (−14), followed by income (+5) and shoe (0)."

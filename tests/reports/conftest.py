@@ -724,7 +724,7 @@ def explained(watermark: Report) -> Report:
                             [listed("bars", ["age", HOSTILE]), listed("table", ["age", "income"])],
                             thumbnail=None,
                         ),
-                        seen("text 3", [listed("strip", words)], thumbnail=None, text=words),
+                        seen("text 3", [listed("strip", words)], thumbnail=None),
                     ],
                     passes=12,
                 ),

@@ -170,11 +170,16 @@ def _means(ready: Prepared, kept: ArrayStore, cores: int, progress: Progress) ->
         with error_context(f"/examples/{name}"):
             return ready.plan.feeds(ready.sources[name].load(positions))
 
+    def parts(name: str, position: int) -> Mapping[str, Sequence[str]]:
+        named = ready.sources[name].parts
+        return {} if named is None else named(position)
+
     return Means(
         source=Source(
             names={name: source.names for name, source in ready.sources.items()},
             keys={name: source.keys for name, source in ready.sources.items()},
             feeds=feeds,
+            parts=parts,
         ),
         thumbnail=thumbnail_of(ready.plan.audit, ready.sources, PANEL_PIXELS),
         store=kept,

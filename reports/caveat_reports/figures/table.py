@@ -15,7 +15,7 @@ _TABLE = Markup(
 _HEAD = Markup('<th scope="col" class="number">{}</th>')
 _CELL = Markup('<td class="number">{}</td>')
 _ROW = Markup('<tr><th scope="row">{}</th>{}</tr>\n')
-NOUNS = {"pixels": "Place", "positions": "Place", "channels": "Channel", "neurons": "Neuron"}
+NOUNS = {"map": "Place", "strip": "Word", "bars": "Name", "table": "Name"}
 
 
 def draw(figure: Figure, panel: Panel) -> Markup:
@@ -32,7 +32,7 @@ def draw(figure: Figure, panel: Panel) -> Markup:
         rows.append(("All together", [signed(figure.total), *empty]))
     return _TABLE.format(
         title=sanitized(f"Figures of: {figure.title}, {panel.example}"),
-        of=NOUNS[figure.atoms_of],
+        of=NOUNS[figure.presentation],
         heads=Markup("").join(_HEAD.format(head) for head in heads),
         rows=Markup("").join(
             _ROW.format(sanitized(name), Markup("").join(_CELL.format(cell) for cell in cells)) for name, cells in rows

@@ -47,6 +47,8 @@ class ExampleSource:
     thumbnail: Callable[[int, bool, int], bytes] | None = field(default=None, repr=False)
     """Makes a WebP of what the model sees of a picture, from its position, whether to blur it, and the pixels on a
     side; None for other kinds."""
+    parts: Callable[[int], Mapping[str, Sequence[str]]] | None = field(default=None, repr=False)
+    """Names the parts of the example at a position: input → its columns, or its tokens without the padding."""
     optional: bool = False
     """Whether the model may have only some of the inputs."""
     columns: Callable[[Sequence[str]], pandas.DataFrame] | None = field(default=None, repr=False)

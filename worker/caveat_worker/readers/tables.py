@@ -87,6 +87,7 @@ def _fitted(
         unfitted,
         shapes={key: array.shape[1:] for key, array in arrays.items()},
         load=partial(_picked, arrays),
+        parts=lambda position: chosen,
         warnings=tuple(filter(None, warnings)),
     )
 

@@ -46,11 +46,18 @@ def open_texts(declared: Text, path: Path, tokenizer: Path, seed: int) -> Exampl
         }
         return {name: np.array(rows[part], dtype=np.int64) for name, part in declared.inputs.items()}
 
+    def parts(position: int) -> dict[str, list[str]]:
+        with _wrapping_errors("tokenizer-fails", "The tokenizer fails on these texts"):
+            encoding = encode.encode(texts[kept[position]])
+        tokens = encoding.tokens[: sum(encoding.attention_mask)]
+        return dict.fromkeys(declared.inputs, tokens)
+
     return ExampleSource(
         kind="text",
         names=tuple(names[position] for position in kept),
         shapes=dict.fromkeys(declared.inputs, (declared.length,)),
         load=load,
+        parts=parts,
         optional=True,
     )
 

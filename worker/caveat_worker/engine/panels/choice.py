@@ -27,6 +27,8 @@ class Source:
     keys: Mapping[str, Sequence[str]]
     """What examples pair by."""
     feeds: Feeds
+    parts: Callable[[str, int], Mapping[str, Sequence[str]]]
+    """(example set, position) → the names of an example's columns or tokens, by the model's inputs, if it has some."""
 
 
 @dataclass(frozen=True)

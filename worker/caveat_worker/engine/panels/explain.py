@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caveat_spec.explained import Explained, Figure, Panel
 from caveat_spec.results import rounded
-from caveat_worker.engine.activations.requirements import Plan
+from caveat_worker.engine.activations.requirements import ONLY, Plan
 from caveat_worker.engine.base.arrays import AnyArray
 from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.store import ArrayStore
+from caveat_worker.engine.explanations.entry import Entry
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.runs import INPUT
 from caveat_worker.engine.onnx.session import Provider
@@ -87,28 +88,32 @@ def _explained(plan: Plan, planned: PlannedExplanation, means: Means) -> Explain
 
 def _shown(planned: PlannedExplanation, choice: Choice, opened: OpenModel, means: Means) -> Iterator[Shown]:
     """The chosen examples, each followed by its match where the audit asks for it."""
-    names, feeds = means.source.names, means.source.feeds
     for position in choice.positions:
-        name, inputs = names[planned.examples][position], feeds(planned.examples, [position])
-        x = opened.input_of(inputs)
+        one = _one(planned.examples, position, opened, means)
         if planned.matches is None:
-            yield _one(planned.examples, position, Subject(name), inputs, x, opened)
+            yield one
             continue
-        match = match_of(planned, means.source, position)
-        without = feeds(planned.matches, [match])
-        other = opened.input_of(without)
-        box = _box(x, other)
-        yield _one(planned.examples, position, Subject(name, box=box), inputs, x, opened)
+        other = _one(planned.matches, match_of(planned, means.source, position), opened, means)
+        box = _box(one.x, other.x)
+        yield replace(one, subject=replace(one.subject, box=box))
         if planned.asked.examples.pairs:
-            matched = Subject(names[planned.matches][match], match_of=name, box=box)
-            yield _one(planned.matches, match, matched, without, other, opened)
+            yield replace(other, subject=replace(other.subject, box=box, match_of=one.subject.name))
 
 
-def _one(
-    examples: str, position: int, subject: Subject, feeds: Mapping[str, AnyArray], x: AnyArray, opened: OpenModel
-) -> Shown:
-    runs, _ = opened.around(feeds)
+def _one(examples: str, position: int, opened: OpenModel, means: Means) -> Shown:
+    """An example as the model takes it, with its number."""
+    feeds = means.source.feeds(examples, [position])
+    runs, x = opened.around(feeds)
+    subject = Subject(means.source.names[examples][position], names=_parts(examples, position, opened.entry, means))
     return Shown(examples, position, subject, feeds, x, float(runs.scores(x)[0]))
+
+
+def _parts(examples: str, position: int, entry: Entry, means: Means) -> tuple[str, ...]:
+    """The names of the columns or tokens that stand for an example's input, in their order."""
+    named = means.source.parts(examples, position)
+    if entry.embeds:
+        return tuple(next(iter(named.values()), ()))
+    return tuple(name for tensor in entry.names for name in named.get(tensor, named.get(ONLY, ())))
 
 
 def _box(one: AnyArray, other: AnyArray) -> Box | None:

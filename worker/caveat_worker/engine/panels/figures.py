@@ -110,30 +110,35 @@ def _atoms(asked: Asked, found: Found, cells: Float64Array, subject: Subject) ->
     """The atoms that are shown, the strongest first, and the others as a number and a sum."""
     flat = cells.ravel()
     order = np.argsort(-flat if asked.element.sort == "signed" else -np.abs(flat), kind="stable")
-    shown = order if asked.presentation == "strip" else order[: asked.element.top]
+    named = order[order < len(subject.names)] if _names(asked, subject) and cells.ndim == 1 else order
+    shown = named if asked.presentation == "strip" else named[: asked.element.top]
     spread = None if found.spread is None or cells.ndim == 2 else found.spread.ravel()
     atoms = [
         Atom(
-            id=_name(asked.atoms, int(place), found.values.shape, subject),
+            id=_name(asked, int(place), found.values.shape, subject),
             place=[int(axis) for axis in np.unravel_index(place, cells.shape)],
             value=float(flat[place]),
             spread=None if spread is None else (float(flat[place] - spread[place]), float(flat[place] + spread[place])),
         )
         for place in shown
     ]
-    hidden = order[len(shown) :]
-    return atoms, Rest(count=len(hidden), sum=float(flat[np.sort(hidden)].sum()))
+    hidden = np.setdiff1d(order, shown)
+    return atoms, Rest(count=len(hidden), sum=float(flat[hidden].sum()))
 
 
-def _name(atoms: Atoms, place: int, shape: Sequence[int], subject: Subject) -> str:
+def _names(asked: Asked, subject: Subject) -> Sequence[str]:
+    """What the atoms are called: columns and tokens have names, also where a layer still has a position for each."""
+    return subject.names if asked.atoms in ("pixels", "positions") else ()
+
+
+def _name(asked: Asked, place: int, shape: Sequence[int], subject: Subject) -> str:
     """An atom as a reader calls it; rows and columns count from 1, at the upper left."""
     if len(shape) == 2:
         side = block_side(shape)
         y, x = divmod(place, -(-shape[1] // side))
         return f"{_stretch('row', y, side, shape[0])}, {_stretch('column', x, side, shape[1])}"
-    if place < len(subject.names):
-        return subject.names[place]
-    return f"{atoms.removesuffix('s')} {place}"
+    names = _names(asked, subject)
+    return names[place] if place < len(names) else f"{asked.atoms.removesuffix('s')} {place}"
 
 
 def _stretch(axis: str, cell: int, side: int, end: int) -> str:
@@ -166,7 +171,7 @@ def _list_sentence(asked: Asked, atoms: Sequence[Atom], rest: Rest, subject: Sub
     way = ("raises" if first.value > 0 else "lowers") if asked.signed else "moves"
     following = " and ".join(f"{one.id} ({_signed(one.value)})" for one in others[:2])
     then = f", followed by {following}" if following else ""
-    left = f" {rest.count} others come to {_signed(rest.sum)} together." if rest.count else ""
+    left = f" {rest.count} others come to {_signed(rest.sum)} together." if rest.count and rest.sum else ""
     return f"In {subject.name}, {first.id} {way} {asked.target} most ({_signed(first.value)}){then}.{left}"
 
 
@@ -175,7 +180,7 @@ def _percent(share: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3g}".replace("-", "−")
+    return f"{value:+.3g}".replace("-", "−") if value else "0"
 
 
 def _scale(largest: float) -> float:
