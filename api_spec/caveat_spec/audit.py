@@ -27,15 +27,18 @@ Estimator = Literal[
 Reduction = Annotated[str, Field(pattern=r"^(flatten|mean|max|token:\d+)$")]
 
 
+Side = Annotated[Integer, Field(ge=1, le=4096)]
+
+
 class Preprocess(Document):
     """How a picture becomes the model's input: resized, cropped at the centre, `(pixel - mean) / std`."""
 
-    size: Annotated[Integer, Field(ge=1, le=4096)]
-    """Height and width of the input, in pixels."""
+    size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
+    """Height and width of the input, in pixels: one number for a square, or `[height, width]`."""
     resize: Annotated[Integer, Field(ge=1, le=8192)] | None = None
-    """Length of the shorter side before the centre crop, in pixels; `size` when left out."""
+    """Length of the shorter side before the centre crop, in pixels; as short as `size` allows when left out."""
     fit: Literal["crop", "squash"] = "crop"
-    """`crop` keeps proportions and crops the centre; `squash` stretches to the square."""
+    """`crop` keeps proportions and crops the centre; `squash` stretches to `size`."""
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     mean: float | list[float] = 0.0
     """Subtracted from pixels of 0 to 255; one number, or one a channel."""
@@ -43,6 +46,12 @@ class Preprocess(Document):
     """What the difference is divided by; one number, or one a channel."""
     channels: Literal["rgb", "bgr", "gray"] = "rgb"
     layout: Literal["nchw", "nhwc"] = "nchw"
+
+    @property
+    def height_and_width(self) -> tuple[int, int]:
+        """The input's height and width, in pixels."""
+        height, width = self.size if isinstance(self.size, list) else (self.size, self.size)
+        return height, width
 
     @model_validator(mode="after")
     def _numbers_fit_the_channels(self) -> Self:

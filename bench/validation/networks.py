@@ -46,7 +46,7 @@ def _input(picture: Image.Image, how: Preprocess) -> NDArray[np.float32]:
     pixels = np.asarray(picture.convert("L" if how.channels == "gray" else "RGB"), np.float32)
     pixels = pixels[..., None] if how.channels == "gray" else pixels
     pixels = pixels[..., ::-1] if how.channels == "bgr" else pixels
-    assert pixels.shape[:2] == (how.size, how.size)
+    assert pixels.shape[:2] == how.height_and_width
     mean, std = (np.asarray(each, np.float32) for each in (how.mean, how.std))
     moved: NDArray[np.float32] = (pixels - mean) / std
     return np.ascontiguousarray(moved.transpose(2, 0, 1))

@@ -32,7 +32,7 @@ def test_every_operation_is_served_and_nothing_else_is(app: Flask) -> None:
 def test_a_source_is_a_digest_and_bounds_are_those_of_json_schema() -> None:
     schemas = openapi.document()["components"]["schemas"]
     assert schemas["Source"]["pattern"] == schemas["Digest"]["pattern"]
-    assert schemas["Preprocess"]["properties"]["size"]["minimum"] == 1
+    assert schemas["Preprocess"]["properties"]["resize"]["anyOf"][0]["minimum"] == 1
     assert '"ge":' not in openapi.text()
 
 

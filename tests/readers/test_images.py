@@ -81,6 +81,29 @@ def test_crop_keeps_the_centre_and_squash_keeps_everything(tmp_path: Path) -> No
     assert squashed[0, 2, 0, -1] == 255
 
 
+def test_a_size_has_a_height_and_a_width(tmp_path: Path) -> None:
+    columns = np.repeat(np.arange(24, dtype=np.uint8)[None], 8, axis=0)
+    buffer = io.BytesIO()
+    Image.fromarray(columns).save(buffer, "PNG")
+    path = zipped(tmp_path / "a.zip", {"a.png": buffer.getvalue()})
+    how = {"channels": "gray", "interpolation": "nearest"}
+
+    def first_row(**preprocess: object) -> list[float]:
+        source = open_examples(declared(**how, **preprocess), at(path), 0)
+        (pixels,) = source.load([0])[ONLY]
+        assert pixels.shape == source.shapes[ONLY]
+        return pixels[..., 0].ravel().tolist() if "layout" in preprocess else pixels[0, 0].tolist()
+
+    assert first_row(size=[8, 12]) == list(range(6, 18))
+    assert first_row(size=[4, 12]) == list(range(1, 24, 2))
+    assert first_row(size=[8, 12], fit="squash") == list(range(1, 24, 2))
+    assert first_row(size=[4, 6], resize=8) == list(range(9, 15))
+    assert len(first_row(size=[8, 12], layout="nhwc")) == 8 * 12
+    thumbnail = open_examples(declared(**how, size=[8, 24]), at(path), 0).thumbnail
+    assert thumbnail is not None
+    assert Image.open(io.BytesIO(thumbnail(0, False, 96))).size == (96, 32)
+
+
 def test_a_sample_takes_the_same_names_in_every_set(tmp_path: Path) -> None:
     names = [f"{i:02}" for i in range(20)]
     one = zipped(tmp_path / "a.zip", {f"{name}.png": png((1, 2, 3)) for name in names})

@@ -6,14 +6,15 @@ from caveat.scaffold.arrays import fitting_arrays
 from caveat.scaffold.beside import FEWEST, Beside, described, sizes
 from caveat.scaffold.columns import read_columns
 from caveat.scaffold.features import unfitting
-from caveat.scaffold.pictures import picture_folders, picture_size
+from caveat.scaffold.picture_sizes import spatial_sizes
+from caveat.scaffold.pictures import picture_folders
 from caveat.scaffold.texts import token_inputs, tokenizer_of
 
 
 def what_to_put_where(beside: Beside) -> tuple[str, str]:
     """What is missing, by what the model takes, and the remedy."""
     inputs = beside.inputs
-    if len(inputs) == 1 and picture_size(inputs[0]) is not None:
+    if len(inputs) == 1 and _takes_pictures(beside):
         detail, remedy = _pictures(beside)
     elif token_inputs(inputs) is not None:
         detail, remedy = _texts(beside)
@@ -24,6 +25,12 @@ def what_to_put_where(beside: Beside) -> tuple[str, str]:
     else:
         detail, remedy = _arrays(beside)
     return detail, f"{remedy} Then run `caveat init {beside.model}` again."
+
+
+def _takes_pictures(beside: Beside) -> bool:
+    """Whether the only input has the shape of pictures: a square one, or any where there are pictures beside it."""
+    spatial = spatial_sizes(beside.inputs[0])
+    return spatial is not None and (None in spatial or len(set(spatial)) == 1 or bool(picture_folders(beside)))
 
 
 def _pictures(beside: Beside) -> tuple[str, str]:

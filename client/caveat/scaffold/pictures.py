@@ -10,24 +10,14 @@ from typing import Any
 from caveat.pack import pictures
 from caveat.scaffold.beside import FEWEST, REFERENCE, SPLITS, Beside, likeliest
 from caveat.scaffold.draft import Concept, Draft, set_name
+from caveat.scaffold.picture_sizes import Size, is_channels_last, sizes_to_try, spatial_sizes
 from caveat.scaffold.target import Question
-from caveat_spec.artifacts import Tensor
 
 MOST_PICTURES = 200
 MOST_REFERENCES = 8
-UNKNOWN_SIZE = 224
 BRIGHTER = 20
 """Of 255 levels, by which every pixel is brighter in a pair that is made from one folder."""
 PIXELS = "The model's input is (pixel - mean) / std, with pixels from 0 to 255. Use the values it was trained with."
-
-
-def picture_size(tensor: Tensor) -> int | None:
-    """Height and width of a square picture input, None for other inputs; 224 where the model does not fix it."""
-    if len(tensor.shape) != 4 or not {tensor.shape[1], tensor.shape[3]} & {1, 3}:
-        return None
-    spatial = tensor.shape[1:3] if tensor.shape[3] in (1, 3) else tensor.shape[2:4]
-    known = {size for size in spatial if isinstance(size, int) and size > 0}
-    return None if len(known) > 1 else next(iter(known), UNKNOWN_SIZE)
 
 
 def picture_folders(beside: Beside) -> dict[Path, int]:
@@ -49,16 +39,16 @@ def picture_folders(beside: Beside) -> dict[Path, int]:
 
 def propose_pictures(beside: Beside, question: Question) -> Iterator[Draft]:
     """A concept's folder against the others; without two folders of enough pictures, the same ones made brighter."""
-    size = picture_size(beside.inputs[0]) if len(beside.inputs) == 1 else None
-    if size is None:
+    if len(beside.inputs) != 1 or spatial_sizes(beside.inputs[0]) is None:
         return
     found = picture_folders(beside)
     enough = {path: count for path, count in found.items() if count >= FEWEST}
-    preprocess = _preprocess(beside, size)
+    sizes = sizes_to_try(beside.inputs[0], (file for path in enough for file in list(pictures(path).values())[:FEWEST]))
+    ways = [_preprocess(beside, size) for size in sizes]
     if len(enough) > 1:
-        yield _of_folders(beside, enough, len(found), preprocess, question)
+        yield from (_of_folders(beside, enough, len(found), how, question) for how in ways)
     for path in reversed(likeliest(enough)):
-        yield _of_one_folder(beside, path, preprocess, question)
+        yield from (_of_one_folder(beside, path, how, question) for how in ways)
 
 
 def _of_folders(
@@ -117,8 +107,8 @@ def _of_one_folder(beside: Beside, path: Path, preprocess: dict[str, Any], quest
     )
 
 
-def _preprocess(beside: Beside, size: int) -> dict[str, Any]:
-    """Size, layout and channels by the model; mean and std by its preprocessor_config.json, else the common ones."""
+def _preprocess(beside: Beside, size: Size) -> dict[str, Any]:
+    """Layout and channels by the model; mean and std by its preprocessor_config.json, else the common ones."""
     tensor = beside.inputs[0]
     gray = 1 in (tensor.shape[1], tensor.shape[3])
     mean: Any = 127.5
@@ -128,8 +118,8 @@ def _preprocess(beside: Beside, size: int) -> dict[str, Any]:
     for path in beside.files(".json"):
         if path.name == "preprocessor_config.json":
             mean, std = _configured(path, mean, std)
-    how: dict[str, Any] = {"size": size, "mean": mean, "std": std}
-    if tensor.shape[1] not in (1, 3):
+    how: dict[str, Any] = {"size": size[0] if size[0] == size[1] else list(size), "mean": mean, "std": std}
+    if is_channels_last(tensor):
         how["layout"] = "nhwc"
     if gray:
         how["channels"] = "gray"

@@ -35,22 +35,23 @@ RESAMPLING = {
 def open_images(declared: Images, path: Path, annotations: Path | None, seed: int) -> ExampleSource:
     """Opens the chosen pictures in the order of their names, or of their rows in a dataset.
 
-    An example is [channels, size, size] or [size, size, channels], normalised by mean and std. Raises `InvalidInput`
-    for unreadable archives, datasets and annotations, and if no picture is chosen.
+    An example is [channels, height, width] or [height, width, channels], normalised by mean and std. Raises
+    `InvalidInput` for unreadable archives, datasets and annotations, and if no picture is chosen.
     """
     pictures = chosen_pictures(declared, path, annotations)
     names = list(pictures)
     kept = [names[position] for position in sampled(names, declared.limit, seed)]
     preprocess = declared.preprocess
-    channels, size = 1 if preprocess.channels == "gray" else 3, preprocess.size
-    shape = (channels, size, size) if preprocess.layout == "nchw" else (size, size, channels)
+    channels, size = 1 if preprocess.channels == "gray" else 3, preprocess.height_and_width
+    shape = (channels, *size) if preprocess.layout == "nchw" else (*size, channels)
 
     def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:
         return {ONLY: np.stack([_pixels(_picture(kept[i], pictures[kept[i]]()), preprocess) for i in positions])}
 
     def thumbnail(position: int, blurred: bool, pixels: int) -> bytes:
         picture = _picture(kept[position], pictures[kept[position]]()).convert("RGB")
-        small = _fitted(picture, preprocess, pixels, round(pixels * (preprocess.resize or size) / size))
+        small_size = _scaled_to(size, pixels)
+        small = _fitted(picture, preprocess, small_size, round((preprocess.resize or 1) * pixels / max(size)))
         return _webp(small.filter(ImageFilter.GaussianBlur(pixels / 12)) if blurred else small)
 
     def contents() -> list[bytes]:
@@ -87,10 +88,10 @@ def _too_large(name: str, what: str) -> InvalidInput:
 
 
 def _pixels(picture: Image.Image, how: Preprocess) -> NDArray[np.float32]:
-    """The model's input for one picture: float32 [channels, size, size] or [size, size, channels]."""
+    """The model's input for one picture: float32 [channels, height, width] or [height, width, channels]."""
     mode = "L" if how.channels == "gray" else "RGB"
-    fitted = _fitted(picture.convert(mode), how, how.size, how.resize or how.size)
-    pixels = np.asarray(fitted).reshape(how.size, how.size, -1)
+    fitted = _fitted(picture.convert(mode), how, how.height_and_width, how.resize or 1)
+    pixels = np.asarray(fitted).reshape(*how.height_and_width, -1)
     if how.channels == "bgr":
         pixels = pixels[..., ::-1]
     planes = np.array(pixels.transpose(2, 0, 1), np.float32, order="C")  # plane by plane is several times faster
@@ -99,21 +100,31 @@ def _pixels(picture: Image.Image, how: Preprocess) -> NDArray[np.float32]:
     return planes if how.layout == "nchw" else np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
-def _fitted(picture: Image.Image, how: Preprocess, size: int, shorter: int) -> Image.Image:
-    """The picture as a square of `size` pixels: squashed, or scaled to `shorter` on its shorter side and cropped."""
-    resampling = RESAMPLING[how.interpolation]
+def _fitted(picture: Image.Image, how: Preprocess, size: tuple[int, int], shorter: int = 1) -> Image.Image:
+    """The picture at a height and width: squashed, or cropped at the centre once it is as small as it can be.
+
+    Its shorter side keeps `shorter` pixels or more before the crop.
+    """
+    resampling, (height, width) = RESAMPLING[how.interpolation], size
     if how.fit == "squash":
-        return picture.resize((size, size), resampling)
-    scale = max(shorter, size) / min(picture.size)
-    width, height = (max(size, round(side * scale)) for side in picture.size)
-    if width * height > MAX_PIXELS:
+        return picture.resize((width, height), resampling)
+    scale = max(height / picture.height, width / picture.width, shorter / min(picture.size))
+    scaled = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
+    if scaled[0] * scaled[1] > MAX_PIXELS:
         raise InvalidInput(
             "picture-too-long",
-            f"A picture of {picture.width} x {picture.height} pixels would have {width} x {height} once it is scaled.",
+            f"A picture of {picture.width} x {picture.height} pixels would have {scaled[0]} x {scaled[1]} once it is "
+            "scaled.",
             "Cut it to what the model should see, or set 'fit' to 'squash'.",
         )
-    left, top = (width - size) // 2, (height - size) // 2
-    return picture.resize((width, height), resampling).crop((left, top, left + size, top + size))
+    left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
+    return picture.resize(scaled, resampling).crop((left, top, left + width, top + height))
+
+
+def _scaled_to(size: tuple[int, int], longer: int) -> tuple[int, int]:
+    """A height and width of these proportions, the longer of `longer` pixels."""
+    height, width = (max(1, round(side * longer / max(size))) for side in size)
+    return height, width
 
 
 def _webp(picture: Image.Image) -> bytes:
