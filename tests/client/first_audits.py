@@ -121,6 +121,21 @@ def cnn(folder: Path, size: int = 12, classes: int = 3, *, channels: int = 3, nh
     write_model(folder, nodes, floats, {"x": (dtype, shape)}, outputs)
 
 
+def line_reader(folder: Path, shape: list[Any]) -> None:
+    """A network on pictures 16 pixels high, whatever its input says about that."""
+    random = np.random.default_rng(16)
+    weights = {"axis": np.array([3]), "w1": random.normal(size=(48, 8)) / 100, "w2": random.normal(size=(8, 3))}
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "axis"], ["rows"], keepdims=0),
+        helper.make_node("Flatten", ["rows"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w1"], ["before"]),
+        helper.make_node("Tanh", ["before"], ["hidden"]),
+        helper.make_node("MatMul", ["hidden", "w2"], ["answer"]),
+    ]
+    typed = {name: value if name == "axis" else value.astype(np.float32) for name, value in weights.items()}
+    write_model(folder, nodes, typed, {"x": (TensorProto.FLOAT, shape)}, {"answer": (TensorProto.FLOAT, ["n", 3])})
+
+
 def text_model(folder: Path, names: Sequence[str] = ("input_ids", "attention_mask"), words: int = 30) -> None:
     """Embeddings, averaged under a mask."""
     random = np.random.default_rng(words)
@@ -172,6 +187,14 @@ def pictures(folder: Path, count: int, *, first: int = 0, shade: int = 0) -> Non
     for number in range(count):
         pixels = random.integers(shade, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{first + number}.png")
+
+
+def lines_of_print(folder: Path, count: int, *, shade: int = 0) -> None:
+    """Pictures of 40 x 16 pixels."""
+    folder.mkdir()
+    random = np.random.default_rng(shade)
+    for number in range(count):
+        Image.fromarray(random.integers(shade, 256, (16, 40, 3), dtype=np.uint8)).save(folder / f"{number}.png")
 
 
 def texts(path: Path, words: Sequence[str], count: int = 40, **fields: Sequence[object]) -> None:
@@ -361,6 +384,32 @@ def two_outputs_with_scores(folder: Path) -> None:
     table(folder, {"a": numbers(1), "b": bits(2), "c": numbers(3)})
 
 
+@runs
+def a_model_without_the_protected_columns(folder: Path) -> None:
+    mlp(folder, 2, 2)
+    columns = {"salary": numbers(1), "female": bits(2), "age": numbers(3), "debt": numbers(4), "approved": bits(5)}
+    table(folder, {**columns, "race": ["ab"[one] for one in bits(6)]})
+
+
+@runs
+def a_sampling_rate(folder: Path) -> None:
+    random = np.random.default_rng(9)
+    weights = {"w1": random.normal(size=(6, 8)) / 5, "w2": random.normal(size=(8, 2)), "usual": np.array(16_000.0)}
+    nodes = [
+        helper.make_node("Cast", ["sr"], ["rate"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["rate", "usual"], ["relative"]),
+        helper.make_node("Mul", ["sound", "relative"], ["scaled"]),
+        helper.make_node("MatMul", ["scaled", "w1"], ["before"]),
+        helper.make_node("Tanh", ["before"], ["hidden"]),
+        helper.make_node("MatMul", ["hidden", "w2"], ["answer"]),
+    ]
+    floats = {name: value.astype(np.float32) for name, value in weights.items()}
+    inputs = {"sound": (int(TensorProto.FLOAT), ["n", 6]), "sr": (int(TensorProto.INT64), [])}
+    write_model(folder, nodes, floats, inputs, {"answer": (TensorProto.FLOAT, ["n", 2])})
+    for name, shift in (("speech", 1.0), ("pauses", 0.0)):
+        np.save(folder / f"{name}.npy", random.normal(shift, size=(30, 6)).astype(np.float32))
+
+
 # ---- pictures
 
 
@@ -403,6 +452,20 @@ def bytes_in_the_last_axis(folder: Path) -> None:
     cnn(folder, nhwc=True, kind="uint8")
     pictures(folder / "with mark", 22, shade=100)
     pictures(folder / "without", 22)
+
+
+@runs
+def pictures_that_are_not_square(folder: Path) -> None:
+    line_reader(folder, ["n", 3, 16, 40])
+    lines_of_print(folder / "struck", 22, shade=100)
+    lines_of_print(folder / "plain", 22)
+
+
+@runs
+def pictures_of_a_free_size(folder: Path) -> None:
+    line_reader(folder, ["n", 3, "height", "width"])
+    lines_of_print(folder / "struck", 22, shade=100)
+    lines_of_print(folder / "plain", 22)
 
 
 @runs
@@ -553,11 +616,3 @@ def broken_pictures(folder: Path) -> None:
         (folder / name).mkdir()
         for number in range(25):
             (folder / name / f"{number}.png").write_bytes(b"\x89PNG and nothing more")
-
-
-@refused("concept.npy")
-def a_picture_that_is_not_square(folder: Path) -> None:
-    nodes = [helper.make_node("ReduceMean", ["x", "axes"], ["answer"], keepdims=0)]
-    inputs = {"x": (int(TensorProto.FLOAT), ["n", 3, 8, 16])}
-    write_model(folder, nodes, {"axes": np.array([2, 3])}, inputs, {"answer": (TensorProto.FLOAT, ["n", 3])})
-    pictures(folder / "photos", 25)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -11,6 +12,8 @@ from click.testing import CliRunner, Result
 from caveat.auditfile import read_audit
 from caveat.cli import cli
 from caveat.scaffold.draft import flow, set_name
+from caveat.scaffold.picture_sizes import sizes_to_try
+from caveat_spec.artifacts import Tensor
 from caveat_spec.audit import Arrays, Audit, Images, Table
 from tests.client import first_audits
 from tests.client.first_audits import REFUSED, RUNS
@@ -90,6 +93,20 @@ def test_a_column_that_the_model_does_not_take_selects_rows(caveat: Caveat, tmp_
     assert wheres == {None, """`the "race"` == 'c"d'""", """`the "race"` == "a'b\""""}
 
 
+def test_a_number_for_all_examples_is_held_constant(caveat: Caveat, tmp_path: Path) -> None:
+    audit = drafted(caveat, tmp_path, "a_sampling_rate")
+    assert audit.constants == {"sr": 16_000}
+
+
+@pytest.mark.slow
+def test_a_model_may_lack_the_protected_columns(caveat: Caveat, tmp_path: Path) -> None:
+    audit = drafted(caveat, tmp_path, "a_model_without_the_protected_columns")
+    everyone = audit.examples["everyone"]
+    assert isinstance(everyone, Table)
+    assert everyone.features == ["salary", "debt"]
+    assert set(audit.groups) == {"by_female", "by_race"}
+
+
 @pytest.mark.slow
 def test_rows_without_a_value_are_left_out(caveat: Caveat, tmp_path: Path) -> None:
     everyone = drafted(caveat, tmp_path, "missing_values").examples["everyone"]
@@ -120,6 +137,36 @@ def test_preprocessing_comes_from_the_config(caveat: Caveat, tmp_path: Path) -> 
     marked = audit.examples["marked"]
     assert isinstance(marked, Images)
     assert marked.preprocess.mean == [122.4, 114.75, 102.0]
+
+
+@pytest.mark.parametrize("name", ["pictures_that_are_not_square", "pictures_of_a_free_size"])
+def test_pictures_have_the_height_and_width_that_the_model_takes(caveat: Caveat, tmp_path: Path, name: str) -> None:
+    plain = drafted(caveat, tmp_path, name).examples["plain"]
+    assert isinstance(plain, Images)
+    assert plain.preprocess.height_and_width == (16, 40)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes"),
+    [
+        (["n", 3, 64, "w"], [(64, 160)]),
+        (["n", "h", 20, 1], [(8, 20)]),
+        (["n", None, None, 3], [(16, 40), (224, 224)]),
+        (["n", 3, 50], []),
+    ],
+)
+def test_free_sizes_are_those_of_the_pictures(tmp_path: Path, shape: list[Any], sizes: list[tuple[int, int]]) -> None:
+    first_audits.lines_of_print(tmp_path / "plain", 3)
+    tensor = Tensor(name="x", dtype="float32", shape=shape)
+    assert sizes_to_try(tensor, sorted((tmp_path / "plain").iterdir())) == sizes
+
+
+def test_free_sizes_without_pictures_of_one_size_are_a_square(tmp_path: Path) -> None:
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    free, high = (Tensor(name="x", dtype="float32", shape=["n", 3, height, None]) for height in (None, 32))
+    for pictures in ([], [tmp_path / "no.png"]):
+        assert sizes_to_try(free, pictures) == [(224, 224)]
+        assert sizes_to_try(high, pictures) == [(32, 32)]
 
 
 @pytest.mark.slow

@@ -100,6 +100,10 @@ def _layers(
     layers, auto = list_layers(model, target, external=external), choose_layers(model, target)
     if not auto and not external:
         rest = "Audits of it rest on interventions on matched pairs, and on comparisons of groups."
+        if any(node.op_type == "If" for node in model.ir.graph):
+            rest = (
+                "An audit knows the sizes of its examples, which may settle the model's branches and open its layers."
+            )
         return layers, auto, [f"{no_layer(model, [target])} {rest}"]
     inputs = set(auto) - {layer.tensor for layer in layers}
     return (*(list_layers(model, target, inputs) if inputs else ()), *layers), auto, []

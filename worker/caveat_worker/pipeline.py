@@ -22,6 +22,7 @@ from caveat_worker.engine.activations.gram import inner
 from caveat_worker.engine.activations.probabilities import probability_cautions
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.external_gradients import read_external_gradients
+from caveat_worker.engine.autodiff.settle_branches import settle_branches
 from caveat_worker.engine.base.arrays import AnyArray
 from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.store import ArrayStore, Evicted
@@ -41,6 +42,7 @@ from caveat_worker.readers.example_sets import (
     fit_to,
     open_sets,
     outline_of,
+    shapes_fed,
     summaries,
     thumbnail_of,
     warnings_of,
@@ -109,6 +111,7 @@ def prepare(
             labels = None if audit.labels is None else read_class_names(blob(audit.labels))
         progress("reading", STAGES["reading"])
         sources = fit_to(model, {name: source.result() for name, source in opened.items()})
+    model = settle_branches(model, shapes_fed(model, sources))
     check_group_columns(audit, sources)
     progress("planning", STAGES["planning"])
     methods = asked_methods(audit)

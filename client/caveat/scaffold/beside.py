@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from caveat_spec.artifacts import Inspection, Tensor
@@ -18,6 +19,7 @@ REFERENCE = re.compile(
     r"photo|image|picture|pool|all|every|random|other|background|control|data|without|reference|base|normal|negative",
     re.I,
 )
+SAMPLING_RATE = re.compile(r"^(sr|fs)$|(sampl|frame).*rate", re.I)
 SPLITS = ("train", "training", "test", "val", "valid", "validation", "dev")
 
 
@@ -31,8 +33,15 @@ class Beside:
 
     @property
     def inputs(self) -> list[Tensor]:
-        """The model's inputs."""
-        return self.inspection.inputs
+        """The model's inputs that examples feed."""
+        return [one for one in self.inspection.inputs if one.name not in self.constants]
+
+    @cached_property
+    def constants(self) -> dict[str, int]:
+        """A number for each input that takes one for all examples together, such as a sampling rate."""
+        single = [one for one in self.inspection.inputs if one.shape == []]
+        found = {one.name: _usual_number(one) for one in single if one.dtype != "string"}
+        return found if len(found) < len(self.inspection.inputs) else {}
 
     @property
     def places(self) -> list[Path]:
@@ -63,6 +72,13 @@ def described(tensor: Tensor) -> str:
     """A tensor in words: its name, type and shape."""
     shape = " x ".join("?" if size is None else str(size) for size in tensor.shape)
     return f"{tensor.name}, {tensor.dtype} {shape}".rstrip()
+
+
+def _usual_number(tensor: Tensor) -> int:
+    """16,000 for a sampling rate, no for a switch, and otherwise the number that scales nothing."""
+    if SAMPLING_RATE.search(tensor.name):
+        return 16_000
+    return 0 if tensor.dtype == "bool" else 1
 
 
 def _near(place: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:

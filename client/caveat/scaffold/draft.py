@@ -33,6 +33,8 @@ class Draft:
     target: Fields = field(default_factory=dict)
     class_is_known: bool = False
     """Whether the data say which class the audit is about."""
+    constants: Mapping[str, int] = field(default_factory=dict)
+    """Numbers for inputs that no example feeds."""
     comments: tuple[str, ...] = ()
     """Lines above the example sets."""
     to_check: tuple[str, ...] = ()
@@ -65,7 +67,9 @@ class Draft:
 
     def text(self, model: str, heading: list[str]) -> str:
         """The audit file, with comments that say what each part is for."""
-        lines = [f"# {line}" for line in heading] + [f"model: {scalar(model)}", ""]
+        lines = [f"# {line}" for line in heading] + [f"model: {scalar(model)}"]
+        lines += [f"constants: {flow(self.constants)}   # inputs that take one number"] if self.constants else []
+        lines.append("")
         lines += [f"# {line}" for line in self.comments]
         if any("set" in fields for fields in self.sets.values()):
             lines.append("# `set` gives every row the same value of a column: the same rows twice, in matched pairs.")

@@ -15,6 +15,11 @@ OUTCOME = re.compile(
     r"|survived|price|response|prediction)$",
     re.I,
 )
+PROTECTED = re.compile(
+    r"(?:^|[^a-z])(race|racial|ethnicity|ethnic|black|white|nonwhite|hispanic|asian|sex|gender|male|female|age|married"
+    r"|marital|religion|religious|disabled|disability|national|nationality|native)(?:$|[^a-z])",
+    re.I,
+)
 IDENTIFIER = re.compile(r"^$|^(unnamed: \d+|index|row|.*[ _-]?id|id[ _-].*|uuid|key)$", re.I)
 
 
@@ -34,6 +39,11 @@ class Features:
 def is_outcome(name: str) -> bool:
     """Whether a column's name is one that outcomes have."""
     return OUTCOME.match(name) is not None
+
+
+def is_protected(name: str) -> bool:
+    """Whether a column's name is that of a characteristic that laws protect."""
+    return PROTECTED.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)) is not None
 
 
 def choose_features(table: Columns, inputs: Sequence[Tensor]) -> Features | None:
@@ -81,13 +91,18 @@ def unfitting(table: Columns, inputs: Sequence[Tensor]) -> str:
 
 
 def _removals(every: list[Column]) -> Iterator[tuple[list[Column], str]]:
-    """Columns that are hardly inputs, more and more of them: identifiers, then outcomes, at last the last column."""
+    """Columns that are hardly inputs: identifiers and outcomes, then protected ones, at last the last column."""
     identifiers = [one for one in every if IDENTIFIER.match(one.name)]
     outcomes = [one for one in reversed(every) if is_outcome(one.name)]
     yield [*identifiers, *outcomes], ""
     for count in range(len(outcomes), -1, -1):
         yield [*identifiers, *outcomes[:count]], ""
         yield outcomes[:count], ""
+    protected = [one for one in every if is_protected(one.name)]
+    if protected:
+        names = ", ".join(f"`{one.name}`" for one in protected)
+        sentence = f"The model is taken to work without {names}, because it takes as many columns as there are others."
+        yield [*identifiers, *outcomes, *protected], sentence
     rest = [one for one in every if one not in identifiers and one not in outcomes]
     if rest:
         sentence = f"`{rest[-1].name}` is taken for the outcome, because the model takes one column less."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,7 +96,13 @@ def _reduced(draft: Draft, error: ProblemError) -> Draft | None:
 
 def _proposals(beside: Beside, question: Question) -> Iterator[Draft]:
     for propose in (propose_pictures, propose_texts, propose_tables, propose_arrays):
-        yield from propose(beside, question)
+        yield from (_with_constants(draft, beside.constants) for draft in propose(beside, question))
+
+
+def _with_constants(draft: Draft, constants: Mapping[str, int]) -> Draft:
+    """The draft with numbers for the inputs that no example feeds, and with sentences that say so."""
+    sentences = [f"input '{name}' is held at {number} in `constants`." for name, number in constants.items()]
+    return replace(draft, constants=constants, to_check=(*draft.to_check, *sentences))
 
 
 def _without_untested(draft: Draft, report: Report) -> Draft:

@@ -10,14 +10,9 @@ from typing import Any
 from caveat.scaffold.beside import FEWEST, Beside
 from caveat.scaffold.columns import Column, Columns, read_columns
 from caveat.scaffold.draft import Concept, Draft, number, set_name
-from caveat.scaffold.features import Features, choose_features, is_outcome
+from caveat.scaffold.features import Features, choose_features, is_outcome, is_protected
 from caveat.scaffold.target import Question
 
-PROTECTED = re.compile(
-    r"(?:^|[^a-z])(race|racial|ethnicity|ethnic|black|white|nonwhite|hispanic|asian|sex|gender|male|female|age|married"
-    r"|marital|religion|religious|disabled|disability|national|nationality|native)(?:$|[^a-z])",
-    re.I,
-)
 MOST_CONCEPTS = 3
 MOST_GROUPS = 10
 """Values of a column that still make groups."""
@@ -74,11 +69,6 @@ def _draft(beside: Beside, table: Columns, features: Features, question: Questio
         comments=tuple(comments),
         to_check=features.to_check,
     )
-
-
-def is_protected(name: str) -> bool:
-    """Whether a column's name is that of a characteristic that laws protect."""
-    return PROTECTED.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)) is not None
 
 
 def _shared(beside: Beside, table: Columns, features: Features) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 from caveat.scaffold.beside import FEWEST, Beside, likeliest
 from caveat.scaffold.columns import Columns, read_columns
 from caveat.scaffold.draft import Concept, Draft, set_name
-from caveat.scaffold.tables import can_be_quoted, is_protected, quoted_column, quoted_constant
+from caveat.scaffold.features import is_protected
+from caveat.scaffold.tables import can_be_quoted, quoted_column, quoted_constant
 from caveat.scaffold.target import Question
 from caveat_spec.artifacts import Tensor
 from caveat_spec.audit import BERT_INPUTS

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from caveat_spec.audit import Audit, Examples
 from caveat_spec.report import ExampleSetSummary
+from caveat_worker.engine.activations.requirements import ONLY
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.onnx.columns import input_columns
@@ -36,6 +37,16 @@ def fit_to(model: Model, sources: Mapping[str, ExampleSource]) -> dict[str, Exam
         with error_context(f"/examples/{name}", "inputs"):
             fitted[name] = source if source.fit is None else source.fit(inputs)
     return fitted
+
+
+def shapes_fed(model: Model, sources: Mapping[str, ExampleSource]) -> dict[str, tuple[int, ...]]:
+    """The shape, without the batch, in which every example set feeds an input, for inputs where they agree."""
+    names = [one.name for one in model.inputs]
+    found: dict[str, set[tuple[int, ...]]] = {}
+    for source in sources.values():
+        for name, shape in source.shapes.items():
+            found.setdefault(names[0] if name == ONLY and len(names) == 1 else name, set()).add(tuple(shape))
+    return {name: shape for name, (shape, *others) in found.items() if not others}
 
 
 def warnings_of(sources: Mapping[str, ExampleSource]) -> list[str]:

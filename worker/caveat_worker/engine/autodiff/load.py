@@ -18,6 +18,7 @@ from caveat_worker.engine.autodiff.constant_inputs import fix_inputs
 from caveat_worker.engine.autodiff.equivalence import compare_with_file, examples_interact
 from caveat_worker.engine.autodiff.lowering import lower, name_everything
 from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model
+from caveat_worker.engine.autodiff.output_forms import unwrap_outputs
 from caveat_worker.engine.autodiff.straight_through import WARNING, rounding_pairs
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.data_files import DataFiles
@@ -55,10 +56,9 @@ def load(
     """
     proto, files = read_proto(source, folder)
     names = names_in_model(proto)
-    _drop_maps(proto)
+    warnings = unwrap_outputs(proto)
     model = prepare(proto, files)
     original = _as_written(proto, files) if interacts is None else None
-    warnings: list[str] = []
     if _widen(model):
         warnings.append(
             "The model's half-precision numbers are computed in float32, which changes its outputs a little."
@@ -131,19 +131,6 @@ def prepare(proto: onnx.ModelProto, files: DataFiles | None = None) -> ir.Model:
     own_weights(model)
     name_everything(model)
     return model
-
-
-def _drop_maps(proto: onnx.ModelProto) -> None:
-    """Replaces each ZipMap by an Identity, in place: the output stays a tensor instead of a list of dictionaries."""
-    maps = {node.output[0] for node in proto.graph.node if node.op_type == "ZipMap"}
-    for node in proto.graph.node:
-        if node.op_type == "ZipMap":
-            node.op_type, node.domain = "Identity", ""
-            del node.attribute[:]
-    for output in proto.graph.output:
-        if output.name in maps:
-            held = output.type.sequence_type.elem_type.map_type.value_type.tensor_type.elem_type
-            output.type.CopyFrom(onnx.helper.make_tensor_type_proto(held or onnx.TensorProto.FLOAT, None))
 
 
 def _check_domains(model: ir.Model) -> None:

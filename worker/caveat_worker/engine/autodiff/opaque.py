@@ -29,7 +29,11 @@ def is_opaque(model: Model, target: Target) -> bool:
 
 
 def obstacle(model: Model, target: Target) -> str | None:
-    """The last node before a target that stops a gradient, with the reason, as a clause; None if none does."""
+    """What stops the gradient of a target, as a clause: a formula that lacks a shape, or the last node without one."""
+    states = gradient_state(model, target, float_inputs(model, target))
+    unknown = next((reason for reason in states.values() if reason is not None and "is not known" in reason), None)
+    if unknown is not None:
+        return f"{unknown[0].lower()}{unknown[1:].rstrip('.')}"
     on_path = values_between(model, resolve_target(model, target).tensor)
     for node in reversed(list(model.ir.graph)):
         operator = (node.domain, node.op_type)

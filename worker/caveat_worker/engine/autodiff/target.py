@@ -247,6 +247,7 @@ def _logits(output: ir.Value) -> tuple[ir.Value, Link]:
             link = "shares_of_sigmoids" if shared and node.op_type == "Sigmoid" else _LINKS[node.op_type]
         value = node.inputs[0]
         if not _is_float(value):
+            scores = scores if _is_float(output) else (output, _NONE)  # a class that was a number with a fraction
             continue
         if squashes or node.op_type == "ArgMax" or (link == "none" and not shared and _same_layout(node)):
             scores = (value, link)
@@ -257,7 +258,10 @@ def _makes_shares(node: ir.Node) -> bool:
     """Whether the node divides scores by their sum, as the last node of scikit-learn's classifiers does."""
     if node.op_type != "Div" or node.inputs[1] is None or (total := node.inputs[1].producer()) is None:
         return False
-    return total.op_type in {"ReduceL1", "ReduceSum"} and total.inputs[0] is node.inputs[0]
+    summed = total.inputs[0]
+    if summed is not None and (maker := summed.producer()) is not None and maker.op_type == "Abs":
+        summed = maker.inputs[0]
+    return total.op_type in {"ReduceL1", "ReduceSum"} and summed is node.inputs[0]
 
 
 def _loses_batch(scores: ir.Value, output: ir.Value) -> bool:
