@@ -6,9 +6,11 @@ What its parts have to add up to is the row's `relation`, with the paper that it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from caveat_spec.base import Document
+from pydantic import Field
+
+from caveat_spec.base import Document, Integer
 
 Needs = Literal["gradient", "outputs"]
 """What an explanation asks of a model: derivatives, or nothing but its outputs."""
@@ -19,6 +21,73 @@ class OfLayer(Document):
 
     layer: str = "input"
     """The tensor that is explained: `input`, or a layer of the model."""
+
+
+Reference = Literal["zero", "mean", "blurred", "typical"] | float
+"""What an input is compared with, or what replaces a removed part: zero, the example's own mean for each channel, the
+example blurred, a typical example (the mean of the examples' set, the most frequent category), or a number."""
+Atoms = Literal["positions", "channels", "neurons"]
+"""What a layer is taken apart into."""
+Share = Annotated[float, Field(gt=0, lt=1)]
+Draws = Annotated[Integer, Field(ge=2, le=4096)]
+Seed = Annotated[Integer, Field(ge=0)]
+
+
+class SmoothGradOptions(OfLayer):
+    """Options of `smoothgrad`."""
+
+    samples: Draws = 32
+    """Noisy copies of the example."""
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """Their standard deviation, as a share of the difference between the example's largest and smallest number."""
+    seed: Seed = 0
+
+
+class IntegratedGradientsOptions(Document):
+    """Options of `integrated_gradients`."""
+
+    reference: Reference = "zero"
+    """Where the path to the example begins."""
+    tolerance: Share = 0.01
+    """The share of the difference of scores that the parts may miss."""
+    most: Draws = 512
+    """Gradients that may be taken to get there."""
+
+
+class OcclusionOptions(Document):
+    """Options of `occlusion`."""
+
+    window: Annotated[Integer, Field(ge=1)] | None = None
+    """Pixels on each side, tokens, or columns; by default a fifteenth of a picture's side, and one token or column."""
+    stride: Annotated[Integer, Field(ge=1)] | None = None
+    """From one window to the next; by default, and at most, the window itself."""
+    fill: Reference | None = None
+    """What is put in a window; by default `zero`, and `typical` for columns."""
+    compare: bool = True
+    """Whether the map is made with a second fill too, and the two are compared; not for columns."""
+
+
+class ShapleyOptions(Document):
+    """Options of `shapley`."""
+
+    permutations: Draws = 32
+    """Orders in which the parts are put in place; drawn in pairs, each with its reverse."""
+    regions: Annotated[Integer, Field(ge=1, le=32)] = 7
+    """Regions along each side of a picture."""
+    fill: Reference | None = None
+    """What stands in for absent parts; by default `zero`, and `typical` for columns."""
+    seed: Seed = 0
+
+
+class LinearOptions(Document):
+    """Options of `linear`."""
+
+    layer: str
+    """The layer that is taken apart."""
+    atoms: Atoms = "channels"
+    confirm: Annotated[Integer, Field(ge=0, le=64)] = 8
+    """The largest atoms that are really removed, beside 50 others drawn at random; 0 to trust the derivative."""
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +119,47 @@ EXPLANATIONS = (
         module="caveat_worker.engine.explanations.gradient_x_input",
         needs="gradient",
         relation="Σ x·∂S/∂x + Σ b·∂S/∂b = S for piecewise linear models with biases b (Shrikumar et al. 2016)",
+    ),
+    ExplanationEntry(
+        "smoothgrad",
+        "Averages the target's derivative over noisy copies of the example, with its standard error.",
+        module="caveat_worker.engine.explanations.smoothgrad",
+        needs="gradient",
+        relation="E ∂S/∂x at x + σε; without noise it is ∂S/∂x (Smilkov et al. 2017)",
+        options=SmoothGradOptions,
+    ),
+    ExplanationEntry(
+        "integrated_gradients",
+        "Divides the difference between an example's score and a reference's along the straight path between them.",
+        module="caveat_worker.engine.explanations.integrated_gradients",
+        needs="gradient",
+        relation="Σ (x - x̄)·∫∂S/∂x = S(x) - S(x̄) within the tolerance (Sundararajan et al. 2017)",
+        options=IntegratedGradientsOptions,
+    ),
+    ExplanationEntry(
+        "occlusion",
+        "Measures how the target falls when a part of the example is covered.",
+        module="caveat_worker.engine.explanations.occlusion",
+        needs="outputs",
+        relation="S(x) - S(x with the window filled), averaged over overlaps (Zeiler and Fergus 2014)",
+        options=OcclusionOptions,
+    ),
+    ExplanationEntry(
+        "shapley",
+        "Divides the difference between an example's score and a reference's fairly among its parts.",
+        module="caveat_worker.engine.explanations.shapley",
+        needs="outputs",
+        relation="Σ φ = S(x) - S(x̄) exactly; φ is the mean over all orders of the parts (Shapley 1953; Castro 2009)",
+        options=ShapleyOptions,
+    ),
+    ExplanationEntry(
+        "linear",
+        "Takes a layer apart into positions, channels or neurons, and removes the largest to confirm their parts.",
+        module="caveat_worker.engine.explanations.linear",
+        needs="gradient",
+        relation="a·∂S/∂a: positions and channels have the same sum; exact behind the layer if that is linear "
+        "(Olah et al. 2018)",
+        options=LinearOptions,
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 from caveat_worker.engine.explanations.attributed import Check
@@ -38,4 +39,24 @@ def completeness(parts: Float64Array, whole: Float64Array, bound: float, scale: 
         f"The parts add up to {whole[worst]:.4g}, as they must."
         if ok
         else f"The parts do not add up to the score: {missing[worst]:.3g} of {whole[worst]:.3g} is missing.",
+    )
+
+
+_AGREE = 0.8
+
+
+def removal(values: Float64Array, effects: Float64Array) -> Check:
+    """Whether atoms [k] are in the order of what removing them does [k], by their rank correlation."""
+    same = np.ptp(values) == 0 or np.ptp(effects) == 0
+    rank = float(np.allclose(values, effects)) if same else float(spearmanr(values, effects).statistic)
+    ok = rank >= _AGREE
+    return Check(
+        "removal",
+        rank,
+        _AGREE,
+        ok,
+        f"Removing {len(values)} of these atoms one by one confirms their order (rank correlation {rank:.2f})."
+        if ok
+        else f"The order is not confirmed: removing {len(values)} of these atoms one by one gives another one "
+        f"(rank correlation {rank:.2f}, at least {_AGREE:g} is needed). Trust the effects of removal instead.",
     )

@@ -1,0 +1,279 @@
+"""Every explanation keeps its claim, on formulas whose answer is known and on random networks of nine families.
+
+A quick subset runs in `make test`: one network of each family; the rest is slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caveat_spec.explanations import explanations
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.explanations import explanation
+from caveat_worker.engine.explanations.attributed import Attributed
+from tests.explanations.literal import LINEAR, PAIR, PRODUCT, Literal, W
+from tests.explanations.networks import ALL, PIECEWISE, QUICK, example, middle
+
+X = np.array([[1.0, 2.0, -3.0, 4.0]])
+PARTS = W * X[0]
+"""What each input of the linear formula adds, compared with zero."""
+
+
+def explain(name: str, runs: Any, x: Any, **options: Any) -> Attributed:
+    one = explanation(name)
+    return one.run(runs, x, one.entry.options(**options))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What an explanation finds in a linear model, and what its parts add up to in any model."""
+
+    name: str
+    linear: Any
+    """The values of the linear formula at X."""
+    sums_to: Callable[[Any, Any], float] | None = None
+    """What values and rest add up to; None for values that are no parts."""
+    tolerance: float = 1e-4
+    """As a share of the score's size."""
+    options: dict[str, Any] | None = None
+
+
+def score(runs: Any, x: Any) -> float:
+    return float(runs.scores(x)[0])
+
+
+def gain(runs: Any, x: Any) -> float:
+    """S(x) - S(0)."""
+    return score(runs, x) - score(runs, np.zeros_like(x))
+
+
+CLAIMS = [
+    Claim("saliency", np.abs(W)),
+    Claim("gradient_x_input", PARTS, score),
+    Claim("smoothgrad", np.abs(W), options={"samples": 8}),
+    Claim("integrated_gradients", PARTS, gain, tolerance=0.011),
+    Claim("occlusion", PARTS),
+    Claim("shapley", PARTS, gain, options={"permutations": 4, "regions": 3}),
+    Claim("linear", PARTS, score, options={"layer": "input", "atoms": "neurons", "confirm": 0}),
+]
+BY_NAME = {claim.name: claim for claim in CLAIMS}
+
+
+def test_every_explanation_has_a_claim_and_a_function() -> None:
+    assert set(explanations()) == set(BY_NAME)
+    assert all(explanation(name).run.__name__ == name for name in BY_NAME)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_a_linear_model_is_explained_exactly(claim: Claim) -> None:
+    found = explain(claim.name, Literal(*LINEAR), X, **(claim.options or {}))
+    assert found.values.reshape(-1) == pytest.approx(claim.linear, abs=1e-6)
+    assert found.values.reshape(-1)[3] == 0  # an input that the model does not read
+
+
+NETWORKS = [
+    pytest.param(*network, marks=[] if network in QUICK else [pytest.mark.slow], id="-".join(map(str, network)))
+    for network in ALL
+]
+
+
+@pytest.mark.parametrize(("family", "seed"), NETWORKS)
+def test_claims_hold_on_random_networks(family: str, seed: int) -> None:
+    runs, x = example(family, seed)
+    for claim in CLAIMS:
+        found = explain(claim.name, runs, x, **(claim.options or {}))
+        assert np.isfinite(found.values).all(), claim.name
+        if claim.sums_to is None or found.withheld is not None:
+            continue
+        assert found.total is not None
+        assert found.rest is not None
+        whole = claim.sums_to(runs, x)
+        assert found.total[0] == pytest.approx(whole, abs=1e-5), claim.name
+        added = found.values.sum() + found.rest[0]
+        assert added == pytest.approx(whole, abs=claim.tolerance * max(abs(whole), 1e-2)), claim.name
+
+
+@pytest.mark.parametrize(("family", "seed"), NETWORKS)
+def test_what_is_left_to_no_input_of_a_piecewise_linear_network_is_in_its_biases(family: str, seed: int) -> None:
+    if family not in PIECEWISE:
+        pytest.skip("its activations are curved")
+    runs, x = example(family, seed)
+    found = explain("gradient_x_input", runs, x)
+    assert found.rest is not None
+    assert found.rest[0] == pytest.approx(runs.bias_part(x), abs=1e-4)
+
+
+@pytest.mark.parametrize(("family", "seed"), NETWORKS)
+def test_positions_and_channels_of_a_layer_have_the_same_sum(family: str, seed: int) -> None:
+    runs, x = example(family, seed)
+    layer = middle(runs)
+    sums = [
+        explain("linear", runs, x, layer=layer, atoms=atoms, confirm=0).values.sum()
+        for atoms in ("positions", "channels", "neurons")
+    ]
+    assert sums[1:] == pytest.approx([sums[0]] * 2, rel=1e-9, abs=1e-12)
+
+
+class TestIntegratedGradients:
+    def test_pairs_example_is_integrated_to_a_millionth(self) -> None:
+        x = np.array([[1.5, -2.0, 0.8]])
+        found = explain("integrated_gradients", Literal(*PAIR), x, tolerance=1e-6, most=4096)
+        assert found.values[0] == pytest.approx([7.5, 4.0, np.sin(0.8)], abs=1e-5)
+        assert found.withheld is None
+
+    def test_a_product_is_shared_equally(self) -> None:
+        found = explain("integrated_gradients", Literal(*PRODUCT), np.array([[3.0, 2.0]]))
+        assert found.values[0] == pytest.approx([3, 3])
+
+    def test_it_takes_a_few_gradients_where_few_are_enough(self) -> None:
+        assert explain("integrated_gradients", Literal(*LINEAR), X).passes < 60
+
+    def test_what_does_not_add_up_is_withheld(self) -> None:
+        step = Literal(lambda x: (x[:, 0] > 0.77).astype(float), lambda x: 0 * x + 1e-3)
+        found = explain("integrated_gradients", step, np.array([[1.0, 0.0]]), most=16)
+        assert found.withheld is not None
+        assert "is missing" in found.withheld
+
+
+class TestSmoothGrad:
+    def test_without_noise_it_is_saliency(self) -> None:
+        runs, x = example("cnn", 0)
+        smooth = explain("smoothgrad", runs, x, noise=0.0, samples=2)
+        assert smooth.values == pytest.approx(explain("saliency", runs, x).values, abs=1e-7)
+
+    def test_four_times_the_samples_halve_the_error(self) -> None:
+        runs, x = example("tanh", 0)
+        few, many = (explain("smoothgrad", runs, x, samples=n, noise=0.3).spread for n in (256, 1024))
+        assert few is not None
+        assert many is not None
+        assert np.median(few / many) == pytest.approx(2, rel=0.2)
+
+
+class TestOcclusion:
+    def test_a_window_over_several_inputs_has_the_sum_of_what_they_add(self) -> None:
+        found = explain("occlusion", Literal(*LINEAR), X, window=2)
+        assert found.values[0] == pytest.approx([0, 0, -1.5, -1.5])
+
+    def test_overlapping_windows_are_averaged(self) -> None:
+        found = explain("occlusion", Literal(*LINEAR), X, window=2, stride=1)
+        assert found.values[0] == pytest.approx([0, (0 - 3.5) / 2, (-3.5 - 1.5) / 2, -1.5])
+
+    def test_it_is_what_a_loop_over_windows_finds(self) -> None:
+        runs, x = example("vgg", 0)
+        found = explain("occlusion", runs, x, window=5, fill=0.5)
+        expected = np.zeros((16, 16))
+        for top in range(0, 16, 5):
+            for left in range(0, 16, 5):
+                covered = x.copy()
+                covered[:, :, top : top + 5, left : left + 5] = 0.5
+                expected[top : top + 5, left : left + 5] = score(runs, x) - score(runs, covered)
+        assert found.values[0] == pytest.approx(expected, abs=1e-5)
+        assert "rank correlation" in found.notes[1]
+
+    def test_a_blurred_fill_is_for_pictures_only(self) -> None:
+        with pytest.raises(InvalidInput, match="Only pictures can be blurred"):
+            explain("occlusion", Literal(*LINEAR), X, fill="blurred")
+
+
+class TestShapley:
+    def test_it_is_the_mean_over_all_orders(self) -> None:
+        runs, x = example("maxout", 1)
+        x = x.copy()
+        x[0, 6:] = 0  # what is like the reference adds nothing, which leaves six parts
+        found = explain("shapley", runs, x, permutations=400)
+        values, orders = np.zeros(6), list(permutations(range(6)))
+        scores = {}
+        for order in orders:
+            there = np.zeros_like(x)
+            for part in order:
+                before = scores.setdefault(there.tobytes(), score(runs, there))
+                there[0, part] = x[0, part]
+                values[part] += scores.setdefault(there.tobytes(), score(runs, there)) - before
+        assert found.values[0, :6] == pytest.approx(values / len(orders), abs=1e-5)
+        assert found.values[0, 6:] == pytest.approx(np.zeros(6), abs=1e-6)
+
+    def test_errors_cover_the_difference_from_the_exact_values(self) -> None:
+        rng = np.random.default_rng(3)
+        pairs = rng.standard_normal((24, 24))
+        runs = Literal(lambda x: np.tanh(((x @ pairs) * x).sum(1) / 24), lambda x: x)
+        x = rng.standard_normal((1, 24))
+        sampled = explain("shapley", runs, x, permutations=64, seed=1)
+        better = explain("shapley", runs, x, permutations=2048, seed=2)
+        assert sampled.spread is not None
+        off = np.abs(sampled.values - better.values) / np.maximum(sampled.spread, 1e-12)
+        assert np.mean(off < 2.5) > 0.9
+        assert sampled.withheld is None
+
+    def test_categories_are_replaced_by_the_typical_one(self) -> None:
+        wages = {"cook": 1.0, "smith": 3.0}
+        runs = Literal(lambda x: x, lambda x: x, typical=np.array([["cook", 10.0]], object))
+        runs.scores = lambda x: np.array([wages[job] * float(years) for job, years in x])  # type: ignore[method-assign]
+        found = explain("shapley", runs, np.array([["smith", 4.0]], object))
+        assert found.values[0].tolist() == [14.0, -12.0]
+        assert found.total is not None
+        assert found.total[0] == 2.0
+        with pytest.raises(InvalidInput, match="Columns of categories"):
+            explain("shapley", runs, np.array([["smith", 4.0]], object), fill="zero")
+
+
+class TestLinear:
+    def test_removal_of_a_linear_rest_confirms_every_atom(self) -> None:
+        found = explain("linear", Literal(*LINEAR), X, layer="input", atoms="neurons")
+        removed, effects = found.parts["removed"][0], found.parts["removal_effects"][0]
+        assert effects == pytest.approx(PARTS[removed])
+        assert found.withheld is None
+
+    def test_an_order_that_removal_contradicts_is_withheld(self) -> None:
+        """Both rows say the same to the derivative, but one input saturates."""
+        runs = Literal(
+            lambda x: np.minimum(x[:, 0], 1) + x[:, 1] - 0.1 * x[:, 2], lambda x: np.array([[-1.0, 1, -0.1]])
+        )
+        found = explain("linear", runs, np.array([[9.0, 2.0, 5.0]]), layer="input", atoms="neurons")
+        assert found.withheld is not None
+        assert "not confirmed" in found.withheld
+
+    @pytest.mark.parametrize("atoms", ["positions", "channels"])
+    def test_removing_an_atom_removes_all_of_it(self, atoms: str) -> None:
+        runs, x = example("vgg", 0)
+        layer = middle(runs)
+        found = explain("linear", runs, x, layer=layer, atoms=atoms, confirm=2)
+        a = runs.activations(x, layer)
+        first = int(found.parts["removed"][0, 0])
+        without = a.copy()
+        if atoms == "channels":
+            without[:, first] = 0
+        else:
+            without[:, :, first // a.shape[3], first % a.shape[3]] = 0
+        expected = score(runs, x) - runs.rest(layer, without, x)[0]
+        assert found.parts["removal_effects"][0, 0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_class_pair_is_the_difference_of_its_classes() -> None:
+    from tests.engine.nets import resnet
+    from tests.explanations.models import opened
+
+    x = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    pair, first, second = (
+        explain("gradient_x_input", opened(resnet(), **target).around({"x": x})[0], x).values
+        for target in ({"index": 1, "versus": 3}, {"index": 1}, {"index": 3})
+    )
+    assert pair == pytest.approx(first - second, abs=1e-6)
+
+
+def test_prices_are_what_explanations_cost() -> None:
+    """No explanation costs more than its price; only integrated gradients may cost less."""
+    runs, x = example("cnn", 0)
+    for claim in CLAIMS:
+        one = explanation(claim.name)
+        options = one.entry.options(**(claim.options or {}))
+        price = one.cost(options, {"input": x.shape[1:]})
+        spent = one.run(runs, x, options).passes
+        assert spent <= price, claim.name
+        if claim.name not in ("integrated_gradients", "gradient_x_input", "linear"):
+            assert spent >= 0.9 * price, claim.name

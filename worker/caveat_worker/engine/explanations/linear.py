@@ -1,0 +1,83 @@
+"""Linear attribution: a·∂S/∂a at a layer, by positions, channels or neurons, and what really removing them does.
+
+For atoms of a layer behind which the model is linear it is exact; elsewhere the largest atoms are removed, and the
+order is withheld where removal contradicts it (Olah et al. 2018; Ancona et al. 2018).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caveat_spec.explanations import Atoms, LinearOptions
+from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array, Indices
+from caveat_worker.engine.explanations import Shapes
+from caveat_worker.engine.explanations.atoms import channel_axis, summed_over_channels, summed_over_positions
+from caveat_worker.engine.explanations.attributed import Attributed
+from caveat_worker.engine.explanations.checks import not_flat, removal
+from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Runs
+
+_OTHERS = 50
+"""Atoms that are removed beside the largest, drawn at random."""
+
+
+def cost(options: LinearOptions, shapes: Shapes) -> int:
+    """One gradient, one forward pass for activations and one for scores, and one for each atom that is removed."""
+    return GRADIENT + 2 * FORWARD + (options.confirm + _OTHERS if options.confirm else 0)
+
+
+def linear(runs: Runs, x: AnyArray, options: LinearOptions) -> Attributed:
+    """a·∂S/∂a, summed to the atoms [n, *atoms]; `parts` has the effects of removal, and which atoms they are of."""
+    before, picture = runs.passes, options.layer == INPUT
+    a, gradient = runs.activations(x, options.layer), runs.gradient(x, options.layer)
+    products = np.asarray(a, float) * gradient.astype(float)
+    sums = {"positions": summed_over_channels, "channels": summed_over_positions}
+    values = sums[options.atoms](products, picture=picture) if options.atoms in sums else products
+    scores, flat = runs.scores(x), values.reshape(len(values), -1)
+    checks, parts = [not_flat(gradient)], {}
+    if options.confirm and checks[0].ok:
+        removed = [_remove(runs, x[[row]], a[[row]], flat[row], options) for row in range(len(x))]
+        parts = {
+            "removed": np.stack([which for which, _ in removed]),
+            "removal_effects": np.stack([effects for _, effects in removed]),
+        }
+        checks += [removal(flat[row][which], effects) for row, (which, effects) in enumerate(removed)]
+    return Attributed(
+        values,
+        total=scores,
+        checks=tuple(checks),
+        passes=runs.passes - before,
+        rest=scores - flat.sum(1),
+        parts=parts,
+    )
+
+
+def _remove(
+    runs: Runs, x: AnyArray, a: Float32Array, values: Float64Array, options: LinearOptions
+) -> tuple[Indices, Float64Array]:
+    """The atoms of one example that are removed, the largest first [k], and how the target falls without each [k]."""
+    largest = np.argsort(-np.abs(values), kind="stable")
+    rng = np.random.default_rng(options.seed)
+    others = rng.permutation(largest[options.confirm :])[:_OTHERS]
+    which = np.concatenate([largest[: options.confirm], others])
+    without = np.repeat(a, len(which), axis=0)
+    for row, atom in enumerate(which):
+        without[row][_place(a.shape, options.atoms, int(atom), picture=options.layer == INPUT)] = 0
+    whole = runs.rest(options.layer, a, x)[0]
+    return which, whole - runs.rest(options.layer, without, x)
+
+
+def _place(shape: tuple[int, ...], atoms: Atoms, atom: int, *, picture: bool) -> tuple[slice | int, ...]:
+    """Where an atom is in the activations [...] of one example."""
+    axis = channel_axis(shape, picture=picture)
+    if atoms == "neurons" or axis is None:
+        return tuple(int(one) for one in np.unravel_index(atom, shape[1:]))
+    place: list[slice | int] = [slice(None)] * (len(shape) - 1)
+    if atoms == "channels":
+        place[axis - 1] = atom
+        return tuple(place)
+    sides = [size for one, size in enumerate(shape) if one not in (0, axis)]
+    found = [int(one) for one in np.unravel_index(atom, sides)]
+    for one in range(len(place)):
+        if one != axis - 1:
+            place[one] = found.pop(0)
+    return tuple(place)

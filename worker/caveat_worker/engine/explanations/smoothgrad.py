@@ -1,0 +1,56 @@
+"""SmoothGrad: the target's derivative, averaged over noisy copies of the example (Smilkov et al. 2017)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caveat_spec.explanations import SmoothGradOptions
+from caveat_worker.engine.base.arrays import AnyArray
+from caveat_worker.engine.explanations import Shapes
+from caveat_worker.engine.explanations.atoms import channel_axis
+from caveat_worker.engine.explanations.attributed import Attributed
+from caveat_worker.engine.explanations.checks import not_flat
+from caveat_worker.engine.explanations.runs import GRADIENT, INPUT, Runs
+
+_AT_ONCE = 16
+
+
+def cost(options: SmoothGradOptions, shapes: Shapes) -> int:
+    """A gradient for each noisy copy."""
+    return GRADIENT * options.samples
+
+
+def smoothgrad(runs: Runs, x: AnyArray, options: SmoothGradOptions) -> Attributed:
+    """The size of the mean derivative [n, *positions], that of the largest colour, with its standard error."""
+    before = runs.passes
+    moments = [_moments(runs, x[[row]], options) for row in range(len(x))]
+    mean, error = (np.concatenate(parts) for parts in zip(*moments, strict=True))
+    values, spread = np.abs(mean), error
+    axis = channel_axis(mean.shape, picture=options.layer == INPUT)
+    if axis is not None:
+        largest = np.expand_dims(values.argmax(axis), axis)
+        values, spread = (np.take_along_axis(part, largest, axis).squeeze(axis) for part in (values, error))
+    return Attributed(
+        values,
+        checks=(not_flat(mean),),
+        spread=spread,
+        passes=runs.passes - before,
+        notes=(
+            f"The mean of {options.samples} noisy copies, whose noise has {options.noise:.0%} of the example's range.",
+        ),
+    )
+
+
+def _moments(runs: Runs, x: AnyArray, options: SmoothGradOptions) -> tuple[AnyArray, AnyArray]:
+    """Mean derivative and its standard error for one example, each [1, …]."""
+    rng, scale = np.random.default_rng(options.seed), options.noise * float(x.max() - x.min())
+    total: AnyArray = np.zeros(())
+    squares: AnyArray = np.zeros(())
+    for start in range(0, options.samples, _AT_ONCE):
+        count = min(_AT_ONCE, options.samples - start)
+        noise = rng.standard_normal((count, *x.shape[1:]))
+        gradient = np.asarray(runs.gradient((x + scale * noise).astype(x.dtype), options.layer), float)
+        total, squares = total + gradient.sum(0), squares + (gradient**2).sum(0)
+    mean = total / options.samples
+    variance = np.maximum(squares / options.samples - mean**2, 0)
+    return mean[None], np.sqrt(variance / (options.samples - 1))[None]
