@@ -15,8 +15,6 @@ from caveat_spec.methods import Part, methods
 Estimator = Literal[
     "mean_difference",
     "logistic",
-    "linear_svm",
-    "ridge",
     "scikit_learn.LinearSVC",
     "scikit_learn.LogisticRegression",
     "scikit_learn.Perceptron",

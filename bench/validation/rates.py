@@ -15,7 +15,7 @@ from bench.validation.simulation import World
 from caveat_worker.engine.concepts.fit_problem import Settings
 
 ALPHA = 0.05
-ESTIMATORS = ("logistic", "linear_svm", "mean_difference")
+ESTIMATORS = ("logistic", "mean_difference")
 LAYERS = {
     "wide": World(40, 80, 40, d=2000, decay=0.5),
     "ReLU": World(40, 80, 40, d=64, decay=0.2, relu=True),

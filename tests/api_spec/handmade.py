@@ -77,7 +77,7 @@ def row(
             },
             "cross_check": None
             if other is None
-            else {"estimator": "ridge", "score": 0.5, "effect": 2 * other, "effect_in_sd": other, "cosine": 0.9},
+            else {"estimator": "logistic", "score": 0.5, "effect": 2 * other, "effect_in_sd": other, "cosine": 0.9},
             "legacy_t_test": {"p": 0.01, "caution": "Do not act on it."},
             "flags": flags,
             "changes": [2 * in_sd] * 3,

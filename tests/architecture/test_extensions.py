@@ -15,7 +15,7 @@ ADDED = {
     "a method": (r"group_comparison", ["worker/caveat_worker/engine/methods/group_comparison.py"]),
     "an explanation": (r"gradient_x_input", ["worker/caveat_worker/engine/explanations/gradient_x_input.py"]),
     "an operator's gradient": ('"Einsum"', ["worker/caveat_worker/engine/autodiff/rules/linear.py"]),
-    "an estimator": (r'"ridge"', ["worker/caveat_worker/engine/concepts/cav.py"]),
+    "an estimator": (r'"logistic"', ["worker/caveat_worker/engine/concepts/cav.py"]),
     "a reader for a kind of examples": (r"open_texts", ["worker/caveat_worker/readers/texts.py"]),
     "a way to draw a figure": (r"caveat_reports\.figures\.bars", ["reports/caveat_reports/figures/bars.py"]),
     "a way to show a report": (r"openmetrics", ["reports/caveat_reports/openmetrics.py"]),

@@ -77,7 +77,7 @@ def test_cold_warm_and_without_a_cache_the_report_is_the_same(bench: Bench, kept
 
 
 def estimator(bench: Bench) -> None:
-    bench.document["method"] |= {"estimator": "ridge", "cross_check": "linear_svm"}
+    bench.document["method"] |= {"estimator": "logistic", "cross_check": "mean_difference"}
 
 
 def numbers(bench: Bench) -> None:

@@ -11,8 +11,13 @@ from caveat_worker.engine.activations.target_values import target_value
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.concepts.counterfactual import measure_change
-from caveat_worker.engine.statistics.intervals import mean_interval, percentile_interval, scaled_mean_interval
-from caveat_worker.engine.statistics.p_values import sign_flip_p
+from caveat_worker.engine.statistics.intervals import (
+    expanded_interval,
+    mean_interval,
+    percentile_interval,
+    scaled_mean_interval,
+)
+from caveat_worker.engine.statistics.p_values import resampled_p, sign_flip_p
 
 OVER: Float64Array = 2 * norm.ppf((np.arange(4001) + 0.5) / 4001)
 """Target values of the scale 2, so many that the scale is as good as known."""
@@ -117,6 +122,19 @@ def test_interval_of_few_skewed_changes_covers_better_than_percentiles() -> None
     )
     assert without_skewness > 0.88
     assert without_skewness > percentile + 0.03
+
+
+def test_expanded_percentiles_of_few_examples_cover_as_often_as_they_say_and_agree_with_their_p() -> None:
+    rng, n, draws = np.random.default_rng(0), 12, 3000
+    values = rng.normal(size=(draws, n))
+    resamples = values[np.arange(draws)[:, None, None], rng.integers(n, size=(draws, 199, n))].mean(2)
+    plain = np.array([percentile_interval(each, 0.05) for each in resamples])
+    expanded = np.array([expanded_interval(each, 0.05, n) for each in resamples])
+    p = np.array([resampled_p(float(row.mean()), each, n) for row, each in zip(values, resamples, strict=True)])
+    covered = [float(((ends[:, 0] <= 0) & (ends[:, 1] >= 0)).mean()) for ends in (plain, expanded)]
+    assert covered[0] < 0.92
+    assert 0.93 < covered[1] < 0.965
+    assert 0.04 < (p <= 0.05).mean() < 0.06
 
 
 def test_one_large_change_among_many_small_ones_does_not_send_an_end_far_away() -> None:

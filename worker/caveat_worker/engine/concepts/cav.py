@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from caveat_worker.engine.activations.gram import centred, isometric_features
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.concepts.linear_models import Loss, Normals, logistic, minimise, squared, squared_hinge
+from caveat_worker.engine.concepts.linear_models import Normals, logistic, minimise
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,10 @@ def estimator(name: str) -> Callable[[Estimator], Estimator]:
     return register
 
 
-def _by_margin(name: str, loss: Loss) -> None:
-    @estimator(name)
-    def fit(k: Float64Array, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
-        return minimise(k, weights, signs, loss, penalty)
-
-
-_by_margin("logistic", logistic)
+@estimator("logistic")
+def logistic_regression(k: Float64Array, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
+    """Logistic regression with an L2 penalty, solved to its optimum."""
+    return minimise(k, weights, signs, logistic, penalty)
 
 
 @estimator("mean_difference")
@@ -124,10 +121,6 @@ def mean_difference(k: Float64Array, weights: Float64Array, signs: Float64Array,
     fitted = alpha @ k
     middle = np.vecdot(fitted, np.abs(alpha)) / 2
     return Normals(alpha, -middle, fitted)
-
-
-_by_margin("linear_svm", squared_hinge)
-_by_margin("ridge", squared)
 
 
 def from_scikit_learn(make: Callable[[], Any]) -> Estimator:

@@ -58,8 +58,8 @@ from caveat_worker.engine.concepts.linear_probe import (
     reference_against_targets,
     set_separation,
 )
-from caveat_worker.engine.statistics.intervals import percentile_interval
-from caveat_worker.engine.statistics.p_values import exceedance_p, legacy_t_test, normal_p
+from caveat_worker.engine.statistics.intervals import expanded_interval
+from caveat_worker.engine.statistics.p_values import exceedance_p, legacy_t_test, resampled_p
 from caveat_worker.engine.statistics.resampling import Sets, bootstrap_counts, bootstrap_sides, draw_size
 from caveat_worker.engine.statistics.scale import resampled_scales, scale
 
@@ -200,7 +200,7 @@ def _score(problem: FitProblem, value: float, sensitivity: Float64Array, draws: 
     null, runs = draws.null, draws.runs
     return Score(
         value=value,
-        interval=percentile_interval(draws.scores, problem.settings.alpha),
+        interval=expanded_interval(draws.scores, problem.settings.alpha, _fewest(problem, sensitivity)),
         smoothed=_smoothed(sensitivity, null.reach),
         runs=problem.settings.runs,
         runs_mean=float(runs.scores.mean()),
@@ -219,12 +219,13 @@ def _effect(
     unit = _unit(values, value)
     alpha = problem.settings.alpha
     in_sd = np.divide(resampled, draws.scales, out=np.full_like(resampled, np.nan), where=draws.scales > 0)
-    against_sets, against_zero = exceedance_p(value, null.effects), normal_p(value, resampled)
+    fewest = _fewest(problem, changes)
+    against_sets, against_zero = exceedance_p(value, null.effects), resampled_p(value, resampled, fewest)
     return Effect(
         value=value,
-        interval=percentile_interval(resampled, alpha),
+        interval=expanded_interval(resampled, alpha, fewest),
         in_sd=value / unit,
-        interval_in_sd=percentile_interval(in_sd if draws.scales.any() else resampled, alpha),
+        interval_in_sd=expanded_interval(in_sd if draws.scales.any() else resampled, alpha, fewest),
         per_concept_sd=per_concept_sd,
         null=_summary(problem.null_kind, null.effects),
         p=max(against_sets, against_zero),
@@ -232,6 +233,11 @@ def _effect(
         p_against_zero=against_zero,
         target_share=_target_share(changes, resampled),
     )
+
+
+def _fewest(problem: FitProblem, over_targets: Float64Array) -> int:
+    """The size of the smallest set that is resampled; of a single target example, 2."""
+    return max(2, min(problem.n_concept, problem.n_reference, len(over_targets)))
 
 
 def _cross_check(problem: FitProblem, gx: Float64Array, cav: Cavs, other: Cavs, values: Float64Array) -> CrossCheck:

@@ -47,18 +47,6 @@ def logistic(margin: Float64Array) -> tuple[Float64Array, Float64Array, Float64A
     return np.logaddexp(0.0, -margin), -miss, miss * (1 - miss)
 
 
-def squared_hinge(margin: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """max(0, 1 − m)²: the loss of scikit-learn's LinearSVC."""
-    miss = np.maximum(0.0, 1 - margin)
-    return miss * miss, -2 * miss, np.where(miss > 0, 2.0, 0.0)
-
-
-def squared(margin: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """(1 − m)² / 2: ridge regression on the labels ±1."""
-    miss = 1 - margin
-    return miss * miss / 2, -miss, np.ones_like(margin)
-
-
 def minimise(
     k: Float64Array, weights: Float64Array, signs: Float64Array, loss: Loss, penalty: float, tolerance: float = 1e-9
 ) -> Normals:

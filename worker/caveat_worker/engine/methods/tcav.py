@@ -314,12 +314,12 @@ def _settings(plan: Plan) -> tuple[Settings, list[str]]:
     notes = []
     if fewest > asked.permutations:
         notes.append(
-            f"{fewest} permutations were drawn in place of {asked.permutations}: with fewer, no row of {rows} could be "
-            f"significant at {asked.alpha:g} after the correction."
+            f"{fewest} permutations were drawn in place of {asked.permutations}: with fewer, a single one that exceeds "
+            f"an effect could lose a row of {rows} at {asked.alpha:g} after the correction."
         )
-    if rows and asked.estimator == "linear_svm":
+    if rows and asked.estimator.startswith("scikit_learn."):
         notes.append(
-            "Intervals by linear_svm miss planted effects more often than their level says, those by mean_difference "
-            "and logistic do not (docs/validation.md): read its effects as a second opinion."
+            f"How often intervals by {asked.estimator} cover the truth was not measured, unlike those by "
+            "mean_difference and logistic (docs/validation.md): read its effects as a second opinion."
         )
     return Settings(**given), notes

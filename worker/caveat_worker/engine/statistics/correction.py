@@ -48,9 +48,9 @@ def _placed(ordered: Float64Array, order: np.ndarray[tuple[int], np.dtype[np.int
 
 
 def fewest_permutations(rows: int, alpha: float) -> int:
-    """The smallest number of permutations with which one of `rows` tests can fall below α after the Holm correction.
+    """The fewest permutations with which one that exceeds a test's effect does not lose it among `rows` tests.
 
-    The smallest p of M permutations is 1 / (M + 1), and the correction multiplies it by the number of tests; with
-    fewer permutations no effect of any size can be found.
+    With one of M permutations beyond it a test has p = 2 / (M + 1), and the Holm correction multiplies the smallest p
+    by the number of tests; with half as many permutations, only effects that none exceeds can be found.
     """
-    return math.floor(rows / alpha)
+    return math.floor(2 * rows / alpha)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtr, stdtrit
 
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.statistics.resampling import bootstrap_counts
@@ -18,6 +18,20 @@ def percentile_interval(resamples: Float64Array, alpha: float) -> tuple[float, f
     """
     low, high = np.nanquantile(resamples, [alpha / 2, 1 - alpha / 2])
     return float(low), float(high)
+
+
+def expanded_interval(resamples: Float64Array, alpha: float, examples: int) -> tuple[float, float]:
+    """Percentiles taken as far out as the fewest `examples` of any resampled set ask (Hesterberg 2015).
+
+    Resamples of n examples vary by `√(1 − 1/n)` too little, and their percentiles stand for normal quantiles where
+    Student's t is due. Both matter for the few examples that people have.
+    """
+    return percentile_interval(resamples, 2 * float(ndtr(stdtrit(examples - 1, alpha / 2) * too_narrow(examples))))
+
+
+def too_narrow(examples: int) -> float:
+    """By how much standard errors are larger than resamples of `examples` say."""
+    return float(np.sqrt(examples / (examples - 1)))
 
 
 def mean_interval(values: Float64Array, alpha: float) -> tuple[float, float]:

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, stdtr
+from scipy.special import stdtr
 
 from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.statistics.intervals import too_narrow
 
 TIE = 1e-7
 """Statistics closer than this share are equal: the same set, fitted twice, must not count as beyond itself."""
@@ -23,16 +24,17 @@ def exceedance_p(observed: float, null: Float64Array) -> float:
     return (1 + beyond) / (len(null) + 1)
 
 
-def normal_p(value: float, resamples: Float64Array) -> float:
-    """Two-sided p of `value` against zero, with the standard deviation of its resamples.
+def resampled_p(value: float, resamples: Float64Array, examples: int) -> float:
+    """Two-sided p of `value` against zero by Student's t, with the standard deviation of its resamples.
 
+    `examples` are those of the smallest set that was resampled, as for the interval (`intervals.expanded_interval`).
     Where they do not vary, as those of an affine model on matched pairs do not, no resample is nearer to zero.
 
     A concept that differs from the reference set in something the target ignores is not exchangeable with it, and its
     effect varies more than those of random sets; random sets cannot answer this doubt (docs/validation.md).
     """
-    spread = float(resamples.std(ddof=1))
-    return float(2 * ndtr(-abs(value) / spread)) if spread > 0 else float(value == 0)
+    spread = float(resamples.std(ddof=1)) * too_narrow(examples)
+    return float(2 * stdtr(examples - 1, -abs(value) / spread)) if spread > 0 else float(value == 0)
 
 
 def sign_flip_p(change: Float64Array, sets: int, rng: np.random.Generator) -> float:
