@@ -1,4 +1,7 @@
-"""The command `caveat` and the Python client; neither needs Flask, Celery, ONNX or NumPy."""
+"""The command `caveat`, the Python client, and audits from Python on this machine.
+
+Importing it imports nothing heavy; only `audit` needs the engine's packages, when it is called.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from caveat.async_client import AsyncClient
+    from caveat.auditing import audit
     from caveat.client import Client
     from caveat.problems import ProblemError
+    from caveat.result import AuditResult
 
     __version__: str
 
-__all__ = ["AsyncClient", "Client", "ProblemError", "__version__"]
+__all__ = ["AsyncClient", "AuditResult", "Client", "ProblemError", "__version__", "audit"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,6 +26,14 @@ def __getattr__(name: str) -> Any:
             from caveat.async_client import AsyncClient
 
             return AsyncClient
+        case "AuditResult":
+            from caveat.result import AuditResult
+
+            return AuditResult
+        case "audit":
+            from caveat.auditing import audit
+
+            return audit
         case "Client":
             from caveat.client import Client
 

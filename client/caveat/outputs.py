@@ -25,7 +25,7 @@ def write_outputs(
 ) -> None:
     """Writes each wanted format to its path; `positions` locate the gate's lines for code scanning."""
     for name, path in wanted.items():
-        write(path, canonical if name == "json" else _rendered(report, name, positions, baseline).encode(), name)
+        write(path, canonical if name == "json" else rendered(report, name, positions, baseline).encode(), name)
 
 
 def write(path: Path, content: bytes, option: str) -> None:
@@ -46,10 +46,10 @@ def append_summary(report: Report, baseline: Report | None) -> None:
     """Appends the report as Markdown to `$GITHUB_STEP_SUMMARY`, if that is set."""
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(path).open("a", encoding="utf-8") as file:
-            file.write(_rendered(report, "markdown", None, baseline) + "\n")
+            file.write(rendered(report, "markdown", None, baseline) + "\n")
 
 
-def _rendered(report: Report, name: str, positions: Positions | None, baseline: Report | None) -> str:
+def rendered(report: Report, name: str, positions: Positions | None, baseline: Report | None) -> str:
     """The report in one format, rendered by the module of that name."""
     render = import_module(f"caveat_reports.{name}").render
     options: dict[str, Any] = {}

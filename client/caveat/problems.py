@@ -19,7 +19,8 @@ class ProblemError(Exception):
     """A problem as an exception; `positions` give line and column of its JSON pointers, where the file is known."""
 
     def __init__(self, problem: ProblemDetails, positions: Positions | None = None) -> None:
-        super().__init__(f"{problem.detail} {problem.remedy}".strip())
+        faults = "".join(f"\n  {fault.pointer}: {fault.detail}" for fault in problem.errors or ())
+        super().__init__(f"{problem.detail} {problem.remedy}".strip() + faults)
         self.problem = problem
         self.positions = positions
 

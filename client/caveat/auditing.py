@@ -1,0 +1,87 @@
+"""An audit from Python, on this machine: objects in memory become the files of an audit, and a report comes back."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from caveat import local, terminal
+from caveat.audit_observers import observers
+from caveat.auditfile import AuditFile, checked, fetched, resolve
+from caveat.objects.examples import ExampleFiles
+from caveat.objects.models import Samples, columns_of, is_path, takes_columns, write_model
+from caveat.positions import Positions
+from caveat.problems import pointing_into
+from caveat.result import AuditResult
+from caveat_spec.audit import Audit
+from caveat_spec.report import Report
+
+_NAMED = Positions(Path("the audit"))
+
+
+def audit(
+    model: Any,
+    *,
+    examples: Mapping[str, Any],
+    concepts: Mapping[str, Any] | None = None,
+    targets: Mapping[str, Any] | None = None,
+    groups: Mapping[str, Any] | None = None,
+    gate: Sequence[Mapping[str, Any]] = (),
+    show_progress: bool = True,
+    **fields: Any,
+) -> AuditResult:
+    """Audits a model on this machine, in the sandboxed process that `caveat gate` uses.
+
+    `model` is the path of an ONNX file, its bytes, an `onnx.ModelProto`, or a fitted model of torch, scikit-learn,
+    XGBoost, LightGBM or CatBoost, which its library's own exporter turns into one. Each of `examples` is an
+    array [n, ...], a dict of arrays by the model's inputs, a data frame, a path, or a mapping as in an audit file whose
+    sources may be such objects, lists of PIL pictures or lists of strings. All else is as in an audit file.
+
+    Raises `caveat.ProblemError` where the audit cannot be run.
+    """
+    with tempfile.TemporaryDirectory(prefix="caveat-") as folder, pointing_into(_NAMED):
+        files = ExampleFiles(Path(folder))
+        declared = {name: files.declared(name, given) for name, given in examples.items()}
+        source = str(model if is_path(model) else Path(folder, "model.onnx"))
+        if not is_path(model):
+            _name_columns(model, declared, files)
+        asked = {"model": source, "examples": declared, "gate": [dict(line) for line in gate]}
+        asked |= {"concepts": concepts or {}, "targets": targets or {}, "groups": groups or {}}
+        file = AuditFile(checked(Audit, asked | fields, _NAMED), _NAMED)
+        if not is_path(model):
+            write_model(model, _samples(files, declared), Path(source))
+        resolved = resolve(fetched(file, Path(folder)))
+        if show_progress:
+            with terminal.progress() as on_progress:
+                written = local.run_audit(resolved, on_progress)
+        else:
+            written = local.run_audit(resolved, lambda stage, share: None)
+    result = AuditResult(Report.model_validate_json(written), written)
+    for observer in observers:
+        observer(result)
+    return result
+
+
+def _samples(files: ExampleFiles, declared: Mapping[str, Any]) -> Samples:
+    """What an exporter may see: the first frame, the first arrays, the shape of the first pictures."""
+    picture = next((_shape(one["preprocess"]) for one in declared.values() if "preprocess" in one), None)
+    return Samples(next(iter(files.tables.values()), None), next(iter(files.arrays.values()), None), picture)
+
+
+def _shape(preprocess: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of one picture, as the network takes it."""
+    size, channels = preprocess["size"], 1 if preprocess.get("channels") == "gray" else 3
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    return (height, width, channels) if preprocess.get("layout") == "nhwc" else (channels, height, width)
+
+
+def _name_columns(model: Any, declared: Mapping[str, dict[str, Any]], files: ExampleFiles) -> None:
+    """Has tables feed the columns that the model was fitted on, where its ONNX file no longer knows their names."""
+    columns = columns_of(model)
+    if columns is None or takes_columns(model, next(iter(files.tables.values()), None)):
+        return
+    for one in declared.values():
+        if "table" in one and "inputs" not in one:
+            one.setdefault("features", columns)
