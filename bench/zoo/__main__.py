@@ -1,6 +1,7 @@
 """`python -m bench.zoo` takes every model of the zoo through the command, and writes docs/zoo.md.
 
-`--only` runs the models whose names hold one of some words, and keeps the rows of the others from the last run.
+`--only` runs the models whose names hold one of some words. Rows of the others stay as the last run left them: as their
+journeys in `.cache/zoo` have them, or as the page itself does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from bench.zoo import page
 from bench.zoo.collection import FAMILIES, MODELS, Model, models
-from bench.zoo.journey import Journey, make_keys, travel
+from bench.zoo.journey import Journey, make_keys, travel, without_folders
 
 CAGES = Path(__file__).parents[2] / ".cache" / "zoo"
 PAGE = Path(__file__).parents[2] / "docs" / "zoo.md"
@@ -42,8 +43,11 @@ def main(arguments: list[str]) -> int:
         )
     if tuple(options.family) != FAMILIES:
         return 0  # the page has every model, or is left as it is
-    known = [(one, CAGES / one.name / "journey.json") for one in every]
-    rows = [(one, Journey.load(path)) for one, path in known if path.exists()]
+    journeys = page.kept(PAGE.read_text(encoding="utf-8"), every) if PAGE.exists() else {}
+    for one in every:
+        if (path := CAGES / one.name / "journey.json").exists():
+            journeys[one.name] = Journey.load(path)
+    rows = [(one, journeys[one.name]) for one in every if one.name in journeys]
     PAGE.write_text(page.written(rows, len(every) - len(rows)), encoding="utf-8")
     return 0 if page.holds(rows, len(every) - len(rows)) else 1
 
@@ -59,13 +63,13 @@ def visit(one: Model, folder: Path, *, made: bool = False) -> Journey:
 
 
 def _make_apart(one: Model, folder: Path) -> str | None:
-    """Fills `folder` in a process that ends before the audit begins; answers with the error, if there is one."""
+    """Fills `folder` in a process that ends before the audit begins; answers with the error's last line, if any."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     family = one.make.__module__.rpartition(".")[2]
     command = [sys.executable, "-m", "bench.zoo", "--family", family, "--make", one.name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return None if done.returncode == 0 else " ".join(done.stderr.split())[-400:]
+    return None if done.returncode == 0 else without_folders(done.stderr.strip().splitlines()[-1])[-400:]
 
 
 def _make(name: str, families: list[str]) -> int:

@@ -45,7 +45,7 @@ class Ran:
     def error(self) -> str:
         """Its error in one line, with the remedy."""
         found = re.search(r"Error: (.*)", self.output, re.DOTALL)
-        return " ".join((found[1] if found else self.output).split())
+        return " ".join((found[1] if found else without_folders(self.output)).split())
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ class Journey:
     def load(cls, path: Path) -> Journey:
         """Reads what `save` wrote."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def without_folders(text: str) -> str:
+    """A message without this machine's folders: absolute paths are reduced to the names of their files."""
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/:'\"]+/)+", "", text)
 
 
 def travel(folder: Path, keys: Path) -> Journey:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from bench.measure import installed
 from bench.zoo.collection import Model
-from bench.zoo.journey import Journey
+from bench.zoo.journey import Journey, Result
 
 Row = tuple[Model, Journey]
 
@@ -37,6 +37,18 @@ be read, or no end within 15 minutes.
 """
 
 
+RIGHT = "**Right:**"
+_RESULTS: dict[str, Result] = {
+    "audited": "audited",
+    "refused": "refused",
+    "**wrongly refused**": "refused",
+    "**does not run**": "does not run",
+    "**crashed**": "crashed",
+    "**not made**": "not made",
+}
+"""What a row says, and the result of the journey that it shows."""
+
+
 def written(rows: Sequence[Row], missing: int = 0) -> str:
     """The page; `missing` models of the collection have not been run."""
     sources = len({model.source for model, _ in rows})
@@ -51,6 +63,19 @@ def written(rows: Sequence[Row], missing: int = 0) -> str:
         "",
     ]
     return "\n".join(parts)
+
+
+def kept(page: str, models: Sequence[Model]) -> dict[str, Journey]:
+    """The journeys that a page shows, by the models' names: what was measured in earlier runs."""
+    names = {model.name for model in models}
+    found = {}
+    for line in page.splitlines():
+        cells = [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)]
+        name = re.search(r"\(`([^`]+)`\)$", cells[1]) if len(cells) == 7 else None
+        if name is not None and name[1] in names:
+            words = cells[4].partition(RIGHT)[0].strip()
+            found[name[1]] = Journey(_RESULTS[cells[3]], words, {"all": float(cells[5])})
+    return found
 
 
 def holds(rows: Sequence[Row], missing: int = 0) -> bool:
@@ -95,17 +120,17 @@ def _machine() -> str:
     libraries = ", ".join(f"{name} {installed(name)}" for name in ("onnxruntime", "onnx", "skl2onnx", "torch"))
     return (
         f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {libraries}; the load was "
-        f"{os.getloadavg()[2]:.1f} at the end. Seconds are those of all four commands together.\n"
+        f"{os.getloadavg()[2]:.1f} at the end. Seconds are those of all four commands together. "
+        "Models that the last run left out keep the row of an earlier one.\n"
     )
 
 
 def _line(model: Model, journey: Journey) -> str:
     result, words = journey.result, journey.words
     if result == "refused" and model.refusal is not None and right(model, journey):
-        words += f" **Right:** {model.refusal.because}"
-    elif result == "refused":
-        result = "**wrongly refused**"
-    elif result != "audited":
-        result = f"**{result}**"
-    plain = re.sub(r"[|]", r"\\|", words)
-    return f"| {model.words} (`{model.name}`) | {model.source} | {result} | {plain} | {journey.total:.0f} |"
+        words += f" {RIGHT} {model.refusal.because}"
+        shown = "refused"
+    else:
+        shown = next(shown for shown, one in _RESULTS.items() if one == result and shown != "refused")
+    plain = words.replace("|", r"\|")
+    return f"| {model.words} (`{model.name}`) | {model.source} | {shown} | {plain} | {journey.total:.0f} |"

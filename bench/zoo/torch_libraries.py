@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench.zoo import data, torchvision_operators  # noqa: F401
-from bench.zoo.collection import Make, model, named
+from bench.zoo.collection import ExpectedRefusal, Make, model, named
 from bench.zoo.torch_exports import export, scripted
 
 SIDE = 64
@@ -75,7 +75,7 @@ LIBRARIES: dict[str, Callable[[str], nn.Module]] = {
 }
 
 
-def pictures(library: str, name: str, how: str, side: int = SIDE) -> Make:
+def pictures(library: str, name: str, how: str, side: int = SIDE, refusal: ExpectedRefusal | None = None) -> Make:
     """A network for pictures, exported `by default` (a batch of 1), `dynamic` or by TorchScript (`script`)."""
 
     def make(folder: Path) -> None:
@@ -90,7 +90,7 @@ def pictures(library: str, name: str, how: str, side: int = SIDE) -> Make:
         (data.textures if how == "default" else data.photos)(folder, side)
 
     words = {"default": "the defaults", "dynamic": "dynamic batch", "script": "TorchScript, dynamic batch"}[how]
-    return model(library, f"{name}, {words}")(named(make, f"{library}_{name}"))
+    return model(library, f"{name}, {words}", refusal=refusal)(named(make, f"{library}_{name}"))
 
 
 pictures("torchvision", "resnet18", "default")
@@ -110,4 +110,12 @@ pictures("MONAI", "UNet", "default")
 pictures("MONAI", "SEResNet50", "script")
 pictures("vit-pytorch", "ViT", "default")
 pictures("vit-pytorch", "SimpleViT", "dynamic")
-pictures("efficientnet-pytorch", "efficientnet-b0", "script")
+pictures(
+    "efficientnet-pytorch",
+    "efficientnet-b0",
+    "script",
+    refusal=ExpectedRefusal(
+        "so an effect has no scale",
+        "With its random weights the network gives every picture the same score: there is nothing to explain.",
+    ),
+)

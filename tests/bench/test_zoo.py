@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.zoo.collection import ExpectedRefusal, Model, models
-from bench.zoo.journey import Journey, make_keys, travel
-from bench.zoo.page import holds, written
+from bench.zoo.journey import Journey, make_keys, travel, without_folders
+from bench.zoo.page import holds, kept, written
 
 QUICK = [one for one in models(("scikit_learn", "pipelines", "packaged_pictures")) if one.quick]
 
@@ -56,3 +56,18 @@ def test_a_refusal_is_right_only_where_its_words_are_declared() -> None:
 
 def test_too_few_models_or_sources_miss_an_aim() -> None:
     assert not holds(rows(Journey("audited", "pass: 1 intervention"), count=20))
+
+
+@pytest.mark.parametrize("result", ["audited", "refused", "does not run", "crashed", "not made"])
+@pytest.mark.parametrize("refusal", [None, ExpectedRefusal("a | b", "it is so.")])
+def test_a_page_keeps_what_it_shows(result: str, refusal: ExpectedRefusal | None) -> None:
+    page = rows(Journey(result, "`caveat init`: it says a | b. Remedy: none", {"all": 7.0}), refusal, count=2)  # type: ignore[arg-type]
+    found = kept(written(page), [model for model, _ in page])
+    assert {name: (one.result, one.words, one.total) for name, one in found.items()} == {
+        model.name: (one.result, one.words, one.total) for model, one in page
+    }
+
+
+def test_messages_hold_no_folders_of_the_machine() -> None:
+    text = "OSError: '/home/me/zoo/.venv/lib/a b.py', line 3: no /tmp/x/model.onnx; see https://example.org/a/b, n/a"
+    assert without_folders(text) == "OSError: 'a b.py', line 3: no model.onnx; see https://example.org/a/b, n/a"
