@@ -37,9 +37,9 @@ def picture(rows: list[list[int]], largest: int) -> str:
 
 
 @cache
-def ramp() -> str:
-    """The whole scale as a picture of one row."""
-    return picture([list(range(-STEPS, STEPS + 1))], STEPS)
+def ramp(signed: bool) -> str:
+    """The whole scale as a picture of one row, or its upper half for numbers without a sign."""
+    return picture([list(range(-STEPS if signed else 0, STEPS + 1))], STEPS)
 
 
 @cache
