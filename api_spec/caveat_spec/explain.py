@@ -40,6 +40,9 @@ PRESENTATIONS: dict[Atoms, tuple[Presentation, ...]] = {
 }
 """How atoms of each kind may be shown: the first that suits the examples is the default."""
 
+BY_DEFAULT = "linear"
+"""The method of an element that names a layer and nothing else: `{layer: block13, atoms: channels}`."""
+
 _METHODS = explanations()
 
 
@@ -126,17 +129,23 @@ _FIELDS = {"options", "as", "top", "sort"}
 
 
 def _by_name(asked: dict[str, Any]) -> dict[str, Any]:
-    """`{occlusion: {window: 15, top: 4}}` written out."""
+    """`{occlusion: {window: 15, top: 4}}` and `{layer: block13, atoms: channels}` written out."""
     named = [key for key in asked if key not in _FIELDS]
+    if BY_DEFAULT in _METHODS and named and set(named) <= _METHODS[BY_DEFAULT].options.model_fields.keys():
+        return {"by": BY_DEFAULT, "options": {key: asked[key] for key in named}, **_shared(asked)}
     if len(named) != 1:
         raise ValueError(f"an element has one method, such as {_some()}; this one has {len(named)}")
     inner = {} if asked[named[0]] is None else asked[named[0]]
     if not isinstance(inner, dict):
         raise ValueError(f"the options of {named[0]} are a mapping, such as {{{named[0]}: {{top: 4}}}}")
     every = {**inner, **{key: value for key, value in asked.items() if key in _FIELDS}}
-    shared = {key: value for key, value in every.items() if key in _FIELDS}
     own = {key: value for key, value in every.items() if key not in _FIELDS}
-    return {"by": named[0], "options": own, **shared}
+    return {"by": named[0], "options": own, **_shared(every)}
+
+
+def _shared(asked: dict[str, Any]) -> dict[str, Any]:
+    """What an element says whatever its method is."""
+    return {key: value for key, value in asked.items() if key in _FIELDS}
 
 
 def _with_defaults(asked: dict[str, Any]) -> dict[str, Any]:
@@ -144,8 +153,10 @@ def _with_defaults(asked: dict[str, Any]) -> dict[str, Any]:
     entry = _METHODS.get(asked["by"])
     if entry is None:
         raise ValueError(f"'{asked['by']}' is no explanation; {_nearest(str(asked['by']))}")
+    layer = entry.options.model_fields.get("layer")
+    own = {"layer": "auto"} if layer is not None and layer.is_required() else {}
     try:
-        options = entry.options.model_validate(asked.get("options", {}))
+        options = entry.options.model_validate({**own, **asked.get("options", {})})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(step) for step in first["loc"])

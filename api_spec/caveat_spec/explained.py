@@ -101,8 +101,8 @@ class Focus(Document):
     """Of the map's absolute values."""
     area: Probability
     """Of the places: what a map that says nothing would have."""
-    sum: float
-    """Of the map's values there."""
+    value: float
+    """The map's values there: all together where they are parts of a whole, else their mean."""
 
 
 class Figure(Document):
@@ -119,6 +119,8 @@ class Figure(Document):
     """What it shows, for a reader who has not read the code."""
     signed: bool = True
     """Whether its numbers say for or against; the size of a derivative does not."""
+    additive: bool = True
+    """Whether its numbers are parts of a whole, so that they may be added up."""
     withheld: str | None = None
     """Why it is not drawn: the sentence of the check that it fails."""
     map: Grid | None = None

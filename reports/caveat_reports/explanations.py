@@ -30,11 +30,14 @@ def _best(one: Explained, panel: Panel) -> list[tuple[float, str]]:
     beside = None if matched is None else matched.figures[number].focus
     if best.focus is None or beside is None:
         return [(_strength(best), f"{best.title}: {best.sentence}")]
-    inside, outside = ((f", {signed(at.sum)} {one.unit}" if best.signed else "") for at in (best.focus, beside))
+    comes = "comes to" if best.additive else "averages"
+    inside, outside = (
+        f" and {comes} {signed(at.value)} {one.unit}" if best.signed else "" for at in (best.focus, beside)
+    )
     sentence = (
-        f"{best.title}: in {panel.example} the rectangle in which it differs from its match is "
-        f"{percent(best.focus.area)} of the picture and has {percent(best.focus.share)} of the map{inside}; "
-        f"without the difference the same place has {percent(beside.share)}{outside}."
+        f"{best.title}: in {panel.example} the place that differs from its match, {percent(best.focus.area)} of the "
+        f"picture, has {percent(best.focus.share)} of the map{inside}; without the difference the same place has "
+        f"{percent(beside.share)}{outside}."
     )
     return [(_strength(best), sentence)]
 
@@ -65,8 +68,8 @@ def value_words(panel: Panel, one: Explained) -> str:
 
 
 def _strength(figure: Figure) -> float:
-    """How far a figure singles out a place or a few parts."""
+    """How far a figure singles out the place that is asked about, before any that only singles out some part."""
     if figure.focus is not None:
-        return figure.focus.share - figure.focus.area
+        return 1 + figure.focus.share - figure.focus.area
     shown = sum(abs(atom.value) for atom in figure.atoms)
     return shown / (shown + abs(figure.rest.sum)) if shown else 0.0

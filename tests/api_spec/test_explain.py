@@ -75,7 +75,7 @@ def test_only_what_is_explained_is_left() -> None:
 @pytest.mark.parametrize(
     ("show", "examples", "sentence"),
     [
-        (["salency"], None, "'salency' is no explanation; there is saliency"),
+        (["salency"], None, "'salency' is no explanation; there are saliency"),
         ([{"saliency": {"windw": 3}}], None, "saliency: windw: Extra inputs are not permitted"),
         ([{"saliency": 3}], None, "the options of saliency are a mapping"),
         ([{"saliency": {}, "gradient_x_input": {}}], None, "an element has one method"),

@@ -666,7 +666,7 @@ def mapped(example: str, share: float, largest: int) -> Figure:
         rest=Rest(count=15, sum=0.3),
         scale=0.42,
         total=1.1,
-        focus=Focus(share=share, area=0.25, sum=0.9),
+        focus=Focus(share=share, area=0.25, value=0.9),
         checks=[Check(code="flat", value=0.2, bound=0.0, ok=True, sentence="The target's gradient is not zero.")],
         notes=["The baseline is 0, which is mean grey."],
     )

@@ -27,8 +27,9 @@ def test_each_question_is_an_article_with_its_rule_and_findings(explained: Repor
 def test_an_example_is_told_beside_its_match(explained: Report) -> None:
     found = explanations.findings(explained.explanations[0])
     assert found[0] == (
-        "Gradient x input: in cat.png the rectangle in which it differs from its match is 25\u202f% of the picture and "
-        "has 81\u202f% of the map, +0.9 logit; without the difference the same place has 12\u202f%, +0.9 logit."
+        "Gradient x input: in cat.png the place that differs from its match, 25\u202f% of the picture, has "
+        "81\u202f% of the map and comes to +0.9 logit; without the difference the same place has 12\u202f% and "
+        "comes to +0.9 logit."
     )
     assert len(found) == 2, "a match has no finding of its own"
 

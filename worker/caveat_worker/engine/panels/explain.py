@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from caveat_spec.explained import Explained, Figure, Panel
 from caveat_spec.results import rounded
@@ -28,6 +31,9 @@ from caveat_worker.engine.panels.planned import PlannedElement, PlannedExplanati
 
 Thumbnail = Callable[[str, int], str | None]
 """(example set, position) → what the model sees, as a data URI."""
+
+TYPICAL = 64
+"""Examples of which the mean is a typical one."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +72,27 @@ def explain(plan: Plan, planned: Sequence[PlannedExplanation], means: Means) -> 
     return [_explained(plan, one, means) for one in planned]
 
 
+@dataclass(frozen=True)
+class Question:
+    """One explanation with the open model and a typical input, which all its elements share."""
+
+    plan: Plan
+    planned: PlannedExplanation
+    opened: OpenModel
+    typical: AnyArray | None
+    means: Means
+
+
 def _explained(plan: Plan, planned: PlannedExplanation, means: Means) -> Explained:
     with error_context(f"/explain/{planned.name}"):
         opened = OpenModel(plan.model, planned.target, means.provider, threads=1)
         choice = choose(planned, opened, means.source)
         shown = list(_shown(planned, choice, opened, means))
-        drawn = [_drawn(plan, planned, one, opened, shown, means) for one in planned.elements]
+        question = Question(plan, planned, opened, _typical(planned, opened, means), means)
+    drawn = []
+    for position, one in enumerate(planned.elements):
+        with error_context(f"/explain/{planned.name}/show/{position}"):
+            drawn.append(_drawn(question, one, shown))
     panels = [_panel(one, [figures[number] for figures, _ in drawn], means) for number, one in enumerate(shown)]
     return rounded(
         Explained(
@@ -116,28 +137,44 @@ def _parts(examples: str, position: int, entry: Entry, means: Means) -> tuple[st
     return tuple(name for tensor in entry.names for name in named.get(tensor, named.get(ONLY, ())))
 
 
+def _typical(planned: PlannedExplanation, opened: OpenModel, means: Means) -> AnyArray | None:
+    """A typical input [1, …]: the mean of some examples, for columns of categories the most frequent one.
+
+    They are taken from the set without the concept where there is one. Tokens have no mean.
+    """
+    if opened.entry.embeds:
+        return None
+    name = planned.matches or planned.examples
+    count = min(TYPICAL, len(means.source.names[name]))
+    x = opened.input_of(means.source.feeds(name, range(count)))
+    if x.dtype != object:
+        return np.asarray(x.mean(0, keepdims=True, dtype=float), x.dtype)
+    return np.array([[_commonest(column) for column in x.T]], object)
+
+
+def _commonest(column: AnyArray) -> Any:
+    """The mean of numbers, or the most frequent of other values, the first of several."""
+    if all(isinstance(value, int | float | np.number) for value in column):
+        return float(np.mean(column.astype(float)))
+    values, counts = np.unique(column.astype(str), return_counts=True)
+    return values[int(counts.argmax())]
+
+
 def _box(one: AnyArray, other: AnyArray) -> Box | None:
     """Where two pictures differ; None for examples that have no places."""
     return changed_box(one[0], other[0]) if one.ndim == 4 and one.shape == other.shape else None
 
 
-def _drawn(
-    plan: Plan,
-    planned: PlannedExplanation,
-    one: PlannedElement,
-    opened: OpenModel,
-    shown: Sequence[Shown],
-    means: Means,
-) -> tuple[list[Figure], int]:
+def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> tuple[list[Figure], int]:
     """An element's figure at each example, and the passes that they took."""
 
     def run(example: Shown) -> tuple[Found, int]:
-        answer = _answer(plan, planned, one, opened, example, means)
-        means.progress(1)
+        answer = _answer(question, one, example)
+        question.means.progress(1)
         return answer
 
     answers = [run(example) for example in shown[:1]]  # opens the sessions that the others share
-    with ThreadPoolExecutor(means.cores) as workers:
+    with ThreadPoolExecutor(question.means.cores) as workers:
         answers += workers.map(run, shown[1:])
     found = [answer for answer, _ in answers]
     asked = Asked(
@@ -146,22 +183,23 @@ def _drawn(
         layer=one.layer,
         atoms=one.atoms,
         title=_title(one),
-        target=planned.asked.of,
+        target=question.planned.asked.of,
         signed=any(bool((answer.values < 0).any()) for answer in found),
+        shape=one.shapes[one.layer],
     )
     return figures(asked, found, [example.subject for example in shown]), sum(passes for _, passes in answers)
 
 
-def _answer(
-    plan: Plan, planned: PlannedExplanation, one: PlannedElement, opened: OpenModel, example: Shown, means: Means
-) -> tuple[Found, int]:
+def _answer(question: Question, one: PlannedElement, example: Shown) -> tuple[Found, int]:
     """What an element finds at an example, or found in an earlier audit, and the passes that it took."""
-    key = answer_key(plan, planned.asked.of, one, example.feeds, None, means.provider, means.versions)
+    means, typical = question.means, question.typical
+    target = question.planned.asked.of
+    key = answer_key(question.plan, target, one, example.feeds, typical, means.provider, means.versions)
     kept = recalled(means.store, key)
     if kept is not None:
         return kept
-    runs, x = opened.around(example.feeds)
-    found = found_in(one.way.run(runs, x, one.options))
+    runs, x = question.opened.around(example.feeds, typical)
+    found = found_in(one.way.run(runs, x, one.options), one.atoms)
     keep(means.store, key, found, runs.passes)
     return found, runs.passes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,8 @@ class Asked:
     target: str
     signed: bool = True
     """Whether its numbers have signs: a saliency has none."""
+    shape: tuple[int, ...] = ()
+    """Of the layer, for one example."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,13 @@ class Found:
 
     values: Float64Array
     """[h, w] for a map, [atoms] otherwise."""
-    total: float | None = None
     checks: tuple[Check, ...] = ()
+    additive: bool = True
+    """Whether the values are parts of a whole."""
     spread: Float64Array | None = None
     """Standard errors in the shape of the values."""
+    removed: Mapping[int, float] = field(default_factory=dict)
+    """Position among the values → what the number really falls by without that atom."""
     notes: tuple[str, ...] = ()
 
 
@@ -55,7 +60,7 @@ class Subject:
 
 def figures(asked: Asked, found: Sequence[Found], subjects: Sequence[Subject]) -> list[Figure]:
     """A figure for each example, all on the scale that holds the largest number of any that is drawn."""
-    cells = [blocks(one.values) if one.values.ndim == 2 else one.values for one in found]
+    cells = [blocks(one.values, additive=one.additive) if one.values.ndim == 2 else one.values for one in found]
     drawn = [part for part, one in zip(cells, found, strict=True) if _fault(one) is None]
     scale = _scale(max((float(np.abs(part).max(initial=0.0)) for part in drawn), default=0.0))
     return [
@@ -73,15 +78,16 @@ def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, s
         "checks": list(found.checks),
         "notes": list(found.notes),
         "signed": asked.signed,
+        "additive": found.additive,
     }
     fault = _fault(found)
     if fault is not None:
         return Figure(**said, sentence=fault, withheld=fault)
     atoms, rest = _atoms(asked, found, cells, subject)
-    lies = None if subject.box is None or cells.ndim != 2 else focus(found.values, subject.box)
+    lies = None if subject.box is None or cells.ndim != 2 else focus(found.values, subject.box, additive=found.additive)
     sentence = _map_sentence(asked, cells, subject) if cells.ndim == 2 else _list_sentence(asked, atoms, rest, subject)
     if lies is not None:
-        sentence = f"{sentence} {_focus_sentence(lies, subject, signed=asked.signed)}"
+        sentence = f"{sentence} {_focus_sentence(lies, subject, asked, found)}"
     return Figure(
         **said,
         sentence=sentence,
@@ -89,7 +95,7 @@ def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, s
         atoms=atoms,
         rest=rest,
         scale=scale,
-        total=float(found.values.sum()) if found.total is None else found.total,
+        total=float(found.values.sum()) if found.additive else None,
         focus=lies,
     )
 
@@ -119,6 +125,7 @@ def _atoms(asked: Asked, found: Found, cells: Float64Array, subject: Subject) ->
             place=[int(axis) for axis in np.unravel_index(place, cells.shape)],
             value=float(flat[place]),
             spread=None if spread is None else (float(flat[place] - spread[place]), float(flat[place] + spread[place])),
+            confirmed=found.removed.get(int(place)) if cells.shape == found.values.shape else None,
         )
         for place in shown
     ]
@@ -137,6 +144,8 @@ def _name(asked: Asked, place: int, shape: Sequence[int], subject: Subject) -> s
         side = block_side(shape)
         y, x = divmod(place, -(-shape[1] // side))
         return f"{_stretch('row', y, side, shape[0])}, {_stretch('column', x, side, shape[1])}"
+    if asked.atoms == "neurons" and len(asked.shape) > 1:
+        return f"neuron {', '.join(str(axis) for axis in np.unravel_index(place, asked.shape))}"
     names = _names(asked, subject)
     return names[place] if place < len(names) else f"{asked.atoms.removesuffix('s')} {place}"
 
@@ -156,12 +165,14 @@ def _map_sentence(asked: Asked, cells: Float64Array, subject: Subject) -> str:
     )
 
 
-def _focus_sentence(lies: Focus, subject: Subject, *, signed: bool) -> str:
+def _focus_sentence(lies: Focus, subject: Subject, asked: Asked, found: Found) -> str:
     """How much of the map lies where the example differs from its match, beside what an even map would have there."""
     other = "its match" if subject.match_of is None else subject.match_of
+    how = "in all" if found.additive else "on average"
+    said = f", {_signed(lies.value)} {how}" if asked.signed else ""
     return (
         f"The rectangle in which it differs from {other} is {_percent(lies.area)} of the picture and has "
-        f"{_percent(lies.share)} of the map{f', {_signed(lies.sum)} in all' if signed else ''}."
+        f"{_percent(lies.share)} of the map{said}."
     )
 
 

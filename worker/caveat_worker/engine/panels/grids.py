@@ -19,8 +19,14 @@ Box = tuple[float, float, float, float]
 """A rectangle on a picture of any size: where it begins and ends, down and across, from 0 to 1."""
 
 
-def blocks(values: AnyArray) -> Float64Array:
-    """A map [h, w] summed over blocks, so that no side is longer than `MOST_CELLS` and the total stays."""
+def blocks(values: AnyArray, *, additive: bool) -> Float64Array:
+    """A map [h, w] over blocks, so that no side is longer than `MOST_CELLS`.
+
+    Parts of a whole are summed, so that their total stays; other numbers are averaged.
+    """
+    if not additive:
+        there = blocks(np.ones(values.shape), additive=True)
+        return np.asarray(blocks(values, additive=True) / there)
     side = block_side(values.shape)
     height, width = (ceil(length / side) * side for length in values.shape)
     padded = np.zeros((height, width))
@@ -89,7 +95,7 @@ def changed_box(one: AnyArray, other: AnyArray) -> Box | None:
     return (y.min() / height, (y.max() + 1) / height, x.min() / width, (x.max() + 1) / width)
 
 
-def focus(values: AnyArray, box: Box) -> Focus:
+def focus(values: AnyArray, box: Box, *, additive: bool) -> Focus:
     """How much of a map [h, w] lies in a rectangle, and how much of the places."""
     height, width = values.shape
     top, bottom, left, right = box
@@ -98,5 +104,5 @@ def focus(values: AnyArray, box: Box) -> Focus:
     return Focus(
         share=min(1.0, float(np.abs(inside).sum()) / whole) if whole else 0.0,
         area=inside.size / values.size,
-        sum=float(inside.sum()),
+        value=float(inside.sum() if additive else inside.mean()),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from caveat_spec.explain import Atoms
 from caveat_spec.explained import Check
 from caveat_worker.engine.activations.array_keys import target_content
 from caveat_worker.engine.activations.requirements import Plan
@@ -48,9 +49,10 @@ def recalled(store: ArrayStore, key: str) -> tuple[Found, int] | None:
     told: dict[str, Any] = json.loads(said.tobytes())
     return Found(
         values=values,
-        total=told["total"],
         checks=tuple(Check.model_validate(check) for check in told["checks"]),
+        additive=told["additive"],
         spread=store.get(f"{key}-spread"),
+        removed={int(place): effect for place, effect in told["removed"]},
         notes=tuple(told["notes"]),
     ), told["passes"]
 
@@ -58,7 +60,8 @@ def recalled(store: ArrayStore, key: str) -> tuple[Found, int] | None:
 def keep(store: ArrayStore, key: str, found: Found, passes: int) -> None:
     """Keeps an answer, where there is a cache."""
     told = {
-        "total": found.total,
+        "additive": found.additive,
+        "removed": list(found.removed.items()),
         "checks": [check.model_dump() for check in found.checks],
         "notes": found.notes,
         "passes": passes,
@@ -69,11 +72,16 @@ def keep(store: ArrayStore, key: str, found: Found, passes: int) -> None:
         store.put(f"{key}-spread", found.spread)
 
 
-def found_in(answer: Attributed) -> Found:
+def found_in(answer: Attributed, atoms: Atoms) -> Found:
     """What a method attributed to the atoms of one example."""
+    removed = zip(*(np.ravel(answer.parts.get(part, ())) for part in ("removed", "removal_effects")), strict=True)
+    notes = answer.notes
+    if answer.rest is not None and (left := float(answer.rest[0])):
+        notes = (*notes, f"{left:+.3g} belongs to no part of it, such as the biases of the model.".replace("-", "−", 1))
     return Found(
-        values=_flat(answer.values[0]),
-        total=None if answer.total is None else _finite(answer.total[0]),
+        values=_flat(answer.values[0], atoms),
+        additive=answer.total is not None,
+        removed={int(place): float(effect) for place, effect in removed},
         checks=tuple(
             Check(
                 code=check.code,
@@ -84,14 +92,16 @@ def found_in(answer: Attributed) -> Found:
             )
             for check in answer.checks
         ),
-        spread=None if answer.spread is None else _flat(answer.spread[0]),
-        notes=answer.notes,
+        spread=None if answer.spread is None else _flat(answer.spread[0], atoms),
+        notes=notes,
     )
 
 
-def _flat(values: Float64Array) -> Float64Array:
+def _flat(values: Float64Array, atoms: Atoms) -> Float64Array:
     """Values at positions [h, w], at atoms [k], or one alone; volumes are summed over their depth."""
     wide = np.asarray(values, float)
+    if atoms in ("neurons", "channels"):
+        return wide.ravel()
     while wide.ndim > 2:
         wide = wide.sum(0)
     return np.atleast_1d(wide)

@@ -25,7 +25,7 @@ from caveat_worker.engine.onnx.values import shape_of_value
 
 Names = Mapping[str, Sequence[str]]
 """Example set → the names of its examples, in order."""
-FEWER = ("samples", "steps", "permutations", "draws")
+FEWER = ("samples", "permutations", "most", "confirm")
 """Options of which less is cheaper."""
 LARGER = ("stride", "window")
 """Options of which more is cheaper."""
@@ -255,5 +255,5 @@ def _cheaper(one: PlannedElement, of: PlannedExplanation, left: int) -> str:
             cost = one.cost_with(option, value)
             if cost is not None and cost * of.pictures <= left:
                 return f"Use {option}: {value}"
-    fewer = max(left, 0) // max(one.cost, 1)
-    return f"Explain {fewer} example{'s' * (fewer != 1)}" if fewer else f"Leave {one.element.by} out"
+    fewer = max(left, 0) // (max(one.cost, 1) * (1 + of.asked.examples.pairs))
+    return f"Use count: {fewer}" if fewer else f"Leave {one.element.by} out"
