@@ -16,8 +16,8 @@ from caveat_spec.explain import Atoms, Element, Presentation
 
 LEVELS = 127
 """A cell is a whole number from -127 to 127: its share of the scale."""
-MOST_CELLS = 56
-"""Cells on the longer side of a map; a larger one is summed over blocks, so that its total stays."""
+MOST_CELLS = 28
+"""Cells on the longer side of a map: as many as a person tells apart; a larger map is taken over blocks."""
 
 
 class Grid(Document):

@@ -254,6 +254,50 @@ def test_the_command_says_where_there_is_nothing_to_explain(bench: Bench) -> Non
     assert "asks for no explanation" in done.output
 
 
+def test_a_layer_is_taken_apart_and_its_parts_are_removed_to_confirm_them(glyphs: Bench) -> None:
+    one_of = {"set": "marked", "pick": ["29"]}
+    glyphs.document["explain"]["why"] |= {"examples": one_of}
+    show(glyphs, {"layer": "bright", "atoms": "channels"}, {"layer": "bright", "atoms": "positions", "top": 3})
+    (panel,) = explained(glyphs).panels
+    channels, positions = panel.figures
+    assert (channels.presentation, positions.presentation, channels.layer) == ("bars", "map", "bright")
+    (whole,) = channels.atoms
+    assert (whole.id, whole.value) == ("channel 0", pytest.approx(panel.value, rel=1e-5))
+    assert whole.confirmed == pytest.approx(panel.value, rel=1e-5), "without its only channel nothing is left"
+    assert [atom.place for atom in positions.atoms] == [[0, 0], [1, 1], [0, 1]]
+    assert all(atom.confirmed == pytest.approx(atom.value, rel=1e-5) for atom in positions.atoms)
+
+
+def test_a_neuron_is_called_by_its_place(glyphs: Bench) -> None:
+    glyphs.document["explain"]["why"]["examples"] = {"set": "marked", "pick": ["29"]}
+    show(glyphs, {"layer": "bright", "atoms": "neurons", "top": 1})
+    ((_, figure),) = explained(glyphs).figures
+    assert figure.atoms[0].id == "neuron 0, 0, 0"
+
+
+def test_numbers_that_are_no_parts_of_a_whole_are_averaged(glyphs: Bench) -> None:
+    glyphs.document["explain"]["why"]["examples"] = {"set": "marked", "pick": ["29"], "pairs": True}
+    show(glyphs, {"occlusion": {"window": 2, "compare": False}})
+    marked, base = explained(glyphs).panels
+    (figure,) = marked.figures
+    assert (figure.additive, figure.total) == (False, None)
+    assert figure.focus is not None
+    assert figure.focus.value == pytest.approx(marked.value, rel=1e-5), "covering the corner takes all of the score"
+    assert base.figures[0].focus is not None
+    assert base.figures[0].focus.value == pytest.approx(base.value, rel=1e-5)
+
+
+def test_a_column_is_covered_by_a_typical_one(tmp_path: Path) -> None:
+    bench = linear(tmp_path)
+    show(bench, "occlusion", "shapley")
+    (panel,) = explained(bench).panels
+    for figure in panel.figures:  # the mean of debt is 11/3, so that a debt of 7 costs 2 * (7 - 11/3)
+        assert [(atom.id, atom.value) for atom in figure.atoms[:2]] == [
+            ("income", pytest.approx(0.5 * (10 - 25))),
+            ("debt", pytest.approx(-2 * (7 - 11 / 3), rel=1e-5)),
+        ]
+
+
 def test_a_text_is_its_words_in_order_without_the_padding(words: Bench) -> None:
     asked = {"of": "answer", "examples": {"set": "he", "pick": ["line 1"]}, "show": ["gradient_x_input"]}
     words.document |= {"concepts": {}, "gate": [], "explain": {"why": asked}}
@@ -267,7 +311,8 @@ def test_a_text_is_its_words_in_order_without_the_padding(words: Bench) -> None:
     assert panel.thumbnail is None
 
 
-def test_a_row_is_its_columns_and_a_linear_model_is_explained_exactly(tmp_path: Path) -> None:
+def linear(tmp_path: Path) -> Bench:
+    """approve = income / 2 - 2 debt, whatever the shoe."""
     weights = np.array([[0.5], [-2.0], [0.0]], np.float32)
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["score"])],
@@ -285,7 +330,11 @@ def test_a_row_is_its_columns_and_a_linear_model_is_explained_exactly(tmp_path: 
         "targets": {"approve": {"examples": "people"}},
         "explain": {"why": {"of": "approve", "examples": {"pick": "lowest", "count": 1}, "show": ["gradient_x_input"]}},
     }
-    ((panel, figure),) = explained(Bench(tmp_path, document)).figures
+    return Bench(tmp_path, document)
+
+
+def test_a_row_is_its_columns_and_a_linear_model_is_explained_exactly(tmp_path: Path) -> None:
+    ((panel, figure),) = explained(linear(tmp_path)).figures
     assert (panel.example, panel.value, figure.presentation) == ("row 2", -9, "bars")
     assert [(atom.id, atom.value) for atom in figure.atoms] == [("debt", -14), ("income", 5), ("shoe", 0)]
     assert figure.sentence == "In row 2, debt lowers approve most (−14), followed by income (+5) and shoe (0)."
