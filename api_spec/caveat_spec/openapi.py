@@ -88,6 +88,8 @@ class SubmitHeaders(Parameters):
     """Requests with the same key submit the job only once (IETF draft)."""
     prefer: Annotated[str | None, Field(alias="Prefer", max_length=255)] = None
     """`wait=N`: answer when the job has ended, or after N seconds, at most 30 (RFC 7240)."""
+    priority: Annotated[str | None, Field(alias="Priority", max_length=255)] = None
+    """`u=N`: urgency among your own jobs, from 0 (runs first) to 7; 3 by default (RFC 9218)."""
 
 
 class EventsHeaders(Parameters):

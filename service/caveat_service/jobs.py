@@ -37,6 +37,7 @@ def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
         submission = job_state.submit(
             app_context().database, tenant(), kind, body.model_dump(mode="json"),
             queue=queue_of(body, there, large=app_context().settings.large_model_bytes),
+            urgency=_urgency(headers),
             name=getattr(body, "name", None), key=_key(headers, body),
             by=principal(), sources=set(wanted.values()), traceparent=traces.carried(),
             most_waiting=app_context().settings.tenant_waiting,
@@ -129,6 +130,12 @@ def _seconds(headers: SubmitHeaders) -> int:
     """The seconds that the client would like to wait, within limits; other preferences are ignored (RFC 7240)."""
     found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", headers.prefer or "")
     return min(int(found[1]), app_context().settings.longest_wait) if found else 0
+
+
+def _urgency(headers: SubmitHeaders) -> int:
+    """The urgency that the client asks for; other parameters, and values that are none, are ignored (RFC 9218)."""
+    found = re.search(r"(?:^|,)\s*u=([0-7])\s*(?:[,;]|$)", headers.priority or "")
+    return int(found[1]) if found else job_state.ORDINARY
 
 
 def _awaited(record: Record, seconds: int) -> Record:

@@ -325,11 +325,20 @@ def _kept(connection: Connection, tenant: str) -> int:
 
 
 def record_worker(
-    database: Database, worker: str, missing_protections: list[str], queues: Collection[Queue] = QUEUES
+    database: Database,
+    worker: str,
+    missing_protections: list[str],
+    queues: Collection[Queue] = QUEUES,
+    *,
+    joins: bool = False,
 ) -> None:
-    """Records that a worker is alive, the protections that its kernel lacks, and the queues that it serves."""
+    """Records that a worker is alive, the protections that its kernel lacks, and the queues that it serves.
+
+    A worker that `joins` may claim jobs, even if one of its name was leaving before.
+    """
     moment = now()
     values = {"seen_at": moment, "missing_protections": missing_protections, "queues": list(queues)}
+    values |= {"leaving": False} if joins else {}
     with database.writing() as connection:
         updated = connection.execute(workers.update().where(workers.c.name == worker).values(**values))
         if updated.rowcount == 0:
@@ -337,6 +346,12 @@ def record_worker(
         for queue in sorted(queues):
             served = {"name": f"serve {queue}", "begun_at": moment}
             upsert(connection, chores, served, chores.c.begun_at <= moment - NOTED_EVERY)
+
+
+def leave(database: Database, worker: str) -> None:
+    """Records that a worker is leaving, so that it claims no more jobs."""
+    with database.writing() as connection:
+        connection.execute(workers.update().where(workers.c.name == worker).values(leaving=True))
 
 
 def remove_worker(database: Database, worker: str) -> None:

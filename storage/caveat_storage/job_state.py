@@ -19,7 +19,6 @@ no workers moves to the default queue (reroute).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,7 +30,8 @@ from sqlalchemy.exc import IntegrityError
 from caveat_spec.artifacts import Queue, Stage, State
 from caveat_spec.jobs import QUEUES, JobKind
 from caveat_spec.problem import ProblemDetails
-from caveat_storage import audit_log, hash_chain, metrics, webhooks
+from caveat_storage import audit_log, fair_queue, hash_chain, metrics, webhooks
+from caveat_storage.fair_queue import Shares
 from caveat_storage.job_records import (
     ANONYMOUS,
     RECORD,
@@ -45,7 +45,7 @@ from caveat_storage.job_records import (
     take_turn,
     unserved,
 )
-from caveat_storage.tables import events, idempotency, jobs
+from caveat_storage.tables import QUEUED, events, idempotency, jobs, workers
 from caveat_storage.tables import uses as held
 
 Step = Literal[
@@ -82,10 +82,12 @@ REAPER = "reaper"
 
 LONGEST_PAUSE = timedelta(minutes=5)
 
-AT_WORK = and_(jobs.c.state == "running", jobs.c.lease_token.is_not(None))
-"""Jobs that a worker runs; an audit that waits for its shards is not one of them."""
-AWAITED = and_(jobs.c.state == "queued", jobs.c.kind != "shard")
+AWAITED = and_(QUEUED, jobs.c.kind != "shard")
 """Jobs that were submitted and that no worker has claimed yet."""
+MOST_PUBLISHED = 1000
+"""About how many jobs are published at once; whoever hears of one of them takes the job whose turn it is."""
+ORDINARY = 3
+"""Urgency of a job whose client asked for none; 0 is the most urgent, 7 the least (RFC 9218)."""
 
 Order = Literal["go_on", "cancel", "release", "lost"]
 """The answer to a heartbeat."""
@@ -139,6 +141,7 @@ def submit(
     payload: dict[str, Any],
     *,
     queue: Queue = "default",
+    urgency: int = ORDINARY,
     name: str | None = None,
     key: Key | None = None,
     by: str = ANONYMOUS,
@@ -157,7 +160,8 @@ def submit(
     """
     job_id, moment = new_id(), now()
     values: dict[str, Any] = {
-        "id": job_id, "tenant": tenant, "kind": kind, "queue": queue, "name": name, "payload": payload,
+        "id": job_id, "tenant": tenant, "kind": kind, "queue": queue, "urgency": urgency, "name": name,
+        "payload": payload,
         "state": STEPS["submit"][1], "stage": "queued", "progress": 0.0, "attempts": 0,
         "cancel_requested": False, "release_requested": False, "traceparent": traceparent,
         "available_at": moment, "published_at": moment, "created_at": moment, "updated_at": moment,
@@ -190,38 +194,49 @@ def submit(
 
 
 def claim(
+    database: Database, job_id: str, *, worker: str, lasts: timedelta, queues: Collection[Queue] = QUEUES
+) -> Lease | None:
+    """Claims this job, out of turn; None if it is not queued, or in none of `queues`."""
+    with database.writing() as connection:
+        return _claim(connection, job_id, worker, lasts, queues)
+
+
+def claim_next(
     database: Database,
-    job_id: str,
     *,
     worker: str,
     lasts: timedelta,
     queues: Collection[Queue] = QUEUES,
-    most_running: int = 0,
+    shares: Shares = fair_queue.EQUAL,
 ) -> Lease | None:
-    """Claims a queued job; None if it is no longer queued, so a message that is delivered twice does no harm.
-
-    Also None if the job is in none of `queues`, or if `most_running` jobs of its tenant run; it is then published again
-    in the right queue, or once fewer run.
-    """
-    moment, token = now(), new_id()
+    """Claims the job whose turn it is in `queues`; None if no job may start, or if the worker is leaving."""
     with database.writing() as connection:
-        if most_running and _is_full(connection, job_id, most_running):
+        take_turn(connection, "claim", "")
+        leaves = select(workers.c.leaving).where(workers.c.name == worker)
+        if connection.execute(leaves).scalar_one_or_none():
             return None
-        taken = step(
-            connection, "claim", job_id, and_(jobs.c.available_at <= moment, jobs.c.queue.in_(queues)),
-            data={"worker": worker},
-            lease_owner=worker, lease_token=token, lease_until=moment + lasts,
-            attempts=jobs.c.attempts + 1, stage="loading", progress=0.0,
-        )  # fmt: skip
-        if not taken:
-            _withdraw(connection, job_id, jobs.c.queue.not_in(queues))
-            return None
-        record = _read(connection, job_id)
-        traceparent = connection.execute(select(jobs.c.traceparent).where(jobs.c.id == job_id)).scalar_one()
-        return Lease(
-            job_id, record.tenant, record.kind, record.queue, record.payload, token, lasts, record.attempts, worker,
-            traceparent,
-        )  # fmt: skip
+        job_id = fair_queue.next_job(connection, queues, shares, now())
+        return None if job_id is None else _claim(connection, job_id, worker, lasts, queues)
+
+
+def _claim(
+    connection: Connection, job_id: str, worker: str, lasts: timedelta, queues: Collection[Queue]
+) -> Lease | None:
+    moment, token = now(), new_id()
+    taken = step(
+        connection, "claim", job_id, and_(jobs.c.available_at <= moment, jobs.c.queue.in_(queues)),
+        data={"worker": worker},
+        lease_owner=worker, lease_token=token, lease_until=moment + lasts,
+        attempts=jobs.c.attempts + 1, stage="loading", progress=0.0,
+    )  # fmt: skip
+    if not taken:
+        return None
+    record = _read(connection, job_id)
+    traceparent = connection.execute(select(jobs.c.traceparent).where(jobs.c.id == job_id)).scalar_one()
+    return Lease(
+        job_id, record.tenant, record.kind, record.queue, record.payload, token, lasts, record.attempts, worker,
+        traceparent,
+    )  # fmt: skip
 
 
 def heartbeat(database: Database, lease: Lease) -> Order:
@@ -365,51 +380,35 @@ def reroute(database: Database, *, after: timedelta) -> list[str]:
 
 
 def unclaimed(
-    database: Database, *, published_before: timedelta | None, most_running: int = 0, queue: Queue = "default"
+    database: Database,
+    *,
+    published_before: timedelta | None,
+    queue: Queue = "default",
+    shares: Shares = fair_queue.EQUAL,
 ) -> Iterator[str]:
     """Yields jobs of a queue that have to be published, each recorded as published before it is yielded.
 
     These are jobs that returned to the queue and, with `published_before`, jobs whose last publication is older than
-    that. With `most_running`, no more jobs of a tenant than may start.
+    that. Every tenant has an equal part of the `MOST_PUBLISHED`, and no more than it may start.
     """
     moment = now()
-    due = and_(jobs.c.state == "queued", jobs.c.queue == queue, jobs.c.available_at <= moment)
     quiet: ColumnElement[bool] = jobs.c.published_at.is_(None)
     if published_before is not None:
         quiet = or_(quiet, jobs.c.published_at < moment - published_before)
     with database.reading() as connection:
-        waiting = connection.execute(
-            select(jobs.c.id, jobs.c.tenant).where(due, quiet).order_by(jobs.c.id).limit(1000)
-        ).all()
-        running = select(jobs.c.tenant, func.count().label("many")).where(AT_WORK).group_by(jobs.c.tenant)
-        busy = Counter({row.tenant: row.many for row in connection.execute(running)} if most_running else {})
-    for job_id, tenant in waiting:
-        if most_running and busy[tenant] >= most_running:
-            continue
-        busy[tenant] += 1
+        tenants, at_work = fair_queue.waiting(connection), fair_queue.running(connection)
+        found: list[str] = []
+        for tenant in tenants:
+            room = shares.room(sum(at_work[tenant].values()))
+            most = -(-MOST_PUBLISHED // len(tenants))
+            limit = most if room is None else min(room, most)
+            found += fair_queue.heads(connection, tenant, [queue], moment, limit=limit, which=quiet)
+    for job_id in found:
         with database.writing() as connection:
-            published = jobs.update().where(jobs.c.id == job_id, due, quiet).values(published_at=moment)
-            ours = connection.execute(published).rowcount == 1
+            due = and_(jobs.c.id == job_id, jobs.c.state == "queued", jobs.c.queue == queue, quiet)
+            ours = connection.execute(jobs.update().where(due).values(published_at=moment)).rowcount == 1
         if ours:
             yield job_id
-
-
-def _is_full(connection: Connection, job_id: str, most_running: int) -> bool:
-    """Whether the tenant of this job may run no more jobs now; the job then counts as not published."""
-    tenant = connection.execute(select(jobs.c.tenant).where(jobs.c.id == job_id)).scalar_one_or_none()
-    if tenant is None:
-        return False
-    take_turn(connection, "claim", tenant)
-    if _count(connection, tenant, AT_WORK) < most_running:
-        return False
-    _withdraw(connection, job_id)
-    return True
-
-
-def _withdraw(connection: Connection, job_id: str, *conditions: ColumnElement[bool]) -> None:
-    """Records that a queued job has to be published again."""
-    waits = and_(jobs.c.id == job_id, jobs.c.state == "queued", *conditions)
-    connection.execute(jobs.update().where(waits).values(published_at=None))
 
 
 def _count(connection: Connection, tenant: str, which: ColumnElement[bool]) -> int:

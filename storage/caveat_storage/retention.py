@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, exists, func, select
 from caveat_storage import audit_log, webhooks
 from caveat_storage.job_records import Database, now, take_turn, upsert
 from caveat_storage.job_state import ENDED
-from caveat_storage.tables import blobs, deliveries, events, heads, jobs, log, tallies, uses
+from caveat_storage.tables import blobs, deliveries, events, heads, jobs, log, tallies, turns, uses
 
 BATCH = 200  # jobs deleted in one transaction
 
@@ -44,6 +44,7 @@ def forget_tenant(database: Database, tenant: str, *, by: str) -> Forgotten:
     """Deletes all of a tenant's data that can be deleted now; its keys stay, and its audit log without payloads."""
     with database.writing() as connection:
         gone = webhooks.erase(connection, tenant, by=by)
+        connection.execute(turns.delete().where(turns.c.tenant == tenant))
     return replace(forget(database, before=now(), by=by, tenant=tenant), webhooks=gone)
 
 

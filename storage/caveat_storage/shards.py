@@ -41,12 +41,14 @@ def divide(database: Database, lease: Lease, division: Division) -> list[str]:
         )  # fmt: skip
         if not divided:
             return []
+        urgency = connection.execute(select(jobs.c.urgency).where(jobs.c.id == lease.job_id)).scalar_one()
         ids = [new_id() for _ in division.shards]
         for shard_id, rows in zip(ids, division.shards, strict=True):
             said = [part.model_dump(mode="json") for part in rows]
             payload = {"audit": lease.payload, "rows": said, "interacts": division.interacts}
             values: dict[str, Any] = {
-                "id": shard_id, "tenant": lease.tenant, "kind": "shard", "queue": lease.queue, "payload": payload,
+                "id": shard_id, "tenant": lease.tenant, "kind": "shard", "queue": lease.queue, "urgency": urgency,
+                "payload": payload,
                 "state": STEPS["submit"][1], "stage": "queued", "progress": 0.0, "attempts": 0,
                 "cancel_requested": False, "release_requested": False, "parent_id": lease.job_id,
                 "traceparent": lease.traceparent,

@@ -20,6 +20,8 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
+    literal_column,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -55,6 +57,7 @@ jobs = Table(
     Column("tenant", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("queue", String(16), nullable=False, server_default="default"),
+    Column("urgency", Integer, nullable=False, server_default="3"),
     Column("name", String(64)),
     Column("payload", JSON, nullable=False),
     Column("state", String(16), nullable=False),
@@ -80,10 +83,29 @@ jobs = Table(
     Column("shards", Integer),
     Column("shards_left", Integer),
     Index(None, "tenant", "kind", "id"),
-    Index(None, "state", "available_at"),
     Index(None, "parent_id"),
 )
-"""One row per job of any kind; `shards_left` is the counter of an audit that was divided."""
+"""One row per job of any kind; `shards_left` is the counter of an audit that was divided, `urgency` is RFC 9218's."""
+
+QUEUED = jobs.c.state == literal_column("'queued'")
+RUNNING = jobs.c.state == literal_column("'running'")
+"""Written out, since with a parameter a database could not tell that an index below has all of these rows."""
+
+Index(
+    "ix_jobs_queued", jobs.c.tenant, jobs.c.queue, jobs.c.urgency, jobs.c.id,
+    sqlite_where=QUEUED, postgresql_where=QUEUED,
+)  # fmt: skip
+Index("ix_jobs_running", jobs.c.tenant, jobs.c.queue, sqlite_where=RUNNING, postgresql_where=RUNNING)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("pool", String(64), primary_key=True),
+    Column("tenant", String(64), primary_key=True),
+    Column("start", Float, nullable=False),
+    Column("finish", Float, nullable=False),
+)
+"""The last turn of each tenant at the workers of a pool, in virtual time: see `caveat_storage.fair_queue`."""
 
 events = Table(
     "events",
@@ -192,8 +214,12 @@ workers = Table(
     Column("seen_at", Moment, nullable=False),
     Column("missing_protections", JSON, nullable=False),
     Column("queues", JSON, nullable=False, server_default='["default"]'),
+    Column("leaving", Boolean, nullable=False, server_default=false()),
 )
-"""Workers that are alive, the sandbox protections that their kernels lack, and the queues that they serve."""
+"""Workers that are alive, the sandbox protections that their kernels lack, and the queues that they serve.
+
+A worker that is leaving claims no more jobs.
+"""
 
 keys = Table(
     "keys",

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from caveat_storage import blob_registry, job_records, job_state
+from caveat_storage.fair_queue import Shares
 from caveat_storage.job_records import Database, NoRoomError
 from caveat_storage.job_state import FullError, Lease
 
@@ -18,8 +19,8 @@ def submit(database: Database, tenant: str = "acme", **also: Any) -> str:
     return job_state.submit(database, tenant, "model", {}, **also).record.id
 
 
-def claim(database: Database, job_id: str) -> Lease | None:
-    return job_state.claim(database, job_id, worker="w", lasts=HOUR, most_running=2)
+def claim(database: Database) -> Lease | None:
+    return job_state.claim_next(database, worker="w", lasts=HOUR, shares=Shares({}, most_running=4))
 
 
 def together(action: Callable[[Any], Any], over: Iterable[Any]) -> list[Any]:
@@ -27,27 +28,15 @@ def together(action: Callable[[Any], Any], over: Iterable[Any]) -> list[Any]:
         return list(pool.map(action, over))
 
 
-def test_no_more_jobs_of_a_tenant_run_than_may(database: Database) -> None:
-    waiting = [submit(database) for _ in range(6)]
-    other = submit(database, "other")
-    leases = [lease for lease in together(lambda job: claim(database, job), waiting) if lease]
-    assert len(leases) == 2
-    assert claim(database, other) is not None
-    assert list(job_state.unclaimed(database, published_before=None, most_running=2)) == []
-    assert job_state.succeed(database, leases[0], {})
-    next_one = min(set(waiting) - {lease.job_id for lease in leases})
-    assert list(job_state.unclaimed(database, published_before=None, most_running=2)) == [next_one]
-    assert claim(database, next_one) is not None
-    assert [claim(database, job) for job in waiting] == [None] * 6
-
-
 def test_a_job_that_ends_while_others_are_claimed_stops_nobody(database: Database) -> None:
-    """A claim locks the tenant's counter, and the end of a job its log: neither waits for the other forever."""
+    """A claim locks the turns, and the end of a job its tenant's log: neither waits for the other forever."""
     for _ in range(3):
-        leases = [claim(database, submit(database)) for _ in range(2)]
+        for _ in range(2):
+            submit(database)
+        leases = [claim(database) for _ in range(2)]
         waiting = [submit(database) for _ in range(4)]
         steps = [lambda lease=lease: job_state.succeed(database, lease, {}) for lease in leases if lease]
-        steps += [lambda job=job: claim(database, job) for job in waiting]
+        steps += [lambda: claim(database) for _ in waiting]
         steps += [lambda job=job: job_state.cancel(database, "acme", "model", job) for job in waiting]
         assert together(lambda step: step(), steps)[: len(leases)] == [True] * len(leases)
         for job in waiting:

@@ -41,7 +41,7 @@ app.conf.update(
     task_retry_on_worker_lost=True,
     task_ignore_result=True,
     task_store_errors_even_if_ignored=False,
-    task_time_limit=settings().wall_seconds + 120,
+    task_time_limit=2 * settings().wall_seconds + 120,
     worker_concurrency=settings().concurrency,
     worker_prefetch_multiplier=1,
     worker_disable_prefetch=True,

@@ -100,7 +100,7 @@ def reap(
     for queue in QUEUES:
         published_before = None if queue in busy else unheard
         for job_id in job_state.unclaimed(
-            database, published_before=published_before, most_running=settings.tenant_running, queue=queue
+            database, published_before=published_before, queue=queue, shares=settings.shares
         ):
             publish(job_id, queue)
 
@@ -117,11 +117,13 @@ def _reap_until_gone(app: Celery, database: Database, worker: str, missing: list
             }
             return {queue for queue, listed in there.items() if listed.queue_declare().message_count}
 
+    joined = False
     while True:
         if settings().heartbeat_file:  # the process is alive, whatever the state of the database and the broker
             Path(str(settings().heartbeat_file)).touch()
         try:
-            job_records.record_worker(database, worker, missing, settings().serves)
+            job_records.record_worker(database, worker, missing, settings().serves, joins=not joined)
+            joined = True
             reap(database, settings(), publish, waiting)
         except (DBAPIError, OperationalError, OSError) as fault:
             log.warning("the reaper will retry: %s", type(fault).__name__)
@@ -148,8 +150,12 @@ def _connection(app: Celery) -> Any:
 
 
 def _ask_back(worker: str) -> None:
-    """Asks for the jobs repeatedly, since the worker may claim a job while it leaves."""
-    _gone.wait(settings().grace_seconds)
+    """Claims no more jobs, and after a while asks repeatedly for those that still run."""
     database = Database(settings().database_url)
+    try:
+        job_records.leave(database, worker)
+    except DBAPIError:
+        log.warning("the worker could not record that it is leaving")
+    _gone.wait(settings().grace_seconds)
     while not _gone.wait(1):
         job_state.ask_to_release(database, worker)

@@ -10,9 +10,13 @@ from pydantic import Field
 
 from caveat_spec.artifacts import Queue
 from caveat_spec.jobs import QUEUES
+from caveat_storage.fair_queue import Shares
+from caveat_storage.keys import TENANT
 from caveat_storage.settings import SharedSettings
 from caveat_worker.jobs.cache import Cache
 from caveat_worker.jobs.supervisor import Limits
+
+WEIGHT = rf"{TENANT}=(0*[1-9]\d*(\.\d+)?|0+\.0*[1-9]\d*)"
 
 
 class Settings(SharedSettings):
@@ -56,6 +60,8 @@ class Settings(SharedSettings):
     """Whether to log the output of libraries in a job's process, which may reveal contents of models and examples."""
     tenant_running: int = Field(0, ge=0)
     """Most running jobs of a tenant, over all workers; 0 means no limit."""
+    tenant_weights: str = Field("", pattern=rf"^({WEIGHT}(,{WEIGHT})*)?$")
+    """Weights of tenants that share the slots, such as `acme=3,ci=0.5`; 1 for the others."""
     retention_days: float = Field(0, ge=0)
     """Days after which ended jobs, their reports, and bytes that no newer job reads are deleted; 0 means never."""
     gc_interval_hours: float = Field(6, ge=0)
@@ -75,6 +81,12 @@ class Settings(SharedSettings):
     def serves(self) -> tuple[Queue, ...]:
         """The queues that the worker serves."""
         return tuple(queue for queue in QUEUES if queue in self.queues.split(","))
+
+    @property
+    def shares(self) -> Shares:
+        """How tenants share the slots."""
+        weights = dict(one.split("=") for one in self.tenant_weights.split(",") if one)
+        return Shares({tenant: float(weight) for tenant, weight in weights.items()}, self.tenant_running)
 
     @property
     def limits(self) -> Limits:

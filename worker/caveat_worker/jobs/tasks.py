@@ -1,4 +1,4 @@
-"""The Celery task: claims a job, runs it, and stores its outcome."""
+"""The Celery task: claims the job whose turn it is, runs it, and stores its outcome."""
 
 from __future__ import annotations
 
@@ -39,20 +39,30 @@ LOOK_SECONDS = 0.5
 
 @app.task(name=RUN_JOB, bind=True)
 def run_job(self: Task[[str], None], job_id: str) -> None:
-    """Runs a job if it is still queued."""
-    lease = job_state.claim(
-        database(),
-        job_id,
-        worker=str(self.request.hostname),
-        lasts=timedelta(seconds=settings().lease_seconds),
-        queues=settings().serves,
-        most_running=settings().tenant_running,
-    )
-    if lease is None:
-        return
-    about: dict[str, str | int] = {f"caveat.{lease.kind}.id": job_id, "caveat.attempt": lease.attempt}
+    """Runs jobs in turn until none may start, or for as long as one job may take.
+
+    The message says only that something waits. The database knows whose turn it is, so the order of messages does not
+    matter, and a broker that falls silent leaves no slot idle while jobs wait.
+    """
+    ends = time.monotonic() + settings().wall_seconds
+    while time.monotonic() < ends:
+        lease = job_state.claim_next(
+            database(),
+            worker=str(self.request.hostname),
+            lasts=timedelta(seconds=settings().lease_seconds),
+            queues=settings().serves,
+            shares=settings().shares,
+        )
+        if lease is None:
+            return
+        traced_run(lease)
+
+
+def traced_run(lease: Lease) -> None:
+    """Runs a job, with its logs and its trace."""
+    about: dict[str, str | int] = {f"caveat.{lease.kind}.id": lease.job_id, "caveat.attempt": lease.attempt}
     with (
-        logs.about(**{lease.kind: job_id, "attempt": lease.attempt}),
+        logs.about(**{lease.kind: lease.job_id, "attempt": lease.attempt}),
         traces.span("run_job", about, after=lease.traceparent, kind=SpanKind.CONSUMER) as span,
     ):
         log.info("started")
