@@ -302,6 +302,14 @@ class Group(Document):
     """By default 0.5 where the target is a probability, else 0."""
     label: str | None = None
     """The column of true outcomes, for true and false positive rates."""
+    given: list[str] = Field(default_factory=list)
+    """Columns in which people are to be alike: selection rates are compared again among those who are."""
+
+    @model_validator(mode="after")
+    def _given_columns_are_others(self) -> Self:
+        if taken := [column for column in self.given if column in (*self.sensitive, self.decision)]:
+            raise ValueError(f"'given' names '{taken[0]}', which is compared itself; name columns beside it")
+        return self
 
     @model_validator(mode="after")
     def _one_source_of_decisions(self) -> Self:
@@ -316,7 +324,11 @@ GroupMetric = Literal[
     "true_positive_rate_difference",
     "false_positive_rate_difference",
     "equalized_odds_difference",
+    "conditional_selection_rate_ratio",
+    "conditional_selection_rate_difference",
 ]
+CONDITIONAL = frozenset({"conditional_selection_rate_ratio", "conditional_selection_rate_difference"})
+"""Metrics of groups that say what is `given`."""
 
 
 class ConceptLine(Document):
@@ -425,6 +437,12 @@ class Audit(Document):
         for name, group in self.groups.items():
             if not isinstance(self.examples[group.examples], Table):
                 raise ValueError(f"/groups/{name} compares people in '{group.examples}', which is not a table")
+        for position, line in enumerate(self.gate):
+            if isinstance(line, GroupLine) and line.metric in CONDITIONAL and not self.groups[line.group].given:
+                raise ValueError(
+                    f"/gate/{position}/metric bounds {line.metric}, but /groups/{line.group} has no 'given': list the "
+                    "columns in which people are to be alike"
+                )
         return self
 
     @model_validator(mode="after")

@@ -31,6 +31,8 @@ FlagCode = Literal[
     "few_examples",
 ]
 NullKind = Literal["random_sets", "swapped_pairs"]
+Disagreement = Literal["explained", "reversed", "masked"]
+"""How a difference given other columns departs from the crude one: it is gone, has the other sign, or is only there."""
 
 
 class Result(Document):
@@ -250,6 +252,30 @@ class GroupRow(Document):
     false_positive_rate: Estimate | None
     small: bool
     """Fewer than 30 people."""
+    standardised_rate: Estimate | None = None
+    """The selection rate that the group would have if it were spread over the strata of the columns `given` as
+    everybody is who is compared."""
+
+
+class ConditionalDifference(Document):
+    """The two groups whose selection rates differ the most, compared among people who are alike in other columns."""
+
+    given: list[str]
+    """The columns."""
+    strata: Count
+    """Combinations of their values that hold enough people of every group."""
+    people: Count
+    rest: Count
+    """People in strata or groups that are too small, who are left out."""
+    higher: str
+    """The group with the highest rate among the people compared."""
+    lower: str
+    crude: Estimate
+    """The rate of `higher` minus that of `lower`."""
+    conditional: Estimate
+    """The same, with rates by stratum averaged by the strata's shares of everybody compared."""
+    disagreement: Disagreement | None
+    sentence: str
 
 
 class GroupFigures(Document):
@@ -261,6 +287,8 @@ class GroupFigures(Document):
     """People without a value in a sensitive column, who are in no group."""
     empty: list[str] = Field(default_factory=list)
     """Combinations of values of several sensitive columns that nobody has."""
+    conditional: ConditionalDifference | None = None
+    """Null where no columns are given, or where every stratum is too small."""
 
     @property
     def small(self) -> list[GroupRow]:

@@ -104,6 +104,9 @@ def _show_figures(console: Console, report: Report) -> None:
             table.add_row(group.name, summary.metric_words(name), summary.estimate_words(estimate), "")
     if table.rows:
         console.print(table)
+    for group in report.comparisons:
+        if group.conditional is not None:
+            console.print(Text(f"{group.name}: {group.conditional.sentence}"))
 
 
 MOST_DIFFERENCES = 12

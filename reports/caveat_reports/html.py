@@ -107,6 +107,7 @@ class Measure:
     """One rate over all groups."""
 
     name: str
+    title: str
     bars: list[Bar]
     four_fifths: float | None
 
@@ -330,10 +331,19 @@ def glance(shown: list[Card]) -> Glance:
     )
 
 
+_RATES = {
+    "selection_rate": "Selection rate",
+    "true_positive_rate": "True positive rate",
+    "false_positive_rate": "False positive rate",
+    "standardised_rate": "Selection rate",
+}
+"""The rates of a group, and what each is called."""
+
+
 def measures(group: Comparison, position: int) -> list[Measure]:
     """The rates that every group or some group has."""
     found = []
-    for name in ("selection_rate", "true_positive_rate", "false_positive_rate"):
+    for name, title in _RATES.items():
         rates = [(row, getattr(row, name)) for row in group.rows]
         if all(rate is None for _, rate in rates):
             continue
@@ -342,6 +352,7 @@ def measures(group: Comparison, position: int) -> list[Measure]:
         found.append(
             Measure(
                 name=name,
+                title=f"{title} {summary.given_words(group)}" if name == "standardised_rate" else title,
                 four_fifths=None if line is None else UNIT.at(line),
                 bars=[
                     Bar(

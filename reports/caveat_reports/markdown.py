@@ -25,6 +25,7 @@ from caveat_reports.summary import (
     explanation,
     finite_step_words,
     flags,
+    given_words,
     headline,
     intervention_sentences,
     lines,
@@ -140,15 +141,20 @@ def _pair(report: Report, pair: Pair) -> str:
 
 
 def _comparison(group: Comparison) -> str:
+    rates = {
+        "Selection rate": "selection_rate",
+        "True positive rate": "true_positive_rate",
+        "False positive rate": "false_positive_rate",
+    }
+    if (given := given_words(group)) is not None:
+        rates[f"Selection rate {_text(given)}"] = "standardised_rate"
     people = _table(
-        ["Group", "n", "Selection rate", "True positive rate", "False positive rate"],
+        ["Group", "n", *rates],
         [
             [
                 _text(row.group) + (" (small)" if row.small else ""),
                 count(row.n),
-                estimate_words(row.selection_rate, as_share=True),
-                estimate_words(row.true_positive_rate, as_share=True),
-                estimate_words(row.false_positive_rate, as_share=True),
+                *(estimate_words(getattr(row, rate), as_share=True) for rate in rates.values()),
             ]
             for row in group.rows
         ],

@@ -34,6 +34,8 @@ METRIC_WORDS = {
     "true_positive_rate_difference": "true positive rate difference",
     "false_positive_rate_difference": "false positive rate difference",
     "equalized_odds_difference": "equalised odds difference",
+    "conditional_selection_rate_ratio": "conditional selection rate ratio",
+    "conditional_selection_rate_difference": "conditional selection rate difference",
 }
 FLAG_WORDS: dict[FlagCode, str] = {
     "degenerate": "degenerate layer",
@@ -301,6 +303,8 @@ def comparison_notes(group: Comparison) -> list[str]:
         notes.append(f"Nobody is in {_any_of(group.empty, 'or')}.")
     if group.left_out:
         notes.append(f"{count(group.left_out)} people have no value in a sensitive column and are in no group.")
+    if group.conditional is not None:
+        notes.append(group.conditional.sentence)
     return notes
 
 
@@ -328,6 +332,11 @@ def cell_words(row: GroupRow | None) -> str:
     if row is None:
         return "nobody"
     return f"{estimate_words(row.selection_rate, as_share=True)}, {count(row.n)} people{', few' if row.small else ''}"
+
+
+def given_words(group: Comparison) -> str | None:
+    """`given income and city`; None where nothing is given, or it could not be compared."""
+    return None if group.conditional is None else f"given {_any_of(group.conditional.given, 'and')}"
 
 
 def _any_of(names: list[str], last: str = "or", most: int = 5) -> str:

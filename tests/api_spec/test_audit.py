@@ -60,12 +60,29 @@ def test_an_audit_survives_json() -> None:
         ("method/runz", 5, "Extra inputs"),
         ("groups/g", {"examples": "photos", "sensitive": ["race"]}, "either 'decision'"),
         ("groups/g", {"examples": "photos", "sensitive": ["race"], "decision": "d"}, "not a table"),
+        (
+            "groups/g",
+            {"examples": "people", "sensitive": ["race"], "decision": "d", "given": ["race"]},
+            "'given' names 'race'",
+        ),
         ("layers", [], "at least 1 item"),
     ],
 )
 def test_what_is_wrong_is_said(path: str, value: object, sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         Audit.model_validate(changed(path, value))
+
+
+def test_a_conditional_metric_needs_columns_that_are_given() -> None:
+    group = {"examples": "people", "sensitive": ["race"], "decision": "d"}
+    asked = {
+        **AUDIT,
+        "examples": {**AUDIT["examples"], "people": {"table": "people.csv"}},
+        "gate": [{"group": "g", "metric": "conditional_selection_rate_difference", "at_most": 0.05}],
+    }
+    with pytest.raises(ValidationError, match=r"/gate/0/metric .*/groups/g has no 'given'"):
+        Audit.model_validate({**asked, "groups": {"g": group}})
+    Audit.model_validate({**asked, "groups": {"g": {**group, "given": ["income"]}}})
 
 
 def test_an_audit_that_asks_nothing_is_refused() -> None:

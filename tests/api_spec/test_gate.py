@@ -9,7 +9,7 @@ import pytest
 from caveat_spec.audit import ConceptLine, GroupLine
 from caveat_spec.gate import decide
 from caveat_spec.report import PlanSummary
-from caveat_spec.results import GroupRow
+from caveat_spec.results import Comparison, ConditionalDifference, GroupRow
 from tests.api_spec.handmade import flag, group, intervention, report, row
 
 LINE = {"concept": "mark", "target": "carton", "must": "not_matter", "tolerance": 0.1}
@@ -327,6 +327,50 @@ def test_a_caution_names_the_groups_of_few_people() -> None:
     rows = [GroupRow.model_validate({**few, "true_positive_rate": None, "false_positive_rate": None})]
     found = group(selection_rate_ratio=0.805).model_copy(update={"rows": rows})
     assert "(race=other has 3)" in str(decide(report(groups=(found,)), [asked]).lines[0].caution)
+
+
+def given(disagreement: str | None) -> Comparison:
+    """A crude difference of 0.2 that is 0.01 given income."""
+    return group(selection_rate_difference=0.2, conditional_selection_rate_difference=0.01).model_copy(
+        update={
+            "conditional": ConditionalDifference.model_validate(
+                {
+                    "given": ["income"],
+                    "strata": 5,
+                    "people": 900,
+                    "rest": 100,
+                    "higher": "race=a",
+                    "lower": "race=b",
+                    "crude": {"value": 0.2, "interval": (0.1, 0.3)},
+                    "conditional": {"value": 0.01, "interval": (-0.05, 0.07)},
+                    "disagreement": disagreement,
+                    "sentence": "Income accounts for it.",
+                }
+            )
+        }
+    )
+
+
+def test_a_line_may_bound_a_difference_given_other_columns() -> None:
+    asked = [
+        GroupLine(group="race", metric="conditional_selection_rate_difference", at_most=0.05),
+        GroupLine(group="race", metric="selection_rate_difference", at_most=0.05),
+    ]
+    alike, crude = decide(report(groups=(given("explained"),)), asked).lines
+    assert (alike.outcome, crude.outcome) == ("pass", "fail")
+    assert "by race given income is 0.010" in alike.reason
+    assert "given" not in crude.reason
+    agreeing = decide(report(groups=(given(None),)), asked)
+    for line, other in zip((alike, crude), agreeing.lines, strict=True):
+        assert line.explanation.endswith("Income accounts for it.")
+        assert "Income" not in other.explanation
+
+
+def test_a_conditional_metric_without_strata_is_inconclusive() -> None:
+    asked = GroupLine(group="race", metric="conditional_selection_rate_ratio", at_least=0.8)
+    (line,) = decide(report(groups=(group(selection_rate_ratio=0.9),)), [asked]).lines
+    assert line.outcome == "inconclusive"
+    assert "no two groups have enough people" in line.reason
 
 
 def test_a_group_metric_that_was_not_measured_is_inconclusive() -> None:

@@ -153,6 +153,7 @@ def test_an_empty_zip_is_refused_by_the_name_of_its_set(bench: Bench) -> None:
     ("group", "pointer"),
     [
         ({"sensitive": ["a", "sex"], "decision": "b"}, "/groups/people/sensitive"),
+        ({"sensitive": ["a"], "decision": "b", "given": ["c", "sex"]}, "/groups/people/given"),
         ({"sensitive": ["a"], "decision": "approved"}, "/groups/people/decision"),
         ({"sensitive": ["a"], "target": "first", "label": "approved"}, "/groups/people/label"),
     ],

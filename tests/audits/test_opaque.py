@@ -187,6 +187,28 @@ def test_the_decision_of_a_probability_is_favourable_over_half(boosted: Bench) -
     assert comparison.decisions == "the model's own decisions (first over 0.5)"
 
 
+def test_decisions_are_compared_among_people_who_are_alike(boosted: Bench) -> None:
+    bench = table_of(boosted)
+    bench.document["groups"]["by_b"]["given"] = ["a"]
+    bench.document["gate"] = [{"group": "by_b", "metric": "conditional_selection_rate_difference", "at_most": 1}]
+    report = bench.run()
+    (comparison,) = report.comparisons
+    assert comparison.conditional is not None
+    assert comparison.conditional.given == ["a"]
+    assert all(row.standardised_rate is not None for row in comparison.rows)
+    assert report.verdict.lines[0].outcome == "pass"
+    assert "given a is" in report.verdict.lines[0].reason
+
+
+def test_strata_that_are_all_too_small_are_said(boosted: Bench) -> None:
+    bench = table_of(boosted)
+    bench.document["examples"]["people"]["limit"] = 40
+    bench.document["groups"]["by_b"]["given"] = ["a", "c", "d"]
+    report = bench.run()
+    assert report.comparisons[0].conditional is None
+    assert "'by_b' is not compared given a and c and d" in " ".join(report.warnings)
+
+
 def test_a_table_is_told_to_set_a_column(boosted: Bench) -> None:
     table_of(boosted).document["concepts"] = {"low": {"examples": "low", "against": "people"}}
     report = boosted.run()

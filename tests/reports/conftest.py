@@ -36,6 +36,7 @@ from caveat_spec.results import (
     Accuracy,
     Comparison,
     ConceptTest,
+    ConditionalDifference,
     CrossCheck,
     DecisionChange,
     Effect,
@@ -230,6 +231,21 @@ def judged(report: Report, *said: Said) -> Report:
     return report.model_copy(update={"verdict": Verdict(outcome=worst, lines=lines)})
 
 
+GIVEN_CREDIT = ConditionalDifference(
+    given=["debt_ratio", "bankruptcy"],
+    strata=14,
+    people=1871,
+    rest=118,
+    higher="white",
+    lower="black",
+    crude=Estimate(value=0.2, interval=(0.136, 0.264)),
+    conditional=Estimate(value=0.089, interval=(0.03, 0.148)),
+    disagreement=None,
+    sentence="Given debt_ratio (in 7 ranges) and bankruptcy, the selection rate of white minus that of black is +8.9 "
+    "(+3.0 to +14.8) percentage points; without regard to that it is +20.0 (+13.6 to +26.4). Compared are 1,871 people "
+    "in 14 strata, without 118 whose stratum or group is too small. The difference remains among people who are alike "
+    "in that.",
+)
 CAPTION = "Examples along the concept's direction, in standard deviations from the mean of their set."
 COSINES = "Cosines between concept activation vectors."
 
@@ -311,7 +327,12 @@ def watermark() -> Report:
             },
             "method": {"estimator": "logistic", "cross_check": "mean_difference", "seed": 20, "permutations": 499},
             "groups": {
-                "loans": {"examples": "loans", "sensitive": ["race"], "decision": "approve"},
+                "loans": {
+                    "examples": "loans",
+                    "sensitive": ["race"],
+                    "decision": "approve",
+                    "given": ["debt_ratio", "bankruptcy"],
+                },
                 "loans-by-sex": {"examples": "loans", "sensitive": ["sex"], "decision": "approve"},
             },
             "gate": [
@@ -454,15 +475,17 @@ def watermark() -> Report:
                 decisions="recorded decisions (approve)",
                 sensitive=["race"],
                 rows=[
-                    group_row("white", 1681, 0.908, 0.014, tpr=0.951, fpr=0.412),
-                    group_row("black", 197, 0.707, 0.064, tpr=0.842, fpr=0.335),
-                    group_row("hispanic", 108, 0.769, 0.080, tpr=0.872, fpr=0.402),
+                    group_row("white", 1681, 0.908, 0.014, tpr=0.951, fpr=0.412, given=0.901),
+                    group_row("black", 197, 0.707, 0.064, tpr=0.842, fpr=0.335, given=0.812),
+                    group_row("hispanic", 108, 0.769, 0.080, tpr=0.872, fpr=0.402, given=0.839),
                     group_row("other", 3, 0.667, 0.333, tpr=None, fpr=None),
                 ],
                 metrics={
                     "selection_rate_ratio": Estimate(value=0.779, interval=(0.709, 0.848)),
                     "selection_rate_difference": Estimate(value=0.201, interval=(0.137, 0.265)),
+                    "conditional_selection_rate_difference": Estimate(value=0.089, interval=(0.03, 0.148)),
                 },
+                conditional=GIVEN_CREDIT,
             ),
             Comparison(
                 method="group_comparison",
@@ -489,7 +512,13 @@ def watermark() -> Report:
 
 
 def group_row(
-    group: str, n: int, rate: float, half: float, tpr: float | None = None, fpr: float | None = None
+    group: str,
+    n: int,
+    rate: float,
+    half: float,
+    tpr: float | None = None,
+    fpr: float | None = None,
+    given: float | None = None,
 ) -> GroupRow:
     def estimate(value: float | None) -> Estimate | None:
         return None if value is None else Estimate(value=value, interval=(max(0, value - half), min(1, value + half)))
@@ -503,6 +532,7 @@ def group_row(
         true_positive_rate=estimate(tpr),
         false_positive_rate=estimate(fpr),
         small=n < 30,
+        standardised_rate=estimate(given),
     )
 
 
@@ -616,6 +646,7 @@ def hostile(watermark: Report) -> Report:
                             "decisions": HOSTILE,
                             "sensitive": [HOSTILE],
                             "rows": [group.rows[0].model_copy(update={"group": HOSTILE})],
+                            "conditional": GIVEN_CREDIT.model_copy(update={"given": [HOSTILE], "sentence": HOSTILE}),
                         }
                     )
                 ],

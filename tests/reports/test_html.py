@@ -265,6 +265,7 @@ def test_a_metric_that_the_gate_asks_about_comes_first(watermark: Report) -> Non
     tree = parsed(watermark.model_copy(update={"comparisons": [turned, *others]}))
     assert [text(term) for term in next(tree.iter("dl")).iter("dt")] == [
         "Selection rate ratio",
+        "Conditional selection rate difference",
         "Selection rate difference",
     ]
 

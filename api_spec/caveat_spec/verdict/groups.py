@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from caveat_spec.audit import GroupLine
+from caveat_spec.audit import CONDITIONAL, GroupLine
 from caveat_spec.report import Outcome, Report
 from caveat_spec.results import Comparison, Estimate
 
@@ -29,18 +29,36 @@ def judge(report: Report, line: GroupLine) -> Judged:
     comparison = next((one for one in report.comparisons if one.name == line.group), None)
     estimate = None if comparison is None else comparison.metrics.get(line.metric)
     if comparison is None or estimate is None:
-        reason = f"the report has no {metric} for {line.group}; rates by outcome need 'label' in the group"
+        reason = f"the report has no {metric} for {line.group}; {_LACKING[line.metric in CONDITIONAL]}"
         return Judged(subject, "inconclusive", reason)
     found = (
-        f"{metric} by {' and '.join(comparison.sensitive)} is {_figure(estimate)} in {comparison.decisions}, "
-        f"asked for {_wanted(line)}"
+        f"{metric} by {' and '.join(comparison.sensitive)}{_given(comparison, line)} is {_figure(estimate)} in "
+        f"{comparison.decisions}, asked for {_wanted(line)}"
     )
     crossing = _crossing(estimate, line)
+    disagreement = _disagreement(comparison)
     if line.judge == "point" or crossing is None:
-        return Judged(subject, _by_point(estimate, line), found, crossing and _consequence(crossing, comparison))
-    return Judged(
-        subject, "inconclusive", f"{found}: {crossing}, so that these people are too few to tell{_few(comparison)}"
-    )
+        against = [crossing and _consequence(crossing, comparison), disagreement]
+        return Judged(subject, _by_point(estimate, line), found, ". ".join(filter(None, against)) or None)
+    reason = f"{found}: {crossing}, so that these people are too few to tell{_few(comparison)}"
+    return Judged(subject, "inconclusive", reason, disagreement)
+
+
+_LACKING = {
+    False: "rates by outcome need 'label' in the group",
+    True: "no two groups have enough people who are alike in the columns of 'given'",
+}
+
+
+def _given(comparison: Comparison, line: GroupLine) -> str:
+    alike = comparison.conditional
+    return f" given {' and '.join(alike.given)}" if alike is not None and line.metric in CONDITIONAL else ""
+
+
+def _disagreement(comparison: Comparison) -> str | None:
+    """What the crude and the conditional difference say against each other, where they do."""
+    alike = comparison.conditional
+    return None if alike is None or alike.disagreement is None else alike.sentence
 
 
 def _wanted(line: GroupLine) -> str:

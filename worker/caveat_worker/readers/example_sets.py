@@ -63,7 +63,8 @@ def check_group_columns(audit: Audit, sources: Mapping[str, ExampleSource]) -> N
     for name, group in audit.groups.items():
         read = sources[group.examples].columns
         assert read is not None, "the audit's own validation: groups are compared in tables"
-        named = [("sensitive", one) for one in group.sensitive] + [("decision", group.decision), ("label", group.label)]
+        named = [(field, one) for field in ("sensitive", "given") for one in getattr(group, field)]
+        named += [("decision", group.decision), ("label", group.label)]
         for field, column in named:
             if column is not None:
                 with error_context(f"/groups/{name}/{field}"):

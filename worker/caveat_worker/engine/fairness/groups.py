@@ -16,6 +16,7 @@ from caveat_spec.base import Interval
 from caveat_spec.results import SMALL_GROUP, Estimate, GroupFigures, GroupRow
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.fairness.conditional import Given, compare_given
 from caveat_worker.engine.statistics.proportions import exact_interval, largest_difference, smallest_ratio
 
 MISSING = ""
@@ -25,16 +26,17 @@ def compare_groups(
     decisions: NDArray[Any],
     sensitive: Mapping[str, NDArray[Any]],
     labels: NDArray[Any] | None = None,
+    given: Given | None = None,
     *,
     alpha: float,
 ) -> GroupFigures:
     """Rates of favourable decisions [n] between the groups that the values of `sensitive` columns [n] make together.
 
-    Selection rates always; true and false positive rates, and equalised odds, where `labels` [n] are known. A metric
-    needs a rate in two groups. Raises InvalidInput for values other than 0 and 1, columns of different lengths, or a
-    single group.
+    Selection rates always; true and false positive rates, and equalised odds, where `labels` [n] are known; rates of
+    people who are alike in the columns that are `given`. A metric needs a rate in two groups. Raises InvalidInput for
+    values other than 0 and 1, columns of different lengths, or a single group.
     """
-    people, left_out = _people(decisions, sensitive, labels)
+    people, left_out = _people(decisions, sensitive, labels, given)
     frame = _frame(people)
     by_group = frame.by_group.dropna(subset=["n"])
     groups = [key if isinstance(key, tuple) else (key,) for key in by_group.index]
@@ -45,16 +47,27 @@ def compare_groups(
             f"All {len(people.chosen)} people are in one group: {only}.",
             "Compare columns with two values or more.",
         )
-    counts = _counts(people, groups)
+    members = _members(people, groups)
+    counts = _counts(people, members)
+    names = [_group_name(people, key) for key in groups]
+    alike = None if people.given is None else compare_given(people.chosen, members, names, people.given, alpha)
     rows = [
-        _row(people, key, figures, {name: count.of(number) for name, count in counts.items()}, alpha)
+        _row(
+            people,
+            key,
+            figures,
+            {name: count.of(number) for name, count in counts.items()},
+            alpha,
+            None if alike is None else alike.rates.get(number),
+        )
         for number, (key, (_, figures)) in enumerate(zip(groups, by_group.iterrows(), strict=True))
     ]
     return GroupFigures(
         rows=sorted(rows, key=lambda row: (-row.n, row.group)),
-        metrics=_metrics(frame, counts, alpha),
+        metrics=_metrics(frame, counts, alpha) | ({} if alike is None else alike.metrics),
         left_out=left_out,
         empty=_empty(people, groups),
+        conditional=None if alike is None else alike.difference,
     )
 
 
@@ -82,21 +95,26 @@ class _Counts:
 
 @dataclass(frozen=True)
 class _People:
-    """Everybody who is in a group: decisions [n], outcomes [n] where they are known, and sensitive columns [n]."""
+    """Everybody who is in a group: decisions [n], outcomes [n] where they are known, and columns [n]."""
 
     chosen: Float64Array
     truth: Float64Array | None
     columns: dict[str, NDArray[Any]]
+    given: Given | None
 
 
 def _people(
-    decisions: NDArray[Any], sensitive: Mapping[str, NDArray[Any]], labels: NDArray[Any] | None
+    decisions: NDArray[Any],
+    sensitive: Mapping[str, NDArray[Any]],
+    labels: NDArray[Any] | None,
+    given: Given | None,
 ) -> tuple[_People, int]:
     """People with a value in every sensitive column, and how many have none; raises InvalidInput."""
     columns = {name: _named(values) for name, values in sensitive.items()}
     chosen = _binary(decisions, "decisions")
     truth = None if labels is None else _binary(labels, "labels")
-    lengths = {len(values) for values in (chosen, *columns.values(), *([] if truth is None else [truth]))}
+    others = [*([] if truth is None else [truth]), *([] if given is None else given.columns.values())]
+    lengths = {len(values) for values in (chosen, *columns.values(), *others)}
     if len(lengths) > 1:
         raise InvalidInput(
             "columns-differ", f"Columns have the lengths {sorted(lengths)}.", "Take them from the same table."
@@ -106,18 +124,23 @@ def _people(
         chosen[known],
         None if truth is None else truth[known],
         {name: values[known] for name, values in columns.items()},
+        None if given is None else given.among(known),
     )
     return people, int((~known).sum())
 
 
-def _counts(people: _People, groups: list[tuple[Any, ...]]) -> dict[str, _Counts]:
-    """The counts behind each rate, by its name."""
-    members = np.array(
+def _members(people: _People, groups: list[tuple[Any, ...]]) -> NDArray[np.bool_]:
+    """Who is in each group [k, n]."""
+    return np.array(
         [
             np.all([people.columns[name] == value for name, value in zip(people.columns, key, strict=True)], axis=0)
             for key in groups
         ]
-    )  # [k, n]
+    )
+
+
+def _counts(people: _People, members: NDArray[np.bool_]) -> dict[str, _Counts]:
+    """The counts behind each rate, by its name."""
     among = {"selection_rate": np.ones_like(people.chosen)}
     if people.truth is not None:
         among |= {"true_positive_rate": people.truth, "false_positive_rate": 1 - people.truth}
@@ -125,7 +148,12 @@ def _counts(people: _People, groups: list[tuple[Any, ...]]) -> dict[str, _Counts
 
 
 def _row(
-    people: _People, key: tuple[Any, ...], figures: Any, counts: Mapping[str, tuple[int, int]], alpha: float
+    people: _People,
+    key: tuple[Any, ...],
+    figures: Any,
+    counts: Mapping[str, tuple[int, int]],
+    alpha: float,
+    standardised: Estimate | None,
 ) -> GroupRow:
     """One group's figures, each rate with its exact interval; None for one for which nobody counts."""
 
@@ -143,6 +171,7 @@ def _row(
         true_positive_rate=rate("true_positive_rate"),
         false_positive_rate=rate("false_positive_rate"),
         small=bool(figures["n"] < SMALL_GROUP),
+        standardised_rate=standardised,
     )
 
 
