@@ -331,6 +331,11 @@ CONDITIONAL = frozenset({"conditional_selection_rate_ratio", "conditional_select
 """Metrics of groups that say what is `given`."""
 
 
+Unit = Literal["sd", "logit", "probability", "decisions"]
+SHARES: frozenset[Unit] = frozenset({"probability", "decisions"})
+"""Units of a tolerance that people can judge without knowing the model: a measured change has them, a slope has not."""
+
+
 class ConceptLine(Document):
     """A line of the gate about a concept: it must matter, must not matter, or must not matter more."""
 
@@ -340,14 +345,22 @@ class ConceptLine(Document):
     """`not_grow`: matter no more than in the baseline report."""
     tolerance: Annotated[float, Field(gt=0)] = 0.1
     """The largest effect, or growth of an effect, that counts as harmless, in `unit`."""
-    unit: Literal["sd", "logit"] = "sd"
-    """`sd`: standard deviations of the target over its examples; `logit`: the target's own unit."""
+    unit: Unit = "sd"
+    """`sd`: standard deviations of the target over its examples; `logit`: the target's own unit; `probability`: its
+    probability, 0.05 being five percentage points; `decisions`: the share of examples whose decision flips."""
     when_inconclusive: Literal["inconclusive", "pass", "fail"] = "inconclusive"
     when_not_encoded: Literal["pass", "fail", "inconclusive"] = "pass"
     """The outcome of `not_encoded`. `pass` also needs that the model's own numbers for concept and reference differ
     by less than the tolerance, and a line that the concept must not matter; else it is as `when_inconclusive` says."""
     require: Literal["any", "both"] = "any"
     """`any`: a measured change decides, and association where nothing was measured. `both`: the two must agree."""
+
+    @model_validator(mode="after")
+    def _shares_end_at_one(self) -> Self:
+        if self.unit in SHARES and self.tolerance >= 1:
+            kind = "a probability" if self.unit == "probability" else "a share of decisions"
+            raise ValueError(f"the tolerance {self.tolerance:g} is {kind}: give one below 1, such as 0.05 for 5 %")
+        return self
 
 
 class GroupLine(Document):

@@ -40,7 +40,7 @@ def _concept_verdict(report: Report, position: int, line: ConceptLine) -> LineVe
     tests = [test for test in report.associations if (test.concept, test.target) == pair]
     measured = next((test for test in report.interventions if (test.concept, test.target) == pair), None)
     alpha = report.audit.method.alpha
-    associated = Association(tests, line, alpha, alone=measured is None)
+    associated = Association.of(tests, line, alpha, alone=measured is None)
     conclusion, caution = conclude(ASSOCIATION, associated, associated.sign), None
     if measured is not None or line.require == "both":
         intervened = None if measured is None else Intervention(measured, line, alpha)

@@ -68,6 +68,13 @@ class Null(Document):
     histogram: Histogram
 
 
+class Estimate(Document):
+    """A number and its interval."""
+
+    value: float
+    interval: Interval
+
+
 class Effect(Document):
     """A change of the target, with its interval and p-value."""
 
@@ -77,6 +84,10 @@ class Effect(Document):
     in_sd: float
     """The same in standard deviations of the target over its examples, by their middle 70 %."""
     interval_in_sd: Interval
+    in_probability: Estimate | None = None
+    """The mean change of the target's probability: 0.05 is five percentage points. Null without probabilities."""
+    in_decisions: Estimate | None = None
+    """The share of examples whose decision flips, either way; its interval is exact. Null without decisions."""
     p: Probability
     """The p-value that decides, before the correction over all tests."""
     p_corrected: Probability | None = None
@@ -150,6 +161,10 @@ class Change(Document):
     interval: Interval
     in_sd: float
     interval_in_sd: Interval
+    in_probability: Estimate | None = None
+    """The mean change of the target's probability: 0.05 is five percentage points. Null without probabilities."""
+    in_decisions: Estimate | None = None
+    """The share of examples whose decision flips, either way; its interval is exact. Null without decisions."""
 
 
 class FiniteStep(Change):
@@ -231,13 +246,6 @@ class ConceptTest(Figures, Result):
     def place(self) -> str:
         """Where the test was made, in words for a sentence."""
         return self.layer if self.layer is not None else f"the model ({self.method.replace('_', ' ')})"
-
-
-class Estimate(Document):
-    """A number and its interval."""
-
-    value: float
-    interval: Interval
 
 
 class GroupRow(Document):

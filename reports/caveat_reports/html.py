@@ -303,14 +303,12 @@ def _sd(report: Report, target: str) -> float:
 
 
 def _tolerance(report: Report, pair: summary.Pair) -> tuple[float | None, str | None]:
-    """The narrowest tolerance the gate asks of a pair, in standard deviations, and in words."""
+    """The narrowest tolerance the gate asks of a pair, in standard deviations, and all of them in words."""
     sd = _sd(report, pair.target)
-    asked = [
-        (line.tolerance if line.unit == "sd" else line.tolerance / sd, f"±{line.tolerance:g} {line.unit}")
-        for _, line in summary.concept_lines(report, pair.concept, pair.target)
-        if line.unit == "sd" or sd > 0
-    ]
-    return min(asked, default=(None, None))
+    asked = [line for _, line in summary.concept_lines(report, pair.concept, pair.target)]
+    widths = [line.tolerance for line in asked if line.unit == "sd"]
+    widths += [line.tolerance / sd for line in asked if line.unit == "logit" and sd > 0]
+    return min(widths, default=None), ", ".join(dict.fromkeys(map(summary.tolerance_words, asked))) or None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ FAMILIES = {
     "caveat_effect_sd": "Change of the target for one step to the concept, in standard deviations of the target.",
     "caveat_score": "TCAV score.",
     "caveat_intervention_sd": "Measured change of the target, in standard deviations of the target.",
+    "caveat_intervention_probability": "Measured change of the target's probability.",
+    "caveat_intervention_decisions": "Share of decisions that flip.",
     "caveat_group_metric": "Group metric.",
     "caveat_group_metric_low": "Lower end of a group metric's interval.",
     "caveat_group_metric_high": "Upper end of a group metric's interval.",
@@ -41,11 +43,12 @@ def _samples(report: Report) -> Iterator[tuple[str, dict[str, str], float]]:
         if test.score is not None:
             yield "caveat_score", labels, test.score.value
     for intervention in report.interventions:
-        yield (
-            "caveat_intervention_sd",
-            {"concept": intervention.concept, "target": intervention.target},
-            intervention.effect.in_sd,
-        )
+        labels, effect = {"concept": intervention.concept, "target": intervention.target}, intervention.effect
+        yield "caveat_intervention_sd", labels, effect.in_sd
+        if effect.in_probability is not None:
+            yield "caveat_intervention_probability", labels, effect.in_probability.value
+        if effect.in_decisions is not None:
+            yield "caveat_intervention_decisions", labels, effect.in_decisions.value
     for group in report.comparisons:
         for name, estimate in group.metrics.items():
             labels = {"group": group.name, "metric": name}

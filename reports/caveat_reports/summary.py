@@ -207,8 +207,34 @@ def effect_words(test: ConceptTest, unit: str) -> str:
 
 
 def finite_step_words(test: ConceptTest) -> str:
-    """`+2.01 sd`, and a dash where no step was taken."""
-    return "–" if test.finite_step is None else f"{signed_fixed(test.finite_step.in_sd)} sd"
+    """`+2.01 sd`, with probabilities and decisions where they were asked for; a dash where no step was taken."""
+    step = test.finite_step
+    if step is None:
+        return "–"
+    shares = [step.in_probability and points(step.in_probability), step.in_decisions and flips(step.in_decisions)]
+    return "; ".join([f"{signed_fixed(step.in_sd)} sd", *(one for one in shares if one)])
+
+
+def points(moved: Estimate) -> str:
+    """A change of a probability: `+4.2 percentage points (+3.1 to +5.4)`."""
+    value, low, high = (signed(100 * one) for one in (moved.value, *moved.interval))
+    return f"{value} percentage points ({low} to {high})"
+
+
+def flips(flipped: Estimate) -> str:
+    """A share of decisions: `12.0 % of decisions flip (6.1 % to 20.4 %)`."""
+    return f"{share(flipped.value)} of decisions flip ({share(flipped.interval[0])} to {share(flipped.interval[1])})"
+
+
+def tolerance_words(line: ConceptLine) -> str:
+    """`±0.1 sd`, `±5 percentage points`, `5 % of decisions`."""
+    match line.unit:
+        case "decisions":
+            return f"{100 * line.tolerance:g} % of decisions"
+        case "probability":
+            return f"±{100 * line.tolerance:g} percentage points"
+        case unit:
+            return f"±{line.tolerance:g} {unit}"
 
 
 def score_words(test: ConceptTest) -> str:
@@ -238,7 +264,10 @@ def intervention_sentences(test: ConceptTest, unit: str) -> list[str]:
         return sentences
     if decisions.probability_without is not None and decisions.probability_with is not None:
         before, after = plain(decisions.probability_without), plain(decisions.probability_with)
-        sentences.append(f"Its mean probability went from {before} to {after}.")
+        moved = test.effect.in_probability
+        by = "" if moved is None else f", by {points(moved)}"
+        sentences.append(f"Its mean probability went from {before} to {after}{by}.")
+    flipped = "" if test.effect.in_decisions is None else f" ({flips(test.effect.in_decisions)})"
     if decisions.flips_to or decisions.flips_from:
         to, away = (
             ("became favourable", "unfavourable")
@@ -246,10 +275,10 @@ def intervention_sentences(test: ConceptTest, unit: str) -> list[str]:
             else (f"flipped to {test.target}", "away from it")
         )
         sentences.append(
-            f"{count(decisions.flips_to)} of {pairs} decisions {to}, {count(decisions.flips_from)} {away}."
+            f"{count(decisions.flips_to)} of {pairs} decisions {to}, {count(decisions.flips_from)} {away}{flipped}."
         )
     else:
-        sentences.append("No decision flipped.")
+        sentences.append(f"No decision flipped{flipped}.")
     if decisions.rank is not None and decisions.classes is not None:
         sentences.append(
             f"No other of {count(decisions.classes)} classes rose as much."

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from caveat_spec.audit import ConceptLine
 from caveat_spec.report import ExampleSetSummary, Report
+from caveat_spec.results import Estimate
 from caveat_spec.verdict import association as by_association
 from caveat_spec.verdict import growth as by_growth
 from caveat_spec.verdict import intervention as by_intervention
@@ -31,6 +33,7 @@ def association(*rows: dict[str, Any], alone: bool = True, **fields: object) -> 
 
 ASSOCIATION = {
     "nothing was tested": association(),
+    "no figure in the line's unit": association(HARMLESS, unit="probability"),
     "every layer is flagged": association({**INFLUENTIAL, "flags": (handmade.flag("degenerate"),)}),
     "no layer encodes the concept": association({**HARMLESS, "encoded": False}),
     "layers of opposite sign": association(INFLUENTIAL, {**OPPOSITE, "layer": "deep"}),
@@ -61,7 +64,54 @@ def intervention(measured: dict[str, Any]) -> by_intervention.Intervention:
     return by_intervention.Intervention(handmade.intervention(**measured), line(), 0.05)
 
 
+def in_shares(unit: str, value: float, low: float, high: float, **fields: object) -> by_intervention.Intervention:
+    """A measured change in probabilities or decisions, whose p-value and sd say nothing."""
+    test = handmade.intervention()
+    effect = test.effect.model_copy(update={f"in_{unit}": Estimate(value=value, interval=(low, high))})
+    return by_intervention.Intervention(test.model_copy(update={"effect": effect}), line(unit=unit, **fields), 0.05)
+
+
+@pytest.mark.parametrize(
+    ("facts", "finding", "said"),
+    [
+        (in_shares("probability", 0.2, 0.15, 0.25), "influential", "by +20 percentage points (+15 to +25"),
+        (in_shares("probability", -0.2, -0.25, -0.15), "influential", "by -20 percentage points"),
+        (in_shares("probability", 0.02, -0.01, 0.05), "not_influential", "changes the probability of carton by +2"),
+        (in_shares("decisions", 0.2, 0.12, 0.3), "influential", "flips 20 % of decisions about carton (12 to 30 %"),
+        (in_shares("decisions", 0.0, 0.0, 0.088), "not_influential", "flips 0 % of decisions"),
+        (in_shares("decisions", 0.0, 0.0, 0.12), "inconclusive", "tolerance 10 % of decisions"),
+    ],
+)
+def test_a_tolerance_in_probabilities_or_decisions(
+    facts: by_intervention.Intervention, finding: str, said: str
+) -> None:
+    rule = first_rule(by_intervention.INTERVENTION, facts)
+    assert rule.finding == finding
+    assert said in rule.reason(facts)
+
+
+@pytest.mark.parametrize("unit", ["probability", "decisions"])
+def test_without_pairs_the_finite_step_decides_in_probabilities_and_decisions(unit: str) -> None:
+    step = Estimate(value=0.3, interval=(0.2, 0.4))
+    test = handmade.row(**HARMLESS, whole=(0.9, 0.8, 1.0))
+    moved = test.finite_step and test.finite_step.model_copy(update={f"in_{unit}": step})
+    significant = test.effect.model_copy(update={"p": 0.001, "p_corrected": 0.001, "value": 0.1})
+    shown = test.model_copy(update={"finite_step": moved, "effect": significant})
+    facts = by_association.Association.of([shown], line(unit=unit), 0.05, alone=True)
+    assert first_rule(by_association.ASSOCIATION, facts).name == "a layer moves the target"
+    assert facts.sign == 1
+
+
+@pytest.mark.parametrize("unit", ["probability", "decisions"])
+def test_a_tolerance_that_is_no_share_is_refused(unit: str) -> None:
+    with pytest.raises(ValidationError, match="give one below 1, such as"):
+        line(unit=unit, tolerance=5)
+
+
 INTERVENTION = {
+    "the change has no figure in the line's unit": by_intervention.Intervention(
+        handmade.intervention(), line(unit="decisions"), 0.05
+    ),
     "the whole interval is beyond the tolerance": intervention(INFLUENTIAL),
     "the whole interval is inside the tolerance": intervention(HARMLESS),
     "the interval settles nothing": intervention(UNSETTLED),
@@ -71,7 +121,8 @@ INTERVENTION = {
 @pytest.mark.parametrize("rule", by_intervention.INTERVENTION, ids=lambda rule: rule.name)
 def test_intervention(rule: Rule[by_intervention.Intervention]) -> None:
     assert first_rule(by_intervention.INTERVENTION, INTERVENTION[rule.name]) is rule
-    assert rule.reason(INTERVENTION[rule.name]).startswith("adding mark to 40 examples changes carton by")
+    begins = "adding mark to 40 examples changes carton by", "the report has no change in decisions of carton"
+    assert rule.reason(INTERVENTION[rule.name]).startswith(begins)
 
 
 UP = Conclusion("influential", "it does", 1)

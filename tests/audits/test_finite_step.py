@@ -48,6 +48,46 @@ def test_it_is_what_the_rest_of_the_model_makes_of_the_step(bench: Bench) -> Non
     assert high - low == pytest.approx(4 * change.std(ddof=1) / np.sqrt(len(change)), rel=0.2)
 
 
+def test_in_probabilities_and_decisions_it_is_that_of_the_same_step(bench: Bench) -> None:
+    """Asked for by a line of the gate; the measured change of the pairs has them without being asked."""
+    w = weights(bench)
+    base, used, targets = (np.tanh(x @ w["w1"]) for x in arrays(bench, "base", "used", "targets"))
+
+    def shares(hidden: Float64Array) -> Float64Array:
+        scores = np.exp(np.tanh(hidden @ w["w2"]) @ w["w3"])
+        return scores[:, 0] / scores.sum(1)
+
+    for unit, line in zip(("probability", "decisions"), bench.document["gate"], strict=True):
+        line |= {"unit": unit, "concept": "used"}
+    report = bench.run()
+    before, after = shares(targets), shares(targets + used.mean(0) - base.mean(0))
+    step, measured = report.associations[0].finite_step, report.interventions[0].effect
+    for found, moved in (
+        (step, (before, after)),
+        (measured, [shares(np.tanh(one @ w["w1"])) for one in arrays(bench, "base", "used")]),
+    ):
+        assert found is not None
+        assert found.in_probability is not None
+        assert found.in_decisions is not None
+        assert found.in_probability.value == pytest.approx((moved[1] - moved[0]).mean(), rel=1e-4)
+        flipped = ((moved[0] > 0.5) != (moved[1] > 0.5)).mean()
+        assert found.in_decisions.value == pytest.approx(flipped, rel=1e-5)
+        assert found.in_decisions.interval[0] < found.in_decisions.value < found.in_decisions.interval[1]
+    assert "percentage points" in report.verdict.lines[0].reason
+    assert "% of decisions about first" in report.verdict.lines[1].reason
+
+
+def test_without_pairs_a_line_in_decisions_rests_on_the_finite_step(bench: Bench) -> None:
+    for example in ("used", "ignored"):
+        del bench.document["examples"][example]["pairs_with"]
+    for line in bench.document["gate"]:
+        line["unit"] = "decisions"
+    used, ignored = bench.run().verdict.lines
+    assert (used.finding, ignored.finding) == ("influential", "not_influential")
+    assert "By association" in used.reason
+    assert "0 to 5.96 % of decisions" in ignored.reason
+
+
 def test_a_concept_that_nothing_reads_moves_nothing(bench: Bench) -> None:
     row = bench.run().associations[1]
     assert row.finite_step is not None
@@ -141,7 +181,7 @@ def test_a_shelf_that_lost_what_a_step_is_made_of_is_done_without(
 
     bench.run(store=store)
     for entry in kept.glob("*.npy"):
-        if np.load(entry).shape in ((40, 9), (60,)):  # activations of concepts and pool, and what steps came to
+        if np.load(entry).shape in ((40, 9), (1, 60)):  # activations of concepts and pool, and what steps came to
             entry.unlink()
     begun_anew = []
     monkeypatch.setattr(pipeline, "scratch", lambda: begun_anew.append(1) or scratch())

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from caveat_spec.results import Figures
+from caveat_spec.results import Estimate, Figures
 from caveat_worker.engine.activations.target_values import target_value
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.concepts.counterfactual import measure_change
+from caveat_worker.engine.concepts.counterfactual import changed_shares, in_decisions, in_probability, measure_change
 from caveat_worker.engine.statistics.intervals import (
     expanded_interval,
     mean_interval,
@@ -158,6 +158,35 @@ def test_interval_in_sd_covers_also_where_the_target_has_heavy_tails(n: int) -> 
         low, high = scaled_mean_interval(change, values, 0.05, 299, rng, together=True)
         covered += low <= 0.3 / TRUE_SCALE <= high
     assert 0.92 <= covered / 400 <= 0.985
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [60, 200, 500])
+def test_intervals_in_probability_and_decisions_cover(n: int) -> None:
+    """A class of which the model is sure at most examples; the truth is the mean over half a million of them."""
+
+    def drawn(count: int, rng: np.random.Generator) -> tuple[Float64Array, Float64Array]:
+        before: Float64Array = rng.normal(-1.5, 2, count)
+        after: Float64Array = before + rng.normal(0.6, 0.4, count)
+        return before, after
+
+    def moved(before: Float64Array, after: Float64Array) -> tuple[Estimate, Estimate]:
+        changed = changed_shares(before, after, None, "sigmoid")
+        probability = in_probability(changed, 0.05)
+        assert probability is not None
+        return probability, in_decisions(changed, 0.05)
+
+    rng = np.random.default_rng(n)
+    truth = moved(*drawn(500_000, rng))
+    covered = np.mean(
+        [
+            [one.interval[0] <= true.value <= one.interval[1] for one, true in zip(found, truth, strict=True)]
+            for found in (moved(*drawn(n, rng)) for _ in range(2000))
+        ],
+        axis=0,
+    )
+    assert 0.93 <= covered[0] <= 0.97
+    assert covered[1] >= 0.94  # exact: never less than it promises, but for chance in 2,000 draws
 
 
 TRUE_SCALE = 1.0352

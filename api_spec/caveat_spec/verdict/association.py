@@ -6,10 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from caveat_spec.audit import ConceptLine
+from caveat_spec.audit import SHARES, ConceptLine
 from caveat_spec.base import Interval
-from caveat_spec.results import Change, ConceptTest, Effect, OutputGap
-from caveat_spec.verdict.rules import Rule, advice, always, exceeds, inside, size, span, times_to_settle
+from caveat_spec.results import Change, ConceptTest, Effect, Estimate, OutputGap
+from caveat_spec.verdict.rules import (
+    Rule,
+    advice,
+    always,
+    exceeds,
+    in_unit,
+    inside,
+    size,
+    span,
+    times_to_settle,
+    unmeasured,
+)
 
 MAY_CLEAR = ("weak_cav", "unstable_estimators")
 """Blocking flags that block *influential* but allow *not influential*."""
@@ -27,6 +38,19 @@ class Association:
     line: ConceptLine
     alpha: float
     alone: bool
+
+    @classmethod
+    def of(cls, tests: Sequence[ConceptTest], line: ConceptLine, alpha: float, *, alone: bool) -> Association:
+        """The tests as the line asks about them: a slope is no probability and flips nothing, so that there the finite
+        step is what decides."""
+        return cls(
+            [_by_finite_step(test) for test in tests] if line.unit in SHARES else list(tests), line, alpha, alone
+        )
+
+    @property
+    def unmeasured(self) -> bool:
+        """Whether a test has no figure in the line's unit."""
+        return any(in_unit(test.effect, self.line) is None for test in self.tests)
 
     @cached_property
     def sound(self) -> list[ConceptTest]:
@@ -90,7 +114,9 @@ class Association:
         return [
             test
             for test in self.sound
-            if test.cross_check is not None and abs(self.other_effect(test)) > self.line.tolerance
+            if self.line.unit not in SHARES
+            and test.cross_check is not None
+            and abs(self.other_effect(test)) > self.line.tolerance
         ]
 
     @cached_property
@@ -108,7 +134,8 @@ class Association:
     @cached_property
     def gap(self) -> OutputGap | None:
         """How the model's own numbers for concept and reference differ, where they were compared."""
-        return next((test.output_gap for test in self.tests if test.output_gap is not None), None)
+        gaps = [test.output_gap for test in self.tests if test.output_gap is not None]
+        return next((gap for gap in gaps if in_unit(gap, self.line) is not None), None)
 
     @property
     def gap_inside(self) -> bool:
@@ -117,16 +144,23 @@ class Association:
 
     @cached_property
     def sign(self) -> int:
-        """The direction in which the strongest upheld test moves the target."""
-        return 1 if self.upheld and self.strongest(self.upheld).effect.value > 0 else -1
+        """The direction in which the strongest upheld test moves the target; 0 where nothing says."""
+        if self.unmeasured or not self.upheld:
+            return 0
+        return 1 if self.strongest(self.upheld).effect.value > 0 else -1
 
     def size(self, figure: Effect | Change) -> float:
         """A figure in the line's unit."""
-        return figure.in_sd if self.line.unit == "sd" else figure.value
+        return self._in_unit(figure).value
 
     def interval(self, figure: Effect | Change) -> Interval:
         """Its interval in the line's unit."""
-        return figure.interval_in_sd if self.line.unit == "sd" else figure.interval
+        return self._in_unit(figure).interval
+
+    def _in_unit(self, figure: Effect | Change) -> Estimate:
+        found = in_unit(figure, self.line)
+        assert found is not None
+        return found
 
     def other_effect(self, test: ConceptTest) -> float:
         """The effect by the second estimator, in the line's unit."""
@@ -145,6 +179,15 @@ class Association:
         assert test.finite_step is not None
         same_sign = (test.finite_step.value > 0) == (test.effect.value > 0)
         return same_sign and exceeds(self.interval(test.finite_step), self.line)
+
+
+def _by_finite_step(test: ConceptTest) -> ConceptTest:
+    """The test with the probabilities and decisions of its finite step."""
+    step = test.finite_step
+    if step is None:
+        return test
+    shares = {"in_probability": step.in_probability, "in_decisions": step.in_decisions}
+    return test.model_copy(update={"effect": test.effect.model_copy(update=shares)})
 
 
 def _bend(facts: Association, test: ConceptTest) -> str:
@@ -260,6 +303,14 @@ ASSOCIATION: tuple[Rule[Association], ...] = (
         lambda facts: not facts.tests,
         "inconclusive",
         lambda facts: f"the report has no test of {facts.line.concept} for {facts.line.target}",
+    ),
+    Rule(
+        "no figure in the line's unit",
+        lambda facts: facts.unmeasured,
+        "inconclusive",
+        lambda facts: (
+            f"{unmeasured(facts.line)}; measure it on matched pairs (`pairs_with`), or give the tolerance in `sd`"
+        ),
     ),
     Rule(
         "every layer is flagged",

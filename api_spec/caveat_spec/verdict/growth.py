@@ -68,7 +68,7 @@ GROWTH: tuple[Rule[Growth], ...] = (
     ),
     Rule(
         "the tolerance is in another unit",
-        lambda facts: facts.line.unit == "logit",
+        lambda facts: facts.line.unit != "sd",
         "inconclusive",
         lambda _: "growth is compared in standard deviations; give the tolerance with `unit: sd`",
     ),

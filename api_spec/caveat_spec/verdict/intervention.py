@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from caveat_spec.audit import ConceptLine
+from caveat_spec.audit import SHARES, ConceptLine
 from caveat_spec.base import Interval
 from caveat_spec.report import Finding
-from caveat_spec.results import ConceptTest
+from caveat_spec.results import ConceptTest, Estimate
 from caveat_spec.verdict.association import Association
-from caveat_spec.verdict.rules import Conclusion, Rule, advice, always, exceeds, inside, size, span, times_to_settle
+from caveat_spec.verdict.rules import (
+    Conclusion,
+    Rule,
+    advice,
+    always,
+    exceeds,
+    in_unit,
+    inside,
+    size,
+    span,
+    times_to_settle,
+    unmeasured,
+)
 
 
 @dataclass(frozen=True)
@@ -21,27 +33,45 @@ class Intervention:
     alpha: float
 
     @property
-    def change(self) -> float:
+    def known(self) -> bool:
+        """Whether the change was measured in the line's unit."""
+        return in_unit(self.test.effect, self.line) is not None
+
+    @property
+    def figure(self) -> Estimate:
         """The mean change, in the line's unit."""
-        return self.test.effect.in_sd if self.line.unit == "sd" else self.test.effect.value
+        found = in_unit(self.test.effect, self.line)
+        assert found is not None
+        return found
+
+    @property
+    def change(self) -> float:
+        """Its value."""
+        return self.figure.value
 
     @property
     def interval(self) -> Interval:
-        """Its interval, in the line's unit."""
-        return self.test.effect.interval_in_sd if self.line.unit == "sd" else self.test.effect.interval
+        """Its interval."""
+        return self.figure.interval
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether chance does not explain it; an interval of probabilities or decisions says so by itself."""
+        return self.line.unit in SHARES or self.test.effect.deciding_p < self.alpha
 
     @property
     def sign(self) -> int:
         """The direction of the change."""
-        return 1 if self.change > 0 else -1
+        return 1 if self.test.effect.value > 0 else -1
 
     @property
     def measured(self) -> str:
         """The measurement, as a clause."""
-        return (
-            f"adding {self.line.concept} to {self.test.n_concept} examples changes {self.line.target} by "
-            f"{size(self.change, self.line)}"
-        )
+        does = f"adding {self.line.concept} to {self.test.n_concept} examples"
+        if self.line.unit == "decisions":
+            return f"{does} flips {size(self.change, self.line)} about {self.line.target}"
+        what = f"the probability of {self.line.target}" if self.line.unit == "probability" else self.line.target
+        return f"{does} changes {what} by {size(self.change, self.line)}"
 
 
 def _significant(facts: Intervention) -> str:
@@ -60,8 +90,14 @@ def _not_settled(facts: Intervention) -> str:
 
 INTERVENTION: tuple[Rule[Intervention], ...] = (
     Rule(
+        "the change has no figure in the line's unit",
+        lambda facts: not facts.known,
+        "inconclusive",
+        lambda facts: f"{unmeasured(facts.line)}; give the tolerance in `sd`",
+    ),
+    Rule(
         "the whole interval is beyond the tolerance",
-        lambda facts: facts.test.effect.deciding_p < facts.alpha and exceeds(facts.interval, facts.line),
+        lambda facts: facts.beyond_chance and exceeds(facts.interval, facts.line),
         "influential",
         _significant,
     ),

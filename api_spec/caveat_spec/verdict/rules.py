@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Generic, TypeVar
 
-from caveat_spec.audit import ConceptLine
+from caveat_spec.audit import SHARES, ConceptLine, Unit
 from caveat_spec.base import Interval
 from caveat_spec.report import Finding
+from caveat_spec.results import Change, Effect, Estimate
 
 Facts = TypeVar("Facts")
 
@@ -60,14 +61,43 @@ def exceeds(interval: Interval, line: ConceptLine) -> bool:
     return interval[0] > line.tolerance or interval[1] < -line.tolerance
 
 
+def in_unit(figure: Effect | Change, line: ConceptLine) -> Estimate | None:
+    """A figure and its interval in the line's unit; None where it was not measured in it."""
+    match line.unit:
+        case "sd":
+            return Estimate(value=figure.in_sd, interval=figure.interval_in_sd)
+        case "logit":
+            return Estimate(value=figure.value, interval=figure.interval)
+        case "probability":
+            return figure.in_probability
+        case "decisions":
+            return figure.in_decisions
+
+
 def size(value: float, line: ConceptLine, *, signed: bool = True) -> str:
-    """A number in the line's unit: `+0.5 sd`."""
-    return f"{value:{'+' if signed else ''}.3g} {line.unit}"
+    """A number in the line's unit: `+0.5 sd`, `+4.2 percentage points`, `12 % of decisions`."""
+    return f"{_number(value, line, signed=signed)} {UNIT_WORDS.get(line.unit, line.unit)}"
 
 
 def span(interval: Interval, line: ConceptLine) -> str:
     """An interval in the line's unit: `+0.4 to +0.6 sd`."""
-    return f"{interval[0]:+.3g} to {interval[1]:+.3g} {line.unit}"
+    low, high = (_number(end, line) for end in interval)
+    return f"{low} to {high} {UNIT_WORDS.get(line.unit, line.unit)}"
+
+
+UNIT_WORDS: dict[Unit, str] = {"probability": "percentage points", "decisions": "% of decisions"}
+"""Units that are shown in words."""
+
+
+def _number(value: float, line: ConceptLine, *, signed: bool = True) -> str:
+    sign = "+" if signed and line.unit != "decisions" else ""
+    return f"{100 * value if line.unit in SHARES else value:{sign}.3g}"
+
+
+def unmeasured(line: ConceptLine) -> str:
+    """That a figure does not exist in the line's unit, as a clause."""
+    what = "probability" if line.unit == "probability" else "decision"
+    return f"the report has no change in {line.unit} of {line.target}, which gives no {what} here"
 
 
 SETTLES = 1 + NormalDist().inv_cdf(0.9) / NormalDist().inv_cdf(0.975)

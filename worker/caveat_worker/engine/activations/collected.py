@@ -95,7 +95,11 @@ class Collected:
 
     def scores(self, examples: str, target: str) -> Float64Array:
         """The scores behind a target: [n, classes] where classes compete, [n] where a class has its own."""
-        output, index = self.outputs(examples, target), self.plan.targets[target].index
+        return self.scores_of(self.outputs(examples, target), target)
+
+    def scores_of(self, output: Float64Array, target: str) -> Float64Array:
+        """The same from the tensor [n, classes] that the target is read from."""
+        index = self.plan.targets[target].index
         link = self.plan.resolved[target].link
         if link == "two_sigmoids":
             return (output if index == 1 else -output)[:, 0]

@@ -84,8 +84,11 @@ def vjp(model: Model, upper: str, lowers: Sequence[str], *, rules: Table = VJP) 
     return Graph(prune(copy.ir, outputs))
 
 
-def cut_at(model: Model, layer: str, targets: Sequence[Target]) -> Graph:
-    """The forward graph from a layer on: the layer's tensor is an input, and the outputs are `value/<target>` [n]."""
+def cut_at(model: Model, layer: str, targets: Sequence[Target], *, scores: bool = False) -> Graph:
+    """The forward graph from a layer on: the layer's tensor is an input, and the outputs are `value/<target>` [n].
+
+    With `scores` the tensors that the targets are read from are outputs too, as `scores/<target>`.
+    """
     resolved = [resolve_target(model, target) for target in targets]
     copy = opened_at(model, layer)
     builder = GraphBuilder(copy.ir.graph)
@@ -93,6 +96,10 @@ def cut_at(model: Model, layer: str, targets: Sequence[Target]) -> Graph:
         _output(builder, f"value/{one.target.name}", write_value(builder, copy, one), _batch_of(model))
         for one in resolved
     ]
+    for one in resolved if scores else ():
+        read = builder.read(_value(copy, one.tensor))
+        assert read is not None
+        outputs.append(_output(builder, f"scores/{one.target.name}", read, _value(copy, one.tensor).shape))
     copy.ir.graph.extend(builder.nodes)
     return Graph(prune(copy.ir, outputs))
 

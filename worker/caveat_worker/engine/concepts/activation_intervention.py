@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from caveat_spec.audit import SHARES, Audit, ConceptLine
 from caveat_spec.results import FiniteStep
 from caveat_worker.engine.activations.batches import batch_size
 from caveat_worker.engine.activations.collected import Collected, Runtime
-from caveat_worker.engine.activations.pooling import moved
+from caveat_worker.engine.activations.pooling import moved, scores
 from caveat_worker.engine.activations.requirements import Layer
 from caveat_worker.engine.autodiff.differentiate import cut_at, expose
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.store import key_of
 from caveat_worker.engine.base.threads import parallel_map, split_threads
 from caveat_worker.engine.concepts.cav import direction
+from caveat_worker.engine.concepts.counterfactual import ChangedShares, changed_shares, in_decisions, in_probability
 from caveat_worker.engine.onnx.session import Session, open_session
 from caveat_worker.engine.statistics.intervals import mean_interval, scaled_mean_interval
 from caveat_worker.engine.statistics.scale import scale
@@ -78,6 +80,11 @@ def take_steps(collected: Collected, runtime: Runtime, steps: Sequence[StepDirec
     return {place: _summary(collected, place, change) for place, change in changes.items() if np.isfinite(change).all()}
 
 
+def asks_for_shares(audit: Audit) -> bool:
+    """Whether a line of the gate asks for a step's change in probabilities or decisions."""
+    return any(isinstance(line, ConceptLine) and line.unit in SHARES for line in audit.gate)
+
+
 def _changes(
     collected: Collected,
     runtime: Runtime,
@@ -86,18 +93,25 @@ def _changes(
     targets: Sequence[str],
     steps: Sequence[StepDirection],
 ) -> dict[Place, Float64Array]:
-    """The change of each target at each of its examples [m], by every step from one layer."""
+    """The change of each target at each of its examples [1, m], by every step from one layer.
+
+    Where the gate asks for shares, the change of the probability and whether the decision flips are rows too [3, m]; a
+    row is 0 for a target that has none.
+    """
     plan, provider = collected.plan, runtime.provider
+    shares = asks_for_shares(plan.audit)
     deltas = _deltas(collected, runtime, steps)
     side_by_side, threads_each = split_threads(runtime.threads, device=provider != "cpu")
     rest = open_session(
-        cut_at(plan.model, layer.tensor, [plan.targets[name] for name in targets]),
+        cut_at(plan.model, layer.tensor, [plan.targets[name] for name in targets], scores=shares),
         provider=provider,
         threads=threads_each,
     )
     before = {name: collected.values(name) for name in targets}
     count = len(before[targets[0]])
-    changes = {(step.concept, layer.name, name): np.empty(count) for step in steps for name in targets}
+    changes = {
+        (step.concept, layer.name, name): np.zeros((3 if shares else 1, count)) for step in steps for name in targets
+    }
     kept, size = _kept(collected, runtime, layer, examples, rest), batch_size(plan, plan.needs[examples])
     if kept is None:
         head = open_session(expose(plan.model, [layer.tensor]), provider=provider, threads=threads_each)
@@ -114,11 +128,26 @@ def _changes(
             found = rest.run({**feeds, layer.tensor: there})
             for name in targets:
                 values = found[f"value/{name}"].reshape(-1).astype(np.float64)
-                changes[step.concept, layer.name, name][rows] = values - before[name][rows]
+                change = changes[step.concept, layer.name, name]
+                change[0, rows] = values - before[name][rows]
+                if shares and (changed := _shares(collected, name, rows, found[f"scores/{name}"])) is not None:
+                    change[1, rows] = 0 if changed.probability is None else changed.probability
+                    change[2, rows] = changed.flipped
 
     for _ in parallel_map(take, batches, side_by_side):
         pass
     return changes
+
+
+def _shares(collected: Collected, target: str, rows: slice, raw: NDArray[Any]) -> ChangedShares | None:
+    """What a step does to the probability and the decision of some target examples; None for a regression."""
+    if collected.plan.resolved[target].link == "values":
+        return None
+    asked = collected.plan.targets[target]
+    after = scores(raw, asked.reduce, asked.axis(raw.ndim)).astype(np.float64)
+    before = collected.outputs(collected.plan.audit.targets[target].examples, target)[rows]
+    of = collected.scores_of
+    return changed_shares(of(before, target), of(after, target), asked.index, collected.link(target))
 
 
 def _kept(
@@ -172,6 +201,7 @@ def _key(collected: Collected, step: StepDirection, target: str) -> str:
     asked = plan.audit.targets[target]
     return key_of(
         finite_step=collected.keys["values", asked.examples, target],
+        rows=3 if asks_for_shares(plan.audit) else 1,
         activations={
             collected.keys["activations", name, step.layer.name]: hashlib.sha256(step.alpha[rows].tobytes()).hexdigest()
             for name, rows in plan.row_ranges.items()
@@ -180,12 +210,17 @@ def _key(collected: Collected, step: StepDirection, target: str) -> str:
     )
 
 
-def _summary(collected: Collected, place: Place, change: Float64Array) -> FiniteStep:
-    method = collected.plan.audit.method
+def _summary(collected: Collected, place: Place, rows: Float64Array) -> FiniteStep:
+    method, change = collected.plan.audit.method, rows[0]
     rng, values, value = collected.generator(SALT, *place), collected.values(place[2]), float(change.mean())
+    decides = len(rows) > 1 and collected.plan.resolved[place[2]].link != "values"
+    probable = decides and collected.link(place[2]) is not None
+    shares = ChangedShares(rows[1] if probable else None, rows[2] > 0) if decides else None
     return FiniteStep(
         value=value,
         interval=mean_interval(change, method.alpha),
         in_sd=value / (scale(values) or 1.0),
         interval_in_sd=scaled_mean_interval(change, values, method.alpha, method.bootstrap, rng, together=True),
+        in_probability=None if shares is None else in_probability(shares, method.alpha),
+        in_decisions=None if shares is None else in_decisions(shares, method.alpha),
     )

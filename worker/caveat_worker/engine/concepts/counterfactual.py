@@ -5,18 +5,28 @@ An intervention is measured, not inferred from a direction: the model runs on ea
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caveat_spec.results import DecisionChange, Effect, Figures
+from caveat_spec.results import DecisionChange, Effect, Estimate, Figures
 from caveat_worker.engine.activations.target_values import Link, probabilities
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.statistics.intervals import mean_interval, scaled_mean_interval
 from caveat_worker.engine.statistics.p_values import sign_flip_p
+from caveat_worker.engine.statistics.proportions import exact_interval
 from caveat_worker.engine.statistics.scale import scale
+
+
+@dataclass(frozen=True)
+class ChangedShares:
+    """Each example's change of probability [n], where there are any, and whether its decision flips [n]."""
+
+    probability: Float64Array | None
+    flipped: NDArray[np.bool_]
 
 
 def measure_change(
@@ -54,22 +64,49 @@ def measure_change(
     mean = float(change.mean())
     for_p, for_interval = rng.spawn(2)
     unit = scale(over) or 1.0
-    decisions = None
+    decisions = shares = None
     if decides:
         scored = [
             np.asarray(value if scores is None else scores, dtype=float)
             for value, scores in ((before, scores_without), (after, scores_with))
         ]
         decisions = _decisions(scored[0], scored[1], index, link)
+        shares = changed_shares(scored[0], scored[1], index, link)
     effect = Effect(
         value=mean,
         interval=mean_interval(change, alpha),
         in_sd=mean / unit,
         interval_in_sd=scaled_mean_interval(change, over, alpha, resamples, for_interval, together=same_examples),
         p=sign_flip_p(change, permutations, for_p),
+        in_probability=None if shares is None else in_probability(shares, alpha),
+        in_decisions=None if shares is None else in_decisions(shares, alpha),
     )
     n = len(change)
     return Figures(effect=effect, changes=change.tolist(), n_concept=n, n_reference=n, n_target=n, decisions=decisions)
+
+
+def changed_shares(before: Float64Array, after: Float64Array, index: int | None, link: Link | None) -> ChangedShares:
+    """What happens to each example's probability of the target and to its decision, from scores of both."""
+    if before.ndim == 1 and link != "softmax":
+        threshold = 0.5 if link == "probabilities" else 0.0
+        probability = None if link is None else probabilities(after, link) - probabilities(before, link)
+        return ChangedShares(probability, (before > threshold) != (after > threshold))
+    assert link is not None
+    assert index is not None
+    moved = probabilities(after, link)[:, index] - probabilities(before, link)[:, index]
+    return ChangedShares(moved, (before.argmax(1) == index) != (after.argmax(1) == index))
+
+
+def in_probability(changed: ChangedShares, alpha: float) -> Estimate | None:
+    """The mean change of the probability with its interval; None where there are no probabilities."""
+    moved = changed.probability
+    return None if moved is None else Estimate(value=float(moved.mean()), interval=mean_interval(moved, alpha))
+
+
+def in_decisions(changed: ChangedShares, alpha: float) -> Estimate:
+    """The share of examples whose decision flips, with its exact interval."""
+    flips, n = int(changed.flipped.sum()), len(changed.flipped)
+    return Estimate(value=flips / n, interval=exact_interval(flips, n, alpha))
 
 
 def _decisions(before: Float64Array, after: Float64Array, index: int | None, link: Link | None) -> DecisionChange:

@@ -39,7 +39,7 @@ from caveat_worker.engine.activations.requirements import (
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.threads import on_one_thread
-from caveat_worker.engine.concepts.activation_intervention import StepDirection, take_steps
+from caveat_worker.engine.concepts.activation_intervention import StepDirection, asks_for_shares, take_steps
 from caveat_worker.engine.concepts.cav import (
     cosine_matrix,
     direction,
@@ -84,7 +84,7 @@ def _requires(audit: Audit) -> Sequence[Requirement]:
         InnerProducts(of=every),
         Gradients(),
         Values(),
-        Outputs(at=("concept", "reference")),
+        Outputs(at=every if asks_for_shares(audit) else ("concept", "reference")),
         FiniteSteps(),
         *arrays,
     )

@@ -27,12 +27,12 @@ def largest_difference(hits: Float64Array, n: Float64Array, alpha: float) -> tup
     """The interval of the largest difference between the proportions `hits / n` of two groups or more [k]."""
     first, second = _pairs(len(n))
     rates = hits / n
-    gaps = rates[first] - rates[second]
+    differences = rates[first] - rates[second]
 
     def ends(tail: float) -> Float64Array:
         """The lower ends [k(k-1)] at this one-sided level; the upper ones are those of the reversed pairs."""
         low, high = _score_intervals(hits, n, tail)
-        found: Float64Array = gaps - np.hypot((rates - low)[first], (high - rates)[second])
+        found: Float64Array = differences - np.hypot((rates - low)[first], (high - rates)[second])
         return found
 
     return float(max(0.0, ends(_corrected(alpha, len(n))).max())), float(min(1.0, -ends(alpha / 2).min()))
