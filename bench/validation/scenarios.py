@@ -12,6 +12,7 @@ from PIL import Image
 
 from bench.validation.ground_truth import Asked, Count, Fact, Measured, gap, paired_change
 from bench.validation.networks import Float64Array, outputs, pictures, probabilities
+from bench.validation.tables import tables
 from caveat.auditfile import read_audit
 from caveat_spec.audit import Audit, Images, Preprocess
 from examples.graph import Graph, save
@@ -453,5 +454,6 @@ CASES: Mapping[str, Callable[[Path], list[Asked]]] = {
     "stripes": striped,
     "nothing": nothing,
     "weightless": weightless,
+    "tables": tables,
 }
 """Name → builds the inputs in a folder and returns the audits with their truths."""
