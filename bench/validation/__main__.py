@@ -1,4 +1,4 @@
-"""`python -m bench.validation [truths | rates] [--quick]`: how often verdicts are wrong; writes docs/validation.md."""
+"""`python -m bench.validation [PART] [--quick]`: how often verdicts are wrong; writes docs/validation.md."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from bench.validation.coverage import intervals
+from bench.validation.power import power
 from bench.validation.rates import rates
 from bench.validation.report import ground_truths
 
 PAGE = Path(__file__).parents[2] / "docs" / "validation.md"
 PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
     "truths": ground_truths,
+    "intervals": lambda quick, _: intervals(quick),
+    "power": lambda quick, _: power(quick),
     "rates": lambda quick, _: rates(quick),
 }
 """Part → writes its text and says whether it holds; it may use the given folder."""
@@ -23,15 +27,15 @@ PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
 HEAD = """# Validation
 
 How often the verdicts are wrong where the truth is known. Made by `make validation`; do not edit. The code is in
-[`bench/validation`](../bench/validation); `python -m bench.validation truths` makes the first part anew, `rates` the
-second.
+[`bench/validation`](../bench/validation); `python -m bench.validation truths` makes its first part anew, and so
+on for each part.
 """
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Makes the part that is named, or both; 1 where one does not hold."""
+    """Makes the part that is named, or all; 1 where one does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="?", choices=PARTS, help="both when left out")
+    parser.add_argument("part", nargs="?", choices=PARTS, help="all when left out")
     parser.add_argument("--quick", action="store_true", help="a small share of the audits, and no page")
     options = parser.parse_args(arguments)
     everything = True

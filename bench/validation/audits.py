@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +23,11 @@ from caveat_worker.engine.concepts.output_gap import output_gap
 from caveat_worker.engine.statistics.p_values import legacy_t_test
 from caveat_worker.engine.statistics.resampling import Sets, reference_draws
 
-TOLERANCE = 0.3
-"""What the gate lines of the validation allow, in standard deviations of the target."""
+TOLERANCE, STRICT = 0.3, 0.1
+"""What the gate lines of the validation allow, in standard deviations of the target: usually, and by default."""
+ALPHA = 0.05
+DRAWS = 2026
+"""Another number here draws every audit anew."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Outcome:
     p_against_sets: float
     p_score: float
     finding: Finding
+    strict: Finding
+    """The finding at the default tolerance."""
     passes: bool
     """Whether the gate lets the concept pass."""
     interval: tuple[float, float]
@@ -46,19 +52,22 @@ class Outcome:
 
 def audit(world: World, settings: Settings, published: tuple[int, ...], seed: int) -> Outcome:
     """One audit drawn from the world."""
-    rng = np.random.default_rng([seed, 2018])
+    rng = np.random.default_rng([seed, DRAWS])
     data, target = draw(world, rng)
     result = run_concept_test(data, [target], settings, rng).figures[0]
     assert result.effect.p_against_sets is not None
     assert result.score is not None
     assert result.accuracy is not None
-    line = verdict_on(result, output_gap(*numbers(world, rng), target.values, settings, rng), settings)
+    gap = output_gap(*numbers(world, rng), target.values, settings, rng)
+    line, strict = (verdict_on(result, gap, settings, tolerance) for tolerance in (TOLERANCE, STRICT))
     assert line.finding is not None
+    assert strict.finding is not None
     return Outcome(
         p_effect=result.effect.p,
         p_against_sets=result.effect.p_against_sets,
         p_score=result.score.p,
         finding=line.finding,
+        strict=strict.finding,
         passes=line.outcome == "pass",
         interval=result.effect.interval,
         truth=world.shift * world.slope,
@@ -73,7 +82,7 @@ def audits(world: World, settings: Settings, count: int, published: tuple[int, .
         return list(executor.map(partial(audit, world, settings, published), range(count), chunksize=8))
 
 
-def verdict_on(figures: Figures, gap: OutputGap, settings: Settings) -> LineVerdict:
+def verdict_on(figures: Figures, gap: OutputGap, settings: Settings, tolerance: float) -> LineVerdict:
     """What the gate line `must: not_matter` comes to in a report that holds this one test."""
     test = ConceptTest(
         method="tcav",
@@ -85,7 +94,7 @@ def verdict_on(figures: Figures, gap: OutputGap, settings: Settings) -> LineVerd
         output_gap=gap,
         **dict(figures) | {"effect": figures.effect.model_copy(update={"p_corrected": figures.effect.p})},
     )
-    line = ConceptLine(concept="concept", target="target", must="not_matter", tolerance=TOLERANCE)
+    line = ConceptLine(concept="concept", target="target", must="not_matter", tolerance=tolerance)
     nothing: dict[str, Any] = dict.fromkeys(Report.model_fields, ())
     audit = Audit.model_construct(model="", examples={}, method=Method(alpha=settings.alpha))
     report = Report.model_construct(**nothing | {"audit": audit, "tests": [test]})
@@ -105,3 +114,13 @@ def _published(world: World, settings: Settings, runs: int, seed: int) -> float:
         return share
 
     return legacy_t_test(scores(concept, first), scores(second, third & ~second))
+
+
+def rejected(outcomes: Sequence[Outcome], p: str) -> int:
+    """How many audits have this p at or under α."""
+    return sum(getattr(outcome, p) <= ALPHA for outcome in outcomes)
+
+
+def percent(shares: Sequence[int], count: int, digits: int = 1) -> str:
+    """The cells of a row: shares of `count` audits."""
+    return " | ".join(f"{share / count:.{digits}%}" for share in shares)

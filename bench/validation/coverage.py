@@ -1,4 +1,4 @@
-"""Coverage of the intervals of a mean change, in the target's unit and in sd, also where the target has heavy tails."""
+"""Coverage of every interval that a report prints, in the target's unit and in sd, with heavy tails too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from scipy.stats import norm
 
+from bench.validation.audits import ALPHA, DRAWS
+from caveat_worker.engine.activations.gram import gram, products
 from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.concepts.concept_test import run_concept_test
+from caveat_worker.engine.concepts.fit_problem import ConceptData, Settings, TargetData
+from caveat_worker.engine.concepts.output_gap import output_gap
 from caveat_worker.engine.statistics.intervals import mean_interval, scaled_mean_interval
 
 Draw = Callable[[np.random.Generator, int], Float64Array]
@@ -20,12 +25,13 @@ TARGETS: Mapping[str, Draw] = {
 }
 """Distributions of a target's values; all but the first have a kurtosis of 26."""
 SIZES = (60, 200, 500)
-ALPHA = 0.05
 RESAMPLES = 299
+TAILS = ("normal", "mixture")
+"""The targets of the other intervals: normal, and of kurtosis 26."""
 LOW, HIGH = 0.92, 0.985
 """Within these a rate of 95 % is taken to hold: two standard errors of it, and half a percentage point."""
 
-TEXT = """### Coverage of a measured change
+TEXT = """### A measured change, and a finite step
 
 {count} draws a row, in which a concept changes the target of the same examples by a third of its scale, the same for
 all but for a tenth of that. All distributions of the target's values but the normal one have a kurtosis of 26. *In sd,
@@ -38,6 +44,90 @@ often the whole interval lies beyond a tolerance that equals the true change, wh
 {rows}
 
 """
+
+
+OTHERS = """### Effect, output gap and score
+
+{count} draws a row, of as many concept, reference and target examples as the table says. The layer has {d} features.
+Along the concept, the gradients of the *mixture* have a kurtosis of 26, as its target has. The effect is the same third
+of the target's scale. The score's truth is the share of all examples whose gradient is positive along the concept.
+
+| target | examples | effect, in its unit | in sd | output gap, in its unit | in sd | score | holds |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{rows}
+
+The score's interval is not held to it: its CAV is learned from examples, and of another CAV another share is positive.
+
+"""
+
+
+def intervals(quick: bool) -> tuple[str, bool]:
+    """The coverage of every interval; holds where those that decide cover as often as they say."""
+    parts = [coverage(40 if quick else 400), others(20 if quick else 300)]
+    return HEAD + "".join(text for text, _ in parts), all(holds for _, holds in parts)
+
+
+HEAD = """## Coverage of intervals
+
+Made by `python -m bench.validation intervals`: how often a nominal 95 % interval holds the truth.
+
+"""
+
+
+def others(count: int) -> tuple[str, bool]:
+    """How often the intervals of effects, output gaps and scores hold the truth."""
+    cases = [(name, n, count) for name in TAILS for n in SIZES]
+    with ProcessPoolExecutor() as executor:
+        found = list(executor.map(_rates_of_others, cases))
+    rows, everything = [], True
+    for (name, n, _), shares in zip(cases, found, strict=True):
+        holds = all(LOW - 1 / count <= share <= HIGH + 1 / count for share in shares[:-1])
+        everything &= holds
+        shown = " | ".join(f"{share:.1%}" for share in shares)
+        rows.append(f"| {name} | {n} | {shown} | {'yes' if holds else '**no**'} |")
+    return OTHERS.format(count=count, d=FEATURES, rows="\n".join(rows)), everything
+
+
+FEATURES, STEP = 10, 2.0
+"""Of the layer, and how far the concept lies along its first."""
+SETTINGS = Settings(cross_check=None, runs=2, permutations=19, bootstrap=RESAMPLES, alpha=ALPHA)
+
+
+def _rates_of_others(case: tuple[str, int, int]) -> tuple[float, ...]:
+    """Shares of draws whose intervals hold the truth: the effect's, the output gap's, each in sd too, the score's."""
+    name, n, count = case
+    rng = np.random.default_rng([n, DRAWS, 2, *name.encode()])
+    many = TARGETS[name](rng, 1_000_000)
+    middle, spread = _middle(many), float(many.std())
+    effect = middle / 3
+    slope = effect / STEP
+    positive = float((slope * (1 + many / spread) + NOISE * rng.normal(size=len(many)) > 0).mean())
+    held = np.zeros((count, 5))
+    for row in held:
+        data, target = _layer(name, n, slope, spread, rng)
+        found = run_concept_test(data, [target], SETTINGS, rng).figures[0]
+        concept, reference = effect + TARGETS[name](rng, n), TARGETS[name](rng, n)
+        gap = output_gap(concept, reference, target.values, SETTINGS, rng)
+        assert found.score is not None
+        ends = (found.effect.interval, found.effect.interval_in_sd, gap.interval, gap.interval_in_sd)
+        truths = (effect, effect / middle, effect, effect / middle)
+        held_now = [low <= truth <= high for (low, high), truth in zip(ends, truths, strict=True)]
+        row[:] = (*held_now, found.score.interval[0] <= positive <= found.score.interval[1])
+    return tuple(held.mean(0).tolist())
+
+
+NOISE = 0.2
+"""Standard deviation of gradients in each direction, besides what they have along the concept."""
+
+
+def _layer(name: str, n: int, slope: float, spread: float, rng: np.random.Generator) -> tuple[ConceptData, TargetData]:
+    """A concept along the first feature, and gradients whose part along it varies as the target does."""
+    x = rng.normal(size=(2 * n, FEATURES))
+    x[:n, 0] += STEP
+    gradients = NOISE * rng.normal(size=(n, FEATURES))
+    gradients[:, 0] += slope * (1 + TARGETS[name](rng, n) / spread)
+    data = ConceptData(gram(x), np.arange(n), np.arange(n, 2 * n))
+    return data, TargetData(products(gradients, x), TARGETS[name](rng, n))
 
 
 def coverage(count: int) -> tuple[str, bool]:
@@ -57,7 +147,7 @@ def coverage(count: int) -> tuple[str, bool]:
 def _rates(case: tuple[str, int, int]) -> tuple[float, ...]:
     """Shares of draws whose interval holds the truth: in the unit, by three scales; and that of accusations."""
     name, n, count = case
-    rng = np.random.default_rng([n, *name.encode()])
+    rng = np.random.default_rng([n, DRAWS, *name.encode()])
     many = TARGETS[name](rng, 1_000_000)
     usual, middle = float(many.std()), _middle(many)
     change, held = middle / 3, np.zeros((count, 5))

@@ -196,7 +196,9 @@ def test_not_encoded_says_its_power_its_layers_and_how_the_models_numbers_differ
 @pytest.mark.parametrize("code", ["weak_cav", "unstable_estimators"])
 def test_some_flags_keep_a_row_from_accusing_but_not_from_clearing(code: str) -> None:
     weak = flag(code)
-    assert decide(report(row(**INFLUENTIAL, flags=(weak,))), [line()]).lines[0].finding == "inconclusive"
+    verdict = decide(report(row(**INFLUENTIAL, flags=(weak,))), [line()]).lines[0]
+    assert verdict.finding == "inconclusive"
+    assert weak.sentence.rstrip(".") in verdict.reason
     encoding = row(**HARMLESS, layer="deep")
     assert decide(report(row(**HARMLESS, flags=(weak,)), encoding), [line()]).lines[0].outcome == "pass"
 

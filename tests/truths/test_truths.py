@@ -31,8 +31,8 @@ def test_no_verdict_is_wrong(name: str, case: Case) -> None:
 def test_what_is_inconclusive_states_why(name: str, case: Case) -> None:
     reasons = (
         r"flagged:|vector is weak|too wide for the tolerance|not beyond chance|estimators disagree|"
-        r"reaches into the tolerance|layers contradict each other|must not clear a line|but the full step|"
-        r"does not settle"
+        r"reaches into the tolerance|may not accuse|layers contradict each other|must not clear a line|"
+        r"but the full step|does not settle"
     )
     for of in case(name):
         for one in of.facts:

@@ -233,6 +233,10 @@ def _too_wide(facts: Association) -> str:
         return f"{sentence}, and the concept activation vector is weak: {weak[0]}"
     if abs(effect) < line.tolerance:
         return f"{sentence}, too wide for the tolerance {size(line.tolerance, line, signed=False)}; {_advice(facts)}"
+    if test.blocked and exceeds(interval, line):
+        return (
+            f"{sentence}, beyond the tolerance, but this test may not accuse: {'; '.join(_blocking_sentences([test]))}"
+        )
     if test.effect.deciding_p >= facts.alpha:
         return f"{sentence}, beyond the tolerance but not beyond chance (corrected p {test.effect.deciding_p:.2g})"
     return f"{sentence}, which reaches into the tolerance {size(line.tolerance, line, signed=False)}"
