@@ -33,6 +33,16 @@ Draws = Annotated[Integer, Field(ge=2, le=4096)]
 Seed = Annotated[Integer, Field(ge=0)]
 
 
+class NoOptions(Document):
+    """An explanation without options."""
+
+
+class ReferenceOptions(Document):
+    """Options of explanations that compare with a reference."""
+
+    reference: Reference = "zero"
+
+
 class SmoothGradOptions(OfLayer):
     """Options of `smoothgrad`."""
 
@@ -43,11 +53,9 @@ class SmoothGradOptions(OfLayer):
     seed: Seed = 0
 
 
-class IntegratedGradientsOptions(Document):
-    """Options of `integrated_gradients`."""
+class IntegratedGradientsOptions(ReferenceOptions):
+    """Options of `integrated_gradients`, whose path begins at the reference."""
 
-    reference: Reference = "zero"
-    """Where the path to the example begins."""
     tolerance: Share = 0.01
     """The share of the difference of scores that the parts may miss."""
     most: Draws = 512
@@ -87,6 +95,8 @@ class LinearOptions(Document):
     atoms: Atoms = "channels"
     confirm: Annotated[Integer, Field(ge=0, le=64)] = 8
     """The largest atoms that are really removed, beside 50 others drawn at random; 0 to trust the derivative."""
+    pooling: Literal["exact", "relaxed", "relaxed_and_blurred"] = "exact"
+    """`relaxed` shares a max pooling's derivative by activation, for smoother pictures; it is not the model's."""
     seed: Seed = 0
 
 
@@ -127,6 +137,23 @@ EXPLANATIONS = (
         needs="gradient",
         relation="E ∂S/∂x at x + σε; without noise it is ∂S/∂x (Smilkov et al. 2017)",
         options=SmoothGradOptions,
+    ),
+    ExplanationEntry(
+        "lrp",
+        "Passes the score back layer by layer, to each input by its share of the sums (ε-LRP).",
+        module="caveat_worker.engine.explanations.lrp",
+        needs="gradient",
+        relation="Σ R + the biases' relevance = S, with f(z) / (z ± ε) in place of f'(z) (Bach et al. 2015; Ancona et "
+        "al. 2018, eq. 5)",
+        options=NoOptions,
+    ),
+    ExplanationEntry(
+        "deeplift_rescale",
+        "Passes the difference from a reference back layer by layer (DeepLIFT, rescale rule).",
+        module="caveat_worker.engine.explanations.deeplift_rescale",
+        needs="gradient",
+        relation="Σ (x - x̄)·m = S(x) - S(x̄) exactly (Shrikumar et al. 2017, eq. 14)",
+        options=ReferenceOptions,
     ),
     ExplanationEntry(
         "integrated_gradients",

@@ -6,7 +6,7 @@ Constants stay NumPy arrays until a node needs them, so arithmetic on weights is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -135,6 +135,13 @@ def masked(g: Tensor, mask: Tensor) -> Tensor:
     return g * mask if g.builder.steep else g * op.Cast(mask, to=int(g.dtype))
 
 
+def ref(x: Tensor) -> Tensor:
+    """x on the reference; x itself if it does not depend on the input. For inputs and outputs of operators only."""
+    if x.array is not None or x.value not in x.builder.references:
+        return x
+    return Tensor(x.builder, x.builder.references[x.value])
+
+
 class UnknownShape(Exception):  # noqa: N818
     """A rule needs a part of a tensor's shape that is unknown when the graph is built."""
 
@@ -152,6 +159,8 @@ class GraphBuilder:
         self._taken: set[str] = outer._taken if outer else _names(graph)
         self._counter: list[int] = outer._counter if outer else [0]
         self._steep: bool | None = None
+        self.references: Mapping[ir.Value, ir.Value] = outer.references if outer else {}
+        """Tensor → the same tensor on a reference, where the graph is followed on one."""
 
     @property
     def steep(self) -> bool:

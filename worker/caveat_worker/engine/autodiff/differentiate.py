@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from types import MappingProxyType
 
 import onnx_ir as ir
 
 from caveat_worker.engine.autodiff.backward import Blocked, Cotangent, backward
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor
 from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.reference import write_reference
 from caveat_worker.engine.autodiff.rules import VJP, Table
 from caveat_worker.engine.autodiff.shapes import ones_like
 from caveat_worker.engine.autodiff.target import Resolved, Target, resolve_target, write_target
@@ -32,12 +34,14 @@ def differentiate(
     *,
     also: Sequence[str] = (),
     rules: Table = VJP,
+    against: Sequence[str] = (),
 ) -> Graph:
     """One graph with the outputs `value/<target>` [n] and `gradient/<target>/<layer>`, in the layer's shape [n, ...].
 
     Each example has its own gradient, because h_k is summed over a batch whose examples do not interact. `also` names
-    tensors of the forward graph that become outputs too; `rules` is the table of backward rules. Raises `InvalidInput`
-    for unknown layers and targets, and for layers that no gradient reaches.
+    tensors of the forward graph that become outputs too; `rules` is the table of backward rules. Rules that compare
+    with a reference find it in a further input, `reference/<tensor>`, for each tensor of `against`. Raises
+    `InvalidInput` for unknown layers and targets, and for layers that no gradient reaches.
     """
     chosen = dict.fromkeys(find_layer(model, layer) for layer in layers)
     resolved = [resolve_target(model, target) for target in targets]
@@ -46,8 +50,9 @@ def differentiate(
     nodes = list(graph)
     builder = GraphBuilder(graph)
     outputs = []
+    references = _reference_inputs(copy, against)
     for one in resolved:
-        value, cotangents = _backpropagate(builder, copy, nodes, one, list(chosen), rules)
+        value, cotangents = _backpropagate(builder, copy, nodes, one, list(chosen), rules, references)
         outputs.append(_output(builder, f"value/{one.target.name}", value, _batch_of(model)))
         for layer in chosen:
             cotangent = cotangents.get(layer)
@@ -145,11 +150,28 @@ def find_layer(model: Model, layer: str) -> str:
     return value.name or ""
 
 
+def _reference_inputs(model: Model, against: Sequence[str]) -> dict[ir.Value, ir.Value]:
+    """A further input for each tensor that has a reference."""
+    found = {}
+    for value in (_value(model, name) for name in against):
+        found[value] = ir.Value(name=f"reference/{value.name}", shape=value.shape, type=value.type)
+        model.ir.graph.inputs.append(found[value])
+    return found
+
+
 def _backpropagate(
-    builder: GraphBuilder, model: Model, nodes: list[ir.Node], resolved: Resolved, layers: Sequence[str], rules: Table
+    builder: GraphBuilder,
+    model: Model,
+    nodes: list[ir.Node],
+    resolved: Resolved,
+    layers: Sequence[str],
+    rules: Table,
+    references: Mapping[ir.Value, ir.Value] = MappingProxyType({}),
 ) -> tuple[Tensor, dict[str, Cotangent]]:
     """Writes the target's value [n] and the cotangents of the layers; returns both, the cotangents by layer."""
     value = write_value(builder, model, resolved)
+    if references:
+        builder.references = write_reference(builder, [*nodes, *builder.nodes], references)
     named = {v.name: v for v in model.ir.graph.inputs} | {v.name: v for n in nodes for v in n.outputs}
     sources = {layer: named[layer] for layer in layers}
     cotangents = backward(builder, [*nodes, *builder.nodes], sources.values(), {value.value: ones_like(value)}, rules)

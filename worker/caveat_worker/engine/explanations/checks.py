@@ -60,3 +60,12 @@ def removal(values: Float64Array, effects: Float64Array) -> Check:
         else f"The order is not confirmed: removing {len(values)} of these atoms one by one gives another one "
         f"(rank correlation {rank:.2f}, at least {_AGREE:g} is needed). Trust the effects of removal instead.",
     )
+
+
+def bias_share(values: Float64Array, biases: Float64Array) -> tuple[str, ...]:
+    """A note where biases [n] have more of a score than all atoms [n, …] together."""
+    sizes = np.abs(values).reshape(len(values), -1).sum(1)
+    worst = int(np.argmax(np.abs(biases) - sizes))
+    if abs(biases[worst]) <= sizes[worst]:
+        return ()
+    return (f"{biases[worst]:.3g} of the score belongs to the model's biases, and to no part of the example.",)

@@ -63,7 +63,7 @@ class _Path:
     """[k + 1]"""
     middles: AnyArray
     """[k, …]"""
-    slopes: Float64Array
+    derivatives: Float64Array
     """(x - x̄)·∇S at the middles [k]"""
 
     @property
@@ -73,7 +73,7 @@ class _Path:
     @property
     def errors(self) -> Float64Array:
         """What each segment misses [k]."""
-        return np.asarray(self.slopes * np.diff(self.ends) - np.diff(self.scores))
+        return np.asarray(self.derivatives * np.diff(self.ends) - np.diff(self.scores))
 
     def parts(self, step: AnyArray) -> Float64Array:
         """What is attributed to each number of the example [1, …]."""
@@ -94,8 +94,8 @@ def _integrate(runs: Runs, x: AnyArray, reference: AnyArray, options: Integrated
 
 def _first(runs: Runs, x: AnyArray, reference: AnyArray) -> _Path:
     ends = np.linspace(0, 1, _FIRST + 1)
-    middles, slopes = _derivatives(runs, x, reference, (ends[1:] + ends[:-1]) / 2)
-    return _Path(ends, runs.scores(_between(x, reference, ends)), middles, slopes)
+    middles, derivatives = _derivatives(runs, x, reference, (ends[1:] + ends[:-1]) / 2)
+    return _Path(ends, runs.scores(_between(x, reference, ends)), middles, derivatives)
 
 
 def _refined(runs: Runs, x: AnyArray, reference: AnyArray, path: _Path, *, most: int) -> _Path:
@@ -105,14 +105,16 @@ def _refined(runs: Runs, x: AnyArray, reference: AnyArray, path: _Path, *, most:
     low, width = path.ends[worst], np.diff(path.ends)[worst]
     inner = np.stack([low + width / 3, low + 2 * width / 3], axis=1)
     outer = np.stack([low + width / 6, low + 5 * width / 6], axis=1)
-    middles, slopes = _derivatives(runs, x, reference, outer.reshape(-1))
+    middles, derivatives = _derivatives(runs, x, reference, outer.reshape(-1))
     scores = runs.scores(_between(x, reference, inner.reshape(-1)))
     first, second = np.arange(count) * 2, np.arange(count) * 2 + 1
     return _Path(
         np.insert(path.ends, np.repeat(worst + 1, 2), inner.reshape(-1)),
         np.insert(path.scores, np.repeat(worst + 1, 2), scores),
         np.insert(np.insert(path.middles, worst + 1, middles[second], 0), worst + np.arange(count), middles[first], 0),
-        np.insert(np.insert(path.slopes, worst + 1, slopes[second]), worst + np.arange(count), slopes[first]),
+        np.insert(
+            np.insert(path.derivatives, worst + 1, derivatives[second]), worst + np.arange(count), derivatives[first]
+        ),
     )
 
 

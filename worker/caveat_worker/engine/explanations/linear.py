@@ -16,26 +16,31 @@ from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.checks import not_flat, removal
 from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Runs
 
+_RULES = {"exact": "vjp"}
 _OTHERS = 50
 """Atoms that are removed beside the largest, drawn at random."""
 
 
 def cost(options: LinearOptions, shapes: Shapes) -> int:
-    """One gradient, one forward pass for activations and one for scores, and one for each atom that is removed."""
-    return GRADIENT + 2 * FORWARD + (options.confirm + _OTHERS if options.confirm else 0)
+    """A gradient, a forward pass for activations and one for scores, and one for each atom that is removed."""
+    if options.pooling != "exact":
+        return 2 * GRADIENT + 2 * FORWARD
+    return GRADIENT + 2 * FORWARD + (options.confirm + _OTHERS + 1 if options.confirm else 0)
 
 
 def linear(runs: Runs, x: AnyArray, options: LinearOptions) -> Attributed:
     """a·∂S/∂a, summed to the atoms [n, *atoms]; `parts` has the effects of removal, and which atoms they are of."""
     before, picture = runs.passes, options.layer == INPUT
-    a, gradient = runs.activations(x, options.layer), runs.gradient(x, options.layer)
-    products = np.asarray(a, float) * gradient.astype(float)
+    a = runs.activations(x, options.layer).astype(float)
+    gradient = runs.gradient(x, options.layer, rules=_RULES.get(options.pooling, options.pooling))
+    products: Float64Array = a * gradient.astype(float)
     sums = {"positions": summed_over_channels, "channels": summed_over_positions}
     values = sums[options.atoms](products, picture=picture) if options.atoms in sums else products
     scores, flat = runs.scores(x), values.reshape(len(values), -1)
     checks, parts = [not_flat(gradient)], {}
-    if options.confirm and checks[0].ok:
-        removed = [_remove(runs, x[[row]], a[[row]], flat[row], options) for row in range(len(x))]
+    notes = _relaxed(runs, x, a, flat.sum(1), options)
+    if options.confirm and checks[0].ok and not notes:
+        removed = [_remove(runs, x[[row]], a[[row]].astype(x.dtype), flat[row], options) for row in range(len(x))]
         parts = {
             "removed": np.stack([which for which, _ in removed]),
             "removal_effects": np.stack([effects for _, effects in removed]),
@@ -47,7 +52,19 @@ def linear(runs: Runs, x: AnyArray, options: LinearOptions) -> Attributed:
         checks=tuple(checks),
         passes=runs.passes - before,
         rest=scores - flat.sum(1),
+        notes=notes,
         parts=parts,
+    )
+
+
+def _relaxed(runs: Runs, x: AnyArray, a: Float64Array, sums: Float64Array, options: LinearOptions) -> tuple[str, ...]:
+    """What stands under a figure of relaxed pooling: that it is not the model's gradient, and how the total changed."""
+    if options.pooling == "exact":
+        return ()
+    exact = (a * runs.gradient(x, options.layer)).reshape(len(x), -1).sum(1)
+    return (
+        f"Relaxed pooling: not the model's gradient. The total went from {exact[0]:.3g} to {sums[0]:.3g}, and no atom "
+        f"was removed to confirm it.",
     )
 
 

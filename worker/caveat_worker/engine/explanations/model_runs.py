@@ -8,6 +8,7 @@ inputs keep the values that they have for the example.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +19,10 @@ from caveat_worker.engine.activations.batches import BATCH_BYTES, LARGEST_BATCH,
 from caveat_worker.engine.autodiff.biases import bias_part
 from caveat_worker.engine.autodiff.differentiate import cut_at, differentiate, expose, find_layer, opened_at, vjp
 from caveat_worker.engine.autodiff.model import Model
-from caveat_worker.engine.autodiff.rules import TABLES
+from caveat_worker.engine.autodiff.rules import COMPARES, TABLES
 from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
+from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.explanations.entry import Entry, find_entry
 from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT
 from caveat_worker.engine.onnx.graph import Graph
@@ -106,14 +108,20 @@ class ModelRuns:
     ) -> Float32Array:
         """∂S/∂a [n, …] at the input or at a layer a, by a table of backward rules."""
         opened, layers = self.opened, self._layers(at)
-        session = opened.session(
-            "gradient",
-            at,
-            rules,
-            graph=lambda: differentiate(opened.behind, layers, [opened.target], rules=TABLES[rules]),
-        )
+        against = opened.entry.names if rules in COMPARES else ()
+        with _named(rules):
+            session = opened.session(
+                "gradient",
+                at,
+                rules,
+                graph=lambda: differentiate(
+                    opened.behind, layers, [opened.target], rules=TABLES[rules], against=against
+                ),
+            )
+        compared = opened.entry.split(x if reference is None else reference) if against else {}
+        further = {f"reference/{name}": array for name, array in compared.items()}
         names = [f"gradient/{opened.target.name}/{layer}" for layer in layers]
-        found = self._run_all(session, names, GRADIENT, x)
+        found = self._run_all(session, names, GRADIENT, x, further)
         return found[names[0]] if at != INPUT else opened.entry.gathered(found, names, x)
 
     def activations(self, x: AnyArray, layer: str) -> Float32Array:
@@ -151,9 +159,10 @@ class ModelRuns:
         if len(x) != 1:
             raise ValueError(f"biases have cotangents of their own for one example only, not for {len(x)}")
         opened = self.opened
-        session = opened.session(
-            "biases", rules, graph=lambda: bias_part(opened.behind, opened.target, rules=TABLES[rules])
-        )
+        with _named(rules):
+            session = opened.session(
+                "biases", rules, graph=lambda: bias_part(opened.behind, opened.target, rules=TABLES[rules])
+            )
         self._passes += GRADIENT
         return float(session.run(self._feeds(x, {}))[f"biases/{opened.target.name}"])
 
@@ -190,3 +199,18 @@ class ModelRuns:
 def _batches(count: int, size: int) -> Iterator[slice]:
     for start in range(0, count, size):
         yield slice(start, start + size)
+
+
+@contextmanager
+def _named(rules: str) -> Iterator[None]:
+    """Says which table of rules does not cover a model, where it is not that of derivatives."""
+    try:
+        yield
+    except InvalidInput as error:
+        if rules == "vjp" or error.code != "no-gradient-rule":
+            raise
+        raise InvalidInput(
+            "no-rule-in-table",
+            f"The rules of '{rules}' do not cover this model. {error.sentence.partition('. ')[2]}",
+            "gradient_x_input and integrated_gradients work here.",
+        ) from error

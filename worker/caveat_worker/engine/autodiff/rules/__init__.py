@@ -14,6 +14,9 @@ from caveat_worker.engine.autodiff.rules import (  # noqa: F401
     reduction,
     shaping,
 )
+from caveat_worker.engine.autodiff.rules.relaxed import RELAXED, RELAXED_AND_BLURRED
+from caveat_worker.engine.autodiff.rules.relevance import RELEVANCE
+from caveat_worker.engine.autodiff.rules.rescale import RESCALE
 from caveat_worker.engine.autodiff.rules.table import (
     DEFINED,
     LOWERED,
@@ -25,6 +28,7 @@ from caveat_worker.engine.autodiff.rules.table import (
 )
 
 __all__ = [
+    "COMPARES",
     "DEFINED",
     "LOWERED",
     "TABLES",
@@ -36,8 +40,16 @@ __all__ = [
     "differentiable_operators",
 ]
 
-TABLES: dict[str, Table] = {"vjp": VJP}
-"""The tables of backward rules, by the name under which a method requests one."""
+TABLES: dict[str, Table] = {
+    "vjp": VJP,
+    "relaxed": RELAXED,
+    "relaxed_and_blurred": RELAXED_AND_BLURRED,
+    "relevance": RELEVANCE,
+    "rescale": RESCALE,
+}
+"""The tables of backward rules, by the name under which a method requests one; all but `vjp` are no derivatives."""
+COMPARES = frozenset({"rescale"})
+"""The tables whose rules compare with a reference."""
 
 
 def differentiable_operators() -> tuple[tuple[str, str, str], ...]:

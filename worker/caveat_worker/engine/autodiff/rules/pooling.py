@@ -35,7 +35,7 @@ def average_pool(
     g, y, x, *, auto_pad, ceil_mode, count_include_pad, dilations=None, kernel_shape, pads=None, strides=None
 ):
     """Spreads G over the windows, divided by the number of elements in each average."""
-    win = _window(x, kernel_shape, auto_pad, pads, strides, dilations)
+    win = pooled_window(x, kernel_shape, auto_pad, pads, strides, dilations)
     if not any(win.pads) and not ceil_mode and max(win.dilations) == 1:
         return (spread_evenly(g / float(np.prod(win.kernel)), x, y, win),)
     plane = ones(op.Concat([1, 1], op.Gather(dims(x), list(range(2, x.rank))), axis=0), x)
@@ -49,7 +49,7 @@ def average_pool(
 @vjp("LpPool")
 def lp_pool(g, y, x, *, auto_pad, ceil_mode, dilations=None, kernel_shape, p, pads=None, strides=None):
     """y = (Σ|x|^p)^(1/p): dx = x |x|^(p-2) times g y^(1-p) spread over the windows."""
-    win = _window(x, kernel_shape, auto_pad, pads, strides, dilations)
+    win = pooled_window(x, kernel_shape, auto_pad, pads, strides, dilations)
     if p == 1:
         return (op.Sign(x) * spread_evenly(g, x, y, win),)
     share = g * (y > 0) * op.Pow(op.Max(y, 1e-30), float(1 - p))
@@ -80,7 +80,8 @@ def max_unpool(g, y, x, indices, output_shape=None, *, kernel_shape, pads=None, 
     return op.Reshape(op.Gather(op.Reshape(g, [-1]), indices), dims(x)), None
 
 
-def _window(x, kernel_shape, auto_pad, pads, strides, dilations):
+def pooled_window(x, kernel_shape, auto_pad, pads, strides, dilations):
+    """The windows of a pooling."""
     if auto_pad.startswith("SAME") and max(dilations or [1]) > 1:
         raise UnsupportedOperator(f"its auto_pad is {auto_pad} with dilations, which runtimes read differently")
     return window(x, kernel_shape, auto_pad, pads, strides, dilations)

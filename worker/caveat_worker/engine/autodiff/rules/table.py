@@ -48,6 +48,10 @@ class Rule:
         parameters = inspect.signature(self.function).parameters.values()
         return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
+    def known(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of an operator's attributes that the rule takes."""
+        return {name: value for name, value in attributes.items() if self.takes_any or name in self.attributes}
+
     @cached_property
     def takes_any(self) -> bool:
         """Whether the rule takes every attribute."""
