@@ -7,6 +7,10 @@ GLOSSARY = {
         "Evidence from inside the model: moving the model's internal numbers towards a concept changes its answer, "
         "which shows that the model can use the concept, not that the concept causes the answer."
     ),
+    "Attribution": (
+        "A division of one answer of the model over the parts of its input, such as the pixels of a picture or the "
+        "fields of an application, that says how much each part contributed."
+    ),
     "Concept": (
         "Something that people have a word for, such as a watermark, an upside-down text or the race of an applicant, "
         "described to Caveat by a set of examples that show it."

@@ -95,11 +95,18 @@ def changed_box(one: AnyArray, other: AnyArray) -> Box | None:
     return (y.min() / height, (y.max() + 1) / height, x.min() / width, (x.max() + 1) / width)
 
 
+def _within(begin: float, end: float, count: int) -> slice:
+    """Those of some cells whose middle lies in a stretch from 0 to 1, or that one which holds its middle."""
+    first, last = ceil(begin * count - 0.5), ceil(end * count - 0.5)
+    middle = floor((begin + end) / 2 * count)
+    return slice(first, last) if first < last else slice(middle, middle + 1)
+
+
 def focus(values: AnyArray, box: Box, *, additive: bool) -> Focus:
     """How much of a map [h, w] lies in a rectangle, and how much of the places."""
     height, width = values.shape
     top, bottom, left, right = box
-    inside = values[floor(top * height) : ceil(bottom * height), floor(left * width) : ceil(right * width)]
+    inside = values[_within(top, bottom, height), _within(left, right, width)]
     whole = float(np.abs(values).sum())
     return Focus(
         share=min(1.0, float(np.abs(inside).sum()) / whole) if whole else 0.0,

@@ -77,7 +77,7 @@ def found_in(answer: Attributed, atoms: Atoms) -> Found:
     removed = zip(*(np.ravel(answer.parts.get(part, ())) for part in ("removed", "removal_effects")), strict=True)
     notes = answer.notes
     if answer.rest is not None and (left := float(answer.rest[0])):
-        notes = (*notes, f"{left:+.3g} belongs to no part of it, such as the biases of the model.".replace("-", "−", 1))
+        notes = (*notes, f"{left:+.3g} is in none of the parts.".replace("-", "−", 1))
     return Found(
         values=_flat(answer.values[0], atoms),
         additive=answer.total is not None,
