@@ -247,6 +247,7 @@ webhooks = Table(
     Column("old_until", Moment),
     Column("created_at", Moment, nullable=False),
     Column("answered_at", Moment),
+    Column("taken_at", Moment),
     Column("disabled_at", Moment),
     Column("problem", JSON(none_as_null=True)),
     Index(None, "tenant", "id"),
@@ -264,11 +265,13 @@ deliveries = Table(
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("due_at", Moment, nullable=False),
+    Column("claimed_until", Moment),
     Column("token", String(26)),
     Column("answer", String(255)),
     Column("created_at", Moment, nullable=False),
     Index(None, "webhook_id", "id"),
     Index(None, "state", "due_at"),
+    Index(None, "claimed_until"),
 )
 """Messages to webhooks, written in the transaction that ends the audit; due again if their sender does not report."""
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import base64
 import secrets
+from collections import Counter
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, cast
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, Row, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
 
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.webhooks import Delivery, Ended, Message, Occasion, WebhookRecord
@@ -27,6 +28,9 @@ from caveat_storage.tables import deliveries, log, webhooks
 
 MOST = 20
 """Most webhooks of a tenant."""
+TENANT_AT_ONCE = 2
+"""Most messages of a tenant on their way at the same time, over all workers: half of the senders of one worker."""
+TEST: Literal["webhook.test"] = "webhook.test"
 OLD_SECRET_LASTS = timedelta(days=1)
 """How long the previous secret still signs as well."""
 KEPT = timedelta(days=30)
@@ -135,12 +139,21 @@ def announce(connection: Connection, ended: Record) -> None:
 
 
 def test(database: Database, tenant: str, webhook_id: str) -> bool:
-    """Writes a test message; returns False if the tenant has no such webhook."""
+    """Writes a test message, or makes one that still waits due now; returns False if there is no such webhook."""
     with database.writing() as connection:
-        there = select(webhooks.c.id).where(_mine(tenant, webhook_id)).with_for_update(read=True, key_share=True)
+        there = select(webhooks.c.id).where(_mine(tenant, webhook_id)).with_for_update()
         if connection.execute(there).one_or_none() is None:
             return False
-        _write(connection, webhook_id, Message(type="webhook.test", timestamp=now(), data=None))
+        waits = and_(
+            deliveries.c.webhook_id == webhook_id,
+            deliveries.c.type == TEST,
+            deliveries.c.state == "pending",
+        )
+        if connection.execute(select(deliveries.c.id).where(waits).limit(1)).one_or_none() is None:
+            _write(connection, webhook_id, Message(type=TEST, timestamp=now(), data=None))
+        else:
+            idle = or_(deliveries.c.claimed_until.is_(None), deliveries.c.claimed_until < now())
+            connection.execute(deliveries.update().where(waits, idle).values(due_at=now()))
     return True
 
 
@@ -158,36 +171,63 @@ def written(database: Database, tenant: str, webhook_id: str, *, limit: int) -> 
 
 
 def take(database: Database, *, lasts: timedelta) -> PendingDelivery | None:
-    """Claims the message that has been due longest, for `lasts`; None if none is due."""
+    """Claims the message whose turn it is, for `lasts`; None if none is due.
+
+    A webhook has one message on its way, and a tenant `TENANT_AT_ONCE`, so a receiver that is silent occupies no more
+    senders. The others go to the tenant that has the fewest on their way, and among those to whoever waited longest.
+    """
     moment = now()
-    due = and_(deliveries.c.state == "pending", deliveries.c.due_at <= moment)
-    wanted = (
-        select(deliveries, webhooks.c.url, webhooks.c.secret, webhooks.c.old_secret, webhooks.c.old_until)
-        .join(webhooks, deliveries.c.webhook_id == webhooks.c.id)
-        .where(due, webhooks.c.disabled_at.is_(None))
-        .order_by(deliveries.c.due_at)
-        .limit(10)
-    )
     with database.reading() as connection:
-        waiting = connection.execute(wanted).all()
-    for row in waiting:
-        token = new_id()
-        with database.writing() as connection:
-            taken = deliveries.update().where(deliveries.c.id == row.id, deliveries.c.due_at == row.due_at, due)
-            values = {"due_at": moment + lasts, "attempts": deliveries.c.attempts + 1, "token": token}
-            ours = connection.execute(taken.values(**values)).rowcount == 1
-        if ours:
-            old = (row.old_secret,) if row.old_until is not None and row.old_until > moment else ()
-            return PendingDelivery(
-                row.id, row.webhook_id, row.url, (row.secret, *old), row.body, row.attempts + 1, token
-            )
-    return None
+        if connection.execute(_due(moment).limit(1)).one_or_none() is None:
+            return None
+    with database.writing() as connection:
+        take_turn(connection, "deliver", "")
+        webhook_id = _next_webhook(connection, moment)
+        if webhook_id is None:
+            return None
+        wanted = select(deliveries, webhooks.c.url, webhooks.c.secret, webhooks.c.old_secret, webhooks.c.old_until)
+        whose = wanted.join(webhooks).where(webhooks.c.id == webhook_id, _is_due(moment))
+        row = connection.execute(whose.order_by(deliveries.c.due_at).limit(1)).one()
+        attempt, token, until = row.attempts + 1, new_id(), moment + lasts
+        claimed = {"due_at": until, "claimed_until": until, "attempts": attempt, "token": token}
+        connection.execute(deliveries.update().where(deliveries.c.id == row.id).values(**claimed))
+        connection.execute(webhooks.update().where(webhooks.c.id == webhook_id).values(taken_at=moment))
+    old = (row.old_secret,) if row.old_until is not None and row.old_until > moment else ()
+    return PendingDelivery(row.id, row.webhook_id, row.url, (row.secret, *old), row.body, attempt, token)
+
+
+def _next_webhook(connection: Connection, moment: datetime) -> str | None:
+    """The webhook whose message is sent next; None if all that have one are busy."""
+    sending = select(deliveries.c.webhook_id, webhooks.c.tenant).join(webhooks)
+    underway = connection.execute(sending.where(deliveries.c.claimed_until > moment)).all()
+    busy, at_once = {row.webhook_id for row in underway}, Counter(row.tenant for row in underway)
+    served = select(webhooks.c.tenant, func.max(webhooks.c.taken_at).label("at")).group_by(webhooks.c.tenant)
+    last = {row.tenant: row.at for row in connection.execute(served)}
+    free = [
+        row for row in connection.execute(_due(moment)) if row.id not in busy and at_once[row.tenant] < TENANT_AT_ONCE
+    ]
+    never = datetime.min.replace(tzinfo=UTC)
+    first = min(free, key=lambda row: (at_once[row.tenant], last[row.tenant] or never, row.since), default=None)
+    return None if first is None else str(first.id)
+
+
+def _is_due(moment: datetime) -> ColumnElement[bool]:
+    return and_(deliveries.c.state == "pending", deliveries.c.due_at <= moment)
+
+
+def _due(moment: datetime) -> Select[Any]:
+    """The enabled webhooks that have messages to be sent, and since when."""
+    since = func.min(deliveries.c.due_at).label("since")
+    whose = select(webhooks.c.id, webhooks.c.tenant, since).join(deliveries)
+    return whose.where(_is_due(moment), webhooks.c.disabled_at.is_(None)).group_by(webhooks.c.id, webhooks.c.tenant)
 
 
 def arrived(database: Database, delivery: PendingDelivery, answer: str) -> None:
     """Records that a message was delivered."""
     with database.writing() as connection:
-        connection.execute(deliveries.update().where(_held(delivery)).values(state="delivered", answer=answer))
+        connection.execute(
+            deliveries.update().where(_held(delivery)).values(state="delivered", answer=answer, claimed_until=None)
+        )
         connection.execute(webhooks.update().where(webhooks.c.id == delivery.webhook_id).values(answered_at=now()))
 
 
@@ -209,9 +249,11 @@ def failed(
     with database.writing() as connection:
         if delivery.attempt < attempts and not unwanted:
             later = moment + backoff * GROWTH ** (delivery.attempt - 1)
-            connection.execute(deliveries.update().where(_held(delivery)).values(due_at=later, answer=answer))
+            connection.execute(
+                deliveries.update().where(_held(delivery)).values(due_at=later, answer=answer, claimed_until=None)
+            )
             return False
-        ended = deliveries.update().where(_held(delivery)).values(state="failed", answer=answer)
+        ended = deliveries.update().where(_held(delivery)).values(state="failed", answer=answer, claimed_until=None)
         if connection.execute(ended).rowcount == 0:
             return False
         since = select(deliveries.c.created_at).where(deliveries.c.id == delivery.id).scalar_subquery()

@@ -39,6 +39,19 @@ def take(database: Database) -> PendingDelivery:
     return delivery
 
 
+def delivered(database: Database) -> PendingDelivery:
+    """Takes a message, which arrives."""
+    delivery = take(database)
+    webhooks.arrived(database, delivery, "HTTP 204")
+    return delivery
+
+
+def end_of_audits(database: Database, tenant: str, many: int) -> None:
+    """Ends audits, each of which is told to every webhook of the tenant."""
+    for _ in range(many):
+        assert job_state.succeed(database, begun(database, tenant=tenant), {"outcome": "pass"})
+
+
 def test_each_way_to_end_is_told_in_its_words(database: Database) -> None:
     register(database)
     blob_registry.touch(database, report := "sha256:" + "b" * 64)
@@ -52,7 +65,7 @@ def test_each_way_to_end_is_told_in_its_words(database: Database) -> None:
     )
     assert lost is not None
     job_state.expire(database, attempts=1, backoff=NO_TIME)
-    messages = [json.loads(take(database).body) for _ in range(5)]
+    messages = [json.loads(delivered(database).body) for _ in range(5)]
     assert [message["type"] for message in messages] == [
         "audit.succeeded", "audit.failed", "audit.cancelled", "audit.cancelled", "audit.failed",
     ]  # fmt: skip
@@ -96,26 +109,68 @@ def test_a_message_is_there_if_and_only_if_its_audit_has_ended(
     assert webhooks.take(database, lasts=HOUR) is None
 
 
-def test_one_sender_at_a_time_has_a_message(database: Database) -> None:
-    webhook = register(database)
-    for _ in range(20):
-        webhooks.test(database, "acme", webhook)
+def test_one_sender_at_a_time_has_a_message_and_a_webhook_one_at_a_time(database: Database) -> None:
+    register(database)
+    end_of_audits(database, "acme", 20)
     taken: list[PendingDelivery] = []
+    on_their_way = threading.Semaphore()
 
     def send() -> None:
-        while delivery := webhooks.take(database, lasts=HOUR):
-            taken.append(delivery)
+        while len(taken) < 20:
+            if delivery := webhooks.take(database, lasts=HOUR):
+                assert on_their_way.acquire(blocking=False)
+                taken.append(delivery)
+                on_their_way.release()
+                webhooks.arrived(database, delivery, "HTTP 204")
 
-    senders = [threading.Thread(target=send) for _ in range(4)]
-    for sender in senders:
-        sender.start()
-    for sender in senders:
-        sender.join()
-    ids = [delivery.id for delivery in taken]
-    assert len(ids) == len(set(ids))
-    while delivery := webhooks.take(database, lasts=HOUR):  # a sender that lost ten races tries again later
-        ids.append(delivery.id)
-    assert len(set(ids)) == len(ids) == 20
+    with ThreadPoolExecutor(4) as senders:
+        for sender in [senders.submit(send) for _ in range(4)]:
+            sender.result()
+    assert len({delivery.id for delivery in taken}) == len(taken) == 20
+
+
+def test_a_silent_receiver_occupies_no_sender_but_one(database: Database) -> None:
+    """Forty test messages to a receiver that was silent delayed a message of another tenant by 151 seconds."""
+    silent, other = register(database), register(database, "other")
+    for _ in range(40):
+        webhooks.test(database, "acme", silent)
+    end_of_audits(database, "acme", 10)
+    end_of_audits(database, "other", 1)
+    assert [take(database).webhook_id for _ in range(2)] == [silent, other]
+    assert webhooks.take(database, lasts=HOUR) is None
+
+
+def test_a_tenant_with_many_silent_receivers_occupies_half_of_the_senders(database: Database) -> None:
+    for _ in range(10):
+        register(database)
+    other = register(database, "other")
+    end_of_audits(database, "acme", 3)
+    end_of_audits(database, "other", 1)
+    taken = [take(database) for _ in range(3)]
+    assert sum(delivery.webhook_id == other for delivery in taken) == 1
+    assert webhooks.take(database, lasts=HOUR) is None
+    webhooks.failed(database, taken[0], "no answer", attempts=9, backoff=HOUR)
+    take(database)
+
+
+def test_tenants_take_turns_at_a_single_sender(database: Database) -> None:
+    mine, other = register(database), register(database, "other")
+    end_of_audits(database, "acme", 5)
+    end_of_audits(database, "other", 5)
+    assert [delivered(database).webhook_id for _ in range(4)] == [mine, other, mine, other]
+
+
+def test_a_test_message_that_waits_is_not_written_again_but_sent_at_once(database: Database) -> None:
+    webhook = register(database)
+    for _ in range(40):
+        assert webhooks.test(database, "acme", webhook)
+    assert len(webhooks.written(database, "acme", webhook, limit=99)) == 1
+    webhooks.failed(database, take(database), "HTTP 500", attempts=9, backoff=HOUR)
+    assert webhooks.take(database, lasts=HOUR) is None
+    assert webhooks.test(database, "acme", webhook)
+    delivered(database)
+    assert webhooks.test(database, "acme", webhook)
+    assert len(webhooks.written(database, "acme", webhook, limit=99)) == 2
 
 
 def test_what_a_silent_sender_took_is_due_again_and_its_word_counts_no_more(database: Database) -> None:
@@ -155,17 +210,19 @@ def test_pauses_grow_until_the_webhook_is_disabled_and_enabling_sends_what_it_mi
     assert webhooks.count_webhooks(database) == {"disabled": 1}
     assert webhooks.count_deliveries(database) == {"failed": 1, "pending": 1}
     assert webhooks.enable(database, "acme", webhook)
-    assert {json.loads(take(database).body)["type"] for _ in range(2)} == {"webhook.test", "audit.cancelled"}
+    assert {json.loads(delivered(database).body)["type"] for _ in range(2)} == {"webhook.test", "audit.cancelled"}
     assert webhooks.registered(database, "acme")[0].problem is None
 
 
 def test_a_receiver_that_takes_other_messages_in_stays_enabled(database: Database) -> None:
     webhook = register(database)
     webhooks.test(database, "acme", webhook)
+    webhooks.failed(database, take(database), "HTTP 400", attempts=2, backoff=HOUR)
+    end_of_audits(database, "acme", 1)
+    delivered(database)
+    hurry(database)
     refused = take(database)
-    webhooks.test(database, "acme", webhook)
-    webhooks.arrived(database, take(database), "HTTP 204")
-    assert not webhooks.failed(database, refused, "HTTP 400", attempts=1, backoff=NO_TIME)
+    assert not webhooks.failed(database, refused, "HTTP 400", attempts=2, backoff=NO_TIME)
     assert [one.state for one in webhooks.written(database, "acme", webhook, limit=9)] == ["delivered", "failed"]
     webhooks.test(database, "acme", webhook)
     assert webhooks.failed(database, take(database), "HTTP 410", attempts=9, backoff=NO_TIME, unwanted=True)
@@ -175,7 +232,7 @@ def test_the_secret_before_signs_too_for_a_while(database: Database) -> None:
     record, first = webhooks.register(database, "acme", "https://example.org", list(OCCASIONS))
     second = webhooks.rotate(database, "acme", record.id)
     webhooks.test(database, "acme", record.id)
-    assert take(database).secrets == (second, first)
+    assert delivered(database).secrets == (second, first)
     third = webhooks.rotate(database, "acme", record.id)
     webhooks.test(database, "acme", record.id)
     assert take(database).secrets == (third, second)
@@ -287,8 +344,7 @@ def test_audits_end_while_webhooks_come_and_go(database: Database) -> None:
 
 def test_old_messages_are_forgotten(database: Database) -> None:
     webhook = register(database)
-    for _ in range(2):
-        webhooks.test(database, "acme", webhook)
+    end_of_audits(database, "acme", 2)
     with database.writing() as connection:
         oldest = select(deliveries.c.id).order_by(deliveries.c.id).limit(1).scalar_subquery()
         old = deliveries.update().where(deliveries.c.id == oldest)

@@ -147,3 +147,19 @@ def test_two_workers_send_each_message_once(installation: Live) -> None:
                 installation.wait(job_id)
             letters = there.wait(len(audits))
     assert len(letters) == len({letter.id for letter in letters}) == len(audits)
+
+
+def test_a_silent_receiver_delays_no_message_of_another_tenant(installation: Live) -> None:
+    database: Database = installation.client.application.extensions["caveat"].database
+    with receiver() as silent, receiver() as there:
+        silent.delay = 60
+        for _ in range(4):
+            webhook, _ = webhooks.register(database, "flood", silent.url, list(OCCASIONS))
+            for _ in range(40):
+                webhooks.test(database, "flood", webhook.id)
+        subscribe(installation, there.url)
+        with installation.worker(**ALLOWED):
+            silent.wait()
+            installation.wait(installation.submit())
+            there.wait()
+            assert len(silent.letters) <= webhooks.TENANT_AT_ONCE
