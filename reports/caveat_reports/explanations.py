@@ -9,6 +9,31 @@ from caveat_spec.report import Report
 MOST_FINDINGS = 3
 """Findings that a page or a terminal puts into words; the figures have the others."""
 
+ROOM = 2_000_000
+"""Characters that the panels of a page may take; with the report that it carries, it stays under five million."""
+_FIGURE, _ATOM = 2_500, 120
+"""About as many characters as a figure takes besides its map and its parts, and as a part does."""
+
+
+class Room:
+    """What is left of a page for panels: the examples beyond it are named and not drawn."""
+
+    def __init__(self) -> None:
+        self._left = ROOM
+
+    def of(self, one: Explained) -> list[Panel]:
+        """The panels of an explanation that still have room, in their order."""
+        sizes = (len(panel.thumbnail or "") + sum(map(_size, panel.figures)) for panel in one.panels)
+        for drawn, size in enumerate(sizes):
+            if size > self._left:
+                return one.panels[:drawn]
+            self._left -= size
+        return one.panels
+
+
+def _size(figure: Figure) -> int:
+    return _FIGURE + _ATOM * len(figure.atoms) + (0 if figure.map is None else 2 * len(figure.map.cells))
+
 
 def findings(one: Explained) -> list[str]:
     """The strongest findings, one for each example at most, and what was withheld where nothing else is left."""

@@ -154,6 +154,7 @@ def render(report: Report, baseline: Report | None = None) -> str:
         glossary=GLOSSARY,
         matrices={title: list(found) for title, found in groupby(report.matrices, lambda one: one.title)},
         explained=explanations,
+        room=explanations.Room(),
         draw=draw,
         table=table,
         ramp=ramp,

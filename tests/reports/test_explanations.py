@@ -87,3 +87,26 @@ def test_shades_are_even_on_both_sides() -> None:
 
 def test_a_report_without_explanations_has_no_section(watermark: Report) -> None:
     assert 'id="explanations"' not in html.render(watermark)
+
+
+def test_a_picture_is_on_the_page_once_however_many_maps_lie_over_it(explained: Report) -> None:
+    source = explained.explanations[0].panels[0].thumbnail
+    assert source is not None
+    one = explained.explanations[0].model_copy(update={"panels": [explained.explanations[0].panels[0]]})
+    page = html.render(explained.model_copy(update={"explanations": [one], "rankings": []}))
+    held = page.partition("Save the report")[0]
+    assert held.count(source) == 1
+    assert 'href="#seen-1-1"' in held
+
+
+def test_a_page_names_the_examples_that_it_has_no_room_for(explained: Report) -> None:
+    first = explained.explanations[0]
+    large = [
+        first.panels[0].model_copy(
+            update={"example": f"{n}.png", "thumbnail": "data:image/png;base64," + "A" * 400_000}
+        )
+        for n in range(8)
+    ]
+    page = html.render(explained.model_copy(update={"explanations": [first.model_copy(update={"panels": large})]}))
+    assert "the report has them: 4.png, 5.png, 6.png, 7.png." in page
+    assert len(page) < 5_000_000

@@ -19,8 +19,8 @@ PRESENTATIONS: dict[Presentation, str] = {
 """Presentation → the module whose `draw` shows it."""
 
 
-def draw(figure: Figure, panel: Panel) -> Markup:
-    """A figure as its presentation shows it."""
+def draw(figure: Figure, panel: Panel, key: str) -> Markup:
+    """A figure as its presentation shows it; the page has the example's picture under `key`."""
     module = import_module(PRESENTATIONS[figure.presentation])
-    drawn: Callable[[Figure, Panel], Markup] = module.draw
-    return drawn(figure, panel)
+    drawn: Callable[[Figure, Panel, str], Markup] = module.draw
+    return drawn(figure, panel, key)

@@ -20,7 +20,7 @@ _SPREAD = Markup('<line class="whisker" x1="{}%" x2="{}%" y1="13" y2="13"/>')
 _CONFIRMED = Markup('<line class="confirmed" x1="{}%" x2="{}%" y1="1" y2="25"/>')
 
 
-def draw(figure: Figure, panel: Panel) -> Markup:
+def draw(figure: Figure, panel: Panel, key: str) -> Markup:
     """The bars, on the scale that all examples of the element share."""
     end = figure.scale or 1.0
     bars = Markup("").join(_bar(atom, Scale(-end, end)) for atom in figure.atoms)

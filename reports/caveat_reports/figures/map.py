@@ -8,12 +8,17 @@ from caveat_reports.figures.shades import picture
 from caveat_reports.sanitize import raster, sanitized
 from caveat_spec.explained import LEVELS, Figure, Panel
 
+_BELOW = Markup(
+    '<svg class="below" viewBox="0 0 224 224" aria-hidden="true" focusable="false"><use href="#{key}"/></svg>'
+)
+"""The example's picture, which the page holds once however many maps lie over it."""
 
-def draw(figure: Figure, panel: Panel) -> Markup:
+
+def draw(figure: Figure, panel: Panel, key: str) -> Markup:
     """The map as a picture over the example's, which hover and focus uncover; alone where there is none."""
     assert figure.map is not None, "a figure that is drawn as a map has one"
     below = raster(panel.thumbnail)
-    seen = Markup('<img class="below" src="{}" alt="" width="224" height="224">').format(below) if below else Markup("")
+    seen = _BELOW.format(key=key) if below else Markup("")
     height, width = figure.map.shape
     return Markup(
         '<div class="stage{alone}" role="img" tabindex="0" aria-label="{what}">{seen}'

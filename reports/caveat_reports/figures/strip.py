@@ -13,7 +13,7 @@ NUMBERED = 3
 """Words that carry their number, so that the sign is not in the colour alone."""
 
 
-def draw(figure: Figure, panel: Panel) -> Markup:
+def draw(figure: Figure, panel: Panel, key: str) -> Markup:
     """The words, on the scale that all examples of the element share."""
     strongest = sorted(figure.atoms, key=lambda atom: -abs(atom.value))[:NUMBERED]
     words = [_word(atom, figure.scale or 1.0, atom in strongest) for atom in _in_order(figure.atoms)]

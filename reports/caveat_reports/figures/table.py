@@ -18,7 +18,7 @@ _ROW = Markup('<tr><th scope="row">{}</th>{}</tr>\n')
 NOUNS = {"map": "Place", "strip": "Word", "bars": "Name", "table": "Name"}
 
 
-def draw(figure: Figure, panel: Panel) -> Markup:
+def draw(figure: Figure, panel: Panel, key: str) -> Markup:
     """Every shown atom, what the others are together, and the total."""
     spread, confirmed = (
         any(getattr(atom, field) is not None for atom in figure.atoms) for field in ("spread", "confirmed")
