@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -56,6 +60,53 @@ def test_an_object_is_fetched_with_and_without_a_digest(bucket: str, end: str, t
     assert (path.name, path.read_bytes()) == ("a.onnx", CONTENT)
 
 
+def hub(asked: Asked) -> Answer:
+    """The answers of a Hugging Face Hub with one repository that holds one file."""
+    if "/acme/loans" not in asked.path:
+        return Answer(404, body=b"{}")
+    if "/resolve/" in asked.path:
+        first, last = asked.headers.get("range", f"bytes=0-{len(CONTENT) - 1}").removeprefix("bytes=").split("-")
+        part = CONTENT[int(first) : int(last) + 1]
+        return Answer(206, {"Content-Range": f"bytes {first}-{last}/{len(CONTENT)}"}, part)
+    listed = {"type": "file", "path": "a.onnx", "size": len(CONTENT), "oid": "0" * 40}
+    is_list = "/tree/" in asked.path or "/paths-info/" in asked.path
+    return Answer(body=json.dumps([listed] if is_list else {"id": "acme/loans", "sha": "0" * 40}).encode())
+
+
+FETCHING = """
+import sys
+from pathlib import Path
+from caveat.remote_sources import SourceFault, fetch
+try:
+    print(fetch(sys.argv[1], Path(sys.argv[2])))
+except SourceFault as fault:
+    sys.exit(str(fault))
+"""
+
+
+def in_a_process(source: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Fetches in a process of its own: where a hub or a tracking server is, is asked once."""
+    return subprocess.run(
+        [sys.executable, "-c", FETCHING, source, str(folder)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_file_of_a_hub_is_fetched_from_the_endpoint_that_is_set(tmp_path: Path) -> None:
+    with serving(hub) as port:
+        endpoint = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        found = in_a_process(f"hf://acme/loans/a.onnx#sha256={DIGEST}", tmp_path / "here", **endpoint)
+        assert found.returncode == 0, found.stderr
+        assert Path(found.stdout.strip()).read_bytes() == CONTENT
+        missing = in_a_process("hf://acme/nothing/a.onnx", tmp_path / "there", **endpoint)
+    assert "'hf://acme/nothing/a.onnx' cannot be fetched (" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
 def test_other_bytes_are_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(SourceFault, match=f"has other bytes now: they are sha256:{DIGEST}"):
         fetch(f"{url}#sha256={'0' * 64}", tmp_path / "here")
@@ -67,7 +118,7 @@ def test_other_bytes_are_refused(url: str, tmp_path: Path) -> None:
         ("{url}", "needs the digest of its bytes: add '#sha256=' and 64 hexadecimal digits"),
         ("{url}.data#sha256=" + DIGEST, "cannot be fetched"),
         ("http://127.0.0.1:1/a#sha256=" + DIGEST, "cannot be fetched"),
-        ("ftp://127.0.0.1/a", "is no URL that can be fetched: https://, http://, s3://, gs://"),
+        ("ftp://127.0.0.1/a", "is no URL that can be fetched: https://, http://, s3://, gs://, hf://"),
         ("{url}#sha256=12", "is no URL that can be fetched"),
     ],
 )
