@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from bench.validation.advice import advice
 from bench.validation.coverage import intervals
 from bench.validation.power import power
 from bench.validation.rates import rates
@@ -20,6 +21,7 @@ PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
     "truths": ground_truths,
     "intervals": lambda quick, _: intervals(quick),
     "power": lambda quick, _: power(quick),
+    "advice": lambda quick, _: advice(quick),
     "rates": lambda quick, _: rates(quick),
 }
 """Part → writes its text and says whether it holds; it may use the given folder."""

@@ -224,13 +224,14 @@ def test_a_tolerance_in_logits_is_read_in_logits() -> None:
 @pytest.mark.parametrize(
     ("interval", "whole", "advice"),
     [
-        ((-0.2, 0.3), None, "no feasible number of examples would settle it"),
+        ((-0.2, 0.3), None, "even 20 times as many examples of every kind would leave it open"),
+        ((-0.01, 0.11), None, "even 20 times as many examples of every kind would leave it open"),
         (
-            (-0.01, 0.11),
+            (0.005, 0.101),
             None,
-            "about 3.9 times as many examples of every kind, nine of ten audits would settle it",
+            "with about 5.2 times as many examples of every kind, nine of ten such audits are settled",
         ),
-        ((-0.01, 0.11), (0.05, -0.02, 0.12), "with about 5.4 times as many examples"),
+        ((0.005, 0.101), (0.05, 0.0, 0.102), "with about 8.1 times as many examples"),
         ((-0.01, 0.11), (0.12, 0.05, 0.19), "no feasible number of examples would settle it"),
     ],
 )

@@ -273,12 +273,14 @@ def _not_encoded(facts: Association) -> str:
 
 
 def _advice(facts: Association) -> str:
-    """How many examples would bring every interval inside the tolerance, if every effect is what it seems to be."""
+    """How many examples would bring every interval inside the tolerance."""
     found: list[Effect | Change] = [test.effect for test in facts.wide]
     found += [test.finite_step for test in facts.stepped if test.finite_step is not None]
     if any(abs(facts.size(figure)) >= facts.line.tolerance for figure in found):
         return "no feasible number of examples would settle it, unless the effect is smaller than it seems"
-    times = [times_to_settle(facts.size(figure), facts.interval(figure), facts.line) for figure in found]
+    times = [
+        times_to_settle(facts.size(figure), facts.interval(figure), facts.line, inside_only=True) for figure in found
+    ]
     return advice(max(times), "examples of every kind")
 
 

@@ -100,23 +100,38 @@ def unmeasured(line: ConceptLine) -> str:
     return f"the report has no change in {line.unit} of {line.target}, which gives no {what} here"
 
 
-SETTLES = 1 + NormalDist().inv_cdf(0.9) / NormalDist().inv_cdf(0.975)
-"""How many half intervals between a figure and the tolerance make nine of ten new audits settle the line."""
-MOST_TIMES = 10
+CERTAIN = 0.905
+"""How sure advice has to be by its own arithmetic, so that it holds in nine of ten cases (docs/validation.md)."""
+MOST_TIMES = 20
 """Advice to collect more than so many times the examples helps nobody."""
+STEPS = 40
+"""Numbers of examples that advice chooses from, equally far apart as ratios."""
 
 
-def times_to_settle(value: float, interval: Interval, line: ConceptLine) -> float:
-    """How many times the examples settle a line in nine of ten audits, if the true figure is the one that was found."""
-    room = abs(line.tolerance - abs(value))
-    return ((interval[1] - interval[0]) / 2 * SETTLES / room) ** 2 if room > 0 else math.inf
+def times_to_settle(value: float, interval: Interval, line: ConceptLine, *, inside_only: bool = False) -> float:
+    """How many times the examples, those there are included, settle a line in nine of ten cases; infinity beyond reach.
+
+    What was found is itself uncertain: with `t` times the examples the figure will lie around it with `1 − 1/t` of its
+    present variance, and the interval will be `√t` times narrower. Settled is a whole interval inside the tolerance
+    or, unless `inside_only`, beyond it.
+    """
+    half, found = (interval[1] - interval[0]) / 2, abs(value)
+    error = half / NormalDist().inv_cdf(0.975)
+    if error == 0:
+        return math.inf
+    for step in range(1, STEPS + 1):
+        times = MOST_TIMES ** (step / STEPS)
+        later = NormalDist(found, error * math.sqrt(1 - 1 / times))
+        inner, outer = line.tolerance - half / math.sqrt(times), line.tolerance + half / math.sqrt(times)
+        settled = max(0.0, later.cdf(inner) - later.cdf(-inner))
+        settled += 0 if inside_only else 1 - later.cdf(outer) + later.cdf(-outer)
+        if settled >= CERTAIN:
+            return float(times)
+    return math.inf
 
 
 def advice(times: float, what: str) -> str:
-    """What to collect, as a clause; never what is out of reach."""
-    if times > MOST_TIMES:
-        return "no feasible number of examples would settle it, unless the effect is another than it seems"
-    return (
-        f"with about {max(times, 1):.1f} times as many {what}, nine of ten audits would settle it if the effect is "
-        "what it seems"
-    )
+    """What to collect, as a clause; never what would not settle the line."""
+    if math.isinf(times):
+        return f"even {MOST_TIMES} times as many {what} would leave it open in more than one of ten audits"
+    return f"with about {times:.1f} times as many {what}, nine of ten such audits are settled"
