@@ -124,6 +124,8 @@ class NewModel(Document):
     """The output or other tensor whose layers are inspected; by default the model's first output."""
     index: Annotated[Integer, Field(ge=0)] | None = None
     """Index of the class in that output."""
+    constants: dict[str, float] = Field(default_factory=dict)
+    """Inputs that hold one number, as in an audit: a name → the number that fills it."""
     gradient: SuppliedGradient | None = None
     """Gradient graph to use; it is compared with finite differences of the model and rejected if they disagree."""
 

@@ -142,6 +142,33 @@ def explain(audit: Path, local: bool, url: str | None, key: str | None, **wanted
     explain_audit(audit, None if local else url, key, paths)
 
 
+def _named_numbers(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    """Parses `NAME=NUMBER` values; the number comes after the last `=`, as a name may hold one."""
+    numbers = {}
+    for value in values:
+        name, _equals, number = value.rpartition("=")
+        try:
+            numbers[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise click.BadParameter(
+                f"'{value}' is not NAME=NUMBER, such as sr=16000: an input of the model and the number that fills it.",
+                param=parameter,
+            )
+    return numbers
+
+
+_constant = click.option(
+    "--constant",
+    "constants",
+    metavar="NAME=NUMBER",
+    multiple=True,
+    callback=_named_numbers,
+    help="Input that holds one number, as under `constants:` of an audit file; repeatable.",
+)
+
+
 def _named_paths(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
     """Parses `NAME=PATH` values."""
     pairs = [value.partition("=") for value in values]
@@ -244,6 +271,7 @@ def keygen(name: Path) -> None:
 @_server
 @click.option("--output", help="Output, or any tensor, that the audit is about; the first output by default.")
 @click.option("--index", type=click.IntRange(min=0), help="Class of that output.")
+@_constant
 @click.option("--all", "every", is_flag=True, help="Include layers that cannot be audited, with the reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def layers(
@@ -253,6 +281,7 @@ def layers(
     key: str | None,
     output: str | None,
     index: int | None,
+    constants: dict[str, float],
     every: bool,
     as_json: bool,
 ) -> None:
@@ -260,7 +289,7 @@ def layers(
     from caveat.inspection import inspect
     from caveat.terminal import show_inspection
 
-    inspection = inspect(model, None if local else url, key, output, index)
+    inspection = inspect(model, None if local else url, key, output, index, constants)
     if as_json:
         click.echo(inspection.model_dump_json(indent=2))
     else:
@@ -293,6 +322,7 @@ def layers(
     help="Quantity that is differentiated.",
 )
 @click.option("--reduce", type=click.Choice(["mean", "sum", "max"]), help="How several scores per example become one.")
+@_constant
 @click.option("--write", "-o", type=PATH, default=Path("gradient.onnx"), show_default=True, help="Output file.")
 def differentiate(
     model: Path,
@@ -301,6 +331,7 @@ def differentiate(
     output: str | None,
     scale: Any,
     reduce: Any,
+    constants: dict[str, float],
     write: Path,
 ) -> None:
     """Write the gradient of MODEL as a plain ONNX file, for any ONNX Runtime.
@@ -312,7 +343,8 @@ def differentiate(
     from caveat.gradient import write_gradient
     from caveat.terminal import show_gradient
 
-    show_gradient(write_gradient(model, layers, targets, write, output=output, scale=scale, reduce=reduce))
+    asked: dict[str, Any] = {"output": output, "scale": scale, "reduce": reduce, "constants": constants}
+    show_gradient(write_gradient(model, layers, targets, write, **asked))
 
 
 @cli.command(short_help="Write a first audit file for a model.")

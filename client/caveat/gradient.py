@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +45,12 @@ def write_gradient(
     output: str | None = None,
     scale: Scale = "logit",
     reduce: Reduce | None = None,
+    constants: Mapping[str, float] | None = None,
 ) -> Written:
-    """Writes the gradient of each target (`7`, `7-3`, or none for a single number) at each layer as an ONNX file."""
+    """Writes the gradient of each target (`7`, `7-3`, or none for a single number) at each layer as an ONNX file.
+
+    Inputs that `constants` name hold a number, and are no inputs of that file.
+    """
     require_engine()
     from caveat_worker.engine.autodiff.differentiate import differentiate
     from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, check_on_noise
@@ -55,7 +59,7 @@ def write_gradient(
 
     _keep_apart(path, content_of(model) if model.is_file() else model)
     with _engine_errors():
-        loaded = load(model, folder=model.parent)
+        loaded = load(model, folder=model.parent, constants=constants or None)
         resolved = [_target(classes, output, scale, reduce) for classes in dict.fromkeys(targets or ("",))]
         graph = differentiate(loaded, layers, resolved)
         checks = check_on_noise(loaded, layers, resolved)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,10 +38,16 @@ def run_audit(resolved: Resolved, on_progress: ProgressCallback, *, show_faults:
     return _supervised("audit", payload, resolved.blobs, on_progress, show_faults=show_faults)
 
 
-def inspect_model(model: Path, output: str | None, index: int | None, on_progress: ProgressCallback) -> Inspection:
+def inspect_model(
+    model: Path,
+    output: str | None,
+    index: int | None,
+    constants: Mapping[str, float],
+    on_progress: ProgressCallback,
+) -> Inspection:
     """Inspects a model."""
     content, blob = addressed(model)
-    new = NewModel(blob=blob, output=output, index=index)
+    new = NewModel(blob=blob, output=output, index=index, constants=dict(constants))
     result = _supervised("model", new.model_dump(mode="json"), {blob: content}, on_progress)
     return Inspection.model_validate_json(result)
 

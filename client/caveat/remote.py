@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -46,13 +47,20 @@ def fetch_attestation(url: str, key: str | None, audit: str) -> bytes:
 
 
 def inspect_model(
-    url: str, key: str | None, model: Path, output: str | None, index: int | None, on_progress: ProgressCallback
+    url: str,
+    key: str | None,
+    model: Path,
+    output: str | None,
+    index: int | None,
+    constants: Mapping[str, float],
+    on_progress: ProgressCallback,
 ) -> Inspection:
     """Inspects a model on the service at `url`."""
     _report_retries(on_progress)
     with Client(url, key) as client:
         blob = client.put(model, on_progress=on_progress)
-        inspection = client.register_model(NewModel(blob=blob, output=output, index=index), on_progress).inspection
+        new = NewModel(blob=blob, output=output, index=index, constants=dict(constants))
+        inspection = client.register_model(new, on_progress).inspection
         assert inspection is not None, "a model whose registration succeeded has an inspection"
         return inspection
 

@@ -15,6 +15,7 @@ from caveat import local
 from caveat.cli import cli
 from caveat.gradient import write_gradient
 from caveat.problems import ProblemError
+from caveat_spec.artifacts import Inspection
 from tests.client.models import write_audit
 
 
@@ -77,3 +78,55 @@ def test_the_client_alone_says_what_to_install(model: Path, monkeypatch: pytest.
     monkeypatch.setattr(local, "find_spec", absent)
     with pytest.raises(ProblemError, match=r"caveat\[worker\]"):
         write_gradient(model, ["hidden"], ["1"], model.with_name("g.onnx"))
+
+
+@pytest.fixture
+def scaled(model: Path) -> Path:
+    """The model with an input `rate` that multiplies its answer and that no example has."""
+    proto = onnx.load(model)
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("rate", onnx.TensorProto.FLOAT, []))
+    proto.graph.node[-1].output[0] = "unscaled"
+    proto.graph.node.append(onnx.helper.make_node("Mul", ["unscaled", "rate"], ["logits"]))
+    onnx.save(proto, model)
+    return model
+
+
+def run(*arguments: str) -> str:
+    """What a command prints that ends well."""
+    said = CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
+    assert said.exit_code == 0, said.output
+    return said.output
+
+
+def test_a_constant_input_is_no_input_of_the_gradient(model: Path, scaled: Path) -> None:
+    gradients = {}
+    for rate in ("1", "3"):
+        path = model.with_name("gradient.onnx")
+        asked = ["--layer", "hidden", "--target", "1", "--constant", f"rate={rate}", "-o", str(path)]
+        run("differentiate", str(scaled), *asked)
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        assert [one.name for one in session.get_inputs()] == ["x"]
+        x = np.ones((2, 6), np.float32)
+        gradients[rate] = session.run(["gradient/1/hidden"], {"x": x})[0]
+    np.testing.assert_allclose(gradients["3"], 3 * gradients["1"], rtol=1e-5)
+
+
+def test_layers_of_a_model_with_a_constant_input(scaled: Path) -> None:
+    seen = Inspection.model_validate_json(run("layers", str(scaled), "--local", "--constant", "rate=2", "--json"))
+    assert [one.name for one in seen.inputs] == ["x"]
+    assert "hidden" in [layer.tensor for layer in seen.layers if layer.auditable]
+
+
+@pytest.mark.parametrize("command", [["layers", "--local"], ["differentiate", "--layer", "hidden", "--target", "1"]])
+@pytest.mark.parametrize(
+    ("constant", "words"),
+    [
+        ("rate", "'rate' is not NAME=NUMBER, such as sr=16000"),
+        ("rate=fast", "'rate=fast' is not NAME=NUMBER"),
+        ("speed=2", "no input 'speed' to hold constant"),
+    ],
+)
+def test_what_is_no_constant_is_told(scaled: Path, command: list[str], constant: str, words: str) -> None:
+    said = CliRunner().invoke(cli, [command[0], str(scaled), *command[1:], "--constant", constant])
+    assert said.exit_code == 2
+    assert words in " ".join(said.output.split())

@@ -32,12 +32,14 @@ def inspect_model(
     index: int | None = None,
     gradient: Path | None = None,
     targets: Mapping[str, Scalar] | None = None,
+    constants: Mapping[str, float] | None = None,
 ) -> Inspection:
     """What is in a model: inputs, outputs, and the layers that can be audited for one class, the first by default.
 
     A `gradient` graph that is supplied for these `targets` is compared with finite differences, and refused if wrong.
+    Inputs that `constants` name hold a number.
     """
-    model = load(path, constants={})
+    model = load(path, constants=constants or {})
     resolved, sentence = _any_target(model, output, index)
     target = None if resolved is None else resolved.target
     checks = _verified(model, gradient, targets or {})

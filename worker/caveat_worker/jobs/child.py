@@ -106,6 +106,7 @@ def _run(
     elif isinstance(request, NewModel):
         given = request.gradient
         supplied = {} if given is None else {"gradient": blob(given.blob), "targets": given.targets}
+        supplied |= {"constants": request.constants} if request.constants else {}
         result = pipeline.inspect_model(blob(request.blob), request.output, request.index, **supplied)
     else:
         result = pipeline.inspect_examples(request.examples, blob)
