@@ -100,6 +100,38 @@ class LinearOptions(Document):
     seed: Seed = 0
 
 
+class MultiClassOptions(OfLayer):
+    """Options of `multi_class`."""
+
+    classes: Annotated[Integer, Field(ge=3, le=64)] = 20
+    """The highest classes, of which two groups are made."""
+
+
+class LayerToLayerOptions(Document):
+    """Options of `layer_to_layer`."""
+
+    layer: str
+    """The lower layer, whose atoms are shown."""
+    upper: str
+    """The upper layer, whose largest atoms they are shown for."""
+    atoms: Literal["positions", "channels"] = "positions"
+    """What both layers are taken apart into."""
+    most: Annotated[Integer, Field(ge=1, le=196)] = 49
+    """Atoms of the upper layer, the largest first."""
+
+
+class PathOptions(Document):
+    """Options of `path_dependence`."""
+
+    layer: str
+    """The layer that is taken apart."""
+    atoms: Literal["positions", "channels"] = "channels"
+    paths: Annotated[Integer, Field(ge=2, le=64)] = 12
+    steps: Annotated[Integer, Field(ge=4, le=256)] = 32
+    """Gradients along each path."""
+    seed: Seed = 0
+
+
 @dataclass(frozen=True)
 class ExplanationEntry:
     """One explanation that an audit can show."""
@@ -187,6 +219,32 @@ EXPLANATIONS = (
         relation="a·∂S/∂a: positions and channels have the same sum; exact behind the layer if that is linear "
         "(Olah et al. 2018)",
         options=LinearOptions,
+    ),
+    ExplanationEntry(
+        "multi_class",
+        "Shows which of two groups of the highest classes each position speaks for.",
+        module="caveat_worker.engine.explanations.multi_class",
+        needs="gradient",
+        relation="a·∂S_k/∂a for each class k, linear in k; two non-negative factors of it (Olah et al. 2018)",
+        options=MultiClassOptions,
+    ),
+    ExplanationEntry(
+        "layer_to_layer",
+        "Shows what a layer's positions or channels do for those of a later layer.",
+        module="caveat_worker.engine.explanations.layer_to_layer",
+        needs="gradient",
+        relation="a·∂|h|/∂a at positions, a·∂Σh/∂a at channels; between linear layers Σ = |h| less the biases' part "
+        "(Olah et al. 2018)",
+        options=LayerToLayerOptions,
+    ),
+    ExplanationEntry(
+        "path_dependence",
+        "Integrates a layer's attribution along random paths, and shows how much the paths differ.",
+        module="caveat_worker.engine.explanations.path_dependence",
+        needs="gradient",
+        relation="Σ = S(a) - S(0) along every path; of a linear model all paths say the same (Friedman 2004; Olah et "
+        "al. 2018)",
+        options=PathOptions,
     ),
 )
 

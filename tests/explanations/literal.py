@@ -41,6 +41,9 @@ class Literal:
     def rest(self, layer: str, a: Float32Array, x: AnyArray) -> Float64Array:
         return self.scores(a)
 
+    def rest_gradient(self, layer: str, a: Float32Array, x: AnyArray) -> Float32Array:
+        return self.gradient(a)
+
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:
         return float(self.function(np.zeros_like(x))[0])
 

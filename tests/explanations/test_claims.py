@@ -18,9 +18,10 @@ from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.explanations import explanation
 from caveat_worker.engine.explanations.attributed import Attributed
 from tests.engine.nets import Net, resnet
+from tests.engine.ordinary import Ordinary
 from tests.explanations.literal import LINEAR, PAIR, PRODUCT, Literal, W
 from tests.explanations.models import around_noise, opened
-from tests.explanations.networks import ALL, PIECEWISE, QUICK, example, middle
+from tests.explanations.networks import ALL, FAMILIES, PIECEWISE, QUICK, example, middle
 
 X = np.array([[1.0, 2.0, -3.0, 4.0]])
 PARTS = W * X[0]
@@ -44,6 +45,8 @@ class Claim:
     tolerance: float = 1e-4
     """As a share of the score's size."""
     options: dict[str, Any] | None = None
+    apart: bool = False
+    """Whether it needs layers with positions, or classes, and has tests of its own for them."""
 
 
 def score(runs: Any, x: Any) -> float:
@@ -65,6 +68,9 @@ CLAIMS = [
     Claim("occlusion", PARTS),
     Claim("shapley", PARTS, gain, options={"permutations": 4, "regions": 3}),
     Claim("linear", PARTS, score, options={"layer": "input", "atoms": "neurons", "confirm": 0}),
+    Claim("path_dependence", PARTS, gain, tolerance=0.11, options={"layer": "input", "paths": 3, "steps": 128}),
+    Claim("multi_class", None, apart=True),
+    Claim("layer_to_layer", None, apart=True),
 ]
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 
@@ -74,7 +80,7 @@ def test_every_explanation_has_a_claim_and_a_function() -> None:
     assert all(explanation(name).run.__name__ == name for name in BY_NAME)
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+@pytest.mark.parametrize("claim", [claim for claim in CLAIMS if not claim.apart], ids=lambda claim: claim.name)
 def test_a_linear_model_is_explained_exactly(claim: Claim) -> None:
     found = explain(claim.name, Literal(*LINEAR), X, **(claim.options or {}))
     assert found.values.reshape(-1) == pytest.approx(claim.linear, abs=1e-6)
@@ -92,6 +98,7 @@ REFUSED = {("lrp", "transformer")}
 WITHHELD = {
     ("lrp", "mobile", 1),  # a gate of HardSigmoid at exactly 0 passes on what no input has
     ("deeplift_rescale", "transformer", 1),  # layer normalisation of the zero reference divides by √ε
+    ("path_dependence", "transformer", 1),  # and is steep where paths begin
 }
 """What is known not to add up, and is therefore not drawn."""
 
@@ -99,7 +106,7 @@ WITHHELD = {
 @pytest.mark.parametrize(("family", "seed"), NETWORKS)
 def test_claims_hold_on_random_networks(family: str, seed: int) -> None:
     runs, x = example(family, seed)
-    for claim in CLAIMS:
+    for claim in (claim for claim in CLAIMS if not claim.apart):
         if (claim.name, family) in REFUSED:
             with pytest.raises(InvalidInput, match="rules of 'relevance' do not cover this model"):
                 explain(claim.name, runs, x)
@@ -340,6 +347,105 @@ class TestLRP:
         assert any("belongs to the model's biases" in note for note in explain("lrp", runs, x).notes)
 
 
+class TestPaths:
+    def test_all_paths_of_a_linear_model_say_the_same(self) -> None:
+        found = explain("path_dependence", Literal(*LINEAR), X, layer="input")
+        assert found.spread == pytest.approx(np.zeros((1, 4)), abs=1e-6)
+        assert "none of the 4 largest" in found.notes[0]
+
+    def test_a_product_depends_on_who_comes_first(self) -> None:
+        found = explain("path_dependence", Literal(*PRODUCT), np.array([[1.0, 1.0]]), layer="input", paths=64)
+        assert found.spread is not None
+        assert found.values.sum() == pytest.approx(1, abs=0.01)
+        assert found.spread[0] == pytest.approx([0.2, 0.2], abs=0.06)
+        assert found.withheld is None
+
+    def test_the_gradient_of_the_rest_is_that_of_the_model_at_its_own_activations(self) -> None:
+        runs, x = example("vgg", 0)
+        layer = middle(runs)
+        a = runs.activations(x, layer)
+        assert runs.rest_gradient(layer, a, x) == pytest.approx(runs.gradient(x, layer), abs=1e-6)
+
+
+class TestMultiClass:
+    @staticmethod
+    def two_objects() -> bytes:
+        """Four classes: the first two look for the first colour, the others for the second."""
+        net = Net(0)
+        seen = net.op("Relu", net.op("Conv", "x", net.constant(np.eye(2).reshape(2, 2, 1, 1))))
+        mean = net.op("Flatten", net.op("GlobalAveragePool", seen))
+        return net.model(("n", 2, 6, 8), net.op("Gemm", mean, net.constant([[3.0, 2, 0, 0], [0, 0, 2.5, 2]])))
+
+    def test_two_objects_are_two_factors(self) -> None:
+        x = np.zeros((1, 2, 6, 8), np.float32)
+        x[0, 0, 1:3, 1:3], x[0, 1, 3:5, 5:7] = 1, 1
+        runs, _ = opened(self.two_objects(), index=0).around({"x": x})
+        found = explain("multi_class", runs, x, classes=4)
+        assert (found.values[0, 1:3, 1:3] > 0.01).all()
+        assert (found.values[0, 3:5, 5:7] < -0.01).all()
+        assert np.abs(found.values[0]).sum() == pytest.approx(
+            found.values[0, 1:3, 1:3].sum() - found.values[0, 3:5, 5:7].sum(), rel=1e-3
+        )
+        assert found.notes == ("Of the 4 highest classes, + is 0, 1, and - is 2, 3.",)
+        assert found.parts["legend_classes"][0, 1, 1, :2].tolist() == [0, 1]
+        assert found.parts["legend_classes"][0, 3, 5, :2].tolist() == [2, 3]
+
+    def test_each_class_has_its_own_attribution(self) -> None:
+        runs, x = example("vgg", 0)
+        found = explain("multi_class", runs, x, layer=middle(runs), classes=5)
+        for number, index in enumerate(found.parts["classes"][0]):
+            own = opened(FAMILIES["vgg"](Ordinary(0)), index=int(index)).around({"x": x})[0]
+            alone = explain("linear", own, x, layer=middle(runs), atoms="positions", confirm=0).values
+            assert found.parts["attributions"][0, number] == pytest.approx(alone[0], abs=1e-6)
+
+    def test_a_single_score_is_refused(self) -> None:
+        net = Net(1)
+        runs, x = around_noise(net.model(("n", 2), net.dense("x", 2, 1)), index=None)
+        with pytest.raises(InvalidInput, match="needs a row of three or more"):
+            explain("multi_class", runs, x)
+
+
+class TestLayerToLayer:
+    @staticmethod
+    def chain() -> tuple[Any, Any, str, str]:
+        """Two convolutions without anything between them."""
+        net = Net(3)
+        lower = net.conv("x", 2, 3)
+        upper = net.conv(lower, 3, 4)
+        scores = net.dense(net.op("Flatten", net.op("GlobalAveragePool", net.op("Relu", upper))), 4, 3)
+        runs, x = around_noise(net.model(("n", 2, 5, 5), scores))
+        return runs, x, lower, upper
+
+    @pytest.mark.parametrize("atoms", ["positions", "channels"])
+    def test_between_linear_layers_only_biases_are_missing(self, atoms: str) -> None:
+        """⟨Jᵀs, a⟩ = ⟨s, y - b⟩ for every seed s."""
+        runs, x, lower, upper = self.chain()
+        found = explain("layer_to_layer", runs, x, layer=lower, upper=upper, atoms=atoms, most=25)
+        y = runs.activations(x, upper).astype(float)
+        b = (y - self.without_bias(runs, x, lower, upper)).mean((0, 2, 3), keepdims=True)
+        norm = np.linalg.norm(y, axis=1, keepdims=True)
+        expected = ((y / norm) * (y - b)).sum(1)[0] if atoms == "positions" else (y - b).sum((2, 3))[0]
+        pairs = found.parts["pairs"][0].reshape(len(found.parts["upper"][0]), -1).sum(1)
+        assert pairs == pytest.approx(expected.reshape(-1)[found.parts["upper"][0]], abs=1e-4)
+
+    @staticmethod
+    def without_bias(runs: Any, x: Any, lower: str, upper: str) -> Any:
+        """The upper convolution by a loop."""
+        a = np.pad(runs.activations(x, lower).astype(float), ((0, 0), (0, 0), (1, 1), (1, 1)))
+        node = next(node for node in runs.opened.model.ir.graph if node.outputs[0].name == upper)
+        weights = node.inputs[1].const_value.numpy().astype(float)
+        return sum(
+            np.einsum("mc,nchw->nmhw", weights[:, :, i, j], a[:, :, i : i + 5, j : j + 5])
+            for i in range(3)
+            for j in range(3)
+        )
+
+    def test_a_layer_without_positions_is_refused(self) -> None:
+        runs, x, lower, _ = self.chain()
+        with pytest.raises(InvalidInput, match="has no positions"):
+            explain("layer_to_layer", runs, x, layer=lower, upper=runs.scores_at)
+
+
 def test_relaxed_pooling_is_labelled_and_keeps_what_passes_a_pool() -> None:
     runs, x = example("vgg", 0)
     pooled = next(node for node in reversed(runs.opened.model.ir.graph) if node.op_type == "MaxPool")
@@ -373,7 +479,7 @@ def test_a_class_pair_is_the_difference_of_its_classes() -> None:
 def test_prices_are_what_explanations_cost() -> None:
     """No explanation costs more than its price; only integrated gradients may cost less."""
     runs, x = example("cnn", 0)
-    for claim in CLAIMS:
+    for claim in (claim for claim in CLAIMS if not claim.apart):
         one = explanation(claim.name)
         options = one.entry.options(**(claim.options or {}))
         price = one.cost(options, {"input": x.shape[1:]})

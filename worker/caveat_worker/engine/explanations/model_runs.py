@@ -154,6 +154,17 @@ class ModelRuns:
         )
         return np.asarray(values, float)
 
+    def rest_gradient(self, layer: str, a: Float32Array, x: AnyArray) -> Float32Array:
+        """∂S/∂a [n, …] with activations [n, …] put in place of a layer's at one input x [1, …]."""
+        opened, (name, *_) = self.opened, self._layers(layer)
+        session = opened.session(
+            "rest_gradient",
+            name,
+            graph=lambda: differentiate(opened_at(opened.behind, name), [name], [opened.target]),
+        )
+        output = f"gradient/{opened.target.name}/{name}"
+        return self._run(session, output, GRADIENT, np.repeat(x, len(a), axis=0), {name: np.asarray(a)})
+
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:
         """Σ b·∂S/∂b over all biases b, at one input x [1, …]."""
         if len(x) != 1:

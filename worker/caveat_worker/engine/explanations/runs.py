@@ -48,6 +48,10 @@ class Runs(Protocol):
         """The target's number [n] with activations [n, …] put in place of a layer's at one input x [1, …]."""
         ...
 
+    def rest_gradient(self, layer: str, a: Float32Array, x: AnyArray) -> Float32Array:
+        """∂S/∂a [n, …] with activations [n, …] put in place of a layer's at one input x [1, …]."""
+        ...
+
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:
         """Σ b·∂S/∂b over all biases b, at one input x [1, …]."""
         ...
