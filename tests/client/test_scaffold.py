@@ -64,6 +64,15 @@ def test_init_says_what_is_missing_and_writes_nothing(caveat: Caveat, tmp_path: 
     assert set(tmp_path.rglob("*")) == before
 
 
+def test_the_explanation_in_a_comment_runs_once_it_is_none(caveat: Caveat, tmp_path: Path) -> None:
+    drafted(caveat, tmp_path, "two_arrays")
+    audit = tmp_path / "audit.yaml"
+    audit.write_text(audit.read_text().replace("# explain:", "explain:"))
+    done = caveat("explain", "audit.yaml")
+    assert done.exit_code == 0, done.output
+    assert "highest: Of " in done.output
+
+
 def test_a_two_valued_column_becomes_pairs_and_groups(caveat: Caveat, tmp_path: Path) -> None:
     audit = drafted(caveat, tmp_path, "a_table_with_a_protected_column")
     everyone, shown = audit.examples["everyone"], audit.examples["race_1"]

@@ -223,3 +223,14 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, command: Command, service
     taken = command("up", "--port", port)
     assert taken.returncode == 3
     assert f"Port {port} on 127.0.0.1 is not available" in taken.stderr
+
+
+def test_explanations_come_from_either_and_are_the_same_bytes(tmp_path: Path, command: Command, service: str) -> None:
+    path = write_audit(tmp_path)
+    path.write_text(path.read_text() + "explain: {why: {of: yes, show: [gradient_x_input, saliency]}}\n")
+    here = command("explain", "audit.yaml", "--json", "here.json")
+    there = command("explain", "audit.yaml", "--json", "there.json", CAVEAT_URL=service)
+    assert (here.returncode, there.returncode) == (0, 0), (here, there)
+    assert here.stdout.startswith("why: Of 80 examples of pool, the 3 examples of which yes is highest.")
+    assert here.stdout == there.stdout
+    assert (tmp_path / "here.json").read_bytes() == (tmp_path / "there.json").read_bytes()

@@ -80,7 +80,8 @@ class Draft:
                 against = one.against[0] if len(one.against) == 1 else list(one.against)
                 lines.append(f"  {name}: {flow({'examples': one.examples, 'against': against})}")
             lines.append("")
-        if self.concepts or any("target" in group for group in self.groups.values()):
+        targets = bool(self.concepts) or any("target" in group for group in self.groups.values())
+        if targets:
             lines += [
                 "# The number that may depend on the concept, measured at these examples; `index` is the class.",
                 "targets:",
@@ -90,7 +91,7 @@ class Draft:
         if self.groups:
             lines += ["# Decisions compared between groups of people.", "groups:"]
             lines += [f"  {name}: {flow(group)}" for name, group in self.groups.items()] + [""]
-        return "\n".join([*lines, *self._gate(), "", *_SETTINGS]) + "\n"
+        return "\n".join([*lines, *self._gate(), "", *(_EXPLAIN if targets else []), *_SETTINGS]) + "\n"
 
     def _examples(self) -> list[str]:
         """The example sets: the first in full, others by what they change in it where they share its fields."""
@@ -124,6 +125,11 @@ class Draft:
         return lines
 
 
+_EXPLAIN = [
+    "# Where in single examples the answer comes about; `caveat explain` runs it alone.",
+    "# explain: {highest: {of: answer, examples: {pick: highest, count: 3}, show: [occlusion]}}",
+    "",
+]
 _SETTINGS = [
     "# `auto` picks a few layers between input and output. To choose them yourself: [block3, block9@mean].",
     "layers: auto",
