@@ -29,13 +29,13 @@ MOST_ELEMENTS = 8
 
 Atoms = Literal["pixels", "positions", "channels", "neurons"]
 """What a layer is cut into; `pixels` are a picture's places, a table's columns, a text's tokens."""
-Presentation = Literal["map", "strip", "bars", "table"]
+Presentation = Literal["map", "strip", "flow", "bars", "table"]
 Pick = Literal["highest", "lowest", "errors", "most_changed"]
 
 PRESENTATIONS: dict[Atoms, tuple[Presentation, ...]] = {
     "pixels": ("map", "strip", "bars", "table"),
-    "positions": ("map", "strip", "bars", "table"),
-    "channels": ("bars", "table"),
+    "positions": ("map", "strip", "bars", "flow", "table"),
+    "channels": ("flow", "bars", "table"),
     "neurons": ("bars", "table"),
 }
 """How atoms of each kind may be shown: the first that suits the examples is the default."""

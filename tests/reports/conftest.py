@@ -18,7 +18,7 @@ from xmlschema import XMLSchema
 from caveat_reports.summary import WORST_FIRST
 from caveat_spec.audit import Audit
 from caveat_spec.explain import Atoms, Element, Presentation
-from caveat_spec.explained import Atom, Check, Explained, Figure, Focus, Grid, Panel, Rest
+from caveat_spec.explained import Atom, Check, Explained, Figure, Focus, Grid, Link, Panel, Rest
 from caveat_spec.report import (
     Engine,
     ExampleSetSummary,
@@ -721,6 +721,14 @@ def listed(presentation: Presentation, names: list[str], atoms_of: Atoms = "pixe
     )
 
 
+def linked() -> Figure:
+    """Two channels of a later layer, with what they come from."""
+    links = [("channel 3", "channel 12", 0.8), ("channel 4", "channel 12", -0.4), ("channel 3", "channel 9", 0.2)]
+    return listed("flow", ["channel 3", "channel 4"], "channels").model_copy(
+        update={"links": [Link(source=source, sink=sink, value=value) for source, sink, value in links]}
+    )
+
+
 @pytest.fixture(scope="session")
 def explained(watermark: Report) -> Report:
     """Explanations in every presentation, one withheld, with names that hold something nasty."""
@@ -755,7 +763,7 @@ def explained(watermark: Report) -> Report:
                             [listed("bars", ["age", HOSTILE]), listed("table", ["age", "income"])],
                             thumbnail=None,
                         ),
-                        seen("text 3", [listed("strip", words)], thumbnail=None),
+                        seen("text 3", [listed("strip", words), linked()], thumbnail=None),
                     ],
                     passes=12,
                 ),

@@ -6,10 +6,12 @@ import struct
 import zlib
 from base64 import b64decode
 
+import pytest
+
 from caveat_reports import explanations, html, markdown
 from caveat_reports.figures.shades import STEPS, picture, shade
 from caveat_spec.report import Report
-from tests.reports.test_html import parsed, text
+from tests.reports.test_html import SVG, parsed, text
 
 
 def articles(report: Report) -> list[str]:
@@ -52,7 +54,7 @@ def test_under_each_figure_stand_its_scale_and_settings(explained: Report) -> No
 def test_numbers_are_behind_every_figure_and_nothing_is_dropped(explained: Report) -> None:
     figures = [one for one in parsed(explained).iter("figure") if next(one.iter("details"), None) is not None]
     drawn = [one for one in figures if "Not drawn" not in text(one)]
-    assert len(drawn) == 6
+    assert len(drawn) == 7
     for one in drawn:
         assert next(next(one.iter("details")).iter("table"), None) is not None
         assert "others together" in text(one)
@@ -61,6 +63,16 @@ def test_numbers_are_behind_every_figure_and_nothing_is_dropped(explained: Repor
 def test_the_strongest_words_carry_their_number(explained: Report) -> None:
     words = next(one for one in parsed(explained).iter("p") if one.get("class") == "words")
     assert len(list(words.iter("sub"))) == 3
+
+
+def test_ribbons_are_as_wide_as_their_parts_and_stay_on_their_atoms(explained: Report) -> None:
+    drawing = next(one for one in parsed(explained).iter(f"{SVG}svg") if one.get("class") == "flow")
+    ribbons = list(drawing.iter(f"{SVG}path"))
+    widths = [float(one.get("stroke-width")) for one in ribbons]
+    assert widths == [pytest.approx(width, abs=0.1) for width in (0.8 * 240 / 1.4, 0.4 * 240 / 1.4, 0.2 * 240 / 1.4)]
+    assert [one.get("class") for one in ribbons] == ["ribbon raises", "ribbon lowers", "ribbon raises"]
+    assert [text(one) for one in drawing.iter(f"{SVG}text")] == ["channel 3", "channel 4", "channel 12", "channel 9"]
+    assert "channel 4 → channel 12−0.4" in articles(explained)[1]
 
 
 def test_markdown_tells_the_findings_in_words(explained: Report) -> None:

@@ -13,6 +13,7 @@ from caveat_spec.explained import Figure, Panel
 PRESENTATIONS: dict[Presentation, str] = {
     "map": "caveat_reports.figures.map",
     "bars": "caveat_reports.figures.bars",
+    "flow": "caveat_reports.figures.flow",
     "strip": "caveat_reports.figures.strip",
     "table": "caveat_reports.figures.table",
 }

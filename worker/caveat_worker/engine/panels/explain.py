@@ -186,6 +186,7 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
         target=question.planned.asked.of,
         signed=any(bool((answer.values < 0).any()) for answer in found),
         shape=one.shapes[one.layer],
+        upper=one.shapes.get(str(getattr(one.options, "upper", "")), ()),
     )
     return figures(asked, found, [example.subject for example in shown]), sum(passes for _, passes in answers)
 

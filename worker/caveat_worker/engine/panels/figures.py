@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from caveat_spec.explain import Atoms, Element, Presentation
-from caveat_spec.explained import Atom, Check, Figure, Focus, Rest
+from caveat_spec.explained import Atom, Check, Figure, Focus, Link, Rest
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.panels.grids import Box, block_side, blocks, focus, grid, weight
 
@@ -28,6 +29,8 @@ class Asked:
     """Whether its numbers have signs: a saliency has none."""
     shape: tuple[int, ...] = ()
     """Of the layer, for one example."""
+    upper: tuple[int, ...] = ()
+    """Of the layer that its atoms are linked to, if they are."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class Found:
     """Standard errors in the shape of the values."""
     removed: Mapping[int, float] = field(default_factory=dict)
     """Position among the values → what the number really falls by without that atom."""
+    links: tuple[tuple[int, int, float], ...] = ()
+    """Position among the values, number of the atom of the upper layer, and how much of that comes from it."""
+    about: Literal["target", "classes"] = "target"
+    """Whether the signs say for and against the target, or tell two groups of classes apart."""
     notes: tuple[str, ...] = ()
 
 
@@ -85,7 +92,9 @@ def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, s
         return Figure(**said, sentence=fault, withheld=fault)
     atoms, rest = _atoms(asked, found, cells, subject)
     lies = None if subject.box is None or cells.ndim != 2 else focus(found.values, subject.box, additive=found.additive)
-    sentence = _map_sentence(asked, cells, subject) if cells.ndim == 2 else _list_sentence(asked, atoms, rest, subject)
+    sentence = (
+        _map_sentence(asked, found, cells, subject) if cells.ndim == 2 else _list_sentence(asked, atoms, rest, subject)
+    )
     if lies is not None:
         sentence = f"{sentence} {_focus_sentence(lies, subject, asked, found)}"
     return Figure(
@@ -93,6 +102,7 @@ def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, s
         sentence=sentence,
         map=grid(cells, scale) if cells.ndim == 2 else None,
         atoms=atoms,
+        links=_links(asked, found),
         rest=rest,
         scale=scale,
         total=float(found.values.sum()) if found.additive else None,
@@ -150,14 +160,37 @@ def _name(asked: Asked, place: int, shape: Sequence[int], subject: Subject) -> s
     return names[place] if place < len(names) else f"{asked.atoms.removesuffix('s')} {place}"
 
 
+def _links(asked: Asked, found: Found) -> list[Link]:
+    """The links between two layers, by the names of their atoms."""
+    lower = found.values.shape if asked.atoms == "positions" else ()
+    upper = asked.upper[1:] if asked.atoms == "positions" else ()
+    return [
+        Link(source=_plain_name(asked.atoms, low, lower), sink=_plain_name(asked.atoms, high, upper), value=value)
+        for low, high, value in found.links
+    ]
+
+
+def _plain_name(atoms: Atoms, number: int, shape: Sequence[int]) -> str:
+    """An atom's name without a reader's own: `channel 3`, or `row 2, column 5` on a grid."""
+    if len(shape) == 2 and number < shape[0] * shape[1]:
+        y, x = divmod(number, shape[1])
+        return f"row {y + 1}, column {x + 1}"
+    return f"{atoms.removesuffix('s')} {number}"
+
+
 def _stretch(axis: str, cell: int, side: int, end: int) -> str:
     first, last = cell * side + 1, min((cell + 1) * side, end)
     return f"{axis} {first}" if first == last else f"{axis}s {first}–{last}"
 
 
-def _map_sentence(asked: Asked, cells: Float64Array, subject: Subject) -> str:
+def _map_sentence(asked: Asked, found: Found, cells: Float64Array, subject: Subject) -> str:
     """What a reader sees on the map: where its strongest places are, and which way they point."""
     heavy = weight(cells)
+    if found.about == "classes":
+        return (
+            f"In {subject.name}, what tells two groups of classes apart most lies {heavy.where}: the strongest tenth "
+            f"of the places holds {_percent(heavy.share)} of the map. Blue is the first group, orange the second."
+        )
     way = ("raises" if heavy.signed > 0 else "lowers") if asked.signed else "moves"
     return (
         f"In {subject.name}, what {way} {asked.target} most lies {heavy.where}: the strongest tenth of the places "

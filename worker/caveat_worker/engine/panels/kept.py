@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.onnx.session import Provider
 from caveat_worker.engine.panels.figures import Found
 from caveat_worker.engine.panels.planned import PlannedElement
+
+MOST_SINKS, MOST_LINKS = 6, 4
+"""Atoms of an upper layer that are shown with what they come from, and how many links each of them has."""
 
 
 def answer_key(
@@ -53,6 +56,8 @@ def recalled(store: ArrayStore, key: str) -> tuple[Found, int] | None:
         additive=told["additive"],
         spread=store.get(f"{key}-spread"),
         removed={int(place): effect for place, effect in told["removed"]},
+        links=tuple((low, high, value) for low, high, value in told["links"]),
+        about=told["about"],
         notes=tuple(told["notes"]),
     ), told["passes"]
 
@@ -62,6 +67,8 @@ def keep(store: ArrayStore, key: str, found: Found, passes: int) -> None:
     told = {
         "additive": found.additive,
         "removed": list(found.removed.items()),
+        "links": found.links,
+        "about": found.about,
         "checks": [check.model_dump() for check in found.checks],
         "notes": found.notes,
         "passes": passes,
@@ -82,6 +89,8 @@ def found_in(answer: Attributed, atoms: Atoms) -> Found:
         values=_flat(answer.values[0], atoms),
         additive=answer.total is not None,
         removed={int(place): float(effect) for place, effect in removed},
+        links=tuple(_links(answer)),
+        about="classes" if "legend_classes" in answer.parts else "target",
         checks=tuple(
             Check(
                 code=check.code,
@@ -95,6 +104,18 @@ def found_in(answer: Attributed, atoms: Atoms) -> Found:
         spread=None if answer.spread is None else _flat(answer.spread[0], atoms),
         notes=notes,
     )
+
+
+def _links(answer: Attributed) -> Iterator[tuple[int, int, float]]:
+    """The strongest links of the largest atoms of an upper layer, where the answer has pairs."""
+    if "pairs" not in answer.parts:
+        return
+    pairs, upper = answer.parts["pairs"][0], answer.parts["upper"][0]
+    for row, number in list(zip(pairs, upper, strict=True))[:MOST_SINKS]:
+        flat = np.asarray(row, float).ravel()
+        for place in np.argsort(-np.abs(flat), kind="stable")[:MOST_LINKS]:
+            if flat[place]:
+                yield int(place), int(number), float(flat[place])
 
 
 def _flat(values: Float64Array, atoms: Atoms) -> Float64Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -27,11 +27,11 @@ Names = Mapping[str, Sequence[str]]
 """Example set → the names of its examples, in order."""
 FEWER = ("samples", "permutations", "most", "confirm")
 """Options of which less is cheaper."""
+LAYERS = ("layer", "upper")
+"""Options that name a layer."""
 LARGER = ("stride", "window")
 """Options of which more is cheaper."""
 MOST_OF_AN_OPTION = 4096
-FLAT = ("map",)
-"""Presentations of places in two dimensions."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,14 @@ def _check_choice(plan: Plan, asked: Explanation, examples: str, names: Sequence
 def _element(plan: Plan, element: Element, target: Target, entry: Entry, examples: str) -> PlannedElement:
     way = explanation(element.by)
     layer = _layer(plan, element.layer, target)
-    settled = {"layer": layer} if "layer" in element.options else {}
+    settled = {name: _layer(plan, str(element.options[name]), target) for name in LAYERS if name in element.options}
     options = way.entry.options.model_validate({**element.options, **settled})
     if way.entry.needs == "gradient":
         _check_gradient(plan.model, target, entry, layer, element.by)
-    shapes = _shapes(plan.model, entry, layer)
+    shapes = _shapes(plan.model, entry, {layer, settled.get("upper", layer)})
     atoms = _atoms(options, layer, shapes)
-    presentation = _presentation(element, atoms, shapes[layer], isinstance(plan.audit.examples[examples], Text))
+    text, linked = isinstance(plan.audit.examples[examples], Text), "upper" in element.options
+    presentation = _presentation(element, atoms, shapes[layer], text=text, linked=linked)
     return PlannedElement(element, way, options, layer, atoms, presentation, shapes)
 
 
@@ -164,12 +165,11 @@ def _atoms(options: Document, layer: str, shapes: Shapes) -> Atoms:
     return asked or ("pixels" if layer == INPUT else "positions" if places else "neurons")
 
 
-def _presentation(element: Element, atoms: Atoms, shape: Sequence[int], text: bool) -> Presentation:
+def _presentation(element: Element, atoms: Atoms, shape: Sequence[int], *, text: bool, linked: bool) -> Presentation:
     """How an element is drawn: as it asks, or as suits what it shows; raises InvalidInput for what cannot be drawn."""
     flat = atoms in ("pixels", "positions") and len(shape) > 2
-    can = [one for one in PRESENTATIONS[atoms] if flat == (one in FLAT) or one == "table"]
-    if not text and "strip" in can:
-        can.remove("strip")
+    suits = {"map": flat, "strip": text and not flat, "bars": not flat, "flow": linked, "table": True}
+    can = [one for one in PRESENTATIONS[atoms] if suits[one]]
     if element.as_ is None:
         return can[0]
     if element.as_ not in can:
@@ -214,11 +214,11 @@ def _check_gradient(model: Model, target: Target, entry: Entry, layer: str, by: 
     )
 
 
-def _shapes(model: Model, entry: Entry, layer: str) -> Shapes:
+def _shapes(model: Model, entry: Entry, layers: Collection[str]) -> Shapes:
     """The shapes that a method's price depends on; a size that the model leaves open counts as one."""
     first = entry.tensors[0].shape if len(entry.tensors) == 1 else (None, len(entry.tensors))
     shapes = {INPUT: _sizes(first)}
-    if layer != INPUT:
+    for layer in sorted({*layers} - {INPUT}):
         value = model.value(layer)
         shapes[layer] = _sizes(() if value is None else shape_of_value(value) or ())
     return shapes

@@ -1,0 +1,86 @@
+"""How much of each atom of one layer comes from which atoms of the layer before: ribbons as wide as their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from caveat_reports.sanitize import sanitized
+from caveat_spec.explained import Figure, Link, Panel
+
+WIDTH, LABEL, BAND, GAP = 640, 170, 240, 10
+"""Of the drawing, of the names at either side, of all ribbons together, and between two atoms."""
+
+_DRAWING = Markup(
+    '<svg class="flow" viewBox="0 0 {width} {height}" aria-hidden="true" focusable="false">\n{ribbons}{names}</svg>'
+)
+_RIBBON = Markup(
+    '<path class="ribbon {sign}" d="M{x0} {y0}C{mid} {y0} {mid} {y1} {x1} {y1}" stroke-width="{width}"/>\n'
+)
+_NAME = Markup('<text x="{x}" y="{y}" text-anchor="{anchor}" dominant-baseline="middle">{name}</text>\n')
+
+
+@dataclass
+class Side:
+    """The atoms of one layer, from top to bottom, each as tall as its links are wide."""
+
+    tops: dict[str, float]
+    heights: dict[str, float]
+    height: float
+
+    @classmethod
+    def of(cls, names: Sequence[str], sizes: Sequence[float], scale: float) -> Side:
+        """The atoms in the order of their first link."""
+        heights: dict[str, float] = {}
+        for name, size in zip(names, sizes, strict=True):
+            heights[name] = heights.get(name, 0.0) + size * scale
+        tops, at = {}, GAP / 2
+        for name, height in heights.items():
+            tops[name] = at
+            at += height + GAP
+        return cls(tops, heights, at)
+
+    def middle(self, name: str) -> float:
+        """Where an atom's name stands."""
+        return self.tops[name] + self.heights[name] / 2
+
+
+def draw(figure: Figure, panel: Panel, key: str) -> Markup:
+    """The strongest links; blue ones raise the later atom, orange ones lower it."""
+    sizes = [abs(link.value) for link in figure.links]
+    scale = BAND / (sum(sizes) or 1.0)
+    left = Side.of([link.source for link in figure.links], sizes, scale)
+    right = Side.of([link.sink for link in figure.links], sizes, scale)
+    names = [(name, LABEL - 8, left.middle(name), "end") for name in left.tops]
+    names += [(name, WIDTH - LABEL + 8, right.middle(name), "start") for name in right.tops]
+    return _DRAWING.format(
+        width=WIDTH,
+        height=round(max(left.height, right.height)),
+        ribbons=_ribbons(figure.links, left, right, scale),
+        names=Markup("").join(
+            _NAME.format(name=sanitized(name), x=x, y=round(y, 1), anchor=anchor) for name, x, y, anchor in names
+        ),
+    )
+
+
+def _ribbons(links: Sequence[Link], left: Side, right: Side, scale: float) -> Markup:
+    """Each link from its place on the left to its place on the right, one below the other."""
+    start, end, drawn = dict(left.tops), dict(right.tops), []
+    for link in links:
+        width = abs(link.value) * scale
+        drawn.append(
+            _RIBBON.format(
+                sign="raises" if link.value >= 0 else "lowers",
+                x0=LABEL,
+                x1=WIDTH - LABEL,
+                mid=WIDTH // 2,
+                y0=round(start[link.source] + width / 2, 1),
+                y1=round(end[link.sink] + width / 2, 1),
+                width=round(max(width, 0.5), 1),
+            )
+        )
+        start[link.source] += width
+        end[link.sink] += width
+    return Markup("").join(drawn)
