@@ -1,0 +1,107 @@
+"""Two sanity checks (Adebayo et al. 2018): an explanation must change with the model's weights, and with its labels.
+
+How alike two maps are is their rank correlation. How alike they may be is no fixed number: maps of two models with
+random weights agree as well, because they show the same example. That is the null: pairs of redrawn models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from caveat_worker.engine.autodiff.redrawn import operators_with_weights, with_redrawn_weights
+from caveat_worker.engine.base.arrays import AnyArray, Float64Array
+from caveat_worker.engine.explanations.attributed import Attributed, Check
+from caveat_worker.engine.explanations.model_runs import OpenModel
+from caveat_worker.engine.explanations.runs import Runs
+
+Explain = Callable[[Runs, AnyArray], Attributed]
+Example = Mapping[str, AnyArray]
+"""One example as the model's inputs [1, …] by name."""
+
+MODELS = 6
+"""Redrawn models, which make fifteen pairs."""
+_SAME = 0.9
+"""From here on, two maps are the same to a reader."""
+_POINT = 0.975
+
+
+def sanity_of_weights(explain: Explain, opened: OpenModel, examples: Sequence[Example], *, seed: int = 0) -> Check:
+    """Whether maps are no more like those of redrawn models than the maps of two redrawn models are like each other."""
+    found = _maps(explain, [opened], examples)[0]
+    redrawn = _maps(explain, _redrawn(opened, seed), examples)
+    alike = [_alike(found, other) for other in redrawn]
+    return _judged(
+        "sanity_weights",
+        _middle(alike),
+        _null(redrawn),
+        "This map hardly changes when the model's weights are random",
+        "The map changes when the model's weights are random",
+    )
+
+
+def sanity_of_labels(
+    explain: Explain, opened: OpenModel, shuffled: OpenModel, examples: Sequence[Example], *, seed: int = 0
+) -> Check:
+    """Whether maps are no more like those of a model that was trained on random labels than redrawn models' are."""
+    found, other = _maps(explain, [opened, shuffled], examples)
+    return _judged(
+        "sanity_labels",
+        _middle([_alike(found, other)]),
+        _null(_maps(explain, _redrawn(shuffled, seed), examples)),
+        "This map is much the same for a model that was trained on random labels",
+        "The map is another one for a model that was trained on random labels",
+    )
+
+
+def cascade(
+    explain: Explain, opened: OpenModel, examples: Sequence[Example], *, stages: int = 8, seed: int = 0
+) -> tuple[tuple[int, float], ...]:
+    """How alike maps stay when weights are redrawn from the output down: (operators redrawn, rank correlation)."""
+    found = _maps(explain, [opened], examples)[0]
+    count = operators_with_weights(opened.model)
+    steps = np.unique(np.linspace(1, count, min(stages, count)).round().astype(int))
+    models = [_with(opened, seed, last=int(last)) for last in steps]
+    maps = _maps(explain, models, examples)
+    return tuple((int(last), _middle([_alike(found, other)])) for last, other in zip(steps, maps, strict=True))
+
+
+def _redrawn(opened: OpenModel, seed: int) -> list[OpenModel]:
+    return [_with(opened, seed * MODELS + number) for number in range(MODELS)]
+
+
+def _with(opened: OpenModel, seed: int, *, last: int | None = None) -> OpenModel:
+    return replace(opened, model=with_redrawn_weights(opened.model, seed, last=last), sessions={})
+
+
+def _maps(explain: Explain, models: Sequence[OpenModel], examples: Sequence[Example]) -> list[list[Float64Array]]:
+    """The map of each example by each model, flat."""
+    return [[explain(*opened.around(one)).values.reshape(-1) for one in examples] for opened in models]
+
+
+def _alike(left: Sequence[Float64Array], right: Sequence[Float64Array]) -> list[float]:
+    """The rank correlation of two models' maps at each example; examples whose map is flat for one are left out."""
+    pairs = [(a, b) for a, b in zip(left, right, strict=True) if np.ptp(a) > 0 and np.ptp(b) > 0]
+    return [float(spearmanr(a, b).statistic) for a, b in pairs]
+
+
+def _middle(alike: Sequence[Sequence[float]]) -> float:
+    """The median over examples and models; 0 where every map is flat."""
+    every = [one for some in alike for one in some]
+    return float(np.median(every)) if every else 0.0
+
+
+def _null(redrawn: Sequence[Sequence[Float64Array]]) -> float:
+    """The 97.5 % point of the medians of pairs of redrawn models."""
+    pairs = [_middle([_alike(left, right)]) for left, right in combinations(redrawn, 2)]
+    return float(np.quantile(pairs, _POINT))
+
+
+def _judged(code: str, alike: float, null: float, fails: str, holds: str) -> Check:
+    ok = alike <= null and alike < _SAME
+    pairs = f"rank correlation {alike:.2f}; maps of two models with random weights reach {null:.2f}"
+    return Check(code, alike, min(null, _SAME), ok, f"{holds if ok else fails} ({pairs}).")
