@@ -50,7 +50,7 @@ def test_explanations_change_with_the_weights_and_with_the_labels(name: str) -> 
     labels = sanity_of_labels(by(name), true, shuffled, threes())
     assert weights.ok, weights.sentence
     assert labels.ok, labels.sentence
-    assert "random weights reach" in weights.sentence
+    assert "comes from the example itself" in weights.sentence
 
 
 def test_an_edge_detector_is_caught_by_both() -> None:
