@@ -13,9 +13,10 @@ from pydantic import Field
 from caveat_spec.artifacts import ExampleSummary, Inspection, NewExamples, NewModel, Queue
 from caveat_spec.audit import Audit
 from caveat_spec.base import Count, Document, Name
+from caveat_spec.power import AuditPlan
 from caveat_spec.report import Report
 
-JobKind = Literal["audit", "model", "examples", "shard"]
+JobKind = Literal["audit", "model", "examples", "shard", "plan"]
 MOST_SHARDS = 256
 
 QUEUES: tuple[Queue, ...] = get_args(Queue)
@@ -56,15 +57,30 @@ class ShardResult(Document):
     examples: Count
 
 
-Request = Audit | NewModel | NewExamples | Shard
-Result = Report | Inspection | ExampleSummary | ShardResult
+class NewPlan(Document):
+    """A request to say what an audit's examples can settle, before the model runs."""
 
-REQUESTS: dict[JobKind, type[Request]] = {"audit": Audit, "model": NewModel, "examples": NewExamples, "shard": Shard}
+    audit: Audit
+    report: Report | None = None
+    """An earlier report of the same question, whose intervals say how much examples vary."""
+
+
+Request = Audit | NewModel | NewExamples | Shard | NewPlan
+Result = Report | Inspection | ExampleSummary | ShardResult | AuditPlan
+
+REQUESTS: dict[JobKind, type[Request]] = {
+    "audit": Audit,
+    "model": NewModel,
+    "examples": NewExamples,
+    "shard": Shard,
+    "plan": NewPlan,
+}
 RESULTS: dict[JobKind, type[Result]] = {
     "audit": Report,
     "model": Inspection,
     "examples": ExampleSummary,
     "shard": ShardResult,
+    "plan": AuditPlan,
 }
 
 
@@ -74,6 +90,9 @@ def sources(request: Request) -> dict[str, str]:
         return request.sources()
     if isinstance(request, Shard):
         return request.audit.sources()
+    if isinstance(request, NewPlan):
+        given = request.audit.sources()
+        return {pointer: source for pointer, source in given.items() if pointer.startswith("/examples/")}
     if isinstance(request, NewModel):
         gradient = {} if request.gradient is None else {"/gradient/blob": request.gradient.blob}
         return {"/blob": request.blob} | gradient

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from caveat import terminal
-from caveat.auditfile import AuditFile, checked, fetched, read_audit, read_policy, resolve
+from caveat.auditfile import AuditFile, Resolved, checked, fetched, read_audit, read_policy, resolve
 from caveat.baseline import LAST, last_passing
-from caveat.console_output import show_note
+from caveat.console_output import err, show_note
 from caveat.outputs import append_summary, write, write_outputs
 from caveat.positions import Positions
 from caveat.problems import FAIL, INCONCLUSIVE, PASS, ProblemError, pointing_into, problem
@@ -93,6 +93,8 @@ def _run(
                 show_note(
                     "No passing audit on the service asks the same question; there is no baseline to compare with."
                 )
+        if server is None and err().is_terminal:
+            _say_what_is_out_of_reach(resolved)
         with terminal.progress() as on_progress:
             if server is None:
                 from caveat import local
@@ -108,6 +110,20 @@ def _run(
         written = canonical(report)
     attest = _by_service(server, key, audit) if server and audit and not keys else _by_key(keys, server, audit, started)
     return Decided(report, written, file.positions, before, attest)
+
+
+def _say_what_is_out_of_reach(resolved: Resolved) -> None:
+    """Names the lines that these examples cannot settle, before anybody waits; faults are the audit's to say."""
+    from caveat import local
+
+    try:
+        planned = local.plan_audit(resolved, None, lambda stage, share: None, show_faults=False)
+    except ProblemError:
+        return
+    for sentence in planned.unreachable:
+        show_note(f"Out of reach: {sentence}")
+    if planned.unreachable:
+        show_note(planned.assumed)
 
 
 def gate_report(path: Path, policy: Path | None, *, baseline: Path | None) -> Decided:

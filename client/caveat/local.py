@@ -16,6 +16,9 @@ from caveat.pack import Content, addressed, changed_file, chunks
 from caveat.problems import ProblemError, problem
 from caveat.progress import ProgressCallback
 from caveat_spec.artifacts import Inspection, NewModel
+from caveat_spec.jobs import NewPlan
+from caveat_spec.power import AuditPlan
+from caveat_spec.report import Report
 
 if TYPE_CHECKING:
     from caveat_spec.jobs import JobKind
@@ -50,6 +53,16 @@ def inspect_model(
     new = NewModel(blob=blob, output=output, index=index, constants=dict(constants))
     result = _supervised("model", new.model_dump(mode="json"), {blob: content}, on_progress)
     return Inspection.model_validate_json(result)
+
+
+def plan_audit(
+    resolved: Resolved, report: Report | None, on_progress: ProgressCallback, *, show_faults: bool = True
+) -> AuditPlan:
+    """What an audit's examples can settle, before the model runs."""
+    new = NewPlan(audit=resolved.audit, report=report)
+    return AuditPlan.model_validate_json(
+        _supervised("plan", new.model_dump(mode="json"), resolved.blobs, on_progress, show_faults=show_faults)
+    )
 
 
 def require_engine() -> None:

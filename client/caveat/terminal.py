@@ -16,6 +16,7 @@ from caveat.progress import ProgressCallback
 from caveat_reports import diff, explanations, summary
 from caveat_reports.formatting import p_value
 from caveat_spec.artifacts import Inspection
+from caveat_spec.power import AuditPlan, amount
 from caveat_spec.report import Outcome, Report
 
 if TYPE_CHECKING:
@@ -128,6 +129,28 @@ def show_diff(report: Report, baseline: Report) -> None:
         console.print(table)
     if len(found) > MOST_DIFFERENCES:
         console.print(Text(f"… and {len(found) - MOST_DIFFERENCES} more, in --markdown.", style="dim"))
+
+
+def show_plan(planned: AuditPlan, *, as_json: bool) -> None:
+    """What the examples can settle: a table of the gate's lines, then what to do about those out of reach."""
+    console = out()
+    if as_json:
+        console.print(planned.model_dump_json(indent=2))
+        return
+    table = Table(("line", "evidence", "tolerance", "can settle", "finds", "examples", "needed"))
+    for line in planned.lines:
+        figures = (line.tolerance, line.settles, line.finds)
+        shown = [amount(value, line.unit) if value is not None and line.unit else None for value in figures]
+        has, needs = (", ".join(f"{count:,} {name}" for name, count in sets.items()) for sets in (line.has, line.needs))
+        cells = [text or "–" for text in (*shown, has, needs)]
+        table.add_row(line.subject, line.evidence, *cells, style="yellow" if line.reachable is False else "")
+    if table.rows:
+        console.print(table)
+    else:
+        console.print("The audit has no gate, so that nothing has to be settled.")
+    for sentence in planned.unreachable:
+        console.print(Text(f"Out of reach: {sentence}", style="yellow"))
+    console.print(Text(planned.assumed, style="dim"))
 
 
 def show_checks(checked: Checked) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from caveat_spec.artifacts import DefaultTarget, ExampleSummary, Inspection, ModelLayer, Tensor
-from caveat_spec.audit import Examples, Scalar
+from caveat_spec.audit import Audit, Examples, Scalar
+from caveat_spec.power import AuditPlan, plan_audit
+from caveat_spec.report import Report
 from caveat_worker.engine.autodiff.external_gradients import read_external_gradients, verify
 from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, GradientCheck
 from caveat_worker.engine.autodiff.layers import NO_ROW_FOR_EACH_EXAMPLE, Layer, choose_layers, list_layers
@@ -84,6 +86,13 @@ def inspect_examples(examples: Examples, blob: Blob) -> ExampleSummary:
         pass
     shape = next(iter(source.shapes.values()))
     return ExampleSummary(kind=source.kind, count=len(source), shape=list(shape), names=list(source.names[:10]))
+
+
+def plan_examples(audit: Audit, blob: Blob, report: Report | None) -> AuditPlan:
+    """What an audit's examples can settle: they are counted, the model is not read."""
+    seed = audit.method.seed
+    counts = {name: len(open_set(name, declared, blob, seed)) for name, declared in audit.examples.items()}
+    return plan_audit(audit, counts, report)
 
 
 def _tensor(one: TensorInfo) -> Tensor:

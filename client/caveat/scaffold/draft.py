@@ -113,7 +113,8 @@ class Draft:
         lines = ["# The command exits with 1 if one of these lines fails, and with 4 if the evidence settles none."]
         if self.concepts:
             lines.append(
-                "# `tolerance` is the largest effect that counts as none, in standard deviations of the target."
+                "# `tolerance` is the largest effect that counts as none, in standard deviations of the target; "
+                "`caveat plan` says which one these examples can settle."
             )
         if self.groups:
             lines.append("# The four-fifths rule: the group selected least often has 0.8 of the highest rate or more.")

@@ -25,7 +25,7 @@ from pydantic import Field
 from caveat_spec.artifacts import NewModel, Stage
 from caveat_spec.audit import Audit
 from caveat_spec.base import Document
-from caveat_spec.jobs import REQUESTS, Division, Request, Result, Shard
+from caveat_spec.jobs import REQUESTS, Division, NewPlan, Request, Result, Shard
 from caveat_spec.problem import Fault, ProblemDetails
 from caveat_spec.report import Report
 from caveat_worker.jobs.sandbox import confine
@@ -108,6 +108,8 @@ def _run(
         supplied = {} if given is None else {"gradient": blob(given.blob), "targets": given.targets}
         supplied |= {"constants": request.constants} if request.constants else {}
         result = pipeline.inspect_model(blob(request.blob), request.output, request.index, **supplied)
+    elif isinstance(request, NewPlan):
+        result = pipeline.plan_examples(request.audit, blob, request.report)
     else:
         result = pipeline.inspect_examples(request.examples, blob)
     return result
