@@ -1,7 +1,7 @@
 """The grammar of explanations: a substrate, its atoms, a content, a presentation and transforms, one element a line.
 
 It is that of *The Building Blocks of Interpretability* (Olah et al. 2018): what is shown is a layer cut into atoms,
-each with its part of a number, drawn in one way. The name of a method is an element of its own.
+each with its part of a number, drawn in one way. The name of a method is an element of its own; a recipe is data.
 """
 
 from __future__ import annotations
@@ -40,6 +40,12 @@ PRESENTATIONS: dict[Atoms, tuple[Presentation, ...]] = {
 }
 """How atoms of each kind may be shown: the first that suits the examples is the default."""
 
+RECIPES: dict[str, tuple[Any, ...]] = {
+    "where": ("shapley", "integrated_gradients"),
+    "spatial_attribution": ({"layer": "auto", "atoms": "positions"},),
+    "channel_attribution": ({"layer": "auto", "atoms": "channels"},),
+}
+"""Several elements, or one with its options, under a name; a report holds them written out."""
 BY_DEFAULT = "linear"
 """The method of an element that names a layer and nothing else: `{layer: block13, atoms: channels}`."""
 
@@ -121,7 +127,7 @@ class Element(Document):
         written_out = handler(core)
         named = {name: _options_schema(entry.options) for name, entry in _METHODS.items()}
         short = {"type": "object", "properties": named, "additionalProperties": False, "maxProperties": 1}
-        return {"anyOf": [{"enum": [*_METHODS]}, short, written_out]}
+        return {"anyOf": [{"enum": [*_METHODS]}, *_recipe_schemas(), short, written_out]}
 
 
 _FIELDS = {"options", "as", "top", "sort"}
@@ -152,7 +158,7 @@ def _with_defaults(asked: dict[str, Any]) -> dict[str, Any]:
     """An element with every default of its method's options; raises ValueError for what the method does not have."""
     entry = _METHODS.get(asked["by"])
     if entry is None:
-        raise ValueError(f"'{asked['by']}' is no explanation; {_nearest(str(asked['by']))}")
+        raise ValueError(f"'{asked['by']}' is neither a method nor a recipe; {_nearest(str(asked['by']))}")
     layer = entry.options.model_fields.get("layer")
     own = {"layer": "auto"} if layer is not None and layer.is_required() else {}
     try:
@@ -170,12 +176,17 @@ def _options_schema(options: type[Document]) -> JsonSchemaValue:
     return {"anyOf": [{"type": "object", "properties": own}, {"type": "null"}]}
 
 
+def _recipe_schemas() -> list[JsonSchemaValue]:
+    """Each recipe by its name, with what it stands for."""
+    return [{"const": name, "description": f"Short for {list(elements)}."} for name, elements in RECIPES.items()]
+
+
 def _some() -> str:
     return " or ".join([*_METHODS][:2])
 
 
 def _nearest(name: str) -> str:
-    known = [*_METHODS]
+    known = [*_METHODS, *RECIPES]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
     return f"there {'is' if len(close) == 1 else 'are'} {', '.join(close)}"
 
@@ -188,6 +199,19 @@ class Explanation(Document):
     examples: Chosen = Chosen()
     show: Annotated[list[Element], Field(min_length=1)]
     """Methods by name, with options of their own where those are needed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipes_written_out(cls, asked: Any) -> Any:
+        if not isinstance(asked, dict) or not isinstance(asked.get("show"), list):
+            return asked
+        shown = [one if isinstance(one, str) else "" for one in asked["show"]]
+        return {
+            **asked,
+            "show": [
+                element for name, one in zip(shown, asked["show"], strict=True) for element in RECIPES.get(name, (one,))
+            ],
+        }
 
     @model_validator(mode="after")
     def _few_elements(self) -> Self:

@@ -121,6 +121,8 @@ class Figure(Document):
     """Whether its numbers say for or against; the size of a derivative does not."""
     additive: bool = True
     """Whether its numbers are parts of a whole, so that they may be added up."""
+    unit: str | None = None
+    """Of its numbers, where that is not the target's."""
     withheld: str | None = None
     """Why it is not drawn: the sentence of the check that it fails."""
     map: Grid | None = None

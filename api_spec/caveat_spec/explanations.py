@@ -145,6 +145,13 @@ class ExplanationEntry:
     relation: str
     """What its parts add up to, or how they relate to the model, and where that is from."""
     options: type[Document] = OfLayer
+    title: str = ""
+    """What a reader calls it; its name where left out."""
+
+    @property
+    def words(self) -> str:
+        """Its title, or its name in words."""
+        return self.title or self.name.replace("_", " ").capitalize()
 
 
 EXPLANATIONS = (
@@ -169,6 +176,7 @@ EXPLANATIONS = (
         needs="gradient",
         relation="E ∂S/∂x at x + σε; without noise it is ∂S/∂x (Smilkov et al. 2017)",
         options=SmoothGradOptions,
+        title="SmoothGrad",
     ),
     ExplanationEntry(
         "lrp",
@@ -178,6 +186,7 @@ EXPLANATIONS = (
         relation="Σ R + the biases' relevance = S, with f(z) / (z ± ε) in place of f'(z) (Bach et al. 2015; Ancona et "
         "al. 2018, eq. 5)",
         options=NoOptions,
+        title="ε-LRP",
     ),
     ExplanationEntry(
         "deeplift_rescale",
@@ -186,6 +195,7 @@ EXPLANATIONS = (
         needs="gradient",
         relation="Σ (x - x̄)·m = S(x) - S(x̄) exactly (Shrikumar et al. 2017, eq. 14)",
         options=ReferenceOptions,
+        title="DeepLIFT Rescale",
     ),
     ExplanationEntry(
         "integrated_gradients",
@@ -210,6 +220,7 @@ EXPLANATIONS = (
         needs="outputs",
         relation="Σ φ = S(x) - S(x̄) exactly; φ is the mean over all orders of the parts (Shapley 1953; Castro 2009)",
         options=ShapleyOptions,
+        title="Shapley values",
     ),
     ExplanationEntry(
         "linear",
@@ -219,6 +230,7 @@ EXPLANATIONS = (
         relation="a·∂S/∂a: positions and channels have the same sum; exact behind the layer if that is linear "
         "(Olah et al. 2018)",
         options=LinearOptions,
+        title="Linear attribution",
     ),
     ExplanationEntry(
         "multi_class",
@@ -227,6 +239,7 @@ EXPLANATIONS = (
         needs="gradient",
         relation="a·∂S_k/∂a for each class k, linear in k; two non-negative factors of it (Olah et al. 2018)",
         options=MultiClassOptions,
+        title="Classes side by side",
     ),
     ExplanationEntry(
         "layer_to_layer",

@@ -93,8 +93,5 @@ def value_words(panel: Panel, one: Explained) -> str:
 
 
 def _strength(figure: Figure) -> float:
-    """How far a figure singles out the place that is asked about, before any that only singles out some part."""
-    if figure.focus is not None:
-        return 1 + figure.focus.share - figure.focus.area
-    shown = sum(abs(atom.value) for atom in figure.atoms)
-    return shown / (shown + abs(figure.rest.sum)) if shown else 0.0
+    """How far a map singles out the place that is asked about; 0 where no place is, so that the first figure counts."""
+    return 0.0 if figure.focus is None else 1 + figure.focus.share - figure.focus.area

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from caveat_spec.audit import Audit
+from caveat_spec.explain import RECIPES
 
 
 def audit(show: list[Any], examples: dict[str, Any] | None = None, **more: Any) -> Audit:
@@ -45,6 +46,17 @@ def test_an_element_may_be_short_and_means_the_same(short: Any) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_short_for_its_elements(name: str) -> None:
+    assert audit([name, "saliency"]).explain == audit([*RECIPES[name], "saliency"]).explain
+
+
+def test_a_layer_alone_is_taken_apart_and_the_deepest_is_the_default() -> None:
+    first, second = audit([{"layer": "block13", "atoms": "positions"}, "linear"]).explain["why"].show
+    assert (first.by, first.layer, first.options["atoms"]) == ("linear", "block13", "positions")
+    assert (second.by, second.layer) == ("linear", "auto")
+
+
 def test_what_a_report_holds_can_be_asked_again() -> None:
     asked = audit(["saliency", {"gradient_x_input": {"top": 4, "as": "table"}}])
     assert Audit.model_validate_json(asked.model_dump_json(), strict=True) == asked
@@ -75,7 +87,7 @@ def test_only_what_is_explained_is_left() -> None:
 @pytest.mark.parametrize(
     ("show", "examples", "sentence"),
     [
-        (["salency"], None, "'salency' is no explanation; there are saliency"),
+        (["salency"], None, "'salency' is neither a method nor a recipe; there are saliency"),
         ([{"saliency": {"windw": 3}}], None, "saliency: windw: Extra inputs are not permitted"),
         ([{"saliency": 3}], None, "the options of saliency are a mapping"),
         ([{"saliency": {}, "gradient_x_input": {}}], None, "an element has one method"),
@@ -102,6 +114,7 @@ def test_what_cannot_be_asked_is_refused_with_the_reason(show: list[Any], exampl
 
 def test_the_schema_names_every_method_and_its_options() -> None:
     schema = Audit.model_json_schema()["$defs"]["Element"]
-    names, short, _ = schema["anyOf"]
+    names, *recipes, short, _ = schema["anyOf"]
+    assert [one["const"] for one in recipes] == list(RECIPES)
     assert "saliency" in names["enum"]
     assert "layer" in short["properties"]["saliency"]["anyOf"][0]["properties"]

@@ -69,7 +69,7 @@ def test_ribbons_are_as_wide_as_their_parts_and_stay_on_their_atoms(explained: R
     drawing = next(one for one in parsed(explained).iter(f"{SVG}svg") if one.get("class") == "flow")
     ribbons = list(drawing.iter(f"{SVG}path"))
     widths = [float(one.get("stroke-width")) for one in ribbons]
-    assert widths == [pytest.approx(width, abs=0.1) for width in (0.8 * 240 / 1.4, 0.4 * 240 / 1.4, 0.2 * 240 / 1.4)]
+    assert widths == [pytest.approx(width, abs=0.1) for width in (0.8 * 220 / 1.4, 0.4 * 220 / 1.4, 0.2 * 220 / 1.4)]
     assert [one.get("class") for one in ribbons] == ["ribbon raises", "ribbon lowers", "ribbon raises"]
     assert [text(one) for one in drawing.iter(f"{SVG}text")] == ["channel 3", "channel 4", "channel 12", "channel 9"]
     assert "channel 4 → channel 12−0.4" in articles(explained)[1]

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from caveat_reports.sanitize import sanitized
 from caveat_spec.explained import Figure, Link, Panel
 
-WIDTH, LABEL, BAND, GAP = 640, 170, 240, 10
+WIDTH, LABEL, BAND, GAP = 520, 130, 220, 10
 """Of the drawing, of the names at either side, of all ribbons together, and between two atoms."""
 
 _DRAWING = Markup(

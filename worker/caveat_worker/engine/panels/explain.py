@@ -176,17 +176,17 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
     answers = [run(example) for example in shown[:1]]  # opens the sessions that the others share
     with ThreadPoolExecutor(question.means.cores) as workers:
         answers += workers.map(run, shown[1:])
-    found = [answer for answer, _ in answers]
+    found, upper = [answer for answer, _ in answers], getattr(one.options, "upper", None)
     asked = Asked(
         element=one.element,
         presentation=one.presentation,
         layer=one.layer,
         atoms=one.atoms,
         title=_title(one),
-        target=question.planned.asked.of,
+        target=question.planned.asked.of if upper is None else f"the largest {one.atoms} of {upper}",
         signed=any(bool((answer.values < 0).any()) for answer in found),
         shape=one.shapes[one.layer],
-        upper=one.shapes.get(str(getattr(one.options, "upper", "")), ()),
+        upper=() if upper is None else one.shapes[upper],
     )
     return figures(asked, found, [example.subject for example in shown]), sum(passes for _, passes in answers)
 
@@ -207,7 +207,7 @@ def _answer(question: Question, one: PlannedElement, example: Shown) -> tuple[Fo
 
 def _title(one: PlannedElement) -> str:
     """The method in words, and the layer where it is not the input."""
-    words = one.element.by.replace("_", " ").capitalize()
+    words = one.way.entry.words
     return words if one.layer == INPUT else f"{words} at {one.layer}"
 
 

@@ -25,6 +25,7 @@ class Asked:
     title: str
     """The method in words."""
     target: str
+    """What its numbers are about: the target, or the atoms of an upper layer."""
     signed: bool = True
     """Whether its numbers have signs: a saliency has none."""
     shape: tuple[int, ...] = ()
@@ -48,7 +49,7 @@ class Found:
     """Position among the values → what the number really falls by without that atom."""
     links: tuple[tuple[int, int, float], ...] = ()
     """Position among the values, number of the atom of the upper layer, and how much of that comes from it."""
-    about: Literal["target", "classes"] = "target"
+    signs: Literal["target", "classes"] = "target"
     """Whether the signs say for and against the target, or tell two groups of classes apart."""
     notes: tuple[str, ...] = ()
 
@@ -86,6 +87,7 @@ def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, s
         "notes": list(found.notes),
         "signed": asked.signed,
         "additive": found.additive,
+        "unit": "activation" if found.links else None,
     }
     fault = _fault(found)
     if fault is not None:
@@ -186,7 +188,7 @@ def _stretch(axis: str, cell: int, side: int, end: int) -> str:
 def _map_sentence(asked: Asked, found: Found, cells: Float64Array, subject: Subject) -> str:
     """What a reader sees on the map: where its strongest places are, and which way they point."""
     heavy = weight(cells)
-    if found.about == "classes":
+    if found.signs == "classes":
         return (
             f"In {subject.name}, what tells two groups of classes apart most lies {heavy.where}: the strongest tenth "
             f"of the places holds {_percent(heavy.share)} of the map. Blue is the first group, orange the second."

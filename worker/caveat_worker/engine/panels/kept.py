@@ -20,6 +20,8 @@ from caveat_worker.engine.onnx.session import Provider
 from caveat_worker.engine.panels.figures import Found
 from caveat_worker.engine.panels.planned import PlannedElement
 
+TOLD_FROM = 1e-3
+"""The share of the largest part from which it is told what no part accounts for: less is rounding."""
 MOST_SINKS, MOST_LINKS = 6, 4
 """Atoms of an upper layer that are shown with what they come from, and how many links each of them has."""
 
@@ -57,7 +59,7 @@ def recalled(store: ArrayStore, key: str) -> tuple[Found, int] | None:
         spread=store.get(f"{key}-spread"),
         removed={int(place): effect for place, effect in told["removed"]},
         links=tuple((low, high, value) for low, high, value in told["links"]),
-        about=told["about"],
+        signs=told["signs"],
         notes=tuple(told["notes"]),
     ), told["passes"]
 
@@ -68,7 +70,7 @@ def keep(store: ArrayStore, key: str, found: Found, passes: int) -> None:
         "additive": found.additive,
         "removed": list(found.removed.items()),
         "links": found.links,
-        "about": found.about,
+        "signs": found.signs,
         "checks": [check.model_dump() for check in found.checks],
         "notes": found.notes,
         "passes": passes,
@@ -83,14 +85,15 @@ def found_in(answer: Attributed, atoms: Atoms) -> Found:
     """What a method attributed to the atoms of one example."""
     removed = zip(*(np.ravel(answer.parts.get(part, ())) for part in ("removed", "removal_effects")), strict=True)
     notes = answer.notes
-    if answer.rest is not None and (left := float(answer.rest[0])):
+    left = 0.0 if answer.rest is None else float(answer.rest[0])
+    if abs(left) > TOLD_FROM * float(np.abs(answer.values[0]).max(initial=0.0)):
         notes = (*notes, f"{left:+.3g} is in none of the parts.".replace("-", "−", 1))
     return Found(
         values=_flat(answer.values[0], atoms),
         additive=answer.total is not None,
         removed={int(place): float(effect) for place, effect in removed},
         links=tuple(_links(answer)),
-        about="classes" if "legend_classes" in answer.parts else "target",
+        signs="classes" if "legend_classes" in answer.parts else "target",
         checks=tuple(
             Check(
                 code=check.code,
