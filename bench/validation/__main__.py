@@ -15,11 +15,13 @@ from bench.validation.coverage import intervals
 from bench.validation.power import power
 from bench.validation.rates import rates
 from bench.validation.report import ground_truths
+from bench.validation.seeds import seeds
 
 PAGE = Path(__file__).parents[2] / "docs" / "validation.md"
 PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
     "truths": ground_truths,
     "intervals": lambda quick, _: intervals(quick),
+    "seeds": lambda quick, folder: seeds(quick, folder),
     "power": lambda quick, _: power(quick),
     "advice": lambda quick, _: advice(quick),
     "rates": lambda quick, _: rates(quick),

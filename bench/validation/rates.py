@@ -27,9 +27,9 @@ def rates(quick: bool) -> tuple[str, bool]:
     """Runs the studies, with a tenth of the audits if `quick`; whether every error rate is within its bound."""
     share = 10 if quick else 1
     sections = [
-        calibration(200 // share),
-        not_encoded(100 // share),
-        neutral(100 // share),
+        calibration(100 // share),
+        not_encoded(60 // share),
+        neutral(60 // share),
         published(50 // share),
     ]
     return HEAD + "".join(body for body, _ in sections), all(holds for _, holds in sections)
