@@ -392,6 +392,14 @@ def a_model_without_the_protected_columns(folder: Path) -> None:
 
 
 @runs
+def trees_with_a_label_alone(folder: Path) -> None:
+    proto = boosted_classifier()
+    del proto.graph.output[1:], proto.graph.node[1:]
+    save(proto, folder / "model.onnx")
+    table(folder, {"married": bits(1), "a": numbers(2), "b": numbers(3), "c": numbers(4)})
+
+
+@runs
 def a_sampling_rate(folder: Path) -> None:
     random = np.random.default_rng(9)
     weights = {"w1": random.normal(size=(6, 8)) / 5, "w2": random.normal(size=(8, 2)), "usual": np.array(16_000.0)}

@@ -102,6 +102,12 @@ def test_a_column_that_the_model_does_not_take_selects_rows(caveat: Caveat, tmp_
     assert wheres == {None, """`the "race"` == 'c"d'""", """`the "race"` == "a'b\""""}
 
 
+def test_a_label_alone_is_audited_by_the_scores_beside_it(caveat: Caveat, tmp_path: Path) -> None:
+    audit = drafted(caveat, tmp_path, "trees_with_a_label_alone")
+    assert (audit.targets["answer"].output, audit.targets["answer"].index) == ("scores", 1)
+    assert caveat("gate", "audit.yaml").exit_code in DECIDED
+
+
 def test_a_number_for_all_examples_is_held_constant(caveat: Caveat, tmp_path: Path) -> None:
     audit = drafted(caveat, tmp_path, "a_sampling_rate")
     assert audit.constants == {"sr": 16_000}

@@ -17,7 +17,13 @@ from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, GradientChec
 from caveat_worker.engine.autodiff.layers import NO_ROW_FOR_EACH_EXAMPLE, Layer, choose_layers, list_layers
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.model import Model
-from caveat_worker.engine.autodiff.target import Resolved, Target, outputs_with_scores, resolve_target
+from caveat_worker.engine.autodiff.target import (
+    Resolved,
+    Target,
+    outputs_with_scores,
+    resolve_target,
+    scores_beside_labels,
+)
 from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.onnx.graph import TensorInfo
 from caveat_worker.engine.plan import TARGET_FIELDS, target_of
@@ -154,7 +160,8 @@ def _reads(model: Model, target: Target) -> str | None:
 
 def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Resolved | None, str]:
     """A target that stands for an output, and the sentence that says what it reads; what was named must be there."""
-    others = [] if output is not None else [value.name or "" for value in outputs_with_scores(model)]
+    found = () if output is not None else outputs_with_scores(model) or scores_beside_labels(model)
+    others = [value.name or "" for value in found]
     refusals = []
     reductions: tuple[Literal["mean"] | None, ...] = (None, "mean")
     named: Sequence[str | None] = others or [output]

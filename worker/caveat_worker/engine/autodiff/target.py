@@ -14,6 +14,7 @@ from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.output_kinds import kind_of_output
 from caveat_worker.engine.autodiff.written_out import written_softmax
 from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.onnx.learned_shapes import DOMAIN
 from caveat_worker.engine.onnx.values import shape_of_value
 
 Scale = Literal["logit", "log_probability", "probability"]
@@ -196,6 +197,24 @@ def outputs_with_scores(model: Model) -> tuple[ir.Value, ...]:
         if _is_float(logits):
             scores.setdefault(logits.name or "", output)
     return tuple(scores.values())
+
+
+def scores_beside_labels(model: Model) -> tuple[ir.Value, ...]:
+    """The scores of classifiers of ai.onnx.ml whose label alone is an output: tensors inside the model."""
+    found = (_classifier_of(output) for output in model.ir.graph.outputs)
+    return tuple(node.outputs[1] for node in found if node is not None and node.outputs[1].name)
+
+
+def _classifier_of(output: ir.Value) -> ir.Node | None:
+    """The classifier that an output has its label from, through operators that rename or reshape it."""
+    value: ir.Value | None = output
+    while value is not None and (node := value.producer()) is not None:
+        if node.domain == DOMAIN and node.op_type.endswith("Classifier"):
+            return node if value is node.outputs[0] and len(node.outputs) > 1 else None
+        if node.op_type not in _TRANSPARENT | {"LabelEncoder"}:
+            return None
+        value = node.inputs[0] if node.inputs else None
+    return None
 
 
 def _no_scores(model: Model, *outputs: ir.Value) -> InvalidInput:
