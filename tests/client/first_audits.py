@@ -11,6 +11,12 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 from PIL import Image
+from skl2onnx import convert_sklearn
+from skl2onnx.common.data_types import StringTensorType
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from tests.engine.trees import boosted_classifier
 
@@ -344,6 +350,17 @@ def columns_by_almost_the_names_of_inputs(folder: Path) -> None:
     table(folder, {"Race": bits(2), "net income": numbers(1), "city": ["Rome", "Bonn"] * (ROWS // 2)})
 
 
+@refused("Measure concepts by interventions")
+def texts_for_a_pipeline_without_gradients(folder: Path) -> None:
+    text_pipeline(folder, RandomForestClassifier(5, random_state=0))
+
+
+@refused("a column 'input' of texts, and another that says which of them show the concept")
+def texts_for_a_pipeline_alone(folder: Path) -> None:
+    text_pipeline(folder, LogisticRegression())
+    table(folder, {"review": [f"a good text {n}" for n in range(90)]}, "reviews.csv")
+
+
 @refused("a column by each of these names")
 def columns_by_other_names(folder: Path) -> None:
     one_input_a_column(folder)
@@ -356,6 +373,20 @@ def one_file_of_texts_with_a_field(folder: Path) -> None:
     tokenizer(folder)
     words = ["he", "she", "nurse", "was", "bad", "a", "the"]
     texts(folder / "reviews.jsonl", words, 60, gender=["f", "m"] * 30, stars=list(range(60)))
+
+
+def text_pipeline(folder: Path, classifier: Any) -> None:
+    """TF-IDF and a classifier, fitted to reviews that say whether the doctor was good."""
+    review = [f"the {['doctor', 'nurse'][n % 2]} was {['good', 'bad'][n % 3 == 0]} {n} times" for n in range(90)]
+    praise = [int(n % 3 != 0) for n in range(90)]
+    table(folder, {"review": review, "label": praise}, "reviews.csv")
+    pipe = make_pipeline(TfidfVectorizer(), classifier).fit(review, praise)
+    save(convert_sklearn(pipe, initial_types=[("input", StringTensorType([None, 1]))]), folder / "model.onnx")
+
+
+@runs
+def texts_for_a_pipeline(folder: Path) -> None:
+    text_pipeline(folder, LogisticRegression())
 
 
 @runs

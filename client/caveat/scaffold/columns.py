@@ -36,6 +36,11 @@ class Column:
         """A value as an audit writes it."""
         return float(text) if self.numeric else text
 
+    @property
+    def free_text(self) -> bool:
+        """Whether it holds texts that hardly repeat."""
+        return not self.numeric and not self.values and self.distinct > 0
+
     def quantile(self, share: float) -> float:
         """A number of the column below which this share of its rows lies."""
         return self.numbers[min(int(share * len(self.numbers)), len(self.numbers) - 1)]

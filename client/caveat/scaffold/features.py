@@ -48,10 +48,10 @@ def is_protected(name: str) -> bool:
 
 def choose_features(table: Columns, inputs: Sequence[Tensor]) -> Features | None:
     """The columns that have the names of the model's inputs, or that fit its only one; None if none do."""
-    by_name = _by_name(table, inputs)
+    by_name = _by_name(table, inputs) or _text(table, inputs)
     if by_name is not None:
         return by_name
-    if len(inputs) != 1 or len(inputs[0].shape) != 2 or inputs[0].dtype == "str":
+    if len(inputs) != 1 or len(inputs[0].shape) != 2 or inputs[0].dtype == "string":
         return None
     width = inputs[0].shape[1]
     every = list(table.columns.values())
@@ -74,6 +74,20 @@ def _by_name(table: Columns, inputs: Sequence[Tensor]) -> Features | None:
     taken = tuple(one for one in table.columns.values() if one.name in feeds.values())
     renamed = {} if all(name == column for name, column in feeds.items()) else feeds
     return Features((), taken, _outcomes(list(table.columns.values()), taken), inputs=renamed)
+
+
+def _text(table: Columns, inputs: Sequence[Tensor]) -> Features | None:
+    """The table's only column of free text for the model's only input of text."""
+    texts = [one for one in table.columns.values() if one.free_text]
+    if len(texts) != 1 or not takes_text(inputs):
+        return None
+    outcomes = _outcomes(list(table.columns.values()), texts)
+    return Features((), tuple(texts), outcomes, inputs={inputs[0].name: texts[0].name})
+
+
+def takes_text(inputs: Sequence[Tensor]) -> bool:
+    """Whether a model has one input, of one text an example."""
+    return len(inputs) == 1 and inputs[0].dtype == "string" and inputs[0].shape[1:] in ([], [1])
 
 
 def _plain(name: str) -> str:

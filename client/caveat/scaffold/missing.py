@@ -5,7 +5,7 @@ from __future__ import annotations
 from caveat.scaffold.arrays import fitting_arrays
 from caveat.scaffold.beside import FEWEST, Beside, described, sizes
 from caveat.scaffold.columns import read_columns
-from caveat.scaffold.features import unfitting
+from caveat.scaffold.features import takes_text, unfitting
 from caveat.scaffold.picture_sizes import spatial_sizes
 from caveat.scaffold.pictures import picture_folders
 from caveat.scaffold.texts import token_inputs, tokenizer_of
@@ -18,6 +18,8 @@ def what_to_put_where(beside: Beside) -> tuple[str, str]:
         detail, remedy = _pictures(beside)
     elif token_inputs(inputs) is not None:
         detail, remedy = _texts(beside)
+    elif takes_text(inputs):
+        detail, remedy = _column_of_texts(beside)
     elif len(inputs) == 1 and len(inputs[0].shape) == 2:
         detail, remedy = _table(beside)
     elif all(len(one.shape) < 2 or one.shape[1] == 1 for one in inputs):
@@ -51,6 +53,17 @@ def _texts(beside: Beside) -> tuple[str, str]:
         f"Put {'' if has_tokenizer else 'the tokenizer.json of the model beside it, '}texts that show the "
         f"concept into {_folder(beside)}concept.jsonl and others into {_folder(beside)}reference.jsonl, one "
         f'{{"text": "…"}} a line, at least {FEWEST} each.',
+    )
+
+
+def _column_of_texts(beside: Beside) -> tuple[str, str]:
+    name = beside.inputs[0].name
+    return (
+        f"{beside.model} takes a text in its input '{name}', and beside it there is no CSV file with a column of texts "
+        f"and a column of two values, with at least {FEWEST} rows of each, that an audit of this model can ask about.",
+        f"Put a CSV file beside it with a column '{name}' of texts, and another that says which of them show the "
+        "concept. For a model without gradients, write an audit with two CSV files of the same rows: the texts, and "
+        "the texts edited to show the concept, with 'pairs_with' the first.",
     )
 
 

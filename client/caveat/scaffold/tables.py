@@ -96,7 +96,9 @@ def _side(shared: dict[str, Any], contrast: Contrast, value: float | str) -> dic
 
 def _contrasts(table: Columns, features: Features) -> Iterator[Contrast]:
     """Protected characteristics first; without one the first column of two values, or of numbers."""
-    columns = [one for one in table.columns.values() if can_be_quoted(one) and not is_outcome(one.name)]
+    of_texts = all(one.free_text for one in features.columns)  # what else a table says of texts may be their label
+    usable = [one for one in table.columns.values() if can_be_quoted(one)]
+    columns = [one for one in usable if of_texts or not is_outcome(one.name)]
     protected = [one for one in columns if is_protected(one.name)]
     found = [contrast for one in protected if (contrast := _contrast(one, features)) is not None]
     if found:

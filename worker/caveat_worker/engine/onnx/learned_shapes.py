@@ -1,4 +1,4 @@
-"""Types and shapes of the models of ai.onnx.ml, which onnx's inference leaves open: trees, SVMs and linear models."""
+"""Types and shapes that onnx's inference leaves open: those of trees, SVMs and linear models, and of words."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ _REGRESSORS = {
     "TreeEnsembleRegressor": "n_targets",
 }
 """Operator → the attribute that counts its numbers; an SVM has one."""
+_WORDS = ("com.microsoft", "Tokenizer")
 _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 
 
 def shape_learned(model: ir.Model) -> bool:
     """Sets the types and shapes of these operators' outputs where they are unknown, in place; whether any was."""
-    return sum(_shape_outputs(node) for node in model.graph if node.domain == DOMAIN) > 0
+    return sum(_shape_outputs(node) for node in model.graph if node.domain in (DOMAIN, _WORDS[0])) > 0
 
 
 def _shape_outputs(node: ir.Node) -> bool:
@@ -32,6 +33,8 @@ def _shape_outputs(node: ir.Node) -> bool:
         counted = node.attributes.get(_REGRESSORS[node.op_type])
         double = node.op_type == "TreeEnsemble" and node.inputs[0] is not None and node.inputs[0].dtype
         return _set(node.outputs[0], double or ir.DataType.FLOAT, [batch, counted.as_int() if counted else 1])
+    if (node.domain, node.op_type) == _WORDS and node.inputs[0] is not None and node.inputs[0].shape is not None:
+        return _set(node.outputs[0], ir.DataType.STRING, [*node.inputs[0].shape, None])
     return False
 
 

@@ -166,16 +166,16 @@ def _sparse_tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
 def _graphs(proto: onnx.ModelProto) -> Iterator[GraphProto]:
     """The main graph, and the subgraphs of all nodes."""
     yield proto.graph
-    for node in _all_nodes(proto):
+    for node in all_nodes(proto):
         yield from _subgraphs(node)
 
 
 def _attributes(proto: onnx.ModelProto) -> Iterator[AttributeProto]:
-    for node in _all_nodes(proto):
+    for node in all_nodes(proto):
         yield from node.attribute
 
 
-def _all_nodes(proto: onnx.ModelProto) -> Iterator[NodeProto]:
+def all_nodes(proto: onnx.ModelProto) -> Iterator[NodeProto]:
     """The nodes of the main graph, of functions, and of their subgraphs."""
     for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
         yield from _nodes(nodes)

@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from caveat_spec.bundle import MODEL, is_tar
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.data_files import DataFiles, beside, open_bundle
-from caveat_worker.engine.onnx.prescan import dense_tensors, prescan
+from caveat_worker.engine.onnx.prescan import all_nodes, dense_tensors, prescan
 
 MAX_BYTES = 8 * 2**30
 T = TypeVar("T")
+
+
+_CASES = "C.UTF-8"
+"""A locale with the upper and lower case of Unicode that the C library has without files."""
 
 
 def read_proto(source: Path | bytes, folder: Path | None = None) -> tuple[onnx.ModelProto, DataFiles | None]:
@@ -31,6 +35,7 @@ def read_proto(source: Path | bytes, folder: Path | None = None) -> tuple[onnx.M
     _forget_negative_sizes(proto)
     prescan(proto, bundled=files is not None)
     _check(proto, content)
+    _change_case_alike(proto)
     return proto, files
 
 
@@ -66,6 +71,20 @@ def _forget_negative_sizes(proto: onnx.ModelProto) -> None:
         for size in value.type.tensor_type.shape.dim:
             if size.dim_value < 0:
                 size.ClearField("dim_value")
+
+
+def _change_case_alike(proto: onnx.ModelProto) -> None:
+    """Gives text normalisers of English, the default, the locale that every machine has, in place.
+
+    ONNX Runtime opens no text pipeline where its locale is not installed, as `en_US.UTF-8` in slim images. Upper and
+    lower case are the same in both; locales of other languages, some of which differ, stay as they are.
+    """
+    for node in all_nodes(proto):
+        if node.op_type == "StringNormalizer":
+            locale = next((one for one in node.attribute if one.name == "locale"), None)
+            if locale is None or not locale.s or locale.s.lower().startswith(b"en"):
+                locale = node.attribute.add() if locale is None else locale
+                locale.CopyFrom(onnx.helper.make_attribute("locale", _CASES))
 
 
 def _read(source: Path | bytes, folder: Path | None) -> tuple[bytes, DataFiles | None]:

@@ -21,10 +21,11 @@ def scaler(x, *, offset, scale):
 
 @lowered("Normalizer", domain=ML)
 def normalizer(x, *, norm):
+    """Rows of norm 1; a row of zeros, such as a text without a known word, stays as it is."""
     x = _float(x)
-    if norm == "MAX":
-        return x / op.ReduceMax(x, [-1])
-    return x / (op.ReduceL1(x, [-1]) if norm == "L1" else op.ReduceL2(x, [-1]))
+    norms = {"MAX": op.ReduceMax, "L1": op.ReduceL1, "L2": op.ReduceL2}
+    size = norms[norm](x, [-1])
+    return x / op.Where(op.Equal(size, 0.0), 1.0, size)
 
 
 @lowered("Imputer", domain=ML)
