@@ -304,10 +304,11 @@ def layers(
     """List the inputs, outputs and layers of MODEL, and which layers can be audited."""
     from caveat.inspection import inspect
     from caveat.terminal import show_inspection
+    from caveat_spec.sanitize import json_text
 
     inspection = inspect(model, None if local else url, key, output, index, constants)
     if as_json:
-        click.echo(inspection.model_dump_json(indent=2))
+        click.echo(json_text(inspection.model_dump_json(indent=2)))
     else:
         show_inspection(inspection, every=every)
 
@@ -608,7 +609,9 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except Exception:  # 1 means that a gate failed, so nothing else may exit with it
-        traceback.print_exc()
+        from caveat.console_output import show_traceback
+
+        show_traceback(traceback.format_exc())
         click.echo("Error: this is a bug in Caveat; please report it with the lines above.", err=True)
         code = 3
     sys.exit(code)

@@ -1,6 +1,7 @@
 """Console output: styled text and aligned tables on a terminal, plain lines elsewhere.
 
-It does what the command needs of `rich`, which would be a third of what a client installs.
+It does what the command needs of `rich`, which would be a third of what a client installs. Whatever is shown is one
+line, without control characters, and no CI system finds a command in it: it may come from a model.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from itertools import accumulate, zip_longest
 from typing import Any, TextIO
 
 import click
+
+from caveat_spec.sanitize import log_lines, one_line, without_command
 
 STYLES: dict[str, dict[str, Any]] = {
     "bold": {"bold": True},
@@ -49,10 +52,10 @@ def _breadth(character: str) -> int:
 
 
 class Text:
-    """Styled text."""
+    """Styled text on one line, without control characters."""
 
     def __init__(self, words: str, style: str = "") -> None:
-        self.runs: Runs = [(words, style)]
+        self.runs: Runs = [(one_line(words), style)]
 
     @classmethod
     def assemble(cls, *parts: str | tuple[str, str] | Text) -> Text:
@@ -61,11 +64,11 @@ class Text:
         for part in parts:
             match part:
                 case str():
-                    whole.runs.append((part, ""))
+                    whole.runs.append((one_line(part), ""))
                 case Text():
                     whole.runs.extend(part.runs)
                 case (words, style):
-                    whole.runs.append((words, style))
+                    whole.runs.append((one_line(words), style))
         return whole
 
     def __str__(self) -> str:
@@ -143,10 +146,12 @@ class Console:
             self._write(line)
 
     def _write(self, line: Text) -> None:
-        if not self._styled:
-            click.echo(str(line).rstrip(), file=self.file, color=False)
+        words = str(line).rstrip()
+        plain = without_command(words)
+        if not self._styled or plain != words:
+            click.echo(plain, file=self.file, color=False)
             return
-        styled = (click.style(words, **STYLES[style]) if style and words else words for words, style in line.runs)
+        styled = (click.style(part, **STYLES[style]) if style and part else part for part, style in line.runs)
         click.echo("".join(styled).rstrip(), file=self.file, color=True)
 
 
@@ -160,7 +165,7 @@ class Bar:
         """Draws the bar."""
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
         full = int(BAR_WIDTH * min(max(share, 0.0), 1.0))
-        self._draw(f"{stage:<10} {'━' * full}{' ' * (BAR_WIDTH - full)} {share:4.0%} {minutes}:{seconds:02}")
+        self._draw(f"{one_line(stage):<10} {'━' * full}{' ' * (BAR_WIDTH - full)} {share:4.0%} {minutes}:{seconds:02}")
 
     def clear(self) -> None:
         """Erases the bar."""
@@ -210,6 +215,11 @@ def out() -> Console:
 def err() -> Console:
     """Standard error."""
     return Console(sys.stderr)
+
+
+def show_traceback(text: str) -> None:
+    """A traceback, on standard error."""
+    click.echo(log_lines(text), err=True)
 
 
 def show_note(note: str) -> None:

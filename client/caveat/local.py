@@ -130,7 +130,7 @@ class _HeldLog(logging.Handler):
 
     def show(self) -> None:
         """Prints the lines that were kept."""
-        for line in self._lines:
+        for line in "\n".join(self._lines).split("\n"):
             show_note(line)
 
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import click
+
 from caveat.console_output import Bar, Console, Table, Text, err, out
 from caveat.positions import Positions
 from caveat.problems import ProblemError
@@ -18,6 +20,7 @@ from caveat_reports.formatting import p_value
 from caveat_spec.artifacts import Inspection
 from caveat_spec.power import AuditPlan, amount
 from caveat_spec.report import Outcome, Report
+from caveat_spec.sanitize import json_text, one_line
 
 if TYPE_CHECKING:
     from caveat.attestation import Check, Checked
@@ -162,7 +165,8 @@ def show_checks(checked: Checked) -> None:
     said = checked.statement.predicate
     run, digests = said.run, {one.name: one.digest.sha256 for one in checked.statement.subject}
     where = f"{run.where}, as audit {run.audit}" if run.audit else run.where
-    console.print(Text(f"\nThe model {digests['model'][:12]} was audited by Caveat {said.engine.caveat} at {where},"))
+    console.print("")
+    console.print(Text(f"The model {digests['model'][:12]} was audited by Caveat {said.engine.caveat} at {where},"))
     console.print(Text(f"from {run.started_at:%Y-%m-%d %H:%M:%S} to {run.finished_at:%Y-%m-%d %H:%M:%S} UTC."))
     sets = [f"{name.partition('/')[2]} {one[:12]}" for name, one in digests.items() if "/" in name]
     console.print(Text(f"Example sets: {', '.join(sets) or 'none'}. Report: {digests['report'][:12]}."))
@@ -181,9 +185,8 @@ def show_log(told: Account | None, checks: list[Check]) -> None:
     _show_each(console, checks)
     if told is None or told.tenant is None:
         return
-    console.print(
-        Text(f"\nThe log of {told.tenant} has {told.length} entries, from {told.first_at} to {told.last_at}.")
-    )
+    console.print("")
+    console.print(Text(f"The log of {told.tenant} has {told.length} entries, from {told.first_at} to {told.last_at}."))
     steps = ", ".join(f"{count} {what}" for what, count in sorted(told.steps.items()))
     console.print(Text(f"Steps: {steps}."))
     if told.principals:
@@ -199,7 +202,7 @@ def show_keys(keys: Sequence[KeyRecord], *, as_json: bool) -> None:
     """Keys and how they stand."""
     if as_json:
         told = [{**asdict(key), "state": key.state} for key in keys]
-        out().print(json.dumps(told, default=lambda moment: moment.isoformat(), indent=2))
+        click.echo(json_text(json.dumps(told, default=lambda moment: moment.isoformat(), indent=2)))
         return
     table = Table(("id", "tenant", "name", "scopes", "made", "ends", "state"))
     for key in keys:
@@ -304,7 +307,7 @@ _LONGEST_SIZE = 24  # characters: exporters name the sizes of feature maps by lo
 
 def _data(text: str) -> str:
     """Text as GitHub's workflow commands want it."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return one_line(text).replace("%", "%25")
 
 
 def _property(text: str) -> str:

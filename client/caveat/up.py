@@ -77,7 +77,8 @@ def run_up(host: str, port: int, data: Path, workers: int) -> int:
             if died := _wait_until_ready(running):
                 return _report_death(died)
             _write_state(data, url)
-            console.print(_greeting(url, data))
+            for line in _greeting(url, data):
+                console.print(line)
             if host not in LOOPBACK:
                 err().print(f"Note: anybody who can reach {host} can use this service.", style="yellow")
             while (died := _dead(running)) is None:
@@ -214,7 +215,8 @@ def _report_death(died: Running) -> int:
         f"{_capital(died.part.name)} stopped unexpectedly (status {died.process.returncode}); stopping the service.",
         style="bold red",
     )
-    console.print(_tail(died.log), style="dim")
+    for line in _tail(died.log):
+        console.print(line, style="dim")
     console.print(f"Remedy: read {died.log}. `caveat up` resumes unfinished audits.")
     return INFRASTRUCTURE
 
@@ -316,22 +318,22 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _greeting(url: str, data: Path) -> str:
+def _greeting(url: str, data: Path) -> list[str]:
     shown = os.path.relpath(data)
-    return (
-        f"Caveat is up at {url} (Ctrl-C stops it).\n"
-        f"  API docs  {url}/docs\n"
-        f"  data      {shown}\n"
-        f"  logs      {shown}/logs\n"
-        f"Next, in another terminal:\n"
-        f"  export CAVEAT_URL={url}\n"
-        f"  caveat gate audit.yaml"
-    )
+    return [
+        f"Caveat is up at {url} (Ctrl-C stops it).",
+        f"  API docs  {url}/docs",
+        f"  data      {shown}",
+        f"  logs      {shown}/logs",
+        "Next, in another terminal:",
+        f"  export CAVEAT_URL={url}",
+        "  caveat gate audit.yaml",
+    ]
 
 
-def _tail(log: Path) -> str:
+def _tail(log: Path) -> list[str]:
     lines = log.read_text(errors="replace").splitlines()
-    return "\n".join(f"  {line}" for line in lines[-LOG_LINES:])
+    return [f"  {line}" for line in lines[-LOG_LINES:]]
 
 
 def _bracketed(host: str) -> str:

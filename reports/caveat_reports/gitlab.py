@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from caveat_reports.sanitize import sanitized
 from caveat_reports.sarif import Place, fingerprint, place_of
 from caveat_reports.summary import lines
 from caveat_spec.report import Report
+from caveat_spec.sanitize import document, json_text
 
 
 def render(report: Report, audit_file: str = "audit.yaml", places: Sequence[Place] = ()) -> str:
@@ -17,7 +17,7 @@ def render(report: Report, audit_file: str = "audit.yaml", places: Sequence[Plac
         {
             "type": "issue",
             "check_name": f"caveat/{line.outcome}",
-            "description": sanitized(f"{line.subject}: {line.reason}"),
+            "description": f"{line.subject}: {line.reason}",
             "categories": ["Bug Risk"],
             "severity": "critical" if line.outcome == "fail" else "major",
             "fingerprint": fingerprint(line),
@@ -26,4 +26,4 @@ def render(report: Report, audit_file: str = "audit.yaml", places: Sequence[Plac
         for line in lines(report)
         if line.outcome != "pass"
     ]
-    return json.dumps(issues, ensure_ascii=False, indent=2) + "\n"
+    return json_text(json.dumps(document(issues), ensure_ascii=False, indent=2)) + "\n"

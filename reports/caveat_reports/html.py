@@ -22,11 +22,11 @@ from caveat_reports.figures import draw
 from caveat_reports.figures.shades import ramp, shade
 from caveat_reports.figures.table import draw as table
 from caveat_reports.glossary import GLOSSARY
-from caveat_reports.sanitize import raster, sanitized
 from caveat_spec.audit import ExampleKind, GroupLine
 from caveat_spec.base import Interval
 from caveat_spec.report import Report
 from caveat_spec.results import Comparison, ConceptTest, Estimate, Histogram, Score
+from caveat_spec.sanitize import raster, sanitized
 
 DOWNLOAD_LIMIT = 2_000_000
 """Bytes of canonical JSON up to which the page carries the report itself."""

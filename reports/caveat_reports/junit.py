@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 
 from caveat_reports.canonical import digest
 from caveat_reports.diff import sentences, shown_diff
-from caveat_reports.sanitize import sanitized
 from caveat_reports.summary import Line, explanation, lines, title
 from caveat_spec.report import Report
+from caveat_spec.sanitize import one_line
 
 
 def render(report: Report, baseline: Report | None = None) -> str:
@@ -23,11 +23,11 @@ def render(report: Report, baseline: Report | None = None) -> str:
     suite = ElementTree.SubElement(suites, "testsuite", {"name": title(report), **counts, "skipped": "0"})
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in _properties(report, baseline).items():
-        ElementTree.SubElement(properties, "property", {"name": name, "value": sanitized(value)})
+        ElementTree.SubElement(properties, "property", {"name": name, "value": one_line(value)})
     for case in cases:
         _case(suite, case)
-    ElementTree.SubElement(suite, "system-out").text = sanitized(
-        "\n".join([explanation(report), *report.warnings, *_moves(report, baseline)])
+    ElementTree.SubElement(suite, "system-out").text = "\n".join(
+        map(one_line, [explanation(report), *report.warnings, *_moves(report, baseline)])
     )
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=False).join(
@@ -39,9 +39,9 @@ def _case(suite: ElementTree.Element, case: Line) -> None:
     element = ElementTree.SubElement(
         suite,
         "testcase",
-        {"name": f"{case.number}. {sanitized(case.subject)}", "classname": "caveat.gate", "time": "0"},
+        {"name": f"{case.number}. {one_line(case.subject)}", "classname": "caveat.gate", "time": "0"},
     )
-    reason = sanitized(case.reason)
+    reason = one_line(case.reason)
     if case.outcome == "fail":
         ElementTree.SubElement(element, "failure", {"type": "gate", "message": reason}).text = reason
     elif case.outcome == "inconclusive":

@@ -9,7 +9,6 @@ from caveat_reports.diff import sentences, shown_diff
 from caveat_reports.explanations import all_findings, withheld_words
 from caveat_reports.formatting import count, fixed, p_value
 from caveat_reports.glossary import GLOSSARY
-from caveat_reports.sanitize import sanitized
 from caveat_reports.summary import (
     CORRECTION_WORDS,
     FLAG_WORDS,
@@ -38,6 +37,7 @@ from caveat_reports.summary import (
 from caveat_spec.explained import Explained
 from caveat_spec.report import Report
 from caveat_spec.results import Comparison
+from caveat_spec.sanitize import one_line, sanitized
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 _LINKS = re.compile(r"(?i)\b(https?|ftp|mailto|xmpp)(?=:)|\bwww(?=\.)")
@@ -217,7 +217,7 @@ def _details(summary: str, body: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(sanitized(text).split())
+    return " ".join(one_line(text).split())
 
 
 def _html(text: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from caveat_reports.sanitize import sanitized
 from caveat_spec.report import Report
+from caveat_spec.sanitize import one_line
 
 FAMILIES = {
     "caveat_effect_sd": "Change of the target for one step to the concept, in standard deviations of the target.",
@@ -64,4 +64,4 @@ def _samples(report: Report) -> Iterator[tuple[str, dict[str, str], float]]:
 
 
 def _label(text: str) -> str:
-    return sanitized(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return one_line(text).replace("\\", "\\\\").replace('"', '\\"')

@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from caveat_reports.canonical import digest
-from caveat_reports.sanitize import sanitized
 from caveat_reports.summary import Line, explanation, lines
 from caveat_spec.report import Report
+from caveat_spec.sanitize import document, json_text
 
 Place = tuple[int, int]
 """A line and a column of the audit file, both from 1."""
@@ -50,7 +50,7 @@ RULES = {
 def render(report: Report, audit_file: str = "audit.yaml", places: Sequence[Place] = ()) -> str:
     """One run; `audit_file`, relative to the repository's root, is where alerts are shown, at the gate's `places`."""
     said = lines(report)
-    document = {
+    found = {
         "$schema": SCHEMA,
         "version": "2.1.0",
         "runs": [
@@ -79,7 +79,7 @@ def render(report: Report, audit_file: str = "audit.yaml", places: Sequence[Plac
                     {
                         "executionSuccessful": True,
                         "toolExecutionNotifications": [
-                            {"level": "warning", "message": {"text": sanitized(warning)}} for warning in report.warnings
+                            {"level": "warning", "message": _message(warning)} for warning in report.warnings
                         ],
                     }
                 ],
@@ -93,7 +93,7 @@ def render(report: Report, audit_file: str = "audit.yaml", places: Sequence[Plac
             }
         ],
     }
-    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    return json_text(json.dumps(document(found), ensure_ascii=False, indent=2)) + "\n"
 
 
 def _result(report: Report, line: Line, audit_file: str, places: Sequence[Place]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _result(report: Report, line: Line, audit_file: str, places: Sequence[Place]
         "ruleIndex": list(RULES).index(rule),
         "kind": "fail",
         "level": "error" if line.outcome == "fail" else "warning",
-        "message": {"text": sanitized(words if line.outcome == "fail" else f"Inconclusive: {words}")},
+        "message": _message(words if line.outcome == "fail" else f"Inconclusive: {words}"),
         "locations": [
             {
                 "physicalLocation": {
@@ -117,6 +117,11 @@ def _result(report: Report, line: Line, audit_file: str, places: Sequence[Place]
         "partialFingerprints": {"caveatGateLine/v1": fingerprint(line)},
         "properties": {"outcome": line.outcome, "finding": line.finding},
     }
+
+
+def _message(text: str) -> dict[str, str]:
+    """A message without links, which SARIF would read in `[words](address)`."""
+    return {"text": text.replace("](", "] (")}
 
 
 def place_of(line: Line, places: Sequence[Place]) -> Place:

@@ -6,8 +6,8 @@ from markupsafe import Markup
 
 from caveat_reports.chart import Scale
 from caveat_reports.formatting import signed
-from caveat_reports.sanitize import sanitized
 from caveat_spec.explained import Atom, Figure, Panel
+from caveat_spec.sanitize import sanitized
 
 _BAR = Markup(
     '<li><span class="label">{name}</span>'

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from caveat_reports.sanitize import sanitized
 from caveat_spec.explained import Figure, Link, Panel
+from caveat_spec.sanitize import sanitized
 
 WIDTH, LABEL, BAND, GAP = 520, 130, 220, 10
 """Of the drawing, of the names at either side, of all ribbons together, and between two atoms."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from caveat_reports.figures.shades import picture
-from caveat_reports.sanitize import raster, sanitized
 from caveat_spec.explained import LEVELS, Figure, Panel
+from caveat_spec.sanitize import raster, sanitized
 
 _BELOW = Markup(
     '<svg class="below" viewBox="0 0 224 224" aria-hidden="true" focusable="false"><use href="#{key}"/></svg>'

@@ -6,8 +6,8 @@ from markupsafe import Markup
 
 from caveat_reports.figures.shades import shade
 from caveat_reports.formatting import signed
-from caveat_reports.sanitize import sanitized
 from caveat_spec.explained import Atom, Figure, Panel
+from caveat_spec.sanitize import sanitized
 
 NUMBERED = 3
 """Words that carry their number, so that the sign is not in the colour alone."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from caveat_reports.formatting import count, signed
-from caveat_reports.sanitize import sanitized
 from caveat_spec.explained import Atom, Figure, Panel
+from caveat_spec.sanitize import sanitized
 
 _TABLE = Markup(
     '<div class="scroll" role="region" aria-label="{title}" tabindex="0"><table>\n'
