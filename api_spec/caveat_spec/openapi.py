@@ -160,6 +160,7 @@ PROBLEMS = {
     404: "The resource does not exist or belongs to another tenant.",
     405: "The method is not supported here; see `Allow`.",
     406: "None of the accepted media types is available.",
+    408: "The body arrives too slowly.",
     411: "The length of the body is missing.",
     409: "The current state of the resource does not permit this.",
     413: "The body is too large.",
@@ -484,7 +485,11 @@ def document() -> dict[str, Any]:
 
 def _operation(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     problem = {"application/problem+json": {"schema": refs[(ProblemDetails, "serialization")]}}
-    refused = (*operation.problems, *((401, 403, 429) if operation.scope else ()))
+    refused = (
+        *operation.problems,
+        *((408,) if operation.body else ()),
+        *((401, 403, 429) if operation.scope else ()),
+    )
     described: dict[str, Any] = {
         "operationId": operation.name,
         "tags": [operation.tag],

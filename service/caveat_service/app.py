@@ -24,6 +24,7 @@ from caveat_service.auth_throttle import AuthThrottle
 from caveat_service.dispatch import JobPublisher
 from caveat_service.oidc import Issuer
 from caveat_service.settings import Settings
+from caveat_service.slow_bodies import SlowBodies
 from caveat_service.state import EXTENSION, AppContext
 from caveat_storage import blob_registry
 from caveat_storage.job_records import Database, migrate
@@ -58,4 +59,5 @@ def create_app(settings: Settings | None = None) -> Flask:
     limits.register(app, settings)
     for part in (blobs, uploads, models, examples, audits, webhooks, audit_log, health):
         app.register_blueprint(part.blueprint)
+    app.wsgi_app = SlowBodies(app.wsgi_app)  # type: ignore[method-assign]
     return app

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from flask import Flask, g, request
 
 from caveat_service.errors import HTTPProblem, refuse
-from caveat_service.oidc import IssuerAwayError
+from caveat_service.issuer_keys import IssuerAwayError
 from caveat_service.state import app_context
 from caveat_spec.openapi import BY_NAME, OPERATIONS
 from caveat_storage import keys, ssrf

@@ -15,6 +15,9 @@ from caveat_storage.job_records import NoRoomError
 
 blueprint = Blueprint("blobs", __name__)
 
+LONG = 1 << 20
+"""Bytes above which a download is a long request, since its thread may have to wait for the client."""
+
 
 @serves(blueprint, "put_blob")
 def put_blob(digest: str) -> Response:
@@ -22,8 +25,7 @@ def put_blob(digest: str) -> Response:
     request.max_content_length = app_context().settings.largest_blob
     limits.require_room(request.content_length or 0, digest)
     try:
-        with long_request_slots.slot():
-            size = app_context().blobs.put(request.stream, digest)
+        size = app_context().blobs.put(request.stream, digest)
     except WrongDigestError as fault:
         raise refuse("wrong-digest", 422, str(fault), "Send the bytes that have the digest in the path.") from fault
     return owned(digest, size)
@@ -44,11 +46,16 @@ def get_blob(digest: str) -> Response:
     size = job_records.owned(app_context().database, tenant(), [digest]).get(digest)
     if size is None:
         raise not_found("blob")
+    stored = app_context().blobs.open(digest)
+    place = long_request_slots.require() if size > LONG else None
     response = send_file(
-        app_context().blobs.open(digest),
+        stored,
         mimetype="application/octet-stream",
         etag=digest.partition(":")[2],
         max_age=31536000,
     )
     response.content_length = response.content_length or size
+    if place is not None:
+        response.direct_passthrough = False  # or nothing would be called on its close
+        response.call_on_close(place.give_back)
     return response

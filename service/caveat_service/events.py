@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from flask import Response
 
 from caveat_service import long_request_slots
-from caveat_service.state import app_context
 from caveat_storage import job_records
 from caveat_storage.job_records import Database, Event
 
@@ -23,11 +22,11 @@ def stream(database: Database, tenant: str, job_id: str, *, after: int) -> Respo
     """Streams the events of a job; answers 204, so that a client does not reconnect, if it has seen the last one."""
     if any(event.what in LAST and event.seq <= after for event in job_records.history(database, tenant, job_id)):
         return Response(status=204)
-    long_request_slots.require()
+    place = long_request_slots.require()
     response = Response(_events(database, tenant, job_id, after), content_type="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
-    response.call_on_close(app_context().long_requests.release)
+    response.call_on_close(place.give_back)
     return response
 
 

@@ -8,9 +8,8 @@ loop waits for all of these connections at once.
 from __future__ import annotations
 
 import socket
-import struct
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ
@@ -23,12 +22,11 @@ from caveat_spec.problem import ProblemDetails
 HEAD_SECONDS = 10.0
 """Time limit for the head of a request to arrive."""
 LONGEST_HEAD = 1 << 16  # bytes
-SILENT_SECONDS = 30
-"""How long the sender of a body may be silent, in seconds."""
 DRAIN_SECONDS = 0.05
 """How long a thread drains a body that no view has read."""
 LEAVE_SECONDS = 5.0
 """How long a peer may take to close; closing at once could discard the answer while the peer still sends."""
+PROBES = (b"GET /healthz ", b"GET /readyz ")
 NOT_WATCHED = -1
 END = b"\r\n\r\n"
 PROBLEM = ProblemDetails.of(
@@ -52,11 +50,12 @@ class GunicornWorker(ThreadWorker):
         self._coming: dict[TConn, int] = {}
         """Connections with an incomplete head, and its length so far; `NOT_WATCHED` until the first look."""
         self._leaving: set[TConn] = set()
+        self._probes = ThreadPoolExecutor(2, "probes")
+        """Answers probes, so no other request can hold its threads."""
 
     def enqueue_req(self, conn: TConn) -> None:
         """Gives a connection to a thread once a complete head has arrived."""
         conn.sock.setblocking(False)
-        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", SILENT_SECONDS, 0))
         conn.timeout = time.monotonic() + HEAD_SECONDS
         self._coming[conn] = NOT_WATCHED
         self._look(conn)
@@ -116,7 +115,9 @@ class GunicornWorker(ThreadWorker):
                 self.poller.unregister(conn.sock)
                 _wake_at(conn, 1)
             conn.data_ready = True
-            super().enqueue_req(conn)
+            pool = self._probes if head.lstrip(b"\r\n").startswith(PROBES) else self.tpool
+            done = pool.submit(self.handle, conn)
+            done.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, conn, future))
         elif len(head) == self._coming[conn]:  # the peer has stopped sending
             self._hang_up(conn)
         elif len(head) >= LONGEST_HEAD:

@@ -147,11 +147,12 @@ def _awaited(record: Record, seconds: int) -> Record:
 
 
 def _accepted(record: Record, seconds: int) -> Response:
-    if seconds and long_request_slots.acquire():
+    place = long_request_slots.place()
+    if seconds and place.take():
         try:
             record = _awaited(record, seconds)
         finally:
-            long_request_slots.release()
+            place.give_back()
     else:
         seconds = 0
     headers = {"Location": f"{PLACES[record.kind]}/{record.id}"} | _retry(record)

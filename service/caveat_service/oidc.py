@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import threading
 from typing import Any
 
 import httpx
 import jwt
-from jwt import PyJWKClient
-from jwt.exceptions import PyJWKClientConnectionError, PyJWTError
+from jwt import PyJWK, PyJWKClient
+from jwt.exceptions import PyJWTError
 
+from caveat_service.issuer_keys import IssuerAwayError, IssuerKeys
 from caveat_service.settings import Settings
 from caveat_storage.keys import SCOPES, TENANT, Holder
 
@@ -23,31 +23,25 @@ LEEWAY = 30.0
 LONGEST = 16_384  # characters of a token
 
 
-class IssuerAwayError(Exception):
-    """The issuer does not provide its keys, so tokens cannot be verified."""
-
-
 class Issuer:
     """An issuer of tokens."""
 
     def __init__(self, settings: Settings) -> None:
         """Connects on the first token."""
         self.settings = settings
-        self._keys: PyJWKClient | None = None
-        self._turn = threading.Lock()
+        self._place = settings.oidc_jwks_url
+        self._keys = IssuerKeys(self._fetched, settings.oidc_cooldown_seconds)
 
     def holder(self, token: str) -> Holder | None:
         """The principal behind a token; None unless the issuer signed it for this service and it is valid and complete.
 
         Raises:
-            IssuerAwayError: the issuer does not provide the key of the token.
+            IssuerAwayError: the issuer does not provide its keys, and the key of the token is unknown.
         """
         if len(token) > LONGEST:
             return None
         try:
             claims = self._claims(token)
-        except (PyJWKClientConnectionError, httpx.HTTPError) as fault:
-            raise IssuerAwayError from fault
         except (PyJWTError, ValueError):
             return None
         tenant = claims.get(self.settings.oidc_tenant_claim)
@@ -56,22 +50,23 @@ class Issuer:
         return Holder(tenant, f"oidc:{claims['sub']}"[:255], frozenset(self._scopes(claims)))
 
     def _claims(self, token: str) -> dict[str, Any]:
-        if jwt.get_unverified_header(token).get("alg") not in ALGORITHMS:
+        head = jwt.get_unverified_header(token)
+        if head.get("alg") not in ALGORITHMS:
             raise ValueError("algorithm not accepted")  # rejected before the issuer is called
-        key = self._client().get_signing_key_from_jwt(token)
+        key = self._keys.get(str(head.get("kid")))
+        if key is None:
+            raise ValueError("the issuer has no such key")
         claims: dict[str, Any] = jwt.decode(
             token, key, ALGORITHMS, issuer=self.settings.oidc_issuer, audience=self.settings.oidc_audience,
             leeway=LEEWAY, options={"require": ["exp", "iss", "aud", "sub"]},
         )  # fmt: skip
         return claims
 
-    def _client(self) -> PyJWKClient:
-        """The client that caches the issuer's keys for five minutes; unknown keys are looked up again at intervals."""
-        with self._turn:
-            if self._keys is None:
-                url = self.settings.oidc_jwks_url or _discovered(str(self.settings.oidc_issuer))
-                self._keys = PyJWKClient(url, timeout=SECONDS, cooldown_duration=self.settings.oidc_cooldown_seconds)
-            return self._keys
+    def _fetched(self) -> dict[str, PyJWK]:
+        """The keys that the issuer publishes now."""
+        self._place = self._place or _discovered(str(self.settings.oidc_issuer))
+        client = PyJWKClient(self._place, cache_jwk_set=False, timeout=SECONDS)
+        return {key.key_id: key for key in client.get_signing_keys() if key.key_id is not None}
 
     def _scopes(self, claims: dict[str, Any]) -> set[str]:
         claimed = claims.get(self.settings.oidc_scope_claim)

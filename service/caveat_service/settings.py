@@ -21,7 +21,7 @@ class Settings(SharedSettings):
     processes: int = Field(1, ge=1)
     """Number of server processes."""
     request_threads: int = Field(16, ge=1)
-    """Threads in each of `processes`; uploads, streams and `Prefer: wait` use at most three quarters of them."""
+    """Threads in each of `processes`; long requests use at most three quarters, and one client half of those."""
     metrics_port: int = Field(0, ge=0, le=65535)
     """Port of `/metrics` for Prometheus; 0 disables it."""
     auth: Literal["off", "keys"] = "off"

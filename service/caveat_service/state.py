@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from threading import BoundedSemaphore
+from threading import Lock
 from typing import cast
 
-from flask import current_app, g
+from flask import current_app, g, request
 
 from caveat_service.auth_throttle import AuthThrottle
 from caveat_service.dispatch import JobPublisher
@@ -18,6 +19,30 @@ from caveat_storage.job_records import ANONYMOUS, Database
 
 EXTENSION = "caveat"
 DEFAULT_TENANT = "default"
+
+
+class SharedPlaces:
+    """Places of which everybody may hold as many as are free (dynamic thresholds, Choudhury and Hahne, 1998).
+
+    So one client alone holds half of them, a second one half of the rest, and so on.
+    """
+
+    def __init__(self, total: int) -> None:
+        """Takes the number of places."""
+        self._total, self._held, self._turn = total, Counter[str](), Lock()
+
+    def acquire(self, who: str) -> bool:
+        """Takes a place; returns False if this client holds as many as are free."""
+        with self._turn:
+            may = self._held[who] < self._total - self._held.total()
+            self._held[who] += may
+        return may
+
+    def release(self, who: str) -> None:
+        """Gives a place back."""
+        with self._turn:
+            self._held[who] -= 1
+            self._held += Counter()  # forgets who holds none
 
 
 @dataclass(frozen=True)
@@ -33,9 +58,9 @@ class AppContext:
     auth_throttle: AuthThrottle
 
     @cached_property
-    def long_requests(self) -> BoundedSemaphore:
-        """Slots for long requests in this process."""
-        return BoundedSemaphore(max(1, self.settings.request_threads * 3 // 4))
+    def long_requests(self) -> SharedPlaces:
+        """Places for long requests in this process."""
+        return SharedPlaces(max(1, self.settings.request_threads * 3 // 4))
 
 
 def app_context() -> AppContext:
@@ -46,6 +71,11 @@ def app_context() -> AppContext:
 def tenant() -> str:
     """The tenant of the current request."""
     return str(g.get("tenant", DEFAULT_TENANT))
+
+
+def client() -> str:
+    """Whose share of threads the current request uses: its tenant's or, without keys, its address's."""
+    return f"tenant {g.tenant}" if "tenant" in g else f"address {request.remote_addr}"
 
 
 def principal() -> str:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import ClientDisconnected, LengthRequired
 
-from caveat_service import limits, long_request_slots
+from caveat_service import limits
 from caveat_service.blobs import owned
 from caveat_service.contract import answer, serves
 from caveat_service.errors import refuse
@@ -41,8 +41,7 @@ def patch_upload(digest: str, headers: PartHeaders) -> Response:
     if offset == 0:
         _uploads().expire(timedelta(hours=app_context().settings.upload_hours))
     try:
-        with long_request_slots.slot():
-            size = _uploads().append(tenant(), digest, offset, _Body(), complete=complete)
+        size = _uploads().append(tenant(), digest, offset, _Body(), complete=complete)
     except OtherOffsetError as fault:
         refused = refuse("other-offset", 409, str(fault), f"Continue at {fault.expected}, as HEAD {request.path} says.")
         refused.headers.update({"Upload-Offset": str(fault.expected), "Upload-Complete": "?0"})

@@ -18,6 +18,7 @@ from flask import Flask
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
 
+from caveat_service import issuer_keys
 from caveat_service.settings import Settings
 from caveat_service.state import EXTENSION
 from caveat_storage import hash_chain, keys
@@ -211,6 +212,26 @@ def test_an_issuer_that_is_away_is_told_and_keys_work_on(app: Flask, provider: P
     assert status(app, provider.token()) == 200
     provider.down = True
     assert status(app, provider.token()) == 200  # with cached keys
+
+
+def test_old_keys_stay_valid_while_the_issuer_is_away(
+    app: Flask, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuer_keys, "FRESH_SECONDS", 0)
+    assert status(app, provider.token()) == 200
+    provider.down = True
+    for _ in range(3):
+        assert status(app, provider.token()) == 200
+        time.sleep(0.1)
+    assert status(app, provider.token("stranger")) == 503, "the issuer may have a new key"
+
+
+def test_an_issuer_is_not_asked_again_and_again(tmp_path: Path, provider: Provider) -> None:
+    settings = {"oidc_issuer": provider.url, "oidc_audience": AUDIENCE, "oidc_cooldown_seconds": 60}
+    with api(tmp_path, auth="keys", **settings) as app:
+        assert status(app, provider.token()) == 200
+        assert {status(app, provider.token("stranger")) for _ in range(5)} == {401}
+        assert provider.asked == 1
 
 
 def test_an_issuers_keys_are_no_file_of_this_machine(app: Flask, provider: Provider, tmp_path: Path) -> None:

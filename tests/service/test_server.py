@@ -20,6 +20,8 @@ from caveat_storage.job_records import Database
 from tests.worker.live import MODEL, TABLE, audit, digest, end, serving, unused_port
 
 THREADS = 8
+MOST_OF_ONE = THREADS * 3 // 8
+"""Long requests of one client: half of the places, which are three quarters of the threads."""
 
 
 @pytest.fixture(scope="module")
@@ -84,19 +86,17 @@ def test_events_come_while_they_happen(server: str) -> None:
     assert "event: cancel" in rest
 
 
-def test_probes_are_answered_while_all_streams_are_taken(server: str) -> None:
+def test_a_client_has_half_of_the_places_for_streams(server: str) -> None:
     for data in (MODEL, TABLE):
         httpx.put(f"{server}/v1/blobs/{digest(data)}", content=data)
     place = server + httpx.post(f"{server}/v1/audits", json=audit(seed=7)).headers["Location"]
     with ExitStack() as streams:
-        opened = [
-            streams.enter_context(httpx.stream("GET", f"{place}/events", timeout=10)) for _ in range(THREADS * 3 // 4)
-        ]
+        opened = [streams.enter_context(httpx.stream("GET", f"{place}/events", timeout=10)) for _ in range(MOST_OF_ONE)]
         assert {stream.status_code for stream in opened} == {200}
         refused = httpx.get(f"{place}/events")
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "2")
         assert refused.json()["type"] == "urn:caveat:problem:busy"
-        assert httpx.put(f"{server}/v1/blobs/{digest(MODEL)}", content=MODEL).status_code == 429
+        assert httpx.put(f"{server}/v1/blobs/{digest(MODEL)}", content=MODEL).status_code == 200, "it arrives at once"
         asked = time.monotonic()
         waited = httpx.post(f"{server}/v1/audits", json=audit(seed=8), headers={"Prefer": "wait=20"})
         assert waited.status_code == 202
@@ -187,18 +187,6 @@ def _is_hung_up_on(connection: socket.socket) -> bool:
     except ConnectionError:
         return True
     return False
-
-
-@pytest.mark.slow
-def test_a_body_that_stops_coming_is_given_up(server: str) -> None:
-    host, port = server.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
-        connection.sendall(
-            f"PUT /v1/blobs/{digest(b'x')} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc".encode()
-        )
-        began = time.monotonic()
-        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
-        assert 25 < time.monotonic() - began < 50
 
 
 def test_what_is_no_http_does_no_harm(server: str) -> None:

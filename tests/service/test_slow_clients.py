@@ -1,0 +1,217 @@
+"""Slow clients cost only themselves: each attack comes from one tenant, and another one notices nothing of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from caveat_storage import keys
+from caveat_storage.job_records import Database
+from tests.worker.live import MODEL, TABLE, audit, digest, serving
+
+THREADS = 8
+PATIENCE = 5.0
+"""Seconds within which a request is answered on a machine with much else to do; it took 75 before."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service that requires keys, and a key of each of two tenants."""
+
+    url: str
+    mallory: str
+    bob: str
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
+    def request(self, method: str, path: str, key: str | None = None, **also: object) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {key or self.bob}"}
+        return httpx.request(method, self.url + path, headers=headers, timeout=PATIENCE, **also)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("service")
+    with socket.socket() as silent:  # the broker and the issuer: it accepts connections and answers nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(1000)
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        settings = {
+            "CAVEAT_AUTH": "keys", "CAVEAT_REQUEST_THREADS": str(THREADS), "CAVEAT_BROKER_URL": f"redis://{place}/0",
+            "CAVEAT_OIDC_ISSUER": f"http://{place}", "CAVEAT_OIDC_AUDIENCE": "caveat",
+        }  # fmt: skip
+        with serving(folder, **settings) as (url, _), _database(folder) as database:
+            secrets = [keys.issue(database, tenant, "ci", ["submit", "read"]) for tenant in ("mallory", "bob")]
+            yield Service(url, *secrets)
+
+
+@contextmanager
+def _database(folder: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{folder / 'caveat.db'}")
+    yield database
+    database.close()
+
+
+@contextmanager
+def dripping(service: Service, many: int, head: str) -> Iterator[list[socket.socket]]:
+    """Connections that each send a head and then a byte of their body now and then, and come back when they are cut."""
+    over = Event()
+    said = f"{head}\r\nHost: localhost\r\nAuthorization: Bearer {service.mallory}\r\n\r\n".encode()
+    with ExitStack() as connections:
+
+        def connected() -> socket.socket:
+            connection = connections.enter_context(socket.create_connection(service.address, timeout=5))
+            connection.sendall(said + b"x")
+            return connection
+
+        opened = [connected() for _ in range(many)]
+
+        def drip() -> None:
+            while not over.wait(0.2):
+                for number, connection in enumerate(opened):
+                    try:
+                        connection.sendall(b"x")
+                    except OSError:
+                        opened[number] = connected()
+
+        thread = Thread(target=drip)
+        thread.start()
+        try:
+            yield opened
+        finally:
+            over.set()
+            thread.join()
+
+
+JSON = "POST /v1/audits HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 4000000"
+CHUNKED = "POST /v1/audits HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked"
+UPLOAD = f"PUT /v1/blobs/{digest(b'never')} HTTP/1.1\r\nContent-Length: 4000000"
+PART = f"PATCH /v1/uploads/{digest(b'never')} HTTP/1.1\r\nUpload-Offset: 0\r\nContent-Length: 4000000"
+FRESH = PART.replace(digest(b"never"), digest(b"nor this"))
+REFUSED = "GET /v1/audits HTTP/1.1\r\nContent-Length: 4000000"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(JSON, id="JSON"),
+        pytest.param(UPLOAD, id="blob"),
+        *(pytest.param(head, marks=pytest.mark.slow) for head in (CHUNKED, PART, REFUSED)),
+    ],
+)
+def test_another_tenant_notices_nothing_of_slow_bodies(service: Service, head: str) -> None:
+    """17 connections that dripped JSON, or 12 that dripped uploads, kept everybody else out as long as they liked."""
+    with dripping(service, 64, head):
+        time.sleep(1)
+        for number in range(2):
+            for probe in ("/healthz", "/readyz"):
+                assert httpx.get(service.url + probe, timeout=PATIENCE).status_code == 200
+            data = os.urandom(100_000)
+            assert service.request("PUT", f"/v1/blobs/{digest(data)}", content=data).status_code == 201
+            for data in (MODEL, TABLE):
+                assert service.request("PUT", f"/v1/blobs/{digest(data)}", content=data).status_code in (200, 201)
+            assert service.request("POST", "/v1/audits", json=audit(seed=number)).status_code == 202
+
+
+def test_who_is_slow_has_a_share_and_is_told(service: Service) -> None:
+    with dripping(service, THREADS, JSON) as opened:
+        time.sleep(2)
+        first = opened[0]
+        first.settimeout(PATIENCE)
+        answers = [_answer(connection) for connection in opened if _has_answer(connection)]
+    assert answers
+    assert {answer.split()[1] for answer in answers} == {b"429"}
+
+
+def _has_answer(connection: socket.socket) -> bool:
+    connection.settimeout(0.1)
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
+
+
+def _answer(connection: socket.socket) -> bytes:
+    return connection.recv(1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("head", "remedy"), [(JSON, "faster"), (UPLOAD, "faster"), (FRESH, "resumes")])
+def test_a_body_has_to_arrive_at_a_minimum_rate(service: Service, head: str, remedy: str) -> None:
+    said = f"{head}\r\nHost: localhost\r\nAuthorization: Bearer {service.mallory}\r\n\r\n".encode()
+    with socket.create_connection(service.address, timeout=60) as connection:
+        connection.sendall(said + b"abc")
+        began = time.monotonic()
+        answer = connection.recv(4000)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert remedy in answer.decode()
+    assert 9 < time.monotonic() - began < 25
+
+
+def test_a_body_that_is_slow_and_steady_arrives(service: Service) -> None:
+    def steadily() -> Iterator[bytes]:
+        for _ in range(8):
+            time.sleep(0.3)
+            yield os.urandom(16 << 10)
+
+    pieces = list(steadily())
+    data = b"".join(pieces)
+
+    def again() -> Iterator[bytes]:
+        for piece in pieces:
+            time.sleep(0.3)
+            yield piece
+
+    assert service.request("PUT", f"/v1/blobs/{digest(data)}", content=again()).status_code == 201
+
+
+def test_strangers_with_rubbish_tokens_and_a_silent_issuer_delay_no_key(service: Service) -> None:
+    """Twenty of them had every thread wait for the issuer, so that valid keys were not served."""
+    over = Event()
+    statuses: set[int] = set()
+
+    def knock(number: int) -> None:
+        token = jwt.encode({"sub": "nobody"}, ec.generate_private_key(ec.SECP256R1()), "ES256", {"kid": str(number)})
+        with httpx.Client(timeout=60) as client:
+            while not over.is_set():
+                asked = client.get(f"{service.url}/v1/audits", headers={"Authorization": f"Bearer {token}"})
+                statuses.add(asked.status_code)
+
+    strangers = [Thread(target=knock, args=(number,)) for number in range(20)]
+    for stranger in strangers:
+        stranger.start()
+    try:
+        time.sleep(1)
+        for _ in range(10):
+            assert service.request("GET", "/v1/audits").status_code == 200
+    finally:
+        over.set()
+        for stranger in strangers:
+            stranger.join()
+    assert statuses == {503}
+
+
+def test_a_silent_broker_delays_no_probe(service: Service) -> None:
+    asked = [_seconds(lambda: httpx.get(f"{service.url}/readyz", timeout=PATIENCE)) for _ in range(10)]
+    assert httpx.get(f"{service.url}/readyz").json()["broker"] == "down"
+    assert sorted(asked)[5] < PATIENCE / 2
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    began = time.monotonic()
+    action()
+    return time.monotonic() - began
