@@ -6,7 +6,16 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    JsonValue,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from caveat_spec.base import Document, Integer, Name, Source
 from caveat_spec.explain import Explanation
@@ -400,6 +409,22 @@ def _kind(value: Any, *keys: str) -> str | None:
     return None
 
 
+Words = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+
+
+class About(Document):
+    """What a reader of the report should know about the model and its audit; nothing is computed from it."""
+
+    title: Words | None = None
+    """What the model is called by those who use it."""
+    owner: Words | None = None
+    """Who answers for it."""
+    purpose: Words | None = None
+    """What it decides, and for whom."""
+    policy: Words | None = None
+    """The rule, law or promise that the gate stands for."""
+
+
 class Audit(Document):
     """One question about one model: its examples, concepts and targets, and the gate that has to hold."""
 
@@ -418,6 +443,8 @@ class Audit(Document):
     """Inputs of the model that no example set feeds: a name → the number that fills it. Recurrent states are 0."""
     labels: Source | None = None
     """The names of the model's classes in order, one a line or in JSON; without it those that the model holds."""
+    about: About | None = None
+    """Title, owner, purpose and policy, for the report's first screen."""
     examples: Annotated[dict[Name, Examples], Field(min_length=1)]
     concepts: dict[Name, Concept] = Field(default_factory=dict)
     targets: dict[Name, Target] = Field(default_factory=dict)

@@ -112,9 +112,9 @@ class _Width:
     def finds(self, alpha: float, corrected: float, tolerance: float) -> float:
         """The smallest effect that is significant, with its whole interval beyond the tolerance, in nine of ten."""
         freedom = max(min(self.sets.values()) - 1, 1)
-        beyond = tolerance + _t(1 - alpha / 2, freedom) * self.error(1)
+        farther = tolerance + _t(1 - alpha / 2, freedom) * self.error(1)
         significant = _NORMAL.inv_cdf(1 - corrected / 2) * self.error(1)
-        return max(beyond, significant) + NINE_OF_TEN[1] * self.error(1)
+        return max(farther, significant) + NINE_OF_TEN[1] * self.error(1)
 
     def needs(self, alpha: float, tolerance: float, fewest: int) -> dict[str, int]:
         """The sets' sizes at which the tolerance settles, `fewest` or more; empty where they are out of reach."""

@@ -13,7 +13,7 @@ from pydantic import Field
 from caveat_spec.audit import Audit, ExampleKind
 from caveat_spec.base import Count, Digest, Document, Integer, Name
 from caveat_spec.explained import Explained
-from caveat_spec.results import Comparison, ConceptTest, Matrix, Ranking
+from caveat_spec.results import Comparison, ConceptTest, Matrix, Ranking, ShownPairs
 
 SCHEMA_VERSION: Literal["3"] = "3"
 
@@ -156,6 +156,8 @@ class Report(Document):
     tests: list[ConceptTest]
     comparisons: list[Comparison]
     rankings: list[Ranking]
+    pairs: list[ShownPairs] = Field(default_factory=list)
+    """A few matched pairs of each concept that has some."""
     matrices: list[Matrix]
     layer_findings: list[LayerFindings] = Field(default_factory=list)
     explanations: list[Explained] = Field(default_factory=list)

@@ -338,6 +338,39 @@ class Ranking(Result):
     least: list[RankedExample]
 
 
+class Difference(Document):
+    """Where two examples of a pair differ: a column, some words, or how many numbers."""
+
+    what: str
+    without: str
+    with_concept: str
+
+
+class ShownPair(Document):
+    """One example without and with the concept, side by side."""
+
+    without: str
+    """Its name in the set without the concept."""
+    with_concept: str
+    thumbnail_without: str | None = None
+    """A small picture as a data URI, where the audit allows it."""
+    thumbnail_with: str | None = None
+    differences: list[Difference] = Field(default_factory=list)
+    """Words or columns that differ, as far as the audit allows examples in the report."""
+
+
+class ShownPairs(Document):
+    """A few matched pairs of a concept, so that a reader sees what was added."""
+
+    concept: Name
+    without: Name
+    """The set without the concept."""
+    with_concept: Name
+    count: Count
+    """All pairs of the concept."""
+    shown: list[ShownPair]
+
+
 class Matrix(Result):
     """A square table of numbers between -1 and 1, such as cosines."""
 

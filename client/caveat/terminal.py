@@ -60,6 +60,8 @@ def show_verdict(report: Report) -> None:
     for warning in report.warnings:
         console.print(Text(f"Warning: {warning}", style="yellow"))
     console.print(Text.assemble(heading, ": ", summary.explanation(report)))
+    for word, told in summary.about(report):
+        console.print(Text(f"{word}: {told}", style="dim"))
     lines = summary.lines(report)
     if not lines:
         _show_figures(console, report)
@@ -79,6 +81,10 @@ def show_verdict(report: Report) -> None:
     for line in lines:
         sign = Text(summary.OUTCOME_SIGN[line.outcome], style=STYLE[line.outcome])
         console.print(Text.assemble(sign, f" {line.subject}: {line.reason}"))
+        if line.people:
+            console.print(Text(f"  {line.people} {line.decided_by}", style="dim"))
+        for number, step in enumerate(line.next_steps, 1):
+            console.print(Text(f"  {'What to do next: ' if number == 1 else ''}{number}. {step}"))
     show_explanations(report)
 
 

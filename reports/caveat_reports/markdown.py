@@ -14,7 +14,9 @@ from caveat_reports.summary import (
     FLAG_WORDS,
     OUTCOME_NOUN,
     OUTCOME_SIGN,
+    Line,
     Pair,
+    about,
     cell_words,
     comparison_notes,
     comparison_title,
@@ -30,13 +32,14 @@ from caveat_reports.summary import (
     lines,
     metric_words,
     pairs,
+    questions,
     score_words,
     title,
     unit_of,
 )
 from caveat_spec.explained import Explained
 from caveat_spec.report import Report
-from caveat_spec.results import Comparison
+from caveat_spec.results import Comparison, ShownPairs
 from caveat_spec.sanitize import one_line, sanitized
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
@@ -48,8 +51,12 @@ def render(report: Report, baseline: Report | None = None) -> str:
     outcome = report.verdict.outcome
     sign = f"{OUTCOME_SIGN[outcome]} " if outcome else ""
     parts = [f"## {sign}{headline(report)}: {_text(_lower(title(report)))}", _text(explanation(report))]
+    parts += [f"- **{word}.** {_text(said)}" for word, said in about(report)]
+    if asked := questions(report):
+        parts.append(f"**What was asked.** {_text(' '.join(asked))}")
     if report.verdict.lines:
         parts.append(_verdict(report))
+    parts += [_next_steps(line) for line in lines(report) if line.next_steps]
     if baseline is not None:
         parts += _moves(report, baseline)
     if report.warnings:
@@ -80,11 +87,16 @@ def _verdict(report: Report) -> str:
             f"{OUTCOME_SIGN[line.outcome]} {OUTCOME_NOUN[line.outcome]}",
             _text(line.subject),
             _text(line.finding or "–"),
-            _text(line.reason),
+            _text(" ".join(filter(None, (line.people, line.reason, line.decided_by)))),
         ]
         for line in lines(report)
     ]
     return _table(["#", "Outcome", "Asked", "Finding", "Why"], rows)
+
+
+def _next_steps(line: Line) -> str:
+    steps = "\n".join(f"{number}. {_text(step)}" for number, step in enumerate(line.next_steps, 1))
+    return f"**What to do next** about {_text(line.subject)}:\n\n{steps}"
 
 
 def _moves(report: Report, baseline: Report) -> list[str]:
@@ -131,6 +143,7 @@ def _pair(report: Report, pair: Pair) -> str:
                 ],
             )
         )
+    body += [_shown(one) for one in report.pairs if one.concept == pair.concept and one.shown]
     if pair.notes:
         body.append(_text(" ".join(pair.notes)))
     if pair.intervention:
@@ -138,6 +151,17 @@ def _pair(report: Report, pair: Pair) -> str:
     else:
         body.append("Association only: no change was measured on matched pairs.")
     return _details(head, "\n\n".join(body))
+
+
+def _shown(pairs: ShownPairs) -> str:
+    """The concept in a few matched pairs: what differs in each, or its two names."""
+    rows = []
+    for one in pairs.shown:
+        changes = "; ".join(
+            f"{each.what}: {each.without or '–'} → {each.with_concept or '–'}" for each in one.differences
+        )
+        rows.append([_text(one.without), _text(one.with_concept), _text(changes or "–")])
+    return _table(["Without", "With the concept", "What differs"], rows)
 
 
 def _comparison(group: Comparison) -> str:

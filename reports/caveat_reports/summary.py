@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from caveat_reports.formatting import count, fixed, of, p_value, plain, share, short_digest, signed, signed_fixed
-from caveat_spec.audit import ConceptLine, GroupLine
+from caveat_reports.next_steps import next_steps
+from caveat_spec.audit import ConceptLine, GateLine, GroupLine
 from caveat_spec.report import Finding, Outcome, Report
 from caveat_spec.results import (
     SMALL_GROUP,
@@ -66,6 +67,12 @@ class Line:
     outcome: Outcome
     finding: str | None
     reason: str
+    people: str = ""
+    """What was measured in decisions and probabilities, where it was; a sentence."""
+    decided_by: str = ""
+    """Which figure decided, in a sentence."""
+    next_steps: list[str] = field(default_factory=list)
+    """What would settle it, where it is open."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,10 @@ class Pair:
 
 
 def title(report: Report) -> str:
-    """What the report is about, in a few words."""
-    return f"Audit of model {short_digest(report.audit.model)}"
+    """What the report is about, in a few words: the title that the audit gives, or the model's digest."""
+    found = report.audit.about
+    named = None if found is None else found.title
+    return f"Audit of {named}" if named else f"Audit of model {short_digest(report.audit.model)}"
 
 
 def headline(report: Report) -> str:
@@ -126,9 +135,57 @@ def lines(report: Report) -> list[Line]:
             outcome=line.outcome,
             finding=None if line.finding is None else FINDING_WORDS[line.finding],
             reason=line.explanation,
+            people=_people_words(report, report.audit.gate[line.line]),
+            decided_by=_decided_by(report, report.audit.gate[line.line]),
+            next_steps=next_steps(report, line),
         )
         for line in report.verdict.lines
     ]
+
+
+def about(report: Report) -> list[tuple[str, str]]:
+    """What the audit says about its model: a word and what is said, for the first screen."""
+    found = report.audit.about
+    told = [] if found is None else [("Owner", found.owner), ("Purpose", found.purpose), ("Policy", found.policy)]
+    return [(word, said) for word, said in told if said is not None]
+
+
+def _measured(report: Report, line: ConceptLine) -> ConceptTest | None:
+    pair = line.concept, line.target
+    return next((one for one in report.interventions if (one.concept, one.target) == pair), None)
+
+
+def _people_words(report: Report, line: GateLine) -> str:
+    """`12.0 % of decisions flip (6.1 % to 20.4 %), and its probability changes by +4.2 percentage points (…).`"""
+    measured = _measured(report, line) if isinstance(line, ConceptLine) else None
+    if measured is None:
+        return ""
+    effect = measured.effect
+    told = [] if effect.in_decisions is None else [flips(effect.in_decisions)]
+    if effect.in_probability is not None:
+        told.append(f"its probability changes by {points(effect.in_probability)}")
+    said = ", and ".join(told)
+    return said and f"{said[:1].upper()}{said[1:]}, on {count(measured.n_concept)} matched pairs."
+
+
+def _decided_by(report: Report, line: GateLine) -> str:
+    """Which figure decided a line, so that no other one beside it is mistaken for it."""
+    if isinstance(line, GroupLine):
+        return "The metric's interval decided." if line.judge == "interval" else "The metric's value decided."
+    if line.must == "not_grow":
+        return "The differences from the baseline decided."
+    if line.require == "both":
+        return "The measured change and the effects at the layers decided together."
+    if _measured(report, line) is not None:
+        beside = "; the effects at the layers say where in the model, and the TCAV score decides nothing"
+        return (
+            f"The change measured on matched pairs decided, against the tolerance of {tolerance_words(line)}"
+            f"{beside if report.associations else ''}."
+        )
+    return (
+        f"The effects and finite steps at the layers decided, against the tolerance of {tolerance_words(line)}; the "
+        "TCAV score is shown beside them and decides nothing."
+    )
 
 
 def worst_first(report: Report) -> list[Line]:
@@ -267,7 +324,7 @@ def intervention_sentences(test: ConceptTest, unit: str) -> list[str]:
         moved = test.effect.in_probability
         by = "" if moved is None else f", by {points(moved)}"
         sentences.append(f"Its mean probability went from {before} to {after}{by}.")
-    flipped = "" if test.effect.in_decisions is None else f" ({flips(test.effect.in_decisions)})"
+    flipped = "" if test.effect.in_decisions is None else f": {flips(test.effect.in_decisions)}"
     if decisions.flips_to or decisions.flips_from:
         to, away = (
             ("became favourable", "unfavourable")

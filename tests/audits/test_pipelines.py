@@ -91,6 +91,12 @@ def test_an_intervention_at_a_column_is_what_the_library_measures(
     assert report.warnings == []
 
 
+def test_the_columns_that_differ_in_a_pair_are_shown(bench: Bench) -> None:
+    shown = {one.concept: one for one in bench.run().pairs}["male"]
+    told = {each.what: (each.without, each.with_concept) for one in shown.shown for each in one.differences}
+    assert told == {"sex": ("female", "male")}
+
+
 def test_unknown_categories_are_a_warning_of_the_report(bench: Bench) -> None:
     bench.document["examples"]["romans"]["set"] = {"home city": "Bonn"}
     (warning,) = [one for one in bench.run().warnings if "does not know" in one]

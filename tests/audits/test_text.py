@@ -111,6 +111,16 @@ def test_a_transformer_is_audited_at_its_mean_and_at_a_token(words: Bench) -> No
     assert {layer.features for layer in report.plan.layers} == {WIDTH}
 
 
+@pytest.mark.parametrize("pictures", ["full", "ids"])
+def test_the_words_that_differ_in_a_pair_are_shown_where_the_audit_shows_examples(words: Bench, pictures: str) -> None:
+    words.document["method"]["pictures"] = pictures
+    gender, _ = words.run().pairs
+    assert (gender.concept, gender.without, gender.with_concept, gender.count) == ("gender", "he", "she", 40)
+    assert [one.without for one in gender.shown] == ["line 1", "line 14", "line 27", "line 40"]
+    told = [(each.without, each.with_concept) for one in gender.shown for each in one.differences]
+    assert told == ([("he", "she")] * 4 if pictures == "full" else [])
+
+
 def test_twins_that_the_model_cannot_tell_apart_make_no_direction(words: Bench) -> None:
     del words.document["concepts"]["gender"]
     words.document["gate"] = [{"concept": "time", "target": "answer", "must": "not_matter", "tolerance": 0.2}]

@@ -142,7 +142,8 @@ def test_markdown_lets_no_name_become_markup(hostile: Report) -> None:
     assert "<script" not in html
     assert "<a " not in html
     assert set(re.findall(r"</?([a-z0-9]+)", html)) <= {
-        "h2", "p", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "strong", "code", "details", "summary",
+        "h2", "p", "table", "thead", "tbody", "tr", "th", "td", "ul", "ol", "li", "strong", "code", "details",
+        "summary",
     }  # fmt: skip
 
 

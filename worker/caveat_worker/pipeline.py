@@ -48,6 +48,7 @@ from caveat_worker.readers.example_sets import (
     warnings_of,
 )
 from caveat_worker.readers.overlap import check_overlaps
+from caveat_worker.readers.shown_pairs import shown_pairs
 from caveat_worker.readers.source import ExampleSource
 
 OpenStore = Callable[[], AbstractContextManager[ArrayStore]]
@@ -154,16 +155,22 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
     results = [result for method in ready.methods for result in run_method(method, collected, runtime)]
     explained = explain(plan, ready.explanations, _means(ready, kept, cores, progress)) if ready.explanations else []
     progress("reporting", STAGES["reporting"])
+    thumbnail = thumbnail_of(audit, ready.sources)
     report = assemble(
         collected,
         results,
         sets=summaries(audit, ready.sources),
-        thumbnail=thumbnail_of(audit, ready.sources),
+        thumbnail=thumbnail,
         engine=ready.engine,
         warnings=[*ready.notes, *cautions, *check_overlaps(audit, ready.sources)],
         threads=cores,
     )
-    return report.model_copy(update={"explanations": explained, "verdict": decide(report, audit.gate)})
+    shown = {
+        "explanations": explained,
+        "pairs": shown_pairs(audit, plan.pairings, ready.sources, thumbnail),
+        "verdict": decide(report, audit.gate),
+    }
+    return report.model_copy(update=shown)
 
 
 def _means(ready: Prepared, kept: ArrayStore, cores: int, progress: Progress) -> Means:
