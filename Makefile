@@ -44,6 +44,10 @@ $(VENV)/.zoo: $(VENV)/.oracle bench/zoo/packages.txt
 	$(PIP) --no-deps --requirement bench/zoo/packages.txt
 	@touch $@
 
+.cache/clients/.ready: $(VENV)/.dev $(wildcard tests/contract/clients/*) | programs
+	$(BIN)/python tests/contract/clients/get.py
+	@touch $@
+
 .venv-keras/.ready: constraints.txt
 	$(PYTHON) -m venv .venv-keras
 	.venv-keras/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt \
@@ -56,7 +60,7 @@ demo: $(VENV)/.demo  ## audit a real ImageNet model and real loan decisions (5 m
 test: programs $(VENV)/.dev  ## the quick tests, against a real broker, database and models
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
 
-test-all: programs $(VENV)/.oracle $(VENV)/.fuzz .cache/chart/.ready  ## every test: against torch, in a browser, fuzzed
+test-all: programs $(VENV)/.oracle $(VENV)/.fuzz .cache/chart/.ready .cache/clients/.ready  ## every test: against torch, in a browser, fuzzed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 programs:  ## what tests run beside Python, as Debian's packages: as root they are installed, otherwise named

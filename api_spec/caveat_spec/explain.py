@@ -156,13 +156,16 @@ def _shared(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _with_defaults(asked: dict[str, Any]) -> dict[str, Any]:
     """An element with every default of its method's options; raises ValueError for what the method does not have."""
-    entry = _METHODS.get(asked["by"])
+    by, given = asked["by"], asked.get("options", {})
+    entry = _METHODS.get(by) if isinstance(by, str) else None
     if entry is None:
-        raise ValueError(f"'{asked['by']}' is neither a method nor a recipe; {_nearest(str(asked['by']))}")
+        raise ValueError(f"'{by}' is neither a method nor a recipe; {_nearest(str(by))}")
+    if not isinstance(given, dict):
+        raise ValueError(f"the options of {by} are a mapping, such as {{top: 4}}")
     layer = entry.options.model_fields.get("layer")
     own = {"layer": "auto"} if layer is not None and layer.is_required() else {}
     try:
-        options = entry.options.model_validate({**own, **asked.get("options", {})})
+        options = entry.options.model_validate({**own, **given})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(step) for step in first["loc"])

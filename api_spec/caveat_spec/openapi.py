@@ -412,26 +412,51 @@ OPERATIONS = [
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 
 
+OCTETS = {"contentMediaType": "application/octet-stream", "format": "binary"}
+"""Bytes, as OpenAPI 3.1 says it, and as 3.0 did, by which some generators still go."""
 BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 
 class _Schema(GenerateJsonSchema):
-    """JSON Schema for the API, in which a source is always a digest; paths are for the command line."""
+    """JSON Schema for the API, in which a source is always a digest; paths are for the command line.
+
+    Titles are names of schemas alone, as generators of clients name classes by them, and drop one of two that are alike.
+    """
 
     def generate_definitions(self, inputs: Any) -> Any:
         named, definitions = super().generate_definitions(inputs)
         definitions[DefsRef("Source")] = definitions[DefsRef("Digest")] | {
             "description": "The SHA-256 of uploaded bytes."
         }
-        return named, _standard(definitions)
+        short = definitions[DefsRef("Element")]  # what an audit file may write in its place has no name of its own
+        definitions[DefsRef("Element")] = next(one for one in short["anyOf"] if "by" in one.get("properties", {}))
+        return named, {name: {"title": name, **_untitled(_standard(one))} for name, one in definitions.items()}
+
+
+def _untitled(schema: Any) -> Any:
+    """The schema without titles, which pydantic makes of the names of fields; fields may be called title themselves."""
+    if isinstance(schema, list):
+        return [_untitled(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {name: _untitled(one) for name, one in value.items()} if key == "properties" else _untitled(value)
+        for key, value in schema.items()
+        if key != "title" or not isinstance(value, str)
+    }
 
 
 def _standard(schema: Any) -> Any:
-    """Renames bounds to JSON Schema's keywords; pydantic uses its own where a validator precedes them."""
+    """Renames bounds to JSON Schema's keywords; pydantic uses its own where a validator precedes them.
+
+    A constant becomes an enumeration of one, which generators of clients take in a union too.
+    """
     if isinstance(schema, list):
         return [_standard(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
+    if isinstance(schema.get("const"), str):
+        schema = {"enum" if key == "const" else key: [one] if key == "const" else one for key, one in schema.items()}
     return {
         BOUNDS.get(key, key) if not isinstance(value, dict) else key: _standard(value) for key, value in schema.items()
     }
@@ -506,9 +531,7 @@ def _operation(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     if operation.scope:
         described["security"] = [{"key": []}, {}]
     if operation.body == "bytes":
-        content = {
-            "application/octet-stream": {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-        }
+        content = {"application/octet-stream": {"schema": {"type": "string", **OCTETS}}}
         described["requestBody"] = {"required": False, "content": content}
     elif operation.body is not None:
         content = {"application/json": {"schema": refs[(operation.body, "validation")]}}
