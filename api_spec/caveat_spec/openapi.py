@@ -420,7 +420,7 @@ BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exc
 class _Schema(GenerateJsonSchema):
     """JSON Schema for the API, in which a source is always a digest; paths are for the command line.
 
-    Titles are names of schemas alone, as generators of clients name classes by them, and drop one of two that are alike.
+    Titles are names of schemas alone: generators of clients name classes by them, and drop one of two that are alike.
     """
 
     def generate_definitions(self, inputs: Any) -> Any:

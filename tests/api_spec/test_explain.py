@@ -88,6 +88,8 @@ def test_only_what_is_explained_is_left() -> None:
     ("show", "examples", "sentence"),
     [
         (["salency"], None, "'salency' is neither a method nor a recipe; there are saliency"),
+        ([{"by": {"saliency": {}}}], None, "'{'saliency': {}}' is neither a method nor a recipe; there are"),
+        ([{"by": "saliency", "options": 3}], None, "the options of saliency are a mapping, such as {top: 4}"),
         ([{"saliency": {"windw": 3}}], None, "saliency: windw: Extra inputs are not permitted"),
         ([{"saliency": 3}], None, "the options of saliency are a mapping"),
         ([{"saliency": {}, "gradient_x_input": {}}], None, "an element has one method"),
