@@ -14,7 +14,7 @@ from caveat.cli import cli
 from caveat.scaffold.draft import flow, set_name
 from caveat.scaffold.picture_sizes import sizes_to_try
 from caveat_spec.artifacts import Tensor
-from caveat_spec.audit import Arrays, Audit, Images, Table
+from caveat_spec.audit import Arrays, Audit, ConceptLine, Images, Table
 from tests.client import first_audits
 from tests.client.first_audits import REFUSED, RUNS
 
@@ -82,6 +82,16 @@ def test_a_two_valued_column_becomes_pairs_and_groups(caveat: Caveat, tmp_path: 
     assert (shown.set, shown.pairs_with) == ({"race": 1}, "race_0")
     assert (audit.targets["answer"].index, audit.targets["answer"].versus) == (1, 0)
     assert (audit.groups["by_race"].sensitive, audit.groups["by_race"].label) == (["race"], "approved")
+
+
+def test_the_tolerance_is_one_that_the_examples_can_settle(caveat: Caveat, tmp_path: Path) -> None:
+    """Two arrays without pairs, of a few dozen examples: a tenth of a standard deviation is out of their reach."""
+    RUNS["two_arrays"](tmp_path)
+    said = " ".join(caveat("init", "model.onnx").output.split())
+    (line,) = read_audit(tmp_path / "audit.yaml").audit.gate
+    assert isinstance(line, ConceptLine)
+    assert 0.1 < line.tolerance <= 0.5
+    assert f"so it is {line.tolerance:g} sd; `caveat plan` says how many" in said
 
 
 def test_trees_are_asked_only_what_an_edit_can_show(caveat: Caveat, tmp_path: Path) -> None:

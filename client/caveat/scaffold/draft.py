@@ -19,6 +19,8 @@ class Concept:
     examples: str
     against: tuple[str, ...]
     must: str = "not_matter"
+    tolerance: float = 0.1
+    """In standard deviations of the target."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ class Draft:
             lines.append("# The four-fifths rule: the group selected least often has 0.8 of the highest rate or more.")
         lines.append("gate:")
         for name, one in self.concepts.items():
-            lines.append(f"  - {flow({'concept': name, 'target': 'answer', 'must': one.must, 'tolerance': 0.1})}")
+            lines.append(
+                f"  - {flow({'concept': name, 'target': 'answer', 'must': one.must, 'tolerance': one.tolerance})}"
+            )
         for name in self.groups:
             lines.append(f"  - {flow({'group': name, 'metric': 'selection_rate_ratio', 'at_least': 0.8})}")
         return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -23,11 +24,14 @@ from caveat.scaffold.tables import propose_tables
 from caveat.scaffold.target import Question, choose_question
 from caveat.scaffold.texts import propose_texts
 from caveat.terminal import progress
-from caveat_spec.audit import Audit
+from caveat_spec.audit import Audit, ConceptLine
+from caveat_spec.power import amount, plan_audit
 from caveat_spec.report import Report
 
 MOST_TRIES = 12
 LONGEST_REASON = 1_000
+LARGEST_TOLERANCE = 0.5
+"""In standard deviations of the target; a draft does not call more than that harmless."""
 QUICK = {"runs": 2, "permutations": 19, "bootstrap": 19}
 """Settings of a trial: it computes everything that an audit computes, with the fewest resamples."""
 OF_THE_AUDIT = ("internal", "child-died")
@@ -75,7 +79,8 @@ def first_draft(beside: Beside, question: Question | None, run: Run) -> Draft:
             tries += 1
             try:
                 report = _trial(beside, draft, run)
-                return _with_a_class(beside, _without_untested(draft, report), question, report, run)
+                tested = _with_tolerances(_without_untested(draft, report), report)
+                return _with_a_class(beside, tested, question, report, run)
             except ProblemError as error:
                 if not _concerns_the_audit(error):
                     raise
@@ -119,6 +124,31 @@ def _without_untested(draft: Draft, report: Report) -> Draft:
         f"{'that column' if len(untested) == 1 else 'those columns'}, so that no edit can show what it changes."
     )
     return replace(rest, to_check=(*rest.to_check, sentence))
+
+
+def _with_tolerances(draft: Draft, report: Report) -> Draft:
+    """The draft with the smallest tolerances that its examples can settle, by the intervals of the trial.
+
+    None is under the convention, a tenth of a standard deviation, and none over half of one: more examples are the
+    better answer there.
+    """
+    planned = plan_audit(report.audit, {one.name: one.count for one in report.plan.examples}, report)
+    settles = {
+        line.concept: plan.settles
+        for line, plan in zip(report.audit.gate, planned.lines, strict=True)
+        if isinstance(line, ConceptLine) and plan.settles is not None
+    }
+    concepts, said = dict(draft.concepts), []
+    for name, concept in draft.concepts.items():
+        settled = min(settles.get(name, 0.0), LARGEST_TOLERANCE)
+        if settled > concept.tolerance:
+            tolerance = math.ceil(100 * settled) / 100
+            concepts[name] = replace(concept, tolerance=tolerance)
+            said.append(
+                f"these examples of {name} cannot settle a tolerance below {amount(settles[name], 'sd')}, so it is "
+                f"{tolerance:g} sd; `caveat plan` says how many would settle a smaller one."
+            )
+    return replace(draft, concepts=concepts, to_check=(*draft.to_check, *said))
 
 
 def _with_a_class(beside: Beside, draft: Draft, question: Question, report: Report, run: Run) -> Draft:
