@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import norm
 
 from bench.validation.audits import ALPHA, DRAWS
+from bench.validation.simulation import World, draw
 from caveat_worker.engine.activations.gram import gram, products
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.concepts.concept_test import run_concept_test
@@ -63,7 +65,7 @@ The score's interval is not held to it: its CAV is learned from examples, and of
 
 def intervals(quick: bool) -> tuple[str, bool]:
     """The coverage of every interval; holds where those that decide cover as often as they say."""
-    parts = [coverage(40 if quick else 400), others(20 if quick else 300)]
+    parts = [coverage(40 if quick else 400), others(20 if quick else 300), wide(20 if quick else 400)]
     return HEAD + "".join(text for text, _ in parts), all(holds for _, holds in parts)
 
 
@@ -86,6 +88,58 @@ def others(count: int) -> tuple[str, bool]:
         shown = " | ".join(f"{share:.1%}" for share in shares)
         rows.append(f"| {name} | {n} | {shown} | {'yes' if holds else '**no**'} |")
     return OTHERS.format(count=count, d=FEATURES, rows="\n".join(rows)), everything
+
+
+WIDE_LAYER = """### An effect at a layer with more features than examples
+
+{count} draws a row of the simulation that the rates use, with an effect of 0.5 sd. *Below* and *above* are how often the
+truth lies below the interval and above it.
+
+| estimator | concept / reference / target | covered | below | above | holds |
+| --- | --- | --- | --- | --- | --- |
+{rows}
+
+"""
+EFFECT, SHIFT = 0.5, 3.0
+"""In sd, and how far the concept lies along its direction."""
+
+
+def wide(count: int) -> tuple[str, bool]:
+    """How often the effect's interval holds the truth where there are more features than examples."""
+    cases = [
+        ("mean_difference", (20, 40, 20), count),
+        ("mean_difference", (40, 80, 40), count),
+        ("mean_difference", (80, 160, 80), count),
+        ("logistic", (40, 80, 40), count),
+    ]
+    with ProcessPoolExecutor() as executor:
+        found = list(executor.map(_rates_of_wide, cases))
+    rows, everything = [], True
+    for (estimator, size, _), (below, above) in zip(cases, found, strict=True):
+        covered = 1 - below - above
+        holds = LOW - 1 / count <= covered <= HIGH + 1 / count
+        everything &= holds
+        rows.append(
+            f"| {estimator} | {' / '.join(map(str, size))} | {covered:.1%} | {below:.1%} | {above:.1%} "
+            f"| {'yes' if holds else '**no**'} |"
+        )
+    return WIDE_LAYER.format(count=count, rows="\n".join(rows)), everything
+
+
+def _rates_of_wide(case: tuple[str, tuple[int, int, int], int]) -> tuple[float, float]:
+    """Shares of draws whose truth lies below the interval, and above it."""
+    estimator, size, count = case
+    sized = World(*size, d=2000, decay=0.5, shift=SHIFT, slope=EFFECT / SHIFT)
+    missed = np.zeros((count, 2))
+    for seed, row in enumerate(missed):
+        rng = np.random.default_rng([DRAWS, 3, seed])
+        data, target = draw(sized, rng)
+        low, high = (
+            run_concept_test(data, [target], replace(SETTINGS, estimator=estimator), rng).figures[0].effect.interval
+        )
+        row[:] = low > EFFECT, high < EFFECT
+    below, above = missed.mean(0).tolist()
+    return below, above
 
 
 FEATURES, STEP = 10, 2.0

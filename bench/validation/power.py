@@ -47,7 +47,7 @@ how often a test at the same α could that knew the standard error of the effect
 targets vary, and no test of these examples finds more. *Influential* asks for the whole interval beyond the tolerance
 of {tolerance} or {strict} sd, *at most* likewise. *Wrong* counts effects up to {tolerance} sd called influential at
 that tolerance, and larger ones called not influential; inconclusive is not wrong. *Covered* is how often the 95 %
-interval holds the truth.
+interval holds the truth. Rows of one estimator and size share their draws.
 
 | estimator | concept / reference / target | effect (sd) | p ≤ α | at most | influential at {tolerance} | at most | at {strict} | at most | not influential at {tolerance} | wrong | covered |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |

@@ -30,7 +30,7 @@ def rates(quick: bool) -> tuple[str, bool]:
         calibration(100 // share),
         not_encoded(60 // share),
         neutral(60 // share),
-        published(50 // share),
+        published(40 // share),
     ]
     return HEAD + "".join(body for body, _ in sections), all(holds for _, holds in sections)
 
