@@ -65,7 +65,7 @@ The score's interval is not held to it: its CAV is learned from examples, and of
 
 def intervals(quick: bool) -> tuple[str, bool]:
     """The coverage of every interval; holds where those that decide cover as often as they say."""
-    parts = [coverage(40 if quick else 400), others(20 if quick else 300), wide(20 if quick else 400)]
+    parts = [coverage(40 if quick else 400), others(20 if quick else 200), wide(20 if quick else 300)]
     return HEAD + "".join(text for text, _ in parts), all(holds for _, holds in parts)
 
 
@@ -92,8 +92,8 @@ def others(count: int) -> tuple[str, bool]:
 
 WIDE_LAYER = """### An effect at a layer with more features than examples
 
-{count} draws a row of the simulation that the rates use, with an effect of 0.5 sd. *Below* and *above* are how often the
-truth lies below the interval and above it.
+{count} draws a row of the simulation that the rates use, with an effect of 0.5 sd. *Below* and *above* are how often
+the truth lies below the interval and above it.
 
 | estimator | concept / reference / target | covered | below | above | holds |
 | --- | --- | --- | --- | --- | --- |
@@ -134,9 +134,8 @@ def _rates_of_wide(case: tuple[str, tuple[int, int, int], int]) -> tuple[float, 
     for seed, row in enumerate(missed):
         rng = np.random.default_rng([DRAWS, 3, seed])
         data, target = draw(sized, rng)
-        low, high = (
-            run_concept_test(data, [target], replace(SETTINGS, estimator=estimator), rng).figures[0].effect.interval
-        )
+        found = run_concept_test(data, [target], replace(SETTINGS, estimator=estimator), rng).figures[0]
+        low, high = found.effect.interval
         row[:] = low > EFFECT, high < EFFECT
     below, above = missed.mean(0).tolist()
     return below, above
@@ -144,7 +143,7 @@ def _rates_of_wide(case: tuple[str, tuple[int, int, int], int]) -> tuple[float, 
 
 FEATURES, STEP = 10, 2.0
 """Of the layer, and how far the concept lies along its first."""
-SETTINGS = Settings(cross_check=None, runs=2, permutations=19, bootstrap=RESAMPLES, alpha=ALPHA)
+SETTINGS = Settings(cross_check=None, runs=2, permutations=19, bootstrap=RESAMPLES, alpha=ALPHA, folds=2)
 
 
 def _rates_of_others(case: tuple[str, int, int]) -> tuple[float, ...]:
