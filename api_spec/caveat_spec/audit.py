@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from caveat_spec.base import Document, Integer, Name, Source
-from caveat_spec.explain import Explanation
+from caveat_spec.explain import Explanation, Integrity
 from caveat_spec.methods import Part, methods
 
 Estimator = Literal[
@@ -432,6 +432,7 @@ class Audit(Document):
         "model": "an ONNX model (.onnx)",
         "gradient": "a gradient graph (.onnx)",
         "labels": "names of classes (.txt, .json)",
+        "random_labels": "a model trained on shuffled labels (.onnx)",
     }
     """The fields that name files about the model, and what each is, in words."""
 
@@ -455,6 +456,9 @@ class Audit(Document):
     groups: dict[Name, Group] = Field(default_factory=dict)
     explain: dict[Name, Explanation] = Field(default_factory=dict)
     """Where in the examples, and through which features, a target's number arises; it decides no line of the gate."""
+    integrity: Integrity = Integrity()
+    random_labels: Source | None = None
+    """A model of the same architecture that was trained on shuffled labels: what it shows just as well is not drawn."""
     gate: list[GateLine] = Field(default_factory=list)
 
     @model_validator(mode="after")

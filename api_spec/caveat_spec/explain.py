@@ -194,6 +194,13 @@ def _nearest(name: str) -> str:
     return f"there {'is' if len(close) == 1 else 'are'} {', '.join(close)}"
 
 
+class Integrity(Document):
+    """How far explanations are tested themselves: one that does not hold is a sentence in place of a figure."""
+
+    sanity: Literal["weights", "none"] = "weights"
+    """`weights`: what a model with random weights shows just as well is not drawn (Adebayo et al. 2018)."""
+
+
 class Explanation(Document):
     """Why the model gives these examples this number."""
 

@@ -298,6 +298,40 @@ def test_a_column_is_covered_by_a_typical_one(tmp_path: Path) -> None:
         ]
 
 
+def test_an_explanation_is_held_against_models_with_random_weights(glyphs: Bench) -> None:
+    ((_, figure), *_) = explained(glyphs).figures
+    assert [(check.code, check.ok) for check in figure.checks] == [("flat", True), ("sanity_weights", True)]
+    glyphs.document["integrity"] = {"sanity": "none"}
+    ((_, figure), *_) = explained(glyphs).figures
+    assert [check.code for check in figure.checks] == ["flat"]
+
+
+def test_what_a_model_of_random_labels_shows_just_as_well_is_not_drawn(glyphs: Bench) -> None:
+    glyphs.document["random_labels"] = "same.onnx"
+    (glyphs.folder / "same.onnx").write_bytes((glyphs.folder / "model.onnx").read_bytes())
+    for _, figure in explained(glyphs).figures:
+        assert figure.withheld is not None
+        assert "much the same for a model that was trained on random labels" in figure.withheld
+        assert figure.map is None
+
+
+def test_a_model_of_random_labels_that_takes_other_inputs_is_refused(tmp_path: Path) -> None:
+    bench = linear(tmp_path)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["score"])],
+        "wider",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N", 1])],
+        [numpy_helper.from_array(np.ones((4, 1), np.float32), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "wider.onnx")
+    bench.document["random_labels"] = "wider.onnx"
+    with pytest.raises(InvalidInput, match="takes x 4; the audited one takes x 3") as refused:
+        bench.run()
+    assert refused.value.pointer == "/random_labels"
+
+
 def test_a_text_is_its_words_in_order_without_the_padding(words: Bench) -> None:
     asked = {"of": "answer", "examples": {"set": "he", "pick": ["line 1"]}, "show": ["gradient_x_input"]}
     words.document |= {"concepts": {}, "gate": [], "explain": {"why": asked}}

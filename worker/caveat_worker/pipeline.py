@@ -22,6 +22,8 @@ from caveat_worker.engine.activations.gram import inner
 from caveat_worker.engine.activations.probabilities import probability_cautions
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.external_gradients import read_external_gradients
+from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.settle_branches import settle_branches
 from caveat_worker.engine.base.arrays import AnyArray
 from caveat_worker.engine.base.errors import error_context
@@ -30,6 +32,7 @@ from caveat_worker.engine.methods import Method, asked_methods, run_method
 from caveat_worker.engine.onnx.session import Provider
 from caveat_worker.engine.panels.choice import Source
 from caveat_worker.engine.panels.explain import Means, explain, units
+from caveat_worker.engine.panels.integrity import check_inputs
 from caveat_worker.engine.panels.planned import PlannedExplanation, plan_explanations
 from caveat_worker.engine.plan import make_plan
 from caveat_worker.engine.report import assemble
@@ -78,6 +81,8 @@ class Prepared:
     provider: Provider
     notes: list[str]
     explanations: Sequence[PlannedExplanation] = ()
+    shuffled: Model | None = None
+    """The model that was trained on shuffled labels, which explanations are held against."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -110,9 +115,11 @@ def prepare(
             external = None if audit.gradient is None else read_external_gradients(blob(audit.gradient), model)
         with error_context("/labels"):
             labels = None if audit.labels is None else read_class_names(blob(audit.labels))
+        shuffled = _load_shuffled(audit, blob, model)
         progress("reading", STAGES["reading"])
         sources = fit_to(model, {name: source.result() for name, source in opened.items()})
-    model = settle_branches(model, shapes_fed(model, sources))
+    fed = shapes_fed(model, sources)
+    model, shuffled = settle_branches(model, fed), None if shuffled is None else settle_branches(shuffled, fed)
     check_group_columns(audit, sources)
     progress("planning", STAGES["planning"])
     methods = asked_methods(audit)
@@ -120,7 +127,18 @@ def prepare(
     plan = make_plan(audit, model, outlines, methods, external, labels)
     methods = [method for method in methods if method.name not in plan.left_out]
     explanations = plan_explanations(plan, {name: source.names for name, source in sources.items()})
-    return Prepared(plan, methods, sources, engine, provider, [*notes, *warnings_of(sources)], explanations)
+    warnings = [*notes, *warnings_of(sources)]
+    return Prepared(plan, methods, sources, engine, provider, warnings, explanations, shuffled)
+
+
+def _load_shuffled(audit: Audit, blob: Blob, model: Model) -> Model | None:
+    """The model in `random_labels`; raises InvalidInput, pointing to it, where it takes other inputs."""
+    if audit.random_labels is None:
+        return None
+    with error_context("/random_labels"):
+        shuffled = load(blob(audit.random_labels), interacts=model.interacts, constants=audit.constants)
+        check_inputs(model, shuffled)
+    return shuffled
 
 
 def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int) -> Report:
@@ -196,5 +214,6 @@ def _means(ready: Prepared, kept: ArrayStore, cores: int, progress: Progress) ->
         provider=ready.provider,
         versions=ready.versions,
         cores=cores,
+        shuffled=ready.shuffled,
         progress=counter("explaining", "reporting", units(ready.explanations), progress),
     )

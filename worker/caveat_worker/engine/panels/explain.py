@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from caveat_spec.explained import Explained, Figure, Panel
+from caveat_spec.explained import Check, Explained, Figure, Panel
 from caveat_spec.results import rounded
 from caveat_worker.engine.activations.requirements import ONLY, Plan
+from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.base.arrays import AnyArray
 from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.store import ArrayStore
@@ -26,6 +27,7 @@ from caveat_worker.engine.onnx.session import Provider
 from caveat_worker.engine.panels.choice import Choice, Source, choose, match_of
 from caveat_worker.engine.panels.figures import Asked, Found, Subject, figures
 from caveat_worker.engine.panels.grids import Box, changed_box
+from caveat_worker.engine.panels.integrity import FEWEST, integrity, keep_checks, recalled_checks
 from caveat_worker.engine.panels.kept import answer_key, found_in, keep, recalled
 from caveat_worker.engine.panels.planned import PlannedElement, PlannedExplanation
 
@@ -48,6 +50,8 @@ class Means:
     cores: int
     progress: Callable[[int], None]
     """Counts elements at examples."""
+    shuffled: Model | None = None
+    """A model of the same kind that was trained on random labels."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,8 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
     answers = [run(example) for example in shown[:1]]  # opens the sessions that the others share
     with ThreadPoolExecutor(question.means.cores) as workers:
         answers += workers.map(run, shown[1:])
-    found, upper = [answer for answer, _ in answers], getattr(one.options, "upper", None)
+    upper, checks = getattr(one.options, "upper", None), _integrity(question, one, shown, answers)
+    found = [replace(answer, checks=(*answer.checks, *checks)) for answer, _ in answers]
     asked = Asked(
         element=one.element,
         presentation=one.presentation,
@@ -188,18 +193,38 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
         shape=one.shapes[one.layer],
         upper=() if upper is None else one.shapes[upper],
     )
-    return figures(asked, found, [example.subject for example in shown]), sum(passes for _, passes in answers)
+    passes = sum(passes for _, passes in answers) + one.held_against * one.cost * bool(checks)
+    return figures(asked, found, [example.subject for example in shown]), passes
+
+
+def _integrity(
+    question: Question, one: PlannedElement, shown: Sequence[Shown], answers: Sequence[tuple[Found, int]]
+) -> tuple[Check, ...]:
+    """The checks of an element against other models, at its first example; none where that has few parts."""
+    if not one.held_against or not answers or answers[0][0].values.size < FEWEST:
+        return ()
+    means, plan, example = question.means, question.plan, shown[0]
+    key = _key(question, one, example)
+    checks = recalled_checks(means.store, key)
+    if checks is None:
+        seed = plan.audit.method.seed
+        checks = integrity(one, question.opened, means.shuffled, example.feeds, question.typical, seed)
+        keep_checks(means.store, key, checks)
+    return checks
+
+
+def _key(question: Question, one: PlannedElement, example: Shown) -> str:
+    means, target = question.means, question.planned.asked.of
+    return answer_key(question.plan, target, one, example.feeds, question.typical, means.provider, means.versions)
 
 
 def _answer(question: Question, one: PlannedElement, example: Shown) -> tuple[Found, int]:
     """What an element finds at an example, or found in an earlier audit, and the passes that it took."""
-    means, typical = question.means, question.typical
-    target = question.planned.asked.of
-    key = answer_key(question.plan, target, one, example.feeds, typical, means.provider, means.versions)
+    means, key = question.means, _key(question, one, example)
     kept = recalled(means.store, key)
     if kept is not None:
         return kept
-    runs, x = question.opened.around(example.feeds, typical)
+    runs, x = question.opened.around(example.feeds, question.typical)
     found = found_in(one.way.run(runs, x, one.options), one.atoms)
     keep(means.store, key, found, runs.passes)
     return found, runs.passes

@@ -16,6 +16,7 @@ from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 from caveat_worker.engine.base.store import ArrayStore, key_of
 from caveat_worker.engine.explanations.attributed import Attributed
+from caveat_worker.engine.explanations.attributed import Check as Made
 from caveat_worker.engine.onnx.session import Provider
 from caveat_worker.engine.panels.figures import Found
 from caveat_worker.engine.panels.planned import PlannedElement
@@ -38,9 +39,10 @@ def answer_key(
     """The key of an element's answer at one example."""
     return key_of(
         explanation=[one.element.by, one.options.model_dump(mode="json")],
-        model=[plan.audit.model, plan.audit.constants],
+        model=[plan.audit.model, plan.audit.constants, plan.audit.random_labels],
         target=target_content(plan, target),
         example={name: _content(array) for name, array in inputs.items()},
+        seed=plan.audit.method.seed,
         typical=None if typical is None else _content(typical),
         by={"provider": provider, **versions},
     )
@@ -81,6 +83,17 @@ def keep(store: ArrayStore, key: str, found: Found, passes: int) -> None:
         store.put(f"{key}-spread", found.spread)
 
 
+def check_of(made: Made) -> Check:
+    """A check as the report holds it, in which a number that is not finite is none."""
+    return Check(
+        code=made.code,
+        value=_finite(made.value),
+        bound=_finite(made.bound),
+        ok=bool(made.ok),
+        sentence=made.sentence,
+    )
+
+
 def found_in(answer: Attributed, atoms: Atoms) -> Found:
     """What a method attributed to the atoms of one example."""
     removed = zip(*(np.ravel(answer.parts.get(part, ())) for part in ("removed", "removal_effects")), strict=True)
@@ -94,16 +107,7 @@ def found_in(answer: Attributed, atoms: Atoms) -> Found:
         removed={int(place): float(effect) for place, effect in removed},
         links=tuple(_links(answer)),
         signs="classes" if "legend_classes" in answer.parts else "target",
-        checks=tuple(
-            Check(
-                code=check.code,
-                value=_finite(check.value),
-                bound=_finite(check.bound),
-                ok=bool(check.ok),
-                sentence=check.sentence,
-            )
-            for check in answer.checks
-        ),
+        checks=tuple(map(check_of, answer.checks)),
         spread=None if answer.spread is None else _flat(answer.spread[0], atoms),
         notes=notes,
     )

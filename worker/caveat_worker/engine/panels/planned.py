@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from pydantic import ValidationError
 
-from caveat_spec.audit import Text
+from caveat_spec.audit import Audit, Text
 from caveat_spec.base import Document
 from caveat_spec.explain import PRESENTATIONS, Atoms, Element, Explanation, Presentation
 from caveat_worker.engine.activations.requirements import Plan
@@ -21,6 +21,7 @@ from caveat_worker.engine.explanations import Explanation as Way
 from caveat_worker.engine.explanations import Shapes, explanation
 from caveat_worker.engine.explanations.entry import Entry, find_entry
 from caveat_worker.engine.explanations.runs import INPUT
+from caveat_worker.engine.explanations.sanity import MODELS
 from caveat_worker.engine.onnx.values import shape_of_value
 
 Names = Mapping[str, Sequence[str]]
@@ -46,6 +47,8 @@ class PlannedElement:
     atoms: Atoms
     presentation: Presentation
     shapes: Shapes
+    held_against: int
+    """How many other models it is held against, at one example."""
 
     @property
     def cost(self) -> int:
@@ -81,7 +84,11 @@ class PlannedExplanation:
     @property
     def passes(self) -> int:
         """Forward passes at most; a gradient counts as five."""
-        return self.to_choose + self.pictures * (1 + sum(one.cost for one in self.elements))
+        return self.to_choose + self.pictures + sum(self.times(one) * one.cost for one in self.elements)
+
+    def times(self, one: PlannedElement) -> int:
+        """How often an element is run: at each example, and at the first one for each model it is held against."""
+        return self.pictures + one.held_against
 
 
 def plan_explanations(plan: Plan, names: Names) -> tuple[PlannedExplanation, ...]:
@@ -149,7 +156,12 @@ def _element(plan: Plan, element: Element, target: Target, entry: Entry, example
     atoms = _atoms(options, layer, shapes)
     text, linked = isinstance(plan.audit.examples[examples], Text), "upper" in element.options
     presentation = _presentation(element, atoms, shapes[layer], text=text, linked=linked)
-    return PlannedElement(element, way, options, layer, atoms, presentation, shapes)
+    return PlannedElement(element, way, options, layer, atoms, presentation, shapes, _held_against(plan.audit))
+
+
+def _held_against(audit: Audit) -> int:
+    """How many models with random weights or labels an element is held against."""
+    return MODELS * ((audit.integrity.sanity == "weights") + (audit.random_labels is not None))
 
 
 def _atoms(options: Document, layer: str, shapes: Shapes) -> Atoms:
@@ -239,8 +251,9 @@ def _check_budget(planned: Sequence[PlannedExplanation], allowed: int) -> None:
     raise InvalidInput(
         "explanations-too-dear",
         f"'explain' would take {whole:,} passes through the model, and {allowed:,} are allowed: {worst.element.by} "
-        f"alone takes {worst.cost * dearest.pictures:,}, {worst.cost:,} for each of {dearest.pictures} examples.",
-        f"{_cheaper(worst, dearest, allowed - (whole - worst.cost * dearest.pictures))}; or raise "
+        f"alone takes {worst.cost * dearest.times(worst):,}, {worst.cost:,} for each of {dearest.pictures} examples"
+        f"{f' and of {worst.held_against} models with random weights' if worst.held_against else ''}.",
+        f"{_cheaper(worst, dearest, allowed - (whole - worst.cost * dearest.times(worst)))}; or raise "
         "'method.explanation_passes'.",
         f"/explain/{dearest.name}/show/{position}",
     )
@@ -253,7 +266,7 @@ def _cheaper(one: PlannedElement, of: PlannedExplanation, left: int) -> str:
         while isinstance(value, int) and 1 < value * 2 <= MOST_OF_AN_OPTION:
             value = value * 2 if option in LARGER else value // 2
             cost = one.cost_with(option, value)
-            if cost is not None and cost * of.pictures <= left:
+            if cost is not None and cost * of.times(one) <= left:
                 return f"Use {option}: {value}"
-    fewer = max(left, 0) // (max(one.cost, 1) * (1 + of.asked.examples.pairs))
+    fewer = max(left // max(one.cost, 1) - one.held_against, 0) // (1 + of.asked.examples.pairs)
     return f"Use count: {fewer}" if fewer else f"Leave {one.element.by} out"
