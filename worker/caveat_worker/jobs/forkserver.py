@@ -8,6 +8,7 @@ a single thread, as confinement requires.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import os
 import select
@@ -17,6 +18,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -24,7 +26,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 from caveat_spec.methods import METHODS
 from caveat_worker.jobs import child
@@ -40,6 +42,11 @@ NAME = "caveat-job"
 """Name of a job's process, also in `ps -o comm`."""
 NUMBER = struct.Struct("=q")
 LONGEST_PATH = 4096  # bytes
+END_SECONDS = 4.0
+"""Seconds that a forkserver has to report the end of a process that was killed."""
+LEFTOVER_SECONDS = 2.0
+"""Seconds for which a forkserver kills what a job left."""
+PR_SET_CHILD_SUBREAPER = 36
 EXIT_SECONDS = 10
 """Seconds that a forkserver has to end; it may still be importing."""
 
@@ -47,10 +54,28 @@ EXIT_SECONDS = 10
 class Forked:
     """A job's process with the needed part of `subprocess.Popen`; the forkserver, its parent, reports its end."""
 
-    def __init__(self, pid: int, stdout: BinaryIO, channel: socket.socket) -> None:
-        self.pid, self.stdout = pid, stdout
+    def __init__(self, pid: int, output: socket.socket, channel: socket.socket, server: int) -> None:
+        self.pid, self.stdout = pid, output.makefile("rb")
         self.returncode: int | None = None
-        self._channel = channel
+        self._output, self._channel, self._server = output, channel, server
+
+    def kill(self) -> None:
+        """Kills the process and all that it started, together with a forkserver that does not report that in time."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        try:
+            self.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:  # something has stopped it
+            with suppress(ProcessLookupError):
+                os.kill(self._server, signal.SIGKILL)
+            self.returncode = -signal.SIGKILL
+
+    def hang_up(self) -> None:
+        """Ends the output, whoever may still hold its other end."""
+        with suppress(OSError):
+            self._output.shutdown(socket.SHUT_RDWR)
+        self.stdout.close()
+        self._output.close()
 
     def wait(self, timeout: float | None = None) -> int:
         """Returns the exit status, negative for a signal; raises `subprocess.TimeoutExpired`."""
@@ -79,16 +104,16 @@ class Forkserver:
 
     def fork(self, folder: Path, stderr: int) -> Forked:
         """Forks a process that runs the job in `folder`; raises `ConnectionError` if the forkserver has ended."""
-        read, write = os.pipe()
+        output, theirs = socket.socketpair()  # reading from it can be ended, unlike from a pipe
         with ExitStack() as undo:
-            stdout = undo.enter_context(os.fdopen(read, "rb"))
-            with os.fdopen(write, "wb"):
-                socket.send_fds(self._socket, [os.fsencode(folder)], [write, stderr])
+            undo.enter_context(output)
+            with theirs:
+                socket.send_fds(self._socket, [os.fsencode(folder)], [theirs.fileno(), stderr])
                 pid = _number(self._socket)
             if pid is None:
                 raise ConnectionError("the forkserver has ended")
             undo.pop_all()
-        return Forked(pid, stdout, self._socket)
+        return Forked(pid, output, self._socket, self._process.pid)
 
     def close(self) -> None:
         """Ends the forkserver and the process that it forked."""
@@ -124,11 +149,12 @@ def forked(environment: Mapping[str, str], folder: Path, stderr: int) -> Iterato
     idle = _idle[frozenset(environment.items())]
     server, child = _fork(idle, environment, folder, stderr)
     try:
-        with child.stdout:
-            yield child
+        yield child
     except BaseException:
         server.close()
         raise
+    finally:
+        child.hang_up()
     idle.append(server)
 
 
@@ -154,6 +180,8 @@ def main(asked: socket.socket) -> None:
     for module in PRELOADED:
         import_module(module)
     gc.freeze()  # exempts imported objects from collection, so their pages stay shared
+    if sys.platform == "linux":  # processes that a job leaves become ours
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     woken, wake = socket.socketpair()
     woken.setblocking(False)
     wake.setblocking(False)
@@ -208,11 +236,41 @@ def _ended(pid: int, woken: socket.socket, asked: socket.socket) -> int:
         heard, _, _ = select.select([woken, asked], [], [])
         if asked in heard:  # no request arrives while a job runs, so the connection was closed
             os.killpg(pid, signal.SIGKILL)
+            _kill_leftovers()
             sys.exit()
         woken.recv(64)
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
+        status = _reaped().get(pid)
+        if status is not None:
+            _kill_leftovers()
             return os.waitstatus_to_exitcode(status)
+
+
+def _reaped() -> dict[int, int]:
+    """The children that have ended, and how."""
+    ended: dict[int, int] = {}
+    with suppress(ChildProcessError):
+        while (one := os.waitpid(-1, os.WNOHANG))[0]:
+            ended[one[0]] = one[1]
+    return ended
+
+
+def _kill_leftovers() -> None:
+    """Kills what a job started, generation by generation: whoever loses its parent becomes ours."""
+    deadline = time.monotonic() + LEFTOVER_SECONDS
+    while (left := _children()) and time.monotonic() < deadline:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _reaped()
+        time.sleep(0.005)
+
+
+def _children() -> list[int]:
+    """The children of this process."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    with suppress(OSError):
+        return [int(pid) for pid in children.read_text().split()]
+    return []
 
 
 def _number(channel: socket.socket) -> int | None:

@@ -25,6 +25,7 @@ RIGHTS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15}  # how many rights over files each 
 RIGHTS_NEWEST = 16
 ON_FILES = EXECUTE | 1 << 1 | READ_FILE | 1 << 14 | 1 << 15
 BIND_TCP, CONNECT_TCP = 1 << 0, 1 << 1
+ABSTRACT_UNIX_SOCKETS, SIGNALS = 1 << 0, 1 << 1
 CAPABILITY_VERSION = 0x20080522
 ADDRESS_SPACE_SLACK = 16 << 30
 LARGEST_FILE = 64 << 30  # bytes; activations that do not fit in memory are kept in files
@@ -112,12 +113,18 @@ def _readable(code: Sequence[Path]) -> dict[Path, int]:
 
 
 def _close_the_files(folder: Path, code: Sequence[Path], kept: Path | None) -> list[str]:
-    """Restricts files to reading what Python needs and writing outputs; from Landlock 4 on also forbids TCP."""
+    """Restricts files to reading what Python needs and writing outputs.
+
+    From version 4 on, Landlock also forbids TCP; from version 6 on, signals to processes outside the job, and
+    connections to abstract Unix sockets.
+    """
     abi = _libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_VERSION_ONLY)
     if abi < 1:
         return ["landlock"]
     everything = (1 << RIGHTS_BY_ABI.get(abi, RIGHTS_NEWEST)) - 1
-    rules = struct.pack("=QQ", everything, BIND_TCP | CONNECT_TCP) if abi >= 4 else struct.pack("=Q", everything)
+    rules = struct.pack("=Q", everything)
+    rules += struct.pack("=Q", BIND_TCP | CONNECT_TCP) if abi >= 4 else b""
+    rules += struct.pack("=Q", ABSTRACT_UNIX_SOCKETS | SIGNALS) if abi >= 6 else b""
     ruleset = _libc.syscall(LANDLOCK_CREATE_RULESET, rules, len(rules), 0)
     if ruleset < 0:
         return ["landlock"]
@@ -127,7 +134,9 @@ def _close_the_files(folder: Path, code: Sequence[Path], kept: Path | None) -> l
         _allow(ruleset, place, rights & everything)
     restricted = _libc.syscall(LANDLOCK_RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
-    return [] if restricted == 0 else ["landlock"]
+    if restricted != 0:
+        return ["landlock"]
+    return [] if abi >= 6 else ["signals"]
 
 
 def _allow(ruleset: int, place: Path, rights: int) -> None:

@@ -171,7 +171,7 @@ def supervise(
             try:
                 cut_short = _watch(child, limits, reader, on_progress, should_stop)
             finally:
-                _kill(child)
+                child.kill()
                 listener.join(1)
                 reader.trace(attributes or {})
                 _log_crash_reports(stderr.fileno(), show_output=show_output)
@@ -304,13 +304,6 @@ class ProgressReader:
         """Traces the stages; the last one ends now."""
         for (stage, begun), (_, ended) in pairwise([*self.stages, ("done", time.time_ns())]):
             traces.past(stage, attributes, begun, ended)
-
-
-def _kill(child: Forked) -> None:
-    """Kills the child and all processes that it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
 
 
 def _collect(outputs: int, kind: JobKind, status: int, limits: Limits) -> Finished | Failed | Divided:
