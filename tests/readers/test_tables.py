@@ -112,6 +112,13 @@ def test_an_error_points_at_the_place(table: Path, where: str, place: str) -> No
         open_examples(declared(where=where), at(table), 0)
 
 
+def test_a_text_is_not_set_in_a_column_of_numbers(table: Path) -> None:
+    with pytest.raises(InvalidInput, match="gives column 'race' the text 'white', and it holds numbers") as caught:
+        opened(declared(set={"race": "white"}), table)
+    assert caught.value.remedy == "Set a number that it holds, such as 0, 1."
+    assert caught.value.pointer == "set"
+
+
 def test_set_overwrites_after_where(table: Path) -> None:
     source = opened(declared(where="race == 0", set={"race": 1}), table)
     np.testing.assert_array_equal(source.load(range(2))[ONLY][:, 1], [1, 1])

@@ -19,7 +19,7 @@ from caveat_worker.readers.source import THUMBNAIL_PIXELS, ExampleSource, ModelI
 
 def open_set(name: str, declared: Examples, blob: Blob, seed: int) -> ExampleSource:
     """One example set; errors point to it."""
-    with error_context(f"/examples/{name}"):
+    with error_context(f"/examples/{name}", "set"):
         return open_examples(declared, blob, seed)
 
 

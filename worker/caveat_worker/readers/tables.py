@@ -38,6 +38,7 @@ def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
     rows = rows[sampled([str(row) for row in rows], declared.limit, seed)]
     frame = _frame(table, rows)
     for column, value in declared.set.items():
+        _check_edit(frame[column], value)
         frame[column] = value
 
     def columns(names: Sequence[str]) -> pd.DataFrame:
@@ -56,6 +57,18 @@ def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
         contents=contents,
     )
     return replace(unfitted, fit=partial(_fitted, unfitted, declared, frame, rows))
+
+
+def _check_edit(column: pd.Series, value: float | str) -> None:
+    """Raises `InvalidInput`, pointing to the edit, where `set` gives a column of numbers a text."""
+    if pd.api.types.is_numeric_dtype(column) and isinstance(value, str) and pd.isna(pd.to_numeric(value, "coerce")):
+        there = ", ".join(f"{number:g}" for number in sorted(column.dropna().unique())[:5])
+        raise InvalidInput(
+            "not-a-number",
+            f"'set' gives column '{column.name}' the text '{value}', and it holds numbers.",
+            f"Set a number that it holds, such as {there}.",
+            "set",
+        )
 
 
 def _fitted(
