@@ -136,7 +136,9 @@ def lines(report: Report) -> list[Line]:
             finding=None if line.finding is None else FINDING_WORDS[line.finding],
             reason=line.explanation,
             people=_people_words(report, report.audit.gate[line.line]),
-            decided_by=_decided_by(report, report.audit.gate[line.line]),
+            decided_by=_decided_by(report, report.audit.gate[line.line])
+            if line.outcome != "inconclusive"
+            else _decided_by(report, report.audit.gate[line.line]).replace(" decided", " would decide", 1),
             next_steps=next_steps(report, line),
         )
         for line in report.verdict.lines

@@ -50,9 +50,8 @@ def test_it_says_whose_model_was_asked_what_and_what_to_do_next(measured: Report
         "Does carton depend on mark? It must not.",
         "of decisions flip (6.0",
         "its probability changes by +4.2 percentage points (+3.1 to +5.4), on 40 matched pairs.",
-        "The change measured on matched pairs decided, against the tolerance of ±0.1 sd",
+        "The change measured on matched pairs would decide, against the tolerance of ±0.1 sd",
         "What to do next",
-        "Give more pairs and more target examples",
         "with 0.3 sd every interval of this report lies inside the tolerance.",
     ):
         assert said in page, said
@@ -62,6 +61,16 @@ def test_the_tolerance_that_it_names_does_clear_the_line(measured: Report) -> No
     assert measured.verdict.outcome == "inconclusive"
     assert judged(measured, LINE | {"tolerance": 0.3}).verdict.outcome == "pass"
     assert judged(measured, LINE | {"tolerance": 0.29}).verdict.outcome == "inconclusive"
+
+
+def test_more_pairs_are_advised_only_where_they_would_settle_the_line() -> None:
+    """At 0.05 within a tolerance of 0.1 no feasible number does; at 0.3, some times as many do."""
+    near, middle = (
+        summary.lines(judged(handmade.report(interventions=(handmade.intervention(**one),)), LINE))[0].next_steps
+        for one in (WIDE, {"in_sd": 0.3, "interval": (0.08, 0.52), "p": 0.01})
+    )
+    assert not any("times as many pairs" in step for step in near)
+    assert "times as many pairs and target examples: nine of ten such audits are settled" in middle[0]
 
 
 def test_a_settled_line_has_nothing_to_do_next() -> None:
