@@ -10,7 +10,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all programs check format generate gradients validation truths bench zoo chaos load tamper fuzz
-.PHONY: up clean
+.PHONY: neighbours up clean
 
 PROGRAMS := curl jq openssl ps chromium node npm
 test: PROGRAMS := curl openssl ps
@@ -114,6 +114,9 @@ load: $(VENV)/.dev  ## two hundred clients for two minutes over PostgreSQL; figu
 
 tamper: $(VENV)/.dev  ## flips 10,000 bits in blobs, cache and reports; counts what was served, signed or decided (minutes)
 	$(BIN)/python -m pytest -s -m slow tests/hostile/test_tamper.py
+
+neighbours: $(VENV)/.dev  ## one tenant floods and drips while issuer and broker are silent; what another one notices
+	$(BIN)/python -m pytest -s tests/service/test_neighbours.py
 
 fuzz: $(VENV)/.fuzz  ## readers and model loading, SECONDS each (60)
 	for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
