@@ -14,12 +14,13 @@ from bench.validation.advice import advice
 from bench.validation.coverage import intervals
 from bench.validation.power import power
 from bench.validation.rates import rates
-from bench.validation.report import ground_truths
+from bench.validation.report import chosen_beforehand, ground_truths
 from bench.validation.seeds import seeds
 
 PAGE = Path(__file__).parents[2] / "docs" / "validation.md"
 PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
     "truths": ground_truths,
+    "tables": chosen_beforehand,
     "intervals": lambda quick, _: intervals(quick),
     "seeds": lambda quick, folder: seeds(quick, folder),
     "power": lambda quick, _: power(quick),

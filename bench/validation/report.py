@@ -10,10 +10,10 @@ import numpy as np
 from bench.validation.captions import caption_section, experiment, orders
 from bench.validation.ground_truth import Agreement, Answers, answers, bends, section, summary
 from bench.validation.scenarios import CASES
-from bench.validation.tables import TABLES, title_of
+from bench.validation.tables import tables
 from examples.captions.build import WRONG_CAPTIONS
 
-QUICK = ("loans", "weightless", "tables")
+QUICK = ("loans", "weightless")
 FEWEST_CORRELATION = 0.5
 """The least mean rank correlation, over seeds, between the captions' truth and the audits' figures."""
 
@@ -21,7 +21,10 @@ FEWEST_CORRELATION = 0.5
 def ground_truths(quick: bool, folder: Path) -> tuple[str, bool]:
     """Every audit beside its truth; holds where no verdict is wrong and audits order the captions as the truth does."""
     found = [
-        answers(asked) for name, build in CASES.items() if not quick or name in QUICK for asked in build(folder / name)
+        answers(asked)
+        for name, build in CASES.items()
+        if name != "tables" and (not quick or name in QUICK)
+        for asked in build(folder / name)
     ]
     captions = [] if quick else experiment(folder / "captions")
     by_caption = [one.answers for one in captions]
@@ -31,7 +34,7 @@ def ground_truths(quick: bool, folder: Path) -> tuple[str, bool]:
         for one in every
         for count, value, outcome in one.counts
     )
-    parts = [HEAD, summary(every), _unseen(found), _t_test(every), bends(every), *map(section, found)]
+    parts = [HEAD, summary(every), _t_test(every), bends(every), *map(section, found)]
     if captions:
         agree = [float(np.nanmean(orders(captions)[figure])) for figure in ("lead", "caption")]
         holds &= min(agree) >= FEWEST_CORRELATION
@@ -39,16 +42,13 @@ def ground_truths(quick: bool, folder: Path) -> tuple[str, bool]:
     return "\n".join(parts), holds
 
 
-def _unseen(found: list[Answers]) -> str:
-    """The totals of the tables that were chosen before any of their audits had run."""
-    titles = {title_of(table) for table in TABLES}
-    chosen = [one for one in found if one.asked.title in titles]
-    total = sum((one.tally for one in chosen), Counter[Agreement]())
-    counted = ", ".join(f"{count} {kind}" for kind, count in total.most_common())
-    return (
-        f"Of these, {len(chosen)} audits of tables (`bench/validation/tables.py`) were chosen and committed before any "
-        f"of them had run, on data that no test uses: of their {total.total()} lines, {counted}.\n"
-    )
+def chosen_beforehand(quick: bool, folder: Path) -> tuple[str, bool]:
+    """The tables that were chosen before any of their audits had run; holds where no verdict is wrong."""
+    found = [answers(asked) for asked in tables(folder)[: 2 if quick else None]]
+    total = sum((one.tally for one in found), Counter[Agreement]())
+    counted = ", ".join(f"{number} {kind}" for kind, number in total.most_common())
+    text = "\n".join([TABLES_HEAD.format(count=len(found), lines=total.total(), counted=counted), summary(found)])
+    return "\n".join([text, *map(section, found)]), not total["wrong"] + total["other sign"]
 
 
 def _t_test(every: list[Answers]) -> str:
@@ -89,6 +89,12 @@ def _null_sentence(every: list[Answers]) -> str:
     )
     return f"\nThe random concept (pictures drawn like those of its reference set), {len(nulls)} lines: {counted}."
 
+
+TABLES_HEAD = """## Ground truths chosen beforehand
+
+Made by `python -m bench.validation tables`. {count} tables that nothing here had used: their columns, concepts and
+tolerance (0.25 sd) were committed before any of these audits had run. Of {lines} lines, {counted}.
+"""
 
 HEAD = """## Ground truths
 

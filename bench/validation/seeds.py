@@ -12,7 +12,7 @@ SEEDS = 20
 
 TEXT = """## Seeds
 
-Made by `python -m bench.validation seeds`: the audits of the eight tables above by seeds 0 to {last}. The examples stay
+Made by `python -m bench.validation seeds`: the audits of the eight tables by seeds 0 to {last}. The examples stay
 the same, and the seed draws permutations, resamples and folds anew.
 
 | lines | passed by every seed | failed by every seed | open by every seed | passed or open | failed or open | passed and failed |

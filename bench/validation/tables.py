@@ -166,12 +166,7 @@ def _asked(table: Table, folder: Path) -> Asked:
             f"the logits of {of_group.sum()} such people lie {{}} from those of {(~of_group).sum()} others",
         ),
     ]
-    return Asked(title_of(table), audit, facts)
-
-
-def title_of(table: Table) -> str:
-    """The title of its audit."""
-    return f"{table.about} (`{table.name}`)"
+    return Asked(f"{table.about} (`{table.name}`)", audit, facts)
 
 
 def _sets(table: Table, unseen: Frame) -> dict[str, Frame]:
