@@ -132,6 +132,8 @@ _API = (
     "16",
     "--graceful-timeout",
     "5",
+    "--keep-alive",
+    "75",  # seconds, as `python -m caveat_service` has it: clients close first
     "--no-control-socket",
 )
 

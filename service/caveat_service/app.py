@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Flask
+from flask import Flask, Response
 from werkzeug.routing import BaseConverter
 
 from caveat_service import (
@@ -54,6 +54,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         database, kept, JobPublisher(settings.broker_url), settings, issuer, AuthThrottle(settings)
     )
     errors.register(app)
+    app.after_request(_as_declared)
     instrumentation.register(app)
     auth.register(app)
     limits.register(app, settings)
@@ -61,3 +62,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(part.blueprint)
     app.wsgi_app = SlowBodies(app.wsgi_app)  # type: ignore[method-assign]
     return app
+
+
+def _as_declared(response: Response) -> Response:
+    """Keeps browsers from guessing another type of content: bytes of a tenant could be taken for a page."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

@@ -33,8 +33,7 @@ def _admit() -> None:
         return
     if operation is None and (request.path in OPEN or request.path.startswith("/docs")):
         return
-    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    key = key.strip() if scheme.lower() == "bearer" else ""
+    key = _key()
     holder = _holder(key) if key else None
     if holder is None:
         raise _wrong() if key else _unknown()
@@ -46,6 +45,21 @@ def _admit() -> None:
             f"This key may {' and '.join(sorted(holder.scopes)) or 'do nothing'}, not {operation.scope}.",
             f"Ask an operator for a key with the scope '{operation.scope}'.",
         )
+
+
+def is_known() -> bool:
+    """Whether an open operation may tell this client what is not for everybody."""
+    key = _key()
+    try:
+        return app_context().settings.auth == "off" or (bool(key) and _holder(key) is not None)
+    except HTTPProblem:  # the issuer is away
+        return False
+
+
+def _key() -> str:
+    """The bearer key or token of the request; empty if there is none."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def _require_local_host() -> None:

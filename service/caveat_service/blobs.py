@@ -9,8 +9,8 @@ from caveat_service.contract import answer, serves
 from caveat_service.errors import not_found, refuse
 from caveat_service.state import app_context, tenant
 from caveat_spec.artifacts import Blob
-from caveat_storage import job_records
-from caveat_storage.blobs import WrongDigestError
+from caveat_storage import blob_registry, job_records
+from caveat_storage.blobs import Blobs, WrongDigestError
 from caveat_storage.job_records import NoRoomError
 
 blueprint = Blueprint("blobs", __name__)
@@ -24,20 +24,25 @@ def put_blob(digest: str) -> Response:
     """Stores the body if it has the digest in the path."""
     request.max_content_length = app_context().settings.largest_blob
     limits.require_room(request.content_length or 0, digest)
+    known = is_owned(digest)
     try:
-        size = app_context().blobs.put(request.stream, digest)
+        size = own_blobs().put(request.stream, digest)
     except WrongDigestError as fault:
         raise refuse("wrong-digest", 422, str(fault), "Send the bytes that have the digest in the path.") from fault
-    return owned(digest, size)
-
-
-def owned(digest: str, size: int) -> Response:
-    """Records the tenant's ownership of stored bytes, and answers."""
-    try:
-        new = job_records.own(app_context().database, tenant(), digest, size, most=app_context().settings.tenant_bytes)
     except NoRoomError as fault:
         raise limits.no_room(fault.used) from fault
-    return answer(Blob(digest=digest, size=size), 201 if new else 200)
+    return answer(Blob(digest=digest, size=size), 200 if known else 201)
+
+
+def own_blobs() -> Blobs:
+    """The blob store for uploads of this tenant, within its quota."""
+    there = app_context()
+    return blob_registry.for_tenant(there.blobs, there.database, tenant(), there.settings.tenant_bytes)
+
+
+def is_owned(digest: str) -> bool:
+    """Whether the tenant uploaded these bytes before."""
+    return digest in job_records.owned(app_context().database, tenant(), [digest])
 
 
 @serves(blueprint, "get_blob")

@@ -70,6 +70,18 @@ def require_room(size: int, digest: str) -> None:
     request.max_content_length = min(request.max_content_length or most, most - used)
 
 
+def require_parts_fit(digest: str) -> None:
+    """Deletes the parts of an upload and rejects it, if parts that arrived at the same time exceed the quota."""
+    most = app_context().settings.tenant_bytes
+    if not most:
+        return
+    parts = Uploads(app_context().blobs)
+    used = job_records.kept(app_context().database, tenant()) + parts.held(tenant())
+    if used > most:
+        parts.drop(tenant(), digest)
+        raise no_room(used)
+
+
 def no_room(used: int) -> HTTPProblem:
     """The problem for an upload that exceeds the quota."""
     return refuse(

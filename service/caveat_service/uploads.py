@@ -8,14 +8,15 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import ClientDisconnected, LengthRequired
 
 from caveat_service import limits
-from caveat_service.blobs import owned
+from caveat_service.blobs import is_owned, own_blobs
 from caveat_service.contract import answer, serves
 from caveat_service.errors import refuse
 from caveat_service.state import app_context, tenant
-from caveat_spec.artifacts import Upload
+from caveat_spec.artifacts import Blob, Upload
 from caveat_spec.openapi import PartHeaders
 from caveat_storage import blob_registry, job_records, uploads
 from caveat_storage.blobs import WrongDigestError
+from caveat_storage.job_records import NoRoomError
 from caveat_storage.uploads import OtherOffsetError, TooManyPiecesError, Uploads
 
 blueprint = Blueprint("uploads", __name__)
@@ -36,12 +37,15 @@ def patch_upload(digest: str, headers: PartHeaders) -> Response:
     offset, complete = headers.upload_offset, headers.upload_complete == "?1"
     request.max_content_length = max(app_context().settings.largest_blob - offset, 0)
     if offset > 0 and _complete(digest) == offset:
-        return owned(digest, offset)  # the upload is complete already
+        return answer(Blob(digest=digest, size=offset))  # the upload is complete already
     limits.require_room(offset + (request.content_length or 0), digest)
     if offset == 0:
         _uploads().expire(timedelta(hours=app_context().settings.upload_hours))
+    known = is_owned(digest)
     try:
         size = _uploads().append(tenant(), digest, offset, _Body(), complete=complete)
+    except NoRoomError as fault:
+        raise limits.no_room(fault.used) from fault
     except OtherOffsetError as fault:
         refused = refuse("other-offset", 409, str(fault), f"Continue at {fault.expected}, as HEAD {request.path} says.")
         refused.headers.update({"Upload-Offset": str(fault.expected), "Upload-Complete": "?0"})
@@ -55,9 +59,13 @@ def patch_upload(digest: str, headers: PartHeaders) -> Response:
         raise refuse(
             "wrong-digest", 422, str(fault), "Send the bytes that have the digest in the path, from the start."
         ) from fault
+    except Exception:  # the client broke off, or was too slow: what arrived is kept if there is room for it
+        limits.require_parts_fit(digest)
+        raise
     if not complete:
+        limits.require_parts_fit(digest)
         return _standing(Upload(digest=digest, offset=size, complete=False), 202)
-    return owned(digest, size)
+    return answer(Blob(digest=digest, size=size), 200 if known else 201)
 
 
 def _complete(digest: str) -> int | None:
@@ -87,7 +95,7 @@ class _Body:
 
 
 def _uploads() -> Uploads:
-    return Uploads(app_context().blobs)
+    return Uploads(own_blobs())
 
 
 def _standing(upload: Upload, status: int = 200) -> Response:

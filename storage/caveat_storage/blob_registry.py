@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import Connection, exists, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from caveat_storage import job_records
 from caveat_storage.blobs import Blobs
 from caveat_storage.job_records import Database, now, upsert
 from caveat_storage.tables import blobs as owned
@@ -48,7 +49,7 @@ def opened(url: str, database: Database) -> Blobs:
     """Opens the blob store at a URL; bytes that arrive there, or are damaged, are registered in `database`."""
     return replace(
         Blobs.at(url),
-        arriving=lambda digest: arrival(database, digest),
+        arriving=lambda digest, size: arrival(database, digest),
         damaged=lambda digest: _report_damage(database, digest),
     )
 
@@ -57,8 +58,29 @@ def opened(url: str, database: Database) -> Blobs:
 def arrival(database: Database, digest: str) -> Iterator[None]:
     """Registers a digest in a transaction during which its bytes move into place; a collection of them waits for it."""
     with database.writing() as connection:
-        upsert(connection, stored, {"digest": digest, "touched_at": now(), "verified_at": now(), "damaged_at": None})
+        _register(connection, digest)
         yield
+
+
+def for_tenant(blobs: Blobs, database: Database, tenant: str, most: int) -> Blobs:
+    """The store as a tenant uploads to it: bytes arrive and become the tenant's in one transaction, or not at all.
+
+    Raises `NoRoomError` when bytes arrive with which the tenant would store more than `most`, if that is not 0.
+    """
+    return replace(blobs, arriving=lambda digest, size: _upload(database, tenant, digest, size, most))
+
+
+@contextmanager
+def _upload(database: Database, tenant: str, digest: str, size: int, most: int) -> Iterator[None]:
+    with database.writing() as connection:
+        _register(connection, digest)
+        job_records.own_within(connection, tenant, digest, size, most=most)
+        yield
+
+
+def _register(connection: Connection, digest: str) -> None:
+    moment = now()
+    upsert(connection, stored, {"digest": digest, "touched_at": moment, "verified_at": moment, "damaged_at": None})
 
 
 def mark(database: Database, digest: str, *, damaged: bool) -> bool:

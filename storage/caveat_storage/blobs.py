@@ -80,8 +80,8 @@ class Blobs:
 
     filesystem: fsspec.AbstractFileSystem
     root: str
-    arriving: Callable[[str], AbstractContextManager[object]] = lambda digest: nullcontext()
-    """Context in which verified bytes of a digest are moved into place."""
+    arriving: Callable[[str, int], AbstractContextManager[object]] = lambda digest, size: nullcontext()
+    """Context in which verified bytes of a digest, so many, are moved into place."""
     damaged: Callable[[str], None] = _log_damage
     """Called with the digest of bytes that turn out to be damaged, before `CorruptBytesError` is raised."""
 
@@ -106,15 +106,15 @@ class Blobs:
                     seen.update(chunk)
                     size += len(chunk)
                     kept.write(chunk)
-            self.adopt(incoming, digest, f"sha256:{seen.hexdigest()}")
+            self.adopt(incoming, digest, f"sha256:{seen.hexdigest()}", size)
         except BaseException:
             if self.filesystem.exists(incoming):
                 self.filesystem.rm_file(incoming)
             raise
         return size
 
-    def adopt(self, path: str, digest: str, came: str) -> None:
-        """Moves a file of this store into the place of `digest`; `came` is the verified digest of its bytes.
+    def adopt(self, path: str, digest: str, came: str, size: int) -> None:
+        """Moves a file of this store into the place of `digest`; `came` is the verified digest of its `size` bytes.
 
         Raises:
             WrongDigestError: the digests differ; the file stays where it is.
@@ -125,7 +125,7 @@ class Blobs:
         self.filesystem.makedirs(place.rpartition("/")[0], exist_ok=True)
         if self._is_a_folder:
             _to_disk(path)
-        with self.arriving(digest):
+        with self.arriving(digest, size):
             if self._is_a_folder:
                 os.replace(path, place)
             else:

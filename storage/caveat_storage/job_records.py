@@ -32,7 +32,6 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from caveat_spec.artifacts import Queue, Stage, State
@@ -43,6 +42,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0xCA7EA7  # any number that no other user of the PostgreSQL server locks
 SEEN_WITHIN = timedelta(minutes=1)
 """A worker counts as alive if it reported within this time."""
+FORGOTTEN_AFTER = timedelta(hours=1)
+"""A worker that has not reported for so long is dead, and the others remove its row."""
 LARGEST_PAGE = 4 << 20
 """Most characters of the requests on a page: as many as one request may have."""
 ANONYMOUS = "anonymous"
@@ -278,18 +279,18 @@ def own(database: Database, tenant: str, digest: str, size: int, *, most: int = 
     Raises:
         NoRoomError: the tenant would then store more than `most` bytes.
     """
-    try:
-        with database.writing() as connection:
-            if most and not _owned(connection, tenant, [digest]):
-                take_turn(connection, "bytes", tenant)
-                if (used := _kept(connection, tenant)) + size > most:
-                    raise NoRoomError(used)
-            connection.execute(blobs.insert().values(tenant=tenant, digest=digest, size=size, created_at=now()))
-    except IntegrityError:
-        if owned(database, tenant, [digest]):
-            return False
-        raise
-    return True
+    with database.writing() as connection:
+        return own_within(connection, tenant, digest, size, most=most)
+
+
+def own_within(connection: Connection, tenant: str, digest: str, size: int, *, most: int = 0) -> bool:
+    """The same within a transaction."""
+    if most:
+        take_turn(connection, "bytes", tenant)
+        if not _owned(connection, tenant, [digest]) and (used := _kept(connection, tenant)) + size > most:
+            raise NoRoomError(used)
+    row = {"tenant": tenant, "digest": digest, "size": size, "created_at": now()}
+    return upsert(connection, blobs, row, blobs.c.size < 0) == 1  # changes nothing if the tenant has it
 
 
 def owned(database: Database, tenant: str, digests: Sequence[str]) -> dict[str, int]:
@@ -340,6 +341,7 @@ def record_worker(
     values = {"seen_at": moment, "missing_protections": missing_protections, "queues": list(queues)}
     values |= {"leaving": False} if joins else {}
     with database.writing() as connection:
+        connection.execute(workers.delete().where(workers.c.seen_at < moment - FORGOTTEN_AFTER))
         updated = connection.execute(workers.update().where(workers.c.name == worker).values(**values))
         if updated.rowcount == 0:
             connection.execute(workers.insert().values(name=worker, **values))

@@ -12,8 +12,9 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 NAT64 = ip_network("64:ff9b::/96")
-NOT_PUBLIC = [ip_network(one) for one in ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48")]
-"""Networks that some Python versions take for public: cloud metadata of Azure and Oracle, and local NAT64 prefixes."""
+NOT_PUBLIC = [ip_network(one) for one in ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48", "fec0::/10", "::/96")]
+"""Networks that some Python versions take for public: cloud metadata of Azure and Oracle, local NAT64 prefixes, and two
+that the IETF has withdrawn: site-local addresses and IPv4-compatible ones (`::a.b.c.d`)."""
 
 
 def networks(text: str) -> list[Network]:

@@ -53,11 +53,11 @@ class Uploads:
         """Number of stored bytes of a tenant's upload, where it continues."""
         return _reached(self._pieces(tenant, digest))
 
-    def held(self, tenant: str, *, but: str) -> int:
+    def held(self, tenant: str, *, but: str | None = None) -> int:
         """Number of stored bytes of a tenant's uploads, except the one of digest `but`."""
-        this = _prefix(tenant, but)
         mine = self._listed(_mark(tenant))
-        return sum(size for path, size in mine.items() if not path.rpartition("/")[2].startswith(this))
+        this = {} if but is None else self._listed(_prefix(tenant, but))
+        return sum(size for path, size in mine.items() if path not in this)
 
     def append(self, tenant: str, digest: str, offset: int, stream: Readable, *, complete: bool) -> int:
         """Appends the bytes of `stream`, keeping them if the stream breaks; returns the number of stored bytes.
@@ -82,11 +82,11 @@ class Uploads:
             if pieces:
                 self.blobs.put(_Joined(self.blobs, [*pieces, _Piece(path, offset, offset + size)]), digest)
             else:
-                self.blobs.adopt(path, digest, f"sha256:{seen}")
+                self.blobs.adopt(path, digest, f"sha256:{seen}", size)
         except FileNotFoundError as fault:  # another request completed the upload first, or it has expired
             raise OtherOffsetError(self.reached(tenant, digest), offset) from fault
         finally:
-            self._drop(tenant, digest)
+            self.drop(tenant, digest)
         return offset + size
 
     def expire(self, older_than: timedelta) -> None:
@@ -133,7 +133,8 @@ class Uploads:
             return {}
         return {one["name"]: int(one["size"]) for one in entries if one["name"].rpartition("/")[2].startswith(prefix)}
 
-    def _drop(self, tenant: str, digest: str) -> None:
+    def drop(self, tenant: str, digest: str) -> None:
+        """Deletes the pieces of an upload."""
         for path in self._listed(_prefix(tenant, digest)):
             with suppress(FileNotFoundError):
                 self.blobs.filesystem.rm_file(path)

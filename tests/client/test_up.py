@@ -10,9 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 
-import httpx
 import onnx
 import pytest
 
@@ -176,7 +176,13 @@ def test_ctrl_c_cancels_the_audit_on_the_service(tmp_path: Path, service: str) -
 
 def test_one_ctrl_c_stops_everything_and_the_data_stay(tmp_path: Path) -> None:
     with started(tmp_path) as (process, url):
-        assert httpx.get(f"{url}/readyz").status_code == 200
+        connection = HTTPConnection(url.removeprefix("http://"))
+        for path in ("/readyz", "/healthz"):  # on the same connection, which gunicorn by itself closes after 2 seconds
+            connection.request("GET", path)
+            with connection.getresponse() as answer:
+                assert (answer.status, bool(answer.read())) == (200, True)
+            time.sleep(2.5)
+        connection.close()
         state = json.loads((tmp_path / ".caveat" / "up.json").read_text())
         assert state == {"url": url, "pid": process.pid}
         logs = {log.name for log in (tmp_path / ".caveat" / "logs").iterdir()}

@@ -265,6 +265,10 @@ class TestOperations:
         nobody = {"workers": {}, "queues": {"default": 0, "gpu": 0, "large": 0}}
         assert ready.json == {"status": "ready", "database": "up", "blobs": "up", "broker": "down"} | nobody
 
+    @pytest.mark.parametrize("path", ["/healthz", "/docs", "/v1/audits", "/v1/none"])
+    def test_no_browser_guesses_what_an_answer_is(self, client: FlaskClient, path: str) -> None:
+        assert client.get(path).headers["X-Content-Type-Options"] == "nosniff"
+
     def test_readiness_fails_without_blobs(
         self, client: FlaskClient, app_context: AppContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -238,3 +238,14 @@ def test_a_stranger_is_answered_401_403_or_404_over_every_route(
             answers.append((answer.status_code, text, sorted(answer.headers.keys())))
     assert answers[0] == answers[1]
     assert answers[0][0] == (422 if method == "PUT" else 404)  # the bytes do not have the digest in the path
+
+
+def test_readiness_names_workers_only_to_those_with_a_key(app: Flask, database: Database) -> None:
+    job_records.record_worker(database, "celery@build-7.internal", ["network"])
+    key = keys.issue(database, "acme", "ci", ["read"])
+    client = app.test_client()
+    for headers in ({}, bearer(f"{key}x"), {"Authorization": "Basic x"}):
+        stranger = client.get("/readyz", headers=headers)
+        assert (stranger.status_code, stranger.json["workers"]) == (200, {})
+        assert stranger.json["queues"]["default"] == 1
+    assert client.get("/readyz", headers=bearer(key)).json["workers"] == {"celery@build-7.internal": ["network"]}

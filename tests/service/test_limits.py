@@ -53,6 +53,39 @@ class TestBytes:
         assert put(acme, b"c" * 4).status_code == 201
         assert put(other, b"b" * 5).status_code == 201
 
+    @pytest.mark.parametrize("way", ["whole", "resumable"])
+    def test_uploads_that_were_admitted_at_once_stay_within_it_and_leave_nothing(
+        self, serve: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    ) -> None:
+        """Each was small enough when it began, since none of the others had arrived."""
+        app = serve(tenant_bytes=10)
+        monkeypatch.setattr("caveat_service.limits.require_room", lambda size, digest: None)
+        headers = {"Upload-Offset": "0", "Upload-Complete": "?1"}
+
+        def send(number: int) -> Any:
+            data = b"%04d" % number
+            if way == "whole":
+                return put(client(app, "acme"), data)
+            place = f"/v1/uploads/{digest(data)}"
+            return client(app, "acme").patch(place, data=data, headers=headers, content_type=PART)
+
+        with ThreadPoolExecutor(8) as pool:
+            statuses = [answer.status_code for answer in pool.map(send, range(8))]
+        assert sorted(statuses) == [201] * 2 + [413] * 6
+        assert [path.stat().st_size for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == [4, 4]
+
+    def test_parts_that_were_admitted_at_once_stay_within_it(
+        self, serve: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        app = serve(tenant_bytes=10)
+        monkeypatch.setattr("caveat_service.limits.require_room", lambda size, digest: None)
+        headers = {"Upload-Offset": "0", "Upload-Complete": "?0"}
+        for number, status in enumerate([202, 202, 413, 413]):
+            place = f"/v1/uploads/{digest(b'%d' % number)}"
+            sent = client(app, "acme").patch(place, data=b"1234", headers=headers, content_type=PART)
+            assert sent.status_code == status
+        assert sum(path.stat().st_size for path in (tmp_path / "blobs").rglob("*") if path.is_file()) == 8
+
     def test_what_arrived_of_an_upload_counts(self, serve: Served) -> None:
         acme = client(serve(tenant_bytes=10), "acme")
 

@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, make_url, select, text
 
 from caveat_storage import blob_registry, job_records
 from caveat_storage.job_records import MIGRATIONS, Database, migrate
-from caveat_storage.tables import metadata, stored, uses
+from caveat_storage.tables import metadata, stored, uses, workers
 
 
 def test_the_migrations_make_the_tables_that_the_code_knows(database: Database) -> None:
@@ -116,3 +116,12 @@ def test_ids_sort_by_the_time_of_their_making() -> None:
     assert len(set(made)) == 100
     assert [one[:10] for one in made] == sorted(one[:10] for one in made)
     assert all(len(one) == 26 for one in made)
+
+
+def test_the_rows_of_dead_workers_go(database: Database) -> None:
+    for name, ago in (("dead", timedelta(hours=2)), ("late", timedelta(minutes=5))):
+        job_records.record_worker(database, name, [])
+        with database.writing() as connection:
+            connection.execute(workers.update().where(workers.c.name == name).values(seen_at=job_records.now() - ago))
+    job_records.record_worker(database, "alive", [])
+    assert job_records.alive(database, within=timedelta(days=1)).keys() == {"late", "alive"}
