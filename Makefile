@@ -9,7 +9,7 @@ CODE   := api_spec storage reports telemetry service worker client examples benc
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all programs check format generate gradients validation truths bench zoo chaos load tamper fuzz
+.PHONY: explain help demo test test-all programs check format generate gradients validation truths bench zoo chaos load tamper fuzz
 .PHONY: neighbours up clean
 
 PROGRAMS := curl jq openssl ps chromium node npm
@@ -89,6 +89,7 @@ generate: $(VENV)/.dev  ## the committed files that are made by code
 	$(BIN)/python -m tests.contract.test_docs
 	$(BIN)/python helm/generate.py
 	$(BIN)/python -m bench.gradients --operators
+	$(BIN)/python -m bench.explain --registry
 	REGENERATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/client/test_docs.py tests/docs/test_methods.py tests/reports
 
 gradients: $(VENV)/.oracle  ## docs/gradients.md: correctness and speed of the gradients (KERAS=a Python with tf2onnx)
@@ -102,6 +103,9 @@ truths: $(VENV)/.dev  ## the ground truths of docs/validation.md alone
 
 bench: $(VENV)/.oracle  ## docs/benchmarks.md: an audit against its bound, against captum, at scale, as a service
 	$(BIN)/python -m bench
+
+explain: $(VENV)/.oracle  ## docs/explanations.md: every explanation against its truth and against captum
+	$(BIN)/python -m bench.explain
 
 zoo: $(VENV)/.zoo .venv-keras/.ready  ## docs/zoo.md: models that were not written here, each through every command (hours)
 	KERAS=.venv-keras/bin/python $(BIN)/python -m bench.zoo

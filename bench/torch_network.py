@@ -66,7 +66,7 @@ def _module(node: NodeProto, weights: dict[str, Tensor]) -> nn.Module:
         weight, bias = (weights[name] for name in node.input[1:])
         return _filled(nn.Linear(*weight.shape), weight.T.contiguous(), bias)
     if node.op_type == "MaxPool":
-        return nn.MaxPool2d(given["kernel_shape"], given["strides"], given["pads"][:2])
+        return nn.MaxPool2d(given["kernel_shape"], given["strides"], given.get("pads", [0, 0])[:2])
     modules = {
         "Relu": nn.ReLU,
         "Tanh": nn.Tanh,
