@@ -49,7 +49,7 @@ def people() -> pd.DataFrame:
     return frame
 
 
-def twins(people: pd.DataFrame) -> dict[str, Any]:
+def matched_pairs(people: pd.DataFrame) -> dict[str, Any]:
     """The same people with either race."""
     return {
         "people": people,
@@ -61,7 +61,7 @@ def twins(people: pd.DataFrame) -> dict[str, Any]:
 def race_audit(model: Any, people: pd.DataFrame, **fields: Any) -> caveat.AuditResult:
     return caveat.audit(
         model,
-        examples=twins(people),
+        examples=matched_pairs(people),
         concepts={"race": {"examples": "black", "against": "white"}},
         targets=TARGETS,
         gate=[LINE],
@@ -162,7 +162,7 @@ def test_assertions_say_why(fitted: BaseEstimator, people: pd.DataFrame, result:
     asked: dict[str, Any] = {
         "concept": {"examples": "black", "against": "white"},
         "target": TARGETS["approved"],
-        "examples": twins(people),
+        "examples": matched_pairs(people),
         "method": FIT,
         "name": "race",
         "show_progress": False,
