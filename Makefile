@@ -116,7 +116,7 @@ chaos: $(VENV)/.dev  ## audits while every part of the service is killed or stop
 load: $(VENV)/.dev  ## two hundred clients for two minutes over PostgreSQL; figures
 	$(BIN)/python -m pytest -s tests/service/test_load.py
 
-tamper: $(VENV)/.dev  ## flips 10,000 bits in blobs, cache and reports; counts what was served, signed or decided (minutes)
+tamper: $(VENV)/.dev  ## flips 10,000 bits in blobs, cache and reports; counts what came of it (an hour)
 	$(BIN)/python -m pytest -s -m slow tests/hostile/test_tamper.py
 
 neighbours: $(VENV)/.dev  ## one tenant floods and drips while issuer and broker are silent; what another one notices
