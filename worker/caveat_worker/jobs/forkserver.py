@@ -21,7 +21,7 @@ import tempfile
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from itertools import chain
@@ -42,6 +42,7 @@ NAME = "caveat-job"
 """Name of a job's process, also in `ps -o comm`."""
 NUMBER = struct.Struct("=q")
 LONGEST_PATH = 4096  # bytes
+LOOK_SECONDS = 0.2
 END_SECONDS = 4.0
 """Seconds that a forkserver has to report the end of a process that was killed."""
 LEFTOVER_SECONDS = 2.0
@@ -102,13 +103,18 @@ class Forkserver:
                 start_new_session=True,
             )
 
-    def fork(self, folder: Path, stderr: int) -> Forked:
-        """Forks a process that runs the job in `folder`; raises `ConnectionError` if the forkserver has ended."""
+    def fork(self, folder: Path, stderr: int, meanwhile: Callable[[], object]) -> Forked:
+        """Forks a process that runs the job in `folder`; raises `ConnectionError` if the forkserver has ended.
+
+        It may still be importing; `meanwhile` is called again and again until it has forked.
+        """
         output, theirs = socket.socketpair()  # reading from it can be ended, unlike from a pipe
         with ExitStack() as undo:
             undo.enter_context(output)
             with theirs:
                 socket.send_fds(self._socket, [os.fsencode(folder)], [theirs.fileno(), stderr])
+                while not select.select([self._socket], [], [], LOOK_SECONDS)[0]:
+                    meanwhile()
                 pid = _number(self._socket)
             if pid is None:
                 raise ConnectionError("the forkserver has ended")
@@ -141,13 +147,16 @@ def ready(environment: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def forked(environment: Mapping[str, str], folder: Path, stderr: int) -> Iterator[Forked]:
+def forked(
+    environment: Mapping[str, str], folder: Path, stderr: int, meanwhile: Callable[[], object]
+) -> Iterator[Forked]:
     """Yields a process that runs the job in `folder`, from an idle forkserver that then serves the next job.
 
-    The caller has to wait for the end of the process. Raises `ConnectionError` if no forkserver can be started.
+    `meanwhile` is called again and again until the process is there, which takes seconds if its forkserver is new. The
+    caller has to wait for the end of the process. Raises `ConnectionError` if no forkserver can be started.
     """
     idle = _idle[frozenset(environment.items())]
-    server, child = _fork(idle, environment, folder, stderr)
+    server, child = _fork(idle, environment, lambda server: server.fork(folder, stderr, meanwhile))
     try:
         yield child
     except BaseException:
@@ -159,7 +168,7 @@ def forked(environment: Mapping[str, str], folder: Path, stderr: int) -> Iterato
 
 
 def _fork(
-    idle: list[Forkserver], environment: Mapping[str, str], folder: Path, stderr: int
+    idle: list[Forkserver], environment: Mapping[str, str], fork: Callable[[Forkserver], Forked]
 ) -> tuple[Forkserver, Forked]:
     """Forks a process from an idle forkserver, skipping those that were killed, or from a new one."""
     while True:
@@ -168,7 +177,7 @@ def _fork(
         except IndexError:
             server, fresh = Forkserver(environment), True
         try:
-            return server, server.fork(folder, stderr)
+            return server, fork(server)
         except ConnectionError:
             server.close()
             if fresh:

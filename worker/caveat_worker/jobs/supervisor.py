@@ -164,7 +164,8 @@ def supervise(
         open_files.callback(os.close, outputs)
         stderr = open_files.enter_context(tempfile.TemporaryFile())
         with traces.span("child", attributes or {}):
-            child = open_files.enter_context(forkserver.forked(_environment(limits, pipeline), folder, stderr.fileno()))
+            confined = forkserver.forked(_environment(limits, pipeline), folder, stderr.fileno(), should_stop)
+            child = open_files.enter_context(confined)
             reader = ProgressReader()
             listener = threading.Thread(target=reader.listen, args=(child,), daemon=True)
             listener.start()
