@@ -89,10 +89,11 @@ def test_a_detector_whose_sizes_have_to_be_multiples_of_its_strides() -> None:
 
 
 def test_an_output_with_another_axis_before_the_batch() -> None:
-    """Speech models yield [time, batch, classes]: the first row of that is no example."""
+    """Speech models yield [time, batch, classes]: the first row of that is no example, and it is transposed."""
     net = nets.Net()
     model = load(net.model(("n", "time", 4), net.op("Transpose", net.op("Tanh", "x"), perm=[1, 0, 2])))
-    assert model.warnings == ()
+    assert model.warnings == ("Output 'transpose_1' has examples along axis 1; it is transposed.",)
+    assert model.outputs[0].shape == ("n", "time", 4)
 
 
 def test_a_common_scale_of_a_batch_is_rounding_and_no_influence() -> None:
@@ -207,9 +208,9 @@ def test_a_division_by_a_sum_over_places_is_no_softmax_over_classes() -> None:
     assert resolve_target(load(net.model(("n", 3, 4, 4), y)), Target("t", index=0, reduce="mean")).link == "none"
 
 
-def test_scores_of_another_axis_than_the_batch_are_refused() -> None:
+def test_scores_without_a_row_for_each_example_are_refused() -> None:
     net = nets.Net()
-    model = load(net.model(("n", "time", 4), net.op("Transpose", net.op("Tanh", "x"), perm=[1, 0, 2])))
+    model = load(net.model(("n", 4), net.op("Reshape", net.op("Tanh", "x"), net.constant([4, -1], np.int64))))
     with pytest.raises(InvalidInput, match="no row for each example"):
         list_layers(model, Target("t", index=0, reduce="mean"))
 
