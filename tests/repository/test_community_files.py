@@ -57,3 +57,14 @@ def test_the_notice_names_every_package_that_the_examples_read() -> None:
         named = re.search(rf"^  {re.escape(package)}(?: ([\d.]+))?[ (]", notice, re.MULTILINE)
         assert named is not None, package
         assert named[1] in (None, version(package)), package
+
+
+def test_the_security_policy_names_commands_and_places_that_exist() -> None:
+    policy = (ROOT / "SECURITY.md").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)`", policy)) <= targets
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    anchors = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", operations, re.MULTILINE)}
+    named = set(re.findall(r"\(docs/operations\.md#([\w-]+)\)", policy))
+    assert len(named) >= 4
+    assert named <= anchors
