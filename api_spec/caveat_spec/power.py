@@ -53,7 +53,8 @@ class PlannedLine(Document):
     unit: Unit | None = None
     tolerance: float | None = None
     settles: float | None = None
-    """The smallest tolerance, in the line's unit, that nine of ten audits settle if the concept does nothing."""
+    """The smallest tolerance, in the line's unit, that nine of ten audits settle if the concept does nothing; null
+    where no tolerance is one, or where that is not known."""
     finds: float | None = None
     """The smallest true effect beyond the tolerance that nine of ten audits find."""
     has: dict[Name, Count] = Field(default_factory=dict)
@@ -186,7 +187,7 @@ def _concept(
     corrected = alpha if paired or audit.method.correction == "none" else alpha / max(tests, 1)
     settles, needs = width.settles(alpha), width.needs(alpha, line.tolerance, audit.method.min_examples)
     figures = {
-        "settles": settles,
+        "settles": settles if math.isfinite(settles) else None,
         "finds": width.finds(alpha, corrected, line.tolerance),
         "needs": needs,
         "reachable": settles <= line.tolerance,
@@ -255,7 +256,10 @@ def _exact(sets: dict[str, int], alpha: float, line: ConceptLine) -> dict[str, o
 
 def _sentence(sets: dict[str, int], needs: dict[str, int], settles: float, line: ConceptLine) -> str:
     has = " and ".join(f"{count:,} of {name}" for name, count in sets.items())
-    smallest = f"with {has}, the smallest tolerance that nine of ten audits settle is {amount(settles, line.unit)}"
+    if math.isfinite(settles):
+        smallest = f"with {has}, the smallest tolerance that nine of ten audits settle is {amount(settles, line.unit)}"
+    else:
+        smallest = f"with {has}, nine of ten audits settle no tolerance at all"
     if settles <= line.tolerance:
         return f"{smallest[:1].upper()}{smallest[1:]}."
     wanted = " and ".join(f"{count:,} of {name}" for name, count in needs.items())

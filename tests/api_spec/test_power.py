@@ -45,6 +45,13 @@ def test_more_examples_settle_less_and_the_ones_named_are_just_enough() -> None:
         assert plan_audit(asked, {"photos": marked, "marked": marked}).lines[0].reachable is reachable
 
 
+def test_two_examples_of_a_target_give_no_scale_to_settle_anything_by() -> None:
+    line = plan_audit(audit(paired=True, tolerance=0.3), {"photos": 2, "marked": 2}).lines[0]
+    assert (line.settles, line.reachable) == (None, False)
+    assert line.sentence.startswith("With 2 of marked and 2 of photos, nine of ten audits settle no tolerance at all; ")
+    assert line.needs["photos"] > 2
+
+
 def test_without_pairs_concept_and_reference_both_count() -> None:
     line = plan_audit(audit(tolerance=0.3), {"photos": 80, "marked": 40}).lines[0]
     assert line.evidence == "association"
