@@ -47,6 +47,23 @@ def columns() -> bytes:
     return _proto(net, [helper.make_tensor_value_info(name, kind, ("n", 1)) for name, kind in kinds.items()], scores)
 
 
+def bytes_of_pictures() -> bytes:
+    """Pictures [n, 3, 8, 8] of whole numbers from 0 to 255; behind the activations of `layer` it is linear."""
+    net = Net(13)
+    numbers = net.op("Div", net.op("Cast", "x", to=1), net.constant(255))
+    net.nodes.append(helper.make_node("Relu", [net.conv(numbers, 3, 4)], ["layer"]))
+    scores = net.dense(net.op("Flatten", net.op("GlobalAveragePool", "layer")), 4, 3)
+    return _proto(net, [helper.make_tensor_value_info("x", TensorProto.UINT8, ("n", 3, 8, 8))], scores)
+
+
+def single_number() -> bytes:
+    """One number for each example, as an input [n], through a dense layer with Tanh."""
+    net = Net(14)
+    column = net.op("Unsqueeze", "x", net.constant([1], np.int64))
+    scores = net.dense(net.op("Tanh", net.dense(column, 1, 4)), 4, 2)
+    return _proto(net, [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n",))], scores)
+
+
 def _proto(net: Net, inputs: list[Any], scores: str) -> bytes:
     output = helper.make_tensor_value_info(scores, TensorProto.FLOAT, None)
     graph = helper.make_graph(net.nodes, "net", inputs, [output], net.initializers)

@@ -20,7 +20,7 @@ from caveat_worker.engine.explanations.attributed import Attributed
 from tests.engine.nets import Net, resnet
 from tests.engine.ordinary import Ordinary
 from tests.explanations.literal import LINEAR, PAIR, PRODUCT, Literal, W
-from tests.explanations.models import around_noise, opened
+from tests.explanations.models import around_noise, bytes_of_pictures, opened, single_number
 from tests.explanations.networks import ALL, FAMILIES, PIECEWISE, QUICK, example, middle
 
 X = np.array([[1.0, 2.0, -3.0, 4.0]])
@@ -277,6 +277,22 @@ class TestLinear:
             without[:, :, first // a.shape[3], first % a.shape[3]] = 0
         expected = score(runs, x) - runs.rest(layer, without, x)[0]
         assert found.parts["removal_effects"][0, 0] == pytest.approx(expected, abs=1e-5)
+
+    def test_activations_behind_whole_numbers_keep_their_fractions(self) -> None:
+        picture = np.random.default_rng(0).integers(256, size=(1, 3, 8, 8)).astype(np.uint8)
+        runs, x = opened(bytes_of_pictures()).around({"x": picture})
+        found = explain("linear", runs, x, layer="layer")
+        removed, effects = found.parts["removed"][0], found.parts["removal_effects"][0]
+        assert effects == pytest.approx(found.values[0, removed], abs=1e-5)
+        assert found.withheld is None
+
+
+@pytest.mark.parametrize(("name", "options"), [("occlusion", {}), ("linear", {"layer": "input", "atoms": "neurons"})])
+def test_an_example_may_be_a_single_number(name: str, options: dict[str, Any]) -> None:
+    runs, x = opened(single_number()).around({"x": np.array([0.5], np.float32)})
+    found = explain(name, runs, x, **options)
+    removed = found.parts["removal_effects"][0] if name == "linear" else found.values
+    assert removed == pytest.approx([gain(runs, x)], abs=1e-6)
 
 
 class TestDeepLift:

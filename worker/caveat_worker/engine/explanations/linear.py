@@ -31,7 +31,8 @@ def cost(options: LinearOptions, shapes: Shapes) -> int:
 def linear(runs: Runs, x: AnyArray, options: LinearOptions) -> Attributed:
     """a·∂S/∂a, summed to the atoms [n, *atoms]; `parts` has the effects of removal, and which atoms they are of."""
     before, picture = runs.passes, options.layer == INPUT
-    a = runs.activations(x, options.layer).astype(float)
+    activations = runs.activations(x, options.layer)
+    a = activations.astype(float)
     gradient = runs.gradient(x, options.layer, rules=_RULES.get(options.pooling, options.pooling))
     products: Float64Array = a * gradient.astype(float)
     sums = {"positions": summed_over_channels, "channels": summed_over_positions}
@@ -40,7 +41,7 @@ def linear(runs: Runs, x: AnyArray, options: LinearOptions) -> Attributed:
     checks, parts = [not_flat(gradient)], {}
     notes = _relaxed(runs, x, a, flat.sum(1), options)
     if options.confirm and checks[0].ok and not notes:
-        removed = [_remove(runs, x[[row]], a[[row]].astype(x.dtype), flat[row], options) for row in range(len(x))]
+        removed = [_remove(runs, x[[row]], activations[[row]], flat[row], options) for row in range(len(x))]
         parts = {
             "removed": np.stack([which for which, _ in removed]),
             "removal_effects": np.stack([effects for _, effects in removed]),
@@ -78,7 +79,7 @@ def _remove(
     which = np.concatenate([largest[: options.confirm], others])
     without = np.repeat(a, len(which), axis=0)
     for row, atom in enumerate(which):
-        without[row][_place(a.shape, options.atoms, int(atom), picture=options.layer == INPUT)] = 0
+        without[(row, *_place(a.shape, options.atoms, int(atom), picture=options.layer == INPUT))] = 0
     whole = runs.rest(options.layer, a, x)[0]
     return which, whole - runs.rest(options.layer, without, x)
 

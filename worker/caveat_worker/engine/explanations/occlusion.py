@@ -79,7 +79,7 @@ def _falls(runs: Runs, x: AnyArray, score: float, options: OcclusionOptions, kin
             place = list(window)
             if axis is not None:
                 place.insert(axis - 1, slice(None))
-            covered[row][tuple(place)] = fill[0][tuple(place)]
+            covered[(row, *place)] = fill[(0, *place)]
         for window, fall in zip(some, score - runs.scores(covered), strict=True):
             total[window] += fall
             times[window] += 1
