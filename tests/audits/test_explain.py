@@ -313,6 +313,9 @@ def test_what_a_model_of_random_labels_shows_just_as_well_is_not_drawn(glyphs: B
         assert figure.withheld is not None
         assert "much the same for a model that was trained on random labels" in figure.withheld
         assert figure.map is None
+    glyphs.document["integrity"] = {"sanity": "none"}
+    for _, figure in explained(glyphs).figures:
+        assert [check.code for check in figure.checks] == ["flat", "sanity_labels"]
 
 
 def test_a_model_of_random_labels_that_takes_other_inputs_is_refused(tmp_path: Path) -> None:

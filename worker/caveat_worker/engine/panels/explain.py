@@ -204,11 +204,12 @@ def _integrity(
     if not one.held_against or not answers or answers[0][0].values.size < FEWEST:
         return ()
     means, plan, example = question.means, question.plan, shown[0]
-    key = _key(question, one, example)
+    sanity = plan.audit.integrity.sanity
+    key = f"{_key(question, one, example)}-{sanity}"
     checks = recalled_checks(means.store, key)
     if checks is None:
         seed = plan.audit.method.seed
-        checks = integrity(one, question.opened, means.shuffled, example.feeds, question.typical, seed)
+        checks = integrity(one, question.opened, means.shuffled, sanity, example.feeds, question.typical, seed)
         keep_checks(means.store, key, checks)
     return checks
 

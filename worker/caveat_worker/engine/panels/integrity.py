@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -34,13 +35,13 @@ def integrity(
     one: PlannedElement,
     opened: OpenModel,
     shuffled: Model | None,
+    sanity: Literal["weights", "none"],
     example: Mapping[str, AnyArray],
     typical: AnyArray | None,
     seed: int,
 ) -> tuple[Check, ...]:
-    """An element's checks against redrawn weights and, where there is such a model, against random labels.
-
-    None where a model has no weights to redraw, as one of trees has none.
+    """An element's checks against redrawn weights, unless `sanity` is `none`, and, where there is such a model, against
+    random labels; no checks of a model without weights to redraw, such as one of trees.
     """
 
     def run(runs: ModelRuns, x: AnyArray) -> Attributed:
@@ -49,7 +50,9 @@ def integrity(
 
     if operators_with_weights(opened.model) == 0:
         return ()
-    checks = [sanity_of_weights(run, opened, [example], seed=seed)]  # type: ignore[arg-type]
+    checks = []
+    if sanity == "weights":
+        checks.append(sanity_of_weights(run, opened, [example], seed=seed))  # type: ignore[arg-type]
     if shuffled is not None:
         other = replace(opened, model=shuffled, sessions={})
         checks.append(sanity_of_labels(run, opened, other, [example], seed=seed))  # type: ignore[arg-type]
