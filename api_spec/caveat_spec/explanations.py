@@ -145,6 +145,8 @@ class ExplanationEntry:
     relation: str
     """What its parts add up to, or how they relate to the model, and where that is from."""
     options: type[Document] = OfLayer
+    calculates: bool = False
+    """Whether it calculates with the input itself, and not with derivatives or outputs alone: texts have no numbers."""
     title: str = ""
     """What a reader calls it; its name where left out."""
 
@@ -176,6 +178,7 @@ EXPLANATIONS = (
         needs="gradient",
         relation="E ∂S/∂x at x + σε; without noise it is ∂S/∂x (Smilkov et al. 2017)",
         options=SmoothGradOptions,
+        calculates=True,
         title="SmoothGrad",
     ),
     ExplanationEntry(
@@ -186,6 +189,7 @@ EXPLANATIONS = (
         relation="Σ R + the biases' relevance = S, with f(z) / (z ± ε) in place of f'(z) (Bach et al. 2015; Ancona et "
         "al. 2018, eq. 5)",
         options=NoOptions,
+        calculates=True,
         title="ε-LRP",
     ),
     ExplanationEntry(
@@ -195,6 +199,7 @@ EXPLANATIONS = (
         needs="gradient",
         relation="Σ (x - x̄)·m = S(x) - S(x̄) exactly (Shrikumar et al. 2017, eq. 14)",
         options=ReferenceOptions,
+        calculates=True,
         title="DeepLIFT Rescale",
     ),
     ExplanationEntry(
@@ -204,6 +209,7 @@ EXPLANATIONS = (
         needs="gradient",
         relation="Σ (x - x̄)·∫∂S/∂x = S(x) - S(x̄) within the tolerance (Sundararajan et al. 2017)",
         options=IntegratedGradientsOptions,
+        calculates=True,
     ),
     ExplanationEntry(
         "occlusion",

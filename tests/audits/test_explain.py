@@ -375,3 +375,57 @@ def test_a_row_is_its_columns_and_a_linear_model_is_explained_exactly(tmp_path: 
     assert (panel.example, panel.value, figure.presentation) == ("row 2", -9, "bars")
     assert [(atom.id, atom.value) for atom in figure.atoms] == [("debt", -14), ("income", 5), ("shoe", 0)]
     assert figure.sentence == "In row 2, debt lowers approve most (−14), followed by income (+5) and shoe (0)."
+
+
+def column_by_column(tmp_path: Path) -> Bench:
+    """score = age + 1 for a clerk: a model that takes a column of numbers and one of texts."""
+    nodes = [
+        helper.make_node(
+            "LabelEncoder",
+            ["job"],
+            ["clerk"],
+            domain="ai.onnx.ml",
+            keys_strings=["clerk", "cook"],
+            values_floats=[1.0, 0.0],
+        ),
+        helper.make_node("Add", ["age", "clerk"], ["score"]),
+    ]
+    kinds = {"age": TensorProto.FLOAT, "job": TensorProto.STRING}
+    graph = helper.make_graph(
+        nodes,
+        "columns",
+        [helper.make_tensor_value_info(name, kind, ["N", 1]) for name, kind in kinds.items()],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N", 1])],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "model.onnx")
+    (tmp_path / "people.csv").write_text("age,job\n40,cook\n30,clerk\n20,cook\n")
+    document = {
+        "model": "model.onnx",
+        "examples": {"people": {"table": "people.csv"}},
+        "targets": {"score": {"examples": "people"}},
+        "explain": {"why": {"of": "score", "examples": {"pick": ["row 2"]}, "show": ["shapley"]}},
+    }
+    return Bench(tmp_path, document)
+
+
+def test_a_text_among_columns_is_replaced_by_the_commonest(tmp_path: Path) -> None:
+    ((_, figure),) = explained(column_by_column(tmp_path)).figures
+    assert {atom.id: atom.value for atom in figure.atoms} == {"job": pytest.approx(1), "age": 0}
+
+
+@pytest.mark.parametrize("name", ["smoothgrad", "lrp", "deeplift_rescale", "integrated_gradients"])
+def test_nothing_is_calculated_with_texts(tmp_path: Path, name: str) -> None:
+    bench = column_by_column(tmp_path)
+    show(bench, name)
+    with pytest.raises(InvalidInput, match="'job' holds texts") as refused:
+        bench.run()
+    assert refused.value.pointer == "/explain/why/show/0"
+    assert "explaining" not in {stage for stage, _ in bench.stages}
+
+
+def test_an_input_of_several_columns_is_no_layer_to_take_apart(tmp_path: Path) -> None:
+    bench = column_by_column(tmp_path)
+    show(bench, {"linear": {"layer": "input", "atoms": "neurons"}})
+    with pytest.raises(InvalidInput, match="takes its columns one by one"):
+        bench.run()

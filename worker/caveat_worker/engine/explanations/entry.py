@@ -34,13 +34,17 @@ class Entry:
         """The tensors' names."""
         return tuple(tensor.name for tensor in self.tensors)
 
+    @property
+    def has_texts(self) -> bool:
+        """Whether a tensor holds texts, with which nothing can be calculated."""
+        return any(tensor.dtype == "object" for tensor in self.tensors)
+
     def joined(self, feeds: Mapping[str, AnyArray]) -> AnyArray:
-        """One array [n, …] of the model's inputs; columns of several types become objects [n, columns]."""
+        """One array [n, …] of the model's inputs; columns beside one of texts become objects [n, columns]."""
         if len(self.tensors) == 1:
             return feeds[self.names[0]]
         columns = [np.asarray(feeds[name]).reshape(-1, 1) for name in self.names]
-        same = len({column.dtype for column in columns}) == 1
-        return np.concatenate(columns if same else [column.astype(object) for column in columns], axis=1)
+        return np.concatenate([column.astype(object) for column in columns] if self.has_texts else columns, axis=1)
 
     def split(self, x: AnyArray) -> dict[str, AnyArray]:
         """The reverse of `joined`: each tensor's array in its own type and shape."""

@@ -134,7 +134,7 @@ class ModelRuns:
 
     def pull(self, upper: str, seeds: Float32Array, lower: str, x: AnyArray) -> Float32Array:
         """The cotangents at `lower` [k, …] of the seeds at `upper` [k, …], all at one input x [1, …]."""
-        opened, (bottom, *_) = self.opened, self._layers(lower)
+        opened, bottom = self.opened, self._one_layer(lower)
         session = opened.session("pull", upper, bottom, graph=lambda: self._cut(upper, bottom))
         further = {f"seed/{find_layer(opened.behind, upper)}": seeds}
         if lower != INPUT:
@@ -147,7 +147,7 @@ class ModelRuns:
 
     def rest(self, layer: str, a: Float32Array, x: AnyArray) -> Float64Array:
         """The target's number [n] with activations [n, …] put in place of a layer's at one input x [1, …]."""
-        opened, (name, *_) = self.opened, self._layers(layer)
+        opened, name = self.opened, self._one_layer(layer)
         session = opened.session("rest", name, graph=lambda: cut_at(opened.behind, name, [opened.target]))
         values = self._run(
             session, f"value/{opened.target.name}", FORWARD, np.repeat(x, len(a), axis=0), {name: np.asarray(a)}
@@ -156,7 +156,7 @@ class ModelRuns:
 
     def rest_gradient(self, layer: str, a: Float32Array, x: AnyArray) -> Float32Array:
         """∂S/∂a [n, …] with activations [n, …] put in place of a layer's at one input x [1, …]."""
-        opened, (name, *_) = self.opened, self._layers(layer)
+        opened, name = self.opened, self._one_layer(layer)
         session = opened.session(
             "rest_gradient",
             name,
@@ -176,6 +176,17 @@ class ModelRuns:
             )
         self._passes += GRADIENT
         return float(session.run(self._feeds(x, {}))[f"biases/{opened.target.name}"])
+
+    def _one_layer(self, at: str) -> str:
+        """The tensor of a layer; raises `InvalidInput` where the input is several tensors."""
+        if at == INPUT and len(self.opened.entry.tensors) > 1:
+            raise InvalidInput(
+                "input-is-no-layer",
+                "The model takes its columns one by one, so that its input is no layer that can be taken apart.",
+                "Name a layer inside the model, or explain the input by shapley or occlusion.",
+                "layer",
+            )
+        return self._layers(at)[0]
 
     def _layers(self, at: str) -> list[str]:
         return list(self.opened.entry.with_gradient) if at == INPUT else [find_layer(self.opened.behind, at)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -152,6 +153,8 @@ def _element(plan: Plan, element: Element, target: Target, entry: Entry, example
     options = way.entry.options.model_validate({**element.options, **settled})
     if way.entry.needs == "gradient":
         _check_gradient(plan.model, target, entry, layer, element.by)
+    if way.entry.calculates and entry.has_texts:
+        _refuse_texts(entry, element.by)
     shapes = _shapes(plan.model, entry, {layer, settled.get("upper", layer)})
     atoms = _atoms(options, layer, shapes)
     text, linked = isinstance(plan.audit.examples[examples], Text), "upper" in element.options
@@ -223,6 +226,16 @@ def _check_gradient(model: Model, target: Target, entry: Entry, layer: str, by: 
         "no-gradient-to-explain",
         f"{by} needs the target's derivative at '{name}'. {reason}",
         "Use a method that looks at outputs alone, such as occlusion, or another layer: `caveat layers --all`.",
+    )
+
+
+def _refuse_texts(entry: Entry, by: str) -> NoReturn:
+    """Raises InvalidInput where a method would calculate with columns of texts."""
+    texts = [tensor.name for tensor in entry.tensors if tensor.dtype == "object"]
+    raise InvalidInput(
+        "texts-are-no-numbers",
+        f"{by} calculates with the input's numbers, and {', '.join(map(repr, texts))} holds texts.",
+        "Use shapley or occlusion, which replace a text by a typical one.",
     )
 
 
