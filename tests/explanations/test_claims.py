@@ -321,6 +321,15 @@ class TestDeepLift:
         found = explain("deeplift_rescale", runs, np.ones((1, 2), np.float32))
         assert found.values[0] == pytest.approx([0.5, 0.5], abs=1e-6)
 
+    def test_a_maximum_over_all_axes_goes_to_its_element(self) -> None:
+        net = Net(8)
+        total = net.op("Add", net.dense("x", 6, 2), net.op("ReduceMax", "x", keepdims=1))
+        runs, _ = around_noise(net.model(("n", 6), total))
+        x = np.array([[0, 0, 0, 5, 1, 0]], np.float32)
+        found = explain("deeplift_rescale", runs, x)
+        weights = runs.opened.model.ir.graph.initializers["w0"].const_value.numpy()[1]
+        assert found.values[0] == pytest.approx(x[0] * weights + [0, 0, 0, 5, 0, 0], abs=1e-5)
+
     def test_it_is_exact_where_zero_is_no_reference_of_an_activation(self) -> None:
         """Taking 0 as the reference of every activation, as gradient x input does, misses part of the score."""
         runs, x = example("cnn", 2)

@@ -115,14 +115,14 @@ def max_pool(g, y, x, *, storage_order, **attributes):
     return (slope(reshape_like(parts[0] + parts[1], x), change(x)),)
 
 
-def _largest(sign):
-    """The same for maxima over axes; elements that attain one share its part."""
+def _largest(sign, first=0):
+    """The same for maxima over axes, by default all from the `first` on; elements that attain one share its part."""
 
     def largest(g, y, x, axes=None, *, keepdims=1, noop_with_empty_axes=0):
-        if not keepdims and axes is None:
+        if axes is None and (noop_with_empty_axes or not keepdims):
             raise UnsupportedOperator("the rescale rule needs the axes of a maximum")
         wide = (lambda t: t) if keepdims else (lambda t: op.Unsqueeze(t, axes))
-        over = list(range(2, x.rank)) if axes is None else [int(axis) for axis in axes.array]
+        over = list(range(first, x.rank)) if axes is None else [int(axis) for axis in axes.array]
         up, down, g = wide(y), wide(ref(y)), wide(g)
         top = sign * op.Max(sign * up, sign * down)
         parts = []
@@ -166,7 +166,7 @@ def layer_normalization(g, y, x, scale, bias=None, *, axis, epsilon, stash_type)
 
 
 def _global_max(g, y, x):
-    return _largest(1.0)(g, y, x)[:1]
+    return _largest(1.0, first=2)(g, y, x)[:1]
 
 
 def _row(name, function, **kind):
