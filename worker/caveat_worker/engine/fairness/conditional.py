@@ -197,9 +197,8 @@ def _largest(rates: _Rates, alpha: float) -> Estimate:
 
 def _without_sign(interval: Interval) -> Interval:
     low, high = interval
-    if low <= 0 <= high:
-        return 0.0, max(-low, high)
-    return min(abs(low), abs(high)), max(abs(low), abs(high))
+    near, far = sorted((abs(low), abs(high)))
+    return 0.0 if low <= 0 <= high else near, far
 
 
 def _disagreement(crude: Estimate, conditional: Estimate) -> Disagreement | None:
