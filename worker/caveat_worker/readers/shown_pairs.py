@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
+from functools import partial
 
 import numpy as np
 
@@ -73,16 +74,25 @@ def _words(first: ExampleSource, one: int, second: ExampleSource, other: int) ->
     assert first.parts is not None
     assert second.parts is not None
     before, after = (max(parts.values(), key=len) for parts in (first.parts(one), second.parts(other)))
+    joined = partial(_joined, marked=any(token.startswith(_SPACES) for token in (*before, *after)))
     for kind, start, end, begin, stop in SequenceMatcher(a=before, b=after, autojunk=False).get_opcodes():
         if kind != "equal":
-            what = f"after “{_joined(before[max(0, start - 2) : start])}”" if start else "at the beginning"
-            yield Difference(what=what, without=_joined(before[start:end]), with_concept=_joined(after[begin:stop]))
+            what = f"after “{joined(before[max(0, start - 2) : start])}”" if start else "at the beginning"
+            yield Difference(what=what, without=joined(before[start:end]), with_concept=joined(after[begin:stop]))
 
 
-def _joined(tokens: Iterable[str]) -> str:
-    """Tokens as words: pieces of WordPiece and SentencePiece are put together."""
-    text = " ".join(tokens).replace(" ##", "").replace("Ġ", "").replace("▁", "")
-    return _short(text)
+_SPACES = ("Ġ", "▁")
+"""What stands for the space before a word in byte-level and SentencePiece vocabularies."""
+
+
+def _joined(tokens: Iterable[str], *, marked: bool) -> str:
+    """Tokens as words: pieces of WordPiece are put together, and, where spaces are marked, those between them."""
+    if not marked:
+        return _short(" ".join(tokens).replace(" ##", ""))
+    text = "".join(tokens)
+    for mark in _SPACES:
+        text = text.replace(mark, " ")
+    return _short(text.strip())
 
 
 def _columns(first: ExampleSource, one: int, second: ExampleSource, other: int) -> Iterator[Difference]:
