@@ -97,6 +97,6 @@ def _tolerance(line: ConceptLine, figures: list[Effect | Change]) -> Iterator[st
     farthest = max((abs(end) for one in found for end in one.interval), default=0.0)
     if farthest > line.tolerance:
         yield (
-            f"Or decide that a larger change is harmless: with {amount(farthest, line.unit)} every interval of this "
-            "report lies inside the tolerance."
+            f"Or decide that a larger change is harmless: with {amount(farthest, line.unit)} every interval that "
+            "decides this line lies inside the tolerance."
         )
