@@ -98,7 +98,7 @@ def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, s
         _map_sentence(asked, found, cells, subject) if cells.ndim == 2 else _list_sentence(asked, atoms, rest, subject)
     )
     if lies is not None:
-        sentence = f"{sentence} {_focus_sentence(lies, subject, asked, found)}"
+        sentence = f"{sentence} {_focus_sentence(lies, asked, found)}"
     return Figure(
         **said,
         sentence=sentence,
@@ -200,13 +200,12 @@ def _map_sentence(asked: Asked, found: Found, cells: Float64Array, subject: Subj
     )
 
 
-def _focus_sentence(lies: Focus, subject: Subject, asked: Asked, found: Found) -> str:
+def _focus_sentence(lies: Focus, asked: Asked, found: Found) -> str:
     """How much of the map lies where the example differs from its match, beside what an even map would have there."""
-    other = "its match" if subject.match_of is None else subject.match_of
     how = "in all" if found.additive else "on average"
     said = f", {_signed(lies.value)} {how}" if asked.signed else ""
     return (
-        f"The rectangle in which it differs from {other} is {_percent(lies.area)} of the picture and has "
+        f"The rectangle in which it differs from its match is {_percent(lies.area)} of the picture and has "
         f"{_percent(lies.share)} of the map{said}."
     )
 
