@@ -158,14 +158,14 @@ def _measured(report: Report, line: ConceptLine) -> ConceptTest | None:
 
 
 def _people_words(report: Report, line: GateLine) -> str:
-    """`12.0 % of decisions flip (6.1 % to 20.4 %), and its probability changes by +4.2 percentage points (…).`"""
+    """`12.0 % of decisions flip (6.1 % to 20.4 %), and the probability of carton changes by +4.2 …`"""
     measured = _measured(report, line) if isinstance(line, ConceptLine) else None
     if measured is None:
         return ""
     effect = measured.effect
     told = [] if effect.in_decisions is None else [flips(effect.in_decisions)]
     if effect.in_probability is not None:
-        told.append(f"its probability changes by {points(effect.in_probability)}")
+        told.append(f"the probability of {measured.target} changes by {points(effect.in_probability)}")
     said = ", and ".join(told)
     return said and f"{said[:1].upper()}{said[1:]}, on {count(measured.n_concept)} matched pairs."
 

@@ -49,7 +49,7 @@ def test_it_says_whose_model_was_asked_what_and_what_to_do_next(measured: Report
         "Marks must not matter.",
         "Does carton depend on mark? It must not.",
         "of decisions flip (6.0",
-        "its probability changes by +4.2 percentage points (+3.1 to +5.4), on 40 matched pairs.",
+        "the probability of carton changes by +4.2 percentage points (+3.1 to +5.4), on 40 matched pairs.",
         "The change measured on matched pairs would decide, against the tolerance of ±0.1 sd",
         "What to do next",
         "with 0.3 sd every interval that decides this line lies inside the tolerance.",
