@@ -76,7 +76,7 @@ def _check_target(collected: Collected, name: str) -> Iterator[str]:
         share = int((decided == commonest).sum())
         yield (
             f"The model gives class {asked} to none of the {len(decided)} examples of '{examples}', and class "
-            f"{commonest} to {share}: what moves target '{name}' there may not decide anything. Check the class, or "
+            f"{commonest} to {share}: a change of target '{name}' there may change no decision. Check the class, or "
             "give the target examples of it."
         )
 
