@@ -242,9 +242,9 @@ GIVEN_CREDIT = ConditionalDifference(
     conditional=Estimate(value=0.089, interval=(0.03, 0.148)),
     disagreement=None,
     sentence="Given debt_ratio (in 7 ranges) and bankruptcy, the selection rate of white minus that of black is +8.9 "
-    "(+3.0 to +14.8) percentage points; without regard to that it is +20.0 (+13.6 to +26.4). Compared are 1,871 people "
-    "in 14 strata, without 118 whose stratum or group is too small. The difference remains among people who are alike "
-    "in that.",
+    "(+3.0 to +14.8) percentage points; for the same people without regard to that it is +20.0 (+13.6 to +26.4). "
+    "Compared are 1,871 people in 14 strata, without 118 whose stratum or group is too small. The difference remains "
+    "among people who are alike in that.",
 )
 CAPTION = "Examples along the concept's direction, in standard deviations from the mean of their set."
 COSINES = "Cosines between concept activation vectors."

@@ -237,8 +237,8 @@ def _sentence(difference: ConditionalDifference, words: str) -> str:
     rest = f", without {difference.rest:,} whose stratum or group is too small" if difference.rest else ""
     return (
         f"Given {words}, the selection rate of {difference.higher} minus that of {difference.lower} is "
-        f"{_points(alike)} percentage points; without regard to that it is {_points(crude)}. Compared are "
-        f"{difference.people:,} people in {difference.strata:,} strata{rest}. "
+        f"{_points(alike)} percentage points; for the same people without regard to that it is {_points(crude)}. "
+        f"Compared are {difference.people:,} people in {difference.strata:,} strata{rest}. "
     ) + (_MEANING[difference.disagreement] if difference.disagreement is not None else _agreement(crude, alike))
 
 
