@@ -301,7 +301,7 @@ def test_group_bounds(bound: dict, value: float, outcome: str) -> None:
 @pytest.mark.parametrize(
     ("value", "judged", "outcome", "said"),
     [
-        (0.805, "point", "pass", "the interval reaches below 0.8, so that as many other people"),
+        (0.805, "point", "pass", "the interval reaches below 0.8, so another sample of as many people"),
         (0.805, "interval", "inconclusive", "reaches below 0.8, so that these people are too few to tell"),
         (0.779, "point", "fail", "the interval reaches up to 0.879, over 0.8"),
         (0.779, "interval", "inconclusive", "reaches up to 0.879, over 0.8"),

@@ -96,8 +96,8 @@ def _crossing(estimate: Estimate, line: GroupLine) -> str | None:
 
 def _consequence(crossing: str, comparison: Comparison) -> str:
     return (
-        f"{crossing}, so that as many other people of these groups may well give the other outcome{_few(comparison)}; "
-        "judged by its interval (`judge: interval`), this line is inconclusive"
+        f"{crossing}, so another sample of as many people from these groups may well give the other outcome"
+        f"{_few(comparison)}; judged by its interval (`judge: interval`), this line is inconclusive"
     )
 
 
