@@ -128,10 +128,10 @@ def gate(
 
 @cli.command(short_help="Say which tolerances the examples can settle, before the model runs.")
 @click.argument("audit", type=PATH)
-@click.option("--report", type=PATH, help="An earlier report (--json) of the same audit: its intervals are taken.")
+@click.option("--report", type=PATH, help="Take the widths of intervals from this report (--json) of the same audit.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def plan(audit: Path, report: Path | None, form: str) -> None:
-    """Say what the gate of the file AUDIT can settle with the examples it names, and how many it would need.
+    """Say what the gate of the file AUDIT can settle with the examples it names, and how many each line needs.
 
     Counts the examples, and calculates for each line the smallest tolerance that nine of ten audits settle and the
     smallest effect that they find. The model is not run. The exit code is 0 also where a tolerance is out of reach.
@@ -142,7 +142,7 @@ def plan(audit: Path, report: Path | None, form: str) -> None:
     show_plan(plan_audit(audit, report), as_json=form == "json")
 
 
-@cli.command(short_help="Show where in the examples a number arises, without a gate.")
+@cli.command(short_help="Show where in single examples a score comes from, without a gate.")
 @click.argument("audit", type=PATH)
 @_server
 @_outputs
