@@ -348,6 +348,17 @@ def test_a_text_is_its_words_in_order_without_the_padding(words: Bench) -> None:
     assert panel.thumbnail is None
 
 
+@pytest.mark.parametrize("shown", ["blurred", "ids"])
+def test_the_words_of_a_text_stay_out_of_a_report_that_shows_no_examples(words: Bench, shown: str) -> None:
+    asked = {"of": "answer", "examples": {"set": "he", "pick": ["line 1"]}, "show": ["gradient_x_input"]}
+    method = words.document.get("method", {}) | {"pictures": shown}
+    words.document |= {"concepts": {}, "gate": [], "explain": {"why": asked}, "method": method}
+    ((_, figure),) = explained(words).figures
+    line = json.loads((words.folder / "he.jsonl").read_text().splitlines()[0])
+    named = [atom.id for atom in sorted(figure.atoms, key=lambda atom: atom.place)]
+    assert named == [f"token {number + 1}" for number in range(len(line["text"].split()))]
+
+
 def linear(tmp_path: Path) -> Bench:
     """approve = income / 2 - 2 debt, whatever the shoe."""
     weights = np.array([[0.5], [-2.0], [0.0]], np.float32)

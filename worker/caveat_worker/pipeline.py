@@ -199,8 +199,13 @@ def _means(ready: Prepared, kept: ArrayStore, cores: int, progress: Progress) ->
             return ready.plan.feeds(ready.sources[name].load(positions))
 
     def parts(name: str, position: int) -> Mapping[str, Sequence[str]]:
-        named = ready.sources[name].parts
-        return {} if named is None else named(position)
+        source = ready.sources[name]
+        named = {} if source.parts is None else source.parts(position)
+        if source.kind == "text" and ready.plan.audit.method.pictures != "full":
+            return {
+                tensor: [f"token {number + 1}" for number in range(len(tokens))] for tensor, tokens in named.items()
+            }
+        return named
 
     return Means(
         source=Source(
