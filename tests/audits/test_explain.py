@@ -301,6 +301,7 @@ def test_a_column_is_covered_by_a_typical_one(tmp_path: Path) -> None:
 def test_an_explanation_is_held_against_models_with_random_weights(glyphs: Bench) -> None:
     ((_, figure), *_) = explained(glyphs).figures
     assert [(check.code, check.ok) for check in figure.checks] == [("flat", True), ("sanity_weights", True)]
+    assert figure.checks[1].sentence.endswith("This was checked at the first example only.")
     glyphs.document["integrity"] = {"sanity": "none"}
     ((_, figure), *_) = explained(glyphs).figures
     assert [check.code for check in figure.checks] == ["flat"]
