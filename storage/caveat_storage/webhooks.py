@@ -187,7 +187,9 @@ def take(database: Database, *, lasts: timedelta) -> PendingDelivery | None:
             return None
         wanted = select(deliveries, webhooks.c.url, webhooks.c.secret, webhooks.c.old_secret, webhooks.c.old_until)
         whose = wanted.join(webhooks).where(webhooks.c.id == webhook_id, _is_due(moment))
-        row = connection.execute(whose.order_by(deliveries.c.due_at).limit(1)).one()
+        row = connection.execute(whose.order_by(deliveries.c.due_at).limit(1)).one_or_none()
+        if row is None:  # the webhook was deleted a moment ago
+            return None
         attempt, token, until = row.attempts + 1, new_id(), moment + lasts
         claimed = {"due_at": until, "claimed_until": until, "attempts": attempt, "token": token}
         connection.execute(deliveries.update().where(deliveries.c.id == row.id).values(**claimed))
@@ -207,7 +209,7 @@ def _next_webhook(connection: Connection, moment: datetime) -> str | None:
         row for row in connection.execute(_due(moment)) if row.id not in busy and at_once[row.tenant] < TENANT_AT_ONCE
     ]
     never = datetime.min.replace(tzinfo=UTC)
-    first = min(free, key=lambda row: (at_once[row.tenant], last[row.tenant] or never, row.since), default=None)
+    first = min(free, key=lambda row: (at_once[row.tenant], last.get(row.tenant) or never, row.since), default=None)
     return None if first is None else str(first.id)
 
 
