@@ -11,9 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-import httpx
 from jwt import PyJWK
-from jwt.exceptions import PyJWTError
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +70,7 @@ class IssuerKeys:
         keys: Keys | None = None
         try:
             keys = self._fetch()
-        except (PyJWTError, httpx.HTTPError, IssuerAwayError, ValueError, OSError) as fault:
+        except Exception as fault:  # whatever an issuer sends, its keys are asked for again
             log.warning("the issuer of tokens does not provide its keys: %s", type(fault).__name__)
         with self._changed:
             self._fetching, self._away = False, keys is None

@@ -47,6 +47,8 @@ class Provider:
     down: bool = False
     place: str | None = None
     """URL of its keys according to its discovery document."""
+    nonsense: Any = None
+    """What it sends in place of its keys."""
 
     def answer(self, path: str) -> Any:
         if self.down:
@@ -54,7 +56,7 @@ class Provider:
         if path == "/.well-known/openid-configuration":
             return {"issuer": self.url, "jwks_uri": self.place or f"{self.url}/keys"}
         self.asked += 1
-        return {"keys": [published(name) for name in self.names]}
+        return self.nonsense if self.nonsense is not None else {"keys": [published(name) for name in self.names]}
 
     def token(self, name: str = "first", algorithm: str = "RS256", **changed: Any) -> str:
         claims = {
@@ -212,6 +214,15 @@ def test_an_issuer_that_is_away_is_told_and_keys_work_on(app: Flask, provider: P
     assert status(app, provider.token()) == 200
     provider.down = True
     assert status(app, provider.token()) == 200  # with cached keys
+
+
+@pytest.mark.parametrize("nonsense", [[], {"keys": [1]}, {"keys": [published("first") | {"kid": ["first"]}]}])
+def test_an_issuer_that_sent_nonsense_once_is_asked_again(app: Flask, provider: Provider, nonsense: Any) -> None:
+    """A key with a list as its id ended the thread that fetches keys, and all tokens were refused from then on."""
+    provider.nonsense = nonsense
+    assert status(app, provider.token()) == 503
+    provider.nonsense = None
+    assert status(app, provider.token()) == 200
 
 
 def test_old_keys_stay_valid_while_the_issuer_is_away(
