@@ -16,7 +16,7 @@ from caveat_storage.job_records import NoRoomError
 blueprint = Blueprint("blobs", __name__)
 
 LONG = 1 << 20
-"""Bytes above which a download is a long request, since its thread may have to wait for the client."""
+"""Bytes above which a download is a long request: it takes long to verify them, and the client may take them slowly."""
 
 
 @serves(blueprint, "put_blob")
@@ -51,8 +51,21 @@ def get_blob(digest: str) -> Response:
     size = job_records.owned(app_context().database, tenant(), [digest]).get(digest)
     if size is None:
         raise not_found("blob")
-    stored = app_context().blobs.open(digest)
     place = long_request_slots.require() if size > LONG else None
+    try:
+        response = _sent(digest, size)
+    except BaseException:
+        if place is not None:
+            place.give_back()
+        raise
+    if place is not None:
+        response.direct_passthrough = False  # or nothing would be called on its close
+        response.call_on_close(place.give_back)
+    return response
+
+
+def _sent(digest: str, size: int) -> Response:
+    stored = app_context().blobs.open(digest)
     response = send_file(
         stored,
         mimetype="application/octet-stream",
@@ -60,7 +73,4 @@ def get_blob(digest: str) -> Response:
         max_age=31536000,
     )
     response.content_length = response.content_length or size
-    if place is not None:
-        response.direct_passthrough = False  # or nothing would be called on its close
-        response.call_on_close(place.give_back)
     return response
