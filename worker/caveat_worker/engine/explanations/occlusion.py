@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -76,7 +77,7 @@ def _falls(runs: Runs, x: AnyArray, score: float, options: OcclusionOptions, kin
         some = every[start : start + _AT_ONCE]
         covered = np.repeat(x, len(some), axis=0)
         for row, window in enumerate(some):
-            place = list(window)
+            place: list[Any] = list(window)
             if axis is not None:
                 place.insert(axis - 1, slice(None))
             covered[(row, *place)] = fill[(0, *place)]
