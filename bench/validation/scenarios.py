@@ -30,9 +30,12 @@ Inputs = Mapping[str, NDArray[Any]]
 
 
 def placed(file: str, where: Path, folder: Path) -> Audit:
-    """The audit of an example, its sources moved from `where` the example builds them into `folder`."""
+    """The audit of an example, its sources moved from `where` the example builds them into `folder`.
+
+    It asks for no explanation: those take most of an audit's passes, and no verdict rests on them.
+    """
     path = EXAMPLES / file
-    audit = read_audit(path).audit
+    audit = read_audit(path).audit.model_copy(update={"explain": {}})
     built = (EXAMPLES.parent / where).resolve()
     moved = {
         pointer: str(folder / (path.parent / source).resolve().relative_to(built))
