@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from caveat.objects import class_names
 from caveat.problems import problem
 from caveat_spec.audit import DATASETS, Arrays, ExampleSet, Images, Table, Text
 
 KINDS: dict[str, type[ExampleSet]] = {"images": Images, "arrays": Arrays, "table": Table, "text": Text}
+_FRAMES = frozenset({"pandas.DataFrame", "pandas.core.frame.DataFrame"})
+"""One class: its name since pandas 3, and before."""
 _TABLES = frozenset({".csv", ".json", ".jsonl", *DATASETS})
 
 
@@ -113,12 +116,8 @@ def _is_list_of(kind: str, value: Any) -> bool:
         isinstance(value, Sequence)
         and not isinstance(value, str)
         and len(value) > 0
-        and all(kind in _classes(one) for one in value)
+        and all(kind in class_names(one) for one in value)
     )
-
-
-def _classes(value: Any) -> set[str]:
-    return {f"{one.__module__}.{one.__qualname__}" for one in type(value).__mro__}
 
 
 def _is_array(value: Any) -> bool:
@@ -170,8 +169,7 @@ def _write_texts(texts: Sequence[str], path: Path) -> Path:
 
 
 WRITERS = (
-    Writer("table", lambda value: "pandas.core.frame.DataFrame" in _classes(value), _write_table),
-    Writer("table", lambda value: "pandas.DataFrame" in _classes(value), _write_table),
+    Writer("table", lambda value: not _FRAMES.isdisjoint(class_names(value)), _write_table),
     Writer("arrays", _is_array, _write_array),
     Writer("arrays", lambda value: isinstance(value, Mapping) and all(map(_is_array, value.values())), _write_arrays),
     Writer("images", lambda value: _is_list_of("PIL.Image.Image", value), _write_pictures),

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from caveat.objects import class_names
 from caveat.problems import problem
 
 _STYLED = re.compile(r"\x1b\[[0-9;]*m")
@@ -74,7 +75,7 @@ def write_model(model: Any, samples: Samples, path: Path) -> None:
     if content is not None:
         path.write_bytes(content)
         return
-    classes = {f"{one.__module__}.{one.__qualname__}" for one in type(model).__mro__}
+    classes = class_names(model)
     exporter = next((one for one in EXPORTERS if one.base in classes), None)
     if exporter is None:
         raise _unknown(model)
