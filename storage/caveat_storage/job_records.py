@@ -331,15 +331,14 @@ def record_worker(
     missing_protections: list[str],
     queues: Collection[Queue] = QUEUES,
     *,
-    joins: bool = False,
+    leaving: bool = False,
 ) -> None:
     """Records that a worker is alive, the protections that its kernel lacks, and the queues that it serves.
 
-    A worker that `joins` may claim jobs, even if one of its name was leaving before.
+    A worker that is `leaving` claims no more jobs.
     """
     moment = now()
-    values = {"seen_at": moment, "missing_protections": missing_protections, "queues": list(queues)}
-    values |= {"leaving": False} if joins else {}
+    values = {"seen_at": moment, "missing_protections": missing_protections, "queues": list(queues), "leaving": leaving}
     with database.writing() as connection:
         connection.execute(workers.delete().where(workers.c.seen_at < moment - FORGOTTEN_AFTER))
         updated = connection.execute(workers.update().where(workers.c.name == worker).values(**values))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Event
 from typing import Any
 
 import pytest
+from celery import Celery
+from pydantic import ValidationError
 from sqlalchemy import event
 
 from caveat_spec.jobs import QUEUES, Division, Rows
@@ -16,6 +19,8 @@ from caveat_storage.fair_queue import Shares
 from caveat_storage.job_records import Database, new_id, now
 from caveat_storage.job_state import Lease
 from caveat_storage.tables import jobs
+from caveat_worker.jobs import reaper
+from caveat_worker.jobs.settings import Settings
 
 HOUR = timedelta(hours=1)
 
@@ -180,12 +185,36 @@ def test_pools_have_turns_of_their_own(database: Database) -> None:
 
 def test_a_worker_that_leaves_claims_nothing_until_it_joins_again(database: Database) -> None:
     submit(database, "a")
-    job_records.record_worker(database, "w", [], joins=True)
-    job_records.leave(database, "w")
     job_records.record_worker(database, "w", [])
+    job_records.leave(database, "w")
     assert job_state.claim_next(database, worker="w", lasts=HOUR) is None
-    job_records.record_worker(database, "w", [], joins=True)
+    job_records.record_worker(database, "w", [], leaving=True)
+    assert job_state.claim_next(database, worker="w", lasts=HOUR) is None
+    job_records.record_worker(database, "w", [])
     claim(database)
+
+
+def test_a_worker_told_to_leave_before_its_first_report_claims_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is made by a report that comes after SIGTERM, when the database was away at the start."""
+    submit(database, "a")
+    told = Event()
+    told.set()
+    monkeypatch.setattr(reaper, "_leaving", told)
+    monkeypatch.setattr(reaper, "_gone", told)
+    monkeypatch.setattr(reaper, "reap", lambda *_: None)
+    monkeypatch.setattr(job_records, "remove_worker", lambda *_: None)  # its last act
+    job_records.leave(database, "w")
+    reaper._reap_until_gone(Celery(), database, "w", [])
+    assert job_state.claim_next(database, worker="w", lasts=HOUR) is None
+
+
+@pytest.mark.parametrize("weight", ["0." + "0" * 400 + "1", "0.0001", "1" + "0" * 400, "0"])
+def test_no_weight_is_so_small_or_large_that_turns_could_not_be_calculated(weight: str) -> None:
+    """The first of them is 0 as a float, and a share is divided by it in every claim."""
+    with pytest.raises(ValidationError, match="tenant_weights"):
+        Settings(tenant_weights=f"a={weight}")
 
 
 def test_nothing_of_an_erased_tenant_stays_in_the_turns(database: Database) -> None:

@@ -117,13 +117,11 @@ def _reap_until_gone(app: Celery, database: Database, worker: str, missing: list
             }
             return {queue for queue, listed in there.items() if listed.queue_declare().message_count}
 
-    joined = False
     while True:
         if settings().heartbeat_file:  # the process is alive, whatever the state of the database and the broker
             Path(str(settings().heartbeat_file)).touch()
         try:
-            job_records.record_worker(database, worker, missing, settings().serves, joins=not joined)
-            joined = True
+            job_records.record_worker(database, worker, missing, settings().serves, leaving=_leaving.is_set())
             reap(database, settings(), publish, waiting)
         except (DBAPIError, OperationalError, OSError) as fault:
             log.warning("the reaper will retry: %s", type(fault).__name__)

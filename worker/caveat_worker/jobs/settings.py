@@ -6,7 +6,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from caveat_spec.artifacts import Queue
 from caveat_spec.jobs import QUEUES
@@ -16,7 +16,8 @@ from caveat_storage.settings import SharedSettings
 from caveat_worker.jobs.cache import Cache
 from caveat_worker.jobs.supervisor import Limits
 
-WEIGHT = rf"{TENANT}=(0*[1-9]\d*(\.\d+)?|0+\.0*[1-9]\d*)"
+WEIGHT = rf"{TENANT}=\d+(\.\d+)?"
+LIGHTEST, HEAVIEST = 0.001, 1000.0
 
 
 class Settings(SharedSettings):
@@ -61,7 +62,7 @@ class Settings(SharedSettings):
     tenant_running: int = Field(0, ge=0)
     """Most running jobs of a tenant, over all workers; 0 means no limit."""
     tenant_weights: str = Field("", pattern=rf"^({WEIGHT}(,{WEIGHT})*)?$")
-    """Weights of tenants that share the slots, such as `acme=3,ci=0.5`; 1 for the others."""
+    """Weights of tenants that share the slots, from 0.001 to 1000, such as `acme=3,ci=0.5`; 1 for the others."""
     retention_days: float = Field(0, ge=0)
     """Days after which ended jobs, their reports, and bytes that no newer job reads are deleted; 0 means never."""
     gc_interval_hours: float = Field(6, ge=0)
@@ -77,6 +78,13 @@ class Settings(SharedSettings):
     cache_folder: Path = Path(".caveat/cache")
     """Folder of the cache, which several workers can share."""
 
+    @field_validator("tenant_weights")
+    @classmethod
+    def _weights_can_be_calculated_with(cls, said: str) -> str:
+        if not all(LIGHTEST <= weight <= HEAVIEST for weight in _weights(said).values()):
+            raise ValueError(f"weights are from {LIGHTEST} to {HEAVIEST:.0f}")
+        return said
+
     @property
     def serves(self) -> tuple[Queue, ...]:
         """The queues that the worker serves."""
@@ -85,8 +93,7 @@ class Settings(SharedSettings):
     @property
     def shares(self) -> Shares:
         """How tenants share the slots."""
-        weights = dict(one.split("=") for one in self.tenant_weights.split(",") if one)
-        return Shares({tenant: float(weight) for tenant, weight in weights.items()}, self.tenant_running)
+        return Shares(_weights(self.tenant_weights), self.tenant_running)
 
     @property
     def limits(self) -> Limits:
@@ -103,6 +110,11 @@ class Settings(SharedSettings):
     def cache(self) -> Cache | None:
         """The cache of earlier audits, if it is enabled."""
         return Cache(self.cache_folder.absolute(), self.cache_bytes) if self.cache_bytes else None
+
+
+def _weights(said: str) -> dict[str, float]:
+    """Tenant → weight."""
+    return {tenant: float(weight) for tenant, weight in (one.split("=") for one in said.split(",") if one)}
 
 
 @cache
