@@ -194,6 +194,20 @@ class AuditPage(Document):
     next_page_token: str | None
 
 
+class ModelPage(Document):
+    """A page of models, newest first."""
+
+    models: list[ModelRecord]
+    next_page_token: str | None
+
+
+class ExamplesPage(Document):
+    """A page of example sets, newest first."""
+
+    examples: list[ExamplesRecord]
+    next_page_token: str | None
+
+
 class Health(Document):
     """The answer of a running process."""
 

@@ -20,8 +20,10 @@ from caveat_spec.artifacts import (
     AuditPage,
     AuditRecord,
     Blob,
+    ExamplesPage,
     ExamplesRecord,
     Health,
+    ModelPage,
     ModelRecord,
     NewExamples,
     NewModel,
@@ -57,13 +59,13 @@ class Query(Parameters):
     model_config = ConfigDict(extra="forbid")
 
 
-class AuditsQuery(Query):
-    """Filter and page of a list of audits."""
+class JobsQuery(Query):
+    """Filter and page of a list of audits, models or example sets."""
 
     state: State | None = None
-    """Lists only audits in this state."""
+    """Lists only those in this state."""
     limit: Annotated[int, Field(ge=1, le=100)] = 20
-    """Most audits on a page; a page has fewer if they are long."""
+    """Most entries on a page; a page has fewer if they are long."""
     page_token: JobId | None = None
     """The `next_page_token` of the previous page."""
 
@@ -198,6 +200,12 @@ def _reads(tag: str, name: str, summary: str, record: type[Document]) -> Operati
     return Operation(name, "GET", f"/v1/{tag}/{{job_id}}", summary, answers, problems=(404,), tag=tag)
 
 
+def _lists(tag: str, what: str, page: type[Document]) -> Operation:
+    answers = {200: Answer(f"A page of {what}.", page)}
+    summary = f"List your {what}, newest first"
+    return Operation(f"list_{tag}", "GET", f"/v1/{tag}", summary, answers, query=JobsQuery, problems=(422,), tag=tag)
+
+
 OPERATIONS = [
     Operation(
         "put_blob",
@@ -247,19 +255,13 @@ OPERATIONS = [
     ),
     _submits("models", "create_model", "Register a blob as a model and inspect it", NewModel, ModelRecord),
     _reads("models", "get_model", "Get a model and the layers that can be audited", ModelRecord),
+    _lists("models", "models", ModelPage),
     _submits("examples", "create_examples", "Register a blob as an example set", NewExamples, ExamplesRecord),
     _reads("examples", "get_examples", "Get an example set and its contents", ExamplesRecord),
+    _lists("examples", "example sets", ExamplesPage),
     _submits("audits", "create_audit", "Submit an audit", Audit, AuditRecord),
     _reads("audits", "get_audit", "Get the state and outcome of an audit", AuditRecord),
-    Operation(
-        "list_audits",
-        "GET",
-        "/v1/audits",
-        "List your audits, newest first",
-        {200: Answer("A page of audits.", AuditPage)},
-        query=AuditsQuery,
-        problems=(422,),
-    ),
+    _lists("audits", "audits", AuditPage),
     Operation(
         "cancel_audit",
         "POST",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import sleep
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self, TypeVar
 from uuid import uuid4
@@ -25,12 +25,24 @@ from caveat.transport import (
     request_options,
     succeeded,
 )
-from caveat_spec.artifacts import AuditRecord, ExamplesRecord, Job, ModelRecord, NewExamples, NewModel, State
+from caveat_spec.artifacts import (
+    AuditPage,
+    AuditRecord,
+    ExamplesPage,
+    ExamplesRecord,
+    Job,
+    ModelPage,
+    ModelRecord,
+    NewExamples,
+    NewModel,
+    State,
+)
 from caveat_spec.audit import Audit
 from caveat_spec.report import Report
 
 T = TypeVar("T")
 Record = TypeVar("Record", bound=Job)
+Page = TypeVar("Page", AuditPage, ModelPage, ExamplesPage)
 
 
 class AsyncClient:
@@ -112,12 +124,20 @@ class AsyncClient:
 
     async def audits(self, state: State | None = None) -> AsyncIterator[AuditRecord]:
         """Every audit, newest first, or those in one state."""
-        page = await self.do(endpoints.list_audits(None, state))
-        for record in page.audits:
-            yield record
-        while page.next_page_token:
-            page = await self.do(endpoints.list_audits(page.next_page_token, state))
+        async for page in self._pages(lambda token: endpoints.list_audits(token, state)):
             for record in page.audits:
+                yield record
+
+    async def models(self) -> AsyncIterator[ModelRecord]:
+        """Every model, newest first."""
+        async for page in self._pages(endpoints.list_models):
+            for record in page.models:
+                yield record
+
+    async def example_sets(self) -> AsyncIterator[ExamplesRecord]:
+        """Every example set, newest first."""
+        async for page in self._pages(endpoints.list_examples):
+            for record in page.examples:
                 yield record
 
     async def wait(self, audit: str, on_progress: ProgressCallback | None = None) -> AuditRecord:
@@ -143,6 +163,13 @@ class AsyncClient:
     async def audit_log(self) -> bytes:
         """The tenant's audit log as JSON lines, for `caveat verify --audit-log`; needs a key with the scope `admin`."""
         return await self.do(endpoints.get_audit_log())
+
+    async def _pages(self, page_after: Callable[[str | None], Call[Page]]) -> AsyncIterator[Page]:
+        page = await self.do(page_after(None))
+        yield page
+        while page.next_page_token:
+            page = await self.do(page_after(page.next_page_token))
+            yield page
 
     async def do(self, call: Call[T]) -> T:
         """Send a request, retry it where that may help, and read the response."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import sleep
 from types import TracebackType
 from typing import Self, TypeVar
@@ -25,12 +25,24 @@ from caveat.transport import (
     request_options,
     succeeded,
 )
-from caveat_spec.artifacts import AuditRecord, ExamplesRecord, Job, ModelRecord, NewExamples, NewModel, State
+from caveat_spec.artifacts import (
+    AuditPage,
+    AuditRecord,
+    ExamplesPage,
+    ExamplesRecord,
+    Job,
+    ModelPage,
+    ModelRecord,
+    NewExamples,
+    NewModel,
+    State,
+)
 from caveat_spec.audit import Audit
 from caveat_spec.report import Report
 
 T = TypeVar("T")
 Record = TypeVar("Record", bound=Job)
+Page = TypeVar("Page", AuditPage, ModelPage, ExamplesPage)
 
 
 class Client:
@@ -110,12 +122,20 @@ class Client:
 
     def audits(self, state: State | None = None) -> Iterator[AuditRecord]:
         """Every audit, newest first, or those in one state."""
-        page = self.do(endpoints.list_audits(None, state))
-        for record in page.audits:
-            yield record
-        while page.next_page_token:
-            page = self.do(endpoints.list_audits(page.next_page_token, state))
+        for page in self._pages(lambda token: endpoints.list_audits(token, state)):
             for record in page.audits:
+                yield record
+
+    def models(self) -> Iterator[ModelRecord]:
+        """Every model, newest first."""
+        for page in self._pages(endpoints.list_models):
+            for record in page.models:
+                yield record
+
+    def example_sets(self) -> Iterator[ExamplesRecord]:
+        """Every example set, newest first."""
+        for page in self._pages(endpoints.list_examples):
+            for record in page.examples:
                 yield record
 
     def wait(self, audit: str, on_progress: ProgressCallback | None = None) -> AuditRecord:
@@ -141,6 +161,13 @@ class Client:
     def audit_log(self) -> bytes:
         """The tenant's audit log as JSON lines, for `caveat verify --audit-log`; needs a key with the scope `admin`."""
         return self.do(endpoints.get_audit_log())
+
+    def _pages(self, page_after: Callable[[str | None], Call[Page]]) -> Iterator[Page]:
+        page = self.do(page_after(None))
+        yield page
+        while page.next_page_token:
+            page = self.do(page_after(page.next_page_token))
+            yield page
 
     def do(self, call: Call[T]) -> T:
         """Send a request, retry it where that may help, and read the response."""

@@ -18,8 +18,10 @@ from caveat_spec.artifacts import (
     AuditPage,
     AuditRecord,
     Blob,
+    ExamplesPage,
     ExamplesRecord,
     Job,
+    ModelPage,
     ModelRecord,
     NewExamples,
     NewModel,
@@ -108,6 +110,16 @@ def list_audits(page_token: str | None, state: State | None = None) -> Call[Audi
     query = {"page_token": page_token, "state": state}
     params = {name: value for name, value in query.items() if value}
     return Call("GET", "/v1/audits", _read(AuditPage), params=params)
+
+
+def list_models(page_token: str | None) -> Call[ModelPage]:
+    """A page of models, newest first."""
+    return Call("GET", "/v1/models", _read(ModelPage), params={"page_token": page_token} if page_token else {})
+
+
+def list_examples(page_token: str | None) -> Call[ExamplesPage]:
+    """A page of example sets, newest first."""
+    return Call("GET", "/v1/examples", _read(ExamplesPage), params={"page_token": page_token} if page_token else {})
 
 
 def poll(kind: type[Ended], path: str, etag: str | None) -> Call[Polled[Ended]]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import Blueprint, Response
 
 from caveat_service import attestations, events, jobs, reports
 from caveat_service.contract import answer, conditional_response, serves
 from caveat_service.errors import not_found, refuse
 from caveat_service.state import app_context, principal, tenant
-from caveat_spec.artifacts import AuditPage, AuditRecord
+from caveat_spec.artifacts import AuditPage
 from caveat_spec.audit import Audit
-from caveat_spec.openapi import AuditsQuery, EventsHeaders, SubmitHeaders
-from caveat_storage import job_records, job_state
+from caveat_spec.openapi import EventsHeaders, JobsQuery, SubmitHeaders
+from caveat_storage import job_state
 from caveat_storage.job_records import Record
 from caveat_storage.job_state import EndedError
 
@@ -33,14 +31,9 @@ def get_audit(job_id: str) -> Response:
 
 
 @serves(blueprint, "list_audits")
-def list_audits(query: AuditsQuery) -> Response:
+def list_audits(query: JobsQuery) -> Response:
     """Returns a page of audits and the token of the next page."""
-    which: dict[str, Any] = {"before": query.page_token, "state": query.state}
-    many = job_records.page_size(app_context().database, tenant(), "audit", limit=query.limit, **which)
-    found = job_records.page(app_context().database, tenant(), "audit", limit=many + 1, **which)
-    shown = [document for document in map(jobs.document, found[:many]) if isinstance(document, AuditRecord)]
-    more = shown[-1].id if len(found) > many else None
-    return answer(AuditPage(audits=shown, next_page_token=more))
+    return jobs.listing("audit", query, AuditPage)
 
 
 @serves(blueprint, "cancel_audit")

@@ -6,8 +6,8 @@ from flask import Blueprint, Response
 
 from caveat_service import jobs
 from caveat_service.contract import serves
-from caveat_spec.artifacts import NewExamples
-from caveat_spec.openapi import SubmitHeaders
+from caveat_spec.artifacts import ExamplesPage, NewExamples
+from caveat_spec.openapi import JobsQuery, SubmitHeaders
 
 blueprint = Blueprint("examples", __name__)
 
@@ -22,3 +22,9 @@ def create_examples(body: NewExamples, headers: SubmitHeaders) -> Response:
 def get_examples(job_id: str) -> Response:
     """Returns the example set, with its contents once they are known."""
     return jobs.show("examples", job_id)
+
+
+@serves(blueprint, "list_examples")
+def list_examples(query: JobsQuery) -> Response:
+    """Returns a page of example sets and the token of the next page."""
+    return jobs.listing("examples", query, ExamplesPage)

@@ -14,10 +14,20 @@ from caveat_service import instrumentation, limits, long_request_slots
 from caveat_service.contract import answer, conditional_response, invalid
 from caveat_service.errors import HTTPProblem, not_found, refuse
 from caveat_service.state import app_context, principal, tenant
-from caveat_spec.artifacts import AuditRecord, ExamplesRecord, ModelRecord, NewExamples, NewModel, Shards
+from caveat_spec.artifacts import (
+    AuditPage,
+    AuditRecord,
+    ExamplesPage,
+    ExamplesRecord,
+    ModelPage,
+    ModelRecord,
+    NewExamples,
+    NewModel,
+    Shards,
+)
 from caveat_spec.audit import Audit
 from caveat_spec.jobs import JobKind, Request, queue_of, sources
-from caveat_spec.openapi import SubmitHeaders
+from caveat_spec.openapi import JobsQuery, SubmitHeaders
 from caveat_spec.problem import Fault
 from caveat_storage import job_records, job_state
 from caveat_storage.job_records import Key, Record
@@ -25,6 +35,8 @@ from caveat_storage.job_state import ENDED, FullError, GoneError, KeyReusedError
 from caveat_telemetry import traces
 
 PLACES: dict[JobKind, str] = {"audit": "/v1/audits", "model": "/v1/models", "examples": "/v1/examples"}
+LISTED: dict[JobKind, str] = {kind: place.rsplit("/", 1)[1] for kind, place in PLACES.items()}
+"""The field of a page that has its jobs."""
 LOOK_SECONDS = 0.2
 
 
@@ -61,6 +73,17 @@ def show(kind: JobKind, job_id: str) -> Response:
     """Returns the current state of a job."""
     record = find(kind, job_id)
     return conditional_response(answer(document(record), headers=_retry(record)))
+
+
+def listing(kind: JobKind, query: JobsQuery, page: type[AuditPage | ModelPage | ExamplesPage]) -> Response:
+    """Returns a page of the tenant's jobs, newest first, and the token of the next page."""
+    database = app_context().database
+    which: dict[str, Any] = {"before": query.page_token, "state": query.state}
+    many = job_records.page_size(database, tenant(), kind, limit=query.limit, **which)
+    found = job_records.page(database, tenant(), kind, limit=many + 1, **which)
+    more = found[many - 1].id if len(found) > many else None
+    shown = [document(record) for record in found[:many]]
+    return answer(page(**{LISTED[kind]: shown}, next_page_token=more))
 
 
 def find(kind: JobKind, job_id: str) -> Record:

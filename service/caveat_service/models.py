@@ -6,8 +6,8 @@ from flask import Blueprint, Response
 
 from caveat_service import jobs
 from caveat_service.contract import serves
-from caveat_spec.artifacts import NewModel
-from caveat_spec.openapi import SubmitHeaders
+from caveat_spec.artifacts import ModelPage, NewModel
+from caveat_spec.openapi import JobsQuery, SubmitHeaders
 
 blueprint = Blueprint("models", __name__)
 
@@ -22,3 +22,9 @@ def create_model(body: NewModel, headers: SubmitHeaders) -> Response:
 def get_model(job_id: str) -> Response:
     """Returns the model, with its layers once they are known."""
     return jobs.show("model", job_id)
+
+
+@serves(blueprint, "list_models")
+def list_models(query: JobsQuery) -> Response:
+    """Returns a page of models and the token of the next page."""
+    return jobs.listing("model", query, ModelPage)

@@ -45,7 +45,7 @@ SEEN_WITHIN = timedelta(minutes=1)
 FORGOTTEN_AFTER = timedelta(hours=1)
 """A worker that has not reported for so long is dead, and the others remove its row."""
 LARGEST_PAGE = 4 << 20
-"""Most characters of the requests on a page: as many as one request may have."""
+"""Most characters of the requests and results on a page: as many as one request may have."""
 ANONYMOUS = "anonymous"
 """Principal in the audit log where no keys are required."""
 NOTED_EVERY = timedelta(seconds=10)
@@ -228,8 +228,9 @@ def page_size(
     before: str | None = None,
     state: State | None = None,
 ) -> int:
-    """Number of jobs whose requests fit on a page of `LARGEST_PAGE` characters; at least 1."""
-    wanted = _on_page(select(func.length(cast(jobs.c.payload, Text))), tenant, kind, limit, before, state)
+    """Number of jobs whose requests and results fit on a page of `LARGEST_PAGE` characters; at least 1."""
+    lengths = [func.coalesce(func.length(cast(column, Text)), 0) for column in (jobs.c.payload, jobs.c.result)]
+    wanted = _on_page(select(lengths[0] + lengths[1]), tenant, kind, limit, before, state)
     with database.reading() as connection:
         reached = accumulate(int(characters) for characters in connection.scalars(wanted))
         return max(1, sum(characters <= LARGEST_PAGE for characters in reached))

@@ -17,6 +17,7 @@ import pytest
 from caveat import AsyncClient, Client, ProblemError, remote
 from caveat.endpoints import ServerError, should_retry
 from caveat.pack import chunks, digest
+from caveat_spec.artifacts import Job
 from caveat_spec.audit import Audit
 from caveat_spec.problem import ProblemDetails
 from tests.api_spec.handmade import AUDIT
@@ -297,6 +298,32 @@ def test_pages_are_followed() -> None:
     for audits, script in both(lambda: Script(*[httpx.Response(200, json=page) for page in pages]), use):
         assert [one.id for one in audits] == ["a1", "a2"]
         assert script.asked[1].url.query == b"page_token=n"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "field"), [("models", "/v1/models", "models"), ("example_sets", "/v1/examples", "examples")]
+)
+def test_models_and_example_sets_are_listed_too(method: str, path: str, field: str) -> None:
+    one = {key: value for key, value in RECORD.items() if key in Job.model_fields} | {"name": None}
+    one |= (
+        {"blob": AUDIT["model"], "inspection": None}
+        if field == "models"
+        else {"examples": AUDIT["examples"]["photos"], "summary": None}
+    )
+    pages = [{field: [one | {"id": name}], "next_page_token": after} for name, after in (("b", "b"), ("a", None))]
+
+    async def collected(client: AsyncClient) -> list[Any]:
+        return [each async for each in getattr(client, method)()]
+
+    def use(client: Any) -> Any:
+        return list(getattr(client, method)()) if isinstance(client, Client) else collected(client)
+
+    for listed, script in both(lambda: Script(*[httpx.Response(200, json=page) for page in pages]), use):
+        assert [each.id for each in listed] == ["b", "a"]
+        assert [(str(asked.url.path), asked.url.query) for asked in script.asked] == [
+            (path, b""),
+            (path, b"page_token=b"),
+        ]
 
 
 def test_an_attestation_is_fetched_as_it_is() -> None:

@@ -197,6 +197,16 @@ class TestJobs:
         listed = uploaded.get("/v1/audits?state=cancelled").json["audits"]
         assert [one["id"] for one in listed] == [made[0]]
 
+    def test_of_each_kind_have_a_list_of_their_own(self, uploaded: FlaskClient) -> None:
+        bodies = {"models": {"blob": digest(MODEL)}, "examples": {"examples": next(iter(audit()["examples"].values()))}}
+        for kind, body in bodies.items():
+            made = [uploaded.post(f"/v1/{kind}", json=body).json for _ in range(3)]
+            page = uploaded.get(f"/v1/{kind}?limit=2").json
+            assert page == {kind: made[:0:-1], "next_page_token": made[1]["id"]}
+            rest = uploaded.get(f"/v1/{kind}?limit=2&page_token={page['next_page_token']}").json
+            assert rest == {kind: made[:1], "next_page_token": None}
+        assert uploaded.get("/v1/audits").json["audits"] == []
+
     def test_are_fewer_on_a_page_where_they_are_long(
         self, uploaded: FlaskClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
