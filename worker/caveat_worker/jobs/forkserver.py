@@ -64,6 +64,9 @@ class Forked:
         """Kills the process and all that it started, together with a forkserver that does not report that in time."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        if self.returncode is None:  # it may have left its group
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         try:
             self.wait(END_SECONDS)
         except subprocess.TimeoutExpired:  # something has stopped it
@@ -77,6 +80,12 @@ class Forked:
             self._output.shutdown(socket.SHUT_RDWR)
         self.stdout.close()
         self._output.close()
+
+    def threads(self) -> int:
+        """The number of its threads, 0 once it has ended or where there is no /proc."""
+        with suppress(OSError):
+            return os.stat(f"/proc/{self.pid}/task").st_nlink - 2
+        return 0
 
     def wait(self, timeout: float | None = None) -> int:
         """Returns the exit status, negative for a signal; raises `subprocess.TimeoutExpired`."""
@@ -264,9 +273,9 @@ def _reaped() -> dict[int, int]:
 
 
 def _kill_leftovers() -> None:
-    """Kills what a job started, generation by generation: whoever loses its parent becomes ours."""
+    """Kills what a job started, again and again: it may fork meanwhile, and whoever loses its parent becomes ours."""
     deadline = time.monotonic() + LEFTOVER_SECONDS
-    while (left := _children()) and time.monotonic() < deadline:
+    while (left := list(_descendants(os.getpid()))) and time.monotonic() < deadline:
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -274,12 +283,15 @@ def _kill_leftovers() -> None:
         time.sleep(0.005)
 
 
-def _children() -> list[int]:
-    """The children of this process."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    with suppress(OSError):
-        return [int(pid) for pid in children.read_text().split()]
-    return []
+def _descendants(pid: int) -> Iterator[int]:
+    """The processes that a process started, and those that they started."""
+    waiting = [pid]
+    while waiting:
+        for children in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
+            with suppress(OSError):
+                found = [int(child) for child in children.read_text().split()]
+                yield from found
+                waiting += found
 
 
 def _number(channel: socket.socket) -> int | None:

@@ -32,6 +32,7 @@ from caveat_worker.jobs import forkserver
 from caveat_worker.jobs.child import CrashReport
 from caveat_worker.jobs.forkserver import Forked
 from caveat_worker.jobs.output_files import read_file
+from caveat_worker.jobs.sandbox import MOST_THREADS
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class Limits:
     threads: int = 2
     gpu_bytes: int = 0
     """0 means no limit."""
+    require_sandbox: bool = False
+    """Whether a child that lacks a protection ends before it reads anything."""
 
 
 @dataclass(frozen=True)
@@ -269,6 +272,8 @@ def _watch(
             return Stopped()
         if time.monotonic() > deadline:
             return Failed(_out_of_time(limits.wall_seconds, "CAVEAT_WALL_SECONDS"))
+        if child.threads() > limits.threads + MOST_THREADS:
+            return Failed(_too_many_threads(limits.threads + MOST_THREADS))
     return None
 
 
@@ -360,6 +365,15 @@ def _out_of_time(seconds: int, setting: str) -> ProblemDetails:
         422,
         f"The job took longer than its limit of {seconds} seconds of {kind}.",
         f"Request fewer layers, 'runs' or 'permutations', or raise {setting} on the worker.",
+    )
+
+
+def _too_many_threads(most: int) -> ProblemDetails:
+    return ProblemDetails.of(
+        "too-many-threads",
+        422,
+        f"The job started more than {most} threads.",
+        "No model needs that many: check where its files come from, and report the job's id to the operator.",
     )
 
 
