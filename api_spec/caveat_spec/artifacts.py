@@ -226,3 +226,5 @@ class Readiness(Document):
     """Workers seen in the last minute, each with the sandbox protections that its kernel does not provide."""
     queues: dict[Queue, Count] = Field(default_factory=dict)
     """Number of these workers that serve each queue."""
+    problems: list[str] = Field(default_factory=list)
+    """Codes of the problems of the parts that are down, such as `blobs-full` or `database-away`."""

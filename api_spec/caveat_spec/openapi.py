@@ -169,8 +169,10 @@ PROBLEMS = {
     415: "The body has the wrong media type.",
     422: "The request is not valid; `errors` points at each fault.",
     429: "A limit is reached: requests, failed authentications, concurrent uploads or streams, or queued jobs.",
-    500: "The stored bytes are damaged (`corrupt-bytes`) and are not sent, or the service failed.",
-    503: "A service that this operation needs is unavailable.",
+    500: "The stored bytes are damaged (`corrupt-bytes`) or gone (`missing-bytes`) and are not sent, or the service "
+    "failed.",
+    503: "A service that this operation needs is unavailable, or its disk fails.",
+    507: "A disk of the service is full.",
 }
 HEADERS = {
     "Location": "URL of the resource.",
@@ -187,7 +189,7 @@ def _submits(tag: str, name: str, summary: str, body: type[Document], record: ty
         202: Answer("Stored; a worker will run the job.", record, headers=("Location", "ETag", "Retry-After")),
         200: Answer("The job ended within the time given in `Prefer: wait`.", record, headers=("Location", "ETag")),
     }
-    problems = (400, 413, 415, 422)
+    problems = (400, 413, 415, 422, 507)
     path = f"/v1/{tag}"
     return Operation(name, "POST", path, summary, answers, body=body, headers=SubmitHeaders, problems=problems, tag=tag)
 
@@ -214,7 +216,7 @@ OPERATIONS = [
         "Upload bytes under their SHA-256",
         {201: Answer("Stored.", Blob), 200: Answer("You had uploaded these bytes before.", Blob)},
         body="bytes",
-        problems=(404, 413, 422),
+        problems=(404, 413, 422, 507),
         tag="blobs",
     ),
     Operation(
@@ -250,7 +252,7 @@ OPERATIONS = [
         },
         body="bytes",
         headers=PartHeaders,
-        problems=(400, 404, 409, 411, 413, 422),
+        problems=(400, 404, 409, 411, 413, 422, 507),
         tag="blobs",
     ),
     _submits("models", "create_model", "Register a blob as a model and inspect it", NewModel, ModelRecord),
@@ -308,7 +310,7 @@ OPERATIONS = [
         "Register a webhook that is called when audits end",
         {201: Answer("The webhook; its secret is shown only here.", WebhookSecret, headers=("Location",))},
         body=NewWebhook,
-        problems=(400, 409, 413, 415, 422),
+        problems=(400, 409, 413, 415, 422, 507),
         tag="webhooks",
     ),
     Operation(
@@ -400,6 +402,7 @@ OPERATIONS = [
         "/readyz",
         "Check that requests can be served, and the services that the API depends on",
         {200: Answer("Ready.", Readiness), 503: Answer("Not ready.", Readiness)},
+        problems=(429,),
         tag="operations",
     ),
     Operation(

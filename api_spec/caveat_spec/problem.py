@@ -33,6 +33,11 @@ class ProblemDetails(Document):
     errors: list[Fault] = Field(default_factory=list)
     instance: str | None = None
 
+    @property
+    def code(self) -> str:
+        """The kind of problem, without its namespace."""
+        return self.type.removeprefix("urn:caveat:problem:")
+
     @classmethod
     def of(cls, code: str, status: int, detail: str, remedy: str, errors: list[Fault] | None = None) -> ProblemDetails:
         """Creates a problem whose title is its code in words."""

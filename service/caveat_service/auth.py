@@ -48,12 +48,21 @@ def _admit() -> None:
 
 
 def is_known() -> bool:
-    """Whether an open operation may tell this client what is not for everybody."""
+    """Whether an open operation may tell this client what is not for everybody; waits for no issuer of tokens."""
     key = _key()
+    if app_context().settings.auth == "off":
+        return True
+    if not key:
+        return False
     try:
-        return app_context().settings.auth == "off" or (bool(key) and _holder(key) is not None)
+        if _holder(key, wait=False) is not None:
+            return True
     except HTTPProblem:  # the issuer is away
         return False
+    refused = _wrong()
+    if refused.problem.status == 429:
+        raise refused
+    return False
 
 
 def _key() -> str:
@@ -73,13 +82,13 @@ def _require_local_host() -> None:
         )  # fmt: skip
 
 
-def _holder(key: str) -> Holder | None:
-    """The principal behind one of our keys or a token of the issuer."""
+def _holder(key: str, *, wait: bool = True) -> Holder | None:
+    """The principal behind one of our keys or a token of the issuer, whose keys may be waited for."""
     issuer = app_context().issuer
     if issuer is None or key.startswith(f"{keys.PREFIX}_"):
         return keys.holder(app_context().database, key)
     try:
-        return issuer.holder(key)
+        return issuer.holder(key, wait=wait)
     except IssuerAwayError as fault:
         refused = refuse(
             "issuer-away", 503, "The issuer of tokens does not provide its keys, so tokens cannot be checked.",

@@ -6,12 +6,14 @@ import logging
 
 from flask import Flask, Response, request
 from gunicorn.http.errors import ParseException
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 from werkzeug.exceptions import HTTPException
 
+from caveat_spec.disk_faults import DiskError
 from caveat_spec.problem import Fault, ProblemDetails
-from caveat_storage.blobs import CorruptBytesError
+from caveat_storage import database_faults
+from caveat_storage.blobs import CorruptBytesError, MissingBytesError
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +58,11 @@ def register(app: Flask) -> None:
     """Registers handlers that turn every exception in `app` into a problem."""
     app.register_error_handler(HTTPProblem, _refused)
     app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(OperationalError, _away)
-    app.register_error_handler(InterfaceError, _away)
     app.register_error_handler(NoConnectionError, _away)
-    app.register_error_handler(CorruptBytesError, _corrupt)
+    app.register_error_handler(DBAPIError, _away)
+    app.register_error_handler(CorruptBytesError, _unusable)
+    app.register_error_handler(MissingBytesError, _unusable)
+    app.register_error_handler(DiskError, _disk)
     app.register_error_handler(ParseException, _broken_off)
     app.register_error_handler(Exception, _unforeseen)
 
@@ -85,17 +88,22 @@ def _broken_off(fault: ParseException) -> Response:
     return _response(ProblemDetails.of("bad-request", 400, detail, REMEDIES[400]), {"Connection": "close"})
 
 
-def _corrupt(fault: CorruptBytesError) -> Response:
-    """Stored bytes are not what their digest says, so they are neither sent nor signed."""
+def _unusable(fault: CorruptBytesError | MissingBytesError) -> Response:
+    """Stored bytes are gone or not what their digest says, so nothing is sent or signed."""
     return _response(fault.problem, {})
 
 
+def _disk(fault: DiskError) -> Response:
+    """The disk of the blob store is full or fails."""
+    log.error("%s", fault.problem.detail)
+    return _response(fault.problem, {"Retry-After": "10"})
+
+
 def _away(fault: DBAPIError | NoConnectionError) -> Response:
+    if isinstance(fault, DBAPIError) and not isinstance(fault, OperationalError | InterfaceError | InternalError):
+        return _unforeseen(fault)
     log.warning("the database is unavailable: %s", type(getattr(fault, "orig", fault)).__name__)
-    problem = ProblemDetails.of(
-        "database-away", 503, "The database does not answer, so this cannot be processed.", "Try again in a moment."
-    )
-    return _response(problem, {"Retry-After": "2"})
+    return _response(database_faults.problem_of(fault), {"Retry-After": "2"})
 
 
 def _unforeseen(fault: Exception) -> Response:

@@ -115,7 +115,7 @@ class GunicornWorker(ThreadWorker):
                 self.poller.unregister(conn.sock)
                 _wake_at(conn, 1)
             conn.data_ready = True
-            pool = self._probes if head.lstrip(b"\r\n").startswith(PROBES) else self.tpool
+            pool = self._probes if _is_probe(head) else self.tpool
             done = pool.submit(self.handle, conn)
             done.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, conn, future))
         elif len(head) == self._coming[conn]:  # the peer has stopped sending
@@ -152,6 +152,11 @@ class GunicornWorker(ThreadWorker):
     def _close(self, conn: TConn) -> None:
         self.nr_conns -= 1
         conn.close()
+
+
+def _is_probe(head: bytes) -> bool:
+    """Whether a request is a probe; one with a key, which has to be looked up, is served like any other request."""
+    return head.lstrip(b"\r\n").startswith(PROBES) and b"\r\nauthorization:" not in head.partition(END)[0].lower()
 
 
 def _wake_at(conn: TConn, size: int) -> None:

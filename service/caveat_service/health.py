@@ -5,15 +5,12 @@ from __future__ import annotations
 from importlib.resources import files
 
 from flask import Blueprint, Response, send_from_directory
-from sqlalchemy.exc import DBAPIError
 
 from caveat_service import auth
 from caveat_service.contract import answer, conditional_response, serves
 from caveat_service.state import app_context
 from caveat_spec import openapi
 from caveat_spec.artifacts import Health, Readiness
-from caveat_storage import job_records
-from caveat_storage.job_records import SEEN_WITHIN
 
 blueprint = Blueprint("health", __name__)
 
@@ -43,22 +40,17 @@ def get_health() -> Response:
 @serves(blueprint, "get_readiness")
 def get_readiness() -> Response:
     """Returns the state of the services behind the API, which needs its database and its blob store to be ready."""
-    there = app_context()
-    try:
-        workers = job_records.alive(there.database, within=SEEN_WITHIN) if auth.is_known() else {}
-        queues = job_records.serving(there.database, within=SEEN_WITHIN)
-        database = True
-    except DBAPIError:
-        workers, queues, database = {}, {}, False
-    blobs = there.blobs.is_writable()
-    ready = database and blobs
+    checks = app_context().readiness
+    database, blobs, broker = checks.database.answer(), checks.blobs.answer(), checks.broker.answer()
+    ready = database.problem is None and blobs is None
     readiness = Readiness(
         status="ready" if ready else "not_ready",
-        database="up" if database else "down",
-        blobs="up" if blobs else "down",
-        broker="up" if there.publisher.is_reachable() else "down",
-        workers=workers,
-        queues=queues,
+        database="up" if database.problem is None else "down",
+        blobs="up" if blobs is None else "down",
+        broker="up" if broker else "down",
+        workers=database.workers if database.problem is None and auth.is_known() else {},
+        queues=database.queues,
+        problems=[code for code in (database.problem, blobs) if code is not None],
     )
     return answer(readiness, 200 if ready else 503)
 

@@ -42,8 +42,8 @@ class IssuerKeys:
         self._fetching, self._away, self._waiting = False, True, 0
         self._fresh_until = self._not_before = 0.0
 
-    def get(self, key_id: str) -> PyJWK | None:
-        """The key with this id; None if the issuer has no such key.
+    def get(self, key_id: str, *, wait: bool = True) -> PyJWK | None:
+        """The key with this id; None if the issuer has no such key. With `wait`, it is waited for a moment.
 
         Raises:
             IssuerAwayError: the issuer does not provide its keys, or not yet.
@@ -51,7 +51,7 @@ class IssuerKeys:
         with self._changed:
             if key_id not in self._keys or time.monotonic() > self._fresh_until:
                 self._begin()
-            if key_id not in self._keys and self._fetching and self._waiting < MOST_WAITING:
+            if wait and key_id not in self._keys and self._fetching and self._waiting < MOST_WAITING:
                 self._waiting += 1
                 self._changed.wait_for(lambda: not self._fetching, WAIT_SECONDS)
                 self._waiting -= 1

@@ -32,8 +32,10 @@ class Issuer:
         self._place = settings.oidc_jwks_url
         self._keys = IssuerKeys(self._fetched, settings.oidc_cooldown_seconds)
 
-    def holder(self, token: str) -> Holder | None:
+    def holder(self, token: str, *, wait: bool = True) -> Holder | None:
         """The principal behind a token; None unless the issuer signed it for this service and it is valid and complete.
+
+        With `wait`, an unknown key is waited for a moment.
 
         Raises:
             IssuerAwayError: the issuer does not provide its keys, and the key of the token is unknown.
@@ -41,7 +43,7 @@ class Issuer:
         if len(token) > LONGEST:
             return None
         try:
-            claims = self._claims(token)
+            claims = self._claims(token, wait)
         except (PyJWTError, ValueError):
             return None
         tenant = claims.get(self.settings.oidc_tenant_claim)
@@ -49,11 +51,11 @@ class Issuer:
             return None
         return Holder(tenant, f"oidc:{claims['sub']}"[:255], frozenset(self._scopes(claims)))
 
-    def _claims(self, token: str) -> dict[str, Any]:
+    def _claims(self, token: str, wait: bool) -> dict[str, Any]:
         head = jwt.get_unverified_header(token)
         if head.get("alg") not in ALGORITHMS:
             raise ValueError("algorithm not accepted")  # rejected before the issuer is called
-        key = self._keys.get(str(head.get("kid")))
+        key = self._keys.get(str(head.get("kid")), wait=wait)
         if key is None:
             raise ValueError("the issuer has no such key")
         claims: dict[str, Any] = jwt.decode(

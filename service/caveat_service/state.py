@@ -13,6 +13,7 @@ from flask import current_app, g, request
 from caveat_service.auth_throttle import AuthThrottle
 from caveat_service.dispatch import JobPublisher
 from caveat_service.oidc import Issuer
+from caveat_service.readiness import Readiness
 from caveat_service.settings import Settings
 from caveat_storage.blobs import Blobs
 from caveat_storage.job_records import ANONYMOUS, Database
@@ -61,6 +62,11 @@ class AppContext:
     def long_requests(self) -> SharedPlaces:
         """Places for long requests in this process."""
         return SharedPlaces(max(1, self.settings.request_threads * 3 // 4))
+
+    @cached_property
+    def readiness(self) -> Readiness:
+        """The checks of the parts behind this process."""
+        return Readiness(self.database, self.blobs, self.publisher)
 
 
 def app_context() -> AppContext:

@@ -20,6 +20,7 @@ from typing import BinaryIO, Protocol, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from caveat_spec.disk_faults import DiskError, of_disk
 from caveat_spec.problem import ProblemDetails
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,26 @@ class CorruptBytesError(Exception):
         )
 
 
+class MissingBytesError(FileNotFoundError):
+    """Stored bytes are gone."""
+
+    def __init__(self, digest: str) -> None:
+        """Takes the digest under which the bytes were stored."""
+        super().__init__(f"The stored bytes of {digest} are missing.")
+        self.digest = digest
+
+    @property
+    def problem(self) -> ProblemDetails:
+        """What a client is told."""
+        return ProblemDetails.of(
+            "missing-bytes",
+            500,
+            str(self),
+            "Upload the bytes again, or repeat the audit if they are its report. "
+            "An operator lists what else is missing with 'caveat scrub' (docs/operations.md: CaveatCorruptBytes).",
+        )
+
+
 def _log_damage(digest: str) -> None:
     log.error("the stored bytes of %s are damaged", digest)
 
@@ -96,21 +117,23 @@ class Blobs:
 
         Raises:
             WrongDigestError: the bytes have another digest; nothing was stored.
+            DiskError: the disk is full or fails; nothing was stored.
         """
         incoming = f"{self.root}/incoming/{secrets.token_hex(16)}"
-        self.filesystem.makedirs(f"{self.root}/incoming", exist_ok=True)
         seen, size = hashlib.sha256(), 0
-        try:
-            with self.filesystem.open(incoming, "wb") as kept:
-                for chunk in in_chunks(stream):
-                    seen.update(chunk)
-                    size += len(chunk)
-                    kept.write(chunk)
-            self.adopt(incoming, digest, f"sha256:{seen.hexdigest()}", size)
-        except BaseException:
-            if self.filesystem.exists(incoming):
-                self.filesystem.rm_file(incoming)
-            raise
+        with of_disk("blobs"):
+            self.filesystem.makedirs(f"{self.root}/incoming", exist_ok=True)
+            try:
+                with self.filesystem.open(incoming, "wb") as kept:
+                    for chunk in in_chunks(stream):
+                        seen.update(chunk)
+                        size += len(chunk)
+                        kept.write(chunk)
+                self.adopt(incoming, digest, f"sha256:{seen.hexdigest()}", size)
+            except BaseException:
+                with suppress(OSError):
+                    self.filesystem.rm_file(incoming)
+                raise
         return size
 
     def adopt(self, path: str, digest: str, came: str, size: int) -> None:
@@ -122,14 +145,15 @@ class Blobs:
         if came != digest:
             raise WrongDigestError(digest, came)
         place = self._place(digest)
-        self.filesystem.makedirs(place.rpartition("/")[0], exist_ok=True)
-        if self._is_a_folder:
-            _to_disk(path)
-        with self.arriving(digest, size):
+        with of_disk("blobs"):
+            self.filesystem.makedirs(place.rpartition("/")[0], exist_ok=True)
             if self._is_a_folder:
-                os.replace(path, place)
-            else:
-                self.filesystem.mv(path, place)
+                _to_disk(path)
+            with self.arriving(digest, size):
+                if self._is_a_folder:
+                    os.replace(path, place)
+                else:
+                    self.filesystem.mv(path, place)
 
     def exists(self, digest: str) -> bool:
         """Whether the store has these bytes, no matter who uploaded them."""
@@ -144,23 +168,23 @@ class Blobs:
 
         Raises:
             CorruptBytesError: they have another digest.
+            MissingBytesError: they are gone.
+            DiskError: the disk cannot read them.
         """
         kept = self._opened(digest)
         try:
-            self._verify(digest, digest_of(kept))
-            kept.seek(0)
+            with of_disk("blobs"):
+                self._verify(digest, digest_of(kept))
+                kept.seek(0)
         except BaseException:
             kept.close()
             raise
         return kept
 
     def read(self, digest: str) -> bytes:
-        """Reads all bytes into memory; for small blobs.
-
-        Raises:
-            CorruptBytesError: they have another digest.
-        """
-        data = cast(bytes, self.filesystem.cat_file(self._place(digest)))
+        """Reads all bytes into memory, as `open` does; for small blobs."""
+        with of_disk("blobs"), self._opened(digest) as kept:
+            data = kept.read()
         self._verify(digest, f"sha256:{hashlib.sha256(data).hexdigest()}")
         return data
 
@@ -169,20 +193,18 @@ class Blobs:
 
         Raises:
             CorruptBytesError: what was copied has another digest and must not be used.
+            MissingBytesError: they are gone.
+            DiskError: the disk cannot read them.
         """
         seen = hashlib.sha256()
-        with self._opened(digest) as kept:
+        with of_disk("blobs"), self._opened(digest) as kept:
             for chunk in in_chunks(kept):
                 seen.update(chunk)
                 into.write(chunk)
         self._verify(digest, f"sha256:{seen.hexdigest()}")
 
     def verify(self, digest: str) -> int:
-        """Reads all bytes to verify them; returns their number.
-
-        Raises:
-            CorruptBytesError: they have another digest.
-        """
+        """Reads all bytes to verify them, as `copy` does; returns their number."""
         counted = _Counted()
         self.copy(digest, counted)
         return counted.size
@@ -212,19 +234,30 @@ class Blobs:
         with suppress(FileNotFoundError):
             self.filesystem.rm(self.root, recursive=True)
 
-    def is_writable(self) -> bool:
-        """Whether the store accepts bytes at the moment."""
+    def fault(self) -> str | None:
+        """Code of the problem that keeps the store from accepting a byte at the moment; None if it accepts one."""
         probe = f"{self.root}/incoming/{secrets.token_hex(16)}"
         try:
-            self.filesystem.makedirs(f"{self.root}/incoming", exist_ok=True)
-            self.filesystem.pipe_file(probe, b"")
-            self.filesystem.rm_file(probe)
+            with of_disk("blobs"):
+                self.filesystem.makedirs(f"{self.root}/incoming", exist_ok=True)
+                self.filesystem.pipe_file(probe, b"1")
+                if self._is_a_folder:
+                    _to_disk(probe)
+        except DiskError as fault:
+            return fault.problem.code
         except Exception:
-            return False
-        return True
+            return "blobs-away"
+        finally:
+            with suppress(Exception):
+                self.filesystem.rm_file(probe)
+        return None
 
     def _opened(self, digest: str) -> BinaryIO:
-        return cast(BinaryIO, self.filesystem.open(self._place(digest), "rb"))
+        try:
+            with of_disk("blobs"):
+                return cast(BinaryIO, self.filesystem.open(self._place(digest), "rb"))
+        except FileNotFoundError as fault:
+            raise MissingBytesError(digest) from fault
 
     def _verify(self, digest: str, came: str) -> None:
         if came != digest:

@@ -50,6 +50,9 @@ ANONYMOUS = "anonymous"
 """Principal in the audit log where no keys are required."""
 NOTED_EVERY = timedelta(seconds=10)
 """How often the database records that a queue is served, no matter how many workers serve it."""
+ANSWERS_WITHIN = 20.0
+"""Seconds within which PostgreSQL has to answer a statement; a connection that stays silent is broken off."""
+CONNECTS_WITHIN = 5  # seconds
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -114,10 +117,10 @@ _OWNED = select(blobs.c.digest, blobs.c.size).where(
 class Database:
     """A pool of connections to SQLite or PostgreSQL."""
 
-    def __init__(self, url: str) -> None:
-        """Connects on first use."""
+    def __init__(self, url: str, *, seconds: float | None = ANSWERS_WITHIN) -> None:
+        """Connects on first use; PostgreSQL has to answer every statement within `seconds`, if given."""
         self.url = url
-        self.engine = _engine(url)
+        self.engine = _engine(url, seconds)
         self._writing = self.engine.execution_options(writing=True)
         self._turn = Lock() if url.startswith("sqlite") else nullcontext()
 
@@ -149,9 +152,9 @@ class Database:
         self.engine.dispose()
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, seconds: float | None) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=10, max_overflow=20)
+        return _postgresql_engine(url, seconds)
     engine = create_engine(url, hide_parameters=True, pool_size=20)
     if engine.url.database:
         Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -170,9 +173,45 @@ def _engine(url: str) -> Engine:
     return engine
 
 
+def _postgresql_engine(url: str, seconds: float | None) -> Engine:
+    """An engine whose connections wait for no server that has stopped, or that the network no longer reaches."""
+    engine = create_engine(
+        url, hide_parameters=True, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_timeout=seconds or 30,
+        connect_args={"connect_timeout": CONNECTS_WITHIN},
+    )  # fmt: skip
+    if seconds is None:
+        return engine
+    from psycopg import Connection as Unbounded
+    from psycopg import OperationalError
+
+    class Bounded(Unbounded[Any]):
+        """A connection that breaks if its server does not answer in time."""
+
+        def wait(self, gen: Any, *args: Any, **settings: Any) -> Any:
+            """Waits for the server, for `seconds` at most; whoever waited in vain can do nothing more with it."""
+            try:
+                return super().wait(gen, *args, **settings | {"timeout": settings.get("timeout") or seconds})
+            except OperationalError as fault:
+                if fault.sqlstate is None:
+                    self.close()
+                raise
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_: Any, __: Any, arguments: list[Any], settings: dict[str, Any]) -> Any:
+        return Bounded.connect(*arguments, **settings)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: ConnectionPoolEntry) -> None:
+        """Makes the server end a transaction whose client it no longer hears, so that its locks hold nobody up."""
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{seconds:g}s'")
+        connection.commit()
+
+    return engine
+
+
 def migrate(url: str) -> None:
     """Migrates the database to the newest schema; processes that start at the same time take turns."""
-    database = Database(url)
+    database = Database(url, seconds=None)
     try:
         with database.writing() as connection:
             if connection.dialect.name == "postgresql":
@@ -188,6 +227,18 @@ def migrate(url: str) -> None:
 def now() -> datetime:
     """The current time in UTC."""
     return datetime.now(UTC)
+
+
+def clock(connection: Connection) -> datetime:
+    """The current time by the clock of the database, which all leases and pauses go by.
+
+    The clocks of machines disagree, so what one wrote must not be compared with the time of another. SQLite is used on
+    a single machine, whose clock is the database's.
+    """
+    if connection.dialect.name == "sqlite":
+        return now()
+    moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return moment
 
 
 def new_id() -> str:
@@ -338,9 +389,14 @@ def record_worker(
 
     A worker that is `leaving` claims no more jobs.
     """
-    moment = now()
-    values = {"seen_at": moment, "missing_protections": missing_protections, "queues": list(queues), "leaving": leaving}
     with database.writing() as connection:
+        moment = clock(connection)
+        values = {
+            "seen_at": moment,
+            "missing_protections": missing_protections,
+            "queues": list(queues),
+            "leaving": leaving,
+        }
         connection.execute(workers.delete().where(workers.c.seen_at < moment - FORGOTTEN_AFTER))
         updated = connection.execute(workers.update().where(workers.c.name == worker).values(**values))
         if updated.rowcount == 0:
@@ -364,23 +420,24 @@ def remove_worker(database: Database, worker: str) -> None:
 
 def alive(database: Database, *, within: timedelta) -> dict[str, list[str]]:
     """Workers seen within `within`, and the protections that each lacks."""
-    wanted = select(workers.c.name, workers.c.missing_protections).where(workers.c.seen_at > now() - within)
     with database.reading() as connection:
+        seen = workers.c.seen_at > clock(connection) - within
+        wanted = select(workers.c.name, workers.c.missing_protections).where(seen)
         return {row.name: row.missing_protections for row in connection.execute(wanted)}
 
 
 def serving(database: Database, *, within: timedelta) -> dict[Queue, int]:
     """Number of workers seen within `within` that serve each queue."""
-    wanted = select(workers.c.queues).where(workers.c.seen_at > now() - within)
     with database.reading() as connection:
+        wanted = select(workers.c.queues).where(workers.c.seen_at > clock(connection) - within)
         served = Counter(queue for queues in connection.scalars(wanted) for queue in queues)
     return {queue: served[queue] for queue in QUEUES}
 
 
 def unserved(database: Database, *, for_: timedelta) -> set[Queue]:
     """The queues that no worker has served for `for_`, or ever."""
-    noted = select(chores.c.name).where(chores.c.begun_at > now() - for_ - NOTED_EVERY)
     with database.reading() as connection:
+        noted = select(chores.c.name).where(chores.c.begun_at > clock(connection) - for_ - NOTED_EVERY)
         served = set(connection.scalars(noted))
     return {queue for queue in QUEUES if f"serve {queue}" not in served}
 
@@ -411,8 +468,8 @@ def count_events(database: Database) -> dict[str, int]:
 
 def is_due(database: Database, chore: str, every: timedelta) -> bool:
     """Whether no worker began this chore within `every`; if so, records that it begins now."""
-    moment = now()
     with database.writing() as connection:
+        moment = clock(connection)
         begun = upsert(connection, chores, {"name": chore, "begun_at": moment}, chores.c.begun_at <= moment - every)
         return begun == 1
 

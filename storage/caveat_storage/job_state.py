@@ -38,10 +38,10 @@ from caveat_storage.job_records import (
     Database,
     Key,
     Record,
+    clock,
     happened,
     idempotent_job,
     new_id,
-    now,
     take_turn,
     unserved,
 )
@@ -158,16 +158,17 @@ def submit(
         GoneError: some of `sources` are not stored.
         FullError: the tenant has `most_waiting` queued jobs already.
     """
-    job_id, moment = new_id(), now()
+    job_id = new_id()
     values: dict[str, Any] = {
         "id": job_id, "tenant": tenant, "kind": kind, "queue": queue, "urgency": urgency, "name": name,
         "payload": payload,
         "state": STEPS["submit"][1], "stage": "queued", "progress": 0.0, "attempts": 0,
         "cancel_requested": False, "release_requested": False, "traceparent": traceparent,
-        "available_at": moment, "published_at": moment, "created_at": moment, "updated_at": moment,
     }  # fmt: skip
     try:
         with database.writing() as connection:
+            moment = clock(connection)
+            values |= dict.fromkeys(("available_at", "published_at", "created_at", "updated_at"), moment)
             if most_waiting:
                 take_turn(connection, "submit", tenant)
                 if _count(connection, tenant, AWAITED) >= most_waiting:
@@ -215,14 +216,14 @@ def claim_next(
         leaves = select(workers.c.leaving).where(workers.c.name == worker)
         if connection.execute(leaves).scalar_one_or_none():
             return None
-        job_id = fair_queue.next_job(connection, queues, shares, now())
+        job_id = fair_queue.next_job(connection, queues, shares, clock(connection))
         return None if job_id is None else _claim(connection, job_id, worker, lasts, queues)
 
 
 def _claim(
     connection: Connection, job_id: str, worker: str, lasts: timedelta, queues: Collection[Queue]
 ) -> Lease | None:
-    moment, token = now(), new_id()
+    moment, token = clock(connection), new_id()
     taken = step(
         connection, "claim", job_id, and_(jobs.c.available_at <= moment, jobs.c.queue.in_(queues)),
         data={"worker": worker},
@@ -243,7 +244,7 @@ def heartbeat(database: Database, lease: Lease) -> Order:
     """Renews a lease; returns whether the worker should go on."""
     held = and_(jobs.c.id == lease.job_id, jobs.c.lease_token == lease.token, jobs.c.state == "running")
     with database.writing() as connection:
-        renewed = connection.execute(jobs.update().where(held).values(lease_until=now() + lease.lasts))
+        renewed = connection.execute(jobs.update().where(held).values(lease_until=clock(connection) + lease.lasts))
         if renewed.rowcount == 0:
             return "lost"
         asked = connection.execute(
@@ -285,7 +286,7 @@ def retry(database: Database, lease: Lease, problem: ProblemDetails, *, attempts
         return fail(database, lease, problem)
     with database.writing() as connection:
         data = {"attempt": lease.attempt, "problem": problem.type}
-        later = now() + _pause(backoff, lease.attempt)
+        later = clock(connection) + _pause(backoff, lease.attempt)
         return held_step(connection, "retry", lease, data=data, available_at=later, **BACK_IN_QUEUE)
 
 
@@ -334,19 +335,20 @@ def ask_to_release(database: Database, worker: str) -> int:
 
 def expire(database: Database, *, attempts: int, backoff: timedelta) -> list[str]:
     """Takes back jobs whose lease expired: into the queue after a pause that doubles, or as failed after `attempts`."""
-    ran_out = and_(jobs.c.state == "running", jobs.c.lease_until < now())
     with database.reading() as connection:
+        ran_out = and_(jobs.c.state == "running", jobs.c.lease_until < clock(connection))
         lost = connection.execute(
             select(jobs.c.id, jobs.c.lease_token, jobs.c.attempts, jobs.c.cancel_requested).where(ran_out)
         ).all()
     taken = []
     for row in lost:
-        still = and_(jobs.c.lease_token == row.lease_token, jobs.c.lease_until < now())
         with database.writing() as connection:
+            moment = clock(connection)
+            still = and_(jobs.c.lease_token == row.lease_token, jobs.c.lease_until < moment)
             if row.cancel_requested:
                 done = step(connection, "stop", row.id, still, **NO_LEASE)
             elif row.attempts < attempts:
-                later = now() + _pause(backoff, row.attempts)
+                later = moment + _pause(backoff, row.attempts)
                 done = step(
                     connection, "retry", row.id, still, data={"attempt": row.attempts},
                     available_at=later, **BACK_IN_QUEUE,
@@ -366,8 +368,9 @@ def reroute(database: Database, *, after: timedelta) -> list[str]:
     The audit of a shard moves with it, so that a worker learns of the end of the shards.
     """
     left = unserved(database, for_=after) - {"default"}
-    stuck = and_(jobs.c.state == "queued", jobs.c.queue.in_(left), jobs.c.updated_at < now() - after)
     with database.reading() as connection:
+        old = jobs.c.updated_at < clock(connection) - after
+        stuck = and_(jobs.c.state == "queued", jobs.c.queue.in_(left), old)
         found = connection.execute(select(jobs.c.id, jobs.c.queue, jobs.c.parent_id).where(stuck)).all() if left else []
     sent = []
     for row in found:
@@ -391,11 +394,11 @@ def unclaimed(
     These are jobs that returned to the queue and, with `published_before`, jobs whose last publication is older than
     that. Every tenant has an equal part of the `MOST_PUBLISHED`, and no more than it may start.
     """
-    moment = now()
     quiet: ColumnElement[bool] = jobs.c.published_at.is_(None)
-    if published_before is not None:
-        quiet = or_(quiet, jobs.c.published_at < moment - published_before)
     with database.reading() as connection:
+        moment = clock(connection)
+        if published_before is not None:
+            quiet = or_(quiet, jobs.c.published_at < moment - published_before)
         tenants, at_work = fair_queue.waiting(connection), fair_queue.running(connection)
         found: list[str] = []
         for tenant in tenants:
@@ -425,9 +428,10 @@ def _given_up(attempts: int) -> ProblemDetails:
     return ProblemDetails.of(
         "worker-lost",
         500,
-        f"The worker of this job vanished {attempts} times before the job was done.",
-        "Look for killed processes in the workers' logs (most often for memory: CAVEAT_MEMORY_BYTES or the container's "
-        "limit), then submit the job again.",
+        f"The worker of this job vanished {attempts} times before the job was done: it was killed or stopped, or it no "
+        "longer reached the database.",
+        "Look for restarts of workers (most often for memory: CAVEAT_MEMORY_BYTES or the container's limit) and for "
+        "their connection to the database in their logs, then submit the job again.",
     )
 
 
@@ -455,7 +459,7 @@ def step(
     """
     before, after = STEPS[which]
     ready = and_(jobs.c.id == job_id, jobs.c.state == before, condition)
-    moved = connection.execute(jobs.update().where(ready).values(state=after, updated_at=now(), **values))
+    moved = connection.execute(jobs.update().where(ready).values(state=after, updated_at=clock(connection), **values))
     if moved.rowcount == 0:
         return False
     if which != "advance" or data is not None:
@@ -492,7 +496,8 @@ def note(
     said: dict[str, Any],
 ) -> None:
     """Records a step as the last write of its transaction, since appending to the audit log locks its head."""
-    connection.execute(events.insert(), {"tenant": tenant, "job_id": job_id, "at": now(), "what": which, "data": data})
+    connection.execute(events.insert(), {"tenant": tenant, "job_id": job_id, "at": clock(connection),
+                                        "what": which, "data": data})  # fmt: skip
     if which in LOGGED and kind != "shard":
         audit_log.append(connection, tenant, which, {**data, **said, "by": by}, job_id)
 

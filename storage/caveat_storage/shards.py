@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Select, and_, or_, select
 
 from caveat_spec.jobs import Division
 from caveat_spec.problem import ProblemDetails
-from caveat_storage.job_records import Database, new_id, now
+from caveat_storage.job_records import Database, clock, new_id
 from caveat_storage.job_state import BACK_IN_QUEUE, ENDED, NO_LEASE, STEPS, Lease, held_step, note, step
 from caveat_storage.tables import jobs
 
@@ -32,8 +32,8 @@ DIVIDED = and_(jobs.c.kind == "audit", jobs.c.state == "running", jobs.c.lease_t
 
 def divide(database: Database, lease: Lease, division: Division) -> list[str]:
     """Ends the lease of an audit and queues its shards; returns their ids, or none if the lease was lost."""
-    moment = now()
     with database.writing() as connection:
+        moment = clock(connection)
         divided = held_step(
             connection, "divide", lease, data={"shards": len(division.shards)},
             shards=len(division.shards), shards_left=len(division.shards), attempts=jobs.c.attempts - 1,
@@ -80,7 +80,7 @@ def succeed(database: Database, lease: Lease, pieces: Pieces) -> str | None:
         )  # fmt: skip
         if left:
             return None
-        step(connection, "join", parent, DIVIDED, **BACK_IN_QUEUE | {"progress": TO, "published_at": now()})
+        step(connection, "join", parent, DIVIDED, **BACK_IN_QUEUE | {"progress": TO, "published_at": clock(connection)})
         return str(parent)
 
 

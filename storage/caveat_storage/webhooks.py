@@ -23,7 +23,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, 
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.webhooks import Delivery, Ended, Message, Occasion, WebhookRecord
 from caveat_storage import audit_log
-from caveat_storage.job_records import ANONYMOUS, Database, Record, new_id, now, take_turn
+from caveat_storage.job_records import ANONYMOUS, Database, Record, clock, new_id, now, take_turn
 from caveat_storage.tables import deliveries, log, webhooks
 
 MOST = 20
@@ -117,7 +117,9 @@ def enable(database: Database, tenant: str, webhook_id: str, *, by: str = ANONYM
         if connection.execute(enabled).rowcount == 0:
             return False
         failed = and_(deliveries.c.webhook_id == webhook_id, deliveries.c.state == "failed")
-        connection.execute(deliveries.update().where(failed).values(state="pending", attempts=0, due_at=now()))
+        connection.execute(
+            deliveries.update().where(failed).values(state="pending", attempts=0, due_at=clock(connection))
+        )
         _log(connection, tenant, "enable_webhook", webhook_id, by)
     return True
 
@@ -150,10 +152,11 @@ def test(database: Database, tenant: str, webhook_id: str) -> bool:
             deliveries.c.state == "pending",
         )
         if connection.execute(select(deliveries.c.id).where(waits).limit(1)).one_or_none() is None:
-            _write(connection, webhook_id, Message(type=TEST, timestamp=now(), data=None))
+            _write(connection, webhook_id, Message(type=TEST, timestamp=clock(connection), data=None))
         else:
-            idle = or_(deliveries.c.claimed_until.is_(None), deliveries.c.claimed_until < now())
-            connection.execute(deliveries.update().where(waits, idle).values(due_at=now()))
+            moment = clock(connection)
+            idle = or_(deliveries.c.claimed_until.is_(None), deliveries.c.claimed_until < moment)
+            connection.execute(deliveries.update().where(waits, idle).values(due_at=moment))
     return True
 
 
@@ -176,8 +179,8 @@ def take(database: Database, *, lasts: timedelta) -> PendingDelivery | None:
     A webhook has one message on its way, and a tenant `TENANT_AT_ONCE`, so a receiver that is silent occupies no more
     senders. The others go to the tenant that has the fewest on their way, and among those to whoever waited longest.
     """
-    moment = now()
     with database.reading() as connection:
+        moment = clock(connection)
         if connection.execute(_due(moment).limit(1)).one_or_none() is None:
             return None
     with database.writing() as connection:
@@ -230,7 +233,9 @@ def arrived(database: Database, delivery: PendingDelivery, answer: str) -> None:
         connection.execute(
             deliveries.update().where(_held(delivery)).values(state="delivered", answer=answer, claimed_until=None)
         )
-        connection.execute(webhooks.update().where(webhooks.c.id == delivery.webhook_id).values(answered_at=now()))
+        connection.execute(
+            webhooks.update().where(webhooks.c.id == delivery.webhook_id).values(answered_at=clock(connection))
+        )
 
 
 def failed(
@@ -247,8 +252,8 @@ def failed(
     A message is tried `attempts` times, with pauses that grow from `backoff`. The webhook is disabled if the last
     attempt fails and no message was delivered since this one was written, or if the receiver wants no more messages.
     """
-    moment = now()
     with database.writing() as connection:
+        moment = clock(connection)
         if delivery.attempt < attempts and not unwanted:
             later = moment + backoff * GROWTH ** (delivery.attempt - 1)
             connection.execute(
@@ -304,7 +309,7 @@ def count_deliveries(database: Database) -> dict[str, int]:
 
 
 def _write(connection: Connection, webhook_id: str, message: Message) -> None:
-    moment = now()
+    moment = clock(connection)
     connection.execute(
         deliveries.insert().values(
             id=new_id(),

@@ -273,7 +273,10 @@ class TestOperations:
         ready = client.get("/readyz")
         assert ready.status_code == 200
         nobody = {"workers": {}, "queues": {"default": 0, "gpu": 0, "large": 0}}
-        assert ready.json == {"status": "ready", "database": "up", "blobs": "up", "broker": "down"} | nobody
+        assert (
+            ready.json
+            == {"status": "ready", "database": "up", "blobs": "up", "broker": "down", "problems": []} | nobody
+        )
 
     @pytest.mark.parametrize("path", ["/healthz", "/docs", "/v1/audits", "/v1/none"])
     def test_no_browser_guesses_what_an_answer_is(self, client: FlaskClient, path: str) -> None:
@@ -282,8 +285,9 @@ class TestOperations:
     def test_readiness_fails_without_blobs(
         self, client: FlaskClient, app_context: AppContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(type(app_context.blobs), "is_writable", lambda _: False)
-        assert client.get("/readyz").status_code == 503
+        monkeypatch.setattr(type(app_context.blobs), "fault", lambda _: "blobs-full")
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json["blobs"], answer.json["problems"]) == (503, "down", ["blobs-full"])
 
     def test_the_docs_load_nothing_from_elsewhere(self, client: FlaskClient) -> None:
         page = client.get("/docs")

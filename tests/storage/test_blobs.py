@@ -56,7 +56,8 @@ def test_an_upload_that_breaks_off_is_never_visible(blobs: Blobs) -> None:
     assert everything(blobs) == []
 
 
-def test_whether_bytes_can_be_kept(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert blobs.is_writable()
+def test_whether_a_byte_can_be_kept(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert blobs.fault() is None
+    assert everything(blobs) == []
     monkeypatch.setattr(blobs.filesystem, "pipe_file", lambda *_: (_ for _ in ()).throw(PermissionError()))
-    assert not blobs.is_writable()
+    assert blobs.fault() == "blobs-away"

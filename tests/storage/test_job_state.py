@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from caveat_spec.problem import ProblemDetails
 from caveat_storage import job_records, job_state
-from caveat_storage.job_records import Database, Key
+from caveat_storage.job_records import Database, Key, migrate
 from caveat_storage.job_state import ENDED, STEPS, EndedError, KeyReusedError, Lease
 
 PAYLOAD = {"blob": "sha256:" + "0" * 64, "name": None}
@@ -22,11 +23,13 @@ Clock = Callable[[timedelta], None]
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Moves the clock that the storage reads."""
+    """Moves the clock of the database."""
+
+    moments: list[datetime] = []
 
     def move(by: timedelta) -> None:
-        moved = job_state.now() + by
-        monkeypatch.setattr(job_state, "now", lambda: moved)
+        moments.append((moments[-1] if moments else job_records.now()) + by)
+        monkeypatch.setattr(job_state, "clock", lambda connection: moments[-1])
 
     return move
 
@@ -261,3 +264,32 @@ def test_every_step_leaves_from_a_state_that_some_step_reaches() -> None:
     left = {before for before, _ in STEPS.values() if before is not None}
     assert left <= reached
     assert reached - left == ENDED
+
+
+@pytest.mark.parametrize("skew", [-60, 60])
+def test_the_clocks_of_machines_neither_end_a_lease_nor_prolong_it(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch, skew: float
+) -> None:
+    """A worker whose clock was 31 seconds ahead took a lease back that was held; SQLite has one machine, one clock."""
+    migrate(postgresql)
+    database, real = Database(postgresql), job_records.now
+
+    def skewed() -> pytest.MonkeyPatch:
+        for module in (job_state, job_records):
+            monkeypatch.setattr(module, "now", lambda: real() + timedelta(seconds=skew), raising=False)
+        return monkeypatch
+
+    skewed()
+    job_id = submit(database)
+    monkeypatch.undo()
+    lease = job_state.claim(database, job_id, worker="w", lasts=timedelta(seconds=30))
+    assert lease is not None, "a job waits for no clock of the machine that submitted it"
+    skewed()
+    assert job_id not in job_state.expire(database, attempts=3, backoff=timedelta(0))
+    assert job_state.heartbeat(database, lease) == "go_on"
+    monkeypatch.undo()
+    assert job_id not in job_state.expire(database, attempts=3, backoff=timedelta(0))
+    assert job_state.heartbeat(database, replace(lease, lasts=timedelta(0))) == "go_on"
+    skewed()
+    assert job_id in job_state.expire(database, attempts=3, backoff=timedelta(0))
+    database.close()

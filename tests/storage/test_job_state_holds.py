@@ -31,10 +31,10 @@ class Lives(OverDatabase):
         super().__init__()
         self.moment = job_records.now()
         self.ended: dict[str, Record] = {}
-        self.real_now, job_state.now = job_state.now, lambda: self.moment
+        self.real_clock, job_state.clock = job_state.clock, lambda connection: self.moment
 
     def teardown(self) -> None:
-        job_state.now = self.real_now
+        job_state.clock = self.real_clock
         super().teardown()
 
     @rule(target=jobs, queue=st.sampled_from(QUEUES))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -22,12 +22,14 @@ PARTS = Division(shards=ROWS, interacts=False)
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
-    """Moves the clock that the storage reads."""
+    """Moves the clock of the database."""
+
+    moments: list[datetime] = []
 
     def move(by: timedelta) -> None:
-        moved = job_records.now() + by
+        moments.append((moments[-1] if moments else job_records.now()) + by)
         for module in (job_state, job_records, shards):
-            monkeypatch.setattr(module, "now", lambda: moved)
+            monkeypatch.setattr(module, "clock", lambda connection: moments[-1])
 
     return move
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from datetime import timedelta
 
 import pytest
 
-from caveat_storage import blob_registry
+from caveat_spec.disk_faults import DiskError
+from caveat_storage import blob_registry, job_records
 from caveat_storage.blobs import Blobs, CorruptBytesError, digest_of
 from caveat_storage.job_records import Database
-from caveat_storage.scrub import scrub
+from caveat_storage.scrub import DOUBT, scrub
+from caveat_storage.tables import stored
 
 DATA = b"genuine" * 300_000
 DIGEST = digest_of(io.BytesIO(DATA))
@@ -85,3 +89,46 @@ def test_a_database_that_is_away_does_not_hide_damage(database: Database, blobs:
     with pytest.raises(CorruptBytesError):
         blind.read(DIGEST)
     away.close()
+
+
+class Unreadable(io.BytesIO):
+    """A file of a disk that fails; `make faults` has a real one."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_bytes_that_a_disk_cannot_read_are_not_verified(
+    database: Database, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read error was neither damage nor missing, and the blob counted as verified."""
+    with monkeypatch.context() as patch:
+        patch.setattr(blobs.filesystem, "open", lambda *_: Unreadable())
+        found = scrub(database, blobs)
+        assert (found.verified, found.unreadable) == (0, [DIGEST])
+        assert blob_registry.is_damaged(database, DIGEST)
+        with pytest.raises(DiskError) as raised:
+            blobs.read(DIGEST)
+    assert raised.value.problem.code == "blobs-failing"
+    assert "EIO" in raised.value.problem.detail
+    assert scrub(database, blobs, not_since=DAY).verified == 0
+    with database.writing() as connection:
+        connection.execute(stored.update().values(verified_at=job_records.now() - 2 * DOUBT))
+    assert scrub(database, blobs, not_since=DAY).verified == 1, "the disk was mended"
+    assert not blob_registry.is_damaged(database, DIGEST)
+
+
+def test_a_pass_that_the_store_interrupts_verifies_nothing(
+    database: Database, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.writing() as connection:
+        connection.execute(stored.update().values(verified_at=None))
+
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("the store is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(blobs), "verify", away)
+        with pytest.raises(ConnectionError):
+            scrub(database, blobs, not_since=DAY)
+    assert scrub(database, blobs, not_since=DAY).verified == 1

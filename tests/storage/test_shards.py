@@ -57,8 +57,8 @@ def test_the_last_shard_of_many_at_once_puts_the_audit_back(database: Database) 
 def test_a_lost_shard_is_redone_alone(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     audit, parts = divided(database)
     late = claimed(database, parts[0])
-    real = job_records.now
-    monkeypatch.setattr(job_state, "now", lambda: real() + 2 * LASTS)
+    real = job_records.clock
+    monkeypatch.setattr(job_state, "clock", lambda connection: real(connection) + 2 * LASTS)
     assert job_state.expire(database, attempts=3, backoff=timedelta(0)) == [parts[0]]
     again = claimed(database, parts[0])
     assert again.attempt == 2

@@ -15,14 +15,17 @@ from typing import Any
 
 import pytest
 
-from caveat_worker.jobs import forkserver
+from caveat_worker.jobs import forkserver, supervisor
+from caveat_worker.jobs.processes import children, is_stopped, stopped_servers
 from caveat_worker.jobs.supervisor import Failed, Finished, Stopped
 from tests.worker import stub_pipeline as stub
-from tests.worker.test_supervisor import LIMITS, ROOT, code_of, jobs, run
+from tests.worker.test_supervisor import LIMITS, PROTECTED, ROOT, code_of, jobs, run, warnings_of
 
 SUPERVISE = (
     "from tests.worker.test_supervisor import run; from tests.worker import stub_pipeline as stub; run(stub.SLEEP)"
 )
+
+POOL = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SUPERVISE!r}])"
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +86,16 @@ def test_nothing_is_left_of_whoever_supervised_and_was_killed(who: signal.Signal
     assert _awaited(lambda: not any(map(_runs, left)))
 
 
+def test_what_a_job_left_is_killed_with_it_and_holds_nothing_up() -> None:
+    """A child that did `fork` and `setsid` and kept its output open held the worker's slot for 104 seconds."""
+    began = time.monotonic()
+    (left,) = warnings_of(run(stub.ESCAPE))
+    assert len(left.split()) == 6
+    assert not any(_runs(int(pid)) for pid in left.split())
+    assert time.monotonic() - began < stub.ASLEEP / 2
+    assert isinstance(run(stub.FINISH), Finished)
+
+
 def test_a_forkserver_that_was_stopped_holds_a_slot_no_longer_than_the_limit() -> None:
     def stop() -> bool:
         for _, server in jobs():
@@ -95,6 +108,64 @@ def test_a_forkserver_that_was_stopped_holds_a_slot_no_longer_than_the_limit() -
     assert time.monotonic() - began < stub.ASLEEP / 2
     assert _awaited(lambda: not jobs())
     assert isinstance(run(stub.FINISH), Finished)
+
+
+def test_a_forkserver_that_was_stopped_while_idle_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next job waited for it and renewed its lease for ever."""
+    (server,) = at_work()
+    os.kill(server, signal.SIGSTOP)
+    monkeypatch.setattr(forkserver, "STILL_SECONDS", 3)
+    assert isinstance(run(stub.FINISH), Finished)
+    assert not _runs(server)
+
+
+def test_a_forkserver_that_is_stuck_in_its_imports_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It renewed the lease of its job without a deadline."""
+    monkeypatch.setattr(forkserver, "STILL_SECONDS", 1)
+
+    def stop() -> bool:
+        for server in children(os.getpid()):
+            os.kill(server, signal.SIGSTOP)
+        return False
+
+    end = run(stub.FINISH, should_stop=stop)
+    assert code_of(end) == "forkserver-stuck"
+    assert isinstance(end, Failed)
+    assert end.killed
+
+
+def test_a_job_is_stopped_before_its_process_is_there() -> None:
+    assert run(stub.FINISH, should_stop=lambda: bool(children(os.getpid()))) == Stopped()
+
+
+def test_a_job_whose_process_was_stopped_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "STOPPED_SECONDS", 1)
+
+    def stop() -> bool:
+        for job, _ in jobs():
+            os.kill(job, signal.SIGSTOP)
+        return False
+
+    end = run(stub.SLEEP, should_stop=stop)
+    assert code_of(end) == "process-stopped"
+    assert _awaited(lambda: not jobs())
+
+
+def test_a_stopped_forkserver_is_found_and_a_stopped_job_is_not() -> None:
+    """Only its restart is sure to bring a worker's slot back, but no job may cause one by stopping itself."""
+    with subprocess.Popen([sys.executable, "-c", POOL], cwd=ROOT, start_new_session=True) as main:
+        ((job, server),) = _awaited(lambda: [one for pool in children(main.pid) for one in jobs(pool)], 120)
+        os.kill(job, signal.SIGSTOP)
+        assert _awaited(lambda: is_stopped(job))
+        assert stopped_servers(main.pid) == []
+        os.kill(server, signal.SIGSTOP)
+        assert _awaited(lambda: stopped_servers(main.pid)) == [server]
+        os.killpg(main.pid, signal.SIGKILL)
+
+
+@PROTECTED
+def test_a_job_stops_no_process_but_its_own() -> None:
+    assert warnings_of(run(stub.STOP_OTHERS)) == ["PermissionError"]
 
 
 def _awaited(found: Callable[[], Any], seconds: float = 20) -> Any:

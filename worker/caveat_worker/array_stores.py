@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from caveat_worker.engine.base.store import ArrayStore
 
 MEMORY_BYTES = 512 * 2**20
+CHUNK = 1 << 20  # bytes read at a time
 
 
 @contextmanager
@@ -46,7 +47,10 @@ class Scratch:
             self._left -= size
             return np.empty(shape, dtype)
         self._files += 1
-        return np.memmap(self._folder / str(self._files), dtype, "w+", shape=shape)
+        path = self._folder / str(self._files)
+        array = np.memmap(path, dtype, "w+", shape=shape)
+        _reserve(path)
+        return array
 
     def put(self, key: str, values: NDArray[Any]) -> None:
         """Nothing will be looked for again."""
@@ -87,7 +91,9 @@ class Cached:
             return np.empty(shape, dtype)
         if key not in self._rooms:
             path = self._fresh / f"{key}.npy"
-            self._rooms[key] = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
+            room = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
+            _reserve(path)
+            self._rooms[key] = room
         return self._rooms[key]
 
     def put(self, key: str, values: NDArray[Any]) -> None:
@@ -161,8 +167,18 @@ def _whole(path: Path) -> NDArray[Any] | None:
     return array
 
 
+def _reserve(path: Path) -> None:
+    """Takes the disk space of a mapped file now: a disk that gets full later would kill the process (SIGBUS)."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
 def _digest(path: Path, end: int) -> bytes:
-    """The SHA-256 of a file's name and of its bytes before `end`."""
+    """The SHA-256 of a file's name and of its bytes before `end`, which are read: a failing disk raises `OSError`."""
     digest = hashlib.sha256(path.name.encode())
-    digest.update(np.memmap(path, np.uint8, "r", shape=(end,)).data)
+    with path.open("rb", buffering=0) as file:
+        while end > 0 and (chunk := file.read(min(end, CHUNK))):
+            digest.update(chunk)
+            end -= len(chunk)
     return digest.digest()

@@ -25,6 +25,7 @@ from pydantic import Field
 from caveat_spec.artifacts import NewModel, Stage
 from caveat_spec.audit import Audit
 from caveat_spec.base import Document
+from caveat_spec.disk_faults import ERRNOS, disk_problem
 from caveat_spec.jobs import REQUESTS, Division, NewPlan, Request, Result, Shard
 from caveat_spec.problem import Fault, ProblemDetails
 from caveat_spec.report import Report
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from caveat_worker.engine.base.store import ArrayStore
 
 LONGEST_SENTENCE = 2_000  # characters
+DISK_STATUS = 100
+"""Exit status of a child whose disk did not even take its problem, plus the number of the error."""
 
 
 class CrashReport(Document):
@@ -66,23 +69,16 @@ def main(folder: Path, parent: int) -> None:
     if os.getppid() != parent:  # the parent ended before the death signal was set
         return
     request = REQUESTS[job["kind"]].model_validate(job["payload"])
-    if lacks and limits["require_sandbox"]:
-        answer: Result | Division | ProblemDetails = _unprotected(lacks)
-    else:
-        answer = _answer(request, folder, job["pipeline"], limits, kept, job["shard_batches"])
+    answer = _answer(request, folder, job["pipeline"], limits, kept, job["shard_batches"])
     if isinstance(answer, Report):
         answer = answer.model_copy(update={"engine": answer.engine.model_copy(update={"sandbox_lacks": lacks})})
     name = {ProblemDetails: "problem.json", Division: "division.json"}.get(type(answer), "result.json")
     (folder / "outputs" / name).write_text(answer.model_dump_json())
 
 
-def _unprotected(lacks: list[str]) -> ProblemDetails:
-    return ProblemDetails.of(
-        "no-sandbox",
-        500,
-        f"The worker's sandbox lacks {', '.join(lacks)}, and its operator requires every protection.",
-        "Report the job's id to the operator, who has to look at the worker's kernel and its seccomp profile.",
-    )
+def exit_status(fault: BaseException) -> int:
+    """The exit status of a child that failed and could not write why."""
+    return DISK_STATUS + int(fault.errno or 0) if isinstance(fault, OSError) and fault.errno in ERRNOS else 1
 
 
 def _answer(
@@ -154,6 +150,8 @@ def _problem(fault: Exception) -> ProblemDetails:
         sentence, remedy = shortened(fault.sentence), shortened(fault.remedy)  # they may quote names of any length
         errors = [Fault(pointer=fault.pointer, detail=sentence)] if fault.pointer is not None else []
         return ProblemDetails.of(fault.code, 422, sentence, remedy, errors)
+    if isinstance(fault, OSError) and fault.errno in ERRNOS:
+        return disk_problem("scratch", int(fault.errno or 0))
     print(CrashReport.of(fault).model_dump_json(), file=sys.stderr)
     traceback.print_exception(fault)
     if isinstance(fault, MemoryError) or "bad_alloc" in str(fault):

@@ -30,6 +30,7 @@ from typing import NoReturn
 
 from caveat_spec.methods import METHODS
 from caveat_worker.jobs import child
+from caveat_worker.jobs.processes import is_stopped, signs_of_life
 
 PRELOADED = (
     "caveat_worker.sharding",
@@ -43,13 +44,41 @@ NAME = "caveat-job"
 NUMBER = struct.Struct("=q")
 LONGEST_PATH = 4096  # bytes
 LOOK_SECONDS = 0.2
+STILL_SECONDS = 15.0
+"""Seconds after which a forkserver that does nothing at all, although it shall fork, is stopped or stuck."""
+START_SECONDS = 300.0
+"""Seconds that a forkserver has to fork, however much it does; at first it imports everything."""
 END_SECONDS = 4.0
-"""Seconds that a forkserver has to report the end of a process that was killed."""
+"""Seconds after which a forkserver that does nothing, although a process of its own was killed, is stopped."""
 LEFTOVER_SECONDS = 2.0
 """Seconds for which a forkserver kills what a job left."""
 PR_SET_CHILD_SUBREAPER = 36
 EXIT_SECONDS = 10
 """Seconds that a forkserver has to end; it may still be importing."""
+
+
+class StuckError(Exception):
+    """The forkserver does not fork."""
+
+
+class GivenUpError(Exception):
+    """The process is no longer wanted."""
+
+
+class _Patience:
+    """Waits for a process as long as it does something; a machine with much else to do is slow, but not still."""
+
+    def __init__(self, pid: int, still_seconds: float | None = None) -> None:
+        self._pid, self._began, self._still = pid, time.monotonic(), still_seconds or STILL_SECONDS
+        self._changed, self._life = self._began, signs_of_life(pid)
+
+    def look(self) -> None:
+        """Raises `StuckError` if the process has been still, or busy for nothing, for too long."""
+        moment, life = time.monotonic(), signs_of_life(self._pid)
+        if life != self._life:
+            self._changed, self._life = moment, life
+        if moment - self._changed > self._still or moment - self._began > START_SECONDS:
+            raise StuckError
 
 
 class Forked:
@@ -64,15 +93,18 @@ class Forked:
         """Kills the process and all that it started, together with a forkserver that does not report that in time."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        if self.returncode is None:  # it may have left its group
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+        waits = _Patience(self._server, END_SECONDS)
         try:
-            self.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:  # something has stopped it
+            while not self._has_ended():
+                waits.look()
+        except StuckError:  # something has stopped it
             with suppress(ProcessLookupError):
                 os.kill(self._server, signal.SIGKILL)
             self.returncode = -signal.SIGKILL
+
+    def is_stopped(self) -> bool:
+        """Whether the process, or the forkserver that would report its end, is stopped."""
+        return is_stopped(self.pid) or is_stopped(self._server)
 
     def hang_up(self) -> None:
         """Ends the output, whoever may still hold its other end."""
@@ -81,11 +113,10 @@ class Forked:
         self.stdout.close()
         self._output.close()
 
-    def threads(self) -> int:
-        """The number of its threads, 0 once it has ended or where there is no /proc."""
-        with suppress(OSError):
-            return os.stat(f"/proc/{self.pid}/task").st_nlink - 2
-        return 0
+    def _has_ended(self) -> bool:
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(LOOK_SECONDS)
+        return self.returncode is not None
 
     def wait(self, timeout: float | None = None) -> int:
         """Returns the exit status, negative for a signal; raises `subprocess.TimeoutExpired`."""
@@ -112,23 +143,36 @@ class Forkserver:
                 start_new_session=True,
             )
 
-    def fork(self, folder: Path, stderr: int, meanwhile: Callable[[], object]) -> Forked:
-        """Forks a process that runs the job in `folder`; raises `ConnectionError` if the forkserver has ended.
+    def fork(self, folder: Path, stderr: int, should_stop: Callable[[], bool]) -> Forked:
+        """Forks a process that runs the job in `folder`.
 
-        It may still be importing; `meanwhile` is called again and again until it has forked.
+        It may still be importing; `should_stop` is called again and again until it has forked.
+
+        Raises:
+            ConnectionError: the forkserver has ended.
+            StuckError: it does nothing, or does not come to an end; it has to be killed.
+            GivenUpError: `should_stop` returned true.
         """
+        waits = _Patience(self._process.pid)
         output, theirs = socket.socketpair()  # reading from it can be ended, unlike from a pipe
         with ExitStack() as undo:
             undo.enter_context(output)
             with theirs:
                 socket.send_fds(self._socket, [os.fsencode(folder)], [theirs.fileno(), stderr])
                 while not select.select([self._socket], [], [], LOOK_SECONDS)[0]:
-                    meanwhile()
+                    if should_stop():
+                        raise GivenUpError
+                    waits.look()
                 pid = _number(self._socket)
             if pid is None:
                 raise ConnectionError("the forkserver has ended")
             undo.pop_all()
         return Forked(pid, output, self._socket, self._process.pid)
+
+    def kill(self) -> None:
+        """Ends a forkserver that does not react, and the process that it may have forked meanwhile."""
+        self._process.kill()
+        self.close()
 
     def close(self) -> None:
         """Ends the forkserver and the process that it forked."""
@@ -157,15 +201,20 @@ def ready(environment: Mapping[str, str]) -> None:
 
 @contextmanager
 def forked(
-    environment: Mapping[str, str], folder: Path, stderr: int, meanwhile: Callable[[], object]
+    environment: Mapping[str, str], folder: Path, stderr: int, should_stop: Callable[[], bool]
 ) -> Iterator[Forked]:
     """Yields a process that runs the job in `folder`, from an idle forkserver that then serves the next job.
 
-    `meanwhile` is called again and again until the process is there, which takes seconds if its forkserver is new. The
-    caller has to wait for the end of the process. Raises `ConnectionError` if no forkserver can be started.
+    `should_stop` is called again and again until the process is there, which takes seconds if its forkserver is new.
+    The caller has to wait for the end of the process.
+
+    Raises:
+        ConnectionError: no forkserver can be started.
+        StuckError: a new one does not fork.
+        GivenUpError: `should_stop` returned true before there was a process.
     """
     idle = _idle[frozenset(environment.items())]
-    server, child = _fork(idle, environment, lambda server: server.fork(folder, stderr, meanwhile))
+    server, child = _fork(idle, environment, lambda server: server.fork(folder, stderr, should_stop))
     try:
         yield child
     except BaseException:
@@ -179,7 +228,7 @@ def forked(
 def _fork(
     idle: list[Forkserver], environment: Mapping[str, str], fork: Callable[[Forkserver], Forked]
 ) -> tuple[Forkserver, Forked]:
-    """Forks a process from an idle forkserver, skipping those that were killed, or from a new one."""
+    """Forks a process from an idle forkserver, skipping those that were killed or stopped, or from a new one."""
     while True:
         try:
             server, fresh = idle.pop(), False
@@ -187,10 +236,13 @@ def _fork(
             server, fresh = Forkserver(environment), True
         try:
             return server, fork(server)
-        except ConnectionError:
-            server.close()
+        except (ConnectionError, StuckError):
+            server.kill()
             if fresh:
                 raise
+        except GivenUpError:
+            server.kill()
+            raise
 
 
 def main(asked: socket.socket) -> None:
@@ -240,8 +292,10 @@ def _do(folder: Path, files: list[int], server: int) -> NoReturn:
         tempfile.tempdir = None
         child.main(folder, server)
         status = 0
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as fault:
+        status = child.exit_status(fault)
+        with suppress(OSError):
+            traceback.print_exc()
     finally:  # never return into the forkserver's loop
         with suppress(Exception):
             sys.stdout.flush()
@@ -273,9 +327,9 @@ def _reaped() -> dict[int, int]:
 
 
 def _kill_leftovers() -> None:
-    """Kills what a job started, again and again: it may fork meanwhile, and whoever loses its parent becomes ours."""
+    """Kills what a job started, generation by generation: whoever loses its parent becomes ours."""
     deadline = time.monotonic() + LEFTOVER_SECONDS
-    while (left := list(_descendants(os.getpid()))) and time.monotonic() < deadline:
+    while (left := _children()) and time.monotonic() < deadline:
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -283,15 +337,12 @@ def _kill_leftovers() -> None:
         time.sleep(0.005)
 
 
-def _descendants(pid: int) -> Iterator[int]:
-    """The processes that a process started, and those that they started."""
-    waiting = [pid]
-    while waiting:
-        for children in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
-            with suppress(OSError):
-                found = [int(child) for child in children.read_text().split()]
-                yield from found
-                waiting += found
+def _children() -> list[int]:
+    """The children of this process."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    with suppress(OSError):
+        return [int(pid) for pid in children.read_text().split()]
+    return []
 
 
 def _number(channel: socket.socket) -> int | None:

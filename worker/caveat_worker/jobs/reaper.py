@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,6 +19,7 @@ from caveat_spec.jobs import LISTS, QUEUES, RUN_JOB
 from caveat_storage import blob_registry, job_records, job_state, retention, scrub, shards
 from caveat_storage.blobs import Blobs
 from caveat_storage.job_records import Database
+from caveat_worker.jobs.processes import stopped_servers
 from caveat_worker.jobs.sandbox import missing_protections
 from caveat_worker.jobs.settings import Settings, settings
 
@@ -33,7 +35,7 @@ _leaving, _gone = threading.Event(), threading.Event()
 
 def begin(sender: Any, **_: Any) -> None:
     """Starts the background threads when the worker is ready."""
-    missing = list(missing_protections())
+    missing = missing_protections()
     if missing:
         log.warning("this machine lacks sandbox protections: %s", ", ".join(missing))
     database = Database(settings().database_url)
@@ -63,6 +65,8 @@ def verify_stored_bytes(database: Database, blobs: Blobs, settings: Settings) ->
         return
     since = timedelta(days=settings.scrub_days)
     found = scrub.scrub(database, blobs, not_since=since, most_bytes=SCRUBBED_AT_ONCE)
+    for digest in found.unreadable:
+        log.error("the disk cannot read the stored bytes of %s", digest)
     for digest in found.missing:
         log.error("the stored bytes of %s are missing", digest)
 
@@ -118,8 +122,7 @@ def _reap_until_gone(app: Celery, database: Database, worker: str, missing: list
             return {queue for queue, listed in there.items() if listed.queue_declare().message_count}
 
     while True:
-        if settings().heartbeat_file:  # the process is alive, whatever the state of the database and the broker
-            Path(str(settings().heartbeat_file)).touch()
+        _beat(settings().heartbeat_file)
         try:
             job_records.record_worker(database, worker, missing, settings().serves, leaving=_leaving.is_set())
             reap(database, settings(), publish, waiting)
@@ -128,6 +131,20 @@ def _reap_until_gone(app: Celery, database: Database, worker: str, missing: list
         if _gone.wait(settings().reap_seconds):
             break
     job_records.remove_worker(database, worker)
+
+
+def _beat(file: str | None) -> None:
+    """Touches the heartbeat file while the worker's processes run, whatever the state of the database and the broker.
+
+    A stopped one takes no jobs, and only a restart of the worker is sure to bring its slot back.
+    """
+    if stopped := stopped_servers(os.getpid()):
+        log.error("processes of this worker are stopped, so it has no heartbeat: %s", stopped)
+    elif file:
+        try:
+            Path(file).write_bytes(b"1")  # unlike a touch, this needs a disk that still takes a byte
+        except OSError as fault:
+            log.error("the heartbeat could not be written: %s", fault)
 
 
 def _collect_until_gone(database: Database) -> None:

@@ -24,19 +24,21 @@ import rfc8785
 from pydantic import ValidationError
 
 from caveat_spec.artifacts import STAGES, Stage
+from caveat_spec.disk_faults import ERRNOS, disk_problem, of_disk
 from caveat_spec.jobs import REQUESTS, RESULTS, Division, JobKind, sources
 from caveat_spec.problem import ProblemDetails
-from caveat_storage.blobs import CorruptBytesError, Writable
+from caveat_storage.blobs import CorruptBytesError, MissingBytesError, Writable
 from caveat_telemetry import traces
 from caveat_worker.jobs import forkserver
-from caveat_worker.jobs.child import CrashReport
+from caveat_worker.jobs.child import DISK_STATUS, CrashReport
 from caveat_worker.jobs.forkserver import Forked
 from caveat_worker.jobs.output_files import read_file
-from caveat_worker.jobs.sandbox import MOST_THREADS
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+STOPPED_SECONDS = 20.0
+"""Seconds for which something may stop a job's process before the job is given up and started again."""
 KEPT_OF_STDERR = 8_000  # characters
 LARGEST_LINE = 4_096  # bytes of a line of progress
 MOST_STAGES = 100  # stages of one child that are recorded
@@ -44,6 +46,7 @@ LARGEST_RESULT = 256 << 20  # bytes
 PIPELINE = "caveat_worker.computations"
 CRASHES = frozenset({signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
 """Signals of a crash in the process's own code or a library; no other process sends them."""
+SCRATCH = frozenset(disk_problem("scratch", number).code for number in ERRNOS)
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
 TUNED = {"NUMPY_MADVISE_HUGEPAGE": "0"}
@@ -60,8 +63,6 @@ class Limits:
     threads: int = 2
     gpu_bytes: int = 0
     """0 means no limit."""
-    require_sandbox: bool = False
-    """Whether a child that lacks a protection ends before it reads anything."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ class Guarded:
         """Writes, unless the job has to stop."""
         if self.should_stop():
             raise _InterruptedError
-        return self.file.write(data)
+        with of_disk("scratch"):
+            return self.file.write(data)
 
 
 def supervise(
@@ -142,7 +144,7 @@ def supervise(
 ) -> End:
     """Runs a job in a fresh child process and returns how it ended.
 
-    `fetch(digest, file)` writes the bytes of `digest` to `file`, or raises `CorruptBytesError`. `on_progress` and
+    `fetch(digest, file)` writes the bytes of `digest` to `file`, or raises what `Blobs.copy` does. `on_progress` and
     `should_stop` are called in this thread several times a second, `should_stop` also on each write; once it returns
     true, the child ends within a second. The child can read the earlier arrays of `sink`, which stores its new ones if
     it succeeds. `pieces(folder)` lays out the pieces of its shards. An audit of more than `shard_batches` batches, if
@@ -150,8 +152,11 @@ def supervise(
 
     The child has no network, so the run and its stages are traced here, with `attributes`. Its standard error is logged
     only if `show_output` is true, except for its crash reports.
+
+    Raises:
+        DiskError: the scratch disk, or the one that `sink` writes, is full or fails.
     """
-    with tempfile.TemporaryDirectory(prefix="caveat-") as name, ExitStack() as open_files:
+    with of_disk("scratch"), tempfile.TemporaryDirectory(prefix="caveat-") as name, ExitStack() as open_files:
         folder = Path(name)
         try:
             with traces.span("fetch", attributes or {}):
@@ -161,14 +166,19 @@ def supervise(
                     pieces(folder / "pieces")
         except _InterruptedError:
             return Stopped()
-        except CorruptBytesError as fault:
+        except (CorruptBytesError, MissingBytesError) as fault:
             return Failed(fault.problem)
         outputs = os.open(folder / "outputs", os.O_DIRECTORY)
         open_files.callback(os.close, outputs)
         stderr = open_files.enter_context(tempfile.TemporaryFile())
         with traces.span("child", attributes or {}):
             confined = forkserver.forked(_environment(limits, pipeline), folder, stderr.fileno(), should_stop)
-            child = open_files.enter_context(confined)
+            try:
+                child = open_files.enter_context(confined)
+            except forkserver.GivenUpError:
+                return Stopped()
+            except forkserver.StuckError:
+                return Failed(_stuck(), killed=True)
             reader = ProgressReader()
             listener = threading.Thread(target=reader.listen, args=(child,), daemon=True)
             listener.start()
@@ -265,6 +275,7 @@ def _watch(
 ) -> Failed | Stopped | None:
     """Waits for the child and passes its progress on; None if it ended by itself."""
     deadline = time.monotonic() + limits.wall_seconds
+    ran = time.monotonic()
     while not _ended(child):
         if reader.progress:
             on_progress(*reader.progress.popleft())
@@ -272,8 +283,10 @@ def _watch(
             return Stopped()
         if time.monotonic() > deadline:
             return Failed(_out_of_time(limits.wall_seconds, "CAVEAT_WALL_SECONDS"))
-        if child.threads() > limits.threads + MOST_THREADS:
-            return Failed(_too_many_threads(limits.threads + MOST_THREADS))
+        if not child.is_stopped():
+            ran = time.monotonic()
+        elif time.monotonic() - ran > STOPPED_SECONDS:
+            return Failed(_stopped(), killed=True)
     return None
 
 
@@ -322,10 +335,16 @@ def _collect(outputs: int, kind: JobKind, status: int, limits: Limits) -> Finish
             if kind == "audit" and (division := _output(outputs, "division.json")):
                 return Divided(Division.model_validate_json(division))
             if problem := _output(outputs, "problem.json"):
-                return Failed(ProblemDetails.model_validate_json(problem))
+                return _told(ProblemDetails.model_validate_json(problem))
     except (ValidationError, rfc8785.CanonicalizationError) as fault:
         log.error("the child's result is not a valid document: %s", type(fault).__name__)
-    return Failed(_died(kind, status, limits), killed=status == -signal.SIGKILL)
+    killed = status == -signal.SIGKILL or status - DISK_STATUS in ERRNOS
+    return Failed(_died(kind, status, limits), killed=killed)
+
+
+def _told(problem: ProblemDetails) -> Failed:
+    """The failure that a child describes; another machine may have room for it."""
+    return Failed(problem, killed=problem.code in SCRATCH)
 
 
 def _output(outputs: int, name: str) -> bytes | None:
@@ -339,6 +358,8 @@ def _died(kind: JobKind, status: int, limits: Limits) -> ProblemDetails:
         "examples": "these examples",
         "shard": "a part of this audit",
     }[kind]
+    if status - DISK_STATUS in ERRNOS:
+        return disk_problem("scratch", status - DISK_STATUS)
     if status == -signal.SIGXCPU:
         return _out_of_time(limits.cpu_seconds, "CAVEAT_CPU_SECONDS")
     if -status in CRASHES:
@@ -346,7 +367,8 @@ def _died(kind: JobKind, status: int, limits: Limits) -> ProblemDetails:
             "child-crashed",
             422,
             f"The child process of {what} crashed in a library ({_signal_name(-status)}).",
-            "Check that other programs can open its files; exceeding CAVEAT_MEMORY_BYTES can also cause a crash.",
+            "Check that other programs can open its files; exceeding CAVEAT_MEMORY_BYTES, or a failing disk, can also "
+            "cause a crash.",
         )
     if status < 0:
         number = -status
@@ -358,6 +380,25 @@ def _died(kind: JobKind, status: int, limits: Limits) -> ProblemDetails:
     return ProblemDetails.of("child-died", 500, f"The child process of {what} {how}.", remedy)
 
 
+def _stuck() -> ProblemDetails:
+    return ProblemDetails.of(
+        "forkserver-stuck",
+        500,
+        "The worker could not start a process for this job: its forkserver was stopped, or is stuck in its imports.",
+        "An operator looks whether the worker's disk and processor answer, and restarts it; then submit the job again.",
+    )
+
+
+def _stopped() -> ProblemDetails:
+    return ProblemDetails.of(
+        "process-stopped",
+        500,
+        f"Something stopped the process of this job for more than {STOPPED_SECONDS:g} seconds (SIGSTOP), so it was "
+        "ended.",
+        "An operator looks for who stops processes of the worker (a debugger, a script); then submit the job again.",
+    )
+
+
 def _out_of_time(seconds: int, setting: str) -> ProblemDetails:
     kind = "processor time" if setting == "CAVEAT_CPU_SECONDS" else "time"
     return ProblemDetails.of(
@@ -365,15 +406,6 @@ def _out_of_time(seconds: int, setting: str) -> ProblemDetails:
         422,
         f"The job took longer than its limit of {seconds} seconds of {kind}.",
         f"Request fewer layers, 'runs' or 'permutations', or raise {setting} on the worker.",
-    )
-
-
-def _too_many_threads(most: int) -> ProblemDetails:
-    return ProblemDetails.of(
-        "too-many-threads",
-        422,
-        f"The job started more than {most} threads.",
-        "No model needs that many: check where its files come from, and report the job's id to the operator.",
     )
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache, partial
@@ -18,9 +18,11 @@ from opentelemetry.trace import SpanKind
 from sqlalchemy.exc import DBAPIError
 
 from caveat_spec.artifacts import Queue, Stage
+from caveat_spec.disk_faults import DiskError
 from caveat_spec.jobs import LISTS, RUN_JOB
-from caveat_storage import blob_registry, job_records, job_state, shards
-from caveat_storage.blobs import Blobs, digest_of
+from caveat_spec.problem import ProblemDetails
+from caveat_storage import blob_registry, database_faults, job_records, job_state, shards
+from caveat_storage.blobs import Blobs, MissingBytesError, digest_of
 from caveat_storage.job_records import Database
 from caveat_storage.job_state import Lease, Order
 from caveat_telemetry import logs, traces
@@ -35,6 +37,10 @@ SHARD_WORKERS_SEEN = timedelta(minutes=1)
 """Workers seen within this time count when deciding whether to divide an audit."""
 LOOK_SECONDS = 0.5
 """Seconds between heartbeats and progress reports of a running job."""
+STORE_SECONDS = 10.0
+"""Seconds for which a blob store that is full or fails is asked again to take a report."""
+DATABASE_AWAY_SECONDS = 600.0
+"""Seconds for which an outcome waits for the database."""
 
 
 @app.task(name=RUN_JOB, bind=True)
@@ -73,7 +79,18 @@ def traced_run(lease: Lease) -> None:
 
 def run(lease: Lease) -> str:
     """Runs a job and stores its outcome; returns the kind of outcome."""
-    holder = LeaseHolder(database(), lease)
+    holder, pieces = LeaseHolder(database(), lease), dict[str, str]()
+    try:
+        end = compute(lease, holder, pieces)
+    except Exception as fault:  # whatever failed on this machine, the job says what it was
+        end = Failed(_problem(fault), killed=True)
+    with traces.span("store", {}):
+        end = store_until(end, holder, pieces)
+    return type(end).__name__.lower()
+
+
+def compute(lease: Lease, holder: LeaseHolder, pieces: dict[str, str]) -> End:
+    """Runs the child process of a job; a shard adds the pieces that it stored to `pieces`."""
     sink = sink_of(lease)
     end = supervise(
         lease.kind,
@@ -87,10 +104,24 @@ def run(lease: Lease) -> str:
         attributes={f"caveat.{lease.kind}.id": lease.job_id},
         show_output=settings().child_output,
     )
-    pieces = sink.kept if isinstance(sink, Pieces) else {}
-    with traces.span("store", {}):
-        retry_until(lambda: store(end, holder, pieces), lease)
-    return type(end).__name__.lower()
+    pieces.update(sink.kept if isinstance(sink, Pieces) else {})
+    return end
+
+
+def _problem(fault: Exception) -> ProblemDetails:
+    """Why a worker could not run a job."""
+    if isinstance(fault, DiskError | MissingBytesError):
+        log.error("%s", fault.problem.detail)
+        return fault.problem
+    if isinstance(fault, DBAPIError):
+        return database_faults.problem_of(fault)
+    log.exception("the worker failed")
+    return ProblemDetails.of(
+        "worker-failed",
+        500,
+        f"The worker failed on this job with an internal error ({type(fault).__name__}).",
+        "Report the job's id to the operator: the worker's log has the details.",
+    )
 
 
 def sink_of(lease: Lease) -> ArtifactSink | None:
@@ -122,17 +153,26 @@ def place_of_pieces(audit_id: str) -> Blobs:
     return Blobs.at(f"{settings().pieces_url}/{audit_id}")
 
 
-def retry_until(action: Callable[[], None], lease: Lease) -> None:
-    """Retries an action while the lease lasts, if the database or the blob store is unavailable."""
-    deadline = time.monotonic() + lease.lasts.total_seconds()
+def store_until(end: End, holder: LeaseHolder, pieces: dict[str, str]) -> End:
+    """Stores the outcome of a job and returns it, again and again while the database or the blob store is unavailable.
+
+    A blob store that stays full or fails becomes the outcome of the job. While the database is away nobody else can
+    take the job, so its outcome waits for it.
+    """
+    began = time.monotonic()
     while True:
         try:
-            return action()
+            store(end, holder, pieces)
+            return end
         except (DBAPIError, OSError) as fault:
-            if time.monotonic() > deadline:
+            log.warning("the outcome of job %s could not be stored yet: %s", holder.lease.job_id, type(fault).__name__)
+            waited = time.monotonic() - began
+            if waited > STORE_SECONDS and isinstance(fault, DiskError):
+                end, pieces = Failed(fault.problem, killed=True), {}
+            if waited > DATABASE_AWAY_SECONDS:
                 raise
-            log.warning("the outcome of job %s could not be stored yet: %s", lease.job_id, type(fault).__name__)
             time.sleep(LOOK_SECONDS)
+            holder.is_over()  # renews the lease
 
 
 def store(end: End, holder: LeaseHolder, pieces: dict[str, str]) -> None:
@@ -204,7 +244,7 @@ class LeaseHolder:
             self.looked = time.monotonic()
             try:
                 self.order = job_state.heartbeat(self.database, self.lease)
-                self.renewed = time.monotonic()
+                self.renewed = self.looked  # not later than the database, however long its answer took
             except DBAPIError:
                 log.warning("the lease of job %s could not be renewed", self.lease.job_id)
         if time.monotonic() - self.renewed > self.lease.lasts.total_seconds():
