@@ -17,6 +17,7 @@ from caveat_service import (
     instrumentation,
     limits,
     models,
+    retention,
     uploads,
     webhooks,  # fmt: skip
 )
@@ -26,8 +27,8 @@ from caveat_service.oidc import Issuer
 from caveat_service.settings import Settings
 from caveat_service.slow_bodies import SlowBodies
 from caveat_service.state import EXTENSION, AppContext
-from caveat_storage import blob_registry
-from caveat_storage.job_records import Database, migrate
+from caveat_storage import blob_registry, upgrade
+from caveat_storage.job_records import Database
 from caveat_telemetry import traces
 
 
@@ -38,11 +39,11 @@ class IdConverter(BaseConverter):
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Creates the service; migrates the database first. Settings come from the environment by default."""
+    """Creates the service, after the database was migrated. Settings come from the environment by default."""
     settings = settings or Settings()
     attestations.signers(settings.signing_key)  # fail at start if the keys cannot be used
     traces.begin("caveat-api")
-    migrate(settings.database_url)
+    upgrade.prepare(settings.database_url)
     app = Flask("service", static_folder=None)
     app.url_map.converters["id"] = IdConverter
     app.url_map.redirect_defaults = False
@@ -53,6 +54,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions[EXTENSION] = AppContext(
         database, kept, JobPublisher(settings.broker_url), settings, issuer, AuthThrottle(settings)
     )
+    retention.begin(database, settings)
     errors.register(app)
     app.after_request(_as_declared)
     instrumentation.register(app)

@@ -8,7 +8,7 @@ from securesystemslib.signer import Signer
 from caveat_service.errors import refuse
 from caveat_service.state import app_context
 from caveat_spec.attestation import Run
-from caveat_storage import attestations, job_records, keyring
+from caveat_storage import attestations, audit_log, job_records, keyring
 from caveat_storage.job_records import Record
 
 
@@ -19,6 +19,11 @@ def signed(record: Record, report: bytes) -> Response:
         raise refuse(
             "not-signed", 404, "This service has no signing key, so it makes no attestations.",
             "Ask an operator to set CAVEAT_SIGNING_KEY; `caveat keygen` creates a key.",
+        )  # fmt: skip
+    if audit_log.reported(app_context().database, record.tenant, record.id) != record.report_digest:
+        raise refuse(
+            "not-reported", 500, "The audit log does not say that the worker of this audit reported this digest.",
+            "Somebody changed the record of the audit: tell an operator, who finds the entry with `caveat audit-log`.",
         )  # fmt: skip
     envelope = attestations.sign(attestations.state(report, _run(record)), keys)
     response = Response(envelope, content_type="application/json")

@@ -52,6 +52,8 @@ class Settings(SharedSettings):
     """Prefix of `submit`, `read` and `admin` in that claim."""
     oidc_cooldown_seconds: float = Field(30, ge=0)
     """Seconds before the issuer's keys are fetched again for a token whose key is unknown."""
+    retention_days: float = Field(0, ge=0)
+    """Days after which ended jobs, their reports, and bytes that no newer job reads are deleted; 0 means never."""
     signing_key: str | None = Field(None, repr=False)
     """Keys that sign attestations: ed25519 keys as PEM, or the file or folder (a mounted secret) that contains them."""
     largest_blob: int = Field(4 << 30, ge=1)

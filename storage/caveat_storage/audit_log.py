@@ -52,6 +52,14 @@ def export(database: Database, tenant: str, signers: Sequence[Signer] = ()) -> I
         yield attestations.seal(end, SignedHead, signers) + b"\n"
 
 
+def reported(database: Database, tenant: str, job_id: str) -> str | None:
+    """The digest of the report that a job's worker logged in the transaction that ended the job; None if none did."""
+    said = select(log.c.payload).where(log.c.tenant == tenant, log.c.job_id == job_id, log.c.what == "succeed")
+    with database.reading() as connection:
+        payload = connection.execute(said).scalar_one_or_none()
+    return None if payload is None else payload.get("report_digest")
+
+
 def erase(connection: Connection, tenant: str, which: ColumnElement[bool], said: dict[str, Any]) -> int:
     """Erases the payloads of some entries and appends an entry that lists them; returns their number."""
     erased = log.c.tenant == tenant, which, log.c.payload.is_not(None)

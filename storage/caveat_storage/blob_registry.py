@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from sqlalchemy import Connection, exists, func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from caveat_storage import job_records
@@ -123,7 +123,9 @@ def collect(database: Database, blobs: Blobs, *, unused_for: timedelta) -> Colle
     """Deletes bytes that no row has used for `unused_for`; safe to run concurrently with itself and everything else."""
     adopted = [digest for digest in blobs.digests() if _adopt(database, blobs, digest)]
     unused = stored.c.touched_at < now() - unused_for
-    unnamed = ~exists().where(owned.c.digest == stored.c.digest), ~exists().where(uses.c.digest == stored.c.digest)
+    unnamed = [
+        ~select(named.c.digest).where(named.c.digest == stored.c.digest).exists() for named in (owned, uses)
+    ]  # a worker may read no other column of `blobs`
     with database.reading() as connection:
         candidates = connection.scalars(select(stored.c.digest).where(unused, *unnamed)).all()
     removed = 0

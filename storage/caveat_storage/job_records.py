@@ -16,6 +16,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -209,8 +210,8 @@ def _postgresql_engine(url: str, seconds: float | None) -> Engine:
     return engine
 
 
-def migrate(url: str) -> None:
-    """Migrates the database to the newest schema; processes that start at the same time take turns."""
+def migrate(url: str, revision: str = "head") -> None:
+    """Migrates the database to a revision, by default the newest; processes that do so at the same time take turns."""
     database = Database(url, seconds=None)
     try:
         with database.writing() as connection:
@@ -219,9 +220,15 @@ def migrate(url: str) -> None:
             config = Config()
             config.set_main_option("script_location", str(MIGRATIONS))
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            newer = revision == "head" or revision >= (_revision(connection) or "")
+            (command.upgrade if newer else command.downgrade)(config, revision)
     finally:
         database.close()
+
+
+def _revision(connection: Connection) -> str | None:
+    """The schema's revision; None before the first migration."""
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def now() -> datetime:

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
@@ -227,7 +228,7 @@ def _claim(
     taken = step(
         connection, "claim", job_id, and_(jobs.c.available_at <= moment, jobs.c.queue.in_(queues)),
         data={"worker": worker},
-        lease_owner=worker, lease_token=token, lease_until=moment + lasts,
+        lease_owner=worker, lease_token=seal(token), lease_until=moment + lasts,
         attempts=jobs.c.attempts + 1, stage="loading", progress=0.0,
     )  # fmt: skip
     if not taken:
@@ -242,8 +243,8 @@ def _claim(
 
 def heartbeat(database: Database, lease: Lease) -> Order:
     """Renews a lease; returns whether the worker should go on."""
-    held = and_(jobs.c.id == lease.job_id, jobs.c.lease_token == lease.token, jobs.c.state == "running")
     with database.writing() as connection:
+        held = and_(jobs.c.id == lease.job_id, show(connection, lease), jobs.c.state == "running")
         renewed = connection.execute(jobs.update().where(held).values(lease_until=clock(connection) + lease.lasts))
         if renewed.rowcount == 0:
             return "lost"
@@ -437,7 +438,19 @@ def _given_up(attempts: int) -> ProblemDetails:
 
 def held_step(connection: Connection, which: Step, lease: Lease, **values: Any) -> bool:
     """Takes a step of a leased job; returns False and does nothing if the lease was lost."""
-    return step(connection, which, lease.job_id, jobs.c.lease_token == lease.token, by=lease.worker, **values)
+    return step(connection, which, lease.job_id, show(connection, lease), by=lease.worker, **values)
+
+
+def seal(token: str) -> str:
+    """What the database keeps of a lease's token, so that whoever reads it cannot act as the lease's holder."""
+    return sha256(token.encode()).hexdigest()[:26]
+
+
+def show(connection: Connection, lease: Lease) -> ColumnElement[bool]:
+    """Shows a lease to PostgreSQL for this transaction (migration 0010); returns the condition that it is held."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.set_config("caveat.lease", lease.token, True)))
+    return jobs.c.lease_token == seal(lease.token)
 
 
 def step(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from caveat_storage import ssrf
@@ -24,5 +25,7 @@ class SharedSettings(BaseSettings):
     """Folder or fsspec URL of the blob store (`s3://...`, `gs://...`)."""
     broker_url: str = "redis://127.0.0.1:6379/0"
     """URL of the broker, Redis or Valkey; a Unix socket is `redis+socket:///path`."""
+    gc_interval_hours: float = Field(6, ge=0)
+    """Hours between deletions of expired data (API) and of unreferenced bytes (workers); 0 disables both."""
     webhook_networks: ssrf.Networks = ""
     """Networks that webhooks may reach although they are not public, also without TLS: `10.1.0.0/16, fd00::/8`."""

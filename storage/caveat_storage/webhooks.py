@@ -18,7 +18,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import cast as cast_as
+from standardwebhooks import Webhook
 
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.webhooks import Delivery, Ended, Message, Occasion, WebhookRecord
@@ -50,15 +52,22 @@ class TooManyError(Exception):
 
 @dataclass(frozen=True)
 class PendingDelivery:
-    """A message claimed by one sender, with everything needed to send it."""
+    """A message claimed by one sender."""
 
     id: str
     webhook_id: str
-    url: str
-    secrets: tuple[str, ...]
     body: str
     attempt: int
     token: str
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a claimed message goes, and its signatures."""
+
+    url: str
+    signatures: str
+    """The `webhook-signature` header: a signature with each valid secret."""
 
 
 def register(
@@ -188,8 +197,7 @@ def take(database: Database, *, lasts: timedelta) -> PendingDelivery | None:
         webhook_id = _next_webhook(connection, moment)
         if webhook_id is None:
             return None
-        wanted = select(deliveries, webhooks.c.url, webhooks.c.secret, webhooks.c.old_secret, webhooks.c.old_until)
-        whose = wanted.join(webhooks).where(webhooks.c.id == webhook_id, _is_due(moment))
+        whose = select(deliveries).where(deliveries.c.webhook_id == webhook_id, _is_due(moment))
         row = connection.execute(whose.order_by(deliveries.c.due_at).limit(1)).one_or_none()
         if row is None:  # the webhook was deleted a moment ago
             return None
@@ -197,8 +205,27 @@ def take(database: Database, *, lasts: timedelta) -> PendingDelivery | None:
         claimed = {"due_at": until, "claimed_until": until, "attempts": attempt, "token": token}
         connection.execute(deliveries.update().where(deliveries.c.id == row.id).values(**claimed))
         connection.execute(webhooks.update().where(webhooks.c.id == webhook_id).values(taken_at=moment))
-    old = (row.old_secret,) if row.old_until is not None and row.old_until > moment else ()
-    return PendingDelivery(row.id, row.webhook_id, row.url, (row.secret, *old), row.body, attempt, token)
+    return PendingDelivery(row.id, row.webhook_id, row.body, attempt, token)
+
+
+def address(database: Database, delivery: PendingDelivery, moment: datetime) -> Address | None:
+    """The address of a claimed message, signed at `moment`; None if the claim or the webhook has ended.
+
+    PostgreSQL signs by itself (migration 0010), since a worker may not read the secrets.
+    """
+    with database.reading() as connection:
+        if connection.dialect.name == "postgresql":
+            seconds = cast_as(int(moment.timestamp()), BigInteger)
+            signed = func.caveat_address(delivery.id, delivery.token, seconds).table_valued("url", "signatures")
+            row = connection.execute(select(signed)).one_or_none()
+            return None if row is None else Address(row.url, row.signatures)
+        there = select(webhooks).join(deliveries).where(_held(delivery), webhooks.c.disabled_at.is_(None))
+        row = connection.execute(there.where(deliveries.c.claimed_until > now())).one_or_none()
+    if row is None:
+        return None
+    old = [row.old_secret] if row.old_until is not None and row.old_until > now() else []
+    signatures = (Webhook(secret).sign(delivery.id, moment, delivery.body) for secret in [row.secret, *old])
+    return Address(row.url, " ".join(signatures))
 
 
 def _next_webhook(connection: Connection, moment: datetime) -> str | None:

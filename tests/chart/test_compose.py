@@ -35,6 +35,24 @@ def test_ours_are_confined_and_told_settings_that_exist(services: dict[str, dict
         assert f"AS {service['build']['target']}\n" in (ROOT / "Dockerfile").read_text()
 
 
+def test_each_part_has_a_role_of_its_own_and_only_the_migration_has_all(services: dict[str, dict[str, Any]]) -> None:
+    urls = {
+        name: {key: url for key, url in service.get("environment", {}).items() if key.endswith("DATABASE_URL")}
+        for name, service in services.items()
+    }
+    made, api, worker = (urls[name] for name in ("migration", "api", "worker"))
+    assert made.keys() == {"CAVEAT_DATABASE_URL", "CAVEAT_API_DATABASE_URL", "CAVEAT_WORKER_DATABASE_URL"}
+    assert list(api.values()) == [made["CAVEAT_API_DATABASE_URL"]]
+    assert list(worker.values()) == [made["CAVEAT_WORKER_DATABASE_URL"]]
+    assert len(set(made.values())) == 3
+    assert {password for url in made.values() for password in re.findall(r"\$\{(\w+):", url)} == {
+        "POSTGRES_PASSWORD", "API_PASSWORD", "WORKER_PASSWORD"
+    }  # fmt: skip
+    for name in ("api", "worker"):
+        assert services[name]["depends_on"]["migration"] == {"condition": "service_completed_successfully"}
+    assert services["migration"]["cap_drop"] == ["ALL"]
+
+
 def test_every_settings_value_is_valid(services: dict[str, dict[str, Any]]) -> None:
     for name, of in OURS.items():
         variables = {variable: str(value) for variable, value in services[name]["environment"].items()}

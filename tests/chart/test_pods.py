@@ -132,7 +132,7 @@ def test_is_told_settings_that_exist(release: Release) -> None:
     command = {variable for option in gate.params for variable in [option.envvar] if isinstance(variable, str)}
     known = {
         "api": settings(ServiceSettings),
-        "migration": settings(ServiceSettings),
+        "migration": settings(ServiceSettings) | {"CAVEAT_API_DATABASE_URL", "CAVEAT_WORKER_DATABASE_URL"},
         "test": command,
     }
     for pod in release.pods():
@@ -162,6 +162,62 @@ def test_no_pod_holds_a_secret_in_its_manifest(release: Release) -> None:
         for variable in pod.container.get("env", []):
             if re.search(r"PASSWORD|SECRET|_KEY|DATABASE_URL|BROKER_URL", variable["name"]):
                 assert "secretKeyRef" in variable["valueFrom"], f"{pod}: {variable['name']}"
+
+
+ROLES: dict[str, dict[str, tuple[str, str]]] = {
+    "default": {
+        "api": ("rel-caveat-trial-api", "database-url"),
+        "worker": ("rel-caveat-trial-worker", "database-url"),
+        "migration": ("rel-caveat-trial", "database-url"),
+    },
+    "production": {
+        "api": ("caveat-database-api", "database-url"),
+        "worker": ("caveat-database-worker", "database-url"),
+        "migration": ("caveat-places", "database-url"),
+    },
+    "everything": {
+        "api": ("api-places", "database-url"),
+        "worker": ("worker-places", "url"),
+        "migration": ("places", "database-url"),
+    },
+    "external": dict.fromkeys(["api", "worker", "migration"], ("places", "database")),
+    "minimal": dict.fromkeys(["api", "worker"], ("rel-caveat-trial", "database-url")),
+}
+"""Who connects to the database with which Secret; releases that are not named are as by default."""
+
+
+def test_each_part_has_the_secret_of_its_role_and_no_other(release: Release) -> None:
+    found: dict[str, tuple[str, str]] = {}
+    for pod in release.pods():
+        part = pod.labels["app.kubernetes.io/component"].partition("-")[0]
+        for variable in pod.container.get("env", []):
+            if variable["name"] == "CAVEAT_DATABASE_URL":
+                reference = variable["valueFrom"]["secretKeyRef"]
+                assert found.setdefault(part, (reference["name"], reference["key"])) == tuple(reference.values()), pod
+            elif variable["name"].endswith("_DATABASE_URL"):
+                assert part == "migration", f"{pod} is given {variable['name']}"
+    assert found == ROLES.get(release.name, ROLES["default"])
+
+
+def test_the_migration_makes_the_roles_of_the_included_database_only(release: Release) -> None:
+    for pod in release.pods():
+        if pod.labels["app.kubernetes.io/component"] == "migration":
+            given = {
+                variable["name"]: variable["valueFrom"]["secretKeyRef"]["name"] for variable in pod.container["env"]
+            }
+            brought = bool([one for one in release.of("StatefulSet") if one["metadata"]["name"].endswith("postgresql")])
+            assert ("CAVEAT_API_DATABASE_URL" in given) == ("CAVEAT_WORKER_DATABASE_URL" in given) == brought
+            assert len(set(given.values())) == len(given), "two roles share a Secret"
+            assert ("helm.sh/hook" in pod.owner["metadata"].get("annotations", {})) != brought
+
+
+def test_no_two_secrets_of_a_trial_hold_one_password(release: Release) -> None:
+    passwords = [
+        value for secret in release.of("Secret") for name, value in secret["stringData"].items() if "password" in name
+    ]
+    assert len(set(passwords)) == len(passwords)
+    roles = [url for secret in release.of("Secret") if (url := secret["stringData"].get("database-url"))]
+    assert len({url.partition("://")[2].partition(":")[0] for url in roles}) == len(roles)
 
 
 def test_a_worker_fits_its_limits(release: Release) -> None:

@@ -17,6 +17,7 @@ from caveat_service.settings import Settings
 from caveat_service.state import AppContext
 from caveat_storage import attestations, job_state, keyring
 from caveat_storage.keyring import UnusableKeyError
+from caveat_storage.tables import jobs, log
 from tests.api_spec import handmade
 from tests.worker.live import MODEL, TABLE, audit, digest
 
@@ -62,6 +63,27 @@ def test_an_attestation_says_what_when_and_where(app: Flask, client: FlaskClient
     assert ran.started_at <= ran.finished_at
     again = client.get(f"/v1/audits/{job}/attestation", headers={"If-None-Match": answered.headers["ETag"]})
     assert again.status_code == 304
+
+
+@pytest.mark.parametrize("table", ["jobs", "log"])
+def test_only_what_the_holder_of_the_lease_reported_is_signed(
+    app: Flask, client: FlaskClient, job: str, table: str
+) -> None:
+    """The record and the audit log were written in one transaction; somebody then changes either."""
+    give_keys(app, OLD.private)
+    run(app, job)
+    app_context: AppContext = app.extensions["caveat"]
+    forged = canonical(handmade.report())
+    app_context.blobs.put(io.BytesIO(forged), digest(forged))
+    forge = {
+        "jobs": jobs.update().where(jobs.c.id == job).values(report_digest=digest(forged)),
+        "log": log.update().where(log.c.job_id == job).values(payload={"report_digest": digest(forged)}),
+    }
+    with app_context.database.writing() as connection:
+        connection.execute(forge[table])
+    answered = client.get(f"/v1/audits/{job}/attestation")
+    assert (answered.status_code, answered.json["type"].rpartition(":")[2]) == (500, "not-reported")
+    assert "caveat audit-log" in answered.json["remedy"]
 
 
 def test_keys_change_without_a_restart(app: Flask, client: FlaskClient, job: str, tmp_path: Path) -> None:

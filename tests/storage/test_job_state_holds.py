@@ -128,7 +128,7 @@ class Lives(OverDatabase):
     def holds(self, lease: Lease) -> bool:
         with self.database.reading() as connection:
             row = connection.execute(job_state.jobs.select().where(job_state.jobs.c.id == lease.job_id)).one()
-        return bool(row.lease_token == lease.token and row.state == "running")
+        return bool(row.lease_token == job_state.seal(lease.token) and row.state == "running")
 
 
 Lives.TestCase.settings = settings(

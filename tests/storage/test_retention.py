@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from caveat.cli import cli
+from caveat_service import retention as expiry
+from caveat_service.settings import Settings as ServiceSettings
 from caveat_storage import audit_log, blob_registry, hash_chain, job_records, job_state, retention, webhooks
 from caveat_storage.blobs import Blobs
 from caveat_storage.job_records import Database, Key, migrate
@@ -128,19 +130,30 @@ def test_many_jobs_go_in_batches_and_steps_stay_counted(database: Database, monk
     assert (read_log(database).steps["erase"], read_log(database).erased) == (4, 16)
 
 
-def test_a_worker_tidies_as_it_is_told(database: Database, blobs: Blobs) -> None:
+def test_the_api_deletes_what_expired_and_a_worker_its_bytes_as_they_are_told(
+    database: Database, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry.threading, "Thread", pytest.fail)
+    expiry.begin(database, ServiceSettings(retention_days=1, gc_interval_hours=0))
+    expiry.begin(database, ServiceSettings())
     job_state.cancel(database, "acme", "audit", submit(database, put(database, blobs, b"old")))
+    expiry.delete_expired(database, ServiceSettings(retention_days=1))
     age(database, 10 * DAY)
-    collect_garbage(database, blobs, Settings(gc_interval_hours=0, retention_days=1))
-    collect_garbage(database, blobs, Settings())
-    assert len(job_records.page(database, "acme", "audit", limit=9)) == 1
-    collect_garbage(database, blobs, Settings(retention_days=1))  # too soon after the last collection
+    expiry.delete_expired(database, ServiceSettings(retention_days=1))  # too soon after the last time
+    collect_garbage(database, blobs, Settings(gc_interval_hours=0))
     assert len(job_records.page(database, "acme", "audit", limit=9)) == 1
     with database.writing() as connection:
         connection.execute(text("DELETE FROM chores"))
         connection.execute(text("UPDATE stored SET touched_at = :then"), {"then": job_records.now() - 2 * DAY})
-    collect_garbage(database, blobs, Settings(retention_days=1))
+    collect_garbage(database, blobs, Settings())
+    assert len(list(blobs.digests())) == 1
+    expiry.delete_expired(database, ServiceSettings(retention_days=1))
     assert job_records.page(database, "acme", "audit", limit=9) == []
+    collect_garbage(database, blobs, Settings())  # too soon after the last collection
+    assert len(list(blobs.digests())) == 1
+    with database.writing() as connection:
+        connection.execute(text("DELETE FROM chores"))
+    collect_garbage(database, blobs, Settings())
     assert list(blobs.digests()) == []
 
 

@@ -241,7 +241,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _until(ready: Any, process: subprocess.Popen[bytes], seconds: float = 30) -> None:
+def _until(ready: Any, process: subprocess.Popen[bytes], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         assert process.poll() is None, "the process ended before it was ready; see its log"

@@ -50,6 +50,33 @@ labels: {{- include "caveat.labels" . | nindent 2 }}
 {{- define "caveat.keepsVolume" -}}{{ if not .Values.blobs.url }}yes{{ end }}{{- end -}}
 {{- define "caveat.ownSecret" -}}{{ include "caveat.fullname" . }}-trial{{- end -}}
 {{- define "caveat.databaseSecret" -}}{{ default (include "caveat.ownSecret" .) .Values.database.existingSecret }}{{- end -}}
+
+{{/*
+Who uses which role of the database, as JSON with a Secret and its key: dict "root" . "part" "api". The included PostgreSQL gets
+a role for each part from the migration.
+*/}}
+{{- define "caveat.databaseOf" -}}
+{{- $said := index .root.Values.database .part -}}
+{{- $made := and (include "caveat.bringsPostgresql" .root) .root.Values.migration.enabled -}}
+{{- if $said.existingSecret -}}
+{{ dict "secret" $said.existingSecret "key" $said.key | toJson }}
+{{- else if $made -}}
+{{ dict "secret" (printf "%s-%s" (include "caveat.ownSecret" .root) .part) "key" "database-url" | toJson }}
+{{- else -}}
+{{ dict "secret" (include "caveat.databaseSecret" .root) "key" (include "caveat.databaseKey" .root) | toJson }}
+{{- end -}}
+{{- end -}}
+
+{{/* Annotations of what runs before a release rolls out; nothing for the included PostgreSQL, which is not there before. */}}
+{{- define "caveat.migrationHook" -}}
+{{- if not (include "caveat.bringsPostgresql" .root) -}}
+annotations:
+  helm.sh/hook: pre-install,pre-upgrade
+  helm.sh/hook-weight: {{ .weight | quote }}
+  helm.sh/hook-delete-policy: {{ .policy }}
+{{- end -}}
+{{- end -}}
+
 {{- define "caveat.brokerSecret" -}}{{ default (include "caveat.ownSecret" .) .Values.broker.existingSecret }}{{- end -}}
 {{- define "caveat.databaseKey" -}}{{ ternary .Values.database.key "database-url" (ne .Values.database.existingSecret "") }}{{- end -}}
 {{- define "caveat.brokerKey" -}}{{ ternary .Values.broker.key "broker-url" (ne .Values.broker.existingSecret "") }}{{- end -}}

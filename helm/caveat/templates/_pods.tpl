@@ -85,11 +85,17 @@ affinity:
   valueFrom: {secretKeyRef: {name: {{ .secret }}, key: {{ .key }}}}
 {{- end -}}
 
-{{/* The URLs of the services, for the API and the workers; secrets come from Secrets. */}}
+{{/* A variable with a URL of the database: dict "root" . "name" "CAVEAT_DATABASE_URL" "part" "api" */}}
+{{- define "caveat.databaseUrl" -}}
+{{- $database := include "caveat.databaseOf" . | fromJson -}}
+{{ include "caveat.fromSecret" (dict "name" .name "secret" $database.secret "key" $database.key) }}
+{{- end -}}
+
+{{/* The URLs of the services, for "api" or "worker"; secrets come from Secrets: dict "root" . "part" "api" */}}
 {{- define "caveat.places" -}}
-{{ include "caveat.fromSecret" (dict "name" "CAVEAT_DATABASE_URL" "secret" (include "caveat.databaseSecret" .) "key" (include "caveat.databaseKey" .)) }}
-{{ include "caveat.fromSecret" (dict "name" "CAVEAT_BROKER_URL" "secret" (include "caveat.brokerSecret" .) "key" (include "caveat.brokerKey" .)) }}
-{{- with .Values.blobs.s3 }}
+{{ include "caveat.databaseUrl" (dict "root" .root "name" "CAVEAT_DATABASE_URL" "part" .part) }}
+{{ include "caveat.fromSecret" (dict "name" "CAVEAT_BROKER_URL" "secret" (include "caveat.brokerSecret" .root) "key" (include "caveat.brokerKey" .root)) }}
+{{- with .root.Values.blobs.s3 }}
 {{- if .existingSecret }}
 {{ include "caveat.fromSecret" (dict "name" "AWS_ACCESS_KEY_ID" "secret" .existingSecret "key" .accessKeyIdKey) }}
 {{ include "caveat.fromSecret" (dict "name" "AWS_SECRET_ACCESS_KEY" "secret" .existingSecret "key" .secretAccessKeyKey) }}

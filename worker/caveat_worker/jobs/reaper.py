@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from caveat_spec.artifacts import Queue
 from caveat_spec.jobs import LISTS, QUEUES, RUN_JOB
-from caveat_storage import blob_registry, job_records, job_state, retention, scrub, shards
+from caveat_storage import blob_registry, job_records, job_state, scrub, shards
 from caveat_storage.blobs import Blobs
 from caveat_storage.job_records import Database
 from caveat_worker.jobs.processes import stopped_servers
@@ -46,15 +46,11 @@ def begin(sender: Any, **_: Any) -> None:
 
 
 def collect_garbage(database: Database, blobs: Blobs, settings: Settings) -> None:
-    """Deletes expired data and unreferenced bytes, unless a worker did so recently."""
+    """Deletes unreferenced bytes, unless a worker did so recently."""
     if not settings.gc_interval_hours or not job_records.is_due(
         database, "collect_garbage", timedelta(hours=settings.gc_interval_hours)
     ):
         return
-    if settings.retention_days:
-        before = job_records.now() - timedelta(days=settings.retention_days)
-        forgotten = retention.forget(database, before=before, by="retention")
-        log.info("deleted %d expired jobs and %d uploads", forgotten.jobs, forgotten.blobs)
     collected = blob_registry.collect(database, blobs, unused_for=timedelta(hours=settings.gc_grace_hours))
     log.info("deleted %d blobs and the remains of %d uploads", collected.removed, collected.broken)
 

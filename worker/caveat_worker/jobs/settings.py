@@ -63,10 +63,6 @@ class Settings(SharedSettings):
     """Most running jobs of a tenant, over all workers; 0 means no limit."""
     tenant_weights: str = Field("", pattern=rf"^({WEIGHT}(,{WEIGHT})*)?$")
     """Weights of tenants that share the slots, from 0.001 to 1000, such as `acme=3,ci=0.5`; 1 for the others."""
-    retention_days: float = Field(0, ge=0)
-    """Days after which ended jobs, their reports, and bytes that no newer job reads are deleted; 0 means never."""
-    gc_interval_hours: float = Field(6, ge=0)
-    """Hours between garbage collections of expired data and unreferenced bytes; 0 disables them."""
     gc_grace_hours: float = Field(24, ge=1)
     """Hours for which bytes must be unreferenced before they are deleted."""
     scrub_days: float = Field(30, ge=0)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
-from standardwebhooks import Webhook
 
 from caveat_storage import ssrf, webhooks
 from caveat_storage.job_records import Database, now
@@ -46,9 +45,13 @@ def end(**_: Any) -> None:
 
 def deliver(database: Database, delivery: PendingDelivery, settings: Settings) -> None:
     """Sends one message and records the outcome."""
+    moment = now()
+    address = webhooks.address(database, delivery, moment)
+    if address is None:  # the webhook was deleted or disabled a moment ago
+        return
     allowed = ssrf.networks(settings.webhook_networks)
     try:
-        status = post(delivery.url, delivery.body.encode(), headers(delivery), allowed)
+        status = post(address.url, delivery.body.encode(), headers(delivery, moment, address.signatures), allowed)
         answer = f"HTTP {status}"
     except UnsentError as fault:
         status, answer = 0, str(fault)
@@ -70,17 +73,14 @@ def deliver(database: Database, delivery: PendingDelivery, settings: Settings) -
         log.warning("webhook %s is disabled: its messages could not be delivered", delivery.webhook_id)
 
 
-def headers(delivery: PendingDelivery) -> dict[str, str]:
+def headers(delivery: PendingDelivery, moment: datetime, signatures: str) -> dict[str, str]:
     """The headers of Standard Webhooks: id, time, and a signature with each valid secret."""
-    moment = now()
     return {
         "Content-Type": "application/json",
         "User-Agent": f"caveat/{version('caveat')}",
         "webhook-id": delivery.id,
         "webhook-timestamp": str(int(moment.timestamp())),
-        "webhook-signature": " ".join(
-            Webhook(one).sign(delivery.id, moment, delivery.body) for one in delivery.secrets
-        ),
+        "webhook-signature": signatures,
     }
 
 
