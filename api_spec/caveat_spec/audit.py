@@ -448,6 +448,8 @@ class Audit(Document):
     """Title, owner, purpose and policy, for the report's first screen."""
     examples: Annotated[dict[Name, Examples], Field(min_length=1)]
     concepts: dict[Name, Concept] = Field(default_factory=dict)
+    test_concepts: bool = True
+    """Whether the model's use of the concepts is tested; without it they only serve `explain`."""
     targets: dict[Name, Target] = Field(default_factory=dict)
     layers: Literal["auto"] | Annotated[list[Layer], Field(min_length=1)] = "auto"
     method: Method = Method()
@@ -481,6 +483,9 @@ class Audit(Document):
         for name, group in self.groups.items():
             if not isinstance(self.examples[group.examples], Table):
                 raise ValueError(f"/groups/{name} compares people in '{group.examples}', which is not a table")
+        untested = next((at for at, line in enumerate(self.gate) if isinstance(line, ConceptLine)), None)
+        if untested is not None and not self.test_concepts:
+            raise ValueError(f"/gate/{untested} bounds a concept, and `test_concepts: false` tests none: leave one out")
         for position, line in enumerate(self.gate):
             if isinstance(line, GroupLine) and line.metric in CONDITIONAL and not self.groups[line.group].given:
                 raise ValueError(
@@ -506,8 +511,9 @@ class Audit(Document):
     @property
     def parts(self) -> frozenset[Part]:
         """The parts of the audit that ask for a method without naming it."""
-        paired = any(self.examples[one.examples].pairs_with is not None for one in self.concepts.values())
-        asked: dict[Part, bool] = {"concepts": bool(self.concepts), "pairs": paired, "groups": bool(self.groups)}
+        tested = self.concepts.values() if self.test_concepts else ()
+        paired = any(self.examples[one.examples].pairs_with is not None for one in tested)
+        asked: dict[Part, bool] = {"concepts": bool(tested), "pairs": paired, "groups": bool(self.groups)}
         return frozenset(part for part, is_asked in asked.items() if is_asked)
 
     def _references(self) -> Iterator[tuple[str, str, Any, str]]:
@@ -531,6 +537,9 @@ class Audit(Document):
             yield f"/explain/{key}/of", explanation.of, self.targets, "target"
             if explanation.examples.set is not None:
                 yield f"/explain/{key}/examples/set", explanation.examples.set, self.examples, "example set"
+            for position, element in enumerate(explanation.show):
+                if element.concept is not None:
+                    yield f"/explain/{key}/show/{position}/concept", element.concept, self.concepts, "concept"
         for position, line in enumerate(self.gate):
             if isinstance(line, ConceptLine):
                 yield f"/gate/{position}/concept", line.concept, self.concepts, "concept"
@@ -544,13 +553,20 @@ class Audit(Document):
         return asked.examples.set or self.targets[asked.of].examples
 
     def only_explained(self) -> Audit:
-        """The same audit without anything that `explain` does not need: no concepts, no groups and no gate."""
+        """The same audit without anything that `explain` does not need: no tests, no groups and no gate."""
         targets = {asked.of: self.targets[asked.of] for asked in self.explain.values()}
+        concepts = {name: one for name, one in self.concepts.items() if name in self._shown_concepts()}
         used = [target.examples for target in targets.values()] + [self.explained_set(name) for name in self.explain]
+        used += [name for one in concepts.values() for name in (one.examples, *one.reference_sets)]
         matches = [name for one in used if (name := self.examples[one].pairs_with) is not None]
         examples = {name: one for name, one in self.examples.items() if name in (*used, *matches)}
-        nothing: dict[str, Any] = {"concepts": {}, "groups": {}, "methods": {}, "gate": []}
-        return self.model_copy(update={**nothing, "targets": targets, "examples": examples})
+        nothing: dict[str, Any] = {"test_concepts": False, "groups": {}, "methods": {}, "gate": []}
+        return self.model_copy(update={**nothing, "concepts": concepts, "targets": targets, "examples": examples})
+
+    def _shown_concepts(self) -> set[str]:
+        """The concepts that `explain` names, and those that they control for."""
+        named = {one.concept for asked in self.explain.values() for one in asked.show if one.concept is not None}
+        return named | {other for name in named for other in self.concepts[name].controlling_for}
 
     def _check_pairs_to_explain(self, name: str, asked: Explanation) -> None:
         """Raises ValueError where matches are asked for and the example set has none."""

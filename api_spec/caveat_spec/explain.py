@@ -48,6 +48,8 @@ RECIPES: dict[str, tuple[Any, ...]] = {
 """Several elements, or one with its options, under a name; a report holds them written out."""
 BY_DEFAULT = "linear"
 """The method of an element that names a layer and nothing else: `{layer: block13, atoms: channels}`."""
+OF_CONCEPTS = "cav_attribution"
+"""The method of an element that names a concept: `{concept: watermark}`."""
 
 _METHODS = explanations()
 
@@ -121,6 +123,12 @@ class Element(Document):
         """The layer that is explained."""
         return str(self.options.get("layer", "input"))
 
+    @property
+    def concept(self) -> str | None:
+        """The concept that is shown, where the method is about one."""
+        named = self.options.get("concept")
+        return None if named is None else str(named)
+
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """A name, a name with its options, or the element written out."""
@@ -135,10 +143,11 @@ _FIELDS = {"options", "as", "top", "sort"}
 
 
 def _by_name(asked: dict[str, Any]) -> dict[str, Any]:
-    """`{occlusion: {window: 15, top: 4}}` and `{layer: block13, atoms: channels}` written out."""
+    """`{occlusion: {window: 15, top: 4}}`, `{layer: block13, atoms: channels}` and `{concept: mark}` written out."""
     named = [key for key in asked if key not in _FIELDS]
-    if BY_DEFAULT in _METHODS and named and set(named) <= _METHODS[BY_DEFAULT].options.model_fields.keys():
-        return {"by": BY_DEFAULT, "options": {key: asked[key] for key in named}, **_shared(asked)}
+    for method in (BY_DEFAULT, OF_CONCEPTS) if named else ():
+        if method in _METHODS and set(named) <= _METHODS[method].options.model_fields.keys():
+            return {"by": method, "options": {key: asked[key] for key in named}, **_shared(asked)}
     if len(named) != 1:
         raise ValueError(f"an element has one method, such as {_some()}; this one has {len(named)}")
     inner = {} if asked[named[0]] is None else asked[named[0]]

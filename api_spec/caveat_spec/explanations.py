@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from caveat_spec.base import Document, Integer
+from caveat_spec.base import Document, Integer, Name
 
 Needs = Literal["gradient", "outputs"]
 """What an explanation asks of a model: derivatives, or nothing but its outputs."""
@@ -130,6 +130,20 @@ class PathOptions(Document):
     steps: Annotated[Integer, Field(ge=4, le=256)] = 32
     """Gradients along each path."""
     seed: Seed = 0
+
+
+class CavOptions(Document):
+    """Options of `cav_attribution`."""
+
+    concept: Name
+    """A concept of the audit."""
+    layer: str
+    """The layer whose CAV it is."""
+    at: Literal["layer", "input"] = "layer"
+    """`layer`: each position's part of the concept score. `input`: gradient x input of that score."""
+    reduce: Literal["mean", "flatten"] = "mean"
+    """`mean`: one direction for all positions, for a concept that may be anywhere. `flatten`: one of its own for each
+    position, for a concept that is always in the same place."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +278,16 @@ EXPLANATIONS = (
         relation="Σ = S(a) - S(0) along every path; of a linear model all paths say the same (Friedman 2004; Olah et "
         "al. 2018)",
         options=PathOptions,
+    ),
+    ExplanationEntry(
+        "cav_attribution",
+        "Shows where in this example a layer, or the input, has a concept's direction.",
+        module="caveat_worker.engine.explanations.cav_attribution",
+        needs="outputs",
+        relation="Σ (h - h̄)·v = the concept score, exactly at the layer; x·∂(h·v)/∂x at the input; v is the CAV "
+        "that is fitted without this example (Kim et al. 2018; De Santis et al. 2024)",
+        options=CavOptions,
+        title="CAV attribution",
     ),
 )
 

@@ -57,7 +57,7 @@ def _best(one: Explained, panel: Panel) -> list[tuple[float, str]]:
         return [(_strength(best), f"{best.title}: {best.sentence}")]
     comes = "comes to" if best.additive else "averages"
     inside, outside = (
-        f" and {comes} {signed(at.value)} {one.unit}" if best.signed else "" for at in (best.focus, beside)
+        f" and {comes} {signed(at.value)} {best.unit or one.unit}" if best.signed else "" for at in (best.focus, beside)
     )
     sentence = (
         f"{best.title}: in {panel.example} the place that differs from its match, {percent(best.focus.area)} of the "

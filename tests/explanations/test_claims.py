@@ -71,6 +71,7 @@ CLAIMS = [
     Claim("path_dependence", PARTS, gain, tolerance=0.11, options={"layer": "input", "paths": 3, "steps": 128}),
     Claim("multi_class", None, apart=True),
     Claim("layer_to_layer", None, apart=True),
+    Claim("cav_attribution", None, apart=True),
 ]
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 

@@ -22,7 +22,7 @@ WIDEST, NARROWEST = 1.5 * BRIGHTEST, 0.1
 def required_to_check(audit: Audit, resolved: Mapping[str, Resolved]) -> list[Requirement]:
     """What the checks read beside what the methods do: the scores of all classes at the targets' examples."""
     known = all((target.classes or MOST_CLASSES + 1) <= MOST_CLASSES for target in resolved.values())
-    return [Outputs(at=("target",))] if audit.concepts and known else []
+    return [Outputs(at=("target",))] if audit.concepts and audit.test_concepts and known else []
 
 
 def commonest_class(collected: Collected, target: str) -> int | None:

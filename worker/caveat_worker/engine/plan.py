@@ -62,7 +62,7 @@ def make_plan(
         with error_context(f"/targets/{name}", *TARGET_FIELDS):
             targets[name] = target_of(name, asked, model, labels)
             resolved[name] = resolve_target(model, targets[name])
-    layers = _layers(audit, model, list(targets.values()), external) if audit.concepts else ()
+    layers = _layers(audit, model, list(targets.values()), external) if audit.concepts and audit.test_concepts else ()
     _check_counts(audit, outlines)
     pairings = _pairings(audit, outlines)
     left_out = [method.name for method in methods if not layers and method.reads_layers(audit)]
@@ -176,7 +176,7 @@ def _check_counts(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> None:
     for name, concept in audit.concepts.items():
         roles.append((f"/concepts/{name}/examples", f"Concept '{name}'", [concept.examples]))
         roles.append((f"/concepts/{name}/against", f"The reference set of concept '{name}'", concept.reference_sets))
-    for name, target in audit.targets.items():
+    for name, target in audit.targets.items() if audit.test_concepts else ():
         roles.append((f"/targets/{name}/examples", f"Target '{name}'", [target.examples]))
     needed = audit.method.min_examples
     for pointer, role, sets in roles if audit.concepts else []:

@@ -149,5 +149,10 @@ class Collected:
 
     def generator(self, *names: str) -> np.random.Generator:
         """Random draws of their own for each layer, concept and so on: one more of them does not change the others."""
-        words = np.frombuffer(hashlib.sha256("\0".join(names).encode()).digest(), np.uint32)
-        return np.random.default_rng([self.plan.audit.method.seed, *words.tolist()])
+        return generator(self.plan.audit.method.seed, *names)
+
+
+def generator(seed: int, *names: str) -> np.random.Generator:
+    """Random draws of their own for whatever has these names."""
+    words = np.frombuffer(hashlib.sha256("\0".join(names).encode()).digest(), np.uint32)
+    return np.random.default_rng([seed, *words.tolist()])

@@ -1,7 +1,7 @@
 """From numbers of a tensor to its atoms: which axis holds channels, and how it is reduced.
 
-A picture is [n, channels, height, width], also with the channels last; a sequence is [n, positions, channels]; rows of
-a table [n, columns] have no channels.
+`layout` has put a picture's axes into the order [n, channels, height, width], and a sequence's into [n, positions,
+channels]; rows of a table [n, columns] have no channels.
 """
 
 from __future__ import annotations
@@ -12,36 +12,31 @@ import numpy as np
 
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 
-_COLOURS = (1, 3, 4)
 
-
-def channel_axis(shape: Sequence[int], *, picture: bool = True) -> int | None:
-    """The axis of the channels in a tensor [n, …]; None if it has no positions. `picture` looks for colours last."""
+def channel_axis(shape: Sequence[int]) -> int | None:
+    """The axis of the channels in a tensor [n, …]; None if it has no positions."""
     if len(shape) < 3:
         return None
-    if len(shape) == 3:
-        return 2
-    last = picture and shape[-1] in _COLOURS and shape[1] not in _COLOURS
-    return len(shape) - 1 if last else 1
+    return 2 if len(shape) == 3 else 1
 
 
-def summed_over_channels(values: AnyArray, *, picture: bool = True) -> Float64Array:
+def summed_over_channels(values: AnyArray) -> Float64Array:
     """Values [n, …] summed over channels: one number for each position."""
-    axis = channel_axis(values.shape, picture=picture)
+    axis = channel_axis(values.shape)
     wide = np.asarray(values, float)
     return wide if axis is None else np.asarray(wide.sum(axis))
 
 
-def largest_over_channels(values: AnyArray, *, picture: bool = True) -> Float64Array:
+def largest_over_channels(values: AnyArray) -> Float64Array:
     """The largest absolute value [n, …] over channels: one number for each position."""
-    axis = channel_axis(values.shape, picture=picture)
+    axis = channel_axis(values.shape)
     size = np.abs(np.asarray(values, float))
     return size if axis is None else np.asarray(size.max(axis))
 
 
-def summed_over_positions(values: AnyArray, *, picture: bool = True) -> Float64Array:
+def summed_over_positions(values: AnyArray) -> Float64Array:
     """Values [n, …] summed over positions: one number for each channel."""
-    axis = channel_axis(values.shape, picture=picture)
+    axis = channel_axis(values.shape)
     wide = np.asarray(values, float)
     if axis is None:
         return wide

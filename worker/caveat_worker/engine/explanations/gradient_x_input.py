@@ -10,7 +10,7 @@ from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import summed_over_channels
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.checks import not_flat
-from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Runs
+from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Runs
 
 
 def cost(options: OfLayer, shapes: Shapes) -> int:
@@ -23,7 +23,7 @@ def gradient_x_input(runs: Runs, x: AnyArray, options: OfLayer) -> Attributed:
     before = runs.passes
     gradient = runs.gradient(x, options.layer)
     products = np.asarray(runs.activations(x, options.layer), float) * gradient
-    values = summed_over_channels(products, picture=options.layer == INPUT)
+    values = summed_over_channels(products)
     scores = runs.scores(x)
     return Attributed(
         values,

@@ -15,7 +15,7 @@ from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import channel_axis, summed_over_channels, summed_over_positions
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.checks import not_flat
-from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Runs
+from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Runs
 
 
 def cost(options: LayerToLayerOptions, shapes: Shapes) -> int:
@@ -48,12 +48,12 @@ def _pairs(runs: Runs, x: AnyArray, options: LayerToLayerOptions) -> tuple[Float
     products = runs.activations(x, options.layer).astype(float) * pulled.astype(float)
     sums = summed_over_channels if options.atoms == "positions" else summed_over_positions
     sizes = (seeds.astype(float) * upper).reshape(len(seeds), -1).sum(1)
-    return sums(products, picture=options.layer == INPUT), which, sizes
+    return sums(products), which, sizes
 
 
 def _seeds(upper: Float32Array, options: LayerToLayerOptions) -> tuple[Float32Array, Indices]:
     """A seed for each of the largest upper atoms [k, …], and their numbers."""
-    axis = channel_axis(upper.shape, picture=False)
+    axis = channel_axis(upper.shape)
     if axis is None:
         raise InvalidInput(
             "no-positions",

@@ -14,7 +14,7 @@ from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import channel_axis, summed_over_channels, summed_over_positions
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.checks import not_flat, removal
-from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Runs
+from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Runs
 
 _RULES = {"exact": "vjp"}
 _OTHERS = 50
@@ -30,13 +30,13 @@ def cost(options: LinearOptions, shapes: Shapes) -> int:
 
 def linear(runs: Runs, x: AnyArray, options: LinearOptions) -> Attributed:
     """a·∂S/∂a, summed to the atoms [n, *atoms]; `parts` has the effects of removal, and which atoms they are of."""
-    before, picture = runs.passes, options.layer == INPUT
+    before = runs.passes
     activations = runs.activations(x, options.layer)
     a = activations.astype(float)
     gradient = runs.gradient(x, options.layer, rules=_RULES.get(options.pooling, options.pooling))
     products: Float64Array = a * gradient.astype(float)
     sums = {"positions": summed_over_channels, "channels": summed_over_positions}
-    values = sums[options.atoms](products, picture=picture) if options.atoms in sums else products
+    values = sums[options.atoms](products) if options.atoms in sums else products
     scores, flat = runs.scores(x), values.reshape(len(values), -1)
     checks, parts = [not_flat(gradient)], {}
     notes = _relaxed(runs, x, a, flat.sum(1), options)
@@ -79,14 +79,14 @@ def _remove(
     which = np.concatenate([largest[: options.confirm], others])
     without = np.repeat(a, len(which), axis=0)
     for row, atom in enumerate(which):
-        without[(row, *_place(a.shape, options.atoms, int(atom), picture=options.layer == INPUT))] = 0
+        without[(row, *_place(a.shape, options.atoms, int(atom)))] = 0
     whole = runs.rest(options.layer, a, x)[0]
     return which, whole - runs.rest(options.layer, without, x)
 
 
-def _place(shape: tuple[int, ...], atoms: Atoms, atom: int, *, picture: bool) -> tuple[slice | int, ...]:
+def _place(shape: tuple[int, ...], atoms: Atoms, atom: int) -> tuple[slice | int, ...]:
     """Where an atom is in the activations [...] of one example."""
-    axis = channel_axis(shape, picture=picture)
+    axis = channel_axis(shape)
     if atoms == "neurons" or axis is None:
         return tuple(int(one) for one in np.unravel_index(atom, shape[1:]))
     place: list[slice | int] = [slice(None)] * (len(shape) - 1)

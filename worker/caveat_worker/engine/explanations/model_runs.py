@@ -2,7 +2,7 @@
 
 What stands for the input is the model's only input of numbers, the largest of several, all columns of a table that the
 model takes one by one, or, for a model that takes token ids, the first tensor of numbers behind them. The model's other
-inputs keep the values that they have for the example.
+inputs keep the values that they have for the example. Explanations see each tensor in one order of axes (`layout`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.explanations.entry import Entry, find_entry
-from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT
+from caveat_worker.engine.explanations.layout import SAME, Layout, layout_of
+from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Direction
 from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import Feeds, Provider, Session, open_session
 from caveat_worker.engine.onnx.values import shape_of_value
@@ -41,6 +42,9 @@ class OpenModel:
     provider: Provider = "cpu"
     threads: int = 1
     sessions: dict[tuple[str, ...], Session] = field(default_factory=dict)
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    kept: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    """What else was found with this model and does not depend on the example."""
 
     def __post_init__(self) -> None:
         entry = find_entry(self.model, self.target)
@@ -53,6 +57,10 @@ class OpenModel:
     behind: Model = field(init=False)
     """The model with what stands for its input as an input."""
     scores_at: str = field(init=False)
+
+    def of(self, model: Model) -> OpenModel:
+        """Another model, opened for the same target."""
+        return OpenModel(model, self.target, self.provider, self.threads)
 
     def session(self, *key: str, graph: Callable[[], Graph]) -> Session:
         """The session of a graph, opened once."""
@@ -68,10 +76,19 @@ class OpenModel:
 
     def input_of(self, feeds: Mapping[str, AnyArray]) -> AnyArray:
         """What stands for the input [n, …] of examples that are given by the model's inputs."""
-        if self.entry.embeds:
-            name = self.entry.names[0]
-            return self.session("embed", graph=lambda: expose(self.model, [name])).run(feeds)[name]
-        return self.entry.joined(feeds)
+        if not self.entry.embeds:
+            return self.layout(INPUT).seen(self.entry.joined(feeds))
+        name = self.entry.names[0]
+        return self.layout(INPUT).seen(self.session("embed", graph=lambda: expose(self.model, [name])).run(feeds)[name])
+
+    def layout(self, layer: str) -> Layout:
+        """How explanations see the axes of a layer, or of what stands for the input."""
+        if layer == INPUT and len(self.entry.tensors) > 1:
+            return SAME
+        name = self.entry.names[0] if layer == INPUT else find_layer(self.model, layer)
+        if name not in self.layouts:
+            self.layouts[name] = layout_of(self.model, name)
+        return self.layouts[name]
 
     def batch(self, *, gradient: bool) -> int:
         """How many examples one batch may have."""
@@ -82,6 +99,10 @@ class OpenModel:
         return int(np.clip(BATCH_BYTES // (4 * max(held, 1)), 1, LARGEST_BATCH))
 
 
+Directions = Callable[[OpenModel, str, str, str], Direction]
+"""(model, concept, layer, reduction) → the concept's CAV there, for the example that runs are around."""
+
+
 class ModelRuns:
     """`Runs` of an open model around one example, whose other inputs stay as they are."""
 
@@ -90,6 +111,7 @@ class ModelRuns:
         self.others = others
         self.typical = typical
         self.scores_at = opened.scores_at
+        self.directions: Directions | None = None
         self._passes = 0
 
     @property
@@ -118,11 +140,11 @@ class ModelRuns:
                     opened.behind, layers, [opened.target], rules=TABLES[rules], against=against
                 ),
             )
-        compared = opened.entry.split(x if reference is None else reference) if against else {}
+        compared = self._split(x if reference is None else reference) if against else {}
         further = {f"reference/{name}": array for name, array in compared.items()}
         names = [f"gradient/{opened.target.name}/{layer}" for layer in layers]
         found = self._run_all(session, names, GRADIENT, x, further)
-        return found[names[0]] if at != INPUT else opened.entry.gathered(found, names, x)
+        return opened.layout(at).seen(found[names[0]] if at != INPUT else opened.entry.gathered(found, names, x))
 
     def activations(self, x: AnyArray, layer: str) -> Float32Array:
         """The activations of a layer [n, …]; of the layer `input`, the input itself."""
@@ -130,16 +152,17 @@ class ModelRuns:
             return self.opened.entry.numbers(x)
         name = find_layer(self.opened.behind, layer)
         session = self.opened.session("activations", name, graph=lambda: expose(self.opened.behind, [name]))
-        return self._run(session, name, FORWARD, x)
+        return self.opened.layout(layer).seen(self._run(session, name, FORWARD, x))
 
     def pull(self, upper: str, seeds: Float32Array, lower: str, x: AnyArray) -> Float32Array:
         """The cotangents at `lower` [k, …] of the seeds at `upper` [k, …], all at one input x [1, …]."""
         opened, bottom = self.opened, self._one_layer(lower)
         session = opened.session("pull", upper, bottom, graph=lambda: self._cut(upper, bottom))
-        further = {f"seed/{find_layer(opened.behind, upper)}": seeds}
+        further = {f"seed/{find_layer(opened.behind, upper)}": opened.layout(upper).own(seeds)}
         if lower != INPUT:
-            further[bottom] = np.repeat(self.activations(x, lower), len(seeds), axis=0)
-        return self._run(session, f"gradient/{bottom}", GRADIENT, np.repeat(x, len(seeds), axis=0), further)
+            further[bottom] = np.repeat(opened.layout(lower).own(self.activations(x, lower)), len(seeds), axis=0)
+        pulled = self._run(session, f"gradient/{bottom}", GRADIENT, np.repeat(x, len(seeds), axis=0), further)
+        return opened.layout(lower).seen(pulled)
 
     def _cut(self, upper: str, bottom: str) -> Graph:
         """The graph from one layer to another and back: only the nodes between them run."""
@@ -149,9 +172,8 @@ class ModelRuns:
         """The target's number [n] with activations [n, …] put in place of a layer's at one input x [1, …]."""
         opened, name = self.opened, self._one_layer(layer)
         session = opened.session("rest", name, graph=lambda: cut_at(opened.behind, name, [opened.target]))
-        values = self._run(
-            session, f"value/{opened.target.name}", FORWARD, np.repeat(x, len(a), axis=0), {name: np.asarray(a)}
-        )
+        instead = {name: opened.layout(layer).own(np.asarray(a))}
+        values = self._run(session, f"value/{opened.target.name}", FORWARD, np.repeat(x, len(a), axis=0), instead)
         return np.asarray(values, float)
 
     def rest_gradient(self, layer: str, a: Float32Array, x: AnyArray) -> Float32Array:
@@ -162,8 +184,14 @@ class ModelRuns:
             name,
             graph=lambda: differentiate(opened_at(opened.behind, name), [name], [opened.target]),
         )
-        output = f"gradient/{opened.target.name}/{name}"
-        return self._run(session, output, GRADIENT, np.repeat(x, len(a), axis=0), {name: np.asarray(a)})
+        output, instead = f"gradient/{opened.target.name}/{name}", {name: opened.layout(layer).own(np.asarray(a))}
+        return opened.layout(layer).seen(self._run(session, output, GRADIENT, np.repeat(x, len(a), axis=0), instead))
+
+    def direction(self, concept: str, layer: str, reduce: str) -> Direction:
+        """The CAV of a concept at a layer, in units of the reference set's spread along it."""
+        if self.directions is None:
+            raise ValueError("runs have no concepts of their own; whoever opens them sets `directions`")
+        return self.directions(self.opened, concept, layer, reduce)
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:
         """Σ b·∂S/∂b over all biases b, at one input x [1, …]."""
@@ -215,7 +243,11 @@ class ModelRuns:
 
     def _feeds(self, x: AnyArray, further: Mapping[str, AnyArray]) -> Feeds:
         others = {name: np.repeat(array, len(x), axis=0) for name, array in self.others.items()}
-        return {**others, **self.opened.entry.split(x), **further}
+        return {**others, **self._split(x), **further}
+
+    def _split(self, x: AnyArray) -> dict[str, AnyArray]:
+        """What stands for the input, in the model's own tensors, types and order of axes."""
+        return self.opened.entry.split(self.opened.layout(INPUT).own(x))
 
 
 def _batches(count: int, size: int) -> Iterator[slice]:

@@ -20,7 +20,7 @@ from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import summed_over_channels
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.checks import not_flat
-from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Runs
+from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Runs
 
 _LEGEND = 5
 _NAMED = 3
@@ -76,7 +76,7 @@ class _Classes:
         classes = np.argsort(-scores[0], kind="stable")[: options.classes]
         pulled = runs.pull(runs.scores_at, _one_hot(classes, scores.shape[1]), options.layer, x)
         products = runs.activations(x, options.layer).astype(float) * pulled.astype(float)
-        attributions = summed_over_channels(products, picture=options.layer == INPUT)
+        attributions = summed_over_channels(products)
         positions, shares = _factors(np.maximum(attributions, 0).reshape(len(classes), -1).T)
         first = int(shares[:, 0].argmax())
         order = [first, 1 - first]

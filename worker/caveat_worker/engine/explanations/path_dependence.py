@@ -14,7 +14,7 @@ from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import channel_axis, summed_over_channels, summed_over_positions
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.checks import completeness
-from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Runs
+from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Runs
 
 _SLOWEST = 3.0
 _SHOWN = 8
@@ -23,8 +23,8 @@ _MISSING = 0.1
 
 
 def cost(options: PathOptions, shapes: Shapes) -> int:
-    """A gradient of the rest of the model for each step of each path."""
-    return options.paths * options.steps * GRADIENT + 3 * FORWARD
+    """A gradient of the rest of the model for each step of each path; activations, and scores with and without them."""
+    return options.paths * options.steps * GRADIENT + 4 * FORWARD
 
 
 def path_dependence(runs: Runs, x: AnyArray, options: PathOptions) -> Attributed:
@@ -52,8 +52,8 @@ def path_dependence(runs: Runs, x: AnyArray, options: PathOptions) -> Attributed
 
 def _along_paths(runs: Runs, x: AnyArray, options: PathOptions) -> Float64Array:
     """What each path attributes to the atoms of one example [paths, *atoms]."""
-    a, picture = runs.activations(x, options.layer), options.layer == INPUT
-    axis = channel_axis(a.shape, picture=picture) or 1
+    a = runs.activations(x, options.layer)
+    axis = channel_axis(a.shape) or 1
     sums = summed_over_channels if options.atoms == "positions" else summed_over_positions
     rng = np.random.default_rng(options.seed)
     found = []
@@ -65,7 +65,7 @@ def _along_paths(runs: Runs, x: AnyArray, options: PathOptions) -> Float64Array:
         at = (a * middles.reshape(options.steps, *_shaped(middles, wide))).astype(np.float32)
         gradient = runs.rest_gradient(options.layer, at, x).astype(float)
         steps = np.diff(ends, axis=0).reshape(options.steps, *_shaped(ends, wide))
-        found.append(sums((a * (gradient * steps).sum(0)), picture=picture)[0])
+        found.append(sums(a * (gradient * steps).sum(0))[0])
     return np.stack(found)
 
 

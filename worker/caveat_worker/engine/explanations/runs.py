@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
@@ -11,6 +12,22 @@ GRADIENT = 5
 """What a gradient costs, in forward passes."""
 INPUT = "input"
 """The name, as a layer, of the tensor that stands for the input: the embeddings of a model that takes token ids."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A concept activation vector at a layer, from examples among which the one that is explained is not."""
+
+    v: Float64Array
+    """[*layer], so that the concept score of activations h is Σ (h - origin)·v, in standard deviations."""
+    origin: Float64Array
+    """[*layer] where the score is 0: the mean of the reference set."""
+    held_out: float
+    """The share of held-out examples on their side, both sides weighing the same."""
+    by_chance: float
+    """What held-out accuracy reaches with shuffled labels in 1 of 20 cases."""
+    examples: int
+    """How many examples it is from."""
 
 
 class Runs(Protocol):
@@ -50,6 +67,10 @@ class Runs(Protocol):
 
     def rest_gradient(self, layer: str, a: Float32Array, x: AnyArray) -> Float32Array:
         """∂S/∂a [n, …] with activations [n, …] put in place of a layer's at one input x [1, …]."""
+        ...
+
+    def direction(self, concept: str, layer: str, reduce: str) -> Direction:
+        """The CAV of a concept at a layer, in units of the reference set's spread along it."""
         ...
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:

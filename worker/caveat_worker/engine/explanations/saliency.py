@@ -8,7 +8,7 @@ from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import largest_over_channels
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.checks import not_flat
-from caveat_worker.engine.explanations.runs import GRADIENT, INPUT, Runs
+from caveat_worker.engine.explanations.runs import GRADIENT, Runs
 
 
 def cost(options: OfLayer, shapes: Shapes) -> int:
@@ -21,7 +21,7 @@ def saliency(runs: Runs, x: AnyArray, options: OfLayer) -> Attributed:
     before = runs.passes
     gradient = runs.gradient(x, options.layer)
     return Attributed(
-        largest_over_channels(gradient, picture=options.layer == INPUT),
+        largest_over_channels(gradient),
         checks=(not_flat(gradient),),
         passes=runs.passes - before,
         notes=("The size of the derivative has no sign: it does not say for or against.",),

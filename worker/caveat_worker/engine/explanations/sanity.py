@@ -7,7 +7,6 @@ random weights agree as well, because they show the same example. That is the nu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -80,7 +79,7 @@ def _redrawn(opened: OpenModel, seed: int) -> list[OpenModel]:
 
 
 def _with(opened: OpenModel, seed: int, *, last: int | None = None) -> OpenModel:
-    return replace(opened, model=with_redrawn_weights(opened.model, seed, last=last), sessions={})
+    return opened.of(with_redrawn_weights(opened.model, seed, last=last))
 
 
 def _maps(explain: Explain, models: Sequence[OpenModel], examples: Sequence[Example]) -> list[list[Float64Array]]:

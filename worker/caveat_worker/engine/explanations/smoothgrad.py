@@ -10,7 +10,7 @@ from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import channel_axis
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.checks import not_flat
-from caveat_worker.engine.explanations.runs import GRADIENT, INPUT, Runs
+from caveat_worker.engine.explanations.runs import GRADIENT, Runs
 
 _AT_ONCE = 16
 
@@ -26,7 +26,7 @@ def smoothgrad(runs: Runs, x: AnyArray, options: SmoothGradOptions) -> Attribute
     moments = [_moments(runs, x[[row]], options) for row in range(len(x))]
     mean, error = (np.concatenate(parts) for parts in zip(*moments, strict=True))
     values, spread = np.abs(mean), error
-    axis = channel_axis(mean.shape, picture=options.layer == INPUT)
+    axis = channel_axis(mean.shape)
     if axis is not None:
         largest = np.expand_dims(values.argmax(axis), axis)
         values, spread = (np.take_along_axis(part, largest, axis).squeeze(axis) for part in (values, error))

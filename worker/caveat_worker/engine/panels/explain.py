@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,11 @@ from caveat_worker.engine.base.arrays import AnyArray
 from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.store import ArrayStore
 from caveat_worker.engine.explanations.entry import Entry
-from caveat_worker.engine.explanations.model_runs import OpenModel
+from caveat_worker.engine.explanations.model_runs import ModelRuns, OpenModel
 from caveat_worker.engine.explanations.runs import INPUT
 from caveat_worker.engine.onnx.session import Provider
 from caveat_worker.engine.panels.choice import Choice, Source, choose, match_of
+from caveat_worker.engine.panels.directions import Directions
 from caveat_worker.engine.panels.figures import Asked, Found, Subject, figures
 from caveat_worker.engine.panels.grids import Box, changed_box
 from caveat_worker.engine.panels.integrity import FEWEST, integrity, keep_checks, recalled_checks
@@ -181,6 +183,7 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
     with ThreadPoolExecutor(question.means.cores) as workers:
         answers += workers.map(run, shown[1:])
     upper, checks = getattr(one.options, "upper", None), _integrity(question, one, shown, answers)
+    about = question.planned.asked.of if one.concept is None else f"the concept score of {one.concept}"
     found = [replace(answer, checks=(*answer.checks, *checks)) for answer, _ in answers]
     asked = Asked(
         element=one.element,
@@ -188,12 +191,14 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
         layer=one.layer,
         atoms=one.atoms,
         title=_title(one),
-        target=question.planned.asked.of if upper is None else f"the largest {one.atoms} of {upper}",
+        target=about if upper is None else f"the largest {one.atoms} of {upper}",
         signed=any(bool((answer.values < 0).any()) for answer in found),
         shape=one.shapes[one.layer],
         upper=() if upper is None else one.shapes[upper],
+        unit="activation" if upper is not None else None if one.concept is None else "sd",
     )
-    passes = sum(passes for _, passes in answers) + one.held_against * one.cost * bool(checks)
+    checked = one.held_against * bool(checks)
+    passes = sum(passes for _, passes in answers) + checked * one.cost + (1 + checked) * one.to_fit * bool(shown)
     return figures(asked, found, [example.subject for example in shown]), passes
 
 
@@ -209,14 +214,26 @@ def _integrity(
     checks = recalled_checks(means.store, key)
     if checks is None:
         seed = plan.audit.method.seed
-        checks = integrity(one, question.opened, means.shuffled, sanity, example.feeds, question.typical, seed)
+        settle = partial(_settle, question, example)
+        checks = integrity(one, question.opened, means.shuffled, sanity, example.feeds, settle, seed)
         keep_checks(means.store, key, checks)
     return checks
 
 
+def _settle(question: Question, example: Shown, runs: ModelRuns) -> None:
+    """Gives runs around an example what they know beside the model."""
+    means = question.means
+    runs.typical = question.typical
+    without = means.source.keys[example.examples][example.position]
+    runs.directions = Directions(question.plan, means.source, means.store, without)
+
+
 def _key(question: Question, one: PlannedElement, example: Shown) -> str:
     means, target = question.means, question.planned.asked.of
-    return answer_key(question.plan, target, one, example.feeds, question.typical, means.provider, means.versions)
+    without = means.source.keys[example.examples][example.position]
+    return answer_key(
+        question.plan, target, one, example.feeds, question.typical, means.provider, means.versions, without
+    )
 
 
 def _answer(question: Question, one: PlannedElement, example: Shown) -> tuple[Found, int]:
@@ -225,7 +242,8 @@ def _answer(question: Question, one: PlannedElement, example: Shown) -> tuple[Fo
     kept = recalled(means.store, key)
     if kept is not None:
         return kept
-    runs, x = question.opened.around(example.feeds, question.typical)
+    runs, x = question.opened.around(example.feeds)
+    _settle(question, example, runs)
     found = found_in(one.way.run(runs, x, one.options), one.atoms)
     keep(means.store, key, found, runs.passes)
     return found, runs.passes
@@ -233,7 +251,7 @@ def _answer(question: Question, one: PlannedElement, example: Shown) -> tuple[Fo
 
 def _title(one: PlannedElement) -> str:
     """The method in words, and the layer where it is not the input."""
-    words = one.way.entry.words
+    words = one.way.entry.words if one.concept is None else f"{one.way.entry.words}: {one.concept}"
     return words if one.layer == INPUT else f"{words} at {one.layer}"
 
 

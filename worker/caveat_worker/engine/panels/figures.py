@@ -32,6 +32,8 @@ class Asked:
     """Of the layer, for one example."""
     upper: tuple[int, ...] = ()
     """Of the layer that its atoms are linked to, if they are."""
+    unit: str | None = None
+    """Of its numbers, where that is not the target's."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, s
         "notes": list(found.notes),
         "signed": asked.signed,
         "additive": found.additive,
-        "unit": "activation" if found.links else None,
+        "unit": asked.unit,
     }
     fault = _fault(found)
     if fault is not None:

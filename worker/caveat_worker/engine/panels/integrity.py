@@ -6,8 +6,7 @@ Both checks are made at one example of an element, and stand under the figures o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -40,15 +39,16 @@ def integrity(
     shuffled: Model | None,
     sanity: Literal["weights", "none"],
     example: Mapping[str, AnyArray],
-    typical: AnyArray | None,
+    settle: Callable[[ModelRuns], None],
     seed: int,
 ) -> tuple[Check, ...]:
     """An element's checks against redrawn weights, unless `sanity` is `none`, and, where there is such a model, against
-    random labels; no checks of a model without weights to redraw, such as one of trees.
+    random labels; no checks of a model without weights to redraw, such as one of trees. `settle` gives runs what they
+    know beside the model.
     """
 
     def run(runs: ModelRuns, x: AnyArray) -> Attributed:
-        runs.typical = typical
+        settle(runs)
         return one.way.run(runs, x, one.options)
 
     if operators_with_weights(opened.model) == 0:
@@ -57,7 +57,7 @@ def integrity(
     if sanity == "weights":
         checks.append(sanity_of_weights(run, opened, [example], seed=seed))  # type: ignore[arg-type]
     if shuffled is not None:
-        other = replace(opened, model=shuffled, sessions={})
+        other = opened.of(shuffled)
         checks.append(sanity_of_labels(run, opened, other, [example], seed=seed))  # type: ignore[arg-type]
     return tuple(_at_one_example(check_of(one)) for one in checks if np.isfinite(one.value))
 

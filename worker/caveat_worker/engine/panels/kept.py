@@ -35,9 +35,12 @@ def answer_key(
     typical: AnyArray | None,
     provider: Provider,
     versions: Mapping[str, str],
+    without: str = "",
 ) -> str:
     """The key of an element's answer at one example."""
+    about = {} if one.concept is None else {"concept": _concept_content(plan, one.concept), "without": without}
     return key_of(
+        **about,
         explanation=[one.element.by, one.options.model_dump(mode="json")],
         model=[plan.audit.model, plan.audit.constants, plan.audit.random_labels],
         target=target_content(plan, target),
@@ -46,6 +49,19 @@ def answer_key(
         typical=None if typical is None else _content(typical),
         by={"provider": provider, **versions},
     )
+
+
+def _concept_content(plan: Plan, concept: str) -> Any:
+    """All that a concept's CAV depends on, beside the model."""
+    audit, method = plan.audit, plan.audit.method
+    concepts = [audit.concepts[name] for name in (concept, *audit.concepts[concept].controlling_for)]
+    sets = dict.fromkeys(name for one in concepts for name in (one.examples, *one.reference_sets))
+    settings = (method.estimator, method.regularisation, method.folds, method.alpha)
+    return [
+        [one.model_dump(mode="json") for one in concepts],
+        {name: audit.examples[name].model_dump(mode="json") for name in sets},
+        list(settings),
+    ]
 
 
 def recalled(store: ArrayStore, key: str) -> tuple[Found, int] | None:

@@ -13,7 +13,7 @@ from caveat_spec.audit import Audit, Text
 from caveat_spec.base import Document
 from caveat_spec.explain import PRESENTATIONS, Atoms, Element, Explanation, Presentation
 from caveat_worker.engine.activations.requirements import Plan
-from caveat_worker.engine.autodiff.differentiate import find_layer, gradient_state
+from caveat_worker.engine.autodiff.differentiate import find_layer, gradient_state, opened_at, vjp
 from caveat_worker.engine.autodiff.layers import choose_layers
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Target
@@ -21,9 +21,11 @@ from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.explanations import Explanation as Way
 from caveat_worker.engine.explanations import Shapes, explanation
 from caveat_worker.engine.explanations.entry import Entry, find_entry
+from caveat_worker.engine.explanations.layout import layout_of
 from caveat_worker.engine.explanations.runs import INPUT
 from caveat_worker.engine.explanations.sanity import MODELS
 from caveat_worker.engine.onnx.values import shape_of_value
+from caveat_worker.engine.panels.concept_rows import rows_to_fit
 
 Names = Mapping[str, Sequence[str]]
 """Example set → the names of its examples, in order."""
@@ -49,7 +51,11 @@ class PlannedElement:
     presentation: Presentation
     shapes: Shapes
     held_against: int
-    """How many other models it is held against, at one example."""
+    """How often it is run at one example to hold it against other models."""
+    concept: str | None = None
+    """The concept that its numbers are about, where they are about one and not about the target."""
+    to_fit: int = 0
+    """The examples of that concept and its reference set, which go through each model first."""
 
     @property
     def cost(self) -> int:
@@ -85,7 +91,11 @@ class PlannedExplanation:
     @property
     def passes(self) -> int:
         """Forward passes at most; a gradient counts as five."""
-        return self.to_choose + self.pictures + sum(self.times(one) * one.cost for one in self.elements)
+        return self.to_choose + self.pictures + sum(self.price(one) for one in self.elements)
+
+    def price(self, one: PlannedElement) -> int:
+        """Forward passes at most that an element takes."""
+        return self.times(one) * one.cost + (1 + one.held_against) * one.to_fit
 
     def times(self, one: PlannedElement) -> int:
         """How often an element is run: at each example, and at the first one for each model it is held against."""
@@ -109,7 +119,7 @@ def _planned(plan: Plan, name: str, asked: Explanation, names: Names) -> Planned
     elements = []
     for position, shown in enumerate(asked.show):
         with error_context(f"{pointer}/show/{position}"):
-            elements.append(_element(plan, shown, target, entry, examples))
+            elements.append(_element(plan, shown, target, entry, examples, names))
     count = min(asked.examples.most, len(names[examples]))
     ruled = isinstance(asked.examples.pick, str)
     return PlannedExplanation(
@@ -146,8 +156,8 @@ def _check_choice(plan: Plan, asked: Explanation, examples: str, names: Sequence
         )
 
 
-def _element(plan: Plan, element: Element, target: Target, entry: Entry, examples: str) -> PlannedElement:
-    way = explanation(element.by)
+def _element(plan: Plan, element: Element, target: Target, entry: Entry, examples: str, names: Names) -> PlannedElement:
+    way, concept = explanation(element.by), element.concept
     layer = _layer(plan, element.layer, target)
     settled = {name: _layer(plan, str(element.options[name]), target) for name in LAYERS if name in element.options}
     options = way.entry.options.model_validate({**element.options, **settled})
@@ -156,15 +166,30 @@ def _element(plan: Plan, element: Element, target: Target, entry: Entry, example
     if way.entry.calculates and entry.has_texts:
         _refuse_texts(entry, element.by)
     shapes = _shapes(plan.model, entry, {layer, settled.get("upper", layer)})
+    if getattr(options, "at", None) == "input":
+        _check_seed(plan.model, entry, layer)
+        layer = INPUT
     atoms = _atoms(options, layer, shapes)
     text, linked = isinstance(plan.audit.examples[examples], Text), "upper" in element.options
     presentation = _presentation(element, atoms, shapes[layer], text=text, linked=linked)
-    return PlannedElement(element, way, options, layer, atoms, presentation, shapes, _held_against(plan.audit))
+    return PlannedElement(
+        element,
+        way,
+        options,
+        layer,
+        atoms,
+        presentation,
+        shapes,
+        _held_against(plan.audit),
+        concept,
+        0 if concept is None else len(rows_to_fit(plan, names, concept)),
+    )
 
 
 def _held_against(audit: Audit) -> int:
-    """How many models with random weights or labels an element is held against."""
-    return MODELS * ((audit.integrity.sanity == "weights") + (audit.random_labels is not None))
+    """How often an element is run to hold it against other models: at each redrawn one, and at those it is about."""
+    weights, labels = audit.integrity.sanity == "weights", audit.random_labels is not None
+    return weights * (MODELS + 1) + labels * (MODELS + 2)
 
 
 def _atoms(options: Document, layer: str, shapes: Shapes) -> Atoms:
@@ -229,6 +254,17 @@ def _check_gradient(model: Model, target: Target, entry: Entry, layer: str, by: 
     )
 
 
+def _check_seed(model: Model, entry: Entry, layer: str) -> None:
+    """Raises InvalidInput where no seed at a layer can be pulled back to the input."""
+    if len(entry.tensors) > 1:
+        raise InvalidInput(
+            "input-is-no-layer",
+            "The model takes its columns one by one, so that a concept's score has no map of the whole input.",
+            "Leave `at: input` out: the layer's own parts are shown then.",
+        )
+    vjp(opened_at(model, entry.names[0]), layer, [entry.names[0]])
+
+
 def _refuse_texts(entry: Entry, by: str) -> NoReturn:
     """Raises InvalidInput where a method would calculate with columns of texts."""
     texts = [tensor.name for tensor in entry.tensors if tensor.dtype == "object"]
@@ -241,12 +277,15 @@ def _refuse_texts(entry: Entry, by: str) -> NoReturn:
 
 def _shapes(model: Model, entry: Entry, layers: Collection[str]) -> Shapes:
     """The shapes that a method's price depends on; a size that the model leaves open counts as one."""
-    first = entry.tensors[0].shape if len(entry.tensors) == 1 else (None, len(entry.tensors))
-    shapes = {INPUT: _sizes(first)}
-    for layer in sorted({*layers} - {INPUT}):
-        value = model.value(layer)
-        shapes[layer] = _sizes(() if value is None else shape_of_value(value) or ())
-    return shapes
+    alone = len(entry.tensors) == 1
+    shapes = {INPUT: _sizes(_seen(model, entry.names[0]) if alone else (None, len(entry.tensors)))}
+    return shapes | {layer: _sizes(_seen(model, layer)) for layer in sorted({*layers} - {INPUT})}
+
+
+def _seen(model: Model, tensor: str) -> Sequence[int | str | None]:
+    """A tensor's shape as explanations see it."""
+    value = model.value(tensor)
+    return layout_of(model, tensor).sizes(() if value is None else shape_of_value(value) or ())
 
 
 def _sizes(shape: Sequence[int | str | None]) -> tuple[int, ...]:
@@ -264,8 +303,8 @@ def _check_budget(planned: Sequence[PlannedExplanation], allowed: int) -> None:
     raise InvalidInput(
         "explanations-too-dear",
         f"'explain' would take {whole:,} passes through the model, and {allowed:,} are allowed: {worst.element.by} "
-        f"alone takes {worst.cost * dearest.times(worst):,}, {worst.cost:,} for each of {dearest.pictures} examples"
-        f"{f' and of {worst.held_against} models with random weights' if worst.held_against else ''}.",
+        f"alone takes {dearest.price(worst):,}, {worst.cost:,} for each of {dearest.pictures} examples"
+        f"{f' and {worst.held_against} times more for its checks' if worst.held_against else ''}.",
         f"{_cheaper(worst, dearest, allowed - (whole - worst.cost * dearest.times(worst)))}; or raise "
         "'method.explanation_passes'.",
         f"/explain/{dearest.name}/show/{position}",
