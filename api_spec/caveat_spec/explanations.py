@@ -49,7 +49,8 @@ class SmoothGradOptions(OfLayer):
     samples: Draws = 32
     """Noisy copies of the example."""
     noise: Annotated[float, Field(ge=0, le=1)] = 0.15
-    """Their standard deviation, as a share of the difference between the example's largest and smallest number."""
+    """Their standard deviation, as a share of the difference between the example's largest and smallest number, or
+    between those of each column over examples of a table."""
     seed: Seed = 0
 
 

@@ -53,13 +53,10 @@ class AuditResult:
         return f'<iframe sandbox title="{escape(repr(self))}" style="{style}" srcdoc="{page}"></iframe>'
 
     def explain(self) -> str:
-        """The verdict in sentences: each line of the gate with its reason, then what was measured, then warnings."""
+        """The verdict in sentences: each line of the gate, what to do next, then what was measured and warnings."""
         report = self.report
         said = [f"{summary.headline(report)}: {summary.explanation(report)}"]
-        said += [
-            f"{summary.OUTCOME_SIGN[line.outcome]} {line.subject}: {line.reason}"
-            for line in summary.worst_first(report)
-        ]
+        said += [sentence for line in summary.worst_first(report) for sentence in _line(line)]
         for pair in summary.pairs(report):
             if pair.intervention is not None:
                 said += summary.intervention_sentences(pair.intervention, summary.unit_of(report, pair.target))
@@ -107,6 +104,17 @@ class AuditResult:
         content = self.canonical if name == "json" else rendered(self.report, name, None, None).encode()
         write(path, content, name)
         return path
+
+
+def _line(line: summary.Line) -> list[str]:
+    """A line of the gate as the first screen of a report says it: decisions first, and what to do next last."""
+    told = " ".join(filter(None, (line.people, line.reason, line.decided_by)))
+    steps = [f"  {number}. {step}" for number, step in enumerate(line.next_steps, 1)]
+    return [
+        f"{summary.OUTCOME_SIGN[line.outcome]} {line.subject}: {told}",
+        *(["  What to do next:"] if steps else []),
+        *steps,
+    ]
 
 
 def _words(name: str) -> str:

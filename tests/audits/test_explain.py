@@ -426,6 +426,51 @@ def test_a_text_among_columns_is_replaced_by_the_commonest(tmp_path: Path) -> No
     assert {atom.id: atom.value for atom in figure.atoms} == {"job": pytest.approx(1), "age": 0}
 
 
+def test_a_missing_cell_is_left_out_of_a_typical_row(tmp_path: Path) -> None:
+    """score = 2 age, with 50 in place of an age that is missing; the mean of the known ages is 30."""
+    nodes = [
+        helper.make_node(
+            "Imputer", ["x"], ["known"], domain="ai.onnx.ml", imputed_value_floats=[50.0], replaced_value_float=np.nan
+        ),
+        helper.make_node("MatMul", ["known", "w"], ["score"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "imputed",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N", 1])],
+        [numpy_helper.from_array(np.array([[2.0], [0.0]], np.float32), "w")],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "model.onnx")
+    (tmp_path / "people.csv").write_text("age,shoe\n40,1\n,2\n20,3\n")
+    document = {
+        "model": "model.onnx",
+        "examples": {"people": {"table": "people.csv", "features": ["age", "shoe"]}},
+        "targets": {"score": {"examples": "people"}},
+        "explain": {"why": {"of": "score", "examples": {"pick": ["row 1", "row 2"]}, "show": ["shapley"]}},
+    }
+    known, missing = (figure for _, figure in explained(Bench(tmp_path, document)).figures)
+    assert {atom.id: atom.value for atom in known.atoms} == {"age": pytest.approx(2 * (40 - 30)), "shoe": 0}
+    assert {atom.id: atom.value for atom in missing.atoms} == {"age": pytest.approx(2 * (50 - 30)), "shoe": 0}
+
+
+def test_the_price_counts_every_pass_of_the_checks(glyphs: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    glyphs.document["random_labels"] = "same.onnx"
+    (glyphs.folder / "same.onnx").write_bytes((glyphs.folder / "model.onnx").read_bytes())
+    every: list[ModelRuns] = []
+    made = ModelRuns.__init__
+
+    def counted(self: ModelRuns, *given: object) -> None:
+        made(self, *given)  # type: ignore[arg-type]
+        every.append(self)
+
+    monkeypatch.setattr(ModelRuns, "__init__", counted)
+    told = explained(glyphs).passes
+    spent = sum(runs.passes for runs in every)
+    assert spent <= told <= 1.25 * (spent + 30), "choosing the examples took another 30"
+
+
 @pytest.mark.parametrize("name", ["smoothgrad", "lrp", "deeplift_rescale", "integrated_gradients"])
 def test_nothing_is_calculated_with_texts(tmp_path: Path, name: str) -> None:
     bench = column_by_column(tmp_path)

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 
 from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.output_forms import unwrap_outputs
 from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import open_session
@@ -17,6 +18,17 @@ g (float[batch, 3, time] x) => (float[time, batch, 3] scores, float[time, batch,
     moved = Transpose<perm = [2, 0, 1]>(x)
     scores = Tanh(moved)
     answer = %s(scores)
+}"""
+READ_IN_A_BODY = """<ir_version: 10, opset_import: ["": 18]>
+g (float[batch, 3, time] x) => (float[time, batch, 3] scores, float[batch, 3] chosen)
+<int64 few = {50}, int64[1] zero = {0}> {
+    scores = Transpose<perm = [2, 0, 1]>(x)
+    count = Size(x)
+    many = Less(few, count)
+    chosen = If(many) <
+        then_branch = first () => (float[batch, 3] a) { a = ReduceMax<keepdims = 0>(scores, zero) },
+        else_branch = second () => (float[batch, 3] b) { b = ReduceMin<keepdims = 0>(scores, zero) }
+    >
 }"""
 TWO_ANSWERS = """<ir_version: 10, opset_import: ["": 18]>
 g (float[batch, 3] x) => (seq(float[batch, 3]) answers, float[batch, 3] again) {
@@ -51,6 +63,21 @@ def test_an_output_with_time_first_is_transposed(opset: int, last: str, link: st
         f"Output '{name}' has examples along axis 1; it is transposed." for name in ("scores", "answer")
     )
     assert resolve_target(model, Target("t", "answer", 1, reduce="mean")).link == link
+
+
+def test_a_body_reads_an_output_that_is_transposed_as_it_was_written() -> None:
+    proto = onnx.parser.parse_model(READ_IN_A_BODY)
+    before = onnx.ModelProto()
+    before.CopyFrom(proto)
+    unwrap_outputs(proto)
+    onnx.checker.check_model(proto, full_check=True)
+    x = np.random.default_rng(0).normal(size=(5, 3, 7)).astype(np.float32)
+    (scores, chosen), (moved, same) = (
+        onnxruntime.InferenceSession(one.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+        for one in (before, proto)
+    )
+    np.testing.assert_array_equal(moved, scores.transpose(1, 0, 2))
+    np.testing.assert_array_equal(same, chosen)
 
 
 def test_a_sequence_becomes_its_tensors() -> None:

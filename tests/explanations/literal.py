@@ -17,6 +17,8 @@ class Literal:
 
     scores_at = "scores"
 
+    ranges: AnyArray | None = None
+
     def __init__(self, function: Function, derivative: Function, *, typical: AnyArray | None = None) -> None:
         self.function, self.derivative, self.typical = function, derivative, typical
         self.passes = 0

@@ -38,6 +38,35 @@ def tokens() -> bytes:
     return _proto(net, ids, scores)
 
 
+def kinds_of_tokens() -> bytes:
+    """Token ids [n, 6] with types and a mask, whose tensors come before the words' embeddings `words` [n, 6, 8]."""
+    net = Net(15)
+    mask = net.op("Unsqueeze", net.op("Cast", "mask", to=1), net.constant([2], np.int64))
+    types = net.op("Gather", net.weight(2, 8), "types")
+    net.nodes.append(helper.make_node("Gather", [net.weight(20, 8, gain=2), "ids"], ["words"]))
+    inner = net.op(
+        "Tanh", net.op("Add", net.op("MatMul", net.op("Add", types, "words"), net.weight(8, 8)), net.weight(8))
+    )
+    total = net.op("ReduceSum", net.op("Mul", inner, mask), net.constant([1], np.int64), keepdims=0)
+    scores = net.dense(total, 8, 3)
+    ids = [helper.make_tensor_value_info(name, TensorProto.INT64, ("n", 6)) for name in ("ids", "types", "mask")]
+    return _proto(net, ids, scores)
+
+
+def biases_made_by_operators() -> bytes:
+    """A net whose biases are reshaped, and expanded to the example's own sizes, before they are added."""
+    net = Net(16)
+    first = net.op("MatMul", "x", net.weight(6, 5))
+    first = net.op("Add", first, net.op("Reshape", net.weight(5, 1, gain=3), net.constant([1, 5], np.int64)))
+    hidden = net.op("Relu", first)
+    expanded = net.op("Expand", net.weight(1, 5, gain=3), net.op("Shape", hidden))
+    hidden = net.op("Relu", net.op("Sub", hidden, expanded))
+    scores = net.op(
+        "MatMul", net.op("Mul", hidden, net.op("Expand", net.weight(1, 5), net.op("Shape", hidden))), net.weight(5, 2)
+    )
+    return _proto(net, [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", 6))], scores)
+
+
 def columns() -> bytes:
     """A table of two numbers and a whole number, each an input [n, 1], through a dense layer with Tanh."""
     net = Net(12)

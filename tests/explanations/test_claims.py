@@ -180,6 +180,16 @@ class TestSmoothGrad:
         assert many is not None
         assert np.median(few / many) == pytest.approx(2, rel=0.2)
 
+    def test_columns_of_a_table_have_noise_of_their_own_range(self) -> None:
+        """S = x₁² + x₂² is steep at large numbers, and a column that does not vary gets no noise."""
+        runs = Literal(lambda x: (x**2).sum(1), lambda x: 2 * x)
+        runs.ranges = np.array([[1.0, 1000.0, 0.0]])
+        found = explain("smoothgrad", runs, np.array([[5.0, 20_000.0, 7.0]]), samples=256)
+        assert found.spread is not None
+        assert found.values[0] == pytest.approx([10, 40_000, 14], rel=0.01)
+        assert found.spread[0] == pytest.approx([2 * 0.15 / 16, 2 * 150 / 16, 0], rel=0.2)
+        assert "15% of each column's range" in found.notes[0]
+
 
 class TestOcclusion:
     def test_a_window_over_several_inputs_has_the_sum_of_what_they_add(self) -> None:

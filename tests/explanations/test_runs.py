@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.explanations import explanation
 from caveat_worker.engine.explanations.runs import GRADIENT, INPUT
 from tests.engine.nets import NETS, efficientnet, mlp, resnet, squeezenet
-from tests.explanations.models import around_noise, columns, opened, tokens
+from tests.explanations.models import (
+    around_noise,
+    biases_made_by_operators,
+    columns,
+    kinds_of_tokens,
+    opened,
+    tokens,
+)
 
 
 def differences(runs, x, step=1e-2):
@@ -94,3 +102,18 @@ def test_a_layer_without_a_path_is_refused_by_name() -> None:
         runs.pull(first_layer(runs), np.ones((1, 1), np.float32), runs.scores_at, x)
     with pytest.raises(InvalidInput, match="has no layer 'nowhere'"):
         runs.gradient(x, "nowhere")
+
+
+def test_biases_are_found_behind_operators_that_make_them() -> None:
+    for seed in range(4):
+        runs, x = around_noise(biases_made_by_operators(), seed=seed)
+        inputs = float((x.astype(float) * runs.gradient(x)).sum())
+        biases = runs.bias_part(x)
+        assert inputs + biases == pytest.approx(runs.scores(x)[0], abs=1e-5)
+        lrp = explanation("lrp").run(runs, x, explanation("lrp").entry.options())
+        assert lrp.withheld is None
+        assert lrp.rest == pytest.approx([biases], abs=1e-3)
+
+
+def test_words_stand_for_the_input_and_neither_their_types_nor_the_mask() -> None:
+    assert opened(kinds_of_tokens()).entry.names == ("words",)

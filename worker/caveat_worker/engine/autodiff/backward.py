@@ -39,7 +39,7 @@ def backward(
     sources that no gradient reaches are left out.
     """
     sources = set(sources)
-    active = reached_from(nodes, sources)
+    active = reached_from(of_numbers(nodes), sources)
     arriving: dict[ir.Value, list[Cotangent]] = {value: [seed] for value, seed in seeds.items()}
     found: dict[ir.Value, Cotangent] = {}
 
@@ -66,6 +66,11 @@ def reached_from(nodes: Sequence[ir.Node], sources: Iterable[ir.Value]) -> set[i
         if any(x in reached for x in read_by(node)):
             reached.update(node.outputs)
     return reached
+
+
+def of_numbers(nodes: Iterable[ir.Node]) -> list[ir.Node]:
+    """The nodes without those that read nothing of a tensor but its sizes: what is made of those does not vary."""
+    return [node for node in nodes if node.domain or node.op_type not in {"Shape", "Size"}]
 
 
 def has_body(node: ir.Node) -> bool:

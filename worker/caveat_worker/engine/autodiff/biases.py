@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from caveat_worker.engine.autodiff.backward import Blocked, backward, reached_from
+from caveat_worker.engine.autodiff.backward import Blocked, backward, of_numbers, reached_from
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
 from caveat_worker.engine.autodiff.differentiate import copy_of, write_value
 from caveat_worker.engine.autodiff.model import Model
@@ -20,8 +20,8 @@ from caveat_worker.engine.onnx.graph import Graph, prune
 
 _ADDED = {
     "Add": (0, 1), "BatchNormalization": (2, 3), "Clip": (1, 2), "Concat": None, "Conv": (2,), "ConvTranspose": (2,),
-    "Gemm": (2,), "LayerNormalization": (2,), "Max": None, "Mean": None, "Min": None, "Sub": (0, 1), "Sum": None,
-    "Where": (1, 2),
+    "Gemm": (2,), "GroupNormalization": (2,), "InstanceNormalization": (2,), "LayerNormalization": (2,), "Max": None,
+    "Mean": None, "Min": None, "Sub": (0, 1), "Sum": None, "Where": (1, 2),
 }  # fmt: skip
 """Operators → the positions of inputs that are added; None for all of them."""
 
@@ -55,8 +55,11 @@ def bias_part(model: Model, target: Target, *, rules: Table = VJP) -> Graph:
 
 
 def _biases(model: Model, nodes: list[ir.Node]) -> list[ir.Value]:
-    """The constants of numbers that are added to what depends on an example, each once."""
-    moving = reached_from(nodes, [v for v in model.ir.graph.inputs if not v.is_initializer()])
+    """The constants of numbers that are added to what depends on an example, each once.
+
+    They may be made by operators, as where weights are reshaped or expanded to an example's sizes.
+    """
+    moving = reached_from(of_numbers(nodes), [v for v in model.ir.graph.inputs if not v.is_initializer()])
     found: dict[ir.Value, None] = {}
     for node in nodes:
         if node.domain or node.op_type not in _ADDED or not any(x in moving for x in node.inputs):
@@ -64,6 +67,6 @@ def _biases(model: Model, nodes: list[ir.Node]) -> list[ir.Value]:
         positions = _ADDED[node.op_type]
         for position, x in enumerate(node.inputs):
             added = positions is None or position in positions
-            if added and x is not None and x.is_initializer() and x.dtype is not None and x.dtype.is_floating_point():
+            if added and x is not None and x not in moving and x.dtype is not None and x.dtype.is_floating_point():
                 found[x] = None
     return list(found)

@@ -82,9 +82,7 @@ def _move(proto: onnx.ModelProto, output: ValueInfoProto, axis: int) -> None:
     """Makes an axis of an output its first one; the output keeps its name, and its tensor gets another."""
     graph, name, before = proto.graph, output.name, f"{output.name}{AS_WRITTEN}"
     maker = next((node for node in graph.node if name in node.output), None)
-    for names in (names for node in graph.node for names in (node.input, node.output)):
-        for position in (i for i, one in enumerate(names) if one == name):
-            names[position] = before
+    _rename(graph, name, before)
     sizes = list(output.type.tensor_type.shape.dim)
     order = [axis, *(i for i in range(len(sizes)) if i != axis)]
     if maker is not None and maker.op_type in _SQUASH and _opset(proto) >= SOFTMAX_ALONG_ONE_AXIS:
@@ -97,6 +95,18 @@ def _move(proto: onnx.ModelProto, output: ValueInfoProto, axis: int) -> None:
         graph.node.append(helper.make_node("Transpose", [before], [name], name=f"{name}/batch_first", perm=order))
     del output.type.tensor_type.shape.dim[:]
     output.type.tensor_type.shape.dim.extend(sizes[i] for i in order)
+
+
+def _rename(graph: onnx.GraphProto, name: str, other: str) -> None:
+    """Gives a tensor another name wherever nodes make or read it, also in the bodies of If, Loop and Scan."""
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for position in (i for i, one in enumerate(names) if one == name):
+                names[position] = other
+        for body in (body for one in node.attribute for body in ([one.g] if one.HasField("g") else one.graphs)):
+            _rename(body, name, other)
+            for output in (one for one in body.output if one.name == name):
+                output.name = other
 
 
 def _opset(proto: onnx.ModelProto) -> int:

@@ -108,15 +108,34 @@ def _is_column(value: ir.Value) -> bool:
 
 
 def _behind_ids(model: Model, on_path: set[ir.Value]) -> ir.Value | None:
-    """The first tensor of numbers [n, tokens, channels] behind inputs of token ids, on the way to the target."""
+    """The embeddings [n, tokens, channels] behind inputs of token ids, on the way to the target.
+
+    Of several that are looked up, as words, types and positions are, it is that with the most rows to choose from, else
+    the first tensor of numbers of that form; a mask [n, tokens, 1] is none.
+    """
     ids = [value for value in model.ir.graph.inputs if value in on_path and value.dtype is not None]
     behind = reached_from(list(model.ir.graph), [value for value in ids if value.dtype != ir.DataType.STRING])
-    for node in model.ir.graph:
-        output = node.outputs[0]
-        number = output.dtype is not None and output.dtype.is_floating_point()
-        if number and output in behind and output in on_path and len(shape_of_value(output) or ()) == 3:
-            return output
-    return None
+    found = [
+        node.outputs[0]
+        for node in model.ir.graph
+        if node.outputs[0] in behind and node.outputs[0] in on_path and _is_embedding(node.outputs[0])
+    ]
+    return max(found, key=_rows_to_choose_from, default=None)
+
+
+def _is_embedding(value: ir.Value) -> bool:
+    """Whether a tensor has several numbers for each token."""
+    shape = shape_of_value(value) or ()
+    number = value.dtype is not None and value.dtype.is_floating_point()
+    return number and len(shape) == 3 and 1 not in shape[1:]
+
+
+def _rows_to_choose_from(value: ir.Value) -> int:
+    """How many rows the table has from which a tensor is looked up; 0 where it is not looked up."""
+    maker = value.producer()
+    table = None if maker is None or maker.op_type != "Gather" else maker.inputs[0]
+    shape = () if table is None else shape_of_value(table) or ()
+    return shape[0] if len(shape) == 2 and isinstance(shape[0], int) else 0
 
 
 def _reached(model: Model, target: Target, chosen: Sequence[ir.Value]) -> tuple[str, ...]:

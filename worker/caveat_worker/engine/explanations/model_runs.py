@@ -68,11 +68,10 @@ class OpenModel:
             self.sessions[key] = open_session(graph(), provider=self.provider, threads=self.threads)
         return self.sessions[key]
 
-    def around(self, feeds: Mapping[str, AnyArray], typical: AnyArray | None = None) -> tuple[ModelRuns, AnyArray]:
+    def around(self, feeds: Mapping[str, AnyArray]) -> tuple[ModelRuns, AnyArray]:
         """Runs around one example, given as the model's inputs [1, …] by name, and what stands for its input."""
         others = {name: array for name, array in feeds.items() if name not in self.entry.names}
-        runs = ModelRuns(self, others, typical)
-        return runs, self.input_of(feeds)
+        return ModelRuns(self, others), self.input_of(feeds)
 
     def input_of(self, feeds: Mapping[str, AnyArray]) -> AnyArray:
         """What stands for the input [n, …] of examples that are given by the model's inputs."""
@@ -106,10 +105,11 @@ Directions = Callable[[OpenModel, str, str, str], Direction]
 class ModelRuns:
     """`Runs` of an open model around one example, whose other inputs stay as they are."""
 
-    def __init__(self, opened: OpenModel, others: Feeds, typical: AnyArray | None) -> None:
+    def __init__(self, opened: OpenModel, others: Feeds) -> None:
         self.opened = opened
         self.others = others
-        self.typical = typical
+        self.typical: AnyArray | None = None
+        self.ranges: AnyArray | None = None
         self.scores_at = opened.scores_at
         self.directions: Directions | None = None
         self._passes = 0

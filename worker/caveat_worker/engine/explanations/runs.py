@@ -37,6 +37,8 @@ class Runs(Protocol):
     """The tensor of scores that the target is read from."""
     typical: AnyArray | None
     """A typical input [1, …], as the mean photograph or the most frequent category, where the asker gave examples."""
+    ranges: AnyArray | None
+    """How far each column of a table ranges over the same examples [1, columns]."""
 
     @property
     def passes(self) -> int:

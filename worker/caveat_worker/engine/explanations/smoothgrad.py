@@ -36,14 +36,14 @@ def smoothgrad(runs: Runs, x: AnyArray, options: SmoothGradOptions) -> Attribute
         spread=spread,
         passes=runs.passes - before,
         notes=(
-            f"The mean of {options.samples} noisy copies, whose noise has {options.noise:.0%} of the example's range.",
+            f"The mean of {options.samples} noisy copies, whose noise has {options.noise:.0%} of {_of(runs, x)} range.",
         ),
     )
 
 
 def _moments(runs: Runs, x: AnyArray, options: SmoothGradOptions) -> tuple[AnyArray, AnyArray]:
     """Mean derivative and its standard error for one example, each [1, …]."""
-    rng, scale = np.random.default_rng(options.seed), options.noise * float(x.max() - x.min())
+    rng, scale = np.random.default_rng(options.seed), options.noise * _range(runs, x)
     total: AnyArray = np.zeros(())
     squares: AnyArray = np.zeros(())
     for start in range(0, options.samples, _AT_ONCE):
@@ -54,3 +54,15 @@ def _moments(runs: Runs, x: AnyArray, options: SmoothGradOptions) -> tuple[AnyAr
     mean = total / options.samples
     variance = np.maximum(squares / options.samples - mean**2, 0)
     return mean[None], np.sqrt(variance / (options.samples - 1))[None]
+
+
+def _range(runs: Runs, x: AnyArray) -> AnyArray:
+    """What noise is a share of: the example's own range, or for a row of a table that of each of its columns."""
+    if x.ndim == 2 and runs.ranges is not None:
+        return runs.ranges
+    return np.asarray(float(x.max() - x.min()))
+
+
+def _of(runs: Runs, x: AnyArray) -> str:
+    """Whose range that is, in words."""
+    return "each column's" if x.ndim == 2 and runs.ranges is not None else "the example's"

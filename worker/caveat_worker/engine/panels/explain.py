@@ -79,13 +79,21 @@ def explain(plan: Plan, planned: Sequence[PlannedExplanation], means: Means) -> 
 
 
 @dataclass(frozen=True)
+class Usual:
+    """What examples of a set are like: a typical input [1, …], and how far a table's columns range [1, columns]."""
+
+    typical: AnyArray | None = None
+    ranges: AnyArray | None = None
+
+
+@dataclass(frozen=True)
 class Question:
     """One explanation with the open model and a typical input, which all its elements share."""
 
     plan: Plan
     planned: PlannedExplanation
     opened: OpenModel
-    typical: AnyArray | None
+    usual: Usual
     means: Means
 
 
@@ -94,7 +102,7 @@ def _explained(plan: Plan, planned: PlannedExplanation, means: Means) -> Explain
         opened = OpenModel(plan.model, planned.target, means.provider, threads=1)
         choice = choose(planned, opened, means.source)
         shown = list(_shown(planned, choice, opened, means))
-        question = Question(plan, planned, opened, _typical(planned, opened, means), means)
+        question = Question(plan, planned, opened, _usual(planned, opened, means), means)
     drawn = []
     for position, one in enumerate(planned.elements):
         with error_context(f"/explain/{planned.name}/show/{position}"):
@@ -143,25 +151,36 @@ def _parts(examples: str, position: int, entry: Entry, means: Means) -> tuple[st
     return tuple(name for tensor in entry.names for name in named.get(tensor, named.get(ONLY, ())))
 
 
-def _typical(planned: PlannedExplanation, opened: OpenModel, means: Means) -> AnyArray | None:
-    """A typical input [1, …]: the mean of some examples, for columns of categories the most frequent one.
+def _usual(planned: PlannedExplanation, opened: OpenModel, means: Means) -> Usual:
+    """A typical input, the mean of some examples without what is missing, and the commonest of categories; and ranges.
 
     They are taken from the set without the concept where there is one. Tokens have no mean.
     """
     if opened.entry.embeds:
-        return None
+        return Usual()
     name = planned.matches or planned.examples
     count = min(TYPICAL, len(means.source.names[name]))
     x = opened.input_of(means.source.feeds(name, range(count)))
-    if x.dtype != object:
-        return np.asarray(x.mean(0, keepdims=True, dtype=float), x.dtype)
-    return np.array([[_commonest(column) for column in x.T]], object)
+    if x.dtype == object:
+        return Usual(np.array([[_commonest(column) for column in x.T]], object))
+    if x.ndim != 2:
+        return Usual(np.asarray(x.mean(0, keepdims=True, dtype=float), x.dtype))
+    columns = [_known(column) for column in x.T]
+    means_of = [[column.mean() if len(column) else np.nan for column in columns]]
+    return Usual(np.asarray(means_of, x.dtype), np.array([[np.ptp(c) if len(c) else 0.0 for c in columns]]))
+
+
+def _known(column: AnyArray) -> AnyArray:
+    """The numbers of a column that are not missing."""
+    numbers = column.astype(float)
+    return numbers[~np.isnan(numbers)]
 
 
 def _commonest(column: AnyArray) -> Any:
     """The mean of numbers, or the most frequent of other values, the first of several."""
     if all(isinstance(value, int | float | np.number) for value in column):
-        return float(np.mean(column.astype(float)))
+        known = _known(column)
+        return float(known.mean()) if len(known) else float("nan")
     values, counts = np.unique(column.astype(str), return_counts=True)
     return values[int(counts.argmax())]
 
@@ -223,16 +242,23 @@ def _integrity(
 def _settle(question: Question, example: Shown, runs: ModelRuns) -> None:
     """Gives runs around an example what they know beside the model."""
     means = question.means
-    runs.typical = question.typical
+    runs.typical, runs.ranges = question.usual.typical, question.usual.ranges
     without = means.source.keys[example.examples][example.position]
     runs.directions = Directions(question.plan, means.source, means.store, without)
 
 
 def _key(question: Question, one: PlannedElement, example: Shown) -> str:
     means, target = question.means, question.planned.asked.of
-    without = means.source.keys[example.examples][example.position]
+    without, usual = means.source.keys[example.examples][example.position], question.usual
     return answer_key(
-        question.plan, target, one, example.feeds, question.typical, means.provider, means.versions, without
+        question.plan,
+        target,
+        one,
+        example.feeds,
+        (usual.typical, usual.ranges),
+        means.provider,
+        means.versions,
+        without,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,12 @@ def answer_key(
     target: str,
     one: PlannedElement,
     inputs: Mapping[str, AnyArray],
-    typical: AnyArray | None,
+    usual: Sequence[AnyArray | None],
     provider: Provider,
     versions: Mapping[str, str],
     without: str = "",
 ) -> str:
-    """The key of an element's answer at one example."""
+    """The key of an element's answer at one example, beside `usual` ones that it may be compared with."""
     about = {} if one.concept is None else {"concept": _concept_content(plan, one.concept), "without": without}
     return key_of(
         **about,
@@ -46,7 +46,7 @@ def answer_key(
         target=target_content(plan, target),
         example={name: _content(array) for name, array in inputs.items()},
         seed=plan.audit.method.seed,
-        typical=None if typical is None else _content(typical),
+        usual=[None if one is None else _content(one) for one in usual],
         by={"provider": provider, **versions},
     )
 
