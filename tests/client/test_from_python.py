@@ -29,6 +29,7 @@ import caveat
 from caveat.cli import cli
 from caveat.objects.examples import ExampleFiles
 from caveat.testing import assert_concept, assert_passes
+from caveat_reports import summary
 from tests.client.conftest import ROOT
 
 COLUMNS = ["income", "debt", "race"]
@@ -132,7 +133,13 @@ def test_it_gives_the_bytes_that_the_command_gives(
 
 def test_a_result_is_shown_in_words_frames_and_pages(result: caveat.AuditResult, tmp_path: Path) -> None:
     assert repr(result) == "<AuditResult: Fails. The one line of the gate does not hold.>"
-    assert "✗ race must not matter to approved: Adding race to 300 examples changes approved by" in str(result)
+    (line,) = summary.lines(result.report)
+    assert line.people
+    assert f"✗ race must not matter to approved: {line.people} Adding race to 300 examples changes approved" in str(
+        result
+    )
+    assert line.decided_by in str(result)
+    assert "What to do next" not in str(result), "a failure is no question that more examples settle"
     tests = result.to_frame()
     assert set(tests.evidence) == {"association", "intervention"}
     assert (tests.low <= tests.effect).all()
