@@ -18,7 +18,7 @@ from caveat_spec.explained import Check, Explained, Figure, Panel
 from caveat_spec.results import rounded
 from caveat_worker.engine.activations.requirements import ONLY, Plan
 from caveat_worker.engine.autodiff.model import Model
-from caveat_worker.engine.base.arrays import AnyArray
+from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.store import ArrayStore
 from caveat_worker.engine.explanations.entry import Entry
@@ -170,9 +170,9 @@ def _usual(planned: PlannedExplanation, opened: OpenModel, means: Means) -> Usua
     return Usual(np.asarray(means_of, x.dtype), np.array([[np.ptp(c) if len(c) else 0.0 for c in columns]]))
 
 
-def _known(column: AnyArray) -> AnyArray:
+def _known(column: AnyArray) -> Float64Array:
     """The numbers of a column that are not missing."""
-    numbers = column.astype(float)
+    numbers: Float64Array = column.astype(float)
     return numbers[~np.isnan(numbers)]
 
 
