@@ -34,6 +34,7 @@ CHOSEN_BY_THE_CHART = {
         "memory_bytes",
         "grace_seconds",
         "heartbeat_file",
+        "source_netrc",
         "cache_bytes",
         "cache_folder",
     },

@@ -44,7 +44,8 @@ Digest = TypeAliasType("Digest", Annotated[str, StringConstraints(pattern=r"^sha
 """The SHA-256 of some bytes: `sha256:` and 64 hexadecimal digits."""
 
 Source = TypeAliasType("Source", Annotated[str, StringConstraints(min_length=1, max_length=4096)])
-"""Where bytes are: a digest in the API; on the command line also a path relative to the audit file."""
+"""Where bytes are: a digest, or a URL that ends in `#sha256=` and the digest's digits, from which the service fetches
+them if its operator allows that; on the command line also a path relative to the audit file."""
 
 Interval = tuple[float, float]
 Probability = Annotated[float, Field(ge=0, le=1)]

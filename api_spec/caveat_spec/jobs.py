@@ -15,6 +15,7 @@ from caveat_spec.audit import Audit
 from caveat_spec.base import Count, Document, Name
 from caveat_spec.power import AuditPlan
 from caveat_spec.report import Report
+from caveat_spec.source_urls import addressed_digest
 
 JobKind = Literal["audit", "model", "examples", "shard", "plan"]
 MOST_SHARDS = 256
@@ -85,7 +86,7 @@ RESULTS: dict[JobKind, type[Result]] = {
 
 
 def sources(request: Request) -> dict[str, str]:
-    """The source bytes of a request: JSON pointer → digest (on the command line also a path)."""
+    """The source bytes of a request: JSON pointer → digest or URL (on the command line also a path)."""
     if isinstance(request, Audit):
         return request.sources()
     if isinstance(request, Shard):
@@ -99,15 +100,28 @@ def sources(request: Request) -> dict[str, str]:
     return {f"/examples/{field}": source for field, source in request.examples.sources().items()}
 
 
+def with_sources(request: Request, replaced: Mapping[str, str]) -> Request:
+    """The same request with each pointer of `sources()` given a new source; of audits and example sets."""
+    if isinstance(request, Audit):
+        return request.with_sources(dict(replaced))
+    if isinstance(request, NewExamples):
+        update = {pointer.rpartition("/")[2]: source for pointer, source in replaced.items()}
+        return request.model_copy(update={"examples": request.examples.model_copy(update=update)})
+    return request
+
+
 def queue_of(request: Request, sizes: Mapping[str, int], *, large: int) -> Queue:
     """The queue for a job, given the sizes of its source bytes by digest and the size above which a model is `large`.
 
-    Only the request decides, never the workers that happen to run: an autoscaled pool starts when a job waits for it.
+    A model that is still to be fetched has no size yet, and counts as large. Only the request decides, never the
+    workers that happen to run: an autoscaled pool starts when a job waits for it.
     """
     if isinstance(request, Audit) and request.method.provider == "cuda":
         return "gpu"
-    graphs = {digest for pointer, digest in sources(request).items() if not pointer.startswith("/examples/")}
-    return "large" if large and sum(sizes[digest] for digest in graphs) > large else "default"
+    graphs = {
+        addressed_digest(source) for pointer, source in sources(request).items() if not pointer.startswith("/examples/")
+    }
+    return "large" if large and sum(sizes.get(digest, large + 1) for digest in graphs) > large else "default"
 
 
 def in_flight(queues: Collection[Queue]) -> str:

@@ -422,8 +422,11 @@ OCTETS = {"contentMediaType": "application/octet-stream", "format": "binary"}
 BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 
+SOURCE_PATTERN = r"^(sha256:[0-9a-f]{64}|(https|http|s3|gs|hf)://[^#]+#sha256=[0-9a-f]{64})$"
+
+
 class _Schema(GenerateJsonSchema):
-    """JSON Schema for the API, in which a source is always a digest; paths are for the command line.
+    """JSON Schema for the API, in which a source is a digest, or a URL with one; paths are for the command line.
 
     Titles are names of schemas alone: generators of clients name classes by them, and drop one of two that are alike.
     """
@@ -431,7 +434,8 @@ class _Schema(GenerateJsonSchema):
     def generate_definitions(self, inputs: Any) -> Any:
         named, definitions = super().generate_definitions(inputs)
         definitions[DefsRef("Source")] = definitions[DefsRef("Digest")] | {
-            "description": "The SHA-256 of uploaded bytes."
+            "pattern": SOURCE_PATTERN,
+            "description": "The SHA-256 of uploaded bytes; or, where an operator allows it, a URL that ends in it.",
         }
         short = definitions[DefsRef("Element")]  # what an audit file may write in its place has no name of its own
         definitions[DefsRef("Element")] = next(one for one in short["anyOf"] if "by" in one.get("properties", {}))

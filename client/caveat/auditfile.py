@@ -17,11 +17,12 @@ from pydantic_core import ErrorDetails
 from caveat.pack import Content, addressed, contents, is_picture
 from caveat.positions import Positions
 from caveat.problems import ProblemError, at
-from caveat.remote_sources import SourceFault, fetch, is_url
+from caveat.remote_sources import SourceFault, fetch
 from caveat.yaml_source import read_document
 from caveat_spec.audit import Audit, GateLine
 from caveat_spec.base import Document
 from caveat_spec.problem import Fault, ProblemDetails
+from caveat_spec.source_urls import is_url
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _LEADING_POINTER = re.compile(r"(?:Value error, )?(/\S+) ")
@@ -46,7 +47,7 @@ class AuditFile:
 
 @dataclass(frozen=True)
 class Resolved:
-    """An audit with digests in place of paths, and the files that hold those bytes."""
+    """An audit with digests (or URLs) in place of paths, and the files that hold those bytes."""
 
     audit: Audit
     blobs: dict[str, Content]
@@ -120,13 +121,16 @@ def fetched(file: AuditFile, folder: Path) -> AuditFile:
 
 
 def resolve(file: AuditFile) -> Resolved:
-    """Hashes every file and folder that the audit names; raises a `ProblemError` on bad ones."""
+    """Hashes every file and folder that the audit names; raises a `ProblemError` on bad ones.
+
+    URLs stay: `fetched` replaces those that are not the service's to fetch.
+    """
     digests: dict[str, str] = {}
     blobs: dict[str, Content] = {}
     notes: list[str] = []
     faults: list[Fault] = []
     for pointer, source in file.audit.sources().items():
-        if _DIGEST.fullmatch(source):
+        if _DIGEST.fullmatch(source) or is_url(source):
             digests[pointer] = source
             continue
         path = file.positions.path.parent / source

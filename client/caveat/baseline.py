@@ -8,6 +8,7 @@ from pathlib import Path
 from caveat.client import Client
 from caveat_spec.audit import Audit, ConceptLine
 from caveat_spec.report import Report
+from caveat_spec.source_urls import addressed_digest
 
 LAST = Path("last")
 """Stands for the newest passing report on the service; a file of that name is `./last`."""
@@ -30,6 +31,8 @@ def last_passing(url: str, key: str | None, audit: Audit) -> Report | None:
 
 
 def _question(audit: Audit) -> tuple[object, ...]:
+    digests = {pointer: addressed_digest(source) for pointer, source in audit.sources().items()}
+    audit = audit.with_sources(digests)
     return audit.examples, audit.concepts, audit.targets, audit.groups
 
 

@@ -71,6 +71,11 @@ def _outputs(command: Any) -> Any:
     help="Compare with an earlier report (--json), or with `last`: the newest passing report on the service for the "
     "same question.",
 )
+@click.option(
+    "--remote-fetch",
+    is_flag=True,
+    help="Let the service fetch the audit's URLs, which its operator has to allow; by default this machine does.",
+)
 @_outputs
 @click.option("--attestation", type=PATH, help="Write a signed attestation, for `caveat verify`.")
 @click.option(
@@ -94,6 +99,7 @@ def gate(
     report: Path | None,
     policy: Path | None,
     baseline: Path | None,
+    remote_fetch: bool,
     attestation: Path | None,
     sign_key: str | None,
     inconclusive: Any,
@@ -121,7 +127,9 @@ def gate(
         decided = gate_report(report, policy, baseline=baseline)
     elif audit is not None:
         server, attested = None if local else url, attestation is not None
-        decided = gate_audit(audit, server, key, baseline=baseline, sign_key=sign_key, attested=attested)
+        decided = gate_audit(
+            audit, server, key, baseline=baseline, sign_key=sign_key, attested=attested, remote_fetch=remote_fetch
+        )
     paths = {name.removesuffix("_"): path for name, path in wanted.items() if path is not None}
     click.get_current_context().exit(finish(decided, paths, attestation, inconclusive))
 

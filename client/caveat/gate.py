@@ -67,24 +67,41 @@ def explain_audit(path: Path, server: str | None, key: str | None, wanted: dict[
 
 
 def gate_audit(
-    path: Path, server: str | None, key: str | None, *, baseline: Path | None, sign_key: str | None, attested: bool
+    path: Path,
+    server: str | None,
+    key: str | None,
+    *,
+    baseline: Path | None,
+    sign_key: str | None,
+    attested: bool,
+    remote_fetch: bool = False,
 ) -> Decided:
-    """Runs the audit in a file, on a service or in a sandboxed child, and compares it with a baseline."""
+    """Runs the audit in a file, on a service or in a sandboxed child, and compares it with a baseline.
+
+    With `remote_fetch` the service fetches the audit's URLs; otherwise this machine does.
+    """
     file = read_audit(path)
-    if baseline == LAST and server is None:
-        raise _no_service()
+    if server is None and (baseline == LAST or remote_fetch):
+        raise _no_service("--baseline last" if baseline == LAST else "--remote-fetch")
     before = None if baseline is None or baseline == LAST else read_report(baseline)
     keys = _signers(sign_key, server) if attested else []
-    return _run(file, server, key, baseline=LAST if baseline == LAST else before, keys=keys)
+    against = LAST if baseline == LAST else before
+    return _run(file, server, key, baseline=against, keys=keys, remote_fetch=remote_fetch)
 
 
 def _run(
-    file: AuditFile, server: str | None, key: str | None, *, baseline: Path | Report | None, keys: list[Signer]
+    file: AuditFile,
+    server: str | None,
+    key: str | None,
+    *,
+    baseline: Path | Report | None,
+    keys: list[Signer],
+    remote_fetch: bool = False,
 ) -> Decided:
     """Runs an audit, on a service or in a sandboxed child, and decides its gate beside a baseline."""
     before = baseline if isinstance(baseline, Report) else None
     with pointing_into(file.positions), tempfile.TemporaryDirectory(prefix="caveat-") as folder:
-        resolved = resolve(fetched(file, Path(folder)))
+        resolved = resolve(file if remote_fetch else fetched(file, Path(folder)))
         for note in resolved.notes:
             show_note(note)
         if server is not None and baseline == LAST:
@@ -202,12 +219,14 @@ def _signers(sign_key: str | None, server: str | None) -> list[Signer]:
     return []
 
 
-def _no_service() -> ProblemError:
+def _no_service(option: str) -> ProblemError:
+    needs = {
+        "--baseline last": "which knows the newest audit that passed",
+        "--remote-fetch": "which fetches the audit's URLs",
+    }
+    instead = "pass --baseline a file that --json wrote" if "baseline" in option else "leave the option out"
     return problem(
-        "no-service",
-        422,
-        "`--baseline last` needs a service, which knows the newest audit that passed.",
-        "Set $CAVEAT_URL, or pass --baseline a file that --json wrote.",
+        "no-service", 422, f"`{option}` needs a service, {needs[option]}.", f"Set $CAVEAT_URL, or {instead}."
     )
 
 

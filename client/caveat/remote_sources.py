@@ -7,7 +7,6 @@ digest that its bytes must have; one of `https://` has to, as nothing else says 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from caveat.pack import addressed
-
-_URL = re.compile(r"(?P<url>(?P<scheme>[a-z][a-z0-9-]+):/[^#]+)(?:#sha256=(?P<digest>[0-9a-f]{64}))?")
+from caveat_spec.source_urls import parsed
 
 
 class SourceFault(Exception):  # noqa: N818
@@ -79,20 +77,15 @@ SCHEMES = {
 """The letters before a URL's first colon → its kind; `mlflow:/` is another name for MLflow's `runs:/`."""
 
 
-def is_url(source: str) -> bool:
-    """Whether a source is a URL, and neither a path nor a digest."""
-    return _URL.match(source) is not None
-
-
 def fetch(source: str, folder: Path) -> Path:
     """Fetches a URL into a folder and compares it with its digest; raises `SourceFault`."""
-    match = _URL.fullmatch(source)
-    if match is None or match["scheme"] not in SCHEMES:
+    found = parsed(source)
+    if found is None or found.scheme not in SCHEMES:
         known = ", ".join(f"{name}:/{'' if 'mlflow' in scheme.modules else '/'}" for name, scheme in SCHEMES.items())
         raise SourceFault(
             f"'{source}' is no URL that can be fetched: {known}, with '#sha256=' and 64 digits at its end"
         )
-    scheme, url, wanted = SCHEMES[match["scheme"]], match["url"], match["digest"]
+    scheme, url, wanted = SCHEMES[found.scheme], found.url, found.digest
     if scheme.needs_digest and wanted is None:
         raise SourceFault(f"'{url}' needs the digest of its bytes: add '#sha256=' and 64 hexadecimal digits")
     missing = [module for module in scheme.modules if find_spec(module) is None]
@@ -108,6 +101,6 @@ def fetch(source: str, folder: Path) -> Path:
         raise SourceFault(f"'{url}' cannot be fetched ({reason})") from error
     if not path.is_file():
         raise SourceFault(f"'{url}' cannot be fetched (there is no such file)")
-    if wanted is not None and (found := addressed(path)[1]) != f"sha256:{wanted}":
-        raise SourceFault(f"'{url}' has other bytes now: they are {found}")
+    if wanted is not None and (came := addressed(path)[1]) != wanted:
+        raise SourceFault(f"'{url}' has other bytes now: they are {came}")
     return path

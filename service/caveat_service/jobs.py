@@ -29,7 +29,8 @@ from caveat_spec.audit import Audit
 from caveat_spec.jobs import JobKind, Request, queue_of, sources
 from caveat_spec.openapi import JobsQuery, SubmitHeaders
 from caveat_spec.problem import Fault
-from caveat_storage import job_records, job_state
+from caveat_spec.source_urls import addressed_digest, is_url, parsed
+from caveat_storage import job_records, job_state, source_allow_list
 from caveat_storage.job_records import Key, Record
 from caveat_storage.job_state import ENDED, FullError, GoneError, KeyReusedError
 from caveat_telemetry import traces
@@ -43,7 +44,9 @@ LOOK_SECONDS = 0.2
 def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
     """Stores and publishes a job; answers 202, or 200 if it ends within the time of `Prefer: wait`."""
     wanted = sources(body)
-    there = job_records.owned(app_context().database, tenant(), list(wanted.values()))
+    _require_allowed(wanted)
+    digests = {pointer: addressed_digest(source) for pointer, source in wanted.items()}
+    there = job_records.owned(app_context().database, tenant(), list(digests.values()))
     _require(wanted, there)
     try:
         submission = job_state.submit(
@@ -51,7 +54,8 @@ def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
             queue=queue_of(body, there, large=app_context().settings.large_model_bytes),
             urgency=_urgency(headers),
             name=getattr(body, "name", None), key=_key(headers, body),
-            by=principal(), sources=set(wanted.values()), traceparent=traces.carried(),
+            by=principal(), sources=set(digests.values()), to_fetch=set(digests.values()) - there.keys(),
+            traceparent=traces.carried(),
             most_waiting=app_context().settings.tenant_waiting,
         )  # fmt: skip
     except GoneError:
@@ -124,10 +128,31 @@ def _shards(record: Record) -> Shards | None:
     return Shards(done=record.shards - record.shards_left, of=record.shards)
 
 
+def _require_allowed(wanted: dict[str, str]) -> None:
+    """Requires that every source that is a URL names its digest, and may be fetched."""
+    allowed = source_allow_list.prefixes(app_context().settings.source_allow)
+    urls = {pointer: source for pointer, source in wanted.items() if is_url(source)}
+    found = {pointer: _not_fetchable(source, allowed) for pointer, source in urls.items()}
+    if faults := [Fault(pointer=pointer, detail=wrong) for pointer, wrong in found.items() if wrong is not None]:
+        raise refuse(
+            "source-not-allowed", 422, "The request names URLs that this service does not fetch.",
+            "Upload the bytes with PUT /v1/blobs/sha256:... and name the digest, or ask an operator to allow the URL.",
+            faults,
+        )  # fmt: skip
+
+
+def _not_fetchable(source: str, allowed: list[str]) -> str | None:
+    found = parsed(source)
+    if found is not None and found.digest is not None:
+        return source_allow_list.fault(found.url, allowed)
+    return "a URL ends in '#sha256=' and the 64 hexadecimal digits of the digest that its bytes must have"
+
+
 def _require(wanted: dict[str, str], there: Collection[str]) -> None:
-    """Requires that this tenant uploaded all sources; uploads of other tenants make no difference to the answer."""
-    if absent := {pointer: source for pointer, source in wanted.items() if source not in there}:
-        raise _absent(absent)
+    """Requires that this tenant uploaded what no URL leads to; what other tenants have makes no difference."""
+    missing = {pointer: one for pointer, one in wanted.items() if not is_url(one) and one not in there}
+    if missing:
+        raise _absent(missing)
 
 
 def _absent(sources: dict[str, str]) -> HTTPProblem:

@@ -28,8 +28,6 @@ class Settings(SharedSettings):
     """`keys`: requests need a bearer key, which names the tenant; `off`: everyone who can connect has full access."""
     large_model_bytes: int = Field(0, ge=0)
     """Size in bytes above which models go to the queue `large`; 0: all go to `default`."""
-    tenant_bytes: int = Field(0, ge=0)
-    """Most bytes that a tenant may store; 0 means no limit."""
     tenant_waiting: int = Field(0, ge=0)
     """Most queued jobs of a tenant; 0 means no limit."""
     rate_limit: str = Field("", pattern=rf"^({RATE}(;{RATE})*)?$")
@@ -56,8 +54,6 @@ class Settings(SharedSettings):
     """Days after which ended jobs, their reports, and bytes that no newer job reads are deleted; 0 means never."""
     signing_key: str | None = Field(None, repr=False)
     """Keys that sign attestations: ed25519 keys as PEM, or the file or folder (a mounted secret) that contains them."""
-    largest_blob: int = Field(4 << 30, ge=1)
-    """Most bytes of one blob."""
     upload_hours: float = Field(24, gt=0)
     """Hours for which an interrupted upload can be resumed before its parts are deleted."""
     longest_wait: int = Field(30, ge=0)

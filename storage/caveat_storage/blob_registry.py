@@ -12,7 +12,7 @@ verification that succeeds, removes the mark.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -62,17 +62,23 @@ def arrival(database: Database, digest: str) -> Iterator[None]:
         yield
 
 
-def for_tenant(blobs: Blobs, database: Database, tenant: str, most: int) -> Blobs:
+def for_tenant(
+    blobs: Blobs, database: Database, tenant: str, most: int, show: Callable[[Connection], object] = lambda _: None
+) -> Blobs:
     """The store as a tenant uploads to it: bytes arrive and become the tenant's in one transaction, or not at all.
 
-    Raises `NoRoomError` when bytes arrive with which the tenant would store more than `most`, if that is not 0.
+    `show` shows what permits that to the database, such as a lease. Raises `NoRoomError` when bytes arrive with which
+    the tenant would store more than `most`, if that is not 0.
     """
-    return replace(blobs, arriving=lambda digest, size: _upload(database, tenant, digest, size, most))
+    return replace(blobs, arriving=lambda digest, size: _upload(database, tenant, digest, size, most, show))
 
 
 @contextmanager
-def _upload(database: Database, tenant: str, digest: str, size: int, most: int) -> Iterator[None]:
+def _upload(
+    database: Database, tenant: str, digest: str, size: int, most: int, show: Callable[[Connection], object]
+) -> Iterator[None]:
     with database.writing() as connection:
+        show(connection)
         _register(connection, digest)
         job_records.own_within(connection, tenant, digest, size, most=most)
         yield

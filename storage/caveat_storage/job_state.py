@@ -147,12 +147,14 @@ def submit(
     key: Key | None = None,
     by: str = ANONYMOUS,
     sources: Collection[str] = (),
+    to_fetch: Collection[str] = (),
     traceparent: str | None = None,
     most_waiting: int = 0,
 ) -> Submission:
     """Stores a job, once for each idempotency key: job and key are written in one transaction.
 
-    `by` is the principal; `sources` are the digests that the job will read, which are kept as long as the job.
+    `by` is the principal; `sources` are the digests that the job will read, which are kept as long as the job. Those
+    `to_fetch` are not stored yet.
 
     Raises:
         KeyReusedError: the key was used with another request.
@@ -178,7 +180,7 @@ def submit(
             if key is not None:
                 said = {"tenant": tenant, "key": key.key, "fingerprint": key.fingerprint, "job_id": job_id}
                 connection.execute(idempotency.insert(), {**said, "created_at": moment})
-            _hold(connection, job_id, sources)
+            _hold(connection, job_id, set(sources) - set(to_fetch))
             asked = {"request": hash_chain.digest(payload), "sources": sorted(set(sources)), "name": name}
             note(connection, tenant, job_id, kind, "submit", {"kind": kind}, by, asked)
         return Submission(_as_kept(values), replayed=False)

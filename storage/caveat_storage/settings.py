@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from caveat_storage import ssrf
+from caveat_storage import source_allow_list, ssrf
 
 
 class SharedSettings(BaseSettings):
@@ -29,3 +29,11 @@ class SharedSettings(BaseSettings):
     """Hours between deletions of expired data (API) and of unreferenced bytes (workers); 0 disables both."""
     webhook_networks: ssrf.Networks = ""
     """Networks that webhooks may reach although they are not public, also without TLS: `10.1.0.0/16, fd00::/8`."""
+    tenant_bytes: int = Field(0, ge=0)
+    """Most bytes that a tenant may store; 0 means no limit."""
+    largest_blob: int = Field(4 << 30, ge=1)
+    """Most bytes of one blob."""
+    source_allow: source_allow_list.AllowList = ""
+    """Prefixes of URLs that workers fetch sources from: `https://models.example/, s3://bucket/`; empty for none."""
+    source_networks: ssrf.Networks = ""
+    """Networks that sources may be fetched from although they are not public, also without TLS: `10.1.0.0/16`."""

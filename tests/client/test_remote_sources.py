@@ -16,6 +16,7 @@ import pytest
 
 from caveat import remote_sources
 from caveat.auditfile import fetched, read_audit, resolve
+from caveat.gate import gate_audit
 from caveat.problems import ProblemError
 from caveat.remote_sources import SourceFault, fetch
 from tests.serving import Answer, Asked, serving
@@ -151,3 +152,19 @@ def test_an_audit_file_may_name_urls(url: str, tmp_path: Path) -> None:
     there.mkdir()
     resolved = resolve(fetched(read_audit(path), there))
     assert set(resolved.blobs) == {f"sha256:{DIGEST}"}
+
+
+def test_urls_stay_where_the_service_is_to_fetch_them(url: str, tmp_path: Path) -> None:
+    """`--remote-fetch` sends them; without a service the option says what it needs."""
+    audit = {
+        "model": f"{url}#sha256={DIGEST}",
+        "examples": {"people": {"table": "people.csv"}},
+        "groups": {"everybody": {"examples": "people", "sensitive": ["s"], "decision": "d"}},
+    }
+    (tmp_path / "people.csv").write_text("s,d\n0,1\n")
+    (tmp_path / "audit.json").write_text(json.dumps(audit))
+    resolved = resolve(read_audit(tmp_path / "audit.json"))
+    assert resolved.audit.model == audit["model"]
+    assert list(resolved.blobs) == [resolved.audit.sources()["/examples/people/table"]]
+    with pytest.raises(ProblemError, match="`--remote-fetch` needs a service, which fetches the audit's URLs"):
+        gate_audit(tmp_path / "audit.json", None, None, baseline=None, sign_key=None, attested=False, remote_fetch=True)

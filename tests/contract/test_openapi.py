@@ -29,9 +29,11 @@ def test_every_operation_is_served_and_nothing_else_is(app: Flask) -> None:
     assert promised <= served
 
 
-def test_a_source_is_a_digest_and_bounds_are_those_of_json_schema() -> None:
+def test_a_source_is_a_digest_or_a_url_with_one_and_bounds_are_those_of_json_schema() -> None:
     schemas = openapi.document()["components"]["schemas"]
-    assert schemas["Source"]["pattern"] == schemas["Digest"]["pattern"]
+    digest, url = f"sha256:{'0' * 64}", f"https://models.example/a.onnx#sha256={'0' * 64}"
+    assert all(re.search(schemas["Source"]["pattern"], source) for source in (digest, url))
+    assert not any(re.search(schemas["Source"]["pattern"], source) for source in ("a.onnx", url[:-1], "file:///a"))
     assert schemas["Preprocess"]["properties"]["resize"]["anyOf"][0]["minimum"] == 1
     assert '"ge":' not in openapi.text()
 

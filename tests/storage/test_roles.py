@@ -129,7 +129,9 @@ ATTACKS: dict[str, tuple[Who, str]] = {
     "read a webhook's URL": ("worker", "SELECT url FROM webhooks"),
     "send a webhook elsewhere": ("worker", "UPDATE webhooks SET url = 'https://mine.example'"),
     "read idempotency keys": ("worker", "SELECT key FROM idempotency"),
-    "read which bytes a tenant uploaded": ("worker", "SELECT tenant FROM blobs"),
+    "give a tenant bytes": ("worker", "INSERT INTO blobs VALUES ('other', :forged, 1, now())"),
+    "give bytes another owner": ("worker", "UPDATE blobs SET tenant = 'acme'"),
+    "change the size of an upload": ("worker", "UPDATE blobs SET size = 0"),
     "read an audit log": ("worker", "SELECT payload FROM log"),
     "rewrite the audit log": ("worker", "UPDATE log SET payload = '{}'"),
     "erase the audit log": ("worker", "UPDATE log SET payload = NULL"),
@@ -322,6 +324,32 @@ def test_a_worker_takes_every_step_of_the_jobs_that_it_holds(roles: Roles, tmp_p
     assert retention.forget_tenant(roles.api, "other", by="operator").webhooks == 1
 
 
+def test_a_worker_gives_a_tenant_only_what_its_job_names_by_a_url(roles: Roles) -> None:
+    """And only within the quota; another tenant's job, or a digest that is no end of a URL, is no reason."""
+    named, other = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+    for digest in (named, other):
+        report(roles, digest)
+    payload = {"model": f"https://models.example/a.onnx#sha256={'a' * 64}", "labels": other}
+    job = job_state.submit(roles.api, "acme", "audit", payload, sources={named}, to_fetch={named}).record.id
+    lease = claim(roles, job)
+
+    def own(tenant: str, digest: str, most: int = 0) -> None:
+        with roles.worker.writing() as connection:
+            job_state.show(connection, lease)
+            job_records.own_within(connection, tenant, digest, 5, most=most)
+
+    for tenant, digest in (("other", named), ("acme", other)):
+        with pytest.raises(DBAPIError, match="only bytes that its job names"):
+            own(tenant, digest)
+    with pytest.raises(DBAPIError, match="only bytes that its job names"):
+        job_records.own(roles.worker, "acme", named, 5)
+    with pytest.raises(job_records.NoRoomError):
+        own("acme", named, most=4)
+    own("acme", named, most=5)
+    own("acme", named, most=5)
+    assert job_records.owned(roles.worker, "acme", [named, other]) == {named: 5}
+
+
 def test_a_worker_takes_back_only_what_was_lost_by_the_clock_of_the_database(
     roles: Roles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,7 +417,7 @@ def test_rights_are_granted_again_and_taken_back(postgresql: str) -> None:
         job_records.record_worker(worker, "w", [])
     with owner.reading() as connection:
         left = connection.execute(text("SELECT count(*) FROM pg_proc WHERE proname LIKE 'caveat%'")).scalar_one()
-        assert left == 10
+        assert left == 11
     owner.close()
     worker.close()
 

@@ -168,7 +168,7 @@ def test_a_certificate_is_asked_for_the_name_and_not_for_the_address(
 ) -> None:
     certificate = certified(tmp_path, "hooks.example")
     trust = ssl.create_default_context(cafile=str(certificate))
-    monkeypatch.setattr(posting, "_trust", lambda: trust)
+    monkeypatch.setattr(posting, "trust", lambda: trust)
     answering(monkeypatch, ["127.0.0.1"])
     answer = b"HTTP/1.1 204 No Content\r\n\r\n"
 

@@ -10,6 +10,9 @@ CAVEAT_GRACE_SECONDS: {{ int64 $pool.graceSeconds | quote }}
 CAVEAT_CACHE_BYTES: {{ mul (int64 $pool.cacheGi) 1073741824 | quote }}
 CAVEAT_CACHE_FOLDER: /tmp/cache
 CAVEAT_HEARTBEAT_FILE: /tmp/heartbeat
+{{- if $pool.netrcSecret }}
+CAVEAT_SOURCE_NETRC: /etc/caveat/sources/netrc
+{{- end }}
 {{- include "caveat.tracing" .root }}
 {{- include "caveat.settings" $pool.settings }}
 {{- end -}}

@@ -55,6 +55,10 @@ class Settings(SharedSettings):
     """Number of times that a message to a webhook is sent before it has failed."""
     webhook_backoff_seconds: float = Field(5, ge=0)
     """Seconds before a message is sent again; each pause is four times the previous one, so 8 attempts take 8 hours."""
+    source_seconds: float = Field(900, gt=0)
+    """Most time in seconds for fetching one source that is a URL."""
+    source_netrc: Path | None = None
+    """File in the format of netrc (a mounted secret) with the credentials for `https://` sources, by host."""
     shard_batches: int = Field(512, ge=0)
     """Number of batches (128 MiB of activations and gradients each) above which an audit is divided; 0 means never."""
     child_output: bool = False

@@ -29,7 +29,8 @@ from caveat_telemetry import logs, traces
 from caveat_worker.jobs.app import app
 from caveat_worker.jobs.pieces import Pieces, lay_out
 from caveat_worker.jobs.settings import settings
-from caveat_worker.jobs.supervisor import ArtifactSink, Divided, End, Failed, Finished, supervise
+from caveat_worker.jobs.source_fetching import FailedError, StoppedError, with_fetched_sources
+from caveat_worker.jobs.supervisor import ArtifactSink, Divided, End, Failed, Finished, Stopped, supervise
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,13 @@ def run(lease: Lease) -> str:
 
 
 def compute(lease: Lease, holder: LeaseHolder, pieces: dict[str, str]) -> End:
-    """Runs the child process of a job; a shard adds the pieces that it stored to `pieces`."""
+    """Fetches a job's sources that are URLs and runs its child process; a shard adds what it stored to `pieces`."""
+    try:
+        holder.lease = lease = with_fetched_sources(lease, database(), blobs(), settings(), holder.is_over)
+    except StoppedError:
+        return Stopped()
+    except FailedError as fault:
+        return Failed(fault.problem, killed=fault.again)
     sink = sink_of(lease)
     end = supervise(
         lease.kind,

@@ -1,0 +1,201 @@
+"""Fetches the sources of a job that are URLs into the blob store, as its tenant's, before its process begins.
+
+A URL names the digest of its bytes, so it only says where they can be had: bytes that the tenant stores already are not
+fetched again, others are refused, and the job itself, its report and its cache know digests only.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+
+import fsspec
+
+from caveat_spec.jobs import REQUESTS, sources, with_sources
+from caveat_spec.problem import Fault, ProblemDetails
+from caveat_spec.source_urls import SourceURL, addressed_digest, is_url, parsed
+from caveat_storage import blob_registry, job_records, job_state, source_allow_list, ssrf
+from caveat_storage.blobs import CHUNK, Blobs, Readable, WrongDigestError
+from caveat_storage.job_records import Database, NoRoomError
+from caveat_storage.job_state import Lease
+from caveat_telemetry import traces
+from caveat_worker.jobs.settings import Settings
+from caveat_worker.jobs.source_https import Access, Opened, UnfetchedError, opened
+
+log = logging.getLogger(__name__)
+
+DRIVERS = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
+"""The kinds of URLs that a library reads, with its own configuration and credentials, and that library."""
+BLOCK = 4 << 20
+"""Bytes that such a library fetches at a time."""
+
+
+class StoppedError(Exception):
+    """The job has to stop."""
+
+
+class FailedError(Exception):
+    """A source cannot be fetched."""
+
+    def __init__(self, problem: ProblemDetails, *, again: bool) -> None:
+        """Takes what the client is told, and whether a later attempt could succeed."""
+        super().__init__(problem.detail)
+        self.problem, self.again = problem, again
+
+
+def with_fetched_sources(
+    lease: Lease, database: Database, blobs: Blobs, settings: Settings, should_stop: Callable[[], bool]
+) -> Lease:
+    """The lease with digests in place of URLs, whose bytes are then in the store and the tenant's.
+
+    Raises:
+        StoppedError: `should_stop` returned true, which is asked before each chunk.
+        FailedError: a source is not allowed, cannot be fetched, has other bytes, or exceeds a limit.
+    """
+    request = REQUESTS[lease.kind].model_validate(lease.payload)
+    named = sources(request)
+    if not any(map(is_url, named.values())):
+        return lease
+    show = partial(job_state.show, lease=lease)
+    mine = blob_registry.for_tenant(blobs, database, lease.tenant, settings.tenant_bytes, show)
+    for pointer, source in named.items():
+        if is_url(source):
+            with traces.span("fetch_source", {}):
+                _fetch(lease, pointer, source, database, mine, settings, should_stop)
+    digests = {pointer: addressed_digest(source) for pointer, source in named.items()}
+    return replace(lease, payload=with_sources(request, digests).model_dump(mode="json"))
+
+
+def _fetch(
+    lease: Lease,
+    pointer: str,
+    source: str,
+    database: Database,
+    blobs: Blobs,
+    settings: Settings,
+    should_stop: Callable[[], bool],
+) -> None:
+    found = parsed(source)
+    if found is None or found.digest is None:  # the API accepts none
+        raise _unfetched(pointer, source, "it does not end in '#sha256=' and a digest", again=False)
+    known = job_records.owned(database, lease.tenant, [found.digest])
+    if not known or blob_registry.is_damaged(database, found.digest):
+        try:
+            with _opened(found, settings) as there:
+                _require_room(there.size, lease.tenant, database, settings)
+                blobs.put(_Watched(there, settings.largest_blob, should_stop), found.digest)
+        except UnfetchedError as fault:
+            raise _unfetched(pointer, found.url, str(fault), again=fault.again) from fault
+        except WrongDigestError as fault:
+            raise _unfetched(pointer, found.url, f"its bytes are now {fault.came}", again=False) from fault
+        except NoRoomError as fault:
+            raise FailedError(_no_room(fault.used, settings.tenant_bytes), again=False) from fault
+
+
+@contextmanager
+def _opened(source: SourceURL, settings: Settings) -> Iterator[Opened]:
+    allowed = source_allow_list.prefixes(settings.source_allow)
+    if wrong := source_allow_list.fault(source.url, allowed):
+        raise UnfetchedError(wrong, again=False)
+    deadline = time.monotonic() + settings.source_seconds
+    if source.scheme in DRIVERS:
+        with _by_library(source, deadline) as there:
+            yield there
+        return
+    access = Access(allowed, ssrf.networks(settings.source_networks), settings.source_netrc)
+    with opened(source.url, access, deadline) as there:
+        yield there
+
+
+@contextmanager
+def _by_library(source: SourceURL, deadline: float) -> Iterator[Opened]:
+    """Opens an object of a bucket or a file of a repository.
+
+    The filesystem is named by the URL's kind, since fsspec would take a URL for a chain of several.
+    """
+    driver = DRIVERS[source.scheme]
+    if find_spec(driver) is None:
+        raise UnfetchedError(f"the service lacks the package {driver}", again=False)
+    with ExitStack() as open_files:
+        with _in_words(source.url):
+            filesystem = fsspec.filesystem(source.scheme)
+            path = filesystem._strip_protocol(source.url)
+            file = open_files.enter_context(filesystem.open(path, "rb", block_size=BLOCK))
+        yield Opened(file.size, _chunks(file, source.url, deadline))
+
+
+def _chunks(file: Readable, url: str, deadline: float) -> Iterator[bytes]:
+    while time.monotonic() <= deadline:
+        with _in_words(url):
+            chunk = file.read(CHUNK)
+        if not chunk:
+            return
+        yield chunk
+    raise UnfetchedError("its store was too slow", again=True)
+
+
+@contextmanager
+def _in_words(url: str) -> Iterator[None]:
+    """Turns a library's faults into sentences; what it says may name hosts, so that is only logged."""
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError) as fault:
+        raise UnfetchedError("there is no such file", again=False) from fault
+    except PermissionError as fault:
+        raise UnfetchedError("the service may not read it", again=False) from fault
+    except Exception as fault:  # each library has its own
+        log.warning("%s cannot be fetched: %s", url, type(fault).__name__, exc_info=fault)
+        raise UnfetchedError(f"its store did not send it ({type(fault).__name__})", again=True) from fault
+
+
+@dataclass
+class _Watched:
+    """A source that is read until the job has to stop, or until it exceeds the size of a blob."""
+
+    there: Opened
+    most: int
+    should_stop: Callable[[], bool]
+    came: int = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Returns the next bytes."""
+        if self.should_stop():
+            raise StoppedError
+        chunk = self.there.read(size)
+        self.came += len(chunk)
+        if max(self.came, self.there.size or 0) > self.most:
+            raise UnfetchedError(f"it has more than {self.most:,} bytes (CAVEAT_LARGEST_BLOB)", again=False)
+        return chunk
+
+
+def _require_room(size: int | None, tenant: str, database: Database, settings: Settings) -> None:
+    """Refuses early what would exceed the tenant's quota; what no size was announced for is refused at its end."""
+    if settings.tenant_bytes and size is not None:
+        used = job_records.kept(database, tenant)
+        if used + size > settings.tenant_bytes:
+            raise NoRoomError(used)
+
+
+def _unfetched(pointer: str, url: str, why: str, *, again: bool) -> FailedError:
+    problem = ProblemDetails.of(
+        "source-not-fetched",
+        422,
+        f"'{url}' cannot be fetched: {why}.",
+        "Check the address and the digest, or upload the bytes with PUT /v1/blobs/sha256:... and name the digest.",
+        [Fault(pointer=pointer, detail=why)],
+    )
+    return FailedError(problem, again=again)
+
+
+def _no_room(used: int, most: int) -> ProblemDetails:
+    return ProblemDetails.of(
+        "quota-bytes",
+        413,
+        f"You store {used:,} bytes, and your limit is {most:,} (`tenant_bytes`).",
+        "Ask an operator to raise the limit, or to erase old data (`caveat erase`).",
+    )
