@@ -10,6 +10,7 @@ import pytest
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.output_forms import unwrap_outputs
 from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import open_session
 
@@ -89,3 +90,14 @@ def test_a_sequence_becomes_its_tensors() -> None:
     ]
     assert resolve_target(model, Target("t", "first", 1)).link == "softmax"
     assert resolve_target(model, Target("t", "second", 1)).link == "sigmoid"
+
+
+@pytest.mark.parametrize("opset", [11, 18])
+def test_scores_of_steps_keep_their_batch_before_a_softmax_of_an_old_opset(opset: int) -> None:
+    """Such a softmax is converted to one of rows [n t, c], which have no row for each example."""
+    text = TIME_FIRST.replace("<perm = [2, 0, 1]>", "<perm = [0, 2, 1]>").replace("time, batch, 3", "batch, time, 3")
+    model = load(onnx.parser.parse_model(text % (opset, "Softmax<axis = 2>")).SerializeToString())
+    resolved = resolve_target(model, Target("t", "answer", 1, reduce="mean"))
+    assert (resolved.tensor, resolved.link, resolved.classes) == ("scores", "softmax", 3)
+    with pytest.raises(InvalidInput, match="1 axes besides batch and classes"):
+        resolve_target(model, Target("t", "answer", 1))

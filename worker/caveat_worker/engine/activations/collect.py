@@ -190,6 +190,8 @@ def _run_batch(plan: Plan, one: tuple[Session | Sessions, str, Batch]) -> tuple[
     """A batch of an example set with what the model makes of it."""
     session, name, batch = one
     found = session.run(plan.feeds(batch.values))
+    for target in plan.needs[name].gradients:
+        _check_rows(plan, target, found[f"value/{target}"], len(batch.names))
     _check_finite(found, name, batch)
     return name, batch, found
 

@@ -265,12 +265,24 @@ def _logits(output: ir.Value) -> tuple[ir.Value, Link]:
         if squashes:
             link = "shares_of_sigmoids" if shared and node.op_type == "Sigmoid" else _LINKS[node.op_type]
         value = node.inputs[0]
+        if squashes:
+            value = _before_rows(value)
         if not _is_float(value):
             scores = scores if _is_float(output) else (output, _NONE)  # a class that was a number with a fraction
             continue
         if squashes or node.op_type == "ArgMax" or (link == "none" and not shared and _same_layout(node)):
             scores = (value, link)
     return scores
+
+
+def _before_rows(scores: ir.Value) -> ir.Value:
+    """What was flattened into rows of classes for a softmax of an old opset: [n, t, c] in place of [n t, c]."""
+    node = scores.producer()
+    if node is None or node.op_type != "Flatten" or node.inputs[0] is None:
+        return scores
+    whole, axis = node.inputs[0], node.attributes.get_int("axis", 1)
+    shape = shape_of_value(whole)
+    return whole if shape is not None and len(shape) == 3 and axis in (2, -1) else scores
 
 
 def _makes_shares(node: ir.Node) -> bool:
