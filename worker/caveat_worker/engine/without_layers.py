@@ -11,6 +11,9 @@ from caveat_worker.engine.autodiff.opaque import obstacle
 from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.base.errors import InvalidInput
 
+_READS_WORDS = frozenset({"RegexFullMatch", "StringNormalizer", "StringSplit", "TfIdfVectorizer", "Tokenizer"})
+"""Operators that look inside a text, and not only at whether it is one of several categories."""
+
 
 def sentences_without_layers(
     audit: Audit,
@@ -28,13 +31,13 @@ def sentences_without_layers(
     said = no_layer(model, targets)
     if not answering:
         raise InvalidInput(
-            "no-layers", said, f"Measure concepts by interventions: {_how(audit, unpaired)}", "/concepts"
+            "no-layers", said, f"Measure concepts by interventions: {_how(audit, model, unpaired)}", "/concepts"
         )
     sentences = [f"{said} So association was left out ({', '.join(left_out)})."]
     if paired:
         sentences.append(f"{_listed(paired, 'and')} rest{_s(paired)} on the intervention on matched pairs alone.")
     if unpaired:
-        sentences.append(f"{_listed(unpaired, 'and')} could not be tested; {_how(audit, unpaired)}")
+        sentences.append(f"{_listed(unpaired, 'and')} could not be tested; {_how(audit, model, unpaired)}")
     return sentences
 
 
@@ -49,15 +52,21 @@ def _unpaired(audit: Audit, pairings: Mapping[str, Pairing]) -> list[str]:
     return [name for name in audit.concepts if name not in pairings]
 
 
-def _how(audit: Audit, concepts: Sequence[str]) -> str:
+def _how(audit: Audit, model: Model, concepts: Sequence[str]) -> str:
     """How to make matched pairs for some concepts, for the kind of examples that the first of them has."""
     examples = audit.concepts[concepts[0]].examples if concepts else next(iter(audit.examples))
-    edit = (
-        "of the same rows with another value by 'set'"
-        if isinstance(audit.examples[examples], Table)
-        else "of copies of the same examples into which the concept was edited"
-    )
+    is_table = isinstance(audit.examples[examples], Table)
+    edit = _edited_rows(model) if is_table else "of copies of the same examples into which the concept was edited"
     return f"make '{examples}' an example set {edit}, and name the set without the concept in its 'pairs_with'."
+
+
+def _edited_rows(model: Model) -> str:
+    """How rows of a table are edited; 'set' writes one value into every row, which is no edit of a text."""
+    by_set = "of the same rows with another value by 'set'"
+    if not any(node.op_type in _READS_WORDS for node in model.ir.graph.all_nodes()):
+        return by_set
+    edited = "of the same rows from a file in which the concept was edited into each text"
+    return edited if len(model.ir.graph.inputs) == 1 else f"{edited}, or {by_set} in a column without texts"
 
 
 def _listed(names: Sequence[str], last: str) -> str:
