@@ -104,7 +104,7 @@ truths: $(VENV)/.dev  ## the ground truths of docs/validation.md alone
 bench: $(VENV)/.oracle  ## docs/benchmarks.md: an audit against its bound, against captum, at scale, as a service
 	$(BIN)/python -m bench
 
-explain: $(VENV)/.oracle  ## docs/explanations.md: every explanation against its truth and against captum
+explain: $(VENV)/.oracle  ## docs/explanations.md: every explanation against its truth, captum and zennit
 	$(BIN)/python -m bench.explain
 
 zoo: $(VENV)/.zoo .venv-keras/.ready  ## docs/zoo.md: models that were not written here, each through every command (hours)

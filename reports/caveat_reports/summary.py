@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from caveat_reports.formatting import count, fixed, of, p_value, plain, share, short_digest, signed, signed_fixed
 from caveat_reports.next_steps import next_steps
-from caveat_spec.audit import ConceptLine, GateLine, GroupLine
+from caveat_spec.audit import SHARES, ConceptLine, GateLine, GroupLine
 from caveat_spec.report import Finding, Outcome, Report
 from caveat_spec.results import (
     SMALL_GROUP,
@@ -135,7 +135,7 @@ def lines(report: Report) -> list[Line]:
             outcome=line.outcome,
             finding=None if line.finding is None else FINDING_WORDS[line.finding],
             reason=line.explanation,
-            people=_people_words(report, report.audit.gate[line.line]),
+            people=_people_words(report, report.audit.gate[line.line], failed=line.outcome == "fail"),
             decided_by=_decided_by(report, report.audit.gate[line.line])
             if line.outcome != "inconclusive"
             else _decided_by(report, report.audit.gate[line.line]).replace(" decided", " would decide", 1),
@@ -157,17 +157,33 @@ def _measured(report: Report, line: ConceptLine) -> ConceptTest | None:
     return next((one for one in report.interventions if (one.concept, one.target) == pair), None)
 
 
-def _people_words(report: Report, line: GateLine) -> str:
-    """`12.0 % of decisions flip (6.1 % to 20.4 %), and the probability of carton changes by +4.2 …`"""
+def _people_words(report: Report, line: GateLine, *, failed: bool) -> str:
+    """`12.0 % of decisions flip (6.1 % to 20.4 %), and the probability of carton changes by +4.2 …`
+
+    Of a line that failed, what failed comes first: `Watermark changes carton by +2.0 sd; 0.0 % of decisions flip …`.
+    """
     measured = _measured(report, line) if isinstance(line, ConceptLine) else None
-    if measured is None:
+    if measured is None or not isinstance(line, ConceptLine):
         return ""
     effect = measured.effect
     told = [] if effect.in_decisions is None else [flips(effect.in_decisions)]
     if effect.in_probability is not None:
-        told.append(f"the probability of {measured.target} changes by {points(effect.in_probability)}")
+        changes = f"the probability of {measured.target} changes by {points(effect.in_probability)}"
+        told.insert(0 if line.unit == "probability" else len(told), changes)
     said = ", and ".join(told)
+    if said and failed and line.unit not in SHARES and line.must != "not_grow":
+        said = f"{_score_words(measured, line)}; {said}"
     return said and f"{said[:1].upper()}{said[1:]}, on {count(measured.n_concept)} matched pairs."
+
+
+def _score_words(measured: ConceptTest, line: ConceptLine) -> str:
+    """`watermark changes the score of carton by +2.0 sd, where at most ±0.75 sd are allowed`."""
+    change = measured.effect.in_sd if line.unit == "sd" else measured.effect.value
+    bound = ("at most", "allowed") if line.must == "not_matter" else ("more than", "asked for")
+    return (
+        f"{line.concept} changes the score of {line.target} by {signed(change)} {line.unit}, "
+        f"where {bound[0]} {tolerance_words(line)} are {bound[1]}"
+    )
 
 
 def _decided_by(report: Report, line: GateLine) -> str:

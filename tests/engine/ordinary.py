@@ -118,8 +118,24 @@ def maxout(net: Ordinary, *, inputs: int, width: int) -> bytes:
 
 def transformer(net: Ordinary, *, length: int, width: int, blocks: int, kind: str) -> bytes:
     """Softmax attention with several heads, layer normalisation and a perceptron for each position."""
+    x = _encoded(net, net.project("x", 12, width), length=length, width=width, blocks=blocks, kind=kind)
+    x = net.op("ReduceMax" if kind == "Relu" else "ReduceMean", x, net.constant([1], np.int64), keepdims=0)
+    return net.model(("n", length, 12), net.dense(x, width, 5))
+
+
+def vision_transformer(net: Ordinary, *, width: int = 192, blocks: int = 4) -> bytes:
+    """Patches of 16 pixels of a picture of 224, embedded by a convolution, then a transformer's encoder."""
+    x = net.op(
+        "Reshape", net.conv("x", 3, width, k=16, stride=16, pads=[0] * 4), net.constant([0, width, -1], np.int64)
+    )
+    x = _encoded(net, net.op("Transpose", x, perm=[0, 2, 1]), length=196, width=width, blocks=blocks, kind="Gelu")
+    x = net.op("ReduceMean", x, net.constant([1], np.int64), keepdims=0)
+    return net.model(("n", 3, 224, 224), net.dense(x, width, 1000))
+
+
+def _encoded(net: Ordinary, x: str, *, length: int, width: int, blocks: int, kind: str) -> str:
+    """The encoder of a transformer, with two heads and the normalisation before each part."""
     heads = 2
-    x = net.project("x", 12, width)
     apart = net.constant([0, length, heads, width // heads], np.int64)
     together = net.constant([0, length, width], np.int64)
     for _ in range(blocks):
@@ -138,8 +154,7 @@ def transformer(net: Ordinary, *, length: int, width: int, blocks: int, kind: st
         else:
             inner = net.activated(inner, kind)
         x = net.op("Add", x, net.project(inner, 2 * width, width))
-    x = net.op("ReduceMax" if kind == "Relu" else "ReduceMean", x, net.constant([1], np.int64), keepdims=0)
-    return net.model(("n", length, 12), net.dense(x, width, 5))
+    return x
 
 
 def recurrent(net: Ordinary, *, cell: str, length: int, width: int) -> bytes:

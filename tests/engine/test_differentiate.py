@@ -305,3 +305,50 @@ def test_a_relu_that_is_off_stops_an_infinite_gradient() -> None:
     model = load(net.model(("n", 2), scores), interacts=False)
     found = run(differentiate(model, ["x"], [FIRST]), {"x": np.array([[-1.0, 4.0]], np.float32)})
     assert found["gradient/first/x"].tolist() == [[0.0, 0.0]]
+
+
+class TestOtherClassesAreNotComputed:
+    @staticmethod
+    def heads() -> dict[str, bytes]:
+        """Networks whose scores come from a convolution behind a pooling, a Gemm, and a product with a bias."""
+        found = {"convolution": nets.Net(0), "gemm": nets.Net(1), "product": nets.Net(2)}
+        net = found["convolution"]
+        y = net.op("GlobalAveragePool", net.op("Relu", net.conv(net.op("Relu", net.conv("x", 3, 8)), 8, 10, 1)))
+        convolution = net.model(("n", 3, 9, 9), net.op("Flatten", y))
+        net = found["gemm"]
+        gemm = net.model(("n", 3, 9, 9), net.dense(net.op("Flatten", net.op("Relu", net.conv("x", 3, 4))), 4 * 81, 10))
+        net = found["product"]
+        hidden = net.op("Tanh", net.op("MatMul", "x", net.weight(6, 8)))
+        y = net.op("Add", net.op("MatMul", hidden, net.weight(8, 10)), net.weight(10))
+        return {"convolution": convolution, "gemm": gemm, "product": net.model(("n", 5, 6), y)}
+
+    @pytest.mark.parametrize("head", ["convolution", "gemm", "product"])
+    @pytest.mark.parametrize("versus", [None, 7])
+    def test_a_target_has_the_same_value_and_gradient(self, head: str, versus: int | None) -> None:
+        model = load(self.heads()[head])
+        target = Target("t", index=3, versus=versus, reduce="mean" if head == "product" else None)
+        feeds = nets.noise(model, 4)
+        whole, alone = (differentiate(model, ["x"], [target], alone=one) for one in (False, True))
+        for name, value in run(whole, feeds).items():
+            np.testing.assert_allclose(run(alone, feeds)[name], value, rtol=1e-4, atol=1e-6)
+        widths = [
+            [value.const_value.size for value in graph.ir.graph.initializers.values()] for graph in (whole, alone)
+        ]
+        assert sum(widths[1]) < sum(widths[0])  # the weights of the other classes are gone
+
+    def test_a_layer_behind_the_last_product_keeps_all_its_classes(self) -> None:
+        model = load(self.heads()["convolution"])
+        layer = next(node for node in reversed(list(model.ir.graph)) if node.op_type == "Conv").outputs[0].name or ""
+        feeds = nets.noise(model, 4)
+        whole, alone = (run(differentiate(model, [layer], [FIRST], alone=one), feeds) for one in (False, True))
+        for name, value in whole.items():
+            np.testing.assert_allclose(alone[name], value, rtol=1e-4, atol=1e-6)
+        assert whole[f"gradient/first/{layer}"].shape[1] == 10
+
+    def test_a_probability_needs_them(self) -> None:
+        model = load(self.heads()["gemm"])
+        scale = Target("p", index=3, scale="probability")
+        feeds = nets.noise(model, 4)
+        whole, alone = (run(differentiate(model, ["x"], [scale], alone=one), feeds) for one in (False, True))
+        for name, value in whole.items():
+            np.testing.assert_array_equal(alone[name], value)

@@ -57,6 +57,24 @@ def test_it_says_whose_model_was_asked_what_and_what_to_do_next(measured: Report
         assert said in page, said
 
 
+@pytest.mark.parametrize(
+    ("gate", "first"),
+    [
+        ({}, "Mark changes the score of carton by +0.8 sd, where at most ±0.1 sd are allowed; 0.0 % of decisions flip"),
+        ({"must": "matter", "tolerance": 2}, "Mark changes the score of carton by +0.8 sd, where more than ±2 sd are"),
+        ({"unit": "probability", "tolerance": 0.01}, "The probability of carton changes by +4.2 percentage points"),
+    ],
+)
+def test_a_line_that_failed_begins_with_what_failed(gate: dict[str, Any], first: str) -> None:
+    test = handmade.intervention(in_sd=0.8, interval=(0.6, 1.0), p=0.002)
+    flips, moved = Estimate(value=0.0, interval=(0.0, 0.079)), Estimate(value=0.042, interval=(0.031, 0.054))
+    effect = test.effect.model_copy(update={"in_decisions": flips, "in_probability": moved})
+    report = judged(handmade.report(interventions=(test.model_copy(update={"effect": effect}),)), LINE | gate)
+    (line,) = summary.lines(report)
+    assert line.outcome == "fail"
+    assert line.people.replace("\u202f", " ").startswith(first)
+
+
 def test_the_tolerance_that_it_names_does_clear_the_line(measured: Report) -> None:
     assert measured.verdict.outcome == "inconclusive"
     assert judged(measured, LINE | {"tolerance": 0.3}).verdict.outcome == "pass"

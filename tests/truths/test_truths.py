@@ -31,7 +31,7 @@ def test_no_verdict_is_wrong(name: str, case: Case) -> None:
 def test_what_is_inconclusive_states_why(name: str, case: Case) -> None:
     reasons = (
         r"flagged:|vector is weak|too wide for the tolerance|not beyond chance|estimators disagree|"
-        r"reaches into the tolerance|may not accuse|layers contradict each other|must not clear a line|"
+        r"reaches into the tolerance|while this test is in doubt|layers contradict each other|must not clear a line|"
         r"but the full step|does not settle"
     )
     for of in case(name):

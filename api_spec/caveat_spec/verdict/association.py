@@ -235,7 +235,8 @@ def _too_wide(facts: Association) -> str:
         return f"{sentence}, too wide for the tolerance {size(line.tolerance, line, signed=False)}; {_advice(facts)}"
     if test.blocked and exceeds(interval, line):
         return (
-            f"{sentence}, beyond the tolerance, but this test may not accuse: {'; '.join(_blocking_sentences([test]))}"
+            f"{sentence}, beyond the tolerance, which does not count against the model while this test is in doubt: "
+            f"{'; '.join(_blocking_sentences([test]))}"
         )
     if test.effect.deciding_p >= facts.alpha:
         return f"{sentence}, beyond the tolerance but not beyond chance (corrected p {test.effect.deciding_p:.2g})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from caveat_worker.engine.autodiff.backward import Blocked, Cotangent, backward
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor
+from caveat_worker.engine.autodiff.chosen_scores import chosen_scores
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.reference import write_reference
 from caveat_worker.engine.autodiff.rules import VJP, Table
@@ -35,13 +36,15 @@ def differentiate(
     also: Sequence[str] = (),
     rules: Table = VJP,
     against: Sequence[str] = (),
+    alone: bool = False,
 ) -> Graph:
     """One graph with the outputs `value/<target>` [n] and `gradient/<target>/<layer>`, in the layer's shape [n, ...].
 
     Each example has its own gradient, because h_k is summed over a batch whose examples do not interact. `also` names
     tensors of the forward graph that become outputs too; `rules` is the table of backward rules. Rules that compare
-    with a reference find it in a further input, `reference/<tensor>`, for each tensor of `against`. Raises
-    `InvalidInput` for unknown layers and targets, and for layers that no gradient reaches.
+    with a reference find it in a further input, `reference/<tensor>`, for each tensor of `against`. `alone` computes
+    the scores of the targets' classes and no others, whose last bits may differ. Raises `InvalidInput` for unknown
+    layers and targets, and for layers that no gradient reaches.
     """
     chosen = dict.fromkeys(find_layer(model, layer) for layer in layers)
     resolved = [resolve_target(model, target) for target in targets]
@@ -52,7 +55,7 @@ def differentiate(
     outputs = []
     references = _reference_inputs(copy, against)
     for one in resolved:
-        value, cotangents = _backpropagate(builder, copy, nodes, one, list(chosen), rules, references)
+        value, cotangents = _backpropagate(builder, copy, nodes, one, list(chosen), rules, references, alone=alone)
         outputs.append(_output(builder, f"value/{one.target.name}", value, _batch_of(model)))
         for layer in chosen:
             cotangent = cotangents.get(layer)
@@ -89,16 +92,17 @@ def vjp(model: Model, upper: str, lowers: Sequence[str], *, rules: Table = VJP) 
     return Graph(prune(copy.ir, outputs))
 
 
-def cut_at(model: Model, layer: str, targets: Sequence[Target], *, scores: bool = False) -> Graph:
+def cut_at(model: Model, layer: str, targets: Sequence[Target], *, scores: bool = False, alone: bool = False) -> Graph:
     """The forward graph from a layer on: the layer's tensor is an input, and the outputs are `value/<target>` [n].
 
-    With `scores` the tensors that the targets are read from are outputs too, as `scores/<target>`.
+    With `scores` the tensors that the targets are read from are outputs too, as `scores/<target>`; `alone` is as in
+    `differentiate`.
     """
     resolved = [resolve_target(model, target) for target in targets]
     copy = opened_at(model, layer)
     builder = GraphBuilder(copy.ir.graph)
     outputs = [
-        _output(builder, f"value/{one.target.name}", write_value(builder, copy, one), _batch_of(model))
+        _output(builder, f"value/{one.target.name}", write_value(builder, copy, one, alone=alone), _batch_of(model))
         for one in resolved
     ]
     for one in resolved if scores else ():
@@ -167,20 +171,28 @@ def _backpropagate(
     layers: Sequence[str],
     rules: Table,
     references: Mapping[ir.Value, ir.Value] = MappingProxyType({}),
+    *,
+    alone: bool = False,
 ) -> tuple[Tensor, dict[str, Cotangent]]:
     """Writes the target's value [n] and the cotangents of the layers; returns both, the cotangents by layer."""
-    value = write_value(builder, model, resolved)
-    if references:
-        builder.references = write_reference(builder, [*nodes, *builder.nodes], references)
     named = {v.name: v for v in model.ir.graph.inputs} | {v.name: v for n in nodes for v in n.outputs}
     sources = {layer: named[layer] for layer in layers}
+    value = write_value(builder, model, resolved, alone=alone, keep=set(sources.values()))
+    if references:
+        builder.references = write_reference(builder, [*nodes, *builder.nodes], references)
     cotangents = backward(builder, [*nodes, *builder.nodes], sources.values(), {value.value: ones_like(value)}, rules)
     return value, {layer: cotangents[source] for layer, source in sources.items() if source in cotangents}
 
 
-def write_value(builder: GraphBuilder, model: Model, resolved: Resolved) -> Tensor:
-    """Writes the target's value [n] of a model's own graph."""
-    scores = builder.read(_value(model, resolved.tensor))
+def write_value(
+    builder: GraphBuilder, model: Model, resolved: Resolved, *, alone: bool = False, keep: Collection[ir.Value] = ()
+) -> Tensor:
+    """Writes the target's value [n] of a model's own graph; `alone` without other classes, but never past `keep`."""
+    found = _value(model, resolved.tensor)
+    chosen = chosen_scores(builder, resolved, found, keep) if alone else None
+    if chosen is not None:
+        return write_target(builder, *chosen)
+    scores = builder.read(found)
     assert scores is not None
     return write_target(builder, resolved, scores)
 

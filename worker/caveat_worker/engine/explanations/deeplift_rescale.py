@@ -10,7 +10,7 @@ from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import summed_over_channels
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.checks import completeness
-from caveat_worker.engine.explanations.references import in_words, reference_of
+from caveat_worker.engine.explanations.references import compared, reference_of
 from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Runs
 
 _ROUNDING = 1e-4
@@ -34,5 +34,5 @@ def deeplift_rescale(runs: Runs, x: AnyArray, options: ReferenceOptions) -> Attr
         checks=(completeness(parts, total, _ROUNDING, scale=float(np.abs(ends).max())),),
         passes=runs.passes - before,
         rest=total - parts,
-        notes=(f"Compared with {in_words(options.reference)}.",),
+        notes=(compared(options.reference, float(ends[1][0])),),
     )

@@ -17,7 +17,7 @@ from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import summed_over_channels
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.checks import completeness
-from caveat_worker.engine.explanations.references import in_words, reference_of
+from caveat_worker.engine.explanations.references import compared, reference_of
 from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Runs
 
 _FIRST = 8
@@ -47,8 +47,9 @@ def integrated_gradients(runs: Runs, x: AnyArray, options: IntegratedGradientsOp
         passes=runs.passes - before,
         rest=total - values.reshape(len(values), -1).sum(1),
         notes=(
-            f"Compared with {in_words(options.reference)}; {gradients} gradients along the path, whose errors "
-            f"add up to {rough:.1%} of the difference before they cancel.",
+            compared(options.reference, float(found[0].scores[0])),
+            f"It took {gradients} gradients along the path, whose errors add up to {rough:.1%} of the difference "
+            "before they cancel.",
         ),
     )
 

@@ -122,7 +122,7 @@ class ModelRuns:
     def scores(self, x: AnyArray) -> Float64Array:
         """The target's number S [n] at inputs [n, …]."""
         opened = self.opened
-        session = opened.session("scores", graph=lambda: differentiate(opened.behind, [], [opened.target]))
+        session = opened.session("scores", graph=lambda: differentiate(opened.behind, [], [opened.target], alone=True))
         return np.asarray(self._run(session, f"value/{opened.target.name}", FORWARD, x), float)
 
     def gradient(
@@ -137,7 +137,7 @@ class ModelRuns:
                 at,
                 rules,
                 graph=lambda: differentiate(
-                    opened.behind, layers, [opened.target], rules=TABLES[rules], against=against
+                    opened.behind, layers, [opened.target], rules=TABLES[rules], against=against, alone=True
                 ),
             )
         compared = self._split(x if reference is None else reference) if against else {}
@@ -171,7 +171,7 @@ class ModelRuns:
     def rest(self, layer: str, a: Float32Array, x: AnyArray) -> Float64Array:
         """The target's number [n] with activations [n, …] put in place of a layer's at one input x [1, …]."""
         opened, name = self.opened, self._one_layer(layer)
-        session = opened.session("rest", name, graph=lambda: cut_at(opened.behind, name, [opened.target]))
+        session = opened.session("rest", name, graph=lambda: cut_at(opened.behind, name, [opened.target], alone=True))
         instead = {name: opened.layout(layer).own(np.asarray(a))}
         values = self._run(session, f"value/{opened.target.name}", FORWARD, np.repeat(x, len(a), axis=0), instead)
         return np.asarray(values, float)
@@ -182,7 +182,7 @@ class ModelRuns:
         session = opened.session(
             "rest_gradient",
             name,
-            graph=lambda: differentiate(opened_at(opened.behind, name), [name], [opened.target]),
+            graph=lambda: differentiate(opened_at(opened.behind, name), [name], [opened.target], alone=True),
         )
         output, instead = f"gradient/{opened.target.name}/{name}", {name: opened.layout(layer).own(np.asarray(a))}
         return opened.layout(layer).seen(self._run(session, output, GRADIENT, np.repeat(x, len(a), axis=0), instead))

@@ -42,6 +42,12 @@ def in_words(kind: Reference | None) -> str:
     return named.get(str(kind), f"the number {kind:g}" if isinstance(kind, float) else "zero")
 
 
+def compared(kind: Reference | None, there: float) -> str:
+    """What the parts are compared with, and why they add up to something else than the example's own number."""
+    said = f"{there:.3g}".replace("-", "−", 1)
+    return f"Compared with {in_words(kind)}, whose own number is {said}: the parts add up to what the example has more."
+
+
 def _own_mean(x: AnyArray) -> AnyArray:
     """Each example's mean for each channel."""
     axis = channel_axis(x.shape)

@@ -19,7 +19,7 @@ from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import channel_axis
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.checks import completeness
-from caveat_worker.engine.explanations.references import in_words, reference_of
+from caveat_worker.engine.explanations.references import compared, in_words, reference_of
 from caveat_worker.engine.explanations.runs import INPUT, Runs
 
 _AT_ONCE = 32
@@ -53,7 +53,10 @@ def shapley(runs: Runs, x: AnyArray, options: ShapleyOptions) -> Attributed:
         spread=spread.reshape(len(x), *shape),
         passes=runs.passes - before,
         rest=total - values.sum(1),
-        notes=(f"From {how}; an absent part is replaced by {in_words(fill)}.",),
+        notes=(
+            f"From {how}; an absent part is replaced by {in_words(fill)}.",
+            compared(fill, float(ends[0, 0])),
+        ),
     )
 
 

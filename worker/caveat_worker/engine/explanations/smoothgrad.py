@@ -48,9 +48,9 @@ def _moments(runs: Runs, x: AnyArray, options: SmoothGradOptions) -> tuple[AnyAr
     squares: AnyArray = np.zeros(())
     for start in range(0, options.samples, _AT_ONCE):
         count = min(_AT_ONCE, options.samples - start)
-        noise = rng.standard_normal((count, *x.shape[1:]))
-        gradient = np.asarray(runs.gradient((x + scale * noise).astype(x.dtype), options.layer), float)
-        total, squares = total + gradient.sum(0), squares + (gradient**2).sum(0)
+        noise = rng.standard_normal((count, *x.shape[1:]), np.float32)
+        gradient = runs.gradient(np.asarray(x + np.float32(scale) * noise, x.dtype), options.layer)
+        total, squares = total + gradient.sum(0, dtype=float), squares + np.square(gradient).sum(0, dtype=float)
     mean = total / options.samples
     variance = np.maximum(squares / options.samples - mean**2, 0)
     return mean[None], np.sqrt(variance / (options.samples - 1))[None]
