@@ -265,6 +265,22 @@ def _layer(value: Any) -> Any:
 Layer = Annotated[LayerChoice, BeforeValidator(_layer, json_schema_input_type=str | LayerChoice)]
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Sequential(Document):
+    """Looks at growing shares of the examples: the audit stops at the first that settles every line it still can."""
+
+    looks: Annotated[list[Share], Field(min_length=2, max_length=10)] = Field(default=[0.25, 0.5, 1.0])
+    """The share of each example set at each look; the last is 1."""
+
+    @model_validator(mode="after")
+    def _grows_to_all(self) -> Self:
+        if self.looks != sorted(set(self.looks)) or self.looks[-1] != 1:
+            raise ValueError("'looks' are growing shares of the examples that end with 1, such as [0.25, 0.5, 1]")
+        return self
+
+
 class Method(Document):
     """The settings of the tests; docs/method.md explains the defaults."""
 
@@ -286,6 +302,8 @@ class Method(Document):
     """Fewest examples that a concept, a reference set and a target may have."""
     gradient_tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """Largest relative difference allowed between the gradient and finite differences."""
+    sequential: Sequential | None = None
+    """Take the examples in blocks and stop when the gate is settled; alpha is spent over the looks. Off by default."""
     seed: Annotated[Integer, Field(ge=0, lt=2**53)] = 0
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     spatial_map: bool = False
@@ -473,6 +491,11 @@ class Audit(Document):
             raise ValueError("concepts need at least one entry in 'targets': the number they may influence")
         if not self.concepts and not self.groups and not self.explain:
             raise ValueError("nothing is asked: give at least one entry in 'concepts', in 'groups' or in 'explain'")
+        if self.method.sequential is not None and not any(isinstance(line, ConceptLine) for line in self.gate):
+            raise ValueError(
+                "/method/sequential stops when the gate's lines about concepts are settled, and there is none: "
+                "add one to 'gate', or leave 'sequential' out"
+            )
         for name, asked in self.explain.items():
             self._check_pairs_to_explain(name, asked)
         for name, concept in self.concepts.items():
@@ -560,7 +583,8 @@ class Audit(Document):
         used += [name for one in concepts.values() for name in (one.examples, *one.reference_sets)]
         matches = [name for one in used if (name := self.examples[one].pairs_with) is not None]
         examples = {name: one for name, one in self.examples.items() if name in (*used, *matches)}
-        nothing: dict[str, Any] = {"test_concepts": False, "groups": {}, "methods": {}, "gate": []}
+        method = self.method.model_copy(update={"sequential": None})
+        nothing: dict[str, Any] = {"test_concepts": False, "groups": {}, "methods": {}, "gate": [], "method": method}
         return self.model_copy(update={**nothing, "concepts": concepts, "targets": targets, "examples": examples})
 
     def _shown_concepts(self) -> set[str]:

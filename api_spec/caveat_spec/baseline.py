@@ -53,8 +53,13 @@ def differing_examples(report: Report, baseline: Report) -> list[str]:
     return [one.name for one in report.plan.examples if before.get(one.name) != one.source]
 
 
+def _taken(report: Report) -> dict[str, list[str]]:
+    """Target → its examples in the order of its figures, which a sequential audit takes in an order of its own."""
+    return {one.target: one.examples for one in report.plan.targets}
+
+
 def _tests(report: Report, baseline: Report) -> Iterator[Difference]:
-    paired = not differing_examples(report, baseline)
+    paired = not differing_examples(report, baseline) and _taken(report) == _taken(baseline)
     earlier = {_identity(test): test for test in baseline.tests}
     for now in report.tests:
         then = earlier.get(_identity(now))
@@ -64,7 +69,7 @@ def _tests(report: Report, baseline: Report) -> Iterator[Difference]:
                 f"{now.concept} → {now.target}" + ("" if now.layer is None else f" at {now.layer}"),
                 then.effect.in_sd,
                 now.effect.in_sd,
-                _noise_of_tests(then, now, report.audit.method.alpha, paired),
+                _noise_of_tests(then, now, report.alpha, paired),
                 now.concept,
                 now.target,
             )

@@ -35,11 +35,22 @@ def decide(report: Report, gate: Sequence[GateLine], baseline: Report | None = N
     return Verdict(outcome=next((outcome for outcome in WORST_FIRST if outcome in outcomes), None), lines=lines)
 
 
+def settled(report: Report, line: GateLine) -> bool:
+    """Whether a report's figures answer a line, whatever its policy makes of one that is open.
+
+    A bound on groups always is: everybody is compared from the first look on, so that no later one changes it.
+    """
+    if isinstance(line, GroupLine):
+        return True
+    asked = line.model_copy(update={"when_inconclusive": "inconclusive", "when_not_encoded": "pass"})
+    return decide(report, [asked]).lines[0].outcome != "inconclusive"
+
+
 def _concept_verdict(report: Report, position: int, line: ConceptLine) -> LineVerdict:
     pair = line.concept, line.target
     tests = [test for test in report.associations if (test.concept, test.target) == pair]
     measured = next((test for test in report.interventions if (test.concept, test.target) == pair), None)
-    alpha = report.audit.method.alpha
+    alpha = report.alpha
     associated = Association.of(tests, line, alpha, alone=measured is None)
     conclusion, caution = conclude(ASSOCIATION, associated, associated.sign), None
     if measured is not None or line.require == "both":

@@ -16,6 +16,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from caveat_spec.alpha_spending import SpentAt, spending
 from caveat_spec.audit import SHARES, Audit, ConceptLine, GroupLine, Unit
 from caveat_spec.base import Count, Document, Integer, Name
 from caveat_spec.report import Report
@@ -61,9 +62,21 @@ class PlannedLine(Document):
     """The examples that decide it: a set → how many it has."""
     needs: dict[Name, Count] = Field(default_factory=dict)
     """How many they would have to be for the line's tolerance; empty where that is not known."""
+    first_look: float | None = None
+    """The share of the examples at the first look of a sequential audit that settles the line in nine of ten, if the
+    concept does nothing; null where none does, or where that is not known."""
     reachable: bool | None = None
     """Whether these examples can settle the line's tolerance; null where that cannot be said beforehand."""
     sentence: str
+
+
+class PlannedLook(Document):
+    """One look of a sequential audit."""
+
+    share: float
+    """Of each example set."""
+    alpha: float
+    """What it spends."""
 
 
 class AuditPlan(Document):
@@ -77,6 +90,8 @@ class AuditPlan(Document):
     """Tests by association that the correction is over."""
     assumed: str
     """What is taken for granted about how much examples vary, in a sentence."""
+    looks: list[PlannedLook] = Field(default_factory=list)
+    """Of a sequential audit; what lines can settle is by all examples, at the alpha that the last look spends."""
     lines: list[PlannedLine]
 
     @property
@@ -143,6 +158,7 @@ def plan_audit(audit: Audit, counts: Mapping[str, int], report: Report | None = 
     return AuditPlan(
         examples=dict(counts),
         alpha=audit.method.alpha,
+        looks=[PlannedLook(share=look.share, alpha=look.alpha) for look in _looks(audit) if audit.method.sequential],
         correction=audit.method.correction,
         tests=tests,
         assumed=ASSUMED if report is None else MEASURED,
@@ -168,7 +184,7 @@ def _concept(
 ) -> PlannedLine:
     concept = audit.concepts[line.concept]
     base = audit.examples[concept.examples].pairs_with
-    paired, alpha = base is not None, audit.method.alpha
+    paired, alpha = base is not None, _looks(audit)[-1].alpha
     sets = _deciding(audit, counts, line, base)
     about = {
         "line": position,
@@ -179,7 +195,7 @@ def _concept(
         "has": sets,
     }
     if line.unit == "decisions":
-        return PlannedLine.model_validate(about | _exact(sets, alpha, line))
+        return PlannedLine.model_validate(about | _exact(audit, sets, line))
     width = _measured(report, sets, line) if report is not None else _assumed(audit, sets, line, paired=paired)
     if width is None:
         said = "How wide its interval will be is not known before the model runs; give an earlier report (`--report`)."
@@ -190,9 +206,22 @@ def _concept(
         "settles": settles if math.isfinite(settles) else None,
         "finds": width.finds(alpha, corrected, line.tolerance),
         "needs": needs,
+        "first_look": _first_look(audit, lambda look: width.settles(look.alpha, look.share) <= line.tolerance),
         "reachable": settles <= line.tolerance,
     }
     return PlannedLine.model_validate(about | figures | {"sentence": _sentence(sets, needs, settles, line)})
+
+
+def _looks(audit: Audit) -> list[SpentAt]:
+    """The looks of a sequential audit, or the only one of another."""
+    asked = audit.method.sequential
+    return spending([1.0] if asked is None else asked.looks, audit.method.alpha)
+
+
+def _first_look(audit: Audit, settles: Callable[[SpentAt], bool]) -> float | None:
+    """The share of the first look that settles a line; None where none does, and for an audit without looks."""
+    found = next((look.share for look in _looks(audit) if settles(look)), None)
+    return None if audit.method.sequential is None else found
 
 
 def _deciding(audit: Audit, counts: Mapping[str, int], line: ConceptLine, base: str | None) -> dict[str, int]:
@@ -230,7 +259,7 @@ def _measured(report: Report, sets: dict[str, int], line: ConceptLine) -> _Width
     halves = [_scaled(one, figure.interval, sets, report) for one, figure in found if figure is not None]
     if not halves:
         return None
-    error = max(halves) / _NORMAL.inv_cdf(1 - report.audit.method.alpha / 2)
+    error = max(halves) / _NORMAL.inv_cdf(1 - report.alpha / 2)
     return _Width(sets, lambda times: error / math.sqrt(times))
 
 
@@ -241,14 +270,20 @@ def _scaled(test: ConceptTest, interval: tuple[float, float], sets: dict[str, in
     return (interval[1] - interval[0]) / 2 / math.sqrt(grown)
 
 
-def _exact(sets: dict[str, int], alpha: float, line: ConceptLine) -> dict[str, object]:
+def _exact(audit: Audit, sets: dict[str, int], line: ConceptLine) -> dict[str, object]:
     """Decisions: the exact interval of no flip in n ends at 1 - (alpha / 2) ^ (1 / n)."""
     ((name, n),) = sets.items()
-    settles = 1 - (alpha / 2) ** (1 / n) if n else 1.0
+
+    def ends(alpha: float, n: float) -> float:
+        return 1 - (alpha / 2) ** (1 / n) if n else 1.0
+
+    alpha = _looks(audit)[-1].alpha
+    settles = ends(alpha, n)
     needs = {name: math.ceil(math.log(alpha / 2) / math.log1p(-line.tolerance))}
     return {
         "settles": settles,
         "needs": needs,
+        "first_look": _first_look(audit, lambda look: ends(look.alpha, n * look.share) <= line.tolerance),
         "reachable": n >= needs[name],
         "sentence": _sentence(sets, needs, settles, line),
     }

@@ -95,6 +95,11 @@ class PassCounts(Document):
     partial: Count
     """From a layer to the end, after a step."""
 
+    @property
+    def total(self) -> int:
+        """All of them, each counted as one."""
+        return self.forward + self.backward + self.partial
+
 
 class PlanSummary(Document):
     """What was done, in the order in which it was done."""
@@ -145,6 +150,47 @@ class Verdict(Document):
     lines: list[LineVerdict]
 
 
+class Look(Document):
+    """One look of a sequential audit: the examples so far, and what the gate made of them."""
+
+    share: float
+    """Of each example set."""
+    examples: dict[Name, Count]
+    alpha: float
+    """What this look spends of the audit's alpha: its intervals leave out so much, and its tests err so often."""
+    passes: PassCounts
+    """Of this look and those before it."""
+    settled: list[Integer]
+    """The lines of the gate, from 0, that these examples settle."""
+    out_of_reach: list[Integer] = Field(default_factory=list)
+    """Open lines that all examples would settle with a chance of less than one in twenty."""
+
+
+class SequentialSummary(Document):
+    """How a sequential audit came to its end; the report's figures are those of the last look."""
+
+    looks: list[Look]
+    planned: list[float]
+    """The share of every look that the audit would have taken."""
+    fixed: PassCounts
+    """The passes of an audit of all examples at once."""
+
+    @property
+    def saved(self) -> float:
+        """The share of an audit's passes that were not made; below 0 where finite steps were taken again and again."""
+        return 1 - self.looks[-1].passes.total / max(self.fixed.total, 1)
+
+    @property
+    def alpha(self) -> float:
+        """What the last look spends."""
+        return self.looks[-1].alpha
+
+    @property
+    def spent(self) -> float:
+        """What all looks that were taken spend."""
+        return sum(look.alpha for look in self.looks)
+
+
 class Report(Document):
     """The answer to one audit."""
 
@@ -162,7 +208,14 @@ class Report(Document):
     layer_findings: list[LayerFindings] = Field(default_factory=list)
     explanations: list[Explained] = Field(default_factory=list)
     warnings: list[str]
+    sequential: SequentialSummary | None = None
+    """How the audit came to its end, where it took examples in blocks."""
     verdict: Verdict
+
+    @property
+    def alpha(self) -> float:
+        """What intervals leave out and p-values are compared with: of the audit, or of a sequential one's last look."""
+        return self.audit.method.alpha if self.sequential is None else self.sequential.alpha
 
     @property
     def associations(self) -> list[ConceptTest]:

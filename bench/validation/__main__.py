@@ -12,10 +12,12 @@ from pathlib import Path
 
 from bench.validation.advice import advice
 from bench.validation.coverage import intervals
+from bench.validation.layers import layers
 from bench.validation.power import power
 from bench.validation.rates import rates
 from bench.validation.report import chosen_beforehand, ground_truths
 from bench.validation.seeds import seeds
+from bench.validation.sequential import passes, sequential
 
 PAGE = Path(__file__).parents[2] / "docs" / "validation.md"
 PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
@@ -24,6 +26,9 @@ PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
     "intervals": lambda quick, _: intervals(quick),
     "seeds": lambda quick, folder: seeds(quick, folder),
     "power": lambda quick, _: power(quick),
+    "layers": lambda quick, _: layers(quick),
+    "sequential": lambda quick, _: sequential(quick),
+    "passes": passes,
     "advice": lambda quick, _: advice(quick),
     "rates": lambda quick, _: rates(quick),
 }

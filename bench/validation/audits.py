@@ -97,7 +97,7 @@ def verdict_on(figures: Figures, gap: OutputGap, settings: Settings, tolerance: 
     line = ConceptLine(concept="concept", target="target", must="not_matter", tolerance=tolerance)
     nothing: dict[str, Any] = dict.fromkeys(Report.model_fields, ())
     audit = Audit.model_construct(model="", examples={}, method=Method(alpha=settings.alpha))
-    report = Report.model_construct(**nothing | {"audit": audit, "tests": [test]})
+    report = Report.model_construct(**nothing | {"audit": audit, "tests": [test], "sequential": None})
     return decide(report, [line]).lines[0]
 
 

@@ -60,6 +60,8 @@ def show_verdict(report: Report) -> None:
     for warning in report.warnings:
         console.print(Text(f"Warning: {warning}", style="yellow"))
     console.print(Text.assemble(heading, ": ", summary.explanation(report)))
+    if report.sequential is not None:
+        console.print(Text(summary.looks(report)))
     for word, told in summary.about(report):
         console.print(Text(f"{word}: {told}", style="dim"))
     lines = summary.lines(report)
@@ -157,6 +159,13 @@ def show_plan(planned: AuditPlan, *, as_json: bool) -> None:
         console.print(table)
     else:
         console.print("The audit has no gate, so that nothing has to be settled.")
+    if planned.looks:
+        looks = ", ".join(f"{one.share:.0%} (alpha {one.alpha:.3g})" for one in planned.looks)
+        console.print(Text(f"Looks at {looks} of the examples; figures above are of the last."))
+        for line in planned.lines:
+            if line.first_look is not None:
+                said = f"{line.subject}: settled at {line.first_look:.0%} of the examples if the concept does nothing."
+                console.print(Text(said[:1].upper() + said[1:]))
     for sentence in planned.unreachable:
         console.print(Text(f"Out of reach: {sentence}", style="yellow"))
     console.print(Text(planned.assumed, style="dim"))

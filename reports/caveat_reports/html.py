@@ -22,6 +22,7 @@ from caveat_reports.figures import draw
 from caveat_reports.figures.shades import ramp, shade
 from caveat_reports.figures.table import draw as table
 from caveat_reports.glossary import GLOSSARY
+from caveat_spec.alpha_spending import SpentAt, method_at
 from caveat_spec.audit import ExampleKind, GroupLine
 from caveat_spec.base import Interval
 from caveat_spec.report import Report
@@ -144,7 +145,9 @@ def render(report: Report, baseline: Report | None = None) -> str:
         glance=glance(shown) if len(shown) >= GLANCE_FROM else None,
         scale=_effect_scale(report),
         unit_scale=UNIT,
-        confidence=f"{100 * (1 - report.audit.method.alpha):g}\u202f%",
+        confidence=_confidence(report.alpha),
+        confidence_of_groups=_confidence(report.audit.method.alpha),
+        resamples=_resamples(report),
         questions=summary.questions(report),
         since=None if baseline is None else Since.of(report, baseline),
         measures={one.name: measures(one, i) for i, one in enumerate(report.comparisons)},
@@ -163,6 +166,18 @@ def render(report: Report, baseline: Report | None = None) -> str:
         download=_download(report),
         associations=[f"{card.pair.concept} → {card.pair.target}" for card in shown if card.intervention is None],
     )
+
+
+def _confidence(alpha: float) -> str:
+    return f"{100 * (1 - alpha):.4g}\u202f%"
+
+
+def _resamples(report: Report) -> int:
+    """How many resamples intervals rest on; the last look of a sequential audit may draw more."""
+    method, found = report.audit.method, report.sequential
+    if found is None:
+        return method.bootstrap
+    return method_at(method, SpentAt(found.looks[-1].share, found.alpha)).bootstrap
 
 
 @cache
@@ -229,7 +244,7 @@ def _card(report: Report, pair: summary.Pair, key: str, scale: Scale) -> Card:
             description=summary.intervention_sentences(intervention, unit)[0],
             at=scale.at(intervention.effect.in_sd),
             interval=scale.span(intervention.effect.interval_in_sd),
-            mark="diamond" if intervention.effect.p < report.audit.method.alpha else "diamond-ring",
+            mark="diamond" if intervention.effect.p < report.alpha else "diamond-ring",
             band=band,
         ),
         intervention_sentences=[] if intervention is None else summary.intervention_sentences(intervention, unit)[1:],
@@ -243,7 +258,7 @@ def _effect_plot(
     row: ConceptTest, key: str, unit: str, scale: Scale, band: Span | None, sd: float, report: Report
 ) -> Plot:
     null = row.effect.null
-    beyond = row.effect.deciding_p < report.audit.method.alpha
+    beyond = row.effect.deciding_p < report.alpha
     by_chance = (
         ""
         if null is None
@@ -272,7 +287,7 @@ def _score_plot(row: ConceptTest, score: Score, key: str, report: Report) -> Plo
         f"it is {formatting.fixed(null.mean)} ± {formatting.fixed(null.sd)}; p {formatting.p_value(score.p)}.",
         at=UNIT.at(score.value),
         interval=UNIT.span(score.interval),
-        mark="dot" if score.p < report.audit.method.alpha else "ring",
+        mark="dot" if score.p < report.alpha else "ring",
         silhouette=silhouette(null.histogram, UNIT),
     )
 

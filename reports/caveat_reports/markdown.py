@@ -7,7 +7,7 @@ import re
 from caveat_reports.canonical import digest
 from caveat_reports.diff import sentences, shown_diff
 from caveat_reports.explanations import all_findings, withheld_words
-from caveat_reports.formatting import count, fixed, p_value
+from caveat_reports.formatting import count, fixed, p_value, share
 from caveat_reports.glossary import GLOSSARY
 from caveat_reports.summary import (
     CORRECTION_WORDS,
@@ -30,6 +30,7 @@ from caveat_reports.summary import (
     headline,
     intervention_sentences,
     lines,
+    looks,
     metric_words,
     pairs,
     questions,
@@ -38,7 +39,7 @@ from caveat_reports.summary import (
     unit_of,
 )
 from caveat_spec.explained import Explained
-from caveat_spec.report import Report
+from caveat_spec.report import Report, SequentialSummary
 from caveat_spec.results import Comparison, ShownPairs
 from caveat_spec.sanitize import one_line, sanitized
 
@@ -51,6 +52,8 @@ def render(report: Report, baseline: Report | None = None) -> str:
     outcome = report.verdict.outcome
     sign = f"{OUTCOME_SIGN[outcome]} " if outcome else ""
     parts = [f"## {sign}{headline(report)}: {_text(_lower(title(report)))}", _text(explanation(report))]
+    if sequential := looks(report):
+        parts.append(f"**Sequential.** {_text(sequential)}")
     parts += [f"- **{word}.** {_text(said)}" for word, said in about(report)]
     if asked := questions(report):
         parts.append(f"**What was asked.** {_text(' '.join(asked))}")
@@ -73,6 +76,8 @@ def render(report: Report, baseline: Report | None = None) -> str:
                 for flag, places in found
             )
         )
+    if report.sequential is not None:
+        parts.append(_details("Looks", _looks(report.sequential)))
     parts.append(_provenance(report))
     parts.append(
         _details("Glossary", "\n".join(f"- **{_text(term)}**: {_text(said)}" for term, said in GLOSSARY.items()))
@@ -92,6 +97,25 @@ def _verdict(report: Report) -> str:
         for line in lines(report)
     ]
     return _table(["#", "Outcome", "Asked", "Finding", "Why"], rows)
+
+
+def _looks(found: SequentialSummary) -> str:
+    """What each look had and settled."""
+    rows = [
+        [
+            share(one.share),
+            f"{one.alpha:.3g}",
+            count(one.passes.total),
+            _numbers(one.settled),
+            _numbers(one.out_of_reach),
+        ]
+        for one in found.looks
+    ]
+    return _table(["Examples", "Alpha spent", "Passes so far", "Lines settled", "Out of reach"], rows)
+
+
+def _numbers(positions: list[int]) -> str:
+    return ", ".join(str(position + 1) for position in positions) or "–"
 
 
 def _next_steps(line: Line) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import isinf
 
 from caveat_spec.audit import SHARES, ConceptLine, GroupLine
-from caveat_spec.power import amount
+from caveat_spec.power import amount, plan_audit
 from caveat_spec.report import LineVerdict, Report
 from caveat_spec.results import Change, ConceptTest, Effect, FlagCode
 from caveat_spec.verdict.rules import in_unit, times_to_settle
@@ -58,11 +58,24 @@ def _for_concept(report: Report, line: ConceptLine, *, unseen: bool) -> Iterator
             f"Give each example of {line.concept} also without the concept, and name that set in `pairs_with`: the "
             "change itself is then measured, and decides."
         )
+        if unseen and line.must == "not_matter" and line.when_not_encoded == "pass":
+            yield from _narrower_gap(report, report.audit.gate.index(line))
     else:
         yield from _more_pairs(line, measured)
     yield from (MEND[flag.code] for test in tests for flag in test.flags if flag.blocking and flag.code in MEND)
-    if not any(flag.blocking for test in tests for flag in test.flags) or measured is not None:
+    if unseen or measured is not None or not any(flag.blocking for test in tests for flag in test.flags):
         yield from _tolerance(line, _deciding(line, tests, measured, unseen=unseen))
+
+
+def _narrower_gap(report: Report, number: int) -> Iterator[str]:
+    """The examples that bring the output gap of a concept that does nothing inside the tolerance."""
+    planned = plan_audit(report.audit, {one.name: one.count for one in report.plan.examples}).lines[number]
+    if planned.needs:
+        needed = " and ".join(f"{count:,} of {name}" for name, count in planned.needs.items())
+        yield (
+            f"Or give {needed}: if the concept does nothing and no layer encodes it then either, nine of ten such "
+            "audits pass the line, because the model's own numbers differ by less than the tolerance."
+        )
 
 
 def _more_pairs(line: ConceptLine, measured: ConceptTest) -> Iterator[str]:

@@ -126,6 +126,29 @@ def explanation(report: Report) -> str:
             return f"{_capital(of(open_, lines, 'line'))} of the gate could not be settled; none failed."
 
 
+def looks(report: Report) -> str:
+    """How a sequential audit came to its end, in sentences; empty for any other audit."""
+    found = report.sequential
+    if found is None:
+        return ""
+    last, lines = found.looks[-1], len(report.audit.gate)
+    taken = f"Look {len(found.looks)} of {len(found.planned)} was the last, at {share(last.share)} of the examples"
+    if len(last.settled) == lines:
+        why = "every line of the gate is settled"
+    elif len(last.settled) + len(last.out_of_reach) == lines:
+        open_ = ", ".join(str(number + 1) for number in last.out_of_reach)
+        why = f"all examples would settle line {open_} of the gate with a chance of less than one in twenty"
+    else:
+        why = "there are no more"
+    made = f"{count(last.passes.total)} passes were made in place of {count(found.fixed.total)}"
+    saved = f" ({share(found.saved)} saved)" if found.saved > 0 else ", because finite steps are taken at every look"
+    return (
+        f"{taken}: {why}. {made}{saved}. The looks spent {found.spent:.3g} of alpha {report.audit.method.alpha:g}, "
+        f"the last {found.alpha:.3g}: figures about concepts have {100 * (1 - report.alpha):.4g} % intervals, which "
+        "hold at whatever look the audit stops."
+    )
+
+
 def lines(report: Report) -> list[Line]:
     """The lines of the gate, in its order."""
     return [

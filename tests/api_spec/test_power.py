@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from caveat_spec.audit import Audit
+from caveat_spec.audit import Audit, Sequential
 from caveat_spec.power import ASSUMED, MEASURED, amount, plan_audit
 from caveat_spec.results import Estimate
 from tests.api_spec import handmade
@@ -100,3 +100,17 @@ def test_what_only_the_model_knows_is_not_guessed() -> None:
 )  # fmt: skip
 def test_amounts_are_rounded_up_so_that_they_hold(value: float, unit: Any, words: str) -> None:
     assert amount(value, unit) == words
+
+
+def test_a_sequential_audit_is_planned_at_the_alpha_that_its_last_look_has_left() -> None:
+    fixed, looked = audit(paired=True, tolerance=0.4), audit(paired=True, tolerance=0.4)
+    looked = looked.model_copy(update={"method": looked.method.model_copy(update={"sequential": Sequential()})})
+    counts = {"photos": 400, "marked": 400}
+    once, several = plan_audit(fixed, counts), plan_audit(looked, counts)
+    assert once.looks == []
+    assert [(one.share, round(one.alpha, 4)) for one in several.looks] == [(0.25, 0.0031), (0.5, 0.0094), (1.0, 0.0375)]
+    first, second = once.lines[0], several.lines[0]
+    assert first.settles is not None
+    assert second.settles is not None
+    assert first.settles < second.settles < 1.1 * first.settles
+    assert (first.first_look, second.first_look) == (None, 0.25)

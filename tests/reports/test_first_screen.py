@@ -10,7 +10,7 @@ import pytest
 from caveat_reports import html, markdown, summary
 from caveat_spec.audit import About, Audit, GroupLine
 from caveat_spec.gate import decide
-from caveat_spec.report import Report
+from caveat_spec.report import ExampleSetSummary, Report
 from caveat_spec.results import Difference, Estimate, GroupRow, ShownPair, ShownPairs
 from tests.api_spec import handmade
 from tests.reports.test_html import parsed, text
@@ -100,6 +100,24 @@ def test_a_settled_line_has_nothing_to_do_next() -> None:
 def test_without_pairs_the_first_step_is_to_pair() -> None:
     (line,) = summary.lines(judged(handmade.report(handmade.row(**WIDE)), LINE))
     assert "name that set in `pairs_with`" in line.next_steps[0]
+
+
+def test_what_no_layer_encodes_says_what_would_clear_it() -> None:
+    """At 40 / 80 / 40 the output gap is ± 0.4 sd wide; the flag for a weak CAV does not silence its advice."""
+    unseen = handmade.row(**WIDE, encoded=False, gap=(0.02, -0.38, 0.42), flags=(handmade.flag("weak_cav"),))
+    plain = handmade.report(unseen)
+    sets = [
+        ExampleSetSummary(name=name, source=plain.audit.model, count=count, kind="images")
+        for name, count in (("marked", 40), ("photos", 80))
+    ]
+    report = plain.model_copy(update={"plan": plain.plan.model_copy(update={"examples": sets})})
+    (line,) = summary.lines(judged(report, LINE | {"tolerance": 0.3}))
+    assert line.finding == "not encoded"
+    (step,) = (one for one in line.next_steps if one.startswith("Or give"))
+    assert "if the concept does nothing and no layer encodes it then either, nine of ten such audits pass" in step
+    assert any("with 0.42 sd every interval" in step for step in line.next_steps)
+    (line,) = summary.lines(judged(report, LINE | {"tolerance": 0.3, "when_not_encoded": "fail"}))
+    assert not any(one.startswith("Or give") for one in line.next_steps)
 
 
 def test_a_flag_that_blocks_has_its_remedy() -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from caveat_spec.artifacts import STAGES
+from caveat_spec.artifacts import STAGES, Stage
 from caveat_spec.audit import Audit
 from caveat_spec.gate import decide
-from caveat_spec.report import Engine, Report
+from caveat_spec.report import Engine, Look, Report
 from caveat_worker.array_stores import scratch
-from caveat_worker.engine.activations.batches import Batch
 from caveat_worker.engine.activations.collect import collect
-from caveat_worker.engine.activations.collected import Examples, Runtime
+from caveat_worker.engine.activations.collected import Collected, Examples, Runtime
 from caveat_worker.engine.activations.device import DeviceProducts
 from caveat_worker.engine.activations.gram import inner
 from caveat_worker.engine.activations.probabilities import probability_cautions
@@ -53,6 +52,7 @@ from caveat_worker.readers.example_sets import (
 from caveat_worker.readers.overlap import check_overlaps
 from caveat_worker.readers.shown_pairs import shown_pairs
 from caveat_worker.readers.source import ExampleSource
+from caveat_worker.sequential import is_last, look_of, planned_looks, summary, within
 
 OpenStore = Callable[[], AbstractContextManager[ArrayStore]]
 """Opens the place where an audit's arrays are kept."""
@@ -143,11 +143,31 @@ def _load_shuffled(audit: Audit, blob: Blob, model: Model) -> Model | None:
 
 def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int) -> Report:
     """Everything from the first example to the verdict."""
+    ending: Stage = "explaining" if ready.explanations else "reporting"
+    if ready.plan.audit.method.sequential is None:
+        _, report = measure(ready, progress, kept, threads=threads, until=ending)
+    else:
+        report = look_by_look(ready, progress, kept, threads=threads, until=ending)
+    cores = threads or os.cpu_count() or 1
+    explained = (
+        explain(ready.plan, ready.explanations, _means(ready, kept, cores, progress)) if ready.explanations else []
+    )
+    progress("reporting", STAGES["reporting"])
+    return report.model_copy(update={"explanations": explained})
+
+
+def measure(
+    ready: Prepared,
+    progress: Progress,
+    kept: ArrayStore,
+    *,
+    threads: int,
+    until: Stage,
+    before: Collected | None = None,
+) -> tuple[Collected, Report]:
+    """The report without its explanations, and what the model did; `before` is that of an earlier look."""
     plan, audit, cores = ready.plan, ready.plan.audit, threads or os.cpu_count() or 1
-
-    def read(sizes: Mapping[str, int]) -> Iterator[tuple[str, Batch]]:
-        return each_batch(ready.sources, sizes)
-
+    read = partial(each_batch, ready.sources)
     collected = collect(
         plan,
         ready.counts,
@@ -158,6 +178,7 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
         threads=threads,
         progress=counter("collecting", "testing", sum(ready.counts[name] for name in plan.needs), progress),
         examples=ready.examples,
+        before=before,
     )
     cautions = probability_cautions(plan, partial(first_examples, ready.sources))
     tested = sum(method.units(plan) for method in ready.methods)
@@ -168,11 +189,9 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
         cores=cores,
         provider=ready.provider,
         multiply=inner if ready.provider == "cpu" else DeviceProducts(ready.provider),
-        progress=counter("testing", "explaining" if ready.explanations else "reporting", tested, progress),
+        progress=counter("testing", until, tested, progress),
     )
     results = [result for method in ready.methods for result in run_method(method, collected, runtime)]
-    explained = explain(plan, ready.explanations, _means(ready, kept, cores, progress)) if ready.explanations else []
-    progress("reporting", STAGES["reporting"])
     thumbnail = thumbnail_of(audit, ready.sources)
     report = assemble(
         collected,
@@ -184,11 +203,28 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
         threads=cores,
     )
     shown = {
-        "explanations": explained,
         "pairs": shown_pairs(audit, plan.pairings, ready.sources, thumbnail),
         "verdict": decide(report, audit.gate),
     }
-    return report.model_copy(update=shown)
+    return collected, report.model_copy(update=shown)
+
+
+def look_by_look(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int, until: Stage) -> Report:
+    """The report of the first look that settles every line of the gate that all examples would settle, or of the last.
+
+    Each look is an audit of the examples so far, by the alpha that it spends; those of the looks before went through
+    the model already.
+    """
+    asked, looks = ready.plan.audit, planned_looks(ready.plan, ready.sources)
+    before, found = None, list[Look]()
+    for number, look in enumerate(looks):
+        there = replace(ready, plan=look.plan, sources=look.sources)
+        shown = within(progress, number, len(looks), until)
+        before, report = measure(there, shown, kept, threads=threads, until=until, before=before)
+        found.append(look_of(report, look, found, looks[-1].plan.audit.method.alpha))
+        if is_last(found[-1], len(asked.gate)):
+            break
+    return report.model_copy(update={"audit": asked, "sequential": summary(found, looks, ready.plan, report)})
 
 
 def _means(ready: Prepared, kept: ArrayStore, cores: int, progress: Progress) -> Means:

@@ -7,6 +7,8 @@ Everything after the model is computed once, by whoever puts the parts together,
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from caveat_spec.audit import Audit
@@ -25,7 +27,12 @@ from caveat_worker.readers.batching import each_batch
 def run_or_divide(
     audit: Audit, blob: Blob, progress: Progress, *, threads: int, store: OpenStore, batches: int
 ) -> Report | Division:
-    """Runs an audit, or says how to divide it if more than so many batches have to go through the model."""
+    """Runs an audit, or says how to divide it if more than so many batches have to go through the model.
+
+    A sequential audit is never divided: whether its next examples are needed, only those before them tell.
+    """
+    if audit.method.sequential is not None:
+        return run(audit, blob, progress, threads=threads, store=store)
     try:
         with store() as kept:
             ready = prepare(audit, blob, progress, kept)
@@ -61,7 +68,7 @@ def run_shard(shard: Shard, blob: Blob, progress: Progress, *, threads: int, sto
         collect_rows(
             ready.plan,
             rows,
-            lambda sizes: each_batch(ready.sources, sizes, rows),
+            partial(each_batch, ready.sources, rows=rows),
             kept,
             provider=ready.provider,
             versions=ready.versions,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from caveat_spec.audit import Audit, LayerChoice, Scalar
@@ -10,6 +10,7 @@ from caveat_worker.engine.activations.pooling import features
 from caveat_worker.engine.activations.requirements import (
     ONLY,
     Layer,
+    LookExamples,
     Pairing,
     Passes,
     Plan,
@@ -93,6 +94,23 @@ def make_plan(
     )
 
 
+def plan_look(plan: Plan, audit: Audit, outlines: Mapping[str, ExampleOutline]) -> Plan:
+    """The plan of one look of a sequential audit: the same question by the look's settings, about fewer examples."""
+    return replace(
+        plan,
+        audit=audit,
+        row_ranges=_row_ranges(plan.requires, outlines),
+        pairings=_pairings(audit, outlines),
+        passes=_passes(audit, plan.requires, plan.layers, outlines),
+        look=LookExamples({name: len(one.keys) for name, one in outlines.items()}, plan.audit.method.alpha),
+    )
+
+
+def enough_examples(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> bool:
+    """Whether every concept, reference set and target has the examples that the test needs."""
+    return not any(_short_of_examples(audit, outlines))
+
+
 _FROM_ELSEWHERE = "Gradients come from the graph that was supplied with the model; they agree with finite differences."
 
 
@@ -172,22 +190,28 @@ def _shape(dimensions: Sequence[int | str | None]) -> str:
 
 def _check_counts(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> None:
     """Every set in a concept or a target has the examples that the test needs."""
+    needed = audit.method.min_examples
+    for pointer, role, examples, count in _short_of_examples(audit, outlines):
+        raise InvalidInput(
+            "too-few-examples",
+            f"{role} has {count} example{'s' * (count != 1)}; {needed} are needed (`method.min_examples`).",
+            f"Add at least {needed - count} to '{examples}'.",
+            pointer,
+        )
+
+
+def _short_of_examples(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> Iterator[tuple[str, str, str, int]]:
+    """Every concept, reference set or target with too few: where, what, the set to add to, and how many it has."""
     roles: list[tuple[str, str, list[str]]] = []
     for name, concept in audit.concepts.items():
         roles.append((f"/concepts/{name}/examples", f"Concept '{name}'", [concept.examples]))
         roles.append((f"/concepts/{name}/against", f"The reference set of concept '{name}'", concept.reference_sets))
     for name, target in audit.targets.items() if audit.test_concepts else ():
         roles.append((f"/targets/{name}/examples", f"Target '{name}'", [target.examples]))
-    needed = audit.method.min_examples
     for pointer, role, sets in roles if audit.concepts else []:
         count = sum(len(outlines[name].keys) for name in sets)
-        if count < needed:
-            raise InvalidInput(
-                "too-few-examples",
-                f"{role} has {count} example{'s' * (count != 1)}; {needed} are needed (`method.min_examples`).",
-                f"Add at least {needed - count} to '{sets[-1]}'.",
-                pointer,
-            )
+        if count < audit.method.min_examples:
+            yield pointer, role, sets[-1], count
 
 
 def _layers(audit: Audit, model: Model, targets: list[Target], external: ExternalGradients | None) -> tuple[Layer, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,8 @@ class ExampleSource:
     """What the fit to the model showed, in clauses about the set's columns."""
     contents: Callable[[], Sequence[bytes]] | None = field(default=None, repr=False)
     """A digest of each example as it was given; None if what is loaded says the same."""
+    positions: tuple[int, ...] | None = None
+    """Where each example was before some of them were taken (`taken`); None for a set as it was opened."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -77,7 +79,35 @@ class ExampleSource:
         """The key of each example for matched pairs: its file name without folder and suffix, or its position."""
         if self.kind == "images":
             return tuple(Path(name).stem for name in self.names)
-        return tuple(str(position) for position in range(len(self)))
+        return tuple(str(position) for position in self.positions or range(len(self)))
+
+
+def taken(source: ExampleSource, positions: Sequence[int]) -> ExampleSource:
+    """Some examples of a set that fits the model, in the order of their positions; their keys stay what they were."""
+    load, thumbnail, parts, columns, contents = (
+        source.load,
+        source.thumbnail,
+        source.parts,
+        source.columns,
+        source.contents,
+    )
+
+    def contents_there(read: Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
+        every = read()
+        return [every[position] for position in positions]
+
+    return replace(
+        source,
+        names=tuple(source.names[position] for position in positions),
+        load=lambda rows: load([positions[row] for row in rows]),
+        thumbnail=None
+        if thumbnail is None
+        else lambda row, blurred, pixels: thumbnail(positions[row], blurred, pixels),
+        parts=None if parts is None else lambda row: parts(positions[row]),
+        columns=None if columns is None else lambda names: columns(names).iloc[list(positions)],
+        contents=None if contents is None else lambda: contents_there(contents),
+        positions=tuple(positions),
+    )
 
 
 PARQUET, ARROW = (b"PAR1",), (b"ARROW1", b"\xff\xff\xff\xff")
@@ -106,6 +136,18 @@ def is_zip(path: Path) -> bool:
         return zipfile.is_zipfile(path)
     except zipfile.BadZipFile:
         return True
+
+
+def drawn_order(source: ExampleSource, seed: int) -> list[tuple[float, int]]:
+    """Each example's seeded number from 0 to 1, and its position, by that number; matched pairs have the same number.
+
+    It depends on the example's key alone, and so on nothing that is measured.
+    """
+
+    def number(key: str) -> float:
+        return int.from_bytes(hashlib.sha256(f"{seed}:look:{key}".encode()).digest()[:8], "big") / 2**64
+
+    return sorted((number(key), position) for position, key in enumerate(source.keys))
 
 
 def sampled(names: Sequence[str], limit: int | None, seed: int) -> list[int]:

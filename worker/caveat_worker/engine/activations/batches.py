@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,14 @@ class Batch:
     values: Mapping[str, NDArray[Any]]
 
 
-Read = Callable[[Mapping[str, int]], Iterable[tuple[str, Batch]]]
-"""Example sets and their batch sizes → their batches with the set's name, in that order."""
+class Read(Protocol):
+    """Example sets and their batch sizes → their batches with the set's name, in that order."""
+
+    def __call__(
+        self, sizes: Mapping[str, int], rows: Mapping[str, range] | None = None
+    ) -> Iterable[tuple[str, Batch]]:
+        """The batches of all examples, or of some rows."""
+        ...
 
 
 def batch_size(plan: Plan, need: SetRequirements) -> int:

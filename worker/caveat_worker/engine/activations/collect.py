@@ -65,19 +65,52 @@ def collect(
     threads: int,
     progress: Callable[[int], None],
     examples: Mapping[str, Examples],
+    before: Collected | None = None,
 ) -> Collected:
     """Runs the model over every example set that the plan needs and the store cannot replace.
+
+    `before` is what an earlier look collected of the first of these examples, which go through the model no more.
 
     `progress` counts examples. Raises InvalidInput for numbers that are not finite (naming the example) and for
     gradients that fail their check; layers that the plan chose itself are left out instead, with a warning.
     """
     keys = all_keys(plan, provider, versions)
     arrays, unseen = recalled(plan, keys, counts, store)
-    progress(sum(counts[name] for name in plan.needs if name not in unseen))
-    rows = {name: range(counts[name]) for name in unseen}
-    allocate = _allocator(store, arrays, keys.__getitem__)
-    _run_rows(plan, rows, read, allocate, provider=provider, threads=threads, progress=progress)
+    rows = {name: range(_known_rows(name, keys, before), counts[name]) for name in unseen}
+    progress(sum(counts[name] for name in plan.needs) - sum(map(len, rows.values())))
+    allocate = _grown(_allocator(store, arrays, keys.__getitem__), arrays, rows, before)
+    some = {name: of for name, of in rows.items() if of}
+    _run_rows(plan, some, partial(read, rows=rows), allocate, provider=provider, threads=threads, progress=progress)
     return _collected(plan, keys, arrays, examples)
+
+
+def _known_rows(name: str, keys: Mapping[Array, str], before: Collected | None) -> int:
+    """How many examples of a set an earlier look has every array of."""
+    if before is None or before.plan.look is None:
+        return 0
+    known = all(array in before.arrays for array in keys if array[1] == name)
+    return before.plan.look.counts[name] if known else 0
+
+
+def _grown(
+    allocate: Allocate, arrays: Mapping[Array, NDArray[Any]], rows: Mapping[str, range], before: Collected | None
+) -> Allocate:
+    """Makes allocate give room for new rows behind those of an earlier look, which are copied first."""
+    if before is None:
+        return allocate
+
+    def of_new_rows(array: Array, shape: tuple[int, ...], dtype: type = np.float32) -> NDArray[Any]:
+        known, fresh = rows[array[1]].start, array not in arrays
+        whole = allocate(array, (known + shape[0], *shape[1:]), dtype)
+        if known and fresh:
+            whole[:known] = before.arrays[array]
+        return whole[known:]
+
+    for array, values in before.arrays.items():
+        of = rows.get(array[1], range(0))
+        if of.start and (not of or array[0] in ("features", "checks")):
+            allocate(array, values.shape, values.dtype.type)[...] = values
+    return of_new_rows
 
 
 def collect_rows(

@@ -116,6 +116,16 @@ class Pairing:
 
 
 @dataclass(frozen=True)
+class LookExamples:
+    """What a look of a sequential audit has of the examples, in an order of the seed's."""
+
+    counts: Mapping[str, int]
+    """Example set → how many of its examples."""
+    alpha: float
+    """The whole audit's, which holds for sets that are whole at every look."""
+
+
+@dataclass(frozen=True)
 class Passes:
     """How many examples go through the model: forward, back to the layers, and from a layer to the end."""
 
@@ -144,6 +154,8 @@ class Plan:
     left_out: tuple[str, ...] = ()
     """Methods that the audit implies and that this model cannot be asked, because it has no layer to audit."""
     warnings: tuple[str, ...] = field(default=())
+    look: LookExamples | None = None
+    """Of a look of a sequential audit."""
 
     @property
     def needs(self) -> Mapping[str, SetRequirements]:

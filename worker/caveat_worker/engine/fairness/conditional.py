@@ -72,8 +72,7 @@ def compare_given(
     cells = _Cells.of(chosen, members[groups], found.of)
     if cells is None:
         return None
-    drawn = bootstrap_counts(len(chosen), given.resamples, given.rng)
-    counts = cells.counts(np.vstack([np.ones(len(chosen)), drawn]))
+    counts = cells.resampled(given.resamples, given.rng)
     alike, crude = _Rates.of(counts, _standardised), _Rates.of(counts, _pooled)
     share = alpha / (len(groups) * (len(groups) - 1) / 2)
     low, high = (int(end) for end in np.argsort(crude.value, kind="stable")[[0, -1]])
@@ -97,6 +96,10 @@ def compare_given(
     )
 
 
+BLOCK = 1 << 22
+"""Weights of people in resamples that memory holds at a time."""
+
+
 @dataclass(frozen=True)
 class _Cells:
     """The people who are compared, each in a cell: a group within a stratum."""
@@ -108,6 +111,7 @@ class _Cells:
     chosen: Float64Array
     groups: int
     strata: int
+    everybody: int
 
     @staticmethod
     def of(chosen: Float64Array, members: NDArray[np.bool_], stratum: Indices) -> _Cells | None:
@@ -119,7 +123,17 @@ class _Cells:
         people = np.flatnonzero(members.any(axis=0) & large[stratum])
         number = np.cumsum(large) - 1
         cell = members[:, people].argmax(axis=0) * int(large.sum()) + number[stratum[people]]
-        return _Cells(people, cell, chosen[people], len(members), int(large.sum()))
+        return _Cells(people, cell, chosen[people], len(members), int(large.sum()), len(chosen))
+
+    def resampled(self, resamples: int, rng: np.random.Generator) -> _Counts:
+        """The counts of everybody, and then of each resample, of which memory holds a block at a time."""
+        everybody = self.everybody
+        each = max(1, BLOCK // everybody)
+        sizes = [min(each, resamples - start) for start in range(0, resamples, each)]
+        parts = [self.counts(np.ones((1, everybody)))]
+        parts += [self.counts(bootstrap_counts(everybody, size, rng)) for size in sizes]
+        people, chosen = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return people, chosen
 
     def counts(self, weights: Float64Array) -> _Counts:
         """How many people, and how many favourable decisions, each cell has when people count by `weights` [B, n]."""

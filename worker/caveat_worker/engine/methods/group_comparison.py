@@ -38,7 +38,8 @@ def _compared(collected: Collected, name: str, asked: Group) -> Comparison:
     from caveat_worker.engine.fairness.conditional import Given
     from caveat_worker.engine.fairness.groups import compare_groups  # fairlearn takes longer to import than to run
 
-    settings = collected.plan.audit.method
+    plan = collected.plan
+    settings = plan.audit.method
     read = collected.examples[asked.examples].columns
     assert read is not None, "the audit's own validation: groups are compared in tables"
     columns = read([*asked.sensitive, *asked.given, *filter(None, (asked.decision, asked.label))])
@@ -56,6 +57,6 @@ def _compared(collected: Collected, name: str, asked: Group) -> Comparison:
         {column: columns[column] for column in asked.sensitive},
         None if asked.label is None else columns[asked.label],
         given,
-        alpha=settings.alpha,
+        alpha=settings.alpha if plan.look is None else plan.look.alpha,
     )
     return Comparison(method="group_comparison", name=name, decisions=words, sensitive=asked.sensitive, **dict(figures))
