@@ -17,7 +17,7 @@ from bench.validation.power import power
 from bench.validation.rates import rates
 from bench.validation.report import chosen_beforehand, ground_truths
 from bench.validation.seeds import seeds
-from bench.validation.sequential import passes, sequential
+from bench.validation.sequential import association, passes, sequential
 
 PAGE = Path(__file__).parents[2] / "docs" / "validation.md"
 PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
@@ -28,6 +28,7 @@ PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
     "power": lambda quick, _: power(quick),
     "layers": lambda quick, _: layers(quick),
     "sequential": lambda quick, _: sequential(quick),
+    "association": lambda quick, _: association(quick),
     "passes": passes,
     "advice": lambda quick, _: advice(quick),
     "rates": lambda quick, _: rates(quick),

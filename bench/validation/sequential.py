@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -34,7 +33,8 @@ PAIRS = 400
 SPREAD = 1.0
 """Standard deviation of single changes, in that of the target."""
 CURVE = (0.0, 0.1, 0.2, 0.25, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0)
-QUICK = ("loans", "weightless")
+OF = ("tables",)
+"""The ground truths that are asked again, of `scenarios.CASES`; any of them may stand here."""
 MEDIAN = 0.5
 """The largest share of the passes that half of the settled ground-truth lines may need."""
 
@@ -52,7 +52,7 @@ class Stopped:
 def sequential(quick: bool) -> tuple[str, bool]:
     """Error rates and power; holds where no rate is above alpha."""
     count = 100 if quick else 1000
-    parts = [error_rates(count), association(16 if quick else 200), power_curve(count)]
+    parts = [error_rates(count), power_curve(count)]
     text = HEAD.format(looks=_shares(LOOKS), alphas=_alphas()) + "".join(text for text, _ in parts)
     return text, all(holds for _, holds in parts)
 
@@ -201,11 +201,11 @@ def _flips(count: int) -> list[Stopped]:
 # -- Association
 
 
-ASSOCIATION = """### By association
+ASSOCIATION = """## Sequential audits by association
 
-{count} audits a row of {sizes} concept, reference and target examples and a layer of {d} features, mean difference.
-*Encoded, no effect* is a concept that the layer encodes while the target does not change along it; *a random set* is
-one that the layer does not encode.
+Made by `python -m bench.validation association`, with the same looks. {count} audits a row of {sizes} concept,
+reference and target examples and a layer of {d} features, mean difference. *Encoded, no effect* is a concept that the
+layer encodes while the target does not change along it; *a random set* is one that the layer does not encode.
 
 | truth | false alarms | influential | not influential | median share of the examples | holds |
 | --- | --- | --- | --- | --- | --- |
@@ -220,9 +220,9 @@ WORLDS: Mapping[str, World] = {
 }
 
 
-def association(count: int) -> tuple[str, bool]:
+def association(quick: bool) -> tuple[str, bool]:
     """Null rows and a row at the tolerance, by association."""
-    rows, everything = [], True
+    rows, everything, count = [], True, 16 if quick else 100
     with ProcessPoolExecutor() as executor:
         for name, world in WORLDS.items():
             found = list(executor.map(partial(_associated, world), range(count), chunksize=8))
@@ -301,12 +301,11 @@ def power_curve(count: int) -> tuple[str, bool]:
 
 TRUTHS = """## Ground truths, sequentially
 
-Made by `python -m bench.validation passes`. The ground truths above, but those of the captions, and the tables chosen
-beforehand, asked again with `sequential: {{}}`: {count} audits, {lines} lines about concepts: {tally}. A line needs the
-passes until the first look that settles it. Half of the {settled} settled lines need at most {median:.0%} of the passes
-of a fixed audit (three quarters at most {most:.0%}); half of the audits, which go on while any of their lines may still
-be settled, at most {of_audits:.0%}. A pass is an example forward, a gradient, or a step from a layer to the end; sets
-that groups are compared in are whole from the first look on.
+Made by `python -m bench.validation passes`. The tables chosen beforehand, asked again with `sequential: {{}}`: {count}
+audits, {lines} lines about concepts: {tally}. A line needs the passes until the first look that settles it. Half of the
+{settled} settled lines need at most {median:.0%} of the passes of a fixed audit (three quarters at most {most:.0%});
+half of the audits, which go on while any of their lines may still be settled, at most {of_audits:.0%}. A pass is an
+example forward, a gradient, or a step from a layer to the end. The other ground truths were not asked again.
 
 | audit | lines | settled at {heads} | never | wrong | passes, of a fixed audit |
 | --- | --- | {dashes} | --- | --- | --- |
@@ -315,12 +314,9 @@ that groups are compared in are whole from the first look on.
 
 
 def passes(quick: bool, folder: Path) -> tuple[str, bool]:
-    """Every ground truth but the captions, sequentially; holds where none is wrong and half of the passes suffice."""
-    asked = [one for name, build in CASES.items() if not quick or name in QUICK for one in build(folder / name)]
-    found = []
-    for one in sorted(asked, key=lambda one: one.title.startswith("Watermark")):  # the largest model last
-        found.append(answers(replace(one, audit=_looked(one))))
-        print(_truth_row(found[-1]), _shares_of(found[-1]), file=sys.stderr, flush=True)
+    """Ground truths, sequentially; holds where none is wrong and half of the passes suffice."""
+    asked = [one for name in OF for one in CASES[name](folder / name)]
+    found = [answers(replace(one, audit=_looked(one))) for one in (asked[:2] if quick else asked)]
     shares = [share for one in found for share in _shares_of(one) if share is not None]
     whole = [1 - one.report.sequential.saved for one in found if one.report.sequential is not None]
     tally = sum((one.tally for one in found), start=found[0].tally.__class__())
