@@ -498,6 +498,11 @@ class Audit(Document):
             )
         for name, asked in self.explain.items():
             self._check_pairs_to_explain(name, asked)
+            if asked.examples.label is not None and not isinstance(self.examples[self.explained_set(name)], Table):
+                raise ValueError(
+                    f"/explain/{name}/examples/label names a column, and '{self.explained_set(name)}' is not a table; "
+                    "leave it out, and errors are the examples for which another class wins"
+                )
         for name, concept in self.concepts.items():
             if name in concept.controlling_for or len(set(concept.controlling_for)) < len(concept.controlling_for):
                 raise ValueError(f"/concepts/{name}/controlling_for names other concepts, each of them once")

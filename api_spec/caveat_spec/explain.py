@@ -79,6 +79,9 @@ class Chosen(Document):
     pick: Pick | Annotated[list[str], Field(min_length=1)] = "highest"
     """`highest` and `lowest` by the target's number; `errors`: another class wins, by the widest margin first;
     `most_changed`: the number differs most from that of the example's match in `pairs_with`; or names."""
+    label: str | None = None
+    """A column of the table that holds true classes, by number or by name: `errors` are then the examples for which the
+    model's answer about the target's class is not theirs, the most certain first."""
     count: Pictures = 3
     pairs: bool = False
     """Whether each example is followed by its match in `pairs_with`, on the same scale."""
@@ -87,6 +90,12 @@ class Chosen(Document):
     def most(self) -> int:
         """How many examples there are at most, without their matches."""
         return len(self.pick) if isinstance(self.pick, list) else self.count
+
+    @model_validator(mode="after")
+    def _labels_tell_errors(self) -> Self:
+        if self.label is not None and self.pick != "errors":
+            raise ValueError("'label' says which examples are errors: add `pick: errors`, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _names_are_few(self) -> Self:

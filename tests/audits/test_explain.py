@@ -389,6 +389,56 @@ def test_a_row_is_its_columns_and_a_linear_model_is_explained_exactly(tmp_path: 
     assert figure.sentence == "In row 2, debt lowers approve most (−14), followed by income (+5) and shoe (0)."
 
 
+def labelled(tmp_path: Path) -> Bench:
+    """The linear score as two classes, whose third is the true one of a person whom the model refuses."""
+    bench = linear(tmp_path)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["scores"])],
+        "two",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 2])],
+        [numpy_helper.from_array(np.array([[0, 0.5], [0, -2.0], [0, 0]], np.float32), "w")],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "model.onnx"
+    )
+    (tmp_path / "people.csv").write_text(
+        "income,debt,shoe,repaid,word\n40,1,43,0,no\n10,7,39,1,yes\n25,3,41,1,yes\n10,8,41,0,no\n20,9,42,1,yes\n"
+    )
+    bench.document["targets"]["approve"]["index"] = 1
+    bench.document["explain"]["why"]["examples"] = {"pick": "errors", "label": "repaid", "count": 5}
+    return bench
+
+
+def test_errors_are_answers_that_a_label_contradicts(tmp_path: Path) -> None:
+    """Margins are 18, -9, 6.5, -11 and -8; the first is granted and did not repay, the second and fifth would have."""
+    one = explained(labelled(tmp_path))
+    assert [panel.example for panel in one.panels] == ["row 1", "row 2", "row 5"]
+    assert "whose repaid contradicts the model's answer about approve by the widest margin" in one.selection
+
+
+@pytest.mark.parametrize(
+    ("label", "code"), [("repayed", "missing-column"), ("word", "label-of-no-class"), ("shoe", "label-of-no-class")]
+)
+def test_a_label_that_tells_no_class_is_refused(tmp_path: Path, label: str, code: str) -> None:
+    bench = labelled(tmp_path)
+    bench.document["explain"]["why"]["examples"]["label"] = label
+    with pytest.raises(InvalidInput) as refused:
+        bench.run()
+    assert refused.value.pointer == "/explain/why/examples/label"
+    assert refused.value.code == code
+
+
+def test_a_label_is_a_column_of_a_table_and_tells_errors(glyphs: Bench, tmp_path: Path) -> None:
+    glyphs.document["explain"]["why"]["examples"] = {"set": "marked", "pick": "errors", "label": "y"}
+    with pytest.raises(ValueError, match="'marked' is not a table"):
+        glyphs.run()
+    bench = labelled(tmp_path)
+    bench.document["explain"]["why"]["examples"]["pick"] = "highest"
+    with pytest.raises(ValueError, match="add `pick: errors`"):
+        bench.run()
+
+
 def column_by_column(tmp_path: Path) -> Bench:
     """score = age + 1 for a clerk: a model that takes a column of numbers and one of texts."""
     nodes = [

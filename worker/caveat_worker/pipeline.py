@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
 
 from caveat_spec.artifacts import STAGES, Stage
 from caveat_spec.audit import Audit
@@ -234,6 +237,11 @@ def _means(ready: Prepared, kept: ArrayStore, cores: int, progress: Progress) ->
         with error_context(f"/examples/{name}"):
             return ready.plan.feeds(ready.sources[name].load(positions))
 
+    def columns(name: str, wanted: Sequence[str]) -> Mapping[str, NDArray[Any]]:
+        read = ready.sources[name].read_columns
+        assert read is not None, "the audit's own validation: labels are columns of tables"
+        return read(wanted)
+
     def parts(name: str, position: int) -> Mapping[str, Sequence[str]]:
         source = ready.sources[name]
         named = {} if source.parts is None else source.parts(position)
@@ -248,6 +256,7 @@ def _means(ready: Prepared, kept: ArrayStore, cores: int, progress: Progress) ->
             names={name: source.names for name, source in ready.sources.items()},
             keys={name: source.keys for name, source in ready.sources.items()},
             feeds=feeds,
+            columns=columns,
             parts=parts,
         ),
         thumbnail=thumbnail_of(ready.plan.audit, ready.sources, PANEL_PIXELS),

@@ -59,7 +59,7 @@ def warnings_of(sources: Mapping[str, ExampleSource]) -> list[str]:
 
 
 def check_group_columns(audit: Audit, sources: Mapping[str, ExampleSource]) -> None:
-    """Raises `InvalidInput`, pointing to the field, where a group names a column that its table has not."""
+    """Raises `InvalidInput`, pointing to the field, where a group or `explain` names a column that is not there."""
     for name, group in audit.groups.items():
         read = sources[group.examples].columns
         assert read is not None, "the audit's own validation: groups are compared in tables"
@@ -69,6 +69,11 @@ def check_group_columns(audit: Audit, sources: Mapping[str, ExampleSource]) -> N
             if column is not None:
                 with error_context(f"/groups/{name}/{field}"):
                     read([column])
+    for name, asked in audit.explain.items():
+        read = sources[audit.explained_set(name)].columns
+        if asked.examples.label is not None and read is not None:
+            with error_context(f"/explain/{name}/examples/label"):
+                read([asked.examples.label])
 
 
 def outline_of(source: ExampleSource) -> ExampleOutline:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from caveat_worker.engine.autodiff.differentiate import differentiate, expose
 from caveat_worker.engine.autodiff.target import resolve_target
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
+from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.panels.planned import PlannedExplanation
 
@@ -27,6 +28,8 @@ class Source:
     keys: Mapping[str, Sequence[str]]
     """What examples pair by."""
     feeds: Feeds
+    columns: Callable[[str, Sequence[str]], Mapping[str, NDArray[Any]]]
+    """(example set, names of columns) → their values [n], where the set is a table."""
     parts: Callable[[str, int], Mapping[str, Sequence[str]]]
     """(example set, position) → the names of an example's columns or tokens, by the model's inputs, if it has some."""
 
@@ -52,13 +55,21 @@ def choose(planned: PlannedExplanation, opened: OpenModel, source: Source) -> Ch
         case "most_changed":
             order = -np.abs(_change(planned, opened, source))
             rule = f"whose {planned.asked.of} differs most from that of their matches in {planned.matches}"
-        case "errors":
+        case "errors" if planned.asked.examples.label is None:
             order = _margin(planned, opened, source)
             rule = f"that get another class than {planned.asked.of} by the widest margin"
+        case "errors":
+            order = _contradicted(planned, opened, source)
+            rule = (
+                f"whose {planned.asked.examples.label} contradicts the model's answer about {planned.asked.of} by the "
+                "widest margin"
+            )
     ranked = np.argsort(order, kind="stable")
     kept = [int(position) for position in ranked if pick != "errors" or order[position] < 0][:most]
     if not kept:
-        return Choice((), f"Every one of the {len(names)} examples of {planned.examples} gets {planned.asked.of}.")
+        every = f"Every one of the {len(names)} examples of {planned.examples}"
+        right = f"gets the answer about {planned.asked.of} that its {planned.asked.examples.label} has"
+        return Choice((), f"{every} {right if planned.asked.examples.label else f'gets {planned.asked.of}'}.")
     return Choice(tuple(kept), f"Of {len(names)} examples of {planned.examples}, the {_examples(len(kept))} {rule}.")
 
 
@@ -83,14 +94,46 @@ def _change(planned: PlannedExplanation, opened: OpenModel, source: Source) -> F
 
 
 def _margin(planned: PlannedExplanation, opened: OpenModel, source: Source) -> Float64Array:
-    """The score [n] of the target's class less the best of the others: below 0 where another class wins."""
+    """The score [n] of the target's class less the best of the others: below 0 where another class wins.
+
+    Of a model with one score it is that score, which says yes to class 1 above 0.
+    """
     tensor = resolve_target(opened.model, planned.target).tensor
     session = opened.session("every class", graph=lambda: expose(opened.model, [tensor]))
     scores = np.asarray(_over(opened, source, planned.examples, session, tensor), float)
     scores = scores.reshape(len(scores), -1)
+    if scores.shape[1] == 1:
+        return np.asarray(scores[:, 0] * (-1 if planned.target.index == 0 else 1))
     others = np.delete(scores, planned.target.index or 0, axis=1)
     margin: Float64Array = scores[:, planned.target.index or 0] - others.max(1)
     return margin
+
+
+def _contradicted(planned: PlannedExplanation, opened: OpenModel, source: Source) -> Float64Array:
+    """Less than 0 where a label contradicts the model's answer [n], the least where the model is most certain."""
+    column = planned.asked.examples.label
+    assert column is not None, "only where there are labels"
+    values, margin = source.columns(planned.examples, [column])[column], _margin(planned, opened, source)
+    number = 1 if planned.target.index is None else planned.target.index
+    is_class = np.array([_is_class(value, number, planned.target.class_name) for value in values])
+    if not is_class.any():
+        shown = ", ".join(repr(one) for one in sorted(set(map(str, values.tolist())))[:5])
+        raise InvalidInput(
+            "label-of-no-class",
+            f"No example of '{planned.examples}' has class {planned.target.class_name or number} in column '{column}', "
+            f"whose values are {shown}.",
+            "Name a column that holds the true class, by its number or by its name.",
+            f"/explain/{planned.name}/examples/label",
+        )
+    return np.where((margin > 0) == is_class, 1.0, -1 - np.abs(margin))
+
+
+def _is_class(value: Any, number: int, name: str | None) -> bool:
+    """Whether a label is a class, by its number or by its name."""
+    try:
+        return float(value) == number
+    except ValueError:
+        return name is not None and str(value) == name
 
 
 def _over(opened: OpenModel, source: Source, examples: str, session: Any, output: str) -> AnyArray:

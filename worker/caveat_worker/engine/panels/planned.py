@@ -29,6 +29,8 @@ from caveat_worker.engine.panels.concept_rows import rows_to_fit
 
 Names = Mapping[str, Sequence[str]]
 """Example set → the names of its examples, in order."""
+ONE_SCORE = ("sigmoid", "two_sigmoids")
+"""Links of targets whose single score says yes above 0, which labels can contradict."""
 FEWER = ("samples", "permutations", "most", "confirm")
 """Options of which less is cheaper."""
 LAYERS = ("layer", "upper")
@@ -147,6 +149,8 @@ def _check_choice(plan: Plan, asked: Explanation, examples: str, names: Sequence
                 pointer,
             )
     classes = plan.resolved[asked.of].classes
+    if pick == "errors" and asked.examples.label is not None and plan.resolved[asked.of].link in ONE_SCORE:
+        return
     if pick == "errors" and (plan.targets[asked.of].index is None or classes is None or classes < 2):
         raise InvalidInput(
             "no-errors-of-a-number",
