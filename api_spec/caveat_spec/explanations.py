@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from caveat_spec.base import Document, Integer, Name
+from caveat_spec.base import Document, Integer
 
 Needs = Literal["gradient", "outputs"]
 """What an explanation asks of a model: derivatives, or nothing but its outputs."""
@@ -136,7 +136,7 @@ class PathOptions(Document):
 class CavOptions(Document):
     """Options of `cav_attribution`."""
 
-    concept: Name
+    concept: str
     """A concept of the audit."""
     layer: str
     """The layer whose CAV it is."""

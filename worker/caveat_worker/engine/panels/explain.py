@@ -202,7 +202,7 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
     with ThreadPoolExecutor(question.means.cores) as workers:
         answers += workers.map(run, shown[1:])
     upper, checks = getattr(one.options, "upper", None), _integrity(question, one, shown, answers)
-    about = question.planned.asked.of if one.concept is None else f"the concept score of {one.concept}"
+    number_of = question.planned.asked.of if one.concept is None else f"the concept score of {one.concept}"
     found = [replace(answer, checks=(*answer.checks, *checks)) for answer, _ in answers]
     asked = Asked(
         element=one.element,
@@ -210,7 +210,7 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
         layer=one.layer,
         atoms=one.atoms,
         title=_title(one),
-        target=about if upper is None else f"the largest {one.atoms} of {upper}",
+        target=number_of if upper is None else f"the largest {one.atoms} of {upper}",
         signed=any(bool((answer.values < 0).any()) for answer in found),
         shape=one.shapes[one.layer],
         upper=() if upper is None else one.shapes[upper],

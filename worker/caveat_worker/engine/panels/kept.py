@@ -38,9 +38,9 @@ def answer_key(
     without: str = "",
 ) -> str:
     """The key of an element's answer at one example, beside `usual` ones that it may be compared with."""
-    about = {} if one.concept is None else {"concept": _concept_content(plan, one.concept), "without": without}
+    of_concept = {} if one.concept is None else {"concept": _concept_content(plan, one.concept), "without": without}
     return key_of(
-        **about,
+        **of_concept,
         explanation=[one.element.by, one.options.model_dump(mode="json")],
         model=[plan.audit.model, plan.audit.constants, plan.audit.random_labels],
         target=target_content(plan, target),
