@@ -142,7 +142,7 @@ are what the audit stopped with, both wrong where the truth equals the tolerance
 
 def error_rates(count: int) -> tuple[str, bool]:
     """Null rows and rows whose truth is the tolerance, by measured changes and by decisions."""
-    in_sd = count // 4
+    in_sd = count // 10
     cases = [(name, effect, False, count) for name in TARGETS for effect in (0.0, TOLERANCE)]
     cases += [(name, effect, True, in_sd) for name in ("normal", "mixture") for effect in (0.0, TOLERANCE)]
     with ProcessPoolExecutor() as executor:
