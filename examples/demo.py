@@ -3,7 +3,8 @@
 python -m examples.demo
 
 Two audits ask whether a watermark makes an ImageNet network say "carton", and two whether a model of mortgage decisions
-depends on race. The demo builds its inputs from installed packages; each audit is an ordinary `caveat gate`.
+depends on race. The demo builds its inputs from installed packages; each audit is an ordinary `caveat gate`. At the end
+`caveat edit` takes the watermark out of the network that fails, and audits it before and after.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ CHAPTERS = (
     Chapter("Does a model without race as an input?", Path("examples/loans/without-race.yaml")),
 )
 
+REPAIR = Path("examples/watermark/repair.yaml")
+REPAIRED = Path(".caveat/demo/watermark/efficientnet-lite0-repaired.onnx")
+
 
 def main() -> int:
     """Builds the inputs, runs every chapter and lists the reports; returns 3 if an audit gave no verdict."""
@@ -58,12 +62,17 @@ def main() -> int:
     if not set(codes) <= set(EXIT_CODES):
         say("\nAn audit gave no verdict; the output above says why.")
         return 3
-    say(f"\n{len(CHAPTERS)} audits in {time.monotonic() - began:.0f} s. Verdicts:")
-    for chapter, code in zip(CHAPTERS, codes, strict=True):
-        say(f"  {EXIT_CODES[code]:12}  {chapter.question}")
+    codes.append(repair())
+    if codes[-1] not in EXIT_CODES:
+        say("\nThe repair gave no verdict; the output above says why.")
+        return 3
+    say(f"\n{len(CHAPTERS)} audits and a repair in {time.monotonic() - began:.0f} s. Verdicts:")
+    questions = [*(chapter.question for chapter in CHAPTERS), "And once the watermark's direction is taken out?"]
+    for question, code in zip(questions, codes, strict=True):
+        say(f"  {EXIT_CODES[code]:12}  {question}")
     say("\nOpen the reports:")
-    for chapter in CHAPTERS:
-        say(f"  {chapter.report.with_suffix('.html')}")
+    for report in [*(chapter.report for chapter in CHAPTERS), REPORTS / "repair" / "after"]:
+        say(f"  {report.with_suffix('.html')}")
     return 0
 
 
@@ -78,6 +87,14 @@ def play(number: int, chapter: Chapter) -> int:
         ],
         check=False,
     ).returncode
+
+
+def repair() -> int:
+    """Takes the watermark's direction out of EfficientNet-lite0; returns the exit code of its gate afterwards."""
+    asked = ["edit", str(REPAIR), "--concept", "watermark", "--layer", "block15@mean", "--together", "-"]
+    say(f"\n── {len(CHAPTERS) + 1}. Can it be repaired?\n   caveat {' '.join(asked)}\n")
+    outputs = ["--write", str(REPAIRED), "--reports", str(REPORTS / "repair")]
+    return subprocess.run([sys.executable, "-m", "caveat", *asked, *outputs], check=False).returncode
 
 
 def read(chapter: Chapter) -> Report:

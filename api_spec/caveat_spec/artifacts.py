@@ -152,6 +152,49 @@ class Job(Document):
     """Why the job failed; null otherwise."""
 
 
+class ConceptDirection(Document):
+    """A concept's direction at a layer, so that a model can be edited or watched along it."""
+
+    concept: Name
+    layer: str
+    """As an audit names it, with its reduction."""
+    tensor: str
+    reduce: str
+    shape: list[Integer]
+    """`[channels]` where the layer is reduced over positions, else the layer's own sizes."""
+    values: str
+    """Base64 of its float32 numbers, little-endian, in the order of `shape`."""
+    step: float
+    """How far the concept's mean lies from the reference's along it: effects are sensitivities times it."""
+    origin: float
+    """Where the reference set's mean lies along it."""
+    mean: float
+    """Where the first target's examples lie along it."""
+    sd: float
+    n_concept: Count
+    n_reference: Count
+
+
+class WatchCheck(Document):
+    """The numbers of a monitoring model beside the audit's own at the same examples."""
+
+    examples: Count
+    score_error: float
+    """Largest difference of a concept score, in standard deviations."""
+    sensitivity_error: float
+    """Largest difference of a sensitivity, relative to the largest of its kind."""
+
+
+class Directions(Document):
+    """The directions of an audit's concepts at its layers."""
+
+    directions: list[ConceptDirection]
+    layers: list[str]
+    targets: list[Name]
+    check: WatchCheck | None
+    warnings: list[str]
+
+
 class ModelRecord(Job):
     """A registered model; `inspection` is null until the job has succeeded."""
 

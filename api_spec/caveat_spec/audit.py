@@ -91,6 +91,10 @@ class ExampleSet(Document):
     """The set with the same examples without the concept: matched by file name for pictures, by row for tables."""
     limit: Annotated[Integer, Field(ge=1)] | None = None
     """Take a seeded sample of this many examples; all of them when left out."""
+    half: Literal["first", "second"] | None = None
+    """Take one half of the examples, drawn by name, alike in every set: what is found in one is judged on the other."""
+    together: Annotated[str, StringConstraints(min_length=1, max_length=8)] | None = None
+    """What ends the part of a name that keeps examples in one half: with `-`, `tom-1` and `tom-2` are not parted."""
 
     def sources(self) -> dict[str, str]:
         """The fields that name files, as far as they are given: field → path or digest."""
@@ -427,6 +431,19 @@ def _kind(value: Any, *keys: str) -> str | None:
     return None
 
 
+class OtherVersion(Document):
+    """Another version of the model, held against this one: a checkpoint, a transfer, or the model before an edit."""
+
+    model: Source
+    """An ONNX model that takes the same inputs and has the same outputs."""
+    examples: list[Name] = Field(default_factory=list)
+    """The sets at which the two are compared; those of the targets when left out."""
+    label: str | None = None
+    """The column of those sets with the true class, by number, for the accuracy of both."""
+    layers: dict[str, str] = Field(default_factory=dict)
+    """The audit's layers and what the other version calls them, where its names differ."""
+
+
 Words = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 
 
@@ -479,6 +496,8 @@ class Audit(Document):
     integrity: Integrity = Integrity()
     random_labels: Source | None = None
     """A model of the same architecture that was trained on shuffled labels: what it shows just as well is not drawn."""
+    compare: dict[Name, OtherVersion] = Field(default_factory=dict)
+    """Other versions of the model, and how alike they are: decisions, accuracy, layers. It decides no line."""
     gate: list[GateLine] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -489,8 +508,12 @@ class Audit(Document):
                 raise ValueError(f"{pointer} names the {kind} '{name}', which is not declared; declared: {there}")
         if self.concepts and not self.targets:
             raise ValueError("concepts need at least one entry in 'targets': the number they may influence")
-        if not self.concepts and not self.groups and not self.explain:
-            raise ValueError("nothing is asked: give at least one entry in 'concepts', in 'groups' or in 'explain'")
+        if not (self.concepts or self.groups or self.explain or self.compare):
+            raise ValueError(
+                "nothing is asked: give at least one entry in 'concepts', in 'groups', in 'explain' or in 'compare'"
+            )
+        if self.compare and not self.targets:
+            raise ValueError("versions are compared by what they give: add at least one entry in 'targets'")
         if self.method.sequential is not None and not any(isinstance(line, ConceptLine) for line in self.gate):
             raise ValueError(
                 "/method/sequential stops when the gate's lines about concepts are settled, and there is none: "
@@ -568,12 +591,19 @@ class Audit(Document):
             for position, element in enumerate(explanation.show):
                 if element.concept is not None:
                     yield f"/explain/{key}/show/{position}/concept", element.concept, self.concepts, "concept"
+        for key, version in self.compare.items():
+            for position, compared in enumerate(version.examples):
+                yield f"/compare/{key}/examples/{position}", compared, self.examples, "example set"
         for position, line in enumerate(self.gate):
             if isinstance(line, ConceptLine):
                 yield f"/gate/{position}/concept", line.concept, self.concepts, "concept"
                 yield f"/gate/{position}/target", line.target, self.targets, "target"
             else:
                 yield f"/gate/{position}/group", line.group, self.groups, "group"
+
+    def compared_sets(self, name: str) -> list[Name]:
+        """The example sets at which another version is compared: those it names, or the targets'."""
+        return self.compare[name].examples or list(dict.fromkeys(one.examples for one in self.targets.values()))
 
     def explained_set(self, name: str) -> Name:
         """The example set that an explanation is about: the one it names, or its target's."""
@@ -589,7 +619,8 @@ class Audit(Document):
         matches = [name for one in used if (name := self.examples[one].pairs_with) is not None]
         examples = {name: one for name, one in self.examples.items() if name in (*used, *matches)}
         method = self.method.model_copy(update={"sequential": None})
-        nothing: dict[str, Any] = {"test_concepts": False, "groups": {}, "methods": {}, "gate": [], "method": method}
+        nothing: dict[str, Any] = {"test_concepts": False, "groups": {}, "methods": {}, "compare": {}, "gate": []}
+        nothing["method"] = method
         return self.model_copy(update={**nothing, "concepts": concepts, "targets": targets, "examples": examples})
 
     def _shown_concepts(self) -> set[str]:
@@ -610,11 +641,15 @@ class Audit(Document):
     def sources(self) -> dict[str, str]:
         """The audit's sources: JSON pointer → path or digest."""
         files = {f"/{field}": getattr(self, field) for field in self.FILES}
-        return {pointer: source for pointer, source in files.items() if source is not None} | {
-            f"/examples/{name}/{field}": source
-            for name, one in self.examples.items()
-            for field, source in one.sources().items()
-        }
+        return (
+            {pointer: source for pointer, source in files.items() if source is not None}
+            | {f"/compare/{name}/model": other.model for name, other in self.compare.items()}
+            | {
+                f"/examples/{name}/{field}": source
+                for name, one in self.examples.items()
+                for field, source in one.sources().items()
+            }
+        )
 
     def with_sources(self, replaced: dict[str, str]) -> Audit:
         """The same audit with each pointer of `sources()` given a new place."""
@@ -623,4 +658,8 @@ class Audit(Document):
             for name, one in self.examples.items()
         }
         files = {field: replaced.get(f"/{field}") for field in self.FILES}
-        return self.model_copy(update={**files, "examples": examples})
+        versions = {
+            name: other.model_copy(update={"model": replaced[f"/compare/{name}/model"]})
+            for name, other in self.compare.items()
+        }
+        return self.model_copy(update={**files, "examples": examples, "compare": versions})

@@ -10,14 +10,14 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from caveat_spec.artifacts import ExampleSummary, Inspection, NewExamples, NewModel, Queue
+from caveat_spec.artifacts import Directions, ExampleSummary, Inspection, NewExamples, NewModel, Queue
 from caveat_spec.audit import Audit
 from caveat_spec.base import Count, Document, Name
 from caveat_spec.power import AuditPlan
 from caveat_spec.report import Report
 from caveat_spec.source_urls import addressed_digest
 
-JobKind = Literal["audit", "model", "examples", "shard", "plan"]
+JobKind = Literal["audit", "model", "examples", "shard", "plan", "directions"]
 MOST_SHARDS = 256
 
 QUEUES: tuple[Queue, ...] = get_args(Queue)
@@ -66,8 +66,16 @@ class NewPlan(Document):
     """An earlier report of the same question, whose intervals say how much examples vary."""
 
 
-Request = Audit | NewModel | NewExamples | Shard | NewPlan
-Result = Report | Inspection | ExampleSummary | ShardResult | AuditPlan
+class NewDirections(Document):
+    """A request for the directions of an audit's concepts at its layers."""
+
+    audit: Audit
+    watch: bool = False
+    """Whether a monitoring model is to be written from them: its numbers are then compared with the audit's own."""
+
+
+Request = Audit | NewModel | NewExamples | Shard | NewPlan | NewDirections
+Result = Report | Inspection | ExampleSummary | ShardResult | AuditPlan | Directions
 
 REQUESTS: dict[JobKind, type[Request]] = {
     "audit": Audit,
@@ -75,6 +83,7 @@ REQUESTS: dict[JobKind, type[Request]] = {
     "examples": NewExamples,
     "shard": Shard,
     "plan": NewPlan,
+    "directions": NewDirections,
 }
 RESULTS: dict[JobKind, type[Result]] = {
     "audit": Report,
@@ -82,6 +91,7 @@ RESULTS: dict[JobKind, type[Result]] = {
     "examples": ExampleSummary,
     "shard": ShardResult,
     "plan": AuditPlan,
+    "directions": Directions,
 }
 
 
@@ -89,7 +99,7 @@ def sources(request: Request) -> dict[str, str]:
     """The source bytes of a request: JSON pointer → digest or URL (on the command line also a path)."""
     if isinstance(request, Audit):
         return request.sources()
-    if isinstance(request, Shard):
+    if isinstance(request, Shard | NewDirections):
         return request.audit.sources()
     if isinstance(request, NewPlan):
         given = request.audit.sources()

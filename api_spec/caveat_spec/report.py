@@ -13,7 +13,7 @@ from pydantic import Field
 from caveat_spec.audit import Audit, ExampleKind
 from caveat_spec.base import Count, Digest, Document, Integer, Name
 from caveat_spec.explained import Explained
-from caveat_spec.results import Comparison, ConceptTest, Matrix, Ranking, ShownPairs
+from caveat_spec.results import Comparison, ConceptTest, Matrix, Ranking, ShownPairs, VersionComparison
 
 SCHEMA_VERSION: Literal["3"] = "3"
 
@@ -207,6 +207,7 @@ class Report(Document):
     matrices: list[Matrix]
     layer_findings: list[LayerFindings] = Field(default_factory=list)
     explanations: list[Explained] = Field(default_factory=list)
+    versions: list[VersionComparison] = Field(default_factory=list)
     warnings: list[str]
     sequential: SequentialSummary | None = None
     """How the audit came to its end, where it took examples in blocks."""

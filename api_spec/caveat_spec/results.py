@@ -382,6 +382,52 @@ class Matrix(Result):
     values: list[list[float]]
 
 
+class VersionAgreement(Document):
+    """One target of the audited model and of another version, at one example set."""
+
+    target: Name
+    examples: Name
+    n: Count
+    same_decision: Estimate | None
+    """The share of examples at which both decide alike (top class, or favourable); null for a regression."""
+    change: Estimate
+    """The target's mean in the audited model minus that in the other version, in its own unit."""
+    change_in_sd: float
+    """The same in standard deviations of the target in the other version."""
+    typical_change_in_sd: Annotated[float, Field(ge=0)]
+    """The root mean square of single examples' changes, in the same unit: changes that cancel are in it."""
+    accuracy: Estimate | None = None
+    """The share of decisions that are right, where the set has a column of true classes."""
+    accuracy_other: Estimate | None = None
+
+
+class VersionLayer(Document):
+    """A layer in the audited model and in another version."""
+
+    layer: str
+    other: str
+    """What the other version calls it."""
+    n: Count
+    cka: float | None
+    """Debiased linear CKA: 1 for layers that are the same up to rotation and scale, about 0 for unrelated ones."""
+    channels: Count
+    """Channels of the audited model that vary over these examples."""
+    matched: Probability | None
+    """The share of them with a partner of their own in the other version whose correlation is at least 0.9."""
+    median_correlation: float | None
+
+
+class VersionComparison(Document):
+    """The audited model beside another version of it."""
+
+    name: Name
+    model: str
+    """The other version's digest."""
+    agreements: list[VersionAgreement]
+    layers: list[VersionLayer]
+    notes: list[str] = Field(default_factory=list)
+
+
 class Note(Result):
     """A sentence that a reader should know before relying on the method's figures."""
 

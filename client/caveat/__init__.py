@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from caveat.async_client import AsyncClient
-    from caveat.auditing import audit
+    from caveat.auditing import audit, edit, monitor
     from caveat.client import Client
     from caveat.problems import ProblemError
     from caveat.result import AuditResult
 
     __version__: str
 
-__all__ = ["AsyncClient", "AuditResult", "Client", "ProblemError", "__version__", "audit"]
+__all__ = ["AsyncClient", "AuditResult", "Client", "ProblemError", "__version__", "audit", "edit", "monitor"]
 
 
 def __getattr__(name: str) -> Any:
@@ -30,10 +30,10 @@ def __getattr__(name: str) -> Any:
             from caveat.result import AuditResult
 
             return AuditResult
-        case "audit":
-            from caveat.auditing import audit
+        case "audit" | "edit" | "monitor":
+            from caveat import auditing
 
-            return audit
+            return getattr(auditing, name)
         case "Client":
             from caveat.client import Client
 

@@ -183,7 +183,7 @@ def _unusable(audit: Audit, pointer: str, source: str, path: Path) -> str | None
 def _expected(audit: Audit, pointer: str) -> tuple[str, frozenset[str]]:
     """What the source at `pointer` is, in words, and the endings of files that it may be a folder of."""
     *place, field = pointer.removeprefix("/").split("/")
-    if not place:
+    if place[:1] != ["examples"]:
         return audit.FILES[field], frozenset()
     examples = audit.examples[place[1]]
     return examples.SOURCES[field], examples.FOLDERS.get(field, frozenset())

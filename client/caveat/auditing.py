@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from caveat import local, terminal
 from caveat.audit_observers import observers
 from caveat.auditfile import AuditFile, checked, fetched, resolve
+from caveat.editing import Change, MonitorFile
 from caveat.objects.examples import ExampleFiles
 from caveat.objects.models import Samples, columns_of, is_path, takes_columns, write_model
 from caveat.positions import Positions
 from caveat.problems import pointing_into
+from caveat.repair import monitor as write_monitor
+from caveat.repair import repair
 from caveat.result import AuditResult
 from caveat_spec.audit import Audit
 from caveat_spec.report import Report
@@ -41,18 +46,10 @@ def audit(
 
     Raises `caveat.ProblemError` where the audit cannot be run.
     """
-    with tempfile.TemporaryDirectory(prefix="caveat-") as folder, pointing_into(_NAMED):
-        files = ExampleFiles(Path(folder))
-        declared = {name: files.declared(name, given) for name, given in examples.items()}
-        source = str(model if is_path(model) else Path(folder, "model.onnx"))
-        if not is_path(model):
-            _name_columns(model, declared, files)
-        asked = {"model": source, "examples": declared, "gate": [dict(line) for line in gate]}
-        asked |= {"concepts": concepts or {}, "targets": targets or {}, "groups": groups or {}}
-        file = AuditFile(checked(Audit, asked | fields, _NAMED), _NAMED)
-        if not is_path(model):
-            write_model(model, _samples(files, declared), Path(source))
-        resolved = resolve(fetched(file, Path(folder)))
+    asked: dict[str, Any] = {"concepts": concepts or {}, "targets": targets or {}, "groups": groups or {}}
+    asked |= {"gate": [dict(line) for line in gate], **fields}
+    with _written(model, examples, asked) as (file, folder):
+        resolved = resolve(fetched(file, folder))
         if show_progress:
             with terminal.progress() as on_progress:
                 written = local.run_audit(resolved, on_progress)
@@ -62,6 +59,68 @@ def audit(
     for observer in observers:
         observer(result)
     return result
+
+
+def edit(
+    model: Any,
+    *,
+    layer: str,
+    concept: str | Sequence[str] = (),
+    channels: Sequence[int] = (),
+    scale: float = 0.0,
+    together: str | None = None,
+    write: str | Path = "edited.onnx",
+    examples: Mapping[str, Any],
+    **asked: Any,
+) -> EditResult:
+    """Scales concepts' directions, or channels, behind a layer, and audits the model before and after.
+
+    `scale` 0 takes them out, 1 leaves the file's bytes as they are. Directions are found in the first half of the
+    examples and judged on the second; `together` is the sign that ends the part of a name which keeps examples in one
+    half. All else is as in `audit`. Raises `caveat.ProblemError` for what cannot be edited or audited.
+    """
+    names = [concept] if isinstance(concept, str) else list(concept)
+    change = Change(layer, names, list(channels), scale, together)
+    with _written(model, examples, asked) as (file, _):
+        found = repair(file, change, Path(write), keys=[])
+    before, after = (AuditResult(one.report, one.written) for one in (found.before, found.after))
+    return EditResult(found.file.path, before, after)
+
+
+def monitor(
+    model: Any, *, write: str | Path = "monitored.onnx", examples: Mapping[str, Any], **asked: Any
+) -> MonitorFile:
+    """Writes the model with each example's concept scores and sensitivities as further outputs.
+
+    All else is as in `audit`. Raises `caveat.ProblemError` where the model has no layer to watch, or where its numbers
+    are not the audit's own.
+    """
+    with _written(model, examples, asked) as (file, _):
+        return write_monitor(file, Path(write))
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """An edited model, and its audits before and after."""
+
+    path: Path
+    before: AuditResult
+    after: AuditResult
+
+
+@contextmanager
+def _written(model: Any, examples: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[tuple[AuditFile, Path]]:
+    """An audit of objects in memory as an audit of files, and the folder that they are in for the while."""
+    with tempfile.TemporaryDirectory(prefix="caveat-") as folder, pointing_into(_NAMED):
+        files = ExampleFiles(Path(folder))
+        declared = {name: files.declared(name, given) for name, given in examples.items()}
+        source = str(model if is_path(model) else Path(folder, "model.onnx"))
+        if not is_path(model):
+            _name_columns(model, declared, files)
+        file = AuditFile(checked(Audit, {**asked, "model": source, "examples": declared}, _NAMED), _NAMED)
+        if not is_path(model):
+            write_model(model, _samples(files, declared), Path(source))
+        yield file, Path(folder)
 
 
 def _samples(files: ExampleFiles, declared: Mapping[str, Any]) -> Samples:

@@ -59,7 +59,7 @@ def explain_audit(path: Path, server: str | None, key: str | None, wanted: dict[
             "Add one, such as `explain: {why: {of: zebra, show: [saliency]}}`; `caveat schema` has the rest.",
         )
     with pointing_into(file.positions):
-        decided = _run(replace(file, audit=file.audit.only_explained()), server, key, baseline=None, keys=[])
+        decided = run_audit_file(replace(file, audit=file.audit.only_explained()), server, key, baseline=None, keys=[])
     terminal.show_explanations(decided.report)
     write_outputs(decided.report, decided.written, wanted, file.positions, None)
     if wanted:
@@ -84,12 +84,12 @@ def gate_audit(
     if server is None and (baseline == LAST or remote_fetch):
         raise _no_service("--baseline last" if baseline == LAST else "--remote-fetch")
     before = None if baseline is None or baseline == LAST else read_report(baseline)
-    keys = _signers(sign_key, server) if attested else []
+    keys = signers_of(sign_key, server) if attested else []
     against = LAST if baseline == LAST else before
-    return _run(file, server, key, baseline=against, keys=keys, remote_fetch=remote_fetch)
+    return run_audit_file(file, server, key, baseline=against, keys=keys, remote_fetch=remote_fetch)
 
 
-def _run(
+def run_audit_file(
     file: AuditFile,
     server: str | None,
     key: str | None,
@@ -175,10 +175,14 @@ def finish(
         written.append(attestation)
     if written:
         show_note(f"Wrote {', '.join(map(str, written))}.")
-    outcome = report.verdict.outcome
-    if outcome == "inconclusive" and when_inconclusive != "4":
+    if report.verdict.outcome == "inconclusive" and when_inconclusive != "4":
         return PASS if when_inconclusive == "pass" else FAIL
-    return _EXIT[outcome]
+    return exit_code(report)
+
+
+def exit_code(report: Report) -> int:
+    """The exit code of a report's verdict."""
+    return _EXIT[report.verdict.outcome]
 
 
 def read_report(path: Path) -> Report:
@@ -203,7 +207,7 @@ def read_report(path: Path) -> Report:
         ) from None
 
 
-def _signers(sign_key: str | None, server: str | None) -> list[Signer]:
+def signers_of(sign_key: str | None, server: str | None) -> list[Signer]:
     """The keys to sign with, loaded before the audit runs; none where the service will sign."""
     if sign_key is not None:
         from caveat.attestation import signers

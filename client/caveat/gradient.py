@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from caveat.local import require_engine
+from caveat.local import engine_errors, require_engine
 from caveat.pack import Archive, Content, content_of
 from caveat.problems import problem
 
@@ -58,7 +57,7 @@ def write_gradient(
     from caveat_worker.engine.autodiff.target import resolve_target
 
     _keep_apart(path, content_of(model) if model.is_file() else model)
-    with _engine_errors():
+    with engine_errors():
         loaded = load(model, folder=model.parent, constants=constants or None)
         resolved = [_target(classes, output, scale, reduce) for classes in dict.fromkeys(targets or ("",))]
         graph = differentiate(loaded, layers, resolved)
@@ -111,14 +110,3 @@ def _target(classes: str, output: str | None, scale: Scale, reduce: Reduce | Non
         )
     index, versus = (None if number is None else int(number) for number in found.groups())
     return Target(classes or "output", output=output, index=index, versus=versus, scale=scale, reduce=reduce)
-
-
-@contextmanager
-def _engine_errors() -> Iterator[None]:
-    """Raises the engine's errors about invalid input as a `ProblemError`."""
-    from caveat_worker.engine.base.errors import InvalidInput
-
-    try:
-        yield
-    except InvalidInput as error:
-        raise problem(error.code, 422, error.sentence, error.remedy) from None

@@ -15,8 +15,8 @@ from caveat.console_output import show_note
 from caveat.pack import Content, addressed, changed_file, chunks
 from caveat.problems import ProblemError, problem
 from caveat.progress import ProgressCallback
-from caveat_spec.artifacts import Inspection, NewModel
-from caveat_spec.jobs import NewPlan
+from caveat_spec.artifacts import Directions, Inspection, NewModel
+from caveat_spec.jobs import NewDirections, NewPlan
 from caveat_spec.power import AuditPlan
 from caveat_spec.report import Report
 
@@ -63,6 +63,25 @@ def plan_audit(
     return AuditPlan.model_validate_json(
         _supervised("plan", new.model_dump(mode="json"), resolved.blobs, on_progress, show_faults=show_faults)
     )
+
+
+def find_directions(resolved: Resolved, on_progress: ProgressCallback, *, watch: bool) -> Directions:
+    """The directions of an audit's concepts at its layers; with `watch` also checks a monitoring model along them."""
+    new = NewDirections(audit=resolved.audit, watch=watch)
+    return Directions.model_validate_json(
+        _supervised("directions", new.model_dump(mode="json"), resolved.blobs, on_progress)
+    )
+
+
+@contextmanager
+def engine_errors() -> Iterator[None]:
+    """Raises the engine's errors about invalid input as a `ProblemError`."""
+    from caveat_worker.engine.base.errors import InvalidInput
+
+    try:
+        yield
+    except InvalidInput as error:
+        raise problem(error.code, 422, error.sentence, error.remedy) from None
 
 
 def require_engine() -> None:

@@ -15,7 +15,7 @@ from caveat.console_output import Bar, Console, Table, Text, err, out
 from caveat.positions import Positions
 from caveat.problems import ProblemError
 from caveat.progress import ProgressCallback
-from caveat_reports import diff, explanations, summary
+from caveat_reports import diff, explanations, summary, versions
 from caveat_reports.formatting import p_value
 from caveat_spec.artifacts import Inspection
 from caveat_spec.power import AuditPlan, amount
@@ -24,6 +24,7 @@ from caveat_spec.sanitize import json_text, one_line
 
 if TYPE_CHECKING:
     from caveat.attestation import Check, Checked
+    from caveat.editing import EditedFile, MonitorFile
     from caveat.gradient import Written
     from caveat_storage.hash_chain import Account
     from caveat_storage.keys import KeyRecord
@@ -87,6 +88,7 @@ def show_verdict(report: Report) -> None:
             console.print(Text(f"  {line.people} {line.decided_by}", style="dim"))
         for number, step in enumerate(line.next_steps, 1):
             console.print(Text(f"  {'What to do next: ' if number == 1 else ''}{number}. {step}"))
+    show_versions(report)
     show_explanations(report)
 
 
@@ -291,6 +293,57 @@ def show_inspection(inspection: Inspection, *, every: bool) -> None:
         + ("" if every or auditable == len(inspection.layers) else " See the others, and why not, with --all.")
     )
     for warning in inspection.warnings:
+        console.print(Text(f"Note: {warning}", style="dim"))
+
+
+def show_repair(file: EditedFile, before: Report, after: Report) -> None:
+    """Both verdicts, what moved between them, and what else the edit did."""
+    console = out()
+    if file.unchanged:
+        console.print(f"Wrote {file.path}: a scale of 1 changes nothing, so it has the original's bytes.")
+    else:
+        console.print(f"Wrote {file.path}; the edited layer agrees with its formula on noise, to {file.residual:.1e}.")
+    if file.found_in is not None:
+        console.print(
+            f"The direction was found in {file.found_in}; these figures are of the other half of the examples."
+        )
+    console.print(Text.assemble(("Before: ", "bold"), summary.explanation(before)))
+    for line in summary.lines(before):
+        console.print(Text(f"  {summary.OUTCOME_SIGN[line.outcome]} {line.subject}: {line.reason}", style="dim"))
+    console.print(Text("After:", style="bold"))
+    show_verdict(after)
+    show_diff(after, before)
+
+
+def show_versions(report: Report) -> None:
+    """What another version of the model does otherwise: sentences, and a table of layers."""
+    console = out()
+    for one in versions.shown_versions(report):
+        console.print(Text(one.title, style="bold"))
+        for sentence in one.sentences:
+            console.print(Text(f"  {sentence}"))
+        if one.layers:
+            table = Table(versions.LAYER_HEAD, right=frozenset(range(1, 5)))
+            for row in one.layers:
+                table.add_row(*row)
+            console.print(table)
+        for note in one.notes:
+            console.print(Text(f"  {note}", style="yellow"))
+
+
+def show_monitor(written: MonitorFile) -> None:
+    """What a monitoring model reads and gives, and how near it is to the audit."""
+    console = out()
+    console.print(f"Wrote {written.path}: {written.path.stat().st_size:,} bytes.")
+    for kind, tensors in (("reads", written.inputs), ("yields", written.outputs)):
+        for tensor in tensors:
+            console.print(f"{kind:<7} {tensor.name}  {tensor.dtype} {_shape(tensor.shape)}")
+    check = written.check
+    console.print(
+        f"At {check.examples} target examples its numbers are the audit's own: scores to {check.score_error:.1e} sd, "
+        f"sensitivities to {check.sensitivity_error:.1e} of the largest."
+    )
+    for warning in written.warnings:
         console.print(Text(f"Note: {warning}", style="dim"))
 
 

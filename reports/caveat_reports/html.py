@@ -22,6 +22,7 @@ from caveat_reports.figures import draw
 from caveat_reports.figures.shades import ramp, shade
 from caveat_reports.figures.table import draw as table
 from caveat_reports.glossary import GLOSSARY
+from caveat_reports.versions import LAYER_HEAD, shown_versions
 from caveat_spec.alpha_spending import SpentAt, method_at
 from caveat_spec.audit import ExampleKind, GroupLine
 from caveat_spec.base import Interval
@@ -157,6 +158,8 @@ def render(report: Report, baseline: Report | None = None) -> str:
         glossary=GLOSSARY,
         matrices={title: list(found) for title, found in groupby(report.matrices, lambda one: one.title)},
         explained=explanations,
+        versions=shown_versions(report),
+        layer_head=LAYER_HEAD,
         room=explanations.Room(),
         draw=draw,
         table=table,

@@ -7,7 +7,7 @@ import re
 from caveat_reports.canonical import digest
 from caveat_reports.diff import sentences, shown_diff
 from caveat_reports.explanations import all_findings, withheld_words
-from caveat_reports.formatting import count, fixed, p_value, share
+from caveat_reports.formatting import count, fixed, p_value, share, short_digest
 from caveat_reports.glossary import GLOSSARY
 from caveat_reports.summary import (
     CORRECTION_WORDS,
@@ -38,6 +38,7 @@ from caveat_reports.summary import (
     title,
     unit_of,
 )
+from caveat_reports.versions import LAYER_HEAD, ShownVersion, shown_versions
 from caveat_spec.explained import Explained
 from caveat_spec.report import Report, SequentialSummary
 from caveat_spec.results import Comparison, ShownPairs
@@ -66,6 +67,7 @@ def render(report: Report, baseline: Report | None = None) -> str:
         parts.append("\n".join(f"- **Warning.** {_text(warning)}" for warning in report.warnings))
     parts += [_pair(report, pair) for pair in pairs(report)]
     parts += [_comparison(one) for one in report.comparisons]
+    parts += [_version(one) for one in shown_versions(report)]
     parts += [_explained(one, found) for one, found in all_findings(report)]
     if found := flags(report.associations):
         parts.append(
@@ -232,6 +234,13 @@ def _explained(one: Explained, found: list[str]) -> str:
     said = "\n".join(f"- {_text(sentence)}" for sentence in found)
     head = f"**Explanation: {_text(one.name.replace('_', ' '))}**"
     return f"{head}\n\n{_text(' '.join(filter(None, [one.selection, withheld_words(one)])))}\n\n{said}"
+
+
+def _version(one: ShownVersion) -> str:
+    """What another version does otherwise: sentences, and a table of layers."""
+    said = "\n".join(f"- {_text(sentence)}" for sentence in [*one.sentences, *one.notes])
+    layers = _table(list(LAYER_HEAD), [[_text(cell) for cell in row] for row in one.layers]) if one.layers else ""
+    return "\n\n".join(filter(None, [f"**{_text(one.title)}** ({_text(short_digest(one.model))})", said, layers]))
 
 
 def _provenance(report: Report) -> str:

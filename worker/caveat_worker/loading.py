@@ -56,7 +56,7 @@ def load_model(
         blob(audit.model),
         interacts=interacts if known is None else bool(known[0]),
         constants=audit.constants,
-        fed=_fed_by_name(audit),
+        fed=fed_by_name(audit),
     )
     if known is None:
         store.put(key, np.array([model.interacts]))
@@ -65,9 +65,9 @@ def load_model(
 
 def loaded_key(audit: Audit, versions: Mapping[str, str]) -> str:
     """The key of the facts that running an audit's model once has shown about it."""
-    return key_of(loaded=[audit.model, audit.constants, sorted(_fed_by_name(audit))], by=dict(versions))
+    return key_of(loaded=[audit.model, audit.constants, sorted(fed_by_name(audit))], by=dict(versions))
 
 
-def _fed_by_name(audit: Audit) -> set[str]:
+def fed_by_name(audit: Audit) -> set[str]:
     """The model's inputs to which an example set gives values by their names."""
     return {name for one in audit.examples.values() for name in getattr(one, "inputs", {})}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from caveat_spec.audit import Audit
 from caveat_spec.gate import decide
 from caveat_spec.report import Engine, Look, Report
 from caveat_worker.array_stores import scratch
+from caveat_worker.engine.activations.batches import Batch
 from caveat_worker.engine.activations.collect import collect
 from caveat_worker.engine.activations.collected import Collected, Examples, Runtime
 from caveat_worker.engine.activations.device import DeviceProducts
@@ -38,12 +39,13 @@ from caveat_worker.engine.panels.integrity import check_inputs
 from caveat_worker.engine.panels.planned import PlannedExplanation, plan_explanations
 from caveat_worker.engine.plan import make_plan
 from caveat_worker.engine.report import assemble
+from caveat_worker.engine.versions.compared import check_version, compare_versions
 from caveat_worker.loading import Blob, choose_provider, describe_engine, load_model, versions_of
 from caveat_worker.progress import Progress, counter
 from caveat_worker.readers.batching import each_batch, first_examples
 from caveat_worker.readers.class_names import read_class_names
 from caveat_worker.readers.example_sets import (
-    check_group_columns,
+    check_columns,
     fit_to,
     open_sets,
     outline_of,
@@ -86,6 +88,8 @@ class Prepared:
     explanations: Sequence[PlannedExplanation] = ()
     shuffled: Model | None = None
     """The model that was trained on shuffled labels, which explanations are held against."""
+    others: Mapping[str, Model] = field(default_factory=dict)
+    """Other versions of the model, by the audit's names."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -97,6 +101,16 @@ class Prepared:
         """The versions that decide the last bit of a number, beside the provider."""
         return versions_of(self.engine)
 
+    def batches(self, name: str, size: int) -> Iterator[Batch]:
+        """The examples of one set, in batches of at most `size`."""
+        return (batch for _, batch in each_batch(self.sources, {name: size}))
+
+    def labels(self, name: str, column: str) -> AnyArray:
+        """A column [n] of one set's table."""
+        read = self.sources[name].read_columns
+        assert read is not None, "checked before"
+        return read([column])[column]
+
     @property
     def examples(self) -> dict[str, Examples]:
         """The example sets as methods see them."""
@@ -104,9 +118,18 @@ class Prepared:
 
 
 def prepare(
-    audit: Audit, blob: Blob, progress: Progress, kept: ArrayStore, *, interacts: bool | None = None
+    audit: Audit,
+    blob: Blob,
+    progress: Progress,
+    kept: ArrayStore,
+    *,
+    interacts: bool | None = None,
+    methods: Sequence[Method] | None = None,
 ) -> Prepared:
-    """Everything before the first example goes through the model; `interacts` is known where an audit was divided."""
+    """Everything before the first example goes through the model; `interacts` is known where an audit was divided.
+
+    `methods` take the place of those that the audit asks for.
+    """
     provider, notes = choose_provider(audit.method.provider)
     engine = describe_engine(provider)
     progress("loading", STAGES["loading"])
@@ -118,20 +141,21 @@ def prepare(
             external = None if audit.gradient is None else read_external_gradients(blob(audit.gradient), model)
         with error_context("/labels"):
             labels = None if audit.labels is None else read_class_names(blob(audit.labels))
-        shuffled = _load_shuffled(audit, blob, model)
+        shuffled, others = _load_shuffled(audit, blob, model), _load_versions(audit, blob, model)
         progress("reading", STAGES["reading"])
         sources = fit_to(model, {name: source.result() for name, source in opened.items()})
     fed = shapes_fed(model, sources)
     model, shuffled = settle_branches(model, fed), None if shuffled is None else settle_branches(shuffled, fed)
-    check_group_columns(audit, sources)
+    others = {name: settle_branches(other, fed) for name, other in others.items()}
+    check_columns(audit, sources)
     progress("planning", STAGES["planning"])
-    methods = asked_methods(audit)
+    methods = asked_methods(audit) if methods is None else methods
     outlines = {name: outline_of(one) for name, one in sources.items()}
     plan = make_plan(audit, model, outlines, methods, external, labels)
     methods = [method for method in methods if method.name not in plan.left_out]
     explanations = plan_explanations(plan, {name: source.names for name, source in sources.items()})
     warnings = [*notes, *warnings_of(sources)]
-    return Prepared(plan, methods, sources, engine, provider, warnings, explanations, shuffled)
+    return Prepared(plan, methods, sources, engine, provider, warnings, explanations, shuffled, others)
 
 
 def _load_shuffled(audit: Audit, blob: Blob, model: Model) -> Model | None:
@@ -142,6 +166,16 @@ def _load_shuffled(audit: Audit, blob: Blob, model: Model) -> Model | None:
         shuffled = load(blob(audit.random_labels), interacts=model.interacts, constants=audit.constants)
         check_inputs(model, shuffled)
     return shuffled
+
+
+def _load_versions(audit: Audit, blob: Blob, model: Model) -> dict[str, Model]:
+    """The other versions that the audit names; raises InvalidInput, pointing to one that takes other inputs."""
+    found = {}
+    for name, asked in audit.compare.items():
+        with error_context(f"/compare/{name}/model"):
+            found[name] = load(blob(asked.model), interacts=model.interacts, constants=audit.constants)
+        check_version(name, asked, model, found[name])
+    return found
 
 
 def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int) -> Report:
@@ -155,8 +189,9 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
     explained = (
         explain(ready.plan, ready.explanations, _means(ready, kept, cores, progress)) if ready.explanations else []
     )
+    versions = compare_versions(ready.plan, ready.others, ready.batches, ready.labels, provider=ready.provider)
     progress("reporting", STAGES["reporting"])
-    return report.model_copy(update={"explanations": explained})
+    return report.model_copy(update={"explanations": explained, "versions": versions})
 
 
 def measure(

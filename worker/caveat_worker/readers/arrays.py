@@ -30,7 +30,7 @@ def open_arrays(declared: Arrays, path: Path, seed: int) -> ExampleSource:
             f"The arrays hold different numbers of examples: {', '.join(f'{k} {n}' for k, n in counts.items())}.",
             "Save arrays that hold the same examples in the same order.",
         )
-    kept = sampled([str(row) for row in range(max(counts.values()))], declared.limit, seed)
+    kept = sampled([str(row) for row in range(max(counts.values()))], declared, seed)
 
     def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:
         rows = [kept[i] for i in positions]

@@ -6,11 +6,13 @@ import base64
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
+
 from caveat_spec.audit import Audit, Examples
 from caveat_spec.report import ExampleSetSummary
 from caveat_worker.engine.activations.requirements import ONLY
 from caveat_worker.engine.autodiff.model import Model
-from caveat_worker.engine.base.errors import error_context
+from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.onnx.columns import input_columns
 from caveat_worker.engine.plan import ExampleOutline
 from caveat_worker.readers.registry import Blob, open_examples
@@ -58,8 +60,12 @@ def warnings_of(sources: Mapping[str, ExampleSource]) -> list[str]:
     return [f"In {' and '.join(names)}, {clause}." for clause, names in sets.items()]
 
 
-def check_group_columns(audit: Audit, sources: Mapping[str, ExampleSource]) -> None:
-    """Raises `InvalidInput`, pointing to the field, where a group or `explain` names a column that is not there."""
+def check_columns(audit: Audit, sources: Mapping[str, ExampleSource]) -> None:
+    """Raises `InvalidInput`, pointing to the field, where a version, a group or `explain` names a missing column."""
+    for name, version in audit.compare.items():
+        for examples in audit.compared_sets(name) if version.label is not None else ():
+            with error_context(f"/compare/{name}/label"):
+                _labelled(examples, sources[examples], str(version.label))
     for name, group in audit.groups.items():
         read = sources[group.examples].columns
         assert read is not None, "the audit's own validation: groups are compared in tables"
@@ -74,6 +80,23 @@ def check_group_columns(audit: Audit, sources: Mapping[str, ExampleSource]) -> N
         if asked.examples.label is not None and read is not None:
             with error_context(f"/explain/{name}/examples/label"):
                 read([asked.examples.label])
+
+
+def _labelled(name: str, source: ExampleSource, column: str) -> None:
+    """Raises `InvalidInput` where a set has no such column of whole numbers."""
+    if source.read_columns is None:
+        raise InvalidInput(
+            "no-columns",
+            f"Example set '{name}' is not a table, and has no column '{column}' of true classes.",
+            "Leave 'label' out, or name sets that are tables under 'examples'.",
+        )
+    values = source.read_columns([column])[column]
+    if values.dtype.kind not in "iub" and not (values.dtype.kind == "f" and (values == np.floor(values)).all()):
+        raise InvalidInput(
+            "labels-not-numbers",
+            f"Column '{column}' of '{name}' does not hold the numbers of classes.",
+            "Number the classes as the model's output does, from 0.",
+        )
 
 
 def outline_of(source: ExampleSource) -> ExampleOutline:

@@ -40,7 +40,7 @@ def open_images(declared: Images, path: Path, annotations: Path | None, seed: in
     """
     pictures = chosen_pictures(declared, path, annotations)
     names = list(pictures)
-    kept = [names[position] for position in sampled(names, declared.limit, seed)]
+    kept = [names[position] for position in sampled(names, declared, seed)]
     preprocess = declared.preprocess
     channels, size = 1 if preprocess.channels == "gray" else 3, preprocess.height_and_width
     shape = (channels, *size) if preprocess.layout == "nchw" else (*size, channels)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caveat_spec.audit import ExampleKind
+from caveat_spec.audit import ExampleKind, ExampleSet
+from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.columns import InputColumn
 from caveat_worker.engine.onnx.graph import TensorInfo
 
@@ -150,9 +151,30 @@ def drawn_order(source: ExampleSource, seed: int) -> list[tuple[float, int]]:
     return sorted((number(key), position) for position, key in enumerate(source.keys))
 
 
-def sampled(names: Sequence[str], limit: int | None, seed: int) -> list[int]:
-    """Positions of a seeded sample of `limit` names, in order; the sample of a name is the same in every set."""
-    if limit is None or limit >= len(names):
-        return list(range(len(names)))
-    ranks = [hashlib.sha256(f"{seed}:{Path(name).stem}".encode()).digest() for name in names]
-    return sorted(int(position) for position in np.argsort(np.array(ranks), kind="stable")[:limit])
+def sampled(names: Sequence[str], declared: ExampleSet, seed: int) -> list[int]:
+    """Positions of the half and the seeded sample that a set declares, in order; a name's lot is the same in every set.
+
+    Raises `InvalidInput` for a half without an example.
+    """
+    kept = [at for at, name in enumerate(names) if declared.half in (None, _half(name, declared.together, seed))]
+    if not kept and names:
+        raise InvalidInput(
+            "empty-half",
+            f"No example is in the {declared.half} half.",
+            "Use more examples, or another `method.seed`; `together` keeps examples of one name in one half.",
+        )
+    if declared.limit is None or declared.limit >= len(kept):
+        return kept
+    ranks = [_lot(f"{seed}:{Path(names[at]).stem}") for at in kept]
+    return sorted(kept[int(position)] for position in np.argsort(np.array(ranks), kind="stable")[: declared.limit])
+
+
+def _half(name: str, together: str | None, seed: int) -> str:
+    """The half that a name is in, by the part of it that says what belongs together."""
+    whole = Path(name).stem
+    shared = whole if together is None else whole.rpartition(together)[0] or whole
+    return "first" if _lot(f"{seed}:half:{shared}")[0] < 128 else "second"
+
+
+def _lot(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -35,7 +35,7 @@ def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
         table.column_names, [*(_column_of(table.column_names, name) for name in _named(declared)), *declared.set]
     )
     rows = selected_rows(declared.where, table)
-    rows = rows[sampled([str(row) for row in rows], declared.limit, seed)]
+    rows = rows[sampled([str(row) for row in rows], declared, seed)]
     frame = _frame(table, rows)
     for column, value in declared.set.items():
         _check_edit(frame[column], value)

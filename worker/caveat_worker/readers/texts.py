@@ -33,7 +33,7 @@ def open_texts(declared: Text, path: Path, tokenizer: Path, seed: int) -> Exampl
     Raises `InvalidInput` with the number of the line that has no text, and for unreadable tokenizers.
     """
     names, texts = _texts(declared, path)
-    kept = sampled(list(map(str, range(len(texts)))), declared.limit, seed)
+    kept = sampled(list(map(str, range(len(texts)))), declared, seed)
     encode = _tokenizer(tokenizer, declared.length)
 
     def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:

@@ -39,7 +39,7 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
     run = key_of(
         model=[plan.audit.model, plan.audit.gradient, plan.audit.constants],
         examples=examples.model_dump(mode="json", exclude={"pairs_with"}),
-        seed=method.seed if examples.limit is not None else None,
+        seed=None if examples.limit is None and examples.half is None else method.seed,
         gradients=[sorted(targets[target] for target in need.gradients), sorted(layer_tensors(plan.layers))],
         also=other_tensors(plan, need),
         batch=batch_size(plan, need),
@@ -96,6 +96,8 @@ def inner_pairs(plan: Plan) -> Iterator[tuple[Array, Array]]:
         placed = [("activations", name, layer.name) for name in plan.row_ranges]
         yield from combinations_with_replacement(placed, 2)
         for target, asked in plan.audit.targets.items():
+            if asked.examples not in plan.needs or target not in plan.needs[asked.examples].gradients:
+                continue
             yield from ((("gradients", asked.examples, target, layer.name), array) for array in placed)
 
 

@@ -41,6 +41,7 @@ from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.threads import on_one_thread
 from caveat_worker.engine.concepts.activation_intervention import StepDirection, asks_for_shares, take_steps
 from caveat_worker.engine.concepts.cav import (
+    Residual,
     cosine_matrix,
     direction,
     projections,
@@ -94,7 +95,7 @@ def _requires(audit: Audit) -> Sequence[Requirement]:
 def tcav(collected: Collected, runtime: Runtime, options: NoOptions) -> Iterator[AnyResult]:
     """A test of every concept at every layer for every target, rankings of examples, and cosines between concepts."""
     plan = collected.plan
-    settings, notes = _settings(plan)
+    settings, notes = settings_of(plan)
     tests, cosines = _layer_tests(collected, runtime, settings)
     tests = spread_kinds(tests)
     output_gaps = {name: _output_gaps(collected, settings, name) for name in plan.audit.concepts}
@@ -197,7 +198,7 @@ def _at_layer(
     plan = collected.plan
 
     def test(concept: str) -> tuple[ConceptTested, Float64Array]:
-        data = _concept_data(plan, k, work, concept)
+        data = concept_data(plan, k, work, concept)
         return _tested(plan, data, concept, targets, settings, collected.generator(layer.name, concept))
 
     tests, alphas = [], []
@@ -228,17 +229,29 @@ def _tested(
 
     With it goes the difference of the means as a combination of examples [N].
     """
-    others = plan.audit.concepts[concept].controlling_for
-    step = np.zeros(len(data.k))
-    step[data.concept], step[data.reference] = 1 / len(data.concept), -1 / len(data.reference)
-    if not others:
+    step, left = mean_step(data), without_controlled(plan, data, concept, settings)
+    if left is None:
         return run_concept_test(data, targets, settings, rng), step
-    with error_context(f"/concepts/{concept}/controlling_for"):
-        alphas = [cav_of(_concept_data(plan, data.k, data.work, other), settings) for other in others]
-        left = residual(data.k, np.stack(alphas))
     there = [TargetData(left.products(target.gx), target.values) for target in targets]
     tested = run_concept_test(replace(data, k=left.k), there, settings, rng)
     return replace(tested, alpha=left.lifted(tested.alpha)), left.lifted(step)
+
+
+def mean_step(data: ConceptData) -> Float64Array:
+    """The difference of the means of concept and reference, as a combination of examples [N]."""
+    step = np.zeros(len(data.k))
+    step[data.concept], step[data.reference] = 1 / len(data.concept), -1 / len(data.reference)
+    return step
+
+
+def without_controlled(plan: Plan, data: ConceptData, concept: str, settings: Settings) -> Residual | None:
+    """The layer without the directions of the concepts that this one controls for; None where there are none."""
+    others = plan.audit.concepts[concept].controlling_for
+    if not others:
+        return None
+    with error_context(f"/concepts/{concept}/controlling_for"):
+        alphas = [cav_of(concept_data(plan, data.k, data.work, other), settings) for other in others]
+        return residual(data.k, np.stack(alphas))
 
 
 def _spatial_maps(collected: Collected, layer: Layer, tested: ConceptTested) -> dict[str, SpatialMap]:
@@ -259,7 +272,7 @@ def _spatial_maps(collected: Collected, layer: Layer, tested: ConceptTested) -> 
     return maps
 
 
-def _concept_data(plan: Plan, k: Float64Array, work: Float64Array | None, concept: str) -> ConceptData:
+def concept_data(plan: Plan, k: Float64Array, work: Float64Array | None, concept: str) -> ConceptData:
     """Which rows of the layer's Gram matrix are the concept, the reference and the targets.
 
     Where the reference set holds the concept's matched pairs, they alone are the reference: they differ in the concept
@@ -276,7 +289,9 @@ def _concept_data(plan: Plan, k: Float64Array, work: Float64Array | None, concep
         concept=plan.rows(asked.examples),
         reference=reference[list(pairing.without)] if pairing is not None and paired else reference,
         pairs=np.arange(len(pairing.without)) if pairing is not None and paired else None,
-        targets=plan.rows(next(iter(of_targets))) if len(of_targets) == 1 else None,
+        targets=plan.rows(next(iter(of_targets)))
+        if len(of_targets) == 1 and of_targets <= plan.row_ranges.keys()
+        else None,
         work=work,
     )
 
@@ -303,7 +318,7 @@ def _ranking(collected: Collected, tests: Sequence[LayerTest], concept: str) -> 
     )
 
 
-def _settings(plan: Plan) -> tuple[Settings, list[str]]:
+def settings_of(plan: Plan) -> tuple[Settings, list[str]]:
     """The method as the statistics take it, with as many permutations as the correction needs, and notes on that."""
     asked = plan.audit.method
     given = {field.name: getattr(asked, field.name) for field in fields(Settings)}

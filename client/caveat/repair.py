@@ -1,0 +1,76 @@
+"""`caveat edit`: changes a model along a concept, and audits it before and after on examples that it never saw."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caveat import terminal
+from caveat.auditfile import AuditFile, fetched
+from caveat.console_output import show_note
+from caveat.editing import Change, EditedFile, MonitorFile, halved, model_of, write_edit, write_monitor
+from caveat.gate import Decided, run_audit_file
+from caveat.outputs import write, write_outputs
+from caveat.problems import pointing_into
+from caveat_reports.canonical import digest
+from caveat_spec.audit import OtherVersion
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
+
+BEFORE = "before_edit"
+"""The name under which the original is compared with the edited model."""
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """An edited model with its audits."""
+
+    file: EditedFile
+    before: Decided
+    """The original's audit, on examples that the change was not found in."""
+    after: Decided
+    """The edited model's audit on the same examples, with the original beside it."""
+
+
+def repair(file: AuditFile, change: Change, path: Path, *, keys: list[Signer]) -> Repaired:
+    """Writes the changed model, and audits the original and it on the second half of every example set.
+
+    An edit of channels is not found in examples, so all of them judge it.
+    """
+    with pointing_into(file.positions), tempfile.TemporaryDirectory(prefix="caveat-") as folder:
+        there = fetched(file, Path(folder))
+        original = model_of(there, path).resolve()
+        with terminal.progress() as on_progress:
+            written = write_edit(there, change, path, on_progress)
+        audit = there.audit if change.channels else halved(there.audit, "second", change.together)
+        judged = replace(there, audit=audit.model_copy(update={"model": str(original)}))
+        before = run_audit_file(judged, None, None, baseline=None, keys=keys)
+        versions = {**audit.compare, BEFORE: OtherVersion(model=str(original))} if audit.targets else audit.compare
+        edited = audit.model_copy(update={"model": str(path.resolve()), "compare": versions})
+        after = run_audit_file(replace(there, audit=edited), None, None, baseline=before.report, keys=keys)
+    return Repaired(written, before, after)
+
+
+def write_reports(repaired: Repaired, folder: Path, *, signed: bool) -> None:
+    """Writes both reports as JSON and as pages, and their attestations where there is a key."""
+    paths: list[Path] = []
+    for name, decided in (("before", repaired.before), ("after", repaired.after)):
+        wanted = {"json": folder / f"{name}.json", "html": folder / f"{name}.html"}
+        write_outputs(decided.report, decided.written, wanted, decided.positions, decided.baseline)
+        if signed and decided.attest is not None:
+            wanted["attestation"] = folder / f"{name}.dsse.json"
+            earlier = None if decided.baseline is None else digest(decided.baseline)
+            write(wanted["attestation"], decided.attest(decided.written, earlier), "attestation")
+        paths += wanted.values()
+    show_note(f"Wrote {', '.join(map(str, paths))}.")
+
+
+def monitor(file: AuditFile, path: Path) -> MonitorFile:
+    """Writes the model with its concepts as further outputs."""
+    with pointing_into(file.positions), tempfile.TemporaryDirectory(prefix="caveat-") as folder:
+        there = fetched(file, Path(folder))
+        with terminal.progress() as on_progress:
+            return write_monitor(there, path, on_progress)

@@ -1,0 +1,1 @@
+"""Two versions of a model side by side: what they decide, and how alike their layers are."""
