@@ -32,17 +32,17 @@ def pictures(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.boo
 
 
 @cache
-def model() -> tuple[OpenModel, float]:
+def model(draw: int) -> tuple[OpenModel, float]:
     """The opened model, for the glyph's class, and its accuracy on pictures that it was not fitted on."""
-    filters = np.random.default_rng(0).standard_normal((FILTERS, 1, FIELD, FIELD)).astype(np.float32)
+    filters = np.random.default_rng(draw).standard_normal((FILTERS, 1, FIELD, FIELD)).astype(np.float32)
 
     def responses(x: NDArray[np.float32]) -> NDArray[np.float32]:
         windows = np.lib.stride_tricks.sliding_window_view(x[:, 0], (FIELD, FIELD), axis=(1, 2))
         return np.maximum(np.einsum("nhwij,fij->nfhw", windows, filters[:, 0]), 0).max((2, 3))
 
-    x, _, y = pictures(400, 1)
+    x, _, y = pictures(400, 100 + draw)
     fitted = LogisticRegression(max_iter=2000).fit(responses(x), y)
-    others, _, truth = pictures(200, 2)
+    others, _, truth = pictures(200, 200 + draw)
     net = Net(0)
     seen = net.op("Relu", net.op("Conv", "x", net.constant(filters)))
     top = net.op("Flatten", net.op("GlobalMaxPool", seen))

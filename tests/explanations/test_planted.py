@@ -24,11 +24,17 @@ SHOWN = [
 ]
 
 
+DRAWS = [31, *(pytest.param(draw, marks=pytest.mark.slow) for draw in (32, 33, 34))]
+"""Of filters and pictures; none of them was looked at before the bound was set."""
+
+
+@pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize(("name", "options"), SHOWN, ids=lambda one: one if isinstance(one, str) else "")
-def test_most_of_the_strongest_pixels_are_on_the_glyph(name: str, options: dict[str, Any]) -> None:
-    opened, accuracy = model()
+def test_most_of_the_strongest_pixels_are_on_the_glyph(name: str, options: dict[str, Any], draw: int) -> None:
+    """Most means more than half. Draws 21 to 24, from which the bound comes, have 0.65 to 0.95."""
+    opened, accuracy = model(draw)
     assert accuracy > 0.99
-    x, there, y = pictures(12, seed=3)
+    x, there, y = pictures(12, seed=300 + draw)
     one, shares = explanation(name), []
     for row in np.flatnonzero(y):
         runs, picture = opened.around({"x": x[[row]]})
@@ -37,4 +43,4 @@ def test_most_of_the_strongest_pixels_are_on_the_glyph(name: str, options: dict[
             values = found.values[0]
             shares.append(share_on_glyph(np.kron(values, np.ones((SIDE // len(values),) * 2)), there[row]))
     assert len(shares) >= 4
-    assert np.median(shares) > 0.7  # by chance it would be 25 of 576
+    assert np.median(shares) > 0.5  # by chance it would be 25 of 576

@@ -27,7 +27,11 @@ MODELS = 6
 _SAME = 0.9
 """From here on, two maps are the same to a reader."""
 _SHARED = 0.5
-"""Models that were trained on the same examples share what these have in common, whatever the labels."""
+"""Models that were trained on the same examples share what these have in common, whatever the labels.
+
+Five further draws of perceptrons and their shuffled twins come to 0.28 at most over twelve digits, by any of five
+explanations, and to 0.43 at one digit. A map that is about the example alone comes to 1.
+"""
 _POINT = 0.975
 
 
