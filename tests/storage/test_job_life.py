@@ -79,7 +79,7 @@ class Held(NamedTuple):
     attempt: int
 
 
-class Step(NamedTuple):
+class Action(NamedTuple):
     """What is done, by the worker whose clock counts."""
 
     what: str
@@ -103,11 +103,11 @@ class Storage:
 
     database: Database
     connection: Any
-    known: dict[tuple[Job, Step], Outcome] = field(default_factory=dict)
+    known: dict[tuple[Job, Action], Outcome] = field(default_factory=dict)
     new: Job | None = None
     taken: int = 0
 
-    def take(self, job: Job, step: Step) -> Outcome:
+    def take(self, job: Job, step: Action) -> Outcome:
         """The outcome of a step."""
         found = self.known.get((job, step))
         if found is None:
@@ -117,7 +117,7 @@ class Storage:
             assert self.run(job, step) == found, "the outcome depends on more than the job and the step"
         return found
 
-    def run(self, job: Job, step: Step) -> Outcome:
+    def run(self, job: Job, step: Action) -> Outcome:
         """Takes the step on the database."""
         self._write(job)
         before = self._newest()
@@ -179,18 +179,18 @@ def _clocks(ahead: timedelta) -> Iterator[None]:
         yield
 
 
-def _lease(step: Step) -> Lease:
+def _lease(step: Action) -> Lease:
     assert step.lease is not None
     token = TOKEN if step.lease.current else "an earlier token"
     return Lease(ID, "t", "audit", "default", {}, token, LASTS, step.lease.attempt, step.lease.worker, None)
 
 
-def _claim(database: Database, step: Step) -> int | None:
+def _claim(database: Database, step: Action) -> int | None:
     lease = job_state.claim(database, ID, worker=step.by, lasts=LASTS, queues=step.queues)
     return None if lease is None else lease.attempt
 
 
-def _cancel(database: Database, step: Step) -> str:
+def _cancel(database: Database, step: Action) -> str:
     try:
         record = job_state.cancel(database, "t", "audit", ID)
     except EndedError as ended:
@@ -198,7 +198,7 @@ def _cancel(database: Database, step: Step) -> str:
     return str(record and record.state)
 
 
-def _reap(database: Database, step: Step) -> tuple[list[str], list[str], list[str]]:
+def _reap(database: Database, step: Action) -> tuple[list[str], list[str], list[str]]:
     expired = job_state.expire(database, attempts=ATTEMPTS, backoff=BACKOFF)
     moved = job_state.reroute(database, after=UNSERVED)
     queues: tuple[Queue, ...] = ("default", "gpu")
@@ -260,7 +260,7 @@ class Life(RuleBasedStateMachine):
     @rule(by=WORKERS, queues=st.sampled_from(QUEUES))
     def claim(self, by: str, queues: tuple[Queue, ...]) -> None:
         before = self.job
-        attempt = self.take(Step("claim", by, queues=queues))
+        attempt = self.take(Action("claim", by, queues=queues))
         may = before.state == "queued" and before.available_at <= 0 and before.queue in queues
         assert (attempt is not None) == may, "a job is claimed if and only if it waits, in a queue that is served"
         if attempt is not None:
@@ -274,7 +274,7 @@ class Life(RuleBasedStateMachine):
         """A worker acts on a lease that it believes to hold, be it this one or an earlier one."""
         lease, before = self.leases[-1 - which % len(self.leases)], self.job
         holds = lease.current and before.state == "running" and before.lease_token is not None
-        answer = self.take(Step(what, lease.worker, lease), holds=holds)
+        answer = self.take(Action(what, lease.worker, lease), holds=holds)
         if what == "renew":
             wanted = "cancel" if before.cancel_requested else "release" if before.release_requested else "go_on"
             assert answer == (wanted if holds else "lost"), (
@@ -286,14 +286,14 @@ class Life(RuleBasedStateMachine):
     @rule()
     def cancel(self) -> None:
         before = self.job
-        answer = self.take(Step("cancel", "right"))
+        answer = self.take(Action("cancel", "right"))
         assert answer == ("cancelled" if before.state == "queued" else before.state)
         assert self.job.cancel_requested or before.state in ENDED
 
     @rule(by=WORKERS)
     def reap(self, by: str) -> None:
         before = self.job
-        expired, _, heard = self.take(Step("reap", by))
+        expired, _, heard = self.take(Action("reap", by))
         lost = before.state == "running" and not before.held
         assert bool(expired) == lost, "exactly the leases that ended by the clock of the database are taken back"
         waits = self.job.state == "queued" and self.job.available_at <= 0
@@ -302,7 +302,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(by=WORKERS)
     def ask_back(self, by: str) -> None:
-        self.take(Step("ask back", by))
+        self.take(Action("ask back", by))
 
     @rule(moves=st.binary(min_size=WALK, max_size=2 * WALK))
     def walk(self, moves: bytes) -> None:
@@ -313,7 +313,7 @@ class Life(RuleBasedStateMachine):
             if ready.get(name, True):
                 getattr(self, name)(**arguments)
 
-    def take(self, step: Step, *, holds: bool = False) -> Any:
+    def take(self, step: Action, *, holds: bool = False) -> Any:
         """Takes a step and checks what holds for all of them."""
         Life.taken += 1
         before, outcome = self.job, self.storage.take(self.job, step)
@@ -386,6 +386,6 @@ def test_a_broken_life_is_found(storage: Storage, broken: str, monkeypatch: pyte
         live(Storage(storage.database, storage.connection), 3_000, [Phase.generate])
 
 
-def _with_its_own_clock(database: Database, step: Step) -> Any:
+def _with_its_own_clock(database: Database, step: Action) -> Any:
     with mock.patch.object(job_state, "clock", return_value=job_records.now()):
         return _reap(database, step)

@@ -49,7 +49,8 @@ def test_an_audit_is_submitted_run_signed_announced_and_erased(tmp_path: Path) -
         stack.enter_context(installation.worker(including="caveat_worker.jobs.tasks", **local))
         admin = caveat("keys", "create", "--tenant", "acme", "--scope", "admin", CAVEAT_DATABASE_URL=api).strip()
         client = {"CAVEAT_URL": url, "CAVEAT_KEY": admin}
-        asked = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {admin}"}, timeout=60)
+        headers = {"Authorization": f"Bearer {admin}"}
+        asked = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=60))
         hook = asked.post("/v1/webhooks", json={"url": there.url}).json()
 
         caveat("gate", str(AUDIT), "--attestation", str(tmp_path / "signed.json"), **client)
