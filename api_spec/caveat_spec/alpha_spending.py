@@ -39,5 +39,5 @@ def spending(shares: Sequence[float], alpha: float) -> list[SpentAt]:
 def method_at(method: Method, look: SpentAt) -> Method:
     """The settings of one look: its own alpha, with enough draws that a few lie in each tail that it leaves out."""
     fewest = {"bootstrap": RESAMPLES_BEYOND, "permutations": PERMUTATIONS_BEYOND}
-    draws = {name: max(getattr(method, name), math.ceil(beyond / look.alpha)) for name, beyond in fewest.items()}
+    draws = {name: max(getattr(method, name), math.ceil(left_out / look.alpha)) for name, left_out in fewest.items()}
     return method.model_copy(update={"alpha": look.alpha, "sequential": None, **draws})

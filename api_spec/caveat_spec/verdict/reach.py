@@ -25,7 +25,7 @@ def out_of_reach(report: Report, line: ConceptLine, times: float, final_alpha: f
     if not figures:
         return False
     chances = [_chances(one, line.tolerance, times, report.alpha, final_alpha) for one in figures]
-    return min(inside for inside, _ in chances) + max(beyond for _, beyond in chances) < LEAST_CHANCE
+    return min(inside for inside, _ in chances) + max(outside for _, outside in chances) < LEAST_CHANCE
 
 
 def _deciding(report: Report, line: ConceptLine) -> list[Estimate] | None:
