@@ -10,7 +10,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .PHONY: explain help demo test test-all programs check format generate gradients validation truths bench zoo chaos load tamper fuzz
-.PHONY: neighbours up clean
+.PHONY: faults neighbours up clean
 
 PROGRAMS := curl jq openssl ps chromium node npm
 test: PROGRAMS := curl openssl ps
@@ -116,8 +116,11 @@ chaos: $(VENV)/.dev  ## audits while every part of the service is killed or stop
 load: $(VENV)/.dev  ## two hundred clients for two minutes over PostgreSQL; figures
 	$(BIN)/python -m pytest -s tests/service/test_load.py
 
-tamper: $(VENV)/.dev  ## flips 10,000 bits in blobs, cache and reports; counts what came of it (an hour)
+tamper: $(VENV)/.dev  ## flips 10,000 bits in blobs, cache and reports; counts what came of it
 	$(BIN)/python -m pytest -s -m slow tests/hostile/test_tamper.py
+
+faults: $(VENV)/.dev  ## 43 faults of disks, clocks, processes, bytes and networks; what each ended with
+	$(BIN)/python -m pytest -s -p no:randomly -m slow tests/worker/test_faults.py
 
 neighbours: $(VENV)/.dev  ## one tenant floods and drips while issuer and broker are silent; what another one notices
 	$(BIN)/python -m pytest -s tests/service/test_neighbours.py

@@ -18,13 +18,16 @@ from caveat_service import (
     limits,
     models,
     retention,
+    slow_answers,
     uploads,
     webhooks,  # fmt: skip
 )
 from caveat_service.auth_throttle import AuthThrottle
+from caveat_service.client_watch import ClientWatch
 from caveat_service.dispatch import JobPublisher
 from caveat_service.oidc import Issuer
 from caveat_service.settings import Settings
+from caveat_service.slow_answers import SlowAnswers
 from caveat_service.slow_bodies import SlowBodies
 from caveat_service.state import EXTENSION, AppContext
 from caveat_storage import blob_registry, upgrade
@@ -62,7 +65,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     limits.register(app, settings)
     for part in (blobs, uploads, models, examples, audits, webhooks, audit_log, health):
         app.register_blueprint(part.blueprint)
-    app.wsgi_app = SlowBodies(app.wsgi_app)  # type: ignore[method-assign]
+    app.after_request(slow_answers.remember_place)
+    watch = ClientWatch()
+    app.wsgi_app = SlowAnswers(SlowBodies(app.wsgi_app, watch), watch)  # type: ignore[method-assign]
     return app
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -41,6 +42,28 @@ TOO_LONG = (
 ).encode()
 
 
+class Turns:
+    """Connections that wait for a thread; addresses take turns, so a crowd from one delays no other for long."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[TConn]] = {}
+
+    def add(self, conn: TConn) -> None:
+        """Lets a connection wait."""
+        self._waiting.setdefault(_address(conn), deque()).append(conn)
+
+    def next(self) -> TConn | None:
+        """The connection whose turn it is; None if none waits."""
+        if not self._waiting:
+            return None
+        address = next(iter(self._waiting))
+        mine = self._waiting.pop(address)
+        conn = mine.popleft()
+        if mine:
+            self._waiting[address] = mine  # behind the others
+        return conn
+
+
 class GunicornWorker(ThreadWorker):
     """A threaded gunicorn worker that waits for clients only in its main loop."""
 
@@ -50,6 +73,8 @@ class GunicornWorker(ThreadWorker):
         self._coming: dict[TConn, int] = {}
         """Connections with an incomplete head, and its length so far; `NOT_WATCHED` until the first look."""
         self._leaving: set[TConn] = set()
+        self._turns, self._busy = Turns(), 0
+        """Connections with a complete head that wait for a thread, and how many have one."""
         self._probes = ThreadPoolExecutor(2, "probes")
         """Answers probes, so no other request can hold its threads."""
 
@@ -115,9 +140,12 @@ class GunicornWorker(ThreadWorker):
                 self.poller.unregister(conn.sock)
                 _wake_at(conn, 1)
             conn.data_ready = True
-            pool = self._probes if _is_probe(head) else self.tpool
-            done = pool.submit(self.handle, conn)
-            done.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, conn, future))
+            if _is_probe(head):
+                done = self._probes.submit(self.handle, conn)
+                done.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, conn, future))
+            else:
+                self._turns.add(conn)
+                self._serve()
         elif len(head) == self._coming[conn]:  # the peer has stopped sending
             self._hang_up(conn)
         elif len(head) >= LONGEST_HEAD:
@@ -131,6 +159,18 @@ class GunicornWorker(ThreadWorker):
                 self.poller.register(conn.sock, EVENT_READ, partial(self._look, conn))
             self._coming[conn] = len(head)
             _wake_at(conn, len(head) - len(ahead) + 1)
+
+    def _serve(self) -> None:
+        """Gives free threads to the connections whose turn it is."""
+        while self._busy < self.cfg.threads and (conn := self._turns.next()) is not None:
+            self._busy += 1
+            done = self.tpool.submit(self.handle, conn)
+            done.add_done_callback(partial(self.method_queue.defer, self._served, conn))
+
+    def _served(self, conn: TConn, done: Future[Any]) -> None:
+        self._busy -= 1
+        self._serve()
+        self.finish_request(conn, done)
 
     def _drain(self, conn: TConn, _: Any) -> None:
         """Discards what a closing peer still sends."""
@@ -152,6 +192,11 @@ class GunicornWorker(ThreadWorker):
     def _close(self, conn: TConn) -> None:
         self.nr_conns -= 1
         conn.close()
+
+
+def _address(conn: TConn) -> str:
+    """The address of a client; clients on a Unix socket have none."""
+    return str(conn.client[0]) if isinstance(conn.client, tuple) else ""
 
 
 def _is_probe(head: bytes) -> bool:

