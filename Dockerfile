@@ -22,6 +22,7 @@ RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
 COPY deploy/install.sh /usr/local/bin/
 COPY constraints.txt /constraints/all.txt
 COPY deploy/constraints.txt /constraints/images.txt
+COPY deploy/hashes /constraints/hashes
 COPY pyproject.toml README.md ./
 
 # ---- one environment per image: first what seldom changes, then the packages of Caveat that its process uses -----------

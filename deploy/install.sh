@@ -18,6 +18,8 @@ dependencies() {
   python3 -m venv --without-pip $environment
   # No folder has been copied yet, so this wheel has no package in it, only the names of its dependencies.
   /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /empty .
+  # Each file has to be one whose digest was committed. Drivers that are not the default ones are pinned by version only.
+  install --require-hashes --requirement "/constraints/hashes/$extra.txt"
   install --constraint /constraints/all.txt --constraint /constraints/images.txt "$(echo /empty/*.whl)[$extra]" "$@"
   # No process uses tests or headers, except NumPy, which imports its own tests.
   find $environment/lib -depth -type d \( -name tests -o -name include \) -path '*/site-packages/*' \

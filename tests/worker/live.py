@@ -101,16 +101,16 @@ class Live:
 
     @contextmanager
     def worker(
-        self, name: str = "one", *, including: str = "tests.worker.stub_tasks", **settings: str
+        self, name: str = "one", *, including: str = "tests.worker.stub_tasks", tree: Path = ROOT, **settings: str
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Runs a worker; yields once it is ready, and stops it at the end.
 
-        By default it includes a stub instead of the pipeline.
+        By default it includes a stub instead of the pipeline. With a `tree`, tests are taken from there.
         """
         heartbeat = self.folder / f"heartbeat-{name}"
         heartbeat.unlink(missing_ok=True)
         settings = self.environment | {"CAVEAT_HEARTBEAT_FILE": str(heartbeat)} | settings
-        process = start_worker(self.folder, name, settings, including=including)
+        process = start_worker(self.folder, name, settings, including=including, tree=tree)
         try:
             if "CAVEAT_NO_WAIT" not in settings:
                 _until(lambda: heartbeat.exists(), process)
@@ -129,7 +129,7 @@ def start_api(folder: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]
 
 
 def start_worker(
-    folder: Path, name: str, settings: dict[str, str], *, including: str = "tests.worker.stub_tasks"
+    folder: Path, name: str, settings: dict[str, str], *, including: str = "tests.worker.stub_tasks", tree: Path = ROOT
 ) -> subprocess.Popen[bytes]:
     """Starts a worker, which may not be ready yet."""
     command = [
@@ -138,7 +138,7 @@ def start_worker(
     ]  # fmt: skip
     with (folder / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
+            command, cwd=tree, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
         )
 
 
