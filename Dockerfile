@@ -103,14 +103,14 @@ ENTRYPOINT ["python", "-m", "caveat_service"]
 # ---- the worker: Celery is the first process and receives SIGTERM itself ---------------------------------------------
 FROM runtime AS worker
 COPY --from=build-worker /opt/caveat /opt/caveat
-ENV CAVEAT_HEARTBEAT_FILE=/tmp/heartbeat CAVEAT_CACHE_FOLDER=/tmp/cache
+ENV CAVEAT_REQUIRE_SANDBOX=true CAVEAT_HEARTBEAT_FILE=/tmp/heartbeat CAVEAT_CACHE_FOLDER=/tmp/cache
 HEALTHCHECK --interval=60s --timeout=5s --start-period=60s --retries=5 \
   CMD ["sh", "-c", "find /tmp/heartbeat -mmin -5 | grep -q ."]
 ENTRYPOINT ["celery", "-q", "-A", "caveat_worker.jobs.app", "worker", "--without-gossip", "--without-mingle"]
 
 FROM runtime AS worker-gpu
 COPY --from=build-worker-gpu /opt/caveat /opt/caveat
-ENV CAVEAT_HEARTBEAT_FILE=/tmp/heartbeat CAVEAT_CACHE_FOLDER=/tmp/cache NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+ENV CAVEAT_REQUIRE_SANDBOX=true CAVEAT_HEARTBEAT_FILE=/tmp/heartbeat CAVEAT_CACHE_FOLDER=/tmp/cache NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 HEALTHCHECK --interval=60s --timeout=5s --start-period=60s --retries=5 \
   CMD ["sh", "-c", "find /tmp/heartbeat -mmin -5 | grep -q ."]
 ENTRYPOINT ["celery", "-q", "-A", "caveat_worker.jobs.app", "worker", "--without-gossip", "--without-mingle"]

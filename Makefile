@@ -10,7 +10,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .PHONY: explain help demo test test-all programs check format generate gradients validation truths bench zoo chaos load tamper fuzz
-.PHONY: faults neighbours up clean
+.PHONY: faults neighbours contain up clean
 
 PROGRAMS := curl jq openssl ps chromium node npm
 test: PROGRAMS := curl openssl ps
@@ -124,6 +124,9 @@ faults: $(VENV)/.dev  ## 43 faults of disks, clocks, processes, bytes and networ
 
 neighbours: $(VENV)/.dev  ## one tenant floods and drips while issuer and broker are silent; what another one notices
 	$(BIN)/python -m pytest -s tests/service/test_neighbours.py
+
+contain: $(VENV)/.dev  ## 500 hostile children of 32 kinds, on this kernel and on one without seccomp; what is left of them
+	$(BIN)/python -m pytest -s -m slow tests/hostile/test_contain.py
 
 fuzz: $(VENV)/.fuzz  ## readers and model loading, SECONDS each (60)
 	for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \

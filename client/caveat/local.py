@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,7 +39,13 @@ def run_audit(resolved: Resolved, on_progress: ProgressCallback, *, show_faults:
             "Name a file instead, or set $CAVEAT_URL to a service that has it.",
         )
     payload = resolved.audit.model_dump(mode="json")
-    return _supervised("audit", payload, resolved.blobs, on_progress, show_faults=show_faults)
+    report = _supervised("audit", payload, resolved.blobs, on_progress, show_faults=show_faults)
+    if lacks := json.loads(report)["engine"]["sandbox_lacks"]:
+        show_note(
+            f"The sandbox on this machine lacks {', '.join(lacks)}: a malicious model could do more than be audited. "
+            "CAVEAT_REQUIRE_SANDBOX=true refuses to run without every protection."
+        )
+    return report
 
 
 def inspect_model(

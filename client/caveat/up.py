@@ -79,6 +79,8 @@ def run_up(host: str, port: int, data: Path, workers: int) -> int:
             _write_state(data, url)
             for line in _greeting(url, data):
                 console.print(line)
+            if lacks := _unprotected():
+                err().print(f"Note: the sandbox on this machine lacks {', '.join(lacks)}.", style="yellow")
             if host not in LOOPBACK:
                 err().print(f"Note: anybody who can reach {host} can use this service.", style="yellow")
             while (died := _dead(running)) is None:
@@ -155,6 +157,12 @@ def _environment(data: Path, sockets: Path, host: str, url: str, workers: int) -
     if signing and "-----BEGIN" not in signing:
         settings["CAVEAT_SIGNING_KEY"] = os.path.abspath(signing)  # the parts run in another folder
     return {**os.environ, **settings, "PYTHONUNBUFFERED": "1"}
+
+
+def _unprotected() -> tuple[str, ...]:
+    from caveat_worker.jobs.sandbox import missing_protections
+
+    return missing_protections()
 
 
 def _migrate(database_url: str) -> None:

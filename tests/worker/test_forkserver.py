@@ -19,7 +19,7 @@ from caveat_worker.jobs import forkserver, supervisor
 from caveat_worker.jobs.processes import children, is_stopped, stopped_servers
 from caveat_worker.jobs.supervisor import Failed, Finished, Stopped
 from tests.worker import stub_pipeline as stub
-from tests.worker.test_supervisor import LIMITS, PROTECTED, ROOT, code_of, jobs, run, warnings_of
+from tests.worker.test_supervisor import LIMITS, ROOT, code_of, jobs, run
 
 SUPERVISE = (
     "from tests.worker.test_supervisor import run; from tests.worker import stub_pipeline as stub; run(stub.SLEEP)"
@@ -84,16 +84,6 @@ def test_nothing_is_left_of_whoever_supervised_and_was_killed(who: signal.Signal
     left = [pid for job_and_forkserver in begun for pid in job_and_forkserver]
     assert left
     assert _awaited(lambda: not any(map(_runs, left)))
-
-
-def test_what_a_job_left_is_killed_with_it_and_holds_nothing_up() -> None:
-    """A child that did `fork` and `setsid` and kept its output open held the worker's slot for 104 seconds."""
-    began = time.monotonic()
-    (left,) = warnings_of(run(stub.ESCAPE))
-    assert len(left.split()) == 6
-    assert not any(_runs(int(pid)) for pid in left.split())
-    assert time.monotonic() - began < stub.ASLEEP / 2
-    assert isinstance(run(stub.FINISH), Finished)
 
 
 def test_a_forkserver_that_was_stopped_holds_a_slot_no_longer_than_the_limit() -> None:
@@ -161,11 +151,6 @@ def test_a_stopped_forkserver_is_found_and_a_stopped_job_is_not() -> None:
         os.kill(server, signal.SIGSTOP)
         assert _awaited(lambda: stopped_servers(main.pid)) == [server]
         os.killpg(main.pid, signal.SIGKILL)
-
-
-@PROTECTED
-def test_a_job_stops_no_process_but_its_own() -> None:
-    assert warnings_of(run(stub.STOP_OTHERS)) == ["PermissionError"]
 
 
 def _awaited(found: Callable[[], Any], seconds: float = 20) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
 import resource
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from caveat_worker.jobs import forkserver
 from caveat_worker.jobs.cache import Cache
 from caveat_worker.jobs.sandbox import missing_protections
 from caveat_worker.jobs.supervisor import End, Failed, Finished, Limits, Stopped, supervise
+from tests.worker import old_kernel
 from tests.worker import stub_pipeline as stub
 from tests.worker.live import MODEL, TABLE, audit, digest
 
@@ -210,26 +212,41 @@ def jobs(supervisor: int | None = None) -> list[tuple[int, int]]:
 def test_a_report_says_what_its_sandbox_lacked() -> None:
     ended = run(stub.FINISH)
     assert isinstance(ended, Finished)
-    assert json.loads(ended.result)["engine"]["sandbox_lacks"] == missing_protections()
+    assert json.loads(ended.result)["engine"]["sandbox_lacks"] == list(missing_protections())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can put a filter before a process of its own")
-def test_a_kernel_without_landlock_is_told_of() -> None:
-    """Simulates an old kernel that answers Landlock with ENOSYS; the filter applies only to this process."""
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the simulated kernel is one of x86-64")
+@pytest.mark.parametrize(("number", "lacks"), [(old_kernel.LANDLOCK, "landlock"), (old_kernel.SECCOMP, "seccomp")])
+def test_a_kernel_that_lacks_a_protection_is_told_of(number: int, lacks: str) -> None:
     program = (
-        "import ctypes, json, struct\n"
-        "libc = ctypes.CDLL(None, use_errno=True)\n"
-        "def bpf(code, jt, jf, k): return struct.pack('HBBI', code, jt, jf, k)\n"
-        "filters = bpf(0x20, 0, 0, 0) + bpf(0x15, 0, 1, 444)\n"  # if the call is landlock_create_ruleset
-        "filters += bpf(0x06, 0, 0, 0x00050026) + bpf(0x06, 0, 0, 0x7FFF0000)\n"  # ENOSYS, else go on
-        "kept = ctypes.create_string_buffer(filters)\n"
-        "class Program(ctypes.Structure): _fields_ = [('len', ctypes.c_ushort), ('filter', ctypes.c_void_p)]\n"
-        "assert libc.prctl(38, 1, 0, 0, 0) == 0\n"
-        "assert libc.prctl(22, 2, ctypes.byref(Program(4, ctypes.addressof(kept))), 0, 0) == 0\n"
-        "from tests.worker.test_supervisor import run\n"
+        "import json\n"
+        "from tests.worker import old_kernel\n"
+        f"old_kernel.forget({number})\n"
+        "from dataclasses import replace\n"
+        "from tests.worker.test_supervisor import LIMITS, code_of, run\n"
         "from caveat_worker.jobs.sandbox import missing_protections\n"
-        "print(missing_protections(), json.loads(run(0).result)['engine']['sandbox_lacks'])\n"
+        "strict = replace(LIMITS, require_sandbox=True)\n"
+        "print(list(missing_protections()), json.loads(run(0).result)['engine']['sandbox_lacks'])\n"
+        "print(code_of(run(0, limits=strict)))\n"
     )
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() == "['landlock'] ['landlock']"
+    assert ran.stdout.strip() == f"['{lacks}'] ['{lacks}']\nno-sandbox"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the simulated kernel is one of x86-64")
+def test_a_worker_that_requires_every_protection_does_not_serve_without_one() -> None:
+    worker = [sys.executable, "-m", "celery", "-A", "caveat_worker.jobs.app", "worker"]
+    program = (
+        "import os\n"
+        "from tests.worker import old_kernel\n"
+        "old_kernel.forget(old_kernel.LANDLOCK)\n"
+        f"os.execv({sys.executable!r}, {worker!r})\n"
+    )
+    environment = os.environ | {"CAVEAT_REQUIRE_SANDBOX": "true"}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 78, ran.stderr
+    assert "this worker does not serve: its sandbox lacks landlock." in ran.stderr
+    assert "CAVEAT_REQUIRE_SANDBOX=false" in ran.stderr

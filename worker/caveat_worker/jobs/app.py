@@ -7,6 +7,8 @@ SIGQUIT is the soft shutdown, which sleeps for its whole timeout even if the job
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import Any
 
 from celery import Celery
@@ -24,10 +26,15 @@ from kombu import Exchange, Queue
 from caveat_spec.jobs import LISTS, in_flight
 from caveat_telemetry import logs, traces
 from caveat_worker.jobs import reaper, webhook_sender
+from caveat_worker.jobs.sandbox import missing_protections
 from caveat_worker.jobs.settings import settings
 from caveat_worker.jobs.supervisor import make_ready
 
+log = logging.getLogger(__name__)
+
 SOFT_SHUTDOWN_SECONDS = 60
+UNPROTECTED = 78
+"""Exit code of a worker that lacks a required protection: `EX_CONFIG` of sysexits.h."""
 UNACKED = in_flight(settings().serves)
 
 app = Celery("caveat", broker=settings().broker_url, include=["caveat_worker.jobs.tasks"], set_as_current=False)
@@ -67,6 +74,17 @@ def _log(**_: Any) -> None:
     logs.begin("worker", settings().log_level)
 
 
+def _require_sandbox(**_: Any) -> None:
+    """Ends the worker before it serves if its kernel lacks a protection that its operator requires."""
+    if settings().require_sandbox and (missing := missing_protections()):
+        log.critical(
+            "this worker does not serve: its sandbox lacks %s. Give it a kernel and a seccomp profile that allow it "
+            "(docs/operations.md#the-sandbox-in-a-restricted-pod), or set CAVEAT_REQUIRE_SANDBOX=false",
+            ", ".join(missing),
+        )
+        sys.exit(UNPROTECTED)
+
+
 def _trace(**_: Any) -> None:
     traces.begin("caveat-worker")
 
@@ -80,6 +98,7 @@ def _make_ready(**_: Any) -> None:
 
 
 celeryd_init.connect(_log, weak=False)  # before Celery logs any warning
+celeryd_init.connect(_require_sandbox, weak=False)
 setup_logging.connect(_log, weak=False)
 worker_process_init.connect(_trace, weak=False)
 worker_process_init.connect(_make_ready, weak=False)

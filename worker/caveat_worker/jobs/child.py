@@ -69,7 +69,10 @@ def main(folder: Path, parent: int) -> None:
     if os.getppid() != parent:  # the parent ended before the death signal was set
         return
     request = REQUESTS[job["kind"]].model_validate(job["payload"])
-    answer = _answer(request, folder, job["pipeline"], limits, kept, job["shard_batches"])
+    if lacks and limits["require_sandbox"]:
+        answer: Result | Division | ProblemDetails = _unprotected(lacks)
+    else:
+        answer = _answer(request, folder, job["pipeline"], limits, kept, job["shard_batches"])
     if isinstance(answer, Report):
         answer = answer.model_copy(update={"engine": answer.engine.model_copy(update={"sandbox_lacks": lacks})})
     name = {ProblemDetails: "problem.json", Division: "division.json"}.get(type(answer), "result.json")
@@ -79,6 +82,15 @@ def main(folder: Path, parent: int) -> None:
 def exit_status(fault: BaseException) -> int:
     """The exit status of a child that failed and could not write why."""
     return DISK_STATUS + int(fault.errno or 0) if isinstance(fault, OSError) and fault.errno in ERRNOS else 1
+
+
+def _unprotected(lacks: list[str]) -> ProblemDetails:
+    return ProblemDetails.of(
+        "no-sandbox",
+        500,
+        f"The worker's sandbox lacks {', '.join(lacks)}, and its operator requires every protection.",
+        "Report the job's id to the operator, who has to look at the worker's kernel and its seccomp profile.",
+    )
 
 
 def _answer(

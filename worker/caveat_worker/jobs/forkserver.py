@@ -30,7 +30,7 @@ from typing import NoReturn
 
 from caveat_spec.methods import METHODS
 from caveat_worker.jobs import child
-from caveat_worker.jobs.processes import is_stopped, signs_of_life
+from caveat_worker.jobs.processes import children, is_stopped, signs_of_life
 
 PRELOADED = (
     "caveat_worker.sharding",
@@ -93,6 +93,9 @@ class Forked:
         """Kills the process and all that it started, together with a forkserver that does not report that in time."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        if self.returncode is None:  # it may have left its group
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         waits = _Patience(self._server, END_SECONDS)
         try:
             while not self._has_ended():
@@ -117,6 +120,12 @@ class Forked:
         with suppress(subprocess.TimeoutExpired):
             self.wait(LOOK_SECONDS)
         return self.returncode is not None
+
+    def threads(self) -> int:
+        """The number of its threads, 0 once it has ended or where there is no /proc."""
+        with suppress(OSError):
+            return os.stat(f"/proc/{self.pid}/task").st_nlink - 2
+        return 0
 
     def wait(self, timeout: float | None = None) -> int:
         """Returns the exit status, negative for a signal; raises `subprocess.TimeoutExpired`."""
@@ -327,9 +336,9 @@ def _reaped() -> dict[int, int]:
 
 
 def _kill_leftovers() -> None:
-    """Kills what a job started, generation by generation: whoever loses its parent becomes ours."""
+    """Kills what a job started, again and again: it may fork meanwhile, and whoever loses its parent becomes ours."""
     deadline = time.monotonic() + LEFTOVER_SECONDS
-    while (left := _children()) and time.monotonic() < deadline:
+    while (left := list(_descendants(os.getpid()))) and time.monotonic() < deadline:
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -337,12 +346,13 @@ def _kill_leftovers() -> None:
         time.sleep(0.005)
 
 
-def _children() -> list[int]:
-    """The children of this process."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    with suppress(OSError):
-        return [int(pid) for pid in children.read_text().split()]
-    return []
+def _descendants(pid: int) -> Iterator[int]:
+    """The processes that a process started, and those that they started."""
+    waiting = [pid]
+    while waiting:
+        found = children(waiting.pop())
+        yield from found
+        waiting += found
 
 
 def _number(channel: socket.socket) -> int | None:

@@ -35,7 +35,7 @@ _leaving, _gone = threading.Event(), threading.Event()
 
 def begin(sender: Any, **_: Any) -> None:
     """Starts the background threads when the worker is ready."""
-    missing = missing_protections()
+    missing = list(missing_protections())
     if missing:
         log.warning("this machine lacks sandbox protections: %s", ", ".join(missing))
     database = Database(settings().database_url)

@@ -61,6 +61,8 @@ class Settings(SharedSettings):
     """File in the format of netrc (a mounted secret) with the credentials for `https://` sources, by host."""
     shard_batches: int = Field(512, ge=0)
     """Number of batches (128 MiB of activations and gradients each) above which an audit is divided; 0 means never."""
+    require_sandbox: bool = False
+    """Whether a worker whose kernel lacks a protection of the sandbox ends instead of serving; on in the images."""
     child_output: bool = False
     """Whether to log the output of libraries in a job's process, which may reveal contents of models and examples."""
     tenant_running: int = Field(0, ge=0)
@@ -99,7 +101,9 @@ class Settings(SharedSettings):
     def limits(self) -> Limits:
         """The limits of a child process."""
         threads = self.threads or max(1, (os.cpu_count() or 1) // self.concurrency)
-        return Limits(self.memory_bytes, self.cpu_seconds, self.wall_seconds, threads, self.gpu_bytes)
+        return Limits(
+            self.memory_bytes, self.cpu_seconds, self.wall_seconds, threads, self.gpu_bytes, self.require_sandbox
+        )
 
     @property
     def pieces_url(self) -> str:

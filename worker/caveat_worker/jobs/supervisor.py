@@ -33,6 +33,7 @@ from caveat_worker.jobs import forkserver
 from caveat_worker.jobs.child import DISK_STATUS, CrashReport
 from caveat_worker.jobs.forkserver import Forked
 from caveat_worker.jobs.output_files import read_file
+from caveat_worker.jobs.sandbox import MOST_THREADS
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class Limits:
     threads: int = 2
     gpu_bytes: int = 0
     """0 means no limit."""
+    require_sandbox: bool = False
+    """Whether a child that lacks a protection ends before it reads anything."""
 
 
 @dataclass(frozen=True)
@@ -287,6 +290,8 @@ def _watch(
             ran = time.monotonic()
         elif time.monotonic() - ran > STOPPED_SECONDS:
             return Failed(_stopped(), killed=True)
+        if child.threads() > limits.threads + MOST_THREADS:
+            return Failed(_too_many_threads(limits.threads + MOST_THREADS))
     return None
 
 
@@ -406,6 +411,15 @@ def _out_of_time(seconds: int, setting: str) -> ProblemDetails:
         422,
         f"The job took longer than its limit of {seconds} seconds of {kind}.",
         f"Request fewer layers, 'runs' or 'permutations', or raise {setting} on the worker.",
+    )
+
+
+def _too_many_threads(most: int) -> ProblemDetails:
+    return ProblemDetails.of(
+        "too-many-threads",
+        422,
+        f"The job started more than {most} threads.",
+        "No model needs that many: check where its files come from, and report the job's id to the operator.",
     )
 
 
