@@ -68,6 +68,12 @@ NOT_RUN = {
         "tests/client/test_external_gradients.py",
         ("register_model", "SuppliedGradient"),
     ),
+    ("docs/how-to/repair-a-model.md", "caveat edit"): Elsewhere(
+        "It names the demo's concept.", "tests/client/test_edit.py", ('"--concept"', '"--reports"')
+    ),
+    ("docs/how-to/watch-concepts.md", "caveat monitor"): Elsewhere(
+        "It needs an audit with its files.", "tests/client/test_edit.py", ('"monitor", audit', "watch-concepts.md")
+    ),
     ("docs/operations.md", "helm install"): Elsewhere(
         "It needs a cluster.", "tests/chart/conftest.py", ('"template"',)
     ),

@@ -67,9 +67,9 @@ Edit: TypeAlias = ScaledDirections | ScaledChannels
 
 
 def edited(
-    proto: onnx.ModelProto, model: Model, tensor: str, edit: Edit, about: Mapping[str, Any]
+    proto: onnx.ModelProto, model: Model, tensor: str, edit: Edit, record: Mapping[str, Any]
 ) -> onnx.ModelProto | None:
-    """The file's message with the edit behind a tensor, and `about` in its metadata; None where nothing changes.
+    """The file's message with the edit behind a tensor, and `record` in its metadata; None where nothing changes.
 
     `model` is the same file, loaded. What reads the tensor reads the edited one, under the same name. Raises
     InvalidInput for tensors that no operator of the file's main graph gives, for quantised models, and for edits that
@@ -93,7 +93,7 @@ def edited(
     for offset, node in enumerate(writer.nodes, 1):
         graph.node.insert(position + offset, node)
     graph.initializer.extend(writer.constants)
-    _remember(result, about)
+    _remember(result, record)
     return result
 
 
@@ -296,9 +296,9 @@ def _numbered(stem: str) -> Iterator[str]:
         number += 1
 
 
-def _remember(proto: onnx.ModelProto, about: Mapping[str, Any]) -> None:
+def _remember(proto: onnx.ModelProto, record: Mapping[str, Any]) -> None:
     """Adds an edit to those that the file says were made."""
     entry = next((one for one in proto.metadata_props if one.key == METADATA), None)
     if entry is None:
         entry = proto.metadata_props.add(key=METADATA)
-    entry.value = "\n".join(filter(None, [entry.value, json.dumps(dict(about), sort_keys=True)]))
+    entry.value = "\n".join(filter(None, [entry.value, json.dumps(dict(record), sort_keys=True)]))
