@@ -56,7 +56,7 @@ def test_a_result_is_canonical_and_the_same_each_time() -> None:
     first = run(stub.FINISH)
     assert isinstance(first, Finished)
     assert first == run(stub.FINISH)
-    assert first.result.startswith(b'{"audit":{"about":null,"concepts":{},')
+    assert first.result.startswith(b'{"audit":{"about":null,"compare":{},"concepts":{},')
     assert warnings_of(first) == ["5 bytes"]
 
 

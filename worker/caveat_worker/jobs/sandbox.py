@@ -89,8 +89,8 @@ def _limit(memory_bytes: int, cpu_seconds: int) -> list[str]:
     for name, most in wanted.items():
         try:
             limit = getattr(resource, name)
-            hard = resource.getrlimit(limit)[1]
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            soft, hard = resource.getrlimit(limit)
+            most = min(most, *(one for one in (soft, hard) if one != resource.RLIM_INFINITY), most)
             resource.setrlimit(
                 limit, (most, most + 5 if name == "RLIMIT_CPU" and hard == resource.RLIM_INFINITY else most)
             )
