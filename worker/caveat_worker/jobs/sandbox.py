@@ -52,13 +52,13 @@ def confine(
     if sys.platform != "linux":
         return ["no_new_privs", "network", "landlock", "seccomp", *limits]
     _libc.prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
-    apart = _leave_the_network()
+    unconnected = _leave_the_network()
     privileges = _drop_privileges()
     abi = _close_the_files(folder, code, kept)
     _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     filtered = seccomp.refuse()
     lacks = {
-        "network": not (apart or filtered),
+        "network": not (unconnected or filtered),
         "landlock": abi == 0,
         "signals": not (abi >= SIGNALS_FROM or filtered),
         "seccomp": not filtered,
