@@ -120,10 +120,10 @@ def test_debiased_cka_is_the_unbiased_estimate_written_out() -> None:
 
 def test_channels_are_matched_over_positions_and_dead_ones_left_out() -> None:
     rng = np.random.default_rng(2)
-    own = rng.normal(size=(5, 6, 4, 4))
-    own[:, 2] = 1.5
+    own = rng.normal(size=(5, 4, 4, 6))
+    own[..., 2] = 1.5
     order = rng.permutation(6)
-    matching = match_channels(by_channel(own), by_channel(3 * own[:, order] + 1))
+    matching = match_channels(by_channel(own), by_channel(3 * own[..., order] + 1))
     assert matching is not None
     assert (matching.channels, matching.matched) == (5, 1.0)
     assert all(order[its] == mine for mine, its in matching.partners)

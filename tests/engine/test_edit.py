@@ -34,6 +34,8 @@ class Net:
     x: np.ndarray[Any, Any]
     shape: tuple[int, ...]
     """Of the layer `h`, without the batch."""
+    channel: int = 1
+    """The axis of [n, …] that holds its channels."""
 
 
 def dense(dtype: int = TensorProto.FLOAT, opset: int = 20) -> Net:
@@ -75,7 +77,20 @@ def tokens() -> Net:
     ]
     weights = {"w": rng.normal(size=(4, 5)), "axes": np.array([1])}
     proto = _model(nodes, weights, ["n", 6, 4], ["n", 5], TensorProto.FLOAT, 20)
-    return Net(proto, rng.normal(size=(4, 6, 4)).astype(np.float32), (6, 5))
+    return Net(proto, rng.normal(size=(4, 6, 4)).astype(np.float32), (6, 5), channel=2)
+
+
+def signal() -> Net:
+    """x [n, channels, length] → h, a convolution → y."""
+    rng = np.random.default_rng(4)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], pads=[1, 1]),
+        helper.make_node("Tanh", ["h"], ["t"]),
+        helper.make_node("ReduceMean", ["t", "axes"], ["y"], keepdims=0),
+    ]
+    weights = {"w": rng.normal(size=(5, 4, 3)), "axes": np.array([2])}
+    proto = _model(nodes, weights, ["n", 4, 6], ["n", 5], TensorProto.FLOAT, 20)
+    return Net(proto, rng.normal(size=(4, 4, 6)).astype(np.float32), (5, 6))
 
 
 def _model(nodes: Any, weights: Any, x: Any, y: Any, dtype: int, opset: int) -> onnx.ModelProto:
@@ -122,6 +137,8 @@ CASES = {
     "each token": (tokens(), directions(1, 5)),
     "all tokens": (tokens(), directions(1, 6, 5)),
     "channels": (convolutional(), ScaledChannels((1, 4), 0.0)),
+    "each moment of a signal": (signal(), directions(2, 5)),
+    "channels of a signal": (signal(), ScaledChannels((0, 4), 0.5)),
     "features of tokens": (tokens(), ScaledChannels((2,), 0.25)),
 }
 
@@ -137,7 +154,7 @@ def test_the_edited_file_computes_the_formula_and_nothing_else(name: str) -> Non
     before, after = (outputs_of(one, net.x, "h")[0].astype(np.float64) for one in (net.proto, result))
     assert before.dtype == after.dtype
     np.testing.assert_allclose(
-        after, slow_twin(before, edit), rtol=5e-3 if narrow else 1e-4, atol=2e-2 if narrow else 1e-5
+        after, slow_twin(before, edit, net.channel), rtol=5e-3 if narrow else 1e-4, atol=2e-2 if narrow else 1e-5
     )
     assert check_edit(model, load(result.SerializeToString()), "h", edit) < 1e-3
     assert [one.value for one in result.metadata_props if one.key == METADATA] == ['{"concept": "planted"}']
@@ -146,13 +163,12 @@ def test_the_edited_file_computes_the_formula_and_nothing_else(name: str) -> Non
     assert [one.op_type for one in kept] == [one.op_type for one in net.proto.graph.node]
 
 
-def slow_twin(h: np.ndarray[Any, Any], edit: Edit) -> np.ndarray[Any, Any]:
+def slow_twin(h: np.ndarray[Any, Any], edit: Edit, channel: int) -> np.ndarray[Any, Any]:
     """The edit of each example by itself, by a projection matrix of everything that is scaled."""
     if isinstance(edit, ScaledChannels):
         result = h.copy()
-        for channel in edit.channels:
-            view = result[..., channel] if h.ndim == 3 else result[:, channel]
-            view *= edit.factor
+        for one in edit.channels:
+            np.moveaxis(result, channel, 0)[one] *= edit.factor
         return result
     flat = edit.vectors.reshape(len(edit.vectors), -1)
     inverse = np.linalg.pinv(flat)  # [d, k]
@@ -160,9 +176,9 @@ def slow_twin(h: np.ndarray[Any, Any], edit: Edit) -> np.ndarray[Any, Any]:
         rows = h.reshape(len(h), -1)
         moved = rows - (1 - edit.factor) * (rows @ flat.T - edit.origins) @ inverse.T
         return moved.reshape(h.shape)
-    last = h if h.ndim == 3 else np.moveaxis(h, 1, -1)
+    last = np.moveaxis(h, channel, -1)
     moved = last - (1 - edit.factor) * (last @ flat.T - edit.origins) @ inverse.T
-    return moved if h.ndim == 3 else np.moveaxis(moved, -1, 1)
+    return np.moveaxis(moved, -1, channel)
 
 
 def test_a_removed_direction_is_where_the_reference_is() -> None:
@@ -200,7 +216,7 @@ def test_a_second_edit_stands_beside_the_first() -> None:
     assert twice is not None
     onnx.checker.check_model(twice, full_check=True)
     (h,), (after,) = outputs_of(net.proto, net.x, "h"), outputs_of(twice, net.x, "h")
-    expected = applied(applied(h.astype(np.float64), (4, 7), edit), (4, 7), other)
+    expected = applied(applied(h.astype(np.float64), edit, 1), other, 1)
     np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
     assert len(twice.metadata_props[0].value.splitlines()) == 2
 

@@ -18,6 +18,7 @@ from caveat_worker.engine.activations.requirements import (
     merged,
 )
 from caveat_worker.engine.autodiff import layers as model_layers
+from caveat_worker.engine.autodiff.channels import channel_axis
 from caveat_worker.engine.autodiff.class_names import Names, class_number
 from caveat_worker.engine.autodiff.differentiate import find_layer
 from caveat_worker.engine.autodiff.external_gradients import ExternalGradients
@@ -90,7 +91,12 @@ def make_plan(
         passes=_passes(audit, requires, layers, outlines),
         external=external,
         left_out=tuple(left_out),
-        warnings=(*model.warnings, *([] if external is None else [_FROM_ELSEWHERE]), *notes),
+        warnings=(
+            *model.warnings,
+            *([] if external is None else [_FROM_ELSEWHERE]),
+            *(sentence for layer in layers for sentence in _assumed_channels(layer)),
+            *notes,
+        ),
     )
 
 
@@ -249,20 +255,30 @@ def _layers(audit: Audit, model: Model, targets: list[Target], external: Externa
         for target, layers in zip(targets, known, strict=True):
             _check_auditable(model, layers.get(tensor), tensor, target, pointer)
         found = known[0][tensor]
-        with error_context(pointer):
-            features(found.shape, choice.reduce)
-        planned.append(
-            Layer(
-                name=choice.tensor if choice.reduce == "flatten" else f"{choice.tensor}@{choice.reduce}",
-                tensor=tensor,
-                reduce=choice.reduce,
-                operator=found.op,
-                shape=found.shape,
-                depth=found.depth,
-                chosen=chosen,
-            )
+        layer = Layer(
+            name=choice.tensor if choice.reduce == "flatten" else f"{choice.tensor}@{choice.reduce}",
+            tensor=tensor,
+            reduce=choice.reduce,
+            operator=found.op,
+            shape=found.shape,
+            depth=found.depth,
+            chosen=chosen,
+            channel_axis=channel_axis(model, tensor),
         )
+        with error_context(pointer):
+            features(layer.shape, layer.reduce, layer.channels)
+        planned.append(layer)
     return tuple(planned)
+
+
+def _assumed_channels(layer: Layer) -> Iterator[str]:
+    """A sentence about a layer that is reduced over positions although no operator says which of its axes they are."""
+    if layer.reduce != "flatten" and layer.channel_axis is None:
+        yield (
+            f"No operator around layer '{layer.tensor}' says which of its axes holds the channels; '{layer.name}' "
+            f"takes axis {layer.channels} of {_shape(layer.shape)} (counted from 0), and the others for positions. "
+            "If that is wrong, leave the reduction out."
+        )
 
 
 def _check_auditable(model: Model, layer: model_layers.Layer | None, tensor: str, target: Target, pointer: str) -> None:

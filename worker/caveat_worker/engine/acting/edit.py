@@ -19,6 +19,7 @@ import onnx.shape_inference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from caveat_worker.engine.autodiff.channels import channels_of
 from caveat_worker.engine.autodiff.differentiate import expose
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.noise import noises, runs
@@ -76,7 +77,8 @@ def edited(
     do not fit the layer.
     """
     shape = _shape(model, tensor)
-    _check_fits(tensor, shape, edit)
+    channel = channels_of(model, tensor, len(shape))
+    _check_fits(tensor, shape, edit, channel)
     opset = _check_file(proto, tensor)
     if edit.factor == 1:
         return None
@@ -89,7 +91,7 @@ def edited(
     before = _fresh(f"{tensor}/before_edit", taken)
     graph.node[position].output[slot] = before
     writer = _Writer(f"{tensor}/edit", opset, taken, _type_of(proto, tensor, model))
-    writer.write(before, tensor, shape, edit)
+    writer.write(before, tensor, shape, edit, channel)
     for offset, node in enumerate(writer.nodes, 1):
         graph.node.insert(position + offset, node)
     graph.initializer.extend(writer.constants)
@@ -102,7 +104,7 @@ def check_edit(before: Model, after: Model, tensor: str, edit: Edit) -> float:
 
     Raises InvalidInput where the model does not run on noise, or where the difference is over `TOLERANCE`.
     """
-    shape = _shape(before, tensor)
+    channel = channels_of(before, tensor, len(_shape(before, tensor)))
     sessions = [open_session(expose(one, [tensor]), threads=1, optimise=False) for one in (before, after)]
     feeds, found = next(runs(sessions[0], noises(before.ir)), (None, {}))
     if feeds is None:
@@ -112,7 +114,7 @@ def check_edit(before: Model, after: Model, tensor: str, edit: Edit) -> float:
             "Give the inputs that are numbers under `constants`, or export the model with fixed sizes.",
         )
     own, result = found[tensor].astype(np.float64), sessions[1].run(feeds)[tensor].astype(np.float64)
-    residual = float(np.abs(result - applied(own, shape, edit)).max() / (own.std() or 1.0))
+    residual = float(np.abs(result - applied(own, edit, channel)).max() / (own.std() or 1.0))
     if not residual <= TOLERANCE:
         raise InvalidInput(
             "edit-check-failed",
@@ -122,13 +124,13 @@ def check_edit(before: Model, after: Model, tensor: str, edit: Edit) -> float:
     return residual
 
 
-def applied(activations: Float64Array, shape: Sequence[int | str | None], edit: Edit) -> Float64Array:
-    """What an edit makes of a layer's activations [n, …]."""
+def applied(activations: Float64Array, edit: Edit, channel: int) -> Float64Array:
+    """What an edit makes of a layer's activations [n, …], whose axis `channel` is that of the channels."""
     if isinstance(edit, ScaledChannels):
-        gains = _gains(edit, shape, np.float64)
+        gains = _gains(edit, activations.shape, np.float64, channel)
         return np.asarray(activations * gains)
     for vector, origin in zip(*edit.basis(), strict=True):
-        direction, axes = _placed(vector, shape)
+        direction, axes = _placed(vector, activations.ndim, channel)
         along = (activations * direction).sum(axis=tuple(axes), keepdims=True)
         activations = activations - (1 - edit.factor) * (along - origin) * direction
     return activations
@@ -143,14 +145,14 @@ class _Writer:
         self._prefix, self._opset, self._taken, self._narrow = prefix, opset, taken, dtype if dtype in _HALF else None
         self._dtype: type = np.float64 if dtype == TensorProto.DOUBLE else np.float32
 
-    def write(self, source: str, result: str, shape: Sequence[int | str | None], edit: Edit) -> None:
+    def write(self, source: str, result: str, shape: Sequence[int | str | None], edit: Edit, channel: int) -> None:
         """Writes an edit from one tensor to another."""
         at = source if self._narrow is None else self._node("Cast", source, to=TensorProto.FLOAT)
         if isinstance(edit, ScaledChannels):
-            at = self._node("Mul", at, self._constant(_gains(edit, shape, self._dtype)))
+            at = self._node("Mul", at, self._constant(_gains(edit, shape, self._dtype, channel)))
         else:
             for vector, origin in zip(*edit.basis(), strict=True):
-                at = self._scaled(at, *_placed(vector, shape), origin, edit.factor)
+                at = self._scaled(at, *_placed(vector, len(shape), channel), origin, edit.factor)
         if self._narrow is not None:
             at = self._node("Cast", at, to=self._narrow)
         self.nodes[-1].output[0] = result
@@ -177,18 +179,15 @@ class _Writer:
         return name
 
 
-def _placed(vector: Float64Array, shape: Sequence[int | str | None]) -> tuple[Float64Array, list[int]]:
+def _placed(vector: Float64Array, rank: int, channel: int) -> tuple[Float64Array, list[int]]:
     """A direction as it is multiplied with a batch, and the axes that its inner product sums over."""
-    rank = len(shape)
     if vector.ndim == rank - 1 and (vector.ndim > 1 or rank == 2):
         return vector[None], list(range(1, rank))
-    channel = rank - 1 if rank == 3 else 1
     return vector.reshape([-1 if axis == channel else 1 for axis in range(rank)]), [channel]
 
 
-def _gains(edit: ScaledChannels, shape: Sequence[int | str | None], dtype: type) -> NDArray[Any]:
+def _gains(edit: ScaledChannels, shape: Sequence[int | str | None], dtype: type, channel: int) -> NDArray[Any]:
     """The factor of each channel, as it is multiplied with a batch."""
-    channel = len(shape) - 1 if len(shape) == 3 else 1
     size = shape[channel]
     assert isinstance(size, int), "checked before"
     gains: NDArray[Any] = np.ones(size, dtype)
@@ -202,7 +201,7 @@ def _shape(model: Model, tensor: str) -> tuple[int | str | None, ...]:
     return () if value.shape is None else tuple(one if isinstance(one, int) else None for one in value.shape)
 
 
-def _check_fits(tensor: str, shape: Sequence[int | str | None], edit: Edit) -> None:
+def _check_fits(tensor: str, shape: Sequence[int | str | None], edit: Edit, channel: int) -> None:
     """Raises InvalidInput where an edit does not have the layer's sizes."""
     if len(shape) < 2:
         raise InvalidInput(
@@ -210,7 +209,7 @@ def _check_fits(tensor: str, shape: Sequence[int | str | None], edit: Edit) -> N
             f"Layer '{tensor}' has no axis of channels, or its shape is not known.",
             "Name a layer of [examples, features] or with positions; `caveat layers` lists them.",
         )
-    size = shape[len(shape) - 1 if len(shape) == 3 else 1]
+    size = shape[channel]
     if isinstance(edit, ScaledDirections):
         return
     if not isinstance(size, int):

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from caveat_worker.engine.acting.directions import Direction
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
+from caveat_worker.engine.autodiff.channels import channels_of
 from caveat_worker.engine.autodiff.differentiate import differentiate
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Target
@@ -63,10 +64,11 @@ def monitoring_graph(model: Model, watched: Sequence[Watched], targets: Sequence
     batch = ir.Shape([model.inputs[0].shape[0] if model.inputs[0].shape else None])
     for one in watched:
         activations = _read(builder, values[one.tensor])
-        found = {score_name(one.concept, one.layer): _score(activations, one)}
+        channel = channels_of(model, one.tensor, activations.rank)
+        found = {score_name(one.concept, one.layer): _score(activations, one, channel)}
         for target in targets:
             gradient = _read(builder, values[f"gradient/{target.name}/{one.tensor}"])
-            found[sensitivity_name(one.concept, target.name, one.layer)] = _sensitivity(gradient, one)
+            found[sensitivity_name(one.concept, target.name, one.layer)] = _sensitivity(gradient, one, channel)
         for name, tensor in found.items():
             output = builder.named(tensor, name)
             output.shape = batch
@@ -81,30 +83,21 @@ def _read(builder: GraphBuilder, value: ir.Value) -> Tensor:
     return tensor
 
 
-def _score(a: Tensor, one: Watched) -> Tensor:
-    channel, others = _axes(a)
-    v = _placed(a, one)
+def _score(a: Tensor, one: Watched, channel: int) -> Tensor:
+    v = _placed(a, one, channel)
     if one.reduce == "flatten":
-        along = op.ReduceSum(a * v, [channel, *others], keepdims=0)
+        along = op.ReduceSum(a * v, [*range(1, a.rank)], keepdims=0)
     else:
-        along = op.ReduceMean(op.ReduceSum(a * v, [channel], keepdims=1), [channel, *others], keepdims=0)
+        along = op.ReduceMean(op.ReduceSum(a * v, [channel], keepdims=1), [*range(1, a.rank)], keepdims=0)
     return (along - one.mean) / one.sd
 
 
-def _sensitivity(g: Tensor, one: Watched) -> Tensor:
-    channel, others = _axes(g)
-    return op.ReduceSum(g * _placed(g, one), [channel, *others], keepdims=0) * one.step
+def _sensitivity(g: Tensor, one: Watched, channel: int) -> Tensor:
+    return op.ReduceSum(g * _placed(g, one, channel), [*range(1, g.rank)], keepdims=0) * one.step
 
 
-def _axes(tensor: Tensor) -> tuple[int, list[int]]:
-    """The axis of the channels, and those of the positions."""
-    channel = tensor.rank - 1 if tensor.rank == 3 else 1
-    return channel, [axis for axis in range(1, tensor.rank) if axis != channel]
-
-
-def _placed(like: Tensor, one: Watched) -> Tensor:
+def _placed(like: Tensor, one: Watched, channel: int) -> Tensor:
     """The direction as it is multiplied with a batch."""
-    channel, _ = _axes(like)
     vector = one.vector.astype(like.dtype.numpy())
     if one.reduce == "flatten":
         return like.builder.constant(vector[None])

@@ -10,6 +10,7 @@ from itertools import combinations_with_replacement
 
 from caveat_worker.engine.activations.batches import batch_size
 from caveat_worker.engine.activations.requirements import Layer, Plan, SetRequirements
+from caveat_worker.engine.autodiff.channels import usual_axis
 from caveat_worker.engine.base.store import key_of
 from caveat_worker.engine.onnx.session import Provider
 
@@ -47,10 +48,10 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
         by=dict(by),
         **({} if plan.look is None else {"look": [method.seed, plan.look.counts[name]]}),
     )
-    shapes = key_of(run=run, features=[[layer.tensor, layer.reduce] for layer in plan.layers])
+    shapes = key_of(run=run, features=[_read(layer) for layer in plan.layers])
     keys: dict[Array, str] = {("features", name): shapes}
     for layer in plan.layers:
-        where = [layer.tensor, layer.reduce]
+        where = _read(layer)
         if need.activations:
             keys["activations", name, layer.name] = key_of(run=run, activations=where)
         for target in need.gradients:
@@ -64,6 +65,12 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
         settings = method.seed, method.gradient_tolerance
         keys["checks", name] = key_of(run=run, checks=order, settings=settings, figures=CHECK_FIGURES)
     return keys
+
+
+def _read(layer: Layer) -> list[str]:
+    """What is read of a layer, whatever it is called."""
+    usual = layer.reduce == "flatten" or layer.channels == usual_axis(len(layer.shape))
+    return [layer.tensor, layer.reduce, *([] if usual else [f"channels:{layer.channels}"])]
 
 
 def target_content(plan: Plan, target: str) -> list[str]:

@@ -254,7 +254,7 @@ def _store_batch(
     rows = slice(batch.start - of.start, batch.start - of.start + len(batch.names))
     widths = []
     for layer in plan.layers if need.activations else ():
-        values = reduced(found[layer.tensor], layer.reduce)
+        values = reduced(found[layer.tensor], layer.reduce, layer.channels)
         widths.append(values.shape[1])
         allocate(("activations", name, layer.name), (count, values.shape[1]))[rows] = values
     if batch.start == 0:
@@ -262,7 +262,8 @@ def _store_batch(
     for target in need.gradients:
         allocate(("values", name, target), (count,), np.float64)[rows] = found[f"value/{target}"].reshape(-1)
         for layer in plan.layers:
-            gradient = reduced_gradient(found[f"gradient/{target}/{layer.tensor}"], found[layer.tensor], layer.reduce)
+            along = found[f"gradient/{target}/{layer.tensor}"]
+            gradient = reduced_gradient(along, found[layer.tensor], layer.reduce, layer.channels)
             allocate(("gradients", name, target, layer.name), (count, gradient.shape[1]))[rows] = gradient
     for target in need.outputs:
         raw = found[plan.resolved[target].tensor]

@@ -1,7 +1,7 @@
 """How the positions of a layer become features: all kept, averaged, maximised, or one token.
 
-A tensor of rank 4 and more is [n, channels, positions…]; one of rank 3 is [n, positions, channels], as in a
-transformer. The derivative belongs to the reduction: with `mean`, it is along "add v at every position", the sum of the
+Which axis holds the channels comes from the graph (`autodiff/channels.py`); all others but the examples' are positions.
+The derivative belongs to the reduction: with `mean`, it is along "add v at every position", the sum of the
 gradient over positions; with `max`, along "add v where each channel is largest".
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from caveat_worker.engine.base.errors import InvalidInput
 
 
-def features(shape: Sequence[int | str | None], reduce: str) -> int | None:
+def features(shape: Sequence[int | str | None], reduce: str, channels: int) -> int | None:
     """How many features an example of a tensor of this shape has, where that is known; raises InvalidInput."""
     if reduce != "flatten" and len(shape) < 3:
         raise InvalidInput(
@@ -26,50 +26,52 @@ def features(shape: Sequence[int | str | None], reduce: str) -> int | None:
     if reduce.startswith("token:") and len(shape) != 3:
         raise InvalidInput(
             "no-tokens",
-            f"'{reduce}' needs a layer of [examples, tokens, features]; this one has {len(shape)} dimensions.",
+            f"'{reduce}' needs a layer with one axis of tokens and one of channels; it has {len(shape)} dimensions.",
             "Use 'mean', 'max' or 'flatten'.",
         )
     if reduce != "flatten":
-        kept = shape[-1] if len(shape) == 3 else shape[1]
+        kept = shape[channels]
         return kept if isinstance(kept, int) else None
     sizes = [size for size in shape[1:] if isinstance(size, int)]
     return int(np.prod(sizes)) if len(sizes) == len(shape) - 1 else None
 
 
-def reduced(activations: NDArray[np.float32], reduce: str) -> NDArray[np.float32]:
-    """Activations [n, …] as features [n, d]."""
+def reduced(activations: NDArray[np.float32], reduce: str, channels: int) -> NDArray[np.float32]:
+    """Activations [n, …], whose axis `channels` is that of the channels, as features [n, d]."""
     if reduce == "flatten":
         return activations.reshape(len(activations), -1)
     if reduce.startswith("token:"):
-        return activations[:, _token(activations, reduce)]
-    positions = _positions(activations)
+        return _token(activations, reduce, channels)
+    positions = _positions(activations, channels)
     kept: NDArray[np.float32] = positions.mean(axis=1) if reduce == "mean" else positions.max(axis=1)
     return kept
 
 
-def moved(activations: NDArray[np.float32], step: NDArray[np.float32], reduce: str) -> NDArray[np.float32]:
+def moved(
+    activations: NDArray[np.float32], step: NDArray[np.float32], reduce: str, channels: int
+) -> NDArray[np.float32]:
     """Activations [n, …] whose features have moved by `step` [d]: every position by the same where they are reduced."""
     if reduce == "flatten":
         return activations + step.reshape(activations.shape[1:])
     if reduce.startswith("token:"):
         there = activations.copy()
-        there[:, _token(activations, reduce)] += step
+        _token(there, reduce, channels)[...] += step
         return there
-    return activations + (step if activations.ndim == 3 else step.reshape(-1, *[1] * (activations.ndim - 2)))
+    return activations + step.reshape([-1 if axis == channels else 1 for axis in range(activations.ndim)])
 
 
 def reduced_gradient(
-    gradient: NDArray[np.float32], activations: NDArray[np.float32], reduce: str
+    gradient: NDArray[np.float32], activations: NDArray[np.float32], reduce: str, channels: int
 ) -> NDArray[np.float32]:
     """The gradient [n, …] with respect to features [n, d], at the activations [n, …] it was taken at."""
     if reduce == "flatten":
         return gradient.reshape(len(gradient), -1)
     if reduce.startswith("token:"):
-        return gradient[:, _token(gradient, reduce)]
-    positions = _positions(gradient)
+        return _token(gradient, reduce, channels)
+    positions = _positions(gradient, channels)
     if reduce == "mean":
         return np.asarray(positions.sum(axis=1))
-    largest = _positions(activations).argmax(axis=1)[:, None]
+    largest = _positions(activations, channels).argmax(axis=1)[:, None]
     return np.take_along_axis(positions, largest, axis=1)[:, 0]
 
 
@@ -83,19 +85,18 @@ def scores(output: NDArray[np.float32], reduce: str | None, class_axis: int) -> 
     return np.asarray(positions.sum(axis=1) if reduce == "sum" else positions.mean(axis=1))
 
 
-def _positions(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _positions(values: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
     """[n, positions, channels], whatever the layout."""
-    if values.ndim == 3:
-        return values
-    return np.moveaxis(values, 1, -1).reshape(len(values), -1, values.shape[1])
+    return np.moveaxis(values, channels, -1).reshape(len(values), -1, values.shape[channels])
 
 
-def _token(values: NDArray[np.float32], reduce: str) -> int:
-    token = int(reduce.removeprefix("token:"))
-    if token >= values.shape[1]:
+def _token(values: NDArray[np.float32], reduce: str, channels: int) -> NDArray[np.float32]:
+    """One position of a sequence [n, channels], as a view."""
+    sequence, token = np.moveaxis(values, channels, -1), int(reduce.removeprefix("token:"))
+    if token >= sequence.shape[1]:
         raise InvalidInput(
             "unknown-token",
-            f"'{reduce}' is asked for, and there are {values.shape[1]} tokens.",
+            f"'{reduce}' is asked for, and there are {sequence.shape[1]} tokens.",
             "Count from 0.",
         )
-    return token
+    return sequence[:, token]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caveat_spec.audit import Audit
+from caveat_worker.engine.autodiff.channels import usual_axis
 from caveat_worker.engine.autodiff.external_gradients import ExternalGradients
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Resolved, Target
@@ -103,6 +104,13 @@ class Layer:
     depth: int
     chosen: bool
     """Whether Caveat picked it, not the audit."""
+    channel_axis: int | None = None
+    """The axis of [n, …] that holds channels, as far as an operator says so."""
+
+    @property
+    def channels(self) -> int:
+        """The axis that is taken for the channels'."""
+        return usual_axis(len(self.shape)) if self.channel_axis is None else self.channel_axis
 
 
 @dataclass(frozen=True)

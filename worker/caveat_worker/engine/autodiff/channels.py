@@ -67,6 +67,17 @@ def channel_axis(model: Model, tensor: str) -> int | None:
     return None
 
 
+def usual_axis(rank: int) -> int:
+    """The axis that is taken for the channels' where no operator says so: the last of three, or else the second."""
+    return 2 if rank == 3 else min(1, rank - 1)
+
+
+def channels_of(model: Model, tensor: str, rank: int) -> int:
+    """The axis of a tensor [n, …] of a rank that is taken for the channels'."""
+    found = channel_axis(model, tensor)
+    return usual_axis(rank) if found is None else found
+
+
 def _told(value: ir.Value, rank: int) -> Iterator[int]:
     """What the operators that make and read a tensor say about its channels."""
     maker = value.producer()

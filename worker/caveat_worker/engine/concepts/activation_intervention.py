@@ -124,7 +124,8 @@ def _changes(
         if head is not None:
             feeds = {**feeds, **head.run(feeds)}
         for step, delta in zip(steps, deltas, strict=True):
-            there = moved(feeds[layer.tensor], delta.astype(feeds[layer.tensor].dtype), layer.reduce)
+            here = feeds[layer.tensor]
+            there = moved(here, delta.astype(here.dtype), layer.reduce, layer.channels)
             found = rest.run({**feeds, layer.tensor: there})
             for name in targets:
                 values = found[f"value/{name}"].reshape(-1).astype(np.float64)

@@ -228,11 +228,13 @@ def projections(cross: Float64Array, alpha: Float64Array) -> Float64Array:
     return (along - along.mean()) / spread if spread > 0 else np.zeros_like(along)
 
 
-def sensitivity_by_position(gradients: NDArray[Any], v: Float64Array, shape: Sequence[int]) -> Float64Array:
+def sensitivity_by_position(
+    gradients: NDArray[Any], v: Float64Array, shape: Sequence[int], channels: int
+) -> Float64Array:
     """The mean of `∇h·v` over examples, taken apart by position, so that the parts sum to it.
 
-    Gradients [m, d] and `v` [d] are those of a whole layer of this shape, [tokens, features] or [channels, …].
+    Gradients [m, d] and `v` [d] are those of a whole layer of this shape, whose axis `channels` is summed.
     """
     products: Float64Array = (gradients.mean(axis=0, dtype=np.float64) * v).reshape(shape)
-    parts: Float64Array = products.sum(-1 if len(shape) == 2 else 0)
+    parts: Float64Array = products.sum(channels)
     return parts

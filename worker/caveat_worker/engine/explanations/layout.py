@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caveat_worker.engine.autodiff.channels import channel_axis
+from caveat_worker.engine.autodiff.channels import channel_axis, usual_axis
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.base.arrays import AnyArray
 from caveat_worker.engine.onnx.values import Dim, shape_of_value
@@ -56,6 +56,6 @@ def layout_of(model: Model, tensor: str) -> Layout:
 
 def _usual(shape: tuple[Dim, ...], *, picture: bool) -> int:
     """Where channels are where no operator says so: colours may be last."""
-    if len(shape) == 3:
-        return 2
-    return len(shape) - 1 if picture and shape[-1] in _COLOURS and shape[1] not in _COLOURS else 1
+    if len(shape) > 3 and picture and shape[-1] in _COLOURS and shape[1] not in _COLOURS:
+        return len(shape) - 1
+    return usual_axis(len(shape))

@@ -267,7 +267,7 @@ def _spatial_maps(collected: Collected, layer: Layer, tested: ConceptTested) -> 
     maps = {}
     for name, asked in plan.audit.targets.items():
         gradients = collected.arrays["gradients", asked.examples, name, layer.name]
-        parts = tested.step * sensitivity_by_position(gradients, v, shape)
+        parts = tested.step * sensitivity_by_position(gradients, v, shape, layer.channels - 1)
         maps[name] = SpatialMap(shape=list(parts.shape), parts=parts.ravel().tolist())
     return maps
 

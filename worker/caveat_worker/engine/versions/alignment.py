@@ -80,9 +80,8 @@ def match_channels(own: NDArray[Any], other: NDArray[Any]) -> Matching | None:
 
 
 def by_channel(activations: NDArray[Any]) -> NDArray[Any]:
-    """Activations [n, …] as rows of channels [n · positions, channels], evenly thinned to `MOST_ROWS`."""
-    last = activations if activations.ndim in (2, 3) else np.moveaxis(activations, 1, -1)
-    rows = last.reshape(-1, last.shape[-1])
+    """Activations [n, …, channels] as rows [n · positions, channels], evenly thinned to `MOST_ROWS`."""
+    rows = activations.reshape(-1, activations.shape[-1])
     return rows[:: -(-len(rows) // MOST_ROWS)]
 
 

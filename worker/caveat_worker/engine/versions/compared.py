@@ -13,6 +13,7 @@ from caveat_worker.engine.activations.batches import Batch
 from caveat_worker.engine.activations.gram import gram
 from caveat_worker.engine.activations.pooling import scores
 from caveat_worker.engine.activations.requirements import Plan
+from caveat_worker.engine.autodiff.channels import channels_of
 from caveat_worker.engine.autodiff.differentiate import differentiate, find_layer
 from caveat_worker.engine.autodiff.layers import choose_layers
 from caveat_worker.engine.autodiff.model import Model
@@ -43,7 +44,7 @@ class Examined:
     scores: Mapping[str, Float64Array]
     """Target → the scores that it is read from [n, classes]."""
     layers: Mapping[str, AnyArray]
-    """Layer → its activations at the first examples [n, …]."""
+    """Layer → its activations at the first examples [n, …, channels]."""
 
 
 def check_version(name: str, asked: OtherVersion, model: Model, other: Model) -> None:
@@ -134,7 +135,9 @@ def _examined(
             values[name].append(found[f"value/{name}"].reshape(-1).astype(np.float64))
             outputs[name].append(scores(raw, target.reduce, target.axis(raw.ndim)).astype(np.float64))
         for name in layers if batch.start < MOST_EXAMPLES else ():
-            kept[name].append(found[find_layer(model, name)])
+            tensor = find_layer(model, name)
+            a = found[tensor]
+            kept[name].append(np.moveaxis(a, channels_of(model, tensor, a.ndim), -1))
     return Examined(
         {name: np.concatenate(parts) for name, parts in values.items()},
         {name: np.concatenate(parts) for name, parts in outputs.items()},
@@ -186,7 +189,7 @@ def _aligned(layer: str, other: str, own: Examined, its: Examined) -> VersionLay
     """How alike a layer is in the two versions."""
     mine, theirs = own.layers[layer], its.layers[other]
     cka = debiased_cka(*(gram(each.reshape(len(each), -1)) for each in (mine, theirs)))
-    comparable = mine.ndim == theirs.ndim and _positions(mine) == _positions(theirs)
+    comparable = mine.shape[1:-1] == theirs.shape[1:-1]
     matching = match_channels(by_channel(mine), by_channel(theirs)) if comparable else None
     return VersionLayer(
         layer=layer,
@@ -197,12 +200,6 @@ def _aligned(layer: str, other: str, own: Examined, its: Examined) -> VersionLay
         matched=None if matching is None else matching.matched,
         median_correlation=None if matching is None else matching.median,
     )
-
-
-def _positions(activations: AnyArray) -> tuple[int, ...]:
-    """The sizes of the axes that are not channels."""
-    shape = activations.shape
-    return (shape[1],) if len(shape) == 3 else shape[2:]
 
 
 def _words(one: TensorInfo) -> str:
