@@ -111,9 +111,11 @@ def sources(request: Request) -> dict[str, str]:
 
 
 def with_sources(request: Request, replaced: Mapping[str, str]) -> Request:
-    """The same request with each pointer of `sources()` given a new source; of audits and example sets."""
+    """The same request with each pointer of `sources()` given a new source; of audits, shards and example sets."""
     if isinstance(request, Audit):
         return request.with_sources(dict(replaced))
+    if isinstance(request, Shard):
+        return request.model_copy(update={"audit": request.audit.with_sources(dict(replaced))})
     if isinstance(request, NewExamples):
         update = {pointer.rpartition("/")[2]: source for pointer, source in replaced.items()}
         return request.model_copy(update={"examples": request.examples.model_copy(update=update)})

@@ -30,11 +30,18 @@ from caveat_storage import (
     upgrade,
     webhooks,
 )  # fmt: skip
+from caveat_storage.blobs import Blobs
 from caveat_storage.job_records import Database, Key, migrate, now
 from caveat_storage.job_state import Lease
 from caveat_storage.tables import jobs, metadata
+from caveat_worker.jobs import tasks
+from caveat_worker.jobs.settings import Settings
+from caveat_worker.jobs.source_fetching import with_fetched_sources
+from caveat_worker.jobs.supervisor import Divided
 from tests.storage.conftest import empty
 from tests.storage.test_job_records import fresh
+from tests.worker.live import MODEL, TABLE, digest
+from tests.worker.live import audit as spoken_audit
 
 HOUR = timedelta(hours=1)
 PROBLEM = ProblemDetails.of("not-onnx", 422, "This is not an ONNX file.", "Export it to ONNX.")
@@ -441,3 +448,25 @@ def test_who_may_not_migrate_waits_for_who_may(postgresql: str, monkeypatch: pyt
         upgrade.prepare(as_role(url, "an_api"))
     migrate(url)
     upgrade.prepare(as_role(url, "an_api"))
+
+
+def test_an_audit_of_urls_is_divided_by_a_worker_and_its_shards_know_digests(
+    roles: Roles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for data in (MODEL, TABLE):
+        report(roles, digest(data))
+        job_records.own(roles.api, "other", digest(data), len(data))
+    url = f"https://models.example/a.onnx#sha256={digest(MODEL).partition(':')[2]}"
+    audit = job_state.submit(roles.api, "other", "audit", spoken_audit() | {"model": url}).record.id
+    monkeypatch.setattr(tasks, "database", lambda: roles.worker)
+    monkeypatch.setattr(tasks, "blobs", lambda: Blobs.at(str(tmp_path)))
+    monkeypatch.setattr(tasks, "supervise", lambda *_, **__: Divided(PARTS))  # the child's answer alone matters
+    monkeypatch.setattr(tasks, "publish", lambda *_: None)
+    assert tasks.run(claim(roles, audit)) == "divided"
+    with roles.owner.reading() as connection:
+        parts = connection.scalars(select(jobs.c.id).where(jobs.c.parent_id == audit)).all()
+    assert len(parts) == 3
+    shard = claim(roles, parts[0])
+    assert shard.payload["audit"]["model"] == url
+    fetched = with_fetched_sources(shard, roles.worker, Blobs.at(str(tmp_path)), Settings(), lambda: False)
+    assert fetched.payload["audit"]["model"] == digest(MODEL)

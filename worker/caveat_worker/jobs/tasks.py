@@ -91,9 +91,12 @@ def run(lease: Lease) -> str:
 
 
 def compute(lease: Lease, holder: LeaseHolder, pieces: dict[str, str]) -> End:
-    """Fetches a job's sources that are URLs and runs its child process; a shard adds what it stored to `pieces`."""
+    """Fetches a job's sources that are URLs and runs its child process; a shard adds what it stored to `pieces`.
+
+    The holder's lease keeps the URLs: shards have the request of their audit, word for word (migration 0010).
+    """
     try:
-        holder.lease = lease = with_fetched_sources(lease, database(), blobs(), settings(), holder.is_over)
+        lease = with_fetched_sources(lease, database(), blobs(), settings(), holder.is_over)
     except StoppedError:
         return Stopped()
     except FailedError as fault:
