@@ -15,6 +15,7 @@ ALLOWED = prefixes("https://models.example/onnx, https://files.example:8443/, s3
         "https://models.example/onnx/a.onnx", "https://models.example/onnx", "https://MODELS.example:443/onnx/b/a.onnx",
         "https://models.example/onnx/a%20b.onnx", "https://files.example:8443/a.onnx", "s3://bucket/onnx/a.onnx",
         "hf://org/repository@main/a.onnx", "gs://pail/a.onnx", "https://models.example/onnx/a..b.onnx",
+        "https://models.example/onnx/a;b.onnx", "https://models.example/onnx/..a/b.onnx",
     ],
 )  # fmt: skip
 def test_what_begins_with_a_prefix_is_fetched(url: str) -> None:
@@ -43,6 +44,11 @@ def test_other_places_are_not_reached(url: str) -> None:
         ("https://models.example/onnx/..%2fsecret", "must not hold '.'"),
         ("https://models.example/onnx/..%5csecret", "must not hold '.'"),
         ("https://models.example/onnx/%252e%252e/secret", "must not hold '.'"),
+        ("https://models.example/onnx/..;/secret", "must not hold '.'"),
+        ("https://models.example/onnx/..;a=b/secret", "must not hold '.'"),
+        ("https://models.example/onnx/..%3b/secret", "must not hold '.'"),
+        ("https://models.example/onnx/./secret", "must not hold '.'"),
+        ("https://models.example/onnx/..", "must not hold '.'"),
         ("https://models.example/onnx/..\\secret", "backslashes"),
         ("https://models.example\\@evil.example/onnx/a", "backslashes"),
         ("https://models.exam\tple/onnx/a", "blanks"),

@@ -92,7 +92,8 @@ def _fetch(
         except UnfetchedError as fault:
             raise _unfetched(pointer, found.url, str(fault), again=fault.again) from fault
         except WrongDigestError as fault:
-            raise _unfetched(pointer, found.url, f"its bytes are now {fault.came}", again=False) from fault
+            log.info("%s has other bytes: %s", found.url, fault.came)  # for an operator: who knows it could fetch them
+            raise _unfetched(pointer, found.url, "its bytes have another digest", again=False) from fault
         except NoRoomError as fault:
             raise FailedError(_no_room(fault.used, settings.tenant_bytes), again=False) from fault
 

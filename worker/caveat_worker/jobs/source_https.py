@@ -141,9 +141,15 @@ def _require_success(status: int) -> None:
 def _next(url: str, answer: httpcore.Response, allowed: list[str]) -> str:
     """Where a redirect leads, if that is allowed."""
     place = next((value for name, value in answer.headers if name.lower() == b"location"), b"")
-    there = urljoin(url, place.decode("latin-1")).partition("#")[0]
-    if wrong := source_allow_list.fault(there, allowed, redirected=True):
-        host = urlsplit(there).hostname
+    try:
+        there = urljoin(url, place.decode("latin-1")).partition("#")[0]
+        host, scheme = urlsplit(there).hostname, urlsplit(there).scheme
+    except ValueError as fault:
+        raise UnfetchedError("its server redirects to what is not a URL", again=False) from fault
+    wrong = source_allow_list.fault(there, allowed, redirected=True)
+    if wrong is None and scheme not in ("https", "http"):  # a library would use its own credentials
+        wrong = f"a redirect may not lead to {scheme}://"
+    if wrong is not None:
         raise UnfetchedError(f"its server redirects to {host or 'another place'}: {wrong}", again=False)
     return there
 
