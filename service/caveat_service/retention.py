@@ -7,6 +7,7 @@ import threading
 from datetime import timedelta
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from caveat_service.settings import Settings
 from caveat_storage import job_records, retention
@@ -36,6 +37,6 @@ def _delete_forever(database: Database, settings: Settings) -> None:
     while True:
         try:
             delete_expired(database, settings)
-        except DBAPIError as fault:
+        except (DBAPIError, NoConnectionError) as fault:
             log.warning("the deletion of expired data will be retried: %s", type(fault).__name__)
         threading.Event().wait(LOOK_SECONDS)

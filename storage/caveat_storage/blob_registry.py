@@ -58,6 +58,7 @@ def opened(url: str, database: Database) -> Blobs:
 def arrival(database: Database, digest: str) -> Iterator[None]:
     """Registers a digest in a transaction during which its bytes move into place; a collection of them waits for it."""
     with database.writing() as connection:
+        job_records.allow_pause(connection)
         _register(connection, digest)
         yield
 
@@ -78,6 +79,7 @@ def _upload(
     database: Database, tenant: str, digest: str, size: int, most: int, show: Callable[[Connection], object]
 ) -> Iterator[None]:
     with database.writing() as connection:
+        job_records.allow_pause(connection)
         show(connection)
         _register(connection, digest)
         job_records.own_within(connection, tenant, digest, size, most=most)
@@ -129,9 +131,7 @@ def collect(database: Database, blobs: Blobs, *, unused_for: timedelta) -> Colle
     """Deletes bytes that no row has used for `unused_for`; safe to run concurrently with itself and everything else."""
     adopted = [digest for digest in blobs.digests() if _adopt(database, blobs, digest)]
     unused = stored.c.touched_at < now() - unused_for
-    unnamed = [
-        ~select(named.c.digest).where(named.c.digest == stored.c.digest).exists() for named in (owned, uses)
-    ]  # a worker may read no other column of `blobs`
+    unnamed = [~select(named.c.digest).where(named.c.digest == stored.c.digest).exists() for named in (owned, uses)]
     with database.reading() as connection:
         candidates = connection.scalars(select(stored.c.digest).where(unused, *unnamed)).all()
     removed = 0

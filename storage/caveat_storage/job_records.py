@@ -54,6 +54,8 @@ NOTED_EVERY = timedelta(seconds=10)
 ANSWERS_WITHIN = 20.0
 """Seconds within which PostgreSQL has to answer a statement; a connection that stays silent is broken off."""
 CONNECTS_WITHIN = 5  # seconds
+PAUSES_WITHIN = 600.0
+"""Seconds for which a transaction may pause while a bucket copies bytes to their place."""
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -246,6 +248,13 @@ def clock(connection: Connection) -> datetime:
         return now()
     moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
     return moment
+
+
+def allow_pause(connection: Connection) -> None:
+    """Lets this transaction pause for `PAUSES_WITHIN`, after which PostgreSQL ends it (see `_postgresql_engine`)."""
+    if connection.dialect.name == "postgresql":
+        limit = "idle_in_transaction_session_timeout", f"{PAUSES_WITHIN:g}s"
+        connection.execute(select(func.set_config(*limit, True)))
 
 
 def new_id() -> str:

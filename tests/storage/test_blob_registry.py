@@ -6,6 +6,7 @@ import io
 import os
 import random
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from caveat_storage import blob_registry, job_records, job_state, retention
 from caveat_storage.blob_registry import Collected
 from caveat_storage.blobs import Blobs, digest_of
-from caveat_storage.job_records import Database
+from caveat_storage.job_records import Database, migrate
 from caveat_storage.job_state import GoneError
 from caveat_storage.tables import blobs as owned_rows
 from caveat_storage.tables import stored, uses
@@ -54,6 +55,17 @@ def succeed(database: Database, blobs: Blobs, job_id: str, report: bytes) -> str
     assert lease is not None
     assert job_state.succeed(database, lease, {"outcome": "pass"}, put(database, blobs, report, None))
     return digest(report)
+
+
+def test_bytes_may_take_longer_to_their_place_than_the_database_to_answer(postgresql: str) -> None:
+    """As in a bucket, which copies some gigabytes within itself while the transaction waits."""
+    migrate(postgresql)
+    database, large = Database(postgresql, seconds=1), digest(b"large")
+    with blob_registry.arrival(database, large):
+        time.sleep(1.5)
+    with database.reading() as connection:
+        assert connection.scalars(select(stored.c.digest).where(stored.c.digest == large)).all() == [large]
+    database.close()
 
 
 class TestCollecting:

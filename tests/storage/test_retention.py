@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from caveat.cli import cli
 from caveat_service import retention as expiry
@@ -155,6 +156,20 @@ def test_the_api_deletes_what_expired_and_a_worker_its_bytes_as_they_are_told(
         connection.execute(text("DELETE FROM chores"))
     collect_garbage(database, blobs, Settings())
     assert list(blobs.digests()) == []
+
+
+def test_the_deletion_of_what_expired_outlives_a_database_without_a_free_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    faults = [NoConnectionError(), KeyboardInterrupt()]
+
+    def fail(*_: object) -> None:
+        raise faults.pop(0)
+
+    monkeypatch.setattr(expiry, "delete_expired", fail)
+    monkeypatch.setattr(expiry, "LOOK_SECONDS", 0)
+    with pytest.raises(KeyboardInterrupt):
+        expiry._delete_forever(None, ServiceSettings())  # type: ignore[arg-type]
 
 
 def test_an_operator_erases_a_tenant_and_collects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

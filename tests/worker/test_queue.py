@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 
 from caveat_spec.artifacts import Stage
 from caveat_spec.jobs import in_flight
-from caveat_storage import job_records
+from caveat_storage import job_records, job_state
+from caveat_worker.jobs import reaper
+from caveat_worker.jobs.settings import Settings
 from caveat_worker.jobs.supervisor import Finished, Limits, supervise
 from tests.worker import stub_pipeline as stub
 from tests.worker.live import MODEL, TABLE, Live, audit, digest, end, live, valkey
@@ -214,3 +217,22 @@ def test_a_worker_that_is_told_to_leave_gives_its_job_back_and_the_attempt_does_
     with fresh.worker("next"):
         record = fresh.wait(job_id)
     assert (record["state"], record["attempts"]) == ("succeeded", 1)
+
+
+def test_a_leaving_worker_asks_for_its_jobs_again_after_a_fault_of_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = job_state.ask_to_release, list[int]()
+
+    def ask(database: job_records.Database, worker: str) -> int:
+        asked.append(1)
+        if len(asked) == 2:
+            reaper._gone.set()
+        return real(database, worker)  # which fails, since there are no tables
+
+    place = Settings(database_url=f"sqlite:///{tmp_path / 'empty.db'}", grace_seconds=0)
+    monkeypatch.setattr(reaper, "settings", lambda: place)
+    monkeypatch.setattr(reaper, "_gone", threading.Event())
+    monkeypatch.setattr(job_state, "ask_to_release", ask)
+    reaper._ask_back("one")
+    assert len(asked) == 2

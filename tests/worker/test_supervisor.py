@@ -7,20 +7,22 @@ import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from caveat_spec.disk_faults import DiskError
+from caveat_spec.jobs import JobKind
 from caveat_storage.blobs import Blobs, Writable
 from caveat_worker.jobs import forkserver
 from caveat_worker.jobs.cache import Cache
 from caveat_worker.jobs.sandbox import missing_protections
-from caveat_worker.jobs.supervisor import End, Failed, Finished, Limits, Stopped, supervise
+from caveat_worker.jobs.supervisor import End, Failed, Finished, Limits, Stopped, _collect, supervise
 from tests.worker import old_kernel
 from tests.worker import stub_pipeline as stub
 from tests.worker.live import MODEL, TABLE, audit, digest
@@ -250,3 +252,13 @@ def test_a_worker_that_requires_every_protection_does_not_serve_without_one() ->
     assert ran.returncode == 78, ran.stderr
     assert "this worker does not serve: its sandbox lacks landlock." in ran.stderr
     assert "CAVEAT_REQUIRE_SANDBOX=false" in ran.stderr
+
+
+@pytest.mark.parametrize("kind", get_args(JobKind))
+def test_a_job_of_every_kind_may_lose_its_process(tmp_path: Path, kind: JobKind) -> None:
+    outputs = os.open(tmp_path, os.O_DIRECTORY)
+    try:
+        end = _collect(outputs, kind, -signal.SIGKILL, LIMITS)
+    finally:
+        os.close(outputs)
+    assert code_of(end) == "child-died"

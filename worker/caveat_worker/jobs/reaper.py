@@ -169,4 +169,7 @@ def _ask_back(worker: str) -> None:
         log.warning("the worker could not record that it is leaving")
     _gone.wait(settings().grace_seconds)
     while not _gone.wait(1):
-        job_state.ask_to_release(database, worker)
+        try:
+            job_state.ask_to_release(database, worker)
+        except DBAPIError as fault:
+            log.warning("this worker's jobs will be asked back again: %s", type(fault).__name__)

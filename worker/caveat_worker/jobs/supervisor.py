@@ -47,6 +47,14 @@ LARGEST_RESULT = 256 << 20  # bytes
 PIPELINE = "caveat_worker.computations"
 CRASHES = frozenset({signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
 """Signals of a crash in the process's own code or a library; no other process sends them."""
+CALLED: dict[JobKind, str] = {
+    "audit": "this audit",
+    "model": "this model",
+    "examples": "these examples",
+    "shard": "a part of this audit",
+    "plan": "this plan",
+    "directions": "these directions",
+}
 SCRATCH = frozenset(disk_problem("scratch", number).code for number in ERRNOS)
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
@@ -357,12 +365,7 @@ def _output(outputs: int, name: str) -> bytes | None:
 
 
 def _died(kind: JobKind, status: int, limits: Limits) -> ProblemDetails:
-    what = {
-        "audit": "this audit",
-        "model": "this model",
-        "examples": "these examples",
-        "shard": "a part of this audit",
-    }[kind]
+    what = CALLED[kind]
     if status - DISK_STATUS in ERRNOS:
         return disk_problem("scratch", status - DISK_STATUS)
     if status == -signal.SIGXCPU:
