@@ -40,8 +40,7 @@ from caveat_worker.jobs.source_fetching import with_fetched_sources
 from caveat_worker.jobs.supervisor import Divided
 from tests.storage.conftest import empty
 from tests.storage.test_job_records import fresh
-from tests.worker.live import MODEL, TABLE, digest
-from tests.worker.live import audit as spoken_audit
+from tests.worker import live
 
 HOUR = timedelta(hours=1)
 PROBLEM = ProblemDetails.of("not-onnx", 422, "This is not an ONNX file.", "Export it to ONNX.")
@@ -453,11 +452,11 @@ def test_who_may_not_migrate_waits_for_who_may(postgresql: str, monkeypatch: pyt
 def test_an_audit_of_urls_is_divided_by_a_worker_and_its_shards_know_digests(
     roles: Roles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for data in (MODEL, TABLE):
-        report(roles, digest(data))
-        job_records.own(roles.api, "other", digest(data), len(data))
-    url = f"https://models.example/a.onnx#sha256={digest(MODEL).partition(':')[2]}"
-    audit = job_state.submit(roles.api, "other", "audit", spoken_audit() | {"model": url}).record.id
+    for data in (live.MODEL, live.TABLE):
+        report(roles, live.digest(data))
+        job_records.own(roles.api, "other", live.digest(data), len(data))
+    url = f"https://models.example/a.onnx#sha256={live.digest(live.MODEL).partition(':')[2]}"
+    audit = job_state.submit(roles.api, "other", "audit", live.audit() | {"model": url}).record.id
     monkeypatch.setattr(tasks, "database", lambda: roles.worker)
     monkeypatch.setattr(tasks, "blobs", lambda: Blobs.at(str(tmp_path)))
     monkeypatch.setattr(tasks, "supervise", lambda *_, **__: Divided(PARTS))  # the child's answer alone matters
@@ -469,4 +468,4 @@ def test_an_audit_of_urls_is_divided_by_a_worker_and_its_shards_know_digests(
     shard = claim(roles, parts[0])
     assert shard.payload["audit"]["model"] == url
     fetched = with_fetched_sources(shard, roles.worker, Blobs.at(str(tmp_path)), Settings(), lambda: False)
-    assert fetched.payload["audit"]["model"] == digest(MODEL)
+    assert fetched.payload["audit"]["model"] == live.digest(live.MODEL)
