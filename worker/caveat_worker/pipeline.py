@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ from caveat_worker.engine.panels.planned import PlannedExplanation, plan_explana
 from caveat_worker.engine.plan import make_plan
 from caveat_worker.engine.report import assemble
 from caveat_worker.engine.versions.compared import check_version, compare_versions
-from caveat_worker.loading import Blob, choose_provider, describe_engine, load_model, versions_of
+from caveat_worker.loading import Blob, choose_provider, describe_engine, fed_by_name, load_model, versions_of
 from caveat_worker.progress import Progress, counter
 from caveat_worker.readers.batching import each_batch, first_examples
 from caveat_worker.readers.class_names import read_class_names
@@ -163,9 +164,14 @@ def _load_shuffled(audit: Audit, blob: Blob, model: Model) -> Model | None:
     if audit.random_labels is None:
         return None
     with error_context("/random_labels"):
-        shuffled = load(blob(audit.random_labels), interacts=model.interacts, constants=audit.constants)
+        shuffled = _load_beside(audit, blob(audit.random_labels), model)
         check_inputs(model, shuffled)
     return shuffled
+
+
+def _load_beside(audit: Audit, file: Path, model: Model) -> Model:
+    """A model that takes the same inputs as the audited one."""
+    return load(file, interacts=model.interacts, constants=audit.constants, fed=fed_by_name(audit))
 
 
 def _load_versions(audit: Audit, blob: Blob, model: Model) -> dict[str, Model]:
@@ -173,7 +179,7 @@ def _load_versions(audit: Audit, blob: Blob, model: Model) -> dict[str, Model]:
     found = {}
     for name, asked in audit.compare.items():
         with error_context(f"/compare/{name}/model"):
-            found[name] = load(blob(asked.model), interacts=model.interacts, constants=audit.constants)
+            found[name] = _load_beside(audit, blob(asked.model), model)
         check_version(name, asked, model, found[name])
     return found
 

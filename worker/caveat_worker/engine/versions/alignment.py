@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from caveat_worker.engine.activations.gram import centred
 from caveat_worker.engine.base.arrays import Float64Array
 
 MATCHED = 0.9
@@ -18,6 +19,8 @@ FEWEST = 4
 MOST_ROWS = 20_000
 """Examples times positions over which channels are correlated; of more, evenly spaced ones."""
 MOST_CHANNELS = 4_096
+LEAST_SHARE = 1e-12
+"""The share of a layer's squared numbers that has to vary with the example; below it is rounding in float32."""
 
 
 def debiased_cka(k: Float64Array, other: Float64Array) -> float | None:
@@ -28,10 +31,13 @@ def debiased_cka(k: Float64Array, other: Float64Array) -> float | None:
     """
     if len(k) < FEWEST:
         return None
-    own, its = _hsic(k, k), _hsic(other, other)
+    left, right = centred(k), centred(other)
+    if any(np.trace(moved) <= LEAST_SHARE * np.trace(each) for moved, each in ((left, k), (right, other))):
+        return None
+    own, its = _hsic(left, left), _hsic(right, right)
     if own <= 0 or its <= 0:
         return None
-    return float(_hsic(k, other) / np.sqrt(own * its))
+    return float(_hsic(left, right) / np.sqrt(own * its))
 
 
 def _hsic(k: Float64Array, other: Float64Array) -> float:

@@ -25,10 +25,12 @@ from caveat_worker.engine.onnx.session import Provider, open_session
 from caveat_worker.engine.statistics.intervals import mean_interval
 from caveat_worker.engine.statistics.proportions import exact_interval
 from caveat_worker.engine.statistics.scale import scale
-from caveat_worker.engine.versions.alignment import by_channel, debiased_cka, match_channels
+from caveat_worker.engine.versions.alignment import FEWEST, by_channel, debiased_cka, match_channels
 
 MOST_EXAMPLES = 1_000
 """Examples over which layers are compared; decisions are compared over all."""
+LAYER_BYTES = 1 << 28
+"""What memory holds of one layer of one version; a larger layer is compared over fewer examples."""
 Batches = Callable[[str, int], Iterable[Batch]]
 """(example set, batch size) → its batches."""
 Labels = Callable[[str, str], AnyArray]
@@ -39,6 +41,8 @@ Labels = Callable[[str, str], AnyArray]
 class Examined:
     """What one version gives at one example set."""
 
+    resolved: Mapping[str, Resolved]
+    """Target → how it is read from this version."""
     values: Mapping[str, Float64Array]
     """Target → its number [n]."""
     scores: Mapping[str, Float64Array]
@@ -97,8 +101,7 @@ def _compared(
         own = _examined(plan, plan.model, list(kept), batches, examples, provider)
         truth = None if asked.label is None else labels(examples, asked.label)
         agreements += [
-            _agreement(plan.resolved[target], examples, own, its, truth, plan.audit.method.alpha)
-            for target in plan.targets
+            agreement_of(target, examples, own, its, truth, plan.audit.method.alpha) for target in plan.targets
         ]
         aligned += [_aligned(layer, its_name, own, its) for layer, its_name in kept.items()]
     notes = [f"The version has no tensor '{layer}', so that layer was not compared." for layer in left_out]
@@ -112,7 +115,8 @@ def _layers(plan: Plan, asked: OtherVersion, other: Model) -> tuple[dict[str, st
         own = list(choose_layers(plan.model, next(iter(plan.targets.values()))))
     elif not own:
         own = [find_layer(plan.model, choice.tensor) for choice in plan.audit.layers if not isinstance(choice, str)]
-    named = {tensor: asked.layers.get(tensor, tensor) for tensor in dict.fromkeys([*own, *asked.layers])}
+    renamed = {find_layer(plan.model, layer): find_layer(other, its) for layer, its in asked.layers.items()}
+    named = {tensor: renamed.get(tensor, tensor) for tensor in dict.fromkeys([*own, *renamed])}
     found = {tensor: its for tensor, its in named.items() if other.value(its) is not None}
     return found, [tensor for tensor in named if tensor not in found]
 
@@ -134,44 +138,53 @@ def _examined(
             raw = found[resolved[name].tensor]
             values[name].append(found[f"value/{name}"].reshape(-1).astype(np.float64))
             outputs[name].append(scores(raw, target.reduce, target.axis(raw.ndim)).astype(np.float64))
-        for name in layers if batch.start < MOST_EXAMPLES else ():
+        for name in layers:
             tensor = find_layer(model, name)
             a = found[tensor]
-            kept[name].append(np.moveaxis(a, channels_of(model, tensor, a.ndim), -1))
+            if batch.start < _most_examples(a):
+                kept[name].append(np.moveaxis(a, channels_of(model, tensor, a.ndim), -1))
     return Examined(
+        resolved,
         {name: np.concatenate(parts) for name, parts in values.items()},
         {name: np.concatenate(parts) for name, parts in outputs.items()},
         {name: np.concatenate(parts) for name, parts in kept.items()},
     )
 
 
-def _agreement(
-    resolved: Resolved, examples: str, own: Examined, its: Examined, truth: AnyArray | None, alpha: float
+def _most_examples(activations: AnyArray) -> int:
+    """Over how many examples a layer with such activations [n, …] is compared."""
+    return min(MOST_EXAMPLES, max(FEWEST, LAYER_BYTES * len(activations) // max(activations.nbytes, 1)))
+
+
+def agreement_of(
+    target: str, examples: str, own: Examined, its: Examined, truth: AnyArray | None, alpha: float
 ) -> VersionAgreement:
     """One target at one set: whether decisions agree, how the number moved, and who is right where that is known."""
-    target = resolved.target
-    now, then = own.values[target.name], its.values[target.name]
+    now, then = own.values[target], its.values[target]
     change, spread = now - then, scale(then) or 1.0
-    decided = [decisions(each.scores[target.name], resolved) for each in (own, its)]
-    mine, other = decided
+    mine, other = (decisions(each.scores[target], each.resolved[target]) for each in (own, its))
 
     def share(hits: AnyArray) -> Estimate:
         count, n = int(hits.sum()), len(hits)
         return Estimate(value=count / n, interval=exact_interval(count, n, alpha))
 
-    def right(mine: AnyArray | None) -> Estimate | None:
-        return None if truth is None or mine is None else share(np.asarray(mine == truth))
+    def right(each: Examined, decided: AnyArray | None) -> Estimate | None:
+        if truth is None or decided is None:
+            return None
+        alone = each.resolved[target].link == "sigmoid" and each.scores[target].shape[1] > 1
+        wanted = truth == (each.resolved[target].target.index or 0) if alone else truth
+        return share(np.asarray(decided == wanted))
 
     return VersionAgreement(
-        target=target.name,
+        target=target,
         examples=examples,
         n=len(now),
         same_decision=None if mine is None or other is None else share(np.asarray(mine == other)),
         change=Estimate(value=float(change.mean()), interval=mean_interval(change, alpha)),
         change_in_sd=float(change.mean()) / spread,
         typical_change_in_sd=float(np.sqrt((change**2).mean())) / spread,
-        accuracy=right(mine),
-        accuracy_other=right(other),
+        accuracy=right(own, mine),
+        accuracy_other=right(its, other),
     )
 
 
@@ -187,14 +200,15 @@ def decisions(found: Float64Array, resolved: Resolved) -> AnyArray | None:
 
 def _aligned(layer: str, other: str, own: Examined, its: Examined) -> VersionLayer:
     """How alike a layer is in the two versions."""
-    mine, theirs = own.layers[layer], its.layers[other]
+    n = min(len(own.layers[layer]), len(its.layers[other]))
+    mine, theirs = own.layers[layer][:n], its.layers[other][:n]
     cka = debiased_cka(*(gram(each.reshape(len(each), -1)) for each in (mine, theirs)))
     comparable = mine.shape[1:-1] == theirs.shape[1:-1]
     matching = match_channels(by_channel(mine), by_channel(theirs)) if comparable else None
     return VersionLayer(
         layer=layer,
         other=other,
-        n=len(mine),
+        n=n,
         cka=cka,
         channels=0 if matching is None else matching.channels,
         matched=None if matching is None else matching.matched,
@@ -203,11 +217,12 @@ def _aligned(layer: str, other: str, own: Examined, its: Examined) -> VersionLay
 
 
 def _words(one: TensorInfo) -> str:
-    return f"'{one.name}' {' x '.join('?' if not isinstance(size, int) else str(size) for size in one.shape[1:])}"
+    sizes = " x ".join("?" if not isinstance(size, int) else str(size) for size in one.shape[1:])
+    return f"'{one.name}' {sizes} of {one.dtype}"
 
 
 def _alike(own: TensorInfo, its: TensorInfo) -> bool:
-    """Whether two inputs have one name and sizes that agree where both are fixed."""
+    """Whether two inputs have one name, one type, and sizes that agree where both are fixed."""
     pairs = zip(own.shape[1:], its.shape[1:], strict=False)
     fits = all(not isinstance(a, int) or not isinstance(b, int) or a == b for a, b in pairs)
-    return own.name == its.name and len(own.shape) == len(its.shape) and fits
+    return (own.name, own.dtype) == (its.name, its.dtype) and len(own.shape) == len(its.shape) and fits
