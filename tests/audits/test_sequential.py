@@ -112,6 +112,20 @@ def test_cold_warm_and_without_a_cache_the_report_is_the_same(
     assert sum(seen_rows) == before
 
 
+def test_examples_that_came_in_other_batches_are_not_recalled(
+    looked: Bench,
+    kept: Kept,  # noqa: F811
+    seen_rows: list[int],  # noqa: F811
+) -> None:
+    """The last bits of a number may differ with its batch: the same look behind other looks is computed again."""
+    undecided(looked)
+    looked.run(store=kept.store)
+    looked.document["method"]["sequential"]["looks"] = LOOKS[1:]
+    seen_rows.clear()
+    found = summary_of(looked.run(store=kept.store))
+    assert sum(seen_rows) == sum(found.looks[-1].examples.values())
+
+
 def test_it_is_never_divided(looked: Bench) -> None:
     audit, by_digest = looked.settled()
     nothing: dict[str, Any] = {"threads": 1, "store": scratch}

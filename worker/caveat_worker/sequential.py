@@ -48,12 +48,14 @@ def planned_looks(plan: Plan, sources: Mapping[str, ExampleSource]) -> list[Plan
         for share in asked.looks
     }
     outlines = {share: {name: outline_of(source) for name, source in there.items()} for share, there in at.items()}
-    looks = []
+    looks: list[PlannedLook] = []
     for spent in spending(
         [share for share in asked.looks if enough_examples(plan.audit, outlines[share])], plan.audit.method.alpha
     ):
         audit = plan.audit.model_copy(update={"method": method_at(plan.audit.method, spent)})
-        looks.append(PlannedLook(spent.share, plan_look(plan, audit, outlines[spent.share]), at[spent.share]))
+        before = looks[-1].plan if looks else None
+        look = plan_look(plan, audit, outlines[spent.share], before)
+        looks.append(PlannedLook(spent.share, look, at[spent.share]))
     return looks
 
 

@@ -100,15 +100,20 @@ def make_plan(
     )
 
 
-def plan_look(plan: Plan, audit: Audit, outlines: Mapping[str, ExampleOutline]) -> Plan:
-    """The plan of one look of a sequential audit: the same question by the look's settings, about fewer examples."""
+def plan_look(plan: Plan, audit: Audit, outlines: Mapping[str, ExampleOutline], before: Plan | None) -> Plan:
+    """The plan of one look of a sequential audit: the same question by the look's settings, about fewer examples.
+
+    `before` is that of the look before it, behind whose examples the new ones make batches of their own.
+    """
+    known = {} if before is None or before.look is None else before.look.counts
+    counts = {name: tuple(dict.fromkeys([*known.get(name, ()), len(one.keys)])) for name, one in outlines.items()}
     return replace(
         plan,
         audit=audit,
         row_ranges=_row_ranges(plan.requires, outlines),
         pairings=_pairings(audit, outlines),
         passes=_passes(audit, plan.requires, plan.layers, outlines),
-        look=LookExamples({name: len(one.keys) for name, one in outlines.items()}, plan.audit.method.alpha),
+        look=LookExamples(counts, plan.audit.method.alpha),
     )
 
 

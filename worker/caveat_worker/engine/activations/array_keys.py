@@ -46,7 +46,7 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
         batch=batch_size(plan, need),
         rules=need.rules,
         by=dict(by),
-        **({} if plan.look is None else {"look": [method.seed, plan.look.counts[name]]}),
+        **({} if plan.look is None else {"look": [method.seed, *plan.look.counts[name]]}),
     )
     shapes = key_of(run=run, features=[_read(layer) for layer in plan.layers])
     keys: dict[Array, str] = {("features", name): shapes}

@@ -89,7 +89,7 @@ def _known_rows(name: str, keys: Mapping[Array, str], before: Collected | None) 
     if before is None or before.plan.look is None:
         return 0
     known = all(array in before.arrays for array in keys if array[1] == name)
-    return before.plan.look.counts[name] if known else 0
+    return before.plan.look.counts[name][-1] if known else 0
 
 
 def _grown(

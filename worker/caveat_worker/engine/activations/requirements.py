@@ -127,8 +127,8 @@ class Pairing:
 class LookExamples:
     """What a look of a sequential audit has of the examples, in an order of the seed's."""
 
-    counts: Mapping[str, int]
-    """Example set → how many of its examples."""
+    counts: Mapping[str, tuple[int, ...]]
+    """Example set → how many of its examples this look has, after those that the looks before it had, each once."""
     alpha: float
     """The whole audit's, which holds for sets that are whole at every look."""
 
