@@ -13,9 +13,10 @@ from caveat_spec.jobs import NewDirections
 from caveat_worker.array_stores import scratch
 from caveat_worker.engine.acting.directions import Direction, directions_method
 from caveat_worker.engine.acting.directions import find_directions as find
-from caveat_worker.engine.acting.monitor import Watched, monitoring_graph, score_name, sensitivity_name
+from caveat_worker.engine.acting.monitor import WATCHED, Watched, monitoring_graph, score_name, sensitivity_name
 from caveat_worker.engine.activations.collect import collect
 from caveat_worker.engine.activations.collected import Collected, Runtime
+from caveat_worker.engine.base.arrays import AnyArray
 from caveat_worker.engine.base.store import ArrayStore
 from caveat_worker.engine.onnx.session import open_session
 from caveat_worker.loading import Blob
@@ -87,8 +88,12 @@ def _check(ready: Prepared, collected: Collected, found: list[Direction]) -> Wat
     graph = monitoring_graph(plan.model, [Watched.of(one) for one in found], targets)
     session = open_session(graph, threads=1)
     size = WATCHED_AT_ONCE if plan.model.symbolic_batch else 1
-    parts = [session.run(plan.feeds(batch.values)) for batch in batches(ready.sources[first], size)]
-    watched = {name: np.concatenate([part[name].reshape(-1) for part in parts]) for name in parts[0] if "/" in name}
+    parts: dict[str, list[AnyArray]] = {}
+    for batch in batches(ready.sources[first], size):
+        for name, array in session.run(plan.feeds(batch.values)).items():
+            if name.startswith(WATCHED):
+                parts.setdefault(name, []).append(array.reshape(-1))
+    watched = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     score, sensitivity = 0.0, 0.0
     for one in found:
         score = max(score, float(np.abs(watched[score_name(one.concept, one.layer.name)] - one.scores).max()))

@@ -39,6 +39,10 @@ class Watched:
         return cls(found.concept, layer.name, layer.tensor, layer.reduce, found.vector, found.step, mean, sd)
 
 
+WATCHED = ("concept/", "sensitivity/")
+"""What the names of the outputs begin with that a monitoring model has beside its own."""
+
+
 def score_name(concept: str, layer: str) -> str:
     """The output with a concept's scores [n], in standard deviations of the audit's target examples."""
     return f"concept/{concept}/{layer}"

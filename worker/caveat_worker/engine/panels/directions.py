@@ -76,7 +76,7 @@ class Directions:
             rows = rows_to_fit(self.plan, self.source.names, concept)
             features, shape = self._features(opened, rows, layer, reduce)
             data = self._data(gram(features), rows, concept)
-            left = self._beyond(data, rows, concept)
+            left = self._without_controlled(data, rows, concept)
             problem = fit_problem_of(data if left is None else replace(data, k=left.k), self._settings)
             told, _ = encoding(problem, generator(self.plan.audit.method.seed, layer, concept))
             lies = self._held_out(data, rows, concept)
@@ -133,7 +133,7 @@ class Directions:
         )
         return ConceptData(k=k, concept=there, reference=without, pairs=np.arange(len(there)) if sides.paired else None)
 
-    def _beyond(self, data: ConceptData, rows: Sequence[Row], concept: str) -> Residual | None:
+    def _without_controlled(self, data: ConceptData, rows: Sequence[Row], concept: str) -> Residual | None:
         """The layer without the concepts that this one controls for, if it controls for any."""
         others = self.plan.audit.concepts[concept].controlling_for
         if not others:
@@ -143,7 +143,7 @@ class Directions:
 
     def _cav(self, data: ConceptData, rows: Sequence[Row], concept: str) -> Float64Array:
         """The concept's CAV as a combination of examples [n]."""
-        left = self._beyond(data, rows, concept)
+        left = self._without_controlled(data, rows, concept)
         if left is None:
             return cav_of(data, self._settings)
         return left.lifted(cav_of(replace(data, k=left.k), self._settings))
