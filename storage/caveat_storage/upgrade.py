@@ -6,14 +6,17 @@ may not: `CAVEAT_API_DATABASE_URL` and `CAVEAT_WORKER_DATABASE_URL` name them; t
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
 
+from alembic.util import CommandError
 from sqlalchemy import Connection, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from caveat_storage.job_records import Database, migrate
+from caveat_storage.settings import SharedSettings
 
 API, WORKER = "caveat_api", "caveat_worker"
 """What a role may do is granted to these two (migration 0010); roles that log in are members of one."""
@@ -81,11 +84,29 @@ def _admit(connection: Connection, group: str, login: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Migrates to a revision, by default the newest, and admits the roles of the API and the workers."""
-    owner = os.environ["CAVEAT_DATABASE_URL"]
+    parser = argparse.ArgumentParser(prog="python -m caveat_storage.upgrade", description="Migrates the database.")
+    parser.add_argument("revision", nargs="?", default="head", help="by default the newest")
+    asked = parser.parse_args(arguments)
+    owner = SharedSettings().database_url
     said = {API: os.environ.get("CAVEAT_API_DATABASE_URL"), WORKER: os.environ.get("CAVEAT_WORKER_DATABASE_URL")}
-    migrate(owner, *arguments)
-    admit(owner, {group: login for group, login in said.items() if login and login != owner})
+    logins = {group: login for group, login in said.items() if login and login != owner}
+    try:
+        _require_roles(owner, logins)
+        migrate(owner, asked.revision)
+        admit(owner, logins)
+    except (ArgumentError, CommandError, DBAPIError, ValueError) as fault:
+        why = fault.orig if isinstance(fault, DBAPIError) else fault
+        print(f"The database was not migrated: {str(why).strip()}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _require_roles(owner: str, logins: dict[str, str]) -> None:
+    """Raises `ValueError` where a login cannot be made: only PostgreSQL has roles, and each has a name."""
+    if logins and make_url(owner).get_backend_name() != "postgresql":
+        raise ValueError("only PostgreSQL has roles, so CAVEAT_DATABASE_URL has to be the URL of one.")
+    if not all(make_url(login).username for login in logins.values()):
+        raise ValueError("CAVEAT_API_DATABASE_URL and CAVEAT_WORKER_DATABASE_URL have to name a role each.")
 
 
 if __name__ == "__main__":

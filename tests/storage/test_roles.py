@@ -449,6 +449,28 @@ def test_who_may_not_migrate_waits_for_who_may(postgresql: str, monkeypatch: pyt
     upgrade.prepare(as_role(url, "an_api"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "settings", "word"),
+    [
+        (["9999"], {}, "Can't locate revision"),
+        ([], {"DATABASE_URL": "no-url"}, "Could not parse"),
+        ([], {"DATABASE_URL": "postgresql+psycopg://a@127.0.0.1:1/b"}, "connection failed"),
+        ([], {"API_DATABASE_URL": "postgresql+psycopg://api@host/b"}, "only PostgreSQL has roles"),
+        ([], {"DATABASE_URL": "postgresql+psycopg://a@h/b", "WORKER_DATABASE_URL": "postgresql+psycopg://h/b"}, "name"),
+    ],
+)
+def test_an_upgrade_that_cannot_be_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], settings: dict[str, str], word: str,
+) -> None:  # fmt: skip
+    for name, value in ({"DATABASE_URL": f"sqlite:///{tmp_path / 'caveat.db'}"} | settings).items():
+        monkeypatch.setenv(f"CAVEAT_{name}", value)
+    assert upgrade.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("The database was not migrated: ")
+    assert word in said
+
+
 def test_an_audit_of_urls_is_divided_by_a_worker_and_its_shards_know_digests(
     roles: Roles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
