@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from caveat import terminal
 from caveat.auditfile import AuditFile, fetched
@@ -15,7 +15,7 @@ from caveat.gate import Decided, run_audit_file
 from caveat.outputs import write, write_outputs
 from caveat.problems import pointing_into
 from caveat_reports.canonical import digest
-from caveat_spec.audit import OtherVersion
+from caveat_spec.audit import Audit, LayerChoice, OtherVersion
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer
@@ -49,9 +49,15 @@ def repair(file: AuditFile, change: Change, path: Path, *, keys: list[Signer]) -
         judged = replace(there, audit=audit.model_copy(update={"model": str(original)}))
         before = run_audit_file(judged, None, None, baseline=None, keys=keys)
         versions = {**audit.compare, BEFORE: OtherVersion(model=str(original))} if audit.targets else audit.compare
-        edited = audit.model_copy(update={"model": str(path.resolve()), "compare": versions})
+        update = {"model": str(path.resolve()), "compare": versions, "layers": _same_layers(audit, before)}
+        edited = audit.model_copy(update=update)
         after = run_audit_file(replace(there, audit=edited), None, None, baseline=before.report, keys=keys)
     return Repaired(written, before, after)
+
+
+def _same_layers(audit: Audit, before: Decided) -> Literal["auto"] | list[LayerChoice]:
+    """The layers that were audited before: among the edited model's, `auto` may pick the tensor before the edit."""
+    return [LayerChoice(tensor=one.tensor) for one in before.report.plan.layers if one.chosen] or audit.layers
 
 
 def write_reports(repaired: Repaired, folder: Path, *, signed: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,17 @@ def test_a_monitor_of_no_concept_is_a_sentence(audit: Path) -> None:
 
 
 @pytest.mark.slow
+def test_both_audits_are_of_the_layers_that_auto_picked_before(audit: Path) -> None:
+    audit.write_text(re.sub(r"layers: .*", "layers: auto", audit.read_text()))
+    reports = audit.parent / "reports"
+    said = edit(audit, "--concept", "first", "--reports", reports)
+    before, after = (
+        Report.model_validate_json((reports / f"{name}.json").read_bytes()) for name in ("before", "after")
+    )
+    assert [one.tensor for one in after.plan.layers] == [one.tensor for one in before.plan.layers] != []
+    assert "has no tensor" not in said.output
+
+
 def test_from_python(audit: Path) -> None:
     pool, leaning = (np.load(audit.parent / f"{name}.npy") for name in ("pool", "leaning"))
     asked = {

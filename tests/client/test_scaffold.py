@@ -84,6 +84,11 @@ def test_a_two_valued_column_becomes_pairs_and_groups(caveat: Caveat, tmp_path: 
     assert (audit.groups["by_race"].sensitive, audit.groups["by_race"].label) == (["race"], "approved")
 
 
+def test_the_order_of_columns_is_to_check_where_the_model_does_not_name_them(caveat: Caveat, tmp_path: Path) -> None:
+    RUNS["a_table_with_a_protected_column"](tmp_path)
+    assert "`features` have the order of the file's columns" in " ".join(caveat("init", "model.onnx").output.split())
+
+
 def test_the_tolerance_is_one_that_the_examples_can_settle(caveat: Caveat, tmp_path: Path) -> None:
     """Two arrays without pairs, of a few dozen examples: a tenth of a standard deviation is out of their reach."""
     RUNS["two_arrays"](tmp_path)

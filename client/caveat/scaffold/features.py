@@ -22,6 +22,11 @@ PROTECTED = re.compile(
 )
 IDENTIFIER = re.compile(r"^$|^(unnamed: \d+|index|row|.*[ _-]?id|id[ _-].*|uuid|key)$", re.I)
 
+ORDER = (
+    "`features` have the order of the file's columns, which the model's input does not name: a wrong order is no "
+    "error, but an audit of other numbers."
+)
+
 
 @dataclass(frozen=True)
 class Features:
@@ -139,7 +144,8 @@ def _encodings(kept: list[Column]) -> Iterator[tuple[list[str], str]]:
 def _features(names: list[str], every: list[Column], to_check: tuple[str, ...]) -> Features:
     columns = {name if name in {one.name for one in every} else name.partition("=")[0] for name in names}
     taken = tuple(one for one in every if one.name in columns)
-    return Features(tuple(names), taken, _outcomes(every, taken), to_check)
+    order = (ORDER,) if len(names) > 1 else ()
+    return Features(tuple(names), taken, _outcomes(every, taken), (*order, *to_check))
 
 
 def _outcomes(every: list[Column], taken: Sequence[Column]) -> tuple[Column, ...]:
