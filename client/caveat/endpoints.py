@@ -220,7 +220,7 @@ def _post(path: str, body: BaseModel, kind: type[Document], headers: dict[str, s
         path,
         _read(kind),
         {"Content-Type": "application/json", **(headers or {})},
-        body=body.model_dump_json().encode(),
+        body=body.model_dump_json(exclude_unset=True).encode(),
     )
 
 

@@ -50,7 +50,7 @@ def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
     _require(wanted, there)
     try:
         submission = job_state.submit(
-            app_context().database, tenant(), kind, body.model_dump(mode="json"),
+            app_context().database, tenant(), kind, body.model_dump(mode="json", exclude_unset=True),
             queue=queue_of(body, there, large=app_context().settings.large_model_bytes),
             urgency=_urgency(headers),
             name=getattr(body, "name", None), key=_key(headers, body),

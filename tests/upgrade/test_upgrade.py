@@ -13,9 +13,10 @@ from flask import Flask
 from caveat_spec.formats import FORMATS
 from caveat_storage.blobs import digest_of
 from caveat_storage.hash_chain import Account, account
+from caveat_storage.job_records import Database, history
 from tests.api import api
 from tests.upgrade import earlier
-from tests.worker.live import live, valkey
+from tests.worker.live import Live, live, valkey
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,6 @@ def test_what_an_earlier_release_stored_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    reason="an API stores every default of an audit, and an older worker refuses fields that it does not know"
-)
 def test_its_workers_and_ours_share_a_queue(tmp_path: Path, tree: Path) -> None:
     """Old workers run on the new schema while they are replaced; afterwards they alone take over again."""
     earlier.unpack(tmp_path)
@@ -57,11 +55,11 @@ def test_its_workers_and_ours_share_a_queue(tmp_path: Path, tree: Path) -> None:
             together = [there.submit(1000 + number) for number in range(8)]
             ended = [there.wait(one) for one in together]
         assert {one["state"] for one in ended} == {"succeeded"}
-        assert {_worker(there.client, one) for one in together} == {"old@test", "new@test"}
+        assert {_worker(there, one) for one in together} == {"old@test", "new@test"}
         with there.worker("old", tree=tree, PYTHONPATH=old_code):
             back = there.submit()
             assert there.wait(back)["state"] == "succeeded"
-        assert _worker(there.client, back) == "old@test"
+        assert _worker(there, back) == "old@test"
 
 
 @pytest.mark.slow
@@ -87,6 +85,9 @@ def _log(app: Flask) -> Account:
     return account(app.test_client().get("/v1/audit-log").data.splitlines(keepends=True))
 
 
-def _worker(client: object, audit: str) -> str:
-    events = client.get(f"/v1/audits/{audit}/events").text  # type: ignore[attr-defined]
-    return next(name for name in ("old@test", "new@test") if name in events)
+def _worker(there: Live, audit: str) -> str:
+    """The worker that ran an audit; the API tells no tenant."""
+    database = Database(there.database_url)
+    claims = [event.data["worker"] for event in history(database, "default", audit) if event.what == "claim"]
+    database.close()
+    return str(claims[-1])  # an earlier one lost its lease, if the machine was busy
