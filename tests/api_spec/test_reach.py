@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from caveat_spec.audit import ConceptLine
-from caveat_spec.gate import settled
+from caveat_spec.gate import decide, settled
 from caveat_spec.verdict.reach import out_of_reach
 from tests.api_spec.handmade import intervention, report, row
 
@@ -37,6 +37,15 @@ def test_association_needs_every_layer_inside_or_one_beyond() -> None:
 def test_a_concept_that_no_layer_encodes_so_far_may_still_be_encoded() -> None:
     unseen = row(**WIDE, encoded=False, gap=(0.0, -0.9, 0.9))
     assert not out_of_reach(report(unseen), LINE, 1.01, 0.0375)
+
+
+@pytest.mark.parametrize("policy", ["pass", "fail", "inconclusive"])
+def test_no_early_look_ends_with_a_concept_that_is_not_encoded(policy: str) -> None:
+    """Even where the output gap is small enough to clear the line."""
+    unseen = row(**WIDE, encoded=False, gap=(0.0, -0.01, 0.01))
+    line = LINE.model_copy(update={"when_not_encoded": policy})
+    assert decide(report(unseen), [line]).lines[0].finding == "not_encoded"
+    assert not settled(report(unseen), line)
 
 
 def test_what_a_policy_makes_of_an_open_line_settles_nothing() -> None:
