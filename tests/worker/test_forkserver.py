@@ -153,7 +153,7 @@ def test_a_stopped_forkserver_is_found_and_a_stopped_job_is_not() -> None:
         os.killpg(main.pid, signal.SIGKILL)
 
 
-def _awaited(found: Callable[[], Any], seconds: float = 20) -> Any:
+def _awaited(found: Callable[[], Any], seconds: float = 90) -> Any:
     """Polls until there is a result, or the time is up."""
     deadline = time.monotonic() + seconds
     while not (there := found()) and time.monotonic() < deadline:

@@ -392,8 +392,10 @@ def _stuck() -> ProblemDetails:
     return ProblemDetails.of(
         "forkserver-stuck",
         500,
-        "The worker could not start a process for this job: its forkserver was stopped, or is stuck in its imports.",
-        "An operator looks whether the worker's disk and processor answer, and restarts it; then submit the job again.",
+        "The worker could not start a process for this job: its forkserver was stopped, is stuck in its imports, or "
+        "gets no time on the processor.",
+        "Try again when the machine is less busy. If that does not help, an operator looks whether the disk and the "
+        "processor of the worker answer, and restarts it.",
     )
 
 
