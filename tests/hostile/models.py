@@ -460,7 +460,7 @@ def doubling_functions(depth: int) -> onnx.ModelProto:
     return proto(graph([helper.make_node("F0", ["x"], ["y"], domain="own")]), functions=functions, own=1)
 
 
-@CASES.add("model-too-large", of=[13, 20, 40, 200])
+@CASES.add("model-too-large", of=[12, 13, 20, 40, 200])
 def a_billion_laughs(depth: int) -> Job:
     return model(doubling_functions(depth).SerializeToString())
 
