@@ -23,7 +23,7 @@ def test_it_runs_and_shows_what_it_says() -> None:
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = [output.data for output in outputs if "data" in output]
     words = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
-    assert "✗ race must not matter to approval: Adding race to 1986 examples changes approval by" in words
+    assert "✗ race must not matter to approval: Race changes the score of approval by" in words
     assert [data["text/plain"] for data in shown if data["text/plain"] in ("True", "False")] == ["False"]
     assert any("image/png" in data for data in shown)
     assert shown[-1]["text/html"].startswith("<iframe sandbox ")
