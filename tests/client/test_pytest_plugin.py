@@ -54,4 +54,4 @@ def test_the_summary_has_a_line_for_each_audit(tmp_path: Path, how: tuple[str, .
     section = done.stdout.partition(" audits ")[2]
     assert "test_model.py::test_the_first_number_matters: Passes: The one line of the gate holds." in section
     assert "test_model.py::test_it_must_not: Fails: The one line of the gate does not hold." in section
-    assert "concept must not matter to target: Adding concept to 120 examples changes target" in done.stdout
+    assert "concept must not matter to target: Concept changes the score of target by" in done.stdout

@@ -31,7 +31,7 @@ def code(folder: Path) -> Path:
     """Lays the code of the release out in a folder; raises `CalledProcessError` where its history is missing."""
     archive = subprocess.run(["git", "archive", RELEASE], cwd=ROOT, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=BytesIO(archive)) as tree:
-        tree.extractall(folder, filter="data")
+        tree.extractall(folder)
     return folder
 
 
@@ -43,7 +43,7 @@ def environment(tree: Path) -> dict[str, str]:
 def unpack(folder: Path) -> Path:
     """Unpacks what the release stored: `caveat.db`, `blobs/` and the report that it served."""
     with tarfile.open(STORED) as stored:
-        stored.extractall(folder, filter="data")
+        stored.extractall(folder)
     return folder
 
 
