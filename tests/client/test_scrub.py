@@ -33,8 +33,8 @@ def test_damaged_and_missing_files_are_listed(tmp_path: Path) -> None:
     found = scrub(database_url, blobs_url)
     assert found.exit_code == 1
     assert found.output.splitlines() == [
-        f"damaged  {damaged}",
-        f"missing  {missing}",
+        f"damaged     {damaged}",
+        f"missing     {missing}",
         "Verified 1 blobs (5 bytes): 1 others are damaged, 0 are unreadable, 1 are missing.",
     ]
     database.close()
