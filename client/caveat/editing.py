@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from caveat import local
 from caveat.auditfile import AuditFile, resolve
+from caveat.outputs import keep_apart, writing
 from caveat.pack import Archive, addressed, content_of
 from caveat.problems import problem
 from caveat.progress import ProgressCallback
@@ -144,8 +144,7 @@ def write_monitor(file: AuditFile, path: Path, on_progress: ProgressCallback) ->
         names = _class_names(file)
         targets = [target_of(name, asked, model, names) for name, asked in file.audit.targets.items()]
         graph = monitoring_graph(model, [_watched(one) for one in found.directions], targets)
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
         graph.save(path)
     assert found.check is not None, "it was asked for"
     return MonitorFile(path, graph.inputs, graph.outputs, found.check, [*model.warnings])
@@ -158,15 +157,7 @@ def model_of(file: AuditFile, path: Path) -> Path:
         raise problem(
             "no-model-file", 422, f"The model '{file.audit.model}' is not a file here.", "Name an ONNX file in 'model'."
         )
-    content = content_of(source)
-    own = [source, *(content.files.values() if isinstance(content, Archive) else ())]
-    if {path.resolve(), Path(f"{path}.data").resolve()} & {one.resolve() for one in own}:
-        raise problem(
-            "unwritable-output",
-            422,
-            f"Writing {path} would replace the model, or the file with its weights.",
-            "Give --write another path.",
-        )
+    keep_apart(path, content_of(source))
     return source
 
 
@@ -279,8 +270,7 @@ def _write(path: Path, content: bytes, source: Path) -> None:
     """Writes a model, and beside it the data files that it shares with the original."""
     model = content_of(source)
     data = {} if not isinstance(model, Archive) else {n: f for n, f in model.files.items() if f != source}
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
         for name, file in data.items():
             _copied(file, path.parent / name)
         path.write_bytes(content)
@@ -299,14 +289,3 @@ def _copied(file: Path, place: Path) -> None:
         )
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, place)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Raises what the system says about an output as a `ProblemError`."""
-    try:
-        yield
-    except OSError as error:
-        raise problem(
-            "unwritable-output", 422, f"{path} cannot be written: {error.strerror}.", "Give --write another path."
-        ) from None

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from caveat.local import engine_errors, require_engine
-from caveat.pack import Archive, Content, content_of
+from caveat.outputs import keep_apart, writing
+from caveat.pack import content_of
 from caveat.problems import problem
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def write_gradient(
     from caveat_worker.engine.autodiff.load import load
     from caveat_worker.engine.autodiff.target import resolve_target
 
-    _keep_apart(path, content_of(model) if model.is_file() else model)
+    keep_apart(path, content_of(model) if model.is_file() else model)
     with engine_errors():
         loaded = load(model, folder=model.parent, constants=constants or None)
         resolved = [_target(classes, output, scale, reduce) for classes in dict.fromkeys(targets or ("",))]
@@ -71,29 +72,12 @@ def write_gradient(
                 check.explain(TOLERANCE),
                 "Nothing was written. Choose another layer, and please report the model.",
             )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
         graph.save(path)
-    except OSError as error:
-        raise problem(
-            "unwritable-output", 422, f"{path} cannot be written: {error.strerror}.", "Give --write another path."
-        ) from None
     residual = max((check.residual for check in checks), default=None)
     return Written(
         path, len(list(graph.ir.graph)), graph.inputs, graph.outputs, sentences, residual, list(loaded.warnings)
     )
-
-
-def _keep_apart(path: Path, model: Content) -> None:
-    """Raises a `ProblemError` where writing the gradient would replace the model or one of its data files."""
-    files = model.files.values() if isinstance(model, Archive) else [model]
-    if {path.resolve(), Path(f"{path}.data").resolve()} & {file.resolve() for file in files}:
-        raise problem(
-            "unwritable-output",
-            422,
-            f"Writing {path} would replace the model, or the file with its weights.",
-            "Give --write another path.",
-        )
 
 
 def _target(classes: str, output: str | None, scale: Scale, reduce: Reduce | None) -> Target:

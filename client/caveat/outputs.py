@@ -1,12 +1,15 @@
-"""Writes the report in the requested formats, and GitHub's step summary."""
+"""Writes what a command was asked to write: the report in the requested formats, GitHub's step summary, models."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from caveat.pack import Archive, Content
 from caveat.positions import Positions
 from caveat.problems import problem
 from caveat_spec.formats import FORMATS
@@ -30,16 +33,30 @@ def write_outputs(
 
 def write(path: Path, content: bytes, option: str) -> None:
     """Writes a file that an option names, and the folders it is in."""
+    with writing(path, f"Give --{option} a path in a folder that you may write to."):
+        path.write_bytes(content)
+
+
+@contextmanager
+def writing(path: Path, remedy: str = "Give --write another path.") -> Iterator[None]:
+    """Makes the folders that an output is in, and raises what the system says about it as a `ProblemError`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        yield
     except OSError as error:
+        raise problem("unwritable-output", 422, f"{path} cannot be written: {error.strerror}.", remedy) from None
+
+
+def keep_apart(path: Path, model: Content) -> None:
+    """Raises a `ProblemError` where writing a model would replace the one it is made of, or one of its data files."""
+    files = model.files.values() if isinstance(model, Archive) else [model]
+    if {path.resolve(), Path(f"{path}.data").resolve()} & {file.resolve() for file in files}:
         raise problem(
             "unwritable-output",
             422,
-            f"{path} cannot be written: {error.strerror}.",
-            f"Give --{option} a path in a folder that you may write to.",
-        ) from None
+            f"Writing {path} would replace the model, or the file with its weights.",
+            "Give --write another path.",
+        )
 
 
 def append_summary(report: Report, baseline: Report | None) -> None:

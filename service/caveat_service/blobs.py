@@ -11,7 +11,6 @@ from caveat_service.state import app_context, tenant
 from caveat_spec.artifacts import Blob
 from caveat_storage import blob_registry, job_records
 from caveat_storage.blobs import Blobs, WrongDigestError
-from caveat_storage.job_records import NoRoomError
 
 blueprint = Blueprint("blobs", __name__)
 
@@ -29,8 +28,6 @@ def put_blob(digest: str) -> Response:
         size = own_blobs().put(request.stream, digest)
     except WrongDigestError as fault:
         raise refuse("wrong-digest", 422, str(fault), "Send the bytes that have the digest in the path.") from fault
-    except NoRoomError as fault:
-        raise limits.no_room(fault.used) from fault
     return answer(Blob(digest=digest, size=size), 200 if known else 201)
 
 

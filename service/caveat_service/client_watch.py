@@ -15,6 +15,33 @@ PIECE = 64 << 10
 TICK = 0.05
 
 
+class Waiting:
+    """How long a thread has waited for a client, piece by piece; it locks nothing."""
+
+    def __init__(self) -> None:
+        """Waits for nothing yet."""
+        self._before = 0.0
+        self._since: float | None = None
+
+    def begin(self) -> None:
+        """Waits from now on."""
+        self._since = time.monotonic()
+
+    def end(self) -> None:
+        """Waits no longer."""
+        self._before, self._since = self.seconds, None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the thread waits now."""
+        return self._since is not None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of waiting, together."""
+        return self._before + (0.0 if self._since is None else time.monotonic() - self._since)
+
+
 class Watched(Protocol):
     """A body that is read, or an answer that is sent."""
 

@@ -14,6 +14,7 @@ from caveat_spec.disk_faults import DiskError
 from caveat_spec.problem import Fault, ProblemDetails
 from caveat_storage import database_faults
 from caveat_storage.blobs import CorruptBytesError, MissingBytesError
+from caveat_storage.job_records import NoRoomError
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,8 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(NoConnectionError, _away)
     app.register_error_handler(DBAPIError, _away)
-    app.register_error_handler(CorruptBytesError, _unusable)
-    app.register_error_handler(MissingBytesError, _unusable)
+    for told in (CorruptBytesError, MissingBytesError, NoRoomError):
+        app.register_error_handler(told, _told)
     app.register_error_handler(DiskError, _disk)
     app.register_error_handler(ParseException, _broken_off)
     app.register_error_handler(Exception, _unforeseen)
@@ -88,8 +89,8 @@ def _broken_off(fault: ParseException) -> Response:
     return _response(ProblemDetails.of("bad-request", 400, detail, REMEDIES[400]), {"Connection": "close"})
 
 
-def _unusable(fault: CorruptBytesError | MissingBytesError) -> Response:
-    """Stored bytes are gone or not what their digest says, so nothing is sent or signed."""
+def _told(fault: CorruptBytesError | MissingBytesError | NoRoomError) -> Response:
+    """The storage says itself what is wrong: bytes are gone or changed, or there is no room for more."""
     return _response(fault.problem, {})
 
 

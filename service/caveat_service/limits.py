@@ -16,6 +16,7 @@ from caveat_service.settings import Settings
 from caveat_service.state import app_context, tenant
 from caveat_spec.openapi import BY_NAME
 from caveat_storage import job_records
+from caveat_storage.job_records import NoRoomError
 from caveat_storage.uploads import Uploads
 
 PREFIX = "caveat"
@@ -66,7 +67,7 @@ def require_room(size: int, digest: str) -> None:
         return
     used = job_records.kept(app_context().database, tenant()) + Uploads(app_context().blobs).held(tenant(), but=digest)
     if used + size > most:
-        raise no_room(used)
+        raise NoRoomError(used, most)
     request.max_content_length = min(request.max_content_length or most, most - used)
 
 
@@ -79,17 +80,7 @@ def require_parts_fit(digest: str) -> None:
     used = job_records.kept(app_context().database, tenant()) + parts.held(tenant())
     if used > most:
         parts.drop(tenant(), digest)
-        raise no_room(used)
-
-
-def no_room(used: int) -> HTTPProblem:
-    """The problem for an upload that exceeds the quota."""
-    return refuse(
-        "quota-bytes",
-        413,
-        f"You store {used:,} bytes, and your limit is {app_context().settings.tenant_bytes:,} (`tenant_bytes`).",
-        "Ask an operator to raise the limit, or to erase old data (`caveat erase`).",
-    )
+        raise NoRoomError(used, most)
 
 
 def too_many_wait() -> HTTPProblem:

@@ -7,9 +7,11 @@ rate, so each has a total deadline. An answer without a place, or too slow, is b
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import termios
 import threading
-import time
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING
 from flask import Response, request
 
 from caveat_service import long_request_slots
-from caveat_service.client_watch import GRACE, PIECE, RATE, ClientWatch
+from caveat_service.client_watch import GRACE, PIECE, RATE, ClientWatch, Waiting
 from caveat_service.long_request_slots import Place
 
 if TYPE_CHECKING:
@@ -50,14 +52,22 @@ class SlowAnswers:
         return Answer(answer, connection, place, self._watch)
 
 
+def _untaken(connection: socket.socket) -> int:
+    """Bytes that the kernel has not delivered; at 0 a busy server waits for itself, and not for its client."""
+    left = array("i", [0])
+    with suppress(OSError, ValueError):  # it may be closed by now
+        fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, left)
+    return left[0]
+
+
 class Answer:
     """An answer in pieces, each of which has been sent when the next one is asked for."""
 
     def __init__(self, chunks: Iterable[bytes], connection: socket.socket, place: Place, watch: ClientWatch) -> None:
         self._chunks, self._connection, self._place, self._watch = chunks, connection, place, watch
         self._turn = threading.Lock()
-        self._sent, self._waited, self._over = 0, 0.0, False
-        self._since: float | None = None
+        self._sent, self._over = 0, False
+        self._waiting = Waiting()
 
     def __iter__(self) -> Iterator[bytes]:
         """Yields pieces, and counts how long each takes to be sent."""
@@ -65,21 +75,23 @@ class Answer:
         for chunk in self._chunks:
             for start in range(0, len(chunk), PIECE):
                 piece = chunk[start : start + PIECE]
-                self._since = time.monotonic()
+                self._waiting.begin()
                 yield piece
                 with self._turn:
-                    self._waited, self._since = self._waiting(), None
+                    self._waiting.end()
                     self._sent += len(piece)
-
-    def _waiting(self) -> float:
-        return self._waited + (0.0 if self._since is None else time.monotonic() - self._since)
 
     def look(self) -> None:
         """Breaks off an answer that takes too long, or for which there is no place."""
         with self._turn:
-            if self._over or self._since is None or self._waiting() < SOON:
+            if (
+                self._over
+                or not self._waiting.goes_on
+                or self._waiting.seconds < SOON
+                or not _untaken(self._connection)
+            ):
                 return
-            if self._place.take() and self._sent >= (self._waiting() - GRACE) * RATE:
+            if self._place.take() and self._sent >= (self._waiting.seconds - GRACE) * RATE:
                 return
             self._over = True
         with suppress(OSError):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from flask import has_request_context
 
 from caveat_service import long_request_slots
-from caveat_service.client_watch import GRACE, PIECE, RATE, ClientWatch
+from caveat_service.client_watch import GRACE, PIECE, RATE, ClientWatch, Waiting
 from caveat_service.errors import HTTPProblem, refuse
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class Body:
         self._stream, self._size, self._connection, self._watch = stream, size, connection, watch
         self._place: long_request_slots.Place | None = None
         self._turn = threading.Lock()
-        self._arrived, self._waited, self._complete = 0, 0.0, False
+        self._arrived, self._complete = 0, False
         self._began = 0.0
-        self._since: float | None = None
+        self._waiting = Waiting()
         self._fault: HTTPProblem | None = None
 
     def read(self, size: int | None = -1) -> bytes:
@@ -75,7 +75,7 @@ class Body:
         if self._place is None and has_request_context():
             self._place, self._began = long_request_slots.place(), time.monotonic()
             self._watch.add(self)
-        self._since = time.monotonic()
+        self._waiting.begin()
         try:
             piece: bytes = self._stream.read(size)
         except Exception:
@@ -83,7 +83,7 @@ class Body:
             raise
         finally:
             with self._turn:
-                self._waited, self._since = self._waiting(), None
+                self._waiting.end()
         self._arrived += len(piece)
         self._complete = not piece or self._arrived == self._size
         self._raise_fault()
@@ -92,9 +92,6 @@ class Body:
     def _raise_fault(self) -> None:
         if self._fault is not None:
             raise self._fault
-
-    def _waiting(self) -> float:
-        return self._waited + (0.0 if self._since is None else time.monotonic() - self._since)
 
     def look(self) -> None:
         """Ends a read that takes too long, or for which there is no place."""
@@ -105,7 +102,7 @@ class Body:
                 return
             if not self._place.take():
                 self._fault = long_request_slots.busy()
-            elif self._arrived < (self._waiting() - GRACE) * RATE:
+            elif self._arrived < (self._waiting.seconds - GRACE) * RATE:
                 self._fault = _too_slow()
             else:
                 return

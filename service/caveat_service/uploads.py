@@ -16,7 +16,6 @@ from caveat_spec.artifacts import Blob, Upload
 from caveat_spec.openapi import PartHeaders
 from caveat_storage import blob_registry, job_records, uploads
 from caveat_storage.blobs import WrongDigestError
-from caveat_storage.job_records import NoRoomError
 from caveat_storage.uploads import OtherOffsetError, TooManyPiecesError, Uploads
 
 blueprint = Blueprint("uploads", __name__)
@@ -44,8 +43,6 @@ def patch_upload(digest: str, headers: PartHeaders) -> Response:
     known = is_owned(digest)
     try:
         size = _uploads().append(tenant(), digest, offset, _Body(), complete=complete)
-    except NoRoomError as fault:
-        raise limits.no_room(fault.used) from fault
     except OtherOffsetError as fault:
         refused = refuse("other-offset", 409, str(fault), f"Continue at {fault.expected}, as HEAD {request.path} says.")
         refused.headers.update({"Upload-Offset": str(fault.expected), "Upload-Complete": "?0"})

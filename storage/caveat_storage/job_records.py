@@ -37,6 +37,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from caveat_spec.artifacts import Queue, Stage, State
 from caveat_spec.jobs import QUEUES, JobKind
+from caveat_spec.problem import ProblemDetails
 from caveat_storage.tables import blobs, chores, events, idempotency, jobs, tallies, workers
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -105,10 +106,20 @@ class Key:
 class NoRoomError(Exception):
     """Storing more bytes would exceed the tenant's quota."""
 
-    def __init__(self, used: int) -> None:
-        """Takes the number of bytes that the tenant stores."""
+    def __init__(self, used: int, most: int) -> None:
+        """Takes the number of bytes that the tenant stores, and its quota."""
         super().__init__(f"{used} bytes are stored")
-        self.used = used
+        self.used, self.most = used, most
+
+    @property
+    def problem(self) -> ProblemDetails:
+        """What the tenant is told."""
+        return ProblemDetails.of(
+            "quota-bytes",
+            413,
+            f"You store {self.used:,} bytes, and your limit is {self.most:,} (`tenant_bytes`).",
+            "Ask an operator to raise the limit, or to erase old data (`caveat erase`).",
+        )
 
 
 RECORD = [jobs.c[field] for field in Record.__dataclass_fields__]
@@ -356,7 +367,7 @@ def own_within(connection: Connection, tenant: str, digest: str, size: int, *, m
     if most:
         take_turn(connection, "bytes", tenant)
         if not _owned(connection, tenant, [digest]) and (used := _kept(connection, tenant)) + size > most:
-            raise NoRoomError(used)
+            raise NoRoomError(used, most)
     row = {"tenant": tenant, "digest": digest, "size": size, "created_at": now()}
     return upsert(connection, blobs, row, blobs.c.size < 0) == 1  # changes nothing if the tenant has it
 

@@ -16,6 +16,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from caveat_service.client_watch import ClientWatch
+from caveat_service.long_request_slots import Place
+from caveat_service.slow_answers import Answer
+from caveat_service.state import SharedPlaces
 from caveat_storage import keys
 from caveat_storage.job_records import Database
 from tests.worker.live import MODEL, TABLE, audit, digest, serving
@@ -243,6 +247,22 @@ def test_an_answer_has_to_be_taken_at_a_minimum_rate(tmp_path: Path) -> None:
                 taken += len(data)
                 time.sleep(0.1)
     assert 0 < taken < 1_000_000
+
+
+def test_an_answer_is_broken_off_only_where_its_client_owes_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy server may itself take a second between two pieces; it broke off answers that had been taken."""
+    monkeypatch.setattr("caveat_service.slow_answers.SOON", 0.0)
+    here, there = socket.socketpair()
+    with here, there:
+        answer = Answer([b"x"], here, Place(SharedPlaces(0), "somebody"), ClientWatch())
+        pieces = iter(answer)
+        here.sendall(next(pieces))
+        assert there.recv(9) == b"x"
+        answer.look()
+        here.sendall(b"y")  # which nobody takes
+        answer.look()
+        assert (there.recv(9), there.recv(9)) == (b"y", b"")
+        answer.close()
 
 
 def test_an_answer_that_is_taken_slowly_and_steadily_arrives(service: Service) -> None:

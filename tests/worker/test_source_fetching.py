@@ -185,7 +185,9 @@ def test_a_redirect_into_a_network_that_is_not_allowed_is_refused(there: Install
     web.answers["/onnx/inside"] = Answer(302, {"Location": f"http://127.0.0.2:{web.port}/onnx/a.onnx"})
     both = f"{web.url}, http://127.0.0.2:{web.port}/"
     word = "127.0.0.2 has no address, or one that is not allowed"
-    there.refused(addressed(f"{web.url}/inside"), word, source_allow=both, source_networks="127.0.0.1/32")
+    refused = there.refused(addressed(f"{web.url}/inside"), word, source_allow=both, source_networks="127.0.0.1/32")
+    assert not refused.again
+    assert [asked.path for asked in web.asked] == ["/onnx/inside"]
 
 
 def test_a_blob_of_more_than_the_largest_is_not_read(there: Installation, web: Web) -> None:
@@ -203,7 +205,10 @@ def test_a_server_that_announces_no_length_is_cut_off_at_the_largest_blob(there:
 
     with speaking(speak) as port:
         url = f"http://127.0.0.1:{port}/"
-        there.refused(addressed(f"{url}a"), "more than 1,000,000 bytes", largest_blob=1_000_000, source_allow=url)
+        refused = there.refused(
+            addressed(f"{url}a"), "more than 1,000,000 bytes", largest_blob=1_000_000, source_allow=url
+        )
+    assert not refused.again
 
 
 def test_the_quota_of_the_tenant_holds(there: Installation, web: Web) -> None:
@@ -224,7 +229,8 @@ def test_the_quota_holds_for_bytes_without_a_length(there: Installation) -> None
 
     with speaking(speak) as port:
         url = f"http://127.0.0.1:{port}/"
-        there.refused(addressed(f"{url}a"), "your limit is 3", tenant_bytes=3, source_allow=url)
+        refused = there.refused(addressed(f"{url}a"), "your limit is 3", tenant_bytes=3, source_allow=url)
+    assert (refused.problem.status, refused.again) == (413, False)
 
 
 def test_a_silent_server_a_slow_one_and_one_that_breaks_off_are_given_up(
@@ -321,7 +327,8 @@ def test_a_service_without_a_library_says_so(there: Installation, monkeypatch: p
     monkeypatch.setattr(
         "caveat_worker.jobs.source_fetching.find_spec", lambda name: None if name == "gcsfs" else real(name)
     )
-    there.refused(addressed("gs://bucket/a.onnx"), "lacks the package gcsfs", source_allow="gs://bucket/")
+    refused = there.refused(addressed("gs://bucket/a.onnx"), "lacks the package gcsfs", source_allow="gs://bucket/")
+    assert not refused.again
 
 
 def test_an_audit_of_urls_has_the_report_of_the_same_audit_of_digests(tmp_path: Path, web: Web) -> None:

@@ -14,14 +14,12 @@ from caveat_worker.array_stores import scratch
 from caveat_worker.engine.acting.directions import Direction, directions_method
 from caveat_worker.engine.acting.directions import find_directions as find
 from caveat_worker.engine.acting.monitor import WATCHED, Watched, monitoring_graph, score_name, sensitivity_name
-from caveat_worker.engine.activations.collect import collect
 from caveat_worker.engine.activations.collected import Collected, Runtime
 from caveat_worker.engine.base.arrays import AnyArray
-from caveat_worker.engine.base.store import ArrayStore
 from caveat_worker.engine.onnx.session import open_session
 from caveat_worker.loading import Blob
-from caveat_worker.pipeline import Prepared, prepare
-from caveat_worker.progress import Progress, counter
+from caveat_worker.pipeline import Prepared, collect_examples, prepare
+from caveat_worker.progress import Progress
 from caveat_worker.readers.batching import batches, each_batch
 
 WATCHED_AT_ONCE = 16
@@ -32,7 +30,9 @@ def find_directions(request: NewDirections, blob: Blob, progress: Progress, *, t
     """The directions of an audit's concepts at its layers; raises InvalidInput for an audit that cannot be run."""
     with scratch() as kept:
         ready = prepare(request.audit, blob, progress, kept, methods=[directions_method(watch=request.watch)])
-        collected, runtime = _collected(ready, kept, threads, progress)
+        collected = collect_examples(ready, progress, kept, threads=threads)
+        cores = threads or os.cpu_count() or 1
+        runtime = Runtime(store=kept, read=partial(each_batch, ready.sources), threads=threads, cores=cores)
         found = find(collected, runtime, watch=request.watch)
         plan = collected.plan
         progress("reporting", STAGES["reporting"])
@@ -43,23 +43,6 @@ def find_directions(request: NewDirections, blob: Blob, progress: Progress, *, t
             check=_check(ready, collected, found) if request.watch else None,
             warnings=list(plan.warnings),
         )
-
-
-def _collected(ready: Prepared, kept: ArrayStore, threads: int, progress: Progress) -> tuple[Collected, Runtime]:
-    """The arrays that directions are made of, and the means to compute with them."""
-    read = partial(each_batch, ready.sources)
-    collected = collect(
-        ready.plan,
-        ready.counts,
-        read,
-        kept,
-        provider=ready.provider,
-        versions=ready.versions,
-        threads=threads,
-        progress=counter("collecting", "testing", sum(ready.counts[name] for name in ready.plan.needs), progress),
-        examples=ready.examples,
-    )
-    return collected, Runtime(store=kept, read=read, threads=threads, cores=threads or os.cpu_count() or 1)
 
 
 def _document(one: Direction) -> ConceptDirection:

@@ -200,6 +200,24 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
     return report.model_copy(update={"explanations": explained, "versions": versions})
 
 
+def collect_examples(
+    ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int, before: Collected | None = None
+) -> Collected:
+    """What the model does with the examples of the plan; `before` is that of an earlier look."""
+    return collect(
+        ready.plan,
+        ready.counts,
+        partial(each_batch, ready.sources),
+        kept,
+        provider=ready.provider,
+        versions=ready.versions,
+        threads=threads,
+        progress=counter("collecting", "testing", sum(ready.counts[name] for name in ready.plan.needs), progress),
+        examples=ready.examples,
+        before=before,
+    )
+
+
 def measure(
     ready: Prepared,
     progress: Progress,
@@ -211,24 +229,12 @@ def measure(
 ) -> tuple[Collected, Report]:
     """The report without its explanations, and what the model did; `before` is that of an earlier look."""
     plan, audit, cores = ready.plan, ready.plan.audit, threads or os.cpu_count() or 1
-    read = partial(each_batch, ready.sources)
-    collected = collect(
-        plan,
-        ready.counts,
-        read,
-        kept,
-        provider=ready.provider,
-        versions=ready.versions,
-        threads=threads,
-        progress=counter("collecting", "testing", sum(ready.counts[name] for name in plan.needs), progress),
-        examples=ready.examples,
-        before=before,
-    )
+    collected = collect_examples(ready, progress, kept, threads=threads, before=before)
     cautions = probability_cautions(plan, partial(first_examples, ready.sources))
     tested = sum(method.units(plan) for method in ready.methods)
     runtime = Runtime(
         store=kept,
-        read=read,
+        read=partial(each_batch, ready.sources),
         threads=threads,
         cores=cores,
         provider=ready.provider,

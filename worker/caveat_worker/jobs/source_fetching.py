@@ -95,7 +95,7 @@ def _fetch(
             log.info("%s has other bytes: %s", found.url, fault.came)  # for an operator: who knows it could fetch them
             raise _unfetched(pointer, found.url, "its bytes have another digest", again=False) from fault
         except NoRoomError as fault:
-            raise FailedError(_no_room(fault.used, settings.tenant_bytes), again=False) from fault
+            raise FailedError(fault.problem, again=False) from fault
 
 
 @contextmanager
@@ -179,7 +179,7 @@ def _require_room(size: int | None, tenant: str, database: Database, settings: S
     if settings.tenant_bytes and size is not None:
         used = job_records.kept(database, tenant)
         if used + size > settings.tenant_bytes:
-            raise NoRoomError(used)
+            raise NoRoomError(used, settings.tenant_bytes)
 
 
 def _unfetched(pointer: str, url: str, why: str, *, again: bool) -> FailedError:
@@ -191,12 +191,3 @@ def _unfetched(pointer: str, url: str, why: str, *, again: bool) -> FailedError:
         [Fault(pointer=pointer, detail=why)],
     )
     return FailedError(problem, again=again)
-
-
-def _no_room(used: int, most: int) -> ProblemDetails:
-    return ProblemDetails.of(
-        "quota-bytes",
-        413,
-        f"You store {used:,} bytes, and your limit is {most:,} (`tenant_bytes`).",
-        "Ask an operator to raise the limit, or to erase old data (`caveat erase`).",
-    )

@@ -190,15 +190,9 @@ def supervise(
                 return Stopped()
             except forkserver.StuckError:
                 return Failed(_stuck(), killed=True)
-            reader = ProgressReader()
-            listener = threading.Thread(target=reader.listen, args=(child,), daemon=True)
-            listener.start()
             try:
-                cut_short = _watch(child, limits, reader, on_progress, should_stop)
+                cut_short = _accompany(child, limits, on_progress, should_stop, attributes or {})
             finally:
-                child.kill()
-                listener.join(1)
-                reader.trace(attributes or {})
                 _log_crash_reports(stderr.fileno(), show_output=show_output)
         end = cut_short or _collect(outputs, kind, child.wait(), limits)
         if sink is not None and isinstance(end, Finished):
@@ -275,6 +269,25 @@ def _installed_elsewhere() -> list[str]:
         for place in sys.path
         if Path(place).name in ("site-packages", "dist-packages") and not any(map(Path(place).is_relative_to, ours))
     ]
+
+
+def _accompany(
+    child: Forked,
+    limits: Limits,
+    on_progress: Callable[[Stage, float], None],
+    should_stop: Callable[[], bool],
+    attributes: Mapping[str, str],
+) -> Failed | Stopped | None:
+    """Reads what the child says until it has ended, and traces its stages; None if it ended by itself."""
+    reader = ProgressReader()
+    listener = threading.Thread(target=reader.listen, args=(child,), daemon=True)
+    listener.start()
+    try:
+        return _watch(child, limits, reader, on_progress, should_stop)
+    finally:
+        child.kill()
+        listener.join(1)
+        reader.trace(attributes)
 
 
 def _watch(

@@ -10,7 +10,7 @@ import numpy as np
 from caveat_spec.methods import NoOptions
 from caveat_spec.results import AnyResult
 from caveat_worker.engine.activations.collected import Collected, Runtime
-from caveat_worker.engine.activations.gram import Product
+from caveat_worker.engine.activations.layer_products import gram_of
 from caveat_worker.engine.activations.requirements import (
     Activations,
     Gradients,
@@ -87,7 +87,7 @@ def find_directions(collected: Collected, runtime: Runtime, *, watch: bool) -> l
     found = []
     for layer in plan.layers:
         shape = _sizes(layer, collected.features[layer.name])
-        k = _gram(collected, runtime, layer)
+        k = gram_of(collected, runtime, layer)
         for concept in plan.audit.concepts:
             data = concept_data(plan, k, None, concept)
             left = without_controlled(plan, data, concept, settings)
@@ -117,21 +117,6 @@ def find_directions(collected: Collected, runtime: Runtime, *, watch: bool) -> l
                 )
             )
     return found
-
-
-def _gram(collected: Collected, runtime: Runtime, layer: Layer) -> Float64Array:
-    """The inner products [N, N] of all collected activations of a layer."""
-    plan, rows = collected.plan, collected.plan.row_ranges
-    arrays = {name: collected.array(("activations", name, layer.name), runtime.store) for name in rows}
-    k = np.empty((plan.examples, plan.examples))
-    names = list(rows)
-    wanted = [
-        Product(arrays[left], arrays[right], k[rows[left], rows[right]])
-        for at, left in enumerate(names)
-        for right in names[at:]
-    ]
-    runtime.multiply(wanted, runtime.cores)
-    return np.triu(k) + np.triu(k, 1).T
 
 
 def _sizes(layer: Layer, features: int) -> tuple[int, ...]:
