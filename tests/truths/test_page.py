@@ -65,7 +65,7 @@ def test_only_a_finding_against_the_truth_is_wrong(truth: Finding | None, found:
     assert Answered(Fact("patch", "seven", truth, ""), [], None, found, "").agreement == agreement
 
 
-def test_one_part_is_made_anew_and_the_other_stays() -> None:
+def test_one_part_is_made_anew_and_the_others_stay() -> None:
     both = page(page("", "rates", "## Rates\n\nold"), "truths", "## Truths\n\nseven of nine")
     again = page(both, "truths", "## Truths\n\neight of nine")
     assert "seven of nine" not in again
@@ -73,7 +73,7 @@ def test_one_part_is_made_anew_and_the_other_stays() -> None:
     assert page(again, "rates", "## Rates\n\nold") == again
 
 
-def test_the_committed_page_has_both_parts() -> None:
+def test_the_committed_page_has_every_part_and_none_is_wrong() -> None:
     text = PAGE.read_text()
     assert all(f"<!-- {part} -->" in text for part in PARTS)
     assert "**wrong**" not in text
