@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from sqlalchemy import select
 
 from caveat_storage.job_records import Database, history
@@ -18,6 +19,7 @@ from tests.worker.live import Live, end, live, valkey
 TOLD = {"CAVEAT_SHARD_BATCHES": "1", "CAVEAT_THREADS": "1", "CAVEAT_ATTEMPTS": "5"}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_not_a_byte(bench: Bench, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     bench.save("pool.npy", rng.normal(size=(1100, 4)))  # two batches

@@ -107,7 +107,7 @@ def started(folder: Path, *options: str, **environment: str) -> Iterator[tuple[s
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            process.wait(60)  # four times what `caveat up` gives its parts, for a busy machine
         process.stdout.close()
 
 

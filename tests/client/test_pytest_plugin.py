@@ -44,7 +44,9 @@ def test_without_an_audit():
 """
 
 
-@pytest.mark.parametrize("how", [(), ("-n", "2")], ids=["one process", "xdist"])
+@pytest.mark.parametrize(
+    "how", [pytest.param((), id="one process"), pytest.param(("-n", "2"), id="xdist", marks=pytest.mark.slow)]
+)
 def test_the_summary_has_a_line_for_each_audit(tmp_path: Path, how: tuple[str, ...]) -> None:
     (tmp_path / "test_model.py").write_text(SUITE)
     command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "--strict-markers", "-m", "caveat", *how]

@@ -231,6 +231,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, command: Command, service
     assert f"Port {port} on 127.0.0.1 is not available" in taken.stderr
 
 
+@pytest.mark.slow
 def test_explanations_come_from_either_and_are_the_same_bytes(tmp_path: Path, command: Command, service: str) -> None:
     path = write_audit(tmp_path)
     path.write_text(path.read_text() + "explain: {why: {of: yes, show: [gradient_x_input, saliency]}}\n")

@@ -52,7 +52,7 @@ def codes(result: Figures) -> set[str]:
 # -- What holds where there is nothing
 
 
-@pytest.mark.parametrize("estimator", ["logistic", "mean_difference"])
+@pytest.mark.parametrize("estimator", [pytest.param("logistic", marks=pytest.mark.slow), "mean_difference"])
 @pytest.mark.parametrize("world", [World(12, 24, 10, 30), World(12, 18, 10, 30, paired=True)], ids=["sets", "pairs"])
 def test_null_audits_are_rejected_no_more_often_than_alpha(world: World, estimator: str) -> None:
     """200 audits of random sets: rejections under the binomial 95 % bound, shared among the twelve rates here."""

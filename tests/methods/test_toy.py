@@ -142,6 +142,7 @@ def test_every_format_shows_it(toy: Bench, capsys: pytest.CaptureFixture[str]) -
     assert "effect of ignored → first  " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("service")
 def test_a_server_and_a_local_run_give_the_same_report(toy: Bench) -> None:
     (toy.folder / "audit.yaml").write_text(yaml.safe_dump(toy.document))

@@ -115,8 +115,7 @@ REFUSED = "GET /v1/audits HTTP/1.1\r\nContent-Length: 4000000"
     "head",
     [
         pytest.param(JSON, id="JSON"),
-        pytest.param(UPLOAD, id="blob"),
-        *(pytest.param(head, marks=pytest.mark.slow) for head in (CHUNKED, PART, REFUSED)),
+        *(pytest.param(head, marks=pytest.mark.slow) for head in (UPLOAD, CHUNKED, PART, REFUSED)),
     ],
 )
 def test_another_tenant_notices_nothing_of_slow_bodies(service: Service, head: str) -> None:

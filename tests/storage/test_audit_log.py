@@ -96,7 +96,7 @@ def write(url: str, times: int) -> None:
 
 def test_many_writers_make_one_chain(url: str, database: Database) -> None:
     spawn = multiprocessing.get_context("spawn")
-    writers = [spawn.Process(target=write, args=(url, 20)) for _ in range(3)]
+    writers = [spawn.Process(target=write, args=(url, 8)) for _ in range(3)]
     for writer in writers:
         writer.start()
     seen = 0
@@ -108,7 +108,7 @@ def test_many_writers_make_one_chain(url: str, database: Database) -> None:
         writer.join()
         assert writer.exitcode == 0
     for tenant in ("acme", "other"):
-        assert read_log(database, tenant).steps == {"submit": 90, "cancel": 90}
+        assert read_log(database, tenant).steps == {"submit": 36, "cancel": 36}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.telemetry.collector import Collector, collecting
 from tests.worker import stub_pipeline as stub
@@ -76,6 +77,7 @@ def check_killed(there: Collector, job_id: str) -> None:
     assert {span.parent for span in spans if span.name == "loading"} == children.keys()
 
 
+@pytest.mark.slow
 def test_without_an_endpoint_nothing_is_traced(tmp_path: Path) -> None:
     with valkey(tmp_path / "valkey") as port, live(tmp_path, port) as installation, installation.worker():
         job_id = installation.submit(traceparent=f"00-{CLIENTS}-00f067aa0ba902b7-01")

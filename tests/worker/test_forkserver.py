@@ -100,6 +100,7 @@ def test_a_forkserver_that_was_stopped_holds_a_slot_no_longer_than_the_limit() -
     assert isinstance(run(stub.FINISH), Finished)
 
 
+@pytest.mark.slow
 def test_a_forkserver_that_was_stopped_while_idle_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next job waited for it and renewed its lease for ever."""
     (server,) = at_work()

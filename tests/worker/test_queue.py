@@ -126,6 +126,7 @@ def test_each_worker_takes_what_is_for_it_and_is_counted_for_it_alone(fresh: Liv
         assert fresh.client.get("/readyz").json["queues"] == {"default": 1, "gpu": 1, "large": 1}
 
 
+@pytest.mark.slow
 def test_an_audit_for_a_gpu_that_nobody_has_runs_on_the_cpu_after_a_while(fresh: Live) -> None:
     with fresh.worker("cpu", CAVEAT_QUEUES="default,large", CAVEAT_REROUTE_SECONDS="2"):
         record = fresh.wait(fresh.submit(provider="cuda"))
@@ -183,6 +184,7 @@ def test_a_broker_that_forgets_everything_loses_nothing(fresh: Live) -> None:
         assert {fresh.wait(job_id)["state"] for job_id in kept} == {"succeeded"}
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_loses_its_job_to_another_one(fresh: Live) -> None:
     job_id = fresh.submit(1500)
     with fresh.worker("first") as first:

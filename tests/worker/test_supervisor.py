@@ -218,7 +218,10 @@ def test_a_report_says_what_its_sandbox_lacked() -> None:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the simulated kernel is one of x86-64")
-@pytest.mark.parametrize(("number", "lacks"), [(old_kernel.LANDLOCK, "landlock"), (old_kernel.SECCOMP, "seccomp")])
+@pytest.mark.parametrize(
+    ("number", "lacks"),
+    [(old_kernel.SECCOMP, "seccomp"), pytest.param(old_kernel.LANDLOCK, "landlock", marks=pytest.mark.slow)],
+)
 def test_a_kernel_that_lacks_a_protection_is_told_of(number: int, lacks: str) -> None:
     program = (
         "import json\n"

@@ -113,6 +113,7 @@ def subscribe(there: Live, url: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_message_survives_a_receiver_that_is_away_and_a_worker_that_is_killed(installation: Live) -> None:
     port = unused_port()
     webhook = subscribe(installation, f"http://127.0.0.1:{port}/hook")
@@ -138,6 +139,7 @@ def test_a_message_survives_a_receiver_that_is_away_and_a_worker_that_is_killed(
     assert len(there.letters) == 1
 
 
+@pytest.mark.slow
 def test_two_workers_send_each_message_once(installation: Live) -> None:
     with receiver() as there:
         subscribe(installation, there.url)
