@@ -101,6 +101,42 @@ def test_layers_of_ordinary_networks_have_the_axis_of_their_operators(family: st
     assert channel_axis(one.model, middle(runs)) == axis
 
 
+@pytest.mark.parametrize("kept", ["DequantizeLinear", "Cast", "Transpose"])
+def test_a_product_with_a_weight_that_is_kept_in_another_form_tells(kept: str) -> None:
+    net, size = Net(8), 260  # 67,600 weights: loading a model leaves constants of that size as they are kept
+    weight = net.constant(net.rng.integers(-9, 9, (size, size)), np.int8)
+    if kept == "DequantizeLinear":
+        weight = net.op(kept, weight, net.constant(0.1))
+    else:  # as MiniLM is kept, whose int8 weights are multiplied by a scale for each column
+        turned = net.op(kept, weight) if kept == "Transpose" else weight
+        weight = net.op("Mul", net.op("Cast", turned, to=1), net.constant(np.full((1, size), 0.1)))
+    layer = net.op("MatMul", "x", weight)
+    rows = net.op("ReduceMax", net.op("Relu", layer), net.constant([2], np.int64), keepdims=0)
+    model = opened(net.model(("n", 3, size), net.dense(rows, 3, 2))).model
+    assert next(node for node in model.ir.graph if node.op_type == "MatMul").inputs[1].producer() is not None
+    assert channel_axis(model, layer) == 2
+    assert channel_axis(model, "x") == 2
+
+
+def test_a_product_of_two_tensors_of_the_example_says_nothing() -> None:
+    net = Net(9)
+    rows = net.op(
+        "ReduceMax",
+        net.op(
+            "MatMul",
+            "x",
+            net.op(
+                "Squeeze",
+                net.op("Slice", "x", *(net.constant([one], np.int64) for one in (0, 1, 0))),
+                net.constant([0], np.int64),
+            ),
+        ),
+        net.constant([2], np.int64),
+        keepdims=0,
+    )
+    assert channel_axis(opened(net.model((1, 5, 5), net.dense(rows, 5, 2))).model, "x") is None
+
+
 def test_what_no_operator_says_is_not_known() -> None:
     net = Net(7)
     model = net.model(("n", 4, 5), net.dense(net.op("Flatten", net.op("Relu", "x")), 20, 2))

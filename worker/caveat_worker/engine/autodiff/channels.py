@@ -31,6 +31,8 @@ _RECURRENT = {"GRU", "LSTM", "RNN"}
 """Those of which the output has another shape than the input."""
 _PRODUCTS = {"MatMul", "MatMulInteger", "QLinearMatMul", "MatMulNBits"}
 """Operators that sum over the last axis of an input, if the other one is a constant matrix."""
+_WITHIN = 4
+"""Operators that may stand between a weight as it is kept, such as int8, and the product that reads it."""
 _IN_PLACE = {
     "Abs", "Add", "Cast", "Celu", "Clip", "Concat", "CumSum", "DequantizeLinear", "Div", "Dropout", "Elu", "Erf", "Exp",
     "FastGelu", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "Max", "Mean", "Min", "Mish", "Mul",
@@ -104,8 +106,16 @@ def _is_lookup(node: ir.Node) -> bool:
 
 
 def _is_matrix(value: ir.Value | None) -> bool:
-    """Whether a value is a constant matrix."""
-    return value is not None and value.is_initializer() and len(shape_of_value(value) or ()) == 2
+    """Whether a value is a constant matrix, also one that is kept in another type."""
+    return value is not None and len(shape_of_value(value) or ()) == 2 and _is_constant(value)
+
+
+def _is_constant(value: ir.Value, within: int = _WITHIN) -> bool:
+    """Whether a value is a weight of the model, as it is kept or behind a few operators that write it otherwise."""
+    maker = value.producer()
+    if maker is None:
+        return value.is_initializer()
+    return within > 0 and all(_is_constant(one, within - 1) for one in maker.inputs if one is not None)
 
 
 def _beside(value: ir.Value, order: Order) -> Iterator[tuple[ir.Value, Order]]:
