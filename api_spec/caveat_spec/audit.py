@@ -327,10 +327,12 @@ class Group(Document):
     """Columns whose values make the groups; several make intersectional groups."""
     decision: str | None = None
     """The column of recorded decisions, 1 for the favourable one."""
+    score: str | None = None
+    """The column of recorded scores; a score over `threshold` is the favourable decision."""
     target: Name | None = None
     """The target whose value over `threshold` is the favourable decision."""
-    threshold: float | None = None
-    """By default 0.5 where the target is a probability, else 0."""
+    threshold: float | Literal["median"] | None = None
+    """`median`: that of all people in the table. For a target by default 0.5 where it is a probability, else 0."""
     label: str | None = None
     """The column of true outcomes, for true and false positive rates."""
     given: list[str] = Field(default_factory=list)
@@ -338,14 +340,19 @@ class Group(Document):
 
     @model_validator(mode="after")
     def _given_columns_are_others(self) -> Self:
-        if taken := [column for column in self.given if column in (*self.sensitive, self.decision)]:
+        if taken := [column for column in self.given if column in (*self.sensitive, self.decision, self.score)]:
             raise ValueError(f"'given' names '{taken[0]}', which is compared itself; name columns beside it")
         return self
 
     @model_validator(mode="after")
     def _one_source_of_decisions(self) -> Self:
-        if (self.decision is None) == (self.target is None):
-            raise ValueError("give either 'decision', a column of recorded decisions, or 'target', the model's own")
+        if sum(source is not None for source in (self.decision, self.score, self.target)) != 1:
+            raise ValueError(
+                "give either 'decision', a column of recorded decisions, 'score', a column of recorded scores, or "
+                "'target', the model's own"
+            )
+        if self.score is not None and self.threshold is None:
+            raise ValueError("'score' needs a 'threshold': a number, or `median`")
         return self
 
 

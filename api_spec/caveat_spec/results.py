@@ -255,6 +255,8 @@ class GroupRow(Document):
     values: list[str] = Field(default_factory=list)
     """Its value in each of the sensitive columns, in their order."""
     n: Count
+    selected: Count | None = None
+    """People with a favourable decision; null in reports of older versions."""
     selection_rate: Estimate
     true_positive_rate: Estimate | None
     false_positive_rate: Estimate | None
@@ -311,6 +313,8 @@ class Comparison(GroupFigures, Result):
     decisions: str
     """Whose decisions, in words."""
     sensitive: list[str]
+    threshold: float | None = None
+    """The number that scores were compared with; null for recorded decisions."""
 
 
 class RankedExample(Document):

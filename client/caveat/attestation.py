@@ -39,6 +39,8 @@ class Checked:
 
     statement: Statement | None
     checks: list[Check]
+    signed_by: tuple[str, ...] = ()
+    """Ids of the keys whose signature is valid."""
 
     @property
     def holds(self) -> bool:
@@ -135,7 +137,7 @@ def check(envelope: Path, keys: Sequence[Path], files: dict[str, Path]) -> Check
     checks += compared.values()
     if REPORT in compared and compared[REPORT].holds:
         checks.append(_restated(opened.statement, files[REPORT]))
-    return Checked(opened.statement, checks)
+    return Checked(opened.statement, checks, tuple(opened.signed_by))
 
 
 def usable_keys(keys: Sequence[Path]) -> list[Key]:

@@ -70,31 +70,29 @@ def read_policy(path: Path) -> tuple[Policy, Positions]:
     return checked(Policy, value, positions), positions
 
 
-def checked(kind: type[T], value: Any, positions: Positions) -> T:
+SCHEMA = "`caveat schema` prints the JSON Schema of an audit file, which editors can check as you type."
+
+
+def checked(kind: type[T], value: Any, positions: Positions, code: str = "invalid-audit", remedy: str = SCHEMA) -> T:
     """Validates `value` as strictly as the API does; raises a `ProblemError` with every fault."""
     try:
         return kind.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        raise ProblemError(_invalid(kind, value, error.errors(), positions), positions) from None
+        faults = _faults(kind, value, error.errors())
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        said = ProblemDetails.of(code, 422, f"{positions.path} has {count}.", remedy, faults)
+        raise ProblemError(said, positions) from None
 
 
-def _invalid(kind: type[BaseModel], value: Any, errors: list[ErrorDetails], positions: Positions) -> ProblemDetails:
-    """The problem of an invalid document, with one fault for each error."""
+def _faults(kind: type[BaseModel], value: Any, errors: list[ErrorDetails]) -> list[Fault]:
+    """One fault for each error of an invalid document."""
     fields = partial(_fields_at, kind)
     located = [(_pointer(value, one), one) for one in errors]
-    faults = [
+    return [
         Fault(pointer=pointer, detail=_sentence(pointer, one, fields))
         for pointer, one in located
         if not _is_union_branch(one) or not any(other.startswith(f"{pointer}/") for other, _ in located)
     ]
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    return ProblemDetails.of(
-        "invalid-audit",
-        422,
-        f"{positions.path} has {count}.",
-        "`caveat schema` prints the JSON Schema of an audit file, which editors can check as you type.",
-        faults,
-    )
 
 
 def fetched(file: AuditFile, folder: Path) -> AuditFile:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from caveat.attestation import Check, Checked
     from caveat.editing import EditedFile, MonitorFile
     from caveat.gradient import Written
+    from caveat_reports.annexes.form import Annex
     from caveat_storage.hash_chain import Account
     from caveat_storage.keys import KeyRecord
 
@@ -171,6 +172,18 @@ def show_plan(planned: AuditPlan, *, as_json: bool) -> None:
     for sentence in planned.unreachable:
         console.print(Text(f"Out of reach: {sentence}", style="yellow"))
     console.print(Text(planned.assumed, style="dim"))
+
+
+def show_annex(annex: Annex) -> None:
+    """How many fields of a form are filled, and what would fill the others."""
+    console = out()
+    filled = len(annex.entries) - len(annex.missing)
+    console.print(Text(f"{annex.form.title}: {filled} of {len(annex.entries)} fields recorded.", "bold"))
+    for line in annex.cover:
+        if line.value is None:
+            console.print(Text(f"  not recorded: {line.title}. {line.remedy}"))
+    for entry in annex.missing:
+        console.print(Text(f"  not recorded: {entry.field.title} ({entry.field.clause}). {entry.remedy}"))
 
 
 def show_checks(checked: Checked) -> None:

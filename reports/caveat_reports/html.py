@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from itertools import groupby, pairwise
-from typing import Any, Literal
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from typing import Literal
 
 from caveat_reports import explanations, formatting, summary
 from caveat_reports.canonical import canonical, digest
@@ -22,13 +17,14 @@ from caveat_reports.figures import draw
 from caveat_reports.figures.shades import ramp, shade
 from caveat_reports.figures.table import draw as table
 from caveat_reports.glossary import GLOSSARY
+from caveat_reports.pages import environment, styled
 from caveat_reports.versions import LAYER_HEAD, shown_versions
 from caveat_spec.alpha_spending import SpentAt, method_at
 from caveat_spec.audit import ExampleKind, GroupLine
 from caveat_spec.base import Interval
 from caveat_spec.report import Report
 from caveat_spec.results import Comparison, ConceptTest, Estimate, Histogram, Score
-from caveat_spec.sanitize import raster, sanitized
+from caveat_spec.sanitize import raster
 
 DOWNLOAD_LIMIT = 2_000_000
 """Bytes of canonical JSON up to which the page carries the report itself."""
@@ -38,8 +34,6 @@ LONGEST_SIDE = 16
 """Cells on the longer side of a map of positions."""
 EXAMPLE_NOUNS: dict[ExampleKind, str] = {"images": "pictures", "arrays": "arrays", "table": "rows", "text": "texts"}
 """What the examples of each kind are called."""
-LONG_WORD = 20
-"""Characters from which a word may wrap inside."""
 
 
 @dataclass(frozen=True)
@@ -133,41 +127,44 @@ class Since:
 
 def render(report: Report, baseline: Report | None = None) -> str:
     """The whole page; with a `baseline`, also what moved since."""
-    environment = _environment()
-    style = environment.get_template("report.css").render()
-    return environment.get_template("report.html").render(
-        report=report,
-        method=report.audit.method,
-        formatting=formatting,
-        summary=summary,
-        style=Markup(style),  # noqa: S704 - our own file; nothing from the report is in it
-        style_hash=b64encode(sha256(style.encode()).digest()).decode(),
-        cards=(shown := cards(report)),
-        glance=glance(shown) if len(shown) >= GLANCE_FROM else None,
-        scale=_effect_scale(report),
-        unit_scale=UNIT,
-        confidence=_confidence(report.alpha),
-        confidence_of_groups=_confidence(report.audit.method.alpha),
-        resamples=_resamples(report),
-        questions=summary.questions(report),
-        since=None if baseline is None else Since.of(report, baseline),
-        measures={one.name: measures(one, i) for i, one in enumerate(report.comparisons)},
-        bounds=(bounds := _bounds(report)),
-        metrics={one.name: _asked_first(one, bounds) for one in report.comparisons},
-        kinds=EXAMPLE_NOUNS,
-        glossary=GLOSSARY,
-        matrices={title: list(found) for title, found in groupby(report.matrices, lambda one: one.title)},
-        explained=explanations,
-        versions=shown_versions(report),
-        layer_head=LAYER_HEAD,
-        room=explanations.Room(),
-        draw=draw,
-        table=table,
-        ramp=ramp,
-        shade=shade,
-        picture=raster,
-        download=_download(report),
-        associations=[f"{card.pair.concept} → {card.pair.target}" for card in shown if card.intervention is None],
+    style = styled("report.css")
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            method=report.audit.method,
+            formatting=formatting,
+            summary=summary,
+            style=style.text,
+            style_hash=style.hash,
+            cards=(shown := cards(report)),
+            glance=glance(shown) if len(shown) >= GLANCE_FROM else None,
+            scale=_effect_scale(report),
+            unit_scale=UNIT,
+            confidence=_confidence(report.alpha),
+            confidence_of_groups=_confidence(report.audit.method.alpha),
+            resamples=_resamples(report),
+            questions=summary.questions(report),
+            since=None if baseline is None else Since.of(report, baseline),
+            measures={one.name: measures(one, i) for i, one in enumerate(report.comparisons)},
+            bounds=(bounds := _bounds(report)),
+            metrics={one.name: _asked_first(one, bounds) for one in report.comparisons},
+            kinds=EXAMPLE_NOUNS,
+            glossary=GLOSSARY,
+            matrices={title: list(found) for title, found in groupby(report.matrices, lambda one: one.title)},
+            explained=explanations,
+            versions=shown_versions(report),
+            layer_head=LAYER_HEAD,
+            room=explanations.Room(),
+            draw=draw,
+            table=table,
+            ramp=ramp,
+            shade=shade,
+            picture=raster,
+            download=_download(report),
+            associations=[f"{card.pair.concept} → {card.pair.target}" for card in shown if card.intervention is None],
+        )
     )
 
 
@@ -181,36 +178,6 @@ def _resamples(report: Report) -> int:
     if found is None:
         return method.bootstrap
     return method_at(method, SpentAt(found.looks[-1].share, found.alpha)).bootstrap
-
-
-@cache
-def _environment() -> Environment:
-    """The templates, compiled once, and the words they use."""
-    environment = Environment(
-        loader=PackageLoader("caveat_reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_sanitized,
-    )
-    environment.filters.update(
-        count=formatting.count,
-        digest=formatting.short_digest,
-        fixed=formatting.fixed,
-        null_words=summary.null_words,
-        p=formatting.p_value,
-        plain=formatting.plain,
-        share=formatting.share,
-        signed=formatting.signed,
-        signed_fixed=formatting.signed_fixed,
-        long=lambda name: len(name) > LONG_WORD,
-        slug=lambda title: re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"),
-        words=lambda name: name.replace("_", " "),
-        breakable=_breakable,
-        picture=raster,
-    )
-    return environment
 
 
 def cards(report: Report) -> list[Card]:
@@ -447,15 +414,3 @@ def _where(row: ConceptTest, target: str) -> Where | None:
 def _step(part: float, steps: int = 6) -> int:
     """-1..1 as one of the shades -6..6."""
     return round(max(-1.0, min(1.0, part)) * steps)
-
-
-def _breakable(text: str) -> Markup:
-    """`text` whose long words may wrap after `/`, `.`, `_`, `:` and `@`."""
-    words = sanitized(text).split(" ")
-    parts = [re.split(r"(?<=[/._:@])", word) if len(word) > LONG_WORD else [word] for word in words]
-    return Markup(" ").join(Markup("<wbr>").join(part) for part in parts)  # `join` escapes each part
-
-
-def _sanitized(value: Any) -> Any:
-    """What Jinja prints: strings without unseen characters; its own markup as it is."""
-    return sanitized(value) if type(value) is str else value

@@ -19,6 +19,7 @@ ADDED = {
     "a reader for a kind of examples": (r"open_texts", ["worker/caveat_worker/readers/texts.py"]),
     "a way to draw a figure": (r"caveat_reports\.figures\.bars", ["reports/caveat_reports/figures/bars.py"]),
     "a way to show a report": (r"openmetrics", ["reports/caveat_reports/openmetrics.py"]),
+    "an annex": (r"sr-11-7", ["reports/caveat_reports/annexes/sr_11_7.py"]),
     "a rule of a verdict": (r"the estimators disagree", ["api_spec/caveat_spec/verdict/association.py"]),
     "an endpoint": (r"list_deliveries", ["service/caveat_service/webhooks.py"]),
 }

@@ -187,6 +187,33 @@ def test_the_decision_of_a_probability_is_favourable_over_half(boosted: Bench) -
     assert comparison.decisions == "the model's own decisions (first over 0.5)"
 
 
+def test_scores_above_the_median_of_everybody_are_compared(boosted: Bench) -> None:
+    bench = table_of(boosted)
+    bench.document["groups"] = {
+        "own": {"examples": "people", "sensitive": ["b"], "target": "first", "threshold": "median"},
+        "recorded": {"examples": "people", "sensitive": ["b"], "score": "c", "threshold": "median"},
+        "bound": {"examples": "people", "sensitive": ["b"], "score": "c", "threshold": 0.25},
+    }
+    found = {one.name: one for one in bench.run().comparisons}
+    rows = np.round(examples(boosted, "targets"), 4)
+    scores = {"own": trees.probability(rows), "recorded": rows[:, 2], "bound": rows[:, 2]}
+    for name, values in scores.items():
+        threshold = 0.25 if name == "bound" else float(np.median(values))
+        assert found[name].threshold == pytest.approx(threshold, abs=1e-6)
+        selected = {row.values[0]: row.selected for row in found[name].rows}
+        assert selected == {str(b): int((values > threshold)[b::2].sum()) for b in (0, 1)}
+    assert found["recorded"].decisions.startswith("the recorded scores (c over its median, ")
+
+
+def test_people_without_a_score_are_refused(boosted: Bench) -> None:
+    bench = table_of(boosted)
+    people = bench.folder / "people.csv"
+    people.write_text(people.read_text().replace("\n", ",7\n").replace("d,7", "d,fit", 1).replace(",7\n", ",\n", 2))
+    bench.document["groups"] = {"g": {"examples": "people", "sensitive": ["b"], "score": "fit", "threshold": "median"}}
+    with pytest.raises(InvalidInput, match="2 people have no number in 'fit'"):
+        bench.run()
+
+
 def test_decisions_are_compared_among_people_who_are_alike(boosted: Bench) -> None:
     bench = table_of(boosted)
     bench.document["groups"]["by_b"]["given"] = ["a"]

@@ -70,7 +70,7 @@ def check_columns(audit: Audit, sources: Mapping[str, ExampleSource]) -> None:
         read = sources[group.examples].columns
         assert read is not None, "the audit's own validation: groups are compared in tables"
         named = [(field, one) for field in ("sensitive", "given") for one in getattr(group, field)]
-        named += [("decision", group.decision), ("label", group.label)]
+        named += [("decision", group.decision), ("score", group.score), ("label", group.label)]
         for field, column in named:
             if column is not None:
                 with error_context(f"/groups/{name}/{field}"):

@@ -167,6 +167,7 @@ def _row(
         group=_group_name(people, key),
         values=[str(value) for value in key],
         n=int(figures["n"]),
+        selected=counts["selection_rate"][0],
         selection_rate=selected,
         true_positive_rate=rate("true_positive_rate"),
         false_positive_rate=rate("false_positive_rate"),

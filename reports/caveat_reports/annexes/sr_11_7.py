@@ -1,0 +1,70 @@
+"""A model risk summary in the order of the Federal Reserve's SR 11-7 (OCC Bulletin 2011-12)."""
+
+from __future__ import annotations
+
+from caveat_reports.annexes import fragments
+from caveat_reports.annexes.form import Answer, Field, Fill, Form, Material, Missing, date_of_the_audit
+
+FORM = Form(
+    title="Model risk summary after SR 11-7",
+    publisher="Board of Governors of the Federal Reserve System; Office of the Comptroller of the Currency",
+    citation="SR 11-7 / OCC Bulletin 2011-12, Supervisory Guidance on Model Risk Management (4 April 2011)",
+    url="https://www.federalreserve.gov/supervisionreg/srletters/sr1107.htm",
+    scope="The guidance prescribes no form: these are the elements that its sections IV to VII ask to be documented. "
+    "One audit is a part of a validation. It is no effective challenge by itself.",
+    fields=(
+        Field("inventory", "Model in the inventory: name, version, owner", "VI Model inventory"),
+        Field("purpose", "Purpose, use and users", "IV Model development and implementation"),
+        Field("design", "Design, theory and logic", "IV Model development and implementation"),
+        Field("development_data", "Data of the model's development", "IV Model development and implementation"),
+        Field(
+            "testing", "Model testing: data and components that were tested", "IV Model development and implementation"
+        ),
+        Field("use", "Use in practice, user feedback, conservatism", "IV Model use"),
+        Field("validator", "Who validated, and their independence", "V Model validation"),
+        Field("soundness", "Evaluation of conceptual soundness: what the output depends on", "V Key elements, 1"),
+        Field("assumptions", "Evaluation of conceptual soundness: assumptions and limitations", "V Key elements, 1"),
+        Field("process", "Ongoing monitoring: process verification", "V Key elements, 2"),
+        Field("benchmark", "Ongoing monitoring: benchmarking against other models or versions", "V Key elements, 2"),
+        Field("monitoring", "Ongoing monitoring: plan, thresholds, overrides", "V Key elements, 2"),
+        Field("outcomes", "Outcomes analysis: outputs and outcomes of groups of people", "V Key elements, 3"),
+        Field("impact", "Outcomes analysis: adverse impact", "V Key elements, 3"),
+        Field("vendor", "Validation of vendor and third-party products", "V Vendor and other products"),
+        Field("policy", "Policies that the conditions stand for", "VI Policies and procedures"),
+        Field("conclusion", "Findings and conclusion of the validation", "VI Documentation"),
+        Field("date", "Date of the validation", "VI Documentation"),
+    ),
+)
+
+
+def _process(material: Material) -> Answer:
+    said = "Model and data are identified by the digests of their bytes."
+    return Answer(
+        "report: /audit/model, /plan/examples, /plan/gradient_checks",
+        (said, *fragments.software(material).sentences, *fragments.method(material).sentences),
+    )
+
+
+def _inventory(material: Material) -> Answer | Missing:
+    return fragments.joined(fragments.identity(material), fragments.owner(material))
+
+
+def _design(material: Material) -> Answer | Missing:
+    return fragments.joined(fragments.outputs(material), fragments.layers(material))
+
+
+FILLS: dict[str, Fill] = {
+    "inventory": _inventory,
+    "purpose": fragments.purpose,
+    "design": _design,
+    "testing": fragments.data,
+    "soundness": fragments.concepts,
+    "assumptions": fragments.cautions,
+    "process": _process,
+    "benchmark": fragments.versions,
+    "outcomes": fragments.groups,
+    "impact": fragments.impact,
+    "policy": fragments.policy,
+    "conclusion": fragments.verdict,
+    "date": date_of_the_audit,
+}
