@@ -39,7 +39,7 @@ def serving(answer: Callable[[Asked], Answer], port: int = 0) -> Iterator[int]:
             self.end_headers()
             self.wfile.write(reply.body)
 
-        do_POST = do_GET
+        do_POST = do_PUT = do_DELETE = do_GET
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -11,10 +11,11 @@ from caveat_spec.problem import ProblemDetails
 
 Disk = Literal["blobs", "scratch", "database"]
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 FAILING = frozenset({errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.ESTALE})
-ERRNOS = FULL | FAILING
-"""What a disk answers that is full, and one that fails; anything else has another cause."""
+DENIED = frozenset({errno.EACCES, errno.EPERM})
+ERRNOS = FULL | FAILING | {errno.EFBIG}
+"""What a disk answers that is full, one that fails, and one that takes no larger files; the rest has other causes."""
 NAMES: dict[Disk, str] = {
     "blobs": "blob store",
     "scratch": "worker's scratch folder",
@@ -28,7 +29,7 @@ WHERE: dict[Disk, str] = {
 
 
 class DiskError(OSError):
-    """A disk is full or fails."""
+    """A disk is full or fails, or does not take what is written to it."""
 
     def __init__(self, disk: Disk, number: int) -> None:
         """Takes whose disk it is, and the number of the error."""
@@ -38,15 +39,19 @@ class DiskError(OSError):
 
 @contextmanager
 def of_disk(disk: Disk) -> Iterator[None]:
-    """Raises errors of a disk in this block as a `DiskError`; errors that have their name already stay as they are."""
+    """Raises errors of a disk in this block as a `DiskError`; errors that have their name already stay as they are.
+
+    A blob store may deny access as well; elsewhere that has other causes, such as a job's sandbox.
+    """
     try:
         yield
     except DiskError:
         raise
     except OSError as fault:
-        if fault.errno not in ERRNOS:
+        number = errno.EACCES if isinstance(fault, PermissionError) else fault.errno  # buckets give no number
+        if number not in (ERRNOS | DENIED if disk == "blobs" else ERRNOS):
             raise
-        raise DiskError(disk, int(fault.errno or 0)) from fault
+        raise DiskError(disk, int(number or 0)) from fault
 
 
 def disk_problem(disk: Disk, number: int) -> ProblemDetails:
@@ -58,10 +63,34 @@ def disk_problem(disk: Disk, number: int) -> ProblemDetails:
             f"The disk of the {NAMES[disk]} is full, so nothing more could be written to it.",
             f"An operator frees space on the disk of {WHERE[disk]} or enlarges it; then try again.",
         )
+    if number == errno.EFBIG:
+        return _too_large(disk)
     name = errno.errorcode.get(number, str(number))
+    if number in DENIED:
+        return ProblemDetails.of(
+            f"{disk}-denied",
+            503,
+            f"The {NAMES[disk]} denies the service access ({name}).",
+            f"An operator looks who may read and write at {WHERE[disk]}: the owner and the modes of the folder, or the "
+            "credentials and the policy of the bucket.",
+        )
     return ProblemDetails.of(
         f"{disk}-failing",
         503,
         f"The disk of the {NAMES[disk]} answers with an error ({name}).",
         f"An operator looks for the cause at the disk of {WHERE[disk]} (`dmesg`, `mount`); then try again.",
+    )
+
+
+def _too_large(disk: Disk) -> ProblemDetails:
+    """The problem of a file that may not grow, although the disk may have room for it."""
+    smaller = (
+        "Audit fewer layers or examples, or reduce layers with '@mean'; otherwise an" if disk == "scratch" else "An"
+    )
+    return ProblemDetails.of(
+        "file-too-large",
+        413,
+        f"A file on the disk of the {NAMES[disk]} would be larger than its file system, or a limit of the process, "
+        "allows.",
+        f"{smaller} operator looks at the limits of {WHERE[disk]} (`ulimit -f`, `df -T`).",
     )

@@ -27,10 +27,11 @@ def begin(database: Database, settings: Settings) -> None:
 
 def delete_expired(database: Database, settings: Settings) -> None:
     """Deletes expired jobs and uploads, unless a process did so recently."""
-    if job_records.is_due(database, "delete_expired", timedelta(hours=settings.gc_interval_hours)):
-        before = job_records.now() - timedelta(days=settings.retention_days)
-        forgotten = retention.forget(database, before=before, by="retention")
-        log.info("deleted %d expired jobs and %d uploads", forgotten.jobs, forgotten.blobs)
+    with job_records.due(database, "delete_expired", timedelta(hours=settings.gc_interval_hours)) as begins:
+        if begins:
+            before = job_records.now() - timedelta(days=settings.retention_days)
+            forgotten = retention.forget(database, before=before, by="retention")
+            log.info("deleted %d expired jobs and %d uploads", forgotten.jobs, forgotten.blobs)
 
 
 def _delete_forever(database: Database, settings: Settings) -> None:

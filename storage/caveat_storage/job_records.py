@@ -52,6 +52,8 @@ ANONYMOUS = "anonymous"
 """Principal in the audit log where no keys are required."""
 NOTED_EVERY = timedelta(seconds=10)
 """How often the database records that a queue is served, no matter how many workers serve it."""
+CHORE_AGAIN_AFTER = timedelta(minutes=10)
+"""How soon a periodic chore that did not come to its end is due again."""
 ANSWERS_WITHIN = 20.0
 """Seconds within which PostgreSQL has to answer a statement; a connection that stays silent is broken off."""
 CONNECTS_WITHIN = 5  # seconds
@@ -493,12 +495,21 @@ def count_events(database: Database) -> dict[str, int]:
     return dict(found)
 
 
-def is_due(database: Database, chore: str, every: timedelta) -> bool:
-    """Whether no worker began this chore within `every`; if so, records that it begins now."""
+@contextmanager
+def due(database: Database, chore: str, every: timedelta) -> Iterator[bool]:
+    """Yields whether no process did this chore within `every`; if so it begins now.
+
+    One that fails, or whose process is killed, is due again after `CHORE_AGAIN_AFTER`.
+    """
     with database.writing() as connection:
         moment = clock(connection)
-        begun = upsert(connection, chores, {"name": chore, "begun_at": moment}, chores.c.begun_at <= moment - every)
-        return begun == 1
+        until_done = moment - max(every - CHORE_AGAIN_AFTER, timedelta(0))
+        last = chores.c.begun_at <= moment - every
+        begins = upsert(connection, chores, {"name": chore, "begun_at": until_done}, last) == 1
+    yield begins
+    if begins:
+        with database.writing() as connection:
+            upsert(connection, chores, {"name": chore, "begun_at": moment})
 
 
 def upsert(

@@ -7,6 +7,7 @@ import os
 import random
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from caveat_storage.blobs import Blobs, digest_of
 from caveat_storage.job_records import Database, migrate
 from caveat_storage.job_state import GoneError
 from caveat_storage.tables import blobs as owned_rows
-from caveat_storage.tables import stored, uses
+from caveat_storage.tables import chores, stored, uses
 from tests.storage.machine import OverDatabase
 
 NOTHING, DAY = timedelta(0), timedelta(days=1)
@@ -257,16 +258,44 @@ TestKeeping = Keeping.TestCase
 
 def test_a_chore_is_begun_by_one_and_not_again_for_a_while(database: Database) -> None:
     found: list[bool] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(job_records.is_due(database, "chore", DAY))) for _ in range(6)
-    ]
+
+    def begin(chore: str = "chore") -> bool:
+        with job_records.due(database, chore, DAY) as begins:
+            return begins
+
+    threads = [threading.Thread(target=lambda: found.append(begin())) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(found) == [False] * 5 + [True]
-    assert job_records.is_due(database, "other", DAY)
+    assert begin("other")
     with database.writing() as connection:
         connection.execute(text("UPDATE chores SET begun_at = :then"), {"then": job_records.now() - 2 * DAY})
-    assert job_records.is_due(database, "chore", DAY)
-    assert not job_records.is_due(database, "chore", DAY)
+    assert begin()
+    assert not begin()
+
+
+def test_a_chore_that_failed_is_due_again_soon(database: Database) -> None:
+    """It counted as done for a whole interval."""
+
+    def later(than: timedelta) -> None:
+        with database.writing() as connection:
+            (begun,) = connection.scalars(select(chores.c.begun_at))
+            connection.execute(chores.update().values(begun_at=begun - than))
+
+    def fail() -> bool:
+        with suppress(ConnectionError), job_records.due(database, "chore", DAY) as begins:
+            assert begins
+            raise ConnectionError
+        with job_records.due(database, "chore", DAY) as begins:
+            return begins
+
+    for _ in range(2):
+        assert not fail()
+        later(job_records.CHORE_AGAIN_AFTER)
+    with job_records.due(database, "chore", DAY) as begins:
+        assert begins
+    later(job_records.CHORE_AGAIN_AFTER)
+    with job_records.due(database, "chore", DAY) as begins:
+        assert not begins

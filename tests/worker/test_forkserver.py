@@ -152,6 +152,8 @@ def test_a_stopped_forkserver_is_found_and_a_stopped_job_is_not() -> None:
         os.kill(server, signal.SIGSTOP)
         assert _awaited(lambda: stopped_servers(main.pid)) == [server]
         os.killpg(main.pid, signal.SIGKILL)
+        os.kill(server, signal.SIGKILL)  # a stopped one does not see that its supervisor is gone
+        assert _awaited(lambda: not _runs(server) and not _runs(job))
 
 
 def _awaited(found: Callable[[], Any], seconds: float = 90) -> Any:

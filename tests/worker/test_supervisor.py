@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -10,13 +11,14 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from caveat_spec.disk_faults import DiskError
+from caveat_spec.disk_faults import DiskError, disk_problem
 from caveat_spec.jobs import JobKind
 from caveat_storage.blobs import Blobs, Writable
 from caveat_worker.jobs import forkserver
@@ -25,6 +27,7 @@ from caveat_worker.jobs.sandbox import missing_protections
 from caveat_worker.jobs.supervisor import End, Failed, Finished, Limits, Stopped, _collect, supervise
 from tests.worker import old_kernel
 from tests.worker import stub_pipeline as stub
+from tests.worker.disks import can_mount, disk
 from tests.worker.live import MODEL, TABLE, audit, digest
 
 STORED = {digest(MODEL): MODEL, digest(TABLE): TABLE}
@@ -167,22 +170,36 @@ def test_bytes_that_are_gone_end_the_job_with_that_cause(tmp_path: Path) -> None
     assert not end.killed
 
 
-@pytest.mark.parametrize("seed", [None, stub.FILL])
-def test_a_scratch_disk_that_is_full_is_told_by_its_name(seed: int | None) -> None:
-    """Files of this process and its children may have a megabyte, which reads like a disk that is full (EFBIG)."""
+@pytest.fixture
+def small_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A scratch disk of a megabyte."""
+    with disk(tmp_path / "scratch", size="1m"):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+        yield
+
+
+@pytest.mark.skipif(not can_mount(), reason="only root can make disks")
+@pytest.mark.usefixtures("small_scratch")
+def test_a_scratch_disk_that_is_full_is_told_by_its_name() -> None:
+    with pytest.raises(DiskError) as raised:
+        run(stub.FINISH, fetch=lambda name, file: file.write(bytes(2 << 20)) and None)
+    assert raised.value.problem.code == "scratch-full"
+    end = run(stub.FILL)
+    assert code_of(end) == "scratch-full"
+    assert isinstance(end, Failed)
+    assert end.killed, "another worker may have room"
+
+
+def test_a_file_beyond_the_limit_of_a_process_is_no_full_disk() -> None:
+    """It read "the disk is full", and the job was started again to fail again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     forkserver.close()
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
-        if seed is None:
-            with pytest.raises(DiskError) as raised:
-                run(stub.FINISH, fetch=lambda name, file: file.write(bytes(2 << 20)) and None)
-            assert raised.value.problem.code == "scratch-full"
-        else:
-            end = run(seed)
-            assert code_of(end) == "scratch-full"
-            assert isinstance(end, Failed)
-            assert end.killed, "another worker may have room"
+        with pytest.raises(DiskError) as raised:
+            run(stub.FINISH, fetch=lambda name, file: file.write(bytes(2 << 20)) and None)
+        assert raised.value.problem.code == "file-too-large"
+        assert run(stub.FILL) == Failed(disk_problem("scratch", errno.EFBIG))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         forkserver.close()

@@ -47,12 +47,12 @@ def begin(sender: Any, **_: Any) -> None:
 
 def collect_garbage(database: Database, blobs: Blobs, settings: Settings) -> None:
     """Deletes unreferenced bytes, unless a worker did so recently."""
-    if not settings.gc_interval_hours or not job_records.is_due(
-        database, "collect_garbage", timedelta(hours=settings.gc_interval_hours)
-    ):
+    if not settings.gc_interval_hours:
         return
-    collected = blob_registry.collect(database, blobs, unused_for=timedelta(hours=settings.gc_grace_hours))
-    log.info("deleted %d blobs and the remains of %d uploads", collected.removed, collected.broken)
+    with job_records.due(database, "collect_garbage", timedelta(hours=settings.gc_interval_hours)) as begins:
+        if begins:
+            collected = blob_registry.collect(database, blobs, unused_for=timedelta(hours=settings.gc_grace_hours))
+            log.info("deleted %d blobs and the remains of %d uploads", collected.removed, collected.broken)
 
 
 def verify_stored_bytes(database: Database, blobs: Blobs, settings: Settings) -> None:

@@ -24,7 +24,7 @@ import rfc8785
 from pydantic import ValidationError
 
 from caveat_spec.artifacts import STAGES, Stage
-from caveat_spec.disk_faults import ERRNOS, disk_problem, of_disk
+from caveat_spec.disk_faults import ERRNOS, FAILING, FULL, disk_problem, of_disk
 from caveat_spec.jobs import REQUESTS, RESULTS, Division, JobKind, sources
 from caveat_spec.problem import ProblemDetails
 from caveat_storage.blobs import CorruptBytesError, MissingBytesError, Writable
@@ -55,7 +55,7 @@ CALLED: dict[JobKind, str] = {
     "plan": "this plan",
     "directions": "these directions",
 }
-SCRATCH = frozenset(disk_problem("scratch", number).code for number in ERRNOS)
+SCRATCH = frozenset(disk_problem("scratch", number).code for number in FULL | FAILING)
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
 TUNED = {"NUMPY_MADVISE_HUGEPAGE": "0"}
@@ -364,7 +364,7 @@ def _collect(outputs: int, kind: JobKind, status: int, limits: Limits) -> Finish
                 return _told(ProblemDetails.model_validate_json(problem))
     except (ValidationError, rfc8785.CanonicalizationError) as fault:
         log.error("the child's result is not a valid document: %s", type(fault).__name__)
-    killed = status == -signal.SIGKILL or status - DISK_STATUS in ERRNOS
+    killed = status == -signal.SIGKILL or status - DISK_STATUS in FULL | FAILING
     return Failed(_died(kind, status, limits), killed=killed)
 
 

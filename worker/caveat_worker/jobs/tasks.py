@@ -166,7 +166,7 @@ def place_of_pieces(audit_id: str) -> Blobs:
 def store_until(end: End, holder: LeaseHolder, pieces: dict[str, str]) -> End:
     """Stores the outcome of a job and returns it, again and again while the database or the blob store is unavailable.
 
-    A blob store that stays full or fails becomes the outcome of the job. While the database is away nobody else can
+    Why a blob store does not take a report becomes the outcome of the job. While the database is away nobody else can
     take the job, so its outcome waits for it.
     """
     began = time.monotonic()
@@ -174,15 +174,27 @@ def store_until(end: End, holder: LeaseHolder, pieces: dict[str, str]) -> End:
         try:
             store(end, holder, pieces)
             return end
-        except (DBAPIError, OSError) as fault:
+        except Exception as fault:  # buckets have errors of their own
             log.warning("the outcome of job %s could not be stored yet: %s", holder.lease.job_id, type(fault).__name__)
             waited = time.monotonic() - began
-            if waited > STORE_SECONDS and isinstance(fault, DiskError):
-                end, pieces = Failed(fault.problem, killed=True), {}
+            if waited > STORE_SECONDS and not isinstance(fault, DBAPIError):
+                end, pieces = Failed(_unstored(fault), killed=True), {}
             if waited > DATABASE_AWAY_SECONDS:
                 raise
             time.sleep(LOOK_SECONDS)
             holder.is_over()  # renews the lease
+
+
+def _unstored(fault: Exception) -> ProblemDetails:
+    """Why a blob store does not take a report."""
+    if isinstance(fault, DiskError):
+        return fault.problem
+    return ProblemDetails.of(
+        "blobs-away",
+        503,
+        f"The blob store did not take the report of this job ({type(fault).__name__}).",
+        "An operator looks whether the worker reaches the store of CAVEAT_BLOBS_URL; then submit the job again.",
+    )
 
 
 def store(end: End, holder: LeaseHolder, pieces: dict[str, str]) -> None:
