@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from caveat.keys import opened, operator
-from caveat.problems import problem
+from caveat.problems import ProblemError, problem
+from caveat_spec.disk_faults import DiskError
 
 if TYPE_CHECKING:
     from caveat_storage.blob_registry import Collected
@@ -47,6 +48,8 @@ def _reached() -> Iterator[None]:
     """Raises errors of the blob storage as a `ProblemError`."""
     try:
         yield
+    except DiskError as fault:
+        raise ProblemError(fault.problem) from None
     except OSError as fault:
         raise problem(
             "blobs-away", 503, f"The blob storage cannot be reached: {fault}.", "Check --blobs-url."

@@ -9,6 +9,7 @@ from caveat_service.errors import refuse
 from caveat_service.state import app_context
 from caveat_spec.attestation import Run
 from caveat_storage import attestations, audit_log, job_records, keyring
+from caveat_storage.audit_log import NotLoggedError
 from caveat_storage.job_records import Record
 
 
@@ -20,7 +21,15 @@ def signed(record: Record, report: bytes) -> Response:
             "not-signed", 404, "This service has no signing key, so it makes no attestations.",
             "Ask an operator to set CAVEAT_SIGNING_KEY; `caveat keygen` creates a key.",
         )  # fmt: skip
-    if audit_log.reported(app_context().database, record.tenant, record.id) != record.report_digest:
+    try:
+        reported = audit_log.reported(app_context().database, record.tenant, record.id)
+    except NotLoggedError:
+        raise refuse(
+            "not-logged", 404, "The audit log does not say how this audit ended, so nothing of it can be signed: the "
+            "audit is older than the log, which services keep since migration 0003, or was not made by this service.",
+            "Repeat the audit, and fetch the attestation of the new one.",
+        ) from None  # fmt: skip
+    if reported != record.report_digest:
         raise refuse(
             "not-reported", 500, "The audit log does not say that the worker of this audit reported this digest.",
             "Somebody changed the record of the audit: tell an operator, who finds the entry with `caveat audit-log`.",

@@ -25,6 +25,10 @@ _MOVE = heads.update().where(heads.c.tenant == bindparam("of"))
 """Statements are built once, since all submissions of a tenant wait for each other here."""
 
 
+class NotLoggedError(Exception):
+    """The log does not say how a job ended."""
+
+
 def append(connection: Connection, tenant: str, what: str, said: dict[str, Any], job_id: str | None = None) -> Entry:
     """Appends an entry to a tenant's log."""
     length, previous = _hold(connection, tenant)
@@ -53,11 +57,18 @@ def export(database: Database, tenant: str, signers: Sequence[Signer] = ()) -> I
 
 
 def reported(database: Database, tenant: str, job_id: str) -> str | None:
-    """The digest of the report that a job's worker logged in the transaction that ended the job; None if none did."""
+    """The digest of the report that a job's worker logged in the transaction that ended the job; None if none did.
+
+    Raises:
+        NotLoggedError: the log does not say how the job ended.
+    """
     said = select(log.c.payload).where(log.c.tenant == tenant, log.c.job_id == job_id, log.c.what == "succeed")
     with database.reading() as connection:
-        payload = connection.execute(said).scalar_one_or_none()
-    return None if payload is None else payload.get("report_digest")
+        entry = connection.execute(said).one_or_none()
+    if entry is None:
+        raise NotLoggedError(job_id)
+    digest: str | None = (entry.payload or {}).get("report_digest")
+    return digest
 
 
 def erase(connection: Connection, tenant: str, which: ColumnElement[bool], said: dict[str, Any]) -> int:

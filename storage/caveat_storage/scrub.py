@@ -42,6 +42,9 @@ def scrub(
 
     Several processes may do so at the same time; each blob is verified by one of them. Damaged, unreadable and missing
     bytes are recorded, and asked for again at their next upload. Those that are recorded are read again after `DOUBT`.
+
+    Raises:
+        DiskError: the store's disk fails as a whole, which says nothing about single blobs; none of them is recorded.
     """
     found = Scrubbed()
     which = _stale(now() - not_since)
@@ -96,6 +99,8 @@ def _verify(database: Database, blobs: Blobs, digest: str, found: Scrubbed) -> N
         if blob_registry.mark(database, digest, damaged=True):  # else it was deleted meanwhile
             found.missing.append(digest)
     except DiskError:
+        if blobs.fault() not in (None, "blobs-full"):
+            raise
         blob_registry.mark(database, digest, damaged=True)
         found.unreadable.append(digest)
     else:

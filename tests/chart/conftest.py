@@ -81,9 +81,10 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @cache
-def render(name: str) -> Release:
-    """Renders a set of values, including hooks and tests."""
+def render(name: str, *changed: str) -> Release:
+    """Renders a set of values, some of them `changed`, including hooks and tests."""
     files = [argument for path in VALUES[name] for argument in ("--values", str(path))]
+    files += [argument for value in changed for argument in ("--set", value)]
     done = helm("template", "rel", str(CHART), "--namespace", "audits", "--kube-version", "1.34.0", *files)
     assert done.returncode == 0, done.stderr
     return Release(name, done.stdout, [one for one in YAML(typ="safe").load_all(done.stdout) if one])

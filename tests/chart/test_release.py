@@ -198,9 +198,23 @@ def test_the_api_is_scaled_by_one() -> None:
     assert "replicas" not in render("everything").one("Deployment", "api")["spec"]
 
 
+def test_a_migration_that_changes_is_another_job_where_revisions_are_not_counted() -> None:
+    """`helm template` renders each as the first revision, and Kubernetes refuses to change a Job."""
+    assert _migration("default", "images.tag=9.9.9") == _migration("default", "images.tag=9.9.9")
+    assert _migration("default", "images.tag=9.9.9") != _migration("default")
+
+
+def _migration(values: str, *changed: str) -> str:
+    """Name of the Job beside the release, without that of the release."""
+    (job,) = [one for one in render(values, *changed).of("Job") if "migration" in named(one)]
+    found = re.search(r"migration-1-[0-9a-f]{8}$", named(job))
+    assert found is not None
+    return found[0]
+
+
 def test_the_migration_comes_before_the_release_where_it_can() -> None:
     """The included database does not exist before the release, so a Job of each revision runs beside it."""
-    beside = render("default").one("Job", "migration-1")["metadata"]
+    beside = render("default").one("Job", _migration("default"))["metadata"]
     assert "annotations" not in beside, "a hook after the installation would wait for the API, which waits for it"
     before = render("external").one("Job", "migration")["metadata"]["annotations"]
     assert before["helm.sh/hook"] == "pre-install,pre-upgrade"

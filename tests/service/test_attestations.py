@@ -86,6 +86,21 @@ def test_only_what_the_holder_of_the_lease_reported_is_signed(
     assert "caveat audit-log" in answered.json["remedy"]
 
 
+def test_an_audit_that_is_older_than_the_audit_log_is_not_signed_and_says_why(
+    app: Flask, client: FlaskClient, job: str
+) -> None:
+    """It was told that somebody had changed its record."""
+    give_keys(app, OLD.private)
+    run(app, job)
+    app_context: AppContext = app.extensions["caveat"]
+    with app_context.database.writing() as connection:
+        connection.execute(log.delete())
+    answered = client.get(f"/v1/audits/{job}/attestation")
+    assert (answered.status_code, answered.json["type"].rpartition(":")[2]) == (404, "not-logged")
+    assert "older than the log" in answered.json["detail"]
+    assert "Repeat the audit" in answered.json["remedy"]
+
+
 def test_keys_change_without_a_restart(app: Flask, client: FlaskClient, job: str, tmp_path: Path) -> None:
     run(app, job)
     keys = tmp_path / "keys"

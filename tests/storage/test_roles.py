@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 from sqlalchemy import Connection, func, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from standardwebhooks import Webhook
 
+from caveat_spec.audit import Audit, Examples
 from caveat_spec.audit_log import NOTHING
 from caveat_spec.jobs import Division, Rows
 from caveat_spec.problem import ProblemDetails
@@ -335,7 +337,8 @@ def test_a_worker_gives_a_tenant_only_what_its_job_names_by_a_url(roles: Roles) 
     named, other = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
     for digest in (named, other):
         report(roles, digest)
-    payload = {"model": f"https://models.example/a.onnx#sha256={'a' * 64}", "labels": other}
+    said = f"as at https://models.example/b.onnx#sha256={'b' * 64}"  # a text that ends in a digest
+    payload = {"model": f"https://models.example/a.onnx#sha256={'a' * 64}", "labels": other, "about": said}
     job = job_state.submit(roles.api, "acme", "audit", payload, sources={named}, to_fetch={named}).record.id
     lease = claim(roles, job)
 
@@ -491,3 +494,28 @@ def test_an_audit_of_urls_is_divided_by_a_worker_and_its_shards_know_digests(
     assert shard.payload["audit"]["model"] == url
     fetched = with_fetched_sources(shard, roles.worker, Blobs.at(str(tmp_path)), Settings(), lambda: False)
     assert fetched.payload["audit"]["model"] == live.digest(live.MODEL)
+
+
+def test_the_guard_knows_every_field_that_may_name_a_source() -> None:
+    """A new field, or a new kind of examples, needs a migration that says so to PostgreSQL."""
+    named = {f"$.{field}" for field in Audit.FILES} | {"$.compare.*.model"}
+    kinds = [field for kind in get_args(get_args(Examples)[0]) for field in kind.SOURCES]
+    named |= {f"$.examples{which}.{field}" for which in ("", ".*") for field in kinds}
+    assert set(import_module("caveat_storage.migrations.versions.0012_sources").FIELDS) == named
+
+
+def test_an_example_set_of_a_url_is_given_to_its_tenant(roles: Roles) -> None:
+    digest = report(roles, f"sha256:{'a' * 64}")
+    for payload in (
+        {"examples": {"arrays": f"https://models.example/a.npy#sha256={'a' * 64}"}},
+        {"audit": {"examples": {"x": {"table": f"https://models.example/a.csv#sha256={'a' * 64}"}}}},
+        {"model": "m", "compare": {"next": {"model": f"https://models.example/b.onnx#sha256={'a' * 64}"}}},
+    ):
+        job = job_state.submit(roles.api, "acme", "examples", payload, sources={digest}, to_fetch={digest}).record.id
+        lease = claim(roles, job)
+        with roles.worker.writing() as connection:
+            job_state.show(connection, lease)
+            job_records.own_within(connection, "acme", digest, 5, most=0)
+        job_state.fail(roles.worker, lease, PROBLEM)
+        with roles.owner.writing() as connection:
+            connection.execute(text("DELETE FROM blobs"))

@@ -6,6 +6,8 @@ import errno
 import io
 import os
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,7 +105,12 @@ def test_bytes_that_a_disk_cannot_read_are_not_verified(
 ) -> None:
     """A read error was neither damage nor missing, and the blob counted as verified."""
     with monkeypatch.context() as patch:
-        patch.setattr(blobs.filesystem, "open", lambda *_: Unreadable())
+        real = blobs.filesystem.open
+
+        def opened(path: str, mode: str = "rb", **also: Any) -> Any:
+            return Unreadable() if mode == "rb" else real(path, mode, **also)
+
+        patch.setattr(blobs.filesystem, "open", opened)
         found = scrub(database, blobs)
         assert (found.verified, found.unreadable) == (0, [DIGEST])
         assert blob_registry.is_damaged(database, DIGEST)
@@ -132,3 +139,17 @@ def test_a_pass_that_the_store_interrupts_verifies_nothing(
         with pytest.raises(ConnectionError):
             scrub(database, blobs, not_since=DAY)
     assert scrub(database, blobs, not_since=DAY).verified == 1
+
+
+def test_a_disk_that_fails_as_a_whole_damages_no_blob(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every blob was recorded as damaged, and had to be uploaded again."""
+    blobs = blob_registry.opened(str(tmp_path / "blobs"), database)
+    blobs.put(io.BytesIO(DATA), DIGEST)
+    with monkeypatch.context() as patch:
+        patch.setattr(blobs.filesystem, "open", lambda *_, **__: Unreadable())  # for what is written as well
+        with pytest.raises(DiskError, match="EIO"):
+            scrub(database, blobs)
+    assert blob_registry.count_damaged(database) == 0
+    assert scrub(database, blobs).verified == 1

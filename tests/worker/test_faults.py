@@ -472,31 +472,49 @@ def _answers(there: Place) -> bool:
     return False
 
 
-CASES = [
-    pytest.param(kind, name, id=f"{kind}: {name}", marks=pytest.mark.xdist_group(f"faults on {kind}"))
-    for kind in ("sqlite", "postgresql")
-    for name in FAULTS
-    if ONLY[name] in ("", kind)
-]
+def on(kind: str) -> list[str]:
+    """The faults that a database of a kind can have."""
+    return [name for name in FAULTS if ONLY[name] in ("", kind)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def there(request: pytest.FixtureRequest) -> Iterator[Place]:
-    """One installation on each database for all faults, which has to be well again after each.
+    """One installation for all faults on a database, which has to be well again after each.
 
     Its folder is not pytest's: PostgreSQL runs as another user, and every pytest that starts shuts its own to all.
     """
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
-        with installation(Path(folder), request.param) as place:
+        with installation(Path(folder), request.cls.kind) as place:
             yield place
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.skipif(not can_mount(), reason="only root can make disks that fail")
-@pytest.mark.parametrize(("there", "name"), CASES, indirect=["there"], scope="module")
-def test_a_fault_ends_in_time_with_its_cause_and_every_audit_ends_once(there: Place, name: str) -> None:
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not can_mount(), reason="only root can make disks that fail"),
+]
+
+
+@pytest.mark.xdist_group("faults on SQLite")
+class TestOnSQLite:
+    kind = "sqlite"
+
+    @pytest.mark.parametrize("name", on(kind))
+    def test_a_fault_ends_in_time_with_its_cause_and_every_audit_ends_once(self, there: Place, name: str) -> None:
+        _try(there, name)
+
+
+@pytest.mark.xdist_group("faults on PostgreSQL")
+class TestOnPostgreSQL:
+    kind = "postgresql"
+
+    @pytest.mark.parametrize("name", on(kind))
+    def test_a_fault_ends_in_time_with_its_cause_and_every_audit_ends_once(self, there: Place, name: str) -> None:
+        _try(there, name)
+
+
+def _try(there: Place, name: str) -> None:
     began, first = time.monotonic(), len(there.accepted)
     outcome = FAULTS[name](there)
     took = time.monotonic() - began

@@ -8,6 +8,7 @@ import io
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -270,6 +271,45 @@ def test_a_silent_server_a_slow_one_and_one_that_breaks_off_are_given_up(
 def test_a_job_that_has_to_stop_stops_fetching(there: Installation, web: Web) -> None:
     with pytest.raises(StoppedError):
         there.fetch(addressed(f"{web.url}/a.onnx"), lambda: True)
+    assert list(there.blobs.digests()) == []
+
+
+@pytest.mark.parametrize("silent", ["its name server", "a server that was asked", "a server that sent half"])
+def test_a_job_stops_whatever_is_silent(
+    there: Installation, web: Web, silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked for only between chunks: a lookup, six redirects or a library held the job for minutes."""
+    ended, asked = threading.Event(), threading.Event()
+
+    def speak(connection: socket.socket) -> None:
+        connection.recv(65536)
+        if silent == "a server that sent half":
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nmo")
+        asked.set()
+        ended.wait(30)
+
+    def look_up(*_: object, **__: object) -> list[object]:
+        asked.set()
+        ended.wait(30)
+        return []
+
+    if silent == "its name server":
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with speaking(speak) as port:
+        url = f"http://127.0.0.1:{port}/" if silent != "its name server" else "http://models.example/"
+        stopped = threading.Event()
+
+        def should_stop() -> bool:
+            if asked.is_set():
+                stopped.set()
+            return stopped.is_set()
+
+        began = time.monotonic()
+        with pytest.raises(StoppedError):
+            there.fetch(addressed(f"{url}a"), should_stop, source_allow=url)
+        took = time.monotonic() - began
+        ended.set()
+    assert took < 5
     assert list(there.blobs.digests()) == []
 
 

@@ -7,12 +7,16 @@ fetched again, others are refused, and the job itself, its report and its cache 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
+from typing import TypeVar
 
 import fsspec
 
@@ -27,8 +31,11 @@ from caveat_telemetry import traces
 from caveat_worker.jobs.settings import Settings
 from caveat_worker.jobs.source_https import Access, Opened, UnfetchedError, opened
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+LOOK_SECONDS = 0.5
+"""Seconds between looks whether the job has to stop."""
 DRIVERS = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
 """The kinds of URLs that a library reads, with its own configuration and credentials, and that library."""
 BLOCK = 4 << 20
@@ -54,7 +61,7 @@ def with_fetched_sources(
     """The lease with digests in place of URLs, whose bytes are then in the store and the tenant's.
 
     Raises:
-        StoppedError: `should_stop` returned true, which is asked before each chunk.
+        StoppedError: `should_stop` returned true, which is asked twice a second, whatever a server or library does.
         FailedError: a source is not allowed, cannot be fetched, has other bytes, or exceeds a limit.
     """
     request = REQUESTS[lease.kind].model_validate(lease.payload)
@@ -86,7 +93,9 @@ def _fetch(
     known = job_records.owned(database, lease.tenant, [found.digest])
     if not known or blob_registry.is_damaged(database, found.digest):
         try:
-            with _opened(found, settings) as there:
+            with ExitStack() as open_sources:
+                opening = _opened(found, settings)
+                there = _awaited(lambda: open_sources.enter_context(opening), should_stop)
                 _require_room(there.size, lease.tenant, database, settings)
                 blobs.put(_Watched(there, settings.largest_blob, should_stop), found.digest)
         except UnfetchedError as fault:
@@ -154,6 +163,31 @@ def _in_words(url: str) -> Iterator[None]:
         raise UnfetchedError(f"its store did not send it ({type(fault).__name__})", again=True) from fault
 
 
+def _awaited(call: Callable[[], T], should_stop: Callable[[], bool]) -> T:
+    """What a call returns that may take long, such as a lookup of a name.
+
+    If the job has to stop meanwhile, the call is left to itself; its own deadline ends it.
+
+    Raises:
+        StoppedError: `should_stop` returned true.
+    """
+    outcome, context = Future[T](), copy_context()
+
+    def run() -> None:
+        try:
+            outcome.set_result(context.run(call))
+        except BaseException as fault:
+            outcome.set_exception(fault)
+
+    if should_stop():
+        raise StoppedError
+    threading.Thread(target=run, daemon=True, name="fetch").start()
+    while not wait([outcome], LOOK_SECONDS).done:
+        if should_stop():
+            raise StoppedError
+    return outcome.result()
+
+
 @dataclass
 class _Watched:
     """A source that is read until the job has to stop, or until it exceeds the size of a blob."""
@@ -165,9 +199,7 @@ class _Watched:
 
     def read(self, size: int, /) -> bytes:
         """Returns the next bytes."""
-        if self.should_stop():
-            raise StoppedError
-        chunk = self.there.read(size)
+        chunk = _awaited(lambda: self.there.read(size), self.should_stop)
         self.came += len(chunk)
         if max(self.came, self.there.size or 0) > self.most:
             raise UnfetchedError(f"it has more than {self.most:,} bytes (CAVEAT_LARGEST_BLOB)", again=False)

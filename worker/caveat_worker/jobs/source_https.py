@@ -24,7 +24,7 @@ from caveat_worker.jobs.pinned_connections import FAULTS, NotAllowedError, Pinne
 
 MOST_REDIRECTS = 5
 SILENCE_SECONDS = 10.0
-"""Seconds after which a silent server is given up; less than a lease lasts, which is renewed between chunks."""
+"""Seconds after which a silent server is given up."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that a later attempt may not get."""
@@ -59,8 +59,11 @@ class Opened:
     chunks: Iterator[bytes]
 
     def read(self, size: int, /) -> bytes:
-        """Returns the next bytes, of any number; none at the end."""
-        return next(filter(None, self.chunks), b"")
+        """Returns the next `size` bytes or a few more; fewer only at the end."""
+        came = bytearray()
+        while len(came) < size and (chunk := next(filter(None, self.chunks), b"")):
+            came += chunk
+        return bytes(came)
 
 
 @contextmanager
