@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from caveat_spec.audit import Group
@@ -96,6 +95,8 @@ def _decided(collected: Collected, asked: Group, columns: Mapping[str, NDArray[A
 
 def _scores(columns: Mapping[str, NDArray[Any]], name: str) -> Float64Array:
     """A column of numbers [n]; raises InvalidInput for people without a score."""
+    import pandas as pd  # its libraries start threads, which a forkserver must not have
+
     scores = pd.to_numeric(pd.Series(np.asarray(columns[name])), errors="coerce").to_numpy(float)
     if missing := int(np.isnan(scores).sum()):
         raise InvalidInput(
