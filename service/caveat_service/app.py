@@ -11,6 +11,7 @@ from caveat_service import (
     audits,
     auth,
     blobs,
+    console,
     errors,
     examples,
     health,
@@ -18,6 +19,7 @@ from caveat_service import (
     limits,
     models,
     retention,
+    sessions,
     slow_answers,
     uploads,
     webhooks,  # fmt: skip
@@ -61,9 +63,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     errors.register(app)
     app.after_request(_as_declared)
     instrumentation.register(app)
+    sessions.register(app, settings)
     auth.register(app)
     limits.register(app, settings)
-    for part in (blobs, uploads, models, examples, audits, webhooks, audit_log, health):
+    for part in (blobs, uploads, models, examples, audits, webhooks, audit_log, health, console):
         app.register_blueprint(part.blueprint)
     app.after_request(slow_answers.remember_place)
     watch = ClientWatch()

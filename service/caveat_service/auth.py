@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from flask import Flask, g, request
 
+from caveat_service import sessions
 from caveat_service.errors import HTTPProblem, refuse
 from caveat_service.issuer_keys import IssuerAwayError
 from caveat_service.state import app_context
@@ -18,6 +19,11 @@ OPEN = frozenset(operation.path for operation in OPERATIONS if operation.scope i
 """Open paths, where an unsupported method is answered with 405 even without a key."""
 
 
+CONSOLE = "console"
+"""The blueprint whose visitors are known by their session."""
+SIGN_IN = "/sign-in"
+
+
 def register(app: Flask) -> None:
     """Requires a key for every operation that is not open to everybody."""
     app.before_request(_admit)
@@ -26,8 +32,12 @@ def register(app: Flask) -> None:
 def _admit() -> None:
     operation = BY_NAME.get((request.endpoint or "").rpartition(".")[2])
     if app_context().settings.auth == "off":
-        if operation is not None and operation.scope is not None and app_context().settings.is_local:
+        asks = request.blueprint == CONSOLE or (operation is not None and operation.scope is not None)
+        if asks and app_context().settings.is_local:
             _require_local_host()
+        return
+    if request.blueprint == CONSOLE:
+        _admit_session()
         return
     if operation is not None and operation.scope is None:
         return
@@ -45,6 +55,32 @@ def _admit() -> None:
             f"This key may {' and '.join(sorted(holder.scopes)) or 'do nothing'}, not {operation.scope}.",
             f"Ask an operator for a key with the scope '{operation.scope}'.",
         )
+
+
+def _admit_session() -> None:
+    """Admits the key that signed in to the console; the form to do so is open to everybody."""
+    if not sessions.are_possible():
+        raise refuse(
+            "no-console",
+            404,
+            "The console is off, because this service has no secret to sign sessions with.",
+            "An operator turns it on with CAVEAT_CONSOLE_SECRET, random text of at least 32 characters.",
+        )
+    holder = sessions.holder()
+    if holder is not None and holder.scopes & {"read", "admin"}:
+        g.tenant, g.principal, g.scopes = holder.tenant, holder.name, holder.scopes
+    elif request.path != SIGN_IN:
+        raise _unknown()
+
+
+def key_id_of(key: str) -> str:
+    """The id of a valid key that may read; raises HTTPProblem for any other, which counts against the address."""
+    holder = keys.holder(app_context().database, key) if key else None
+    if holder is None:
+        raise _wrong()
+    if not holder.scopes & {"read", "admin"}:
+        raise refuse("forbidden", 403, "This key may not read.", "Ask an operator for a key with the scope 'read'.")
+    return holder.name.removeprefix("key:")
 
 
 def is_known() -> bool:

@@ -21,6 +21,12 @@ PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; fra
 """Content security policy of a report's page, which loads nothing."""
 
 
+def as_page(stored: bytes) -> Response:
+    """The report as a page, for the console."""
+    page = RENDER["text/html"](Report.model_validate_json(stored))
+    return Response(page, headers={"Content-Security-Policy": PAGE_POLICY})
+
+
 def shown(stored: bytes, digest: str) -> Response:
     """The stored bytes as JSON, or the report rendered as `Accept` requests."""
     media_type = request.accept_mimetypes.best_match(REPORT_TYPES) if "Accept" in request.headers else REPORT_TYPES[0]

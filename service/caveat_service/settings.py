@@ -36,6 +36,8 @@ class Settings(SharedSettings):
     """URL of the Redis or Valkey that counts requests; by default the broker."""
     auth_failure_limit: str = Field("30/minute", pattern=rf"^({RATE}(;{RATE})*)?$")
     """Failed authentications per address that are answered with 401, then with 429; valid keys are always accepted."""
+    console_secret: str | None = Field(None, repr=False, min_length=32)
+    """With `keys`, random text that signs the console's sessions, the same in every process; without it no console."""
     oidc_issuer: str | None = Field(None, pattern="^https?://")
     """With `keys`, OpenID Connect issuer whose tokens (JWT) are accepted as well."""
     oidc_audience: str | None = None

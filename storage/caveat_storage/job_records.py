@@ -296,7 +296,7 @@ def page(
     """Up to `limit` jobs, newest first, after the job `before`."""
     wanted = _on_page(select(*RECORD), tenant, kind, limit, before, state)
     with database.reading() as connection:
-        return [Record(**row._mapping) for row in connection.execute(wanted)]
+        return [Record(*row) for row in connection.execute(wanted)]
 
 
 def page_size(

@@ -99,11 +99,14 @@ def holder(database: Database, key: str) -> Holder | None:
         row = connection.execute(select(keys).where(keys.c.id == key_id)).one_or_none()
     expected = row.secret_hash if row is not None else "0" * 64
     matches = hmac.compare_digest(_hash(secret), expected)
-    if row is None or not matches or prefix != PREFIX or row.revoked_at is not None:
-        return None
-    if row.expires_at is not None and row.expires_at <= now():
-        return None
-    return Holder(row.tenant, f"key:{row.id}", frozenset(row.scopes))
+    return holder_of(database, key_id) if matches and prefix == PREFIX else None
+
+
+def holder_of(database: Database, key_id: str) -> Holder | None:
+    """The principal of a key that was presented before; None if it has expired or was revoked since."""
+    with database.reading() as connection:
+        row = connection.execute(select(keys).where(_valid(key_id))).one_or_none()
+    return None if row is None else Holder(row.tenant, f"key:{row.id}", frozenset(row.scopes))
 
 
 def revoke(database: Database, key_id: str, *, by: str = OPERATOR) -> bool:

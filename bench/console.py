@@ -1,0 +1,97 @@
+"""How long the console's pages take with 10,000 audits: `python -m bench.console`.
+
+The audits are rows of a real database, 200 of them with reports, and the pages are asked for through the application in
+this process: what is measured is the work of the service, not of a network.
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from caveat_reports.canonical import canonical
+from caveat_storage.job_records import Database, new_id, now
+from caveat_storage.tables import jobs
+from tests.api import api
+from tests.api_spec import handmade
+from tests.worker.live import audit, digest
+
+AUDITS = 10_000
+REPORTS = 200
+REQUESTS = 100
+PROMISED = 0.2
+"""Seconds within which 95 of 100 answers have to come."""
+
+
+def main() -> int:
+    """Prints a line for each page; fails if one is too slow."""
+    with tempfile.TemporaryDirectory() as folder, api(Path(folder)) as app:
+        context = app.extensions["caveat"]
+        report = canonical(handmade.report())
+        context.blobs.put(io.BytesIO(report), digest(report))
+        newest = fill(context.database, digest(report))
+        browser = app.test_client()
+        slow = False
+        for path in (
+            "/",
+            "/?state=succeeded",
+            f"/?page_token={newest[-1]}",
+            f"/audits/{newest[-1]}",
+            f"/audits/{newest[-1]}/report",
+            f"/audits/{newest[-1]}/history",
+            f"/compare?before={newest[0]}&now={newest[-1]}",
+            "/models",
+            "/access",
+        ):
+            seconds = sorted(timed(browser.get, path) for _ in range(REQUESTS))
+            p95 = seconds[int(REQUESTS * 0.95) - 1]
+            slow |= p95 > PROMISED
+            shown = path.replace(newest[-1], "ID").replace(newest[0], "ID")
+            print(f"{shown:32} median {1000 * statistics.median(seconds):6.1f} ms   p95 {1000 * p95:6.1f} ms")
+        return int(slow)
+
+
+def fill(database: Database, report: str) -> list[str]:
+    """Writes the audits; returns the ids of those with reports, the oldest first."""
+    rows = []
+    for number in range(AUDITS):
+        done = number >= AUDITS - REPORTS
+        rows.append(
+            {
+                "id": new_id(),
+                "tenant": "default",
+                "kind": "audit",
+                "payload": audit() | {"about": {"title": f"model {number % 7}"}},
+                "state": "succeeded" if done else ("failed", "cancelled")[number % 2],
+                "stage": "done",
+                "progress": 1.0,
+                "attempts": 1,
+                "result": {"outcome": "fail"} if done else None,
+                "report_digest": report if done else None,
+                "cancel_requested": False,
+                "release_requested": False,
+                "available_at": now(),
+                "created_at": now(),
+                "updated_at": now(),
+            }
+        )
+    with database.writing() as connection:
+        connection.execute(jobs.insert(), rows)
+    return sorted(row["id"] for row in rows if row["report_digest"])
+
+
+def timed(get: object, path: str) -> float:
+    """Seconds that a page takes."""
+    assert callable(get)
+    began = time.perf_counter()
+    answered = get(path)
+    assert answered.status_code == 200, answered.text
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    sys.exit(main())

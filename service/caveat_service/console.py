@@ -1,0 +1,276 @@
+"""The console: a tenant's audits, reports, versions and registrations as pages; it reads and changes nothing.
+
+Everything goes through the same tables as the API, by the tenant of the session: what another tenant has is not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from flask import Blueprint, Response, g, redirect, request
+from pydantic import ValidationError
+
+from caveat_reports import console as pages
+from caveat_reports.console import Listing, Measured, ShownAudit, Viewer
+from caveat_service import auth, jobs, reports, sessions
+from caveat_service.errors import HTTPProblem, not_found, refuse
+from caveat_service.state import app_context, tenant
+from caveat_spec.audit import Audit
+from caveat_spec.jobs import JobKind
+from caveat_spec.openapi import JobsQuery
+from caveat_spec.report import Report
+from caveat_spec.source_urls import addressed_digest
+from caveat_storage import job_records, keys, webhooks
+from caveat_storage.job_records import Record
+
+blueprint = Blueprint("console", __name__)
+
+PAGE = 25
+SEARCHED = 200
+"""Newest audits of a tenant that are searched for those that ask the same question."""
+LONGEST_FORM = 8192
+"""Bytes of a form."""
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+@blueprint.after_request
+def _guarded(response: Response) -> Response:
+    response.headers.setdefault("Content-Security-Policy", pages.policy())
+    response.headers.update(HEADERS)
+    return response
+
+
+@blueprint.errorhandler(HTTPProblem)
+def _fault(fault: HTTPProblem) -> Response:
+    """A page in the place of problem details; without a session the form to sign in."""
+    problem = fault.problem
+    if problem.status == 401:
+        return redirect("/sign-in", 303)  # type: ignore[return-value]
+    page = pages.fault(_viewer(), problem.title, problem.detail, problem.remedy or "")
+    return Response(page, problem.status, fault.headers)
+
+
+@blueprint.get("/")
+def audits() -> Response:
+    """The tenant's audits, newest first."""
+    query = _query()
+    records, more = _listed("audit", query)
+    older = None if more is None else f"/?page_token={more}{f'&state={query.state}' if query.state else ''}"
+    return Response(pages.audits(_viewer(), [_shown(one) for one in records], state=query.state, more=older))
+
+
+@blueprint.get("/audits/<id:job_id>")
+def audit(job_id: str) -> Response:
+    """One audit."""
+    record = jobs.find("audit", job_id)
+    return Response(pages.audit(_viewer(), _shown(record), _report(record)))
+
+
+@blueprint.get("/audits/<id:job_id>/report")
+def report(job_id: str) -> Response:
+    """Its report, as the page that `--html` writes."""
+    record = jobs.find("audit", job_id)
+    if record.report_digest is None:
+        raise not_found("report")
+    return reports.as_page(app_context().blobs.read(record.report_digest))
+
+
+@blueprint.get("/audits/<id:job_id>/history")
+def history(job_id: str) -> Response:
+    """The audits of the same question, with the figures that they have in common."""
+    record = jobs.find("audit", job_id)
+    versions = [(_shown(one), _measured(str(one.report_digest))) for one in _alike(record)]
+    return Response(pages.history(_viewer(), _shown(record), versions))
+
+
+@blueprint.get("/compare")
+def compare() -> Response:
+    """Two audits side by side."""
+    both = []
+    for name in ("now", "before"):
+        record = job_records.get(app_context().database, tenant(), "audit", request.args.get(name, ""))
+        found = None if record is None else _report(record)
+        if record is None or found is None:
+            raise not_found("report")
+        both.append((_shown(record), found))
+    return Response(pages.comparison(_viewer(), both[0], both[1]))
+
+
+@blueprint.get("/models")
+def models() -> Response:
+    """The registered models."""
+    return _registered("model", "Models", ("Name", "State", "Digest", "Registered"))
+
+
+@blueprint.get("/examples")
+def examples() -> Response:
+    """The registered example sets."""
+    return _registered("examples", "Example sets", ("Name", "State", "Digest", "Registered"))
+
+
+@blueprint.get("/access")
+def access() -> Response:
+    """Keys and webhooks, for those who may see them."""
+    if not _viewer().admin:
+        raise refuse(
+            "forbidden",
+            403,
+            "Your key may not see keys and webhooks.",
+            "Ask an operator for a key with the scope 'admin'.",
+        )
+    issued = [
+        (one.name, one.id, " ".join(one.scopes), one.state, f"{one.created_at:%Y-%m-%d}", _day(one.expires_at))
+        for one in keys.issued(app_context().database, tenant())
+    ]
+    sent = [
+        (one.url, " ".join(one.events), "sends" if one.disabled_at is None else f"stopped {one.disabled_at:%Y-%m-%d}")
+        for one in webhooks.registered(app_context().database, tenant())
+    ]
+    return Response(
+        pages.listing(
+            _viewer(),
+            [
+                Listing("Keys", ("Name", "Id", "Scopes", "State", "Issued", "Expires"), issued, "There are no keys."),
+                Listing("Webhooks", ("URL", "Events", "State"), sent, "There are no webhooks."),
+            ],
+            "Keys and webhooks",
+        )
+    )
+
+
+@blueprint.get("/sign-in")
+def sign_in_form() -> Response:
+    """The form that takes a key."""
+    if app_context().settings.auth == "off" or sessions.holder() is not None:
+        return redirect("/", 303)  # type: ignore[return-value]
+    return Response(pages.sign_in(_viewer()))
+
+
+@blueprint.post("/sign-in")
+def sign_in() -> Response:
+    """Signs a key in; a wrong one counts like everywhere."""
+    request.max_content_length = LONGEST_FORM
+    sessions.require_token()
+    try:
+        sessions.begin(auth.key_id_of(request.form.get("key", "").strip()))
+    except HTTPProblem as fault:
+        page = pages.sign_in(_viewer(), f"{fault.problem.detail} {fault.problem.remedy}")
+        return Response(page, fault.problem.status, {**fault.headers, "WWW-Authenticate": "Session"})
+    return redirect("/", 303)  # type: ignore[return-value]
+
+
+@blueprint.post("/sign-out")
+def sign_out() -> Response:
+    """Ends the session."""
+    request.max_content_length = LONGEST_FORM
+    sessions.require_token()
+    sessions.end()
+    return redirect("/sign-in", 303)  # type: ignore[return-value]
+
+
+def _viewer() -> Viewer:
+    if app_context().settings.auth == "off":
+        return Viewer(signed_in=True, admin=True)
+    known = "tenant" in g
+    token = sessions.token() if sessions.are_possible() else ""
+    return Viewer(g.tenant if known else None, known, "admin" in g.get("scopes", ()), token)
+
+
+def _query() -> JobsQuery:
+    """State and page; a query that is none shows the first page."""
+    given = {name: value for name, value in request.args.items() if name in ("state", "page_token") and value}
+    try:
+        return JobsQuery.model_validate({"limit": str(PAGE), **given})
+    except ValidationError:
+        raise refuse(
+            "invalid", 422, "There is no such page.", "Follow the links of the console; `state` is one of its list."
+        ) from None
+
+
+def _listed(kind: JobKind, query: JobsQuery) -> tuple[list[Record], str | None]:
+    """The records of a page, and where the next one begins."""
+    database = app_context().database
+    which: dict[str, Any] = {"before": query.page_token, "state": query.state}
+    found = job_records.page(database, tenant(), kind, limit=PAGE + 1, **which)
+    return found[:PAGE], found[PAGE - 1].id if len(found) > PAGE else None
+
+
+def _registered(kind: JobKind, title: str, head: tuple[str, ...]) -> Response:
+    records, more = _listed(kind, _query())
+    rows = [
+        (one.name or one.id, one.state, str(_digest(kind, one)), f"{one.created_at:%Y-%m-%d %H:%M}") for one in records
+    ]
+    older = None if more is None else f"{request.path}?page_token={more}"
+    empty = f"No {title.lower()} are registered. Audits may name uploaded bytes without that."
+    return Response(pages.listing(_viewer(), [Listing(title, head, rows, empty, older)], title))
+
+
+def _digest(kind: JobKind, record: Record) -> str:
+    if kind == "model":
+        return str(record.payload["blob"])
+    told = record.payload["examples"]
+    return next((str(told[name]) for name in ("images", "arrays", "table", "text") if told.get(name)), "")
+
+
+def _shown(record: Record) -> ShownAudit:
+    about = record.payload.get("about") or {}
+    problem = record.problem or {}
+    said = " ".join(filter(None, (problem.get("detail"), problem.get("remedy"))))
+    model = addressed_digest(record.payload["model"])
+    return ShownAudit(
+        id=record.id,
+        title=about.get("title") or f"Audit {record.id[-6:]}",
+        model=model,
+        state=record.state,
+        stage=record.stage,
+        progress=record.progress,
+        outcome=(record.result or {}).get("outcome"),
+        at=record.created_at,
+        asked=len(record.payload.get("gate", ())),
+        problem=said or None,
+    )
+
+
+def _report(record: Record) -> Report | None:
+    if record.report_digest is None:
+        return None
+    return Report.model_validate_json(app_context().blobs.read(record.report_digest))
+
+
+def _alike(record: Record) -> Sequence[Record]:
+    """Audits that ended with a report and ask what this one asks, of any model; the oldest first."""
+    wanted = _question(record)
+    newest = job_records.page(app_context().database, tenant(), "audit", limit=SEARCHED, state="succeeded")
+    found = (one for one in newest if one.report_digest is not None and _question(one) == wanted)
+    return list(islice(found, pages.MOST_VERSIONS))[::-1]
+
+
+def _question(record: Record) -> object:
+    """What an audit asks whatever its model: what it is called, or else its examples, concepts, targets and groups."""
+    title = (record.payload.get("about") or {}).get("title")
+    if title:
+        return title
+    audit = Audit(**record.payload)
+    return audit.examples, audit.concepts, audit.targets, audit.groups
+
+
+def _measured(digest: str) -> Measured:
+    """The figures of a report; reports never change, so they are read once."""
+    return _figures(app_context().blobs, digest)
+
+
+@lru_cache(maxsize=2000)
+def _figures(blobs: Any, digest: str) -> Measured:
+    return pages.measured(Report.model_validate_json(blobs.read(digest)))
+
+
+def _day(moment: Any) -> str:
+    return "never" if moment is None else f"{moment:%Y-%m-%d}"
