@@ -33,6 +33,9 @@ class Literal:
         self.passes += GRADIENT * len(x)
         return self.derivative(np.asarray(x, float))
 
+    def scored_gradient(self, x: AnyArray) -> tuple[Float64Array, Float32Array]:
+        return self.function(np.asarray(x, float)), self.gradient(x)
+
     def activations(self, x: AnyArray, layer: str) -> Float32Array:
         return np.asarray(x)
 

@@ -160,6 +160,11 @@ class TestIntegratedGradients:
     def test_it_takes_a_few_gradients_where_few_are_enough(self) -> None:
         assert explain("integrated_gradients", Literal(*LINEAR), X).passes < 60
 
+    def test_it_goes_on_where_errors_only_cancel(self) -> None:
+        """A jump up and one down, which no derivative shows: eight points already add up to the difference."""
+        jumps = Literal(lambda x: x[:, 0] + ((x[:, 0] > 0.3) & (x[:, 0] < 0.7)), lambda x: np.ones_like(x))
+        assert explain("integrated_gradients", jumps, np.array([[1.0]]), most=32).passes == 32 * 5 + 2
+
     def test_what_does_not_add_up_is_withheld(self) -> None:
         step = Literal(lambda x: (x[:, 0] > 0.77).astype(float), lambda x: 0 * x + 1e-3)
         found = explain("integrated_gradients", step, np.array([[1.0, 0.0]]), most=16)

@@ -1,15 +1,17 @@
 """Integrated gradients along the straight path from a reference, refined until the parts add up.
 
-The path is divided into segments, and each takes the derivative at its middle. A segment's error is known without more
-gradients: Δx·∇S(middle) against the difference of S at its ends. The worst segments are divided by three, which keeps
-their middle's derivative for the inner third (Sundararajan et al. 2017, eq. 1 and proposition 1).
+Each point of the path stands for the part that is nearest to it. Between two points the error is known without more
+passes: the mean of Δx·∇S at both, times what lies between them, against the difference of S, which a gradient's own
+forward pass gives. Points are added in the middle of the worst gaps (Sundararajan et al. 2017, eq. 1, proposition 1).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caveat_spec.explanations import IntegratedGradientsOptions
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
@@ -22,12 +24,14 @@ from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Runs
 
 _FIRST = 8
 _SHARE = 4
-"""In each round the worst quarter of the segments is divided."""
+"""In each round at most a quarter of the points is added."""
+_NEARLY = 0.999
+"""Of the tolerance: the rest is for rounding."""
 
 
 def cost(options: IntegratedGradientsOptions, shapes: Shapes) -> int:
-    """As many gradients as are allowed, each with a score; most examples take far fewer."""
-    return (GRADIENT + FORWARD) * options.most
+    """As many gradients as are allowed, and both ends; most examples take far fewer."""
+    return GRADIENT * options.most + 2 * FORWARD
 
 
 def integrated_gradients(runs: Runs, x: AnyArray, options: IntegratedGradientsOptions) -> Attributed:
@@ -39,7 +43,7 @@ def integrated_gradients(runs: Runs, x: AnyArray, options: IntegratedGradientsOp
     )
     total = np.array([path.difference for path in found])
     rough = max(float(np.abs(path.errors).sum() / max(abs(path.difference), 1e-12)) for path in found)
-    gradients = max(len(path.middles) for path in found)
+    gradients = max(len(path.at) for path in found)
     return Attributed(
         values,
         total=total,
@@ -47,7 +51,7 @@ def integrated_gradients(runs: Runs, x: AnyArray, options: IntegratedGradientsOp
         passes=runs.passes - before,
         rest=total - values.reshape(len(values), -1).sum(1),
         notes=(
-            compared(options.reference, float(found[0].scores[0])),
+            compared(options.reference, float(found[0].first)),
             f"It took {gradients} gradients along the path, whose errors add up to {rough:.1%} of the difference "
             "before they cancel.",
         ),
@@ -55,77 +59,95 @@ def integrated_gradients(runs: Runs, x: AnyArray, options: IntegratedGradientsOp
 
 
 @dataclass(frozen=True)
-class _Path:
-    """A path in k segments: where they begin and end, the scores there, and the derivatives at their middles."""
+class _Points:
+    """k points of the path, the scores there, and the derivatives."""
 
-    ends: Float64Array
-    """[k + 1], from 0 to 1"""
+    at: Float64Array
+    """[k], ascending between 0 and 1"""
     scores: Float64Array
-    """[k + 1]"""
-    middles: AnyArray
-    """[k, …]"""
-    derivatives: Float64Array
-    """(x - x̄)·∇S at the middles [k]"""
+    """[k]"""
+    gradients: AnyArray
+    """∇S [k, …]"""
+    slopes: Float64Array
+    """(x - x̄)·∇S [k]"""
+
+    def and_also(self, more: _Points) -> _Points:
+        """Both, in the order of the path."""
+        order = np.argsort(np.concatenate([self.at, more.at]), kind="stable")
+        return _Points(*(np.concatenate(both)[order] for both in zip(self._fields(), more._fields(), strict=True)))
+
+    def _fields(self) -> tuple[Any, ...]:
+        return self.at, self.scores, self.gradients, self.slopes
+
+
+@dataclass(frozen=True)
+class _Path:
+    """Points of a path, and the scores of the reference and of the example at its ends."""
+
+    points: _Points
+    first: float
+    last: float
+
+    @property
+    def at(self) -> Float64Array:
+        return self.points.at
 
     @property
     def difference(self) -> float:
-        return float(self.scores[-1] - self.scores[0])
+        return self.last - self.first
+
+    @property
+    def ends(self) -> Float64Array:
+        """Where the gaps between points begin and end, with those before the first and behind the last [k + 2]."""
+        return np.concatenate([[0.0], self.at, [1.0]])
 
     @property
     def errors(self) -> Float64Array:
-        """What each segment misses [k]."""
-        return np.asarray(self.derivatives * np.diff(self.ends) - np.diff(self.scores))
+        """What each gap misses [k + 1]."""
+        slopes = np.pad(self.points.slopes, 1, mode="edge")
+        scores = np.concatenate([[self.first], self.points.scores, [self.last]])
+        return np.asarray((slopes[1:] + slopes[:-1]) / 2 * np.diff(self.ends) - np.diff(scores))
+
+    @property
+    def misses(self) -> float:
+        """What the path misses as a whole or, where errors cancel, in its worst gap."""
+        return float(max(abs(self.errors.sum()), np.abs(self.errors).max()))
 
     def parts(self, step: AnyArray) -> Float64Array:
         """What is attributed to each number of the example [1, …]."""
-        mean = np.tensordot(np.diff(self.ends), self.middles.astype(float), 1)
-        return np.asarray(step.astype(float) * mean)
+        between = np.concatenate([[0.0], (self.at[1:] + self.at[:-1]) / 2, [1.0]])
+        return np.asarray(step.astype(float) * np.tensordot(np.diff(between), self.points.gradients.astype(float), 1))
 
 
 def _integrate(runs: Runs, x: AnyArray, reference: AnyArray, options: IntegratedGradientsOptions) -> _Path:
     """The path of one example, refined until it is complete or no gradients are left."""
-    path = _first(runs, x, reference)
-    while len(path.middles) < options.most:
-        missing = abs(path.errors.sum())
-        if missing <= options.tolerance / 2 * abs(path.difference):
-            break
-        path = _refined(runs, x, reference, path, most=options.most)
+    first, last = runs.scores(np.concatenate([reference, x]))
+    count = min(_FIRST, options.most)
+    path = _Path(_points(runs, x, reference, (np.arange(count) + 0.5) / count), float(first), float(last))
+    allowed = _NEARLY * options.tolerance * abs(path.difference)
+    while len(path.at) < options.most and path.misses > allowed:
+        more = _middles(path.ends, _worst(path, allowed / 2, most=options.most - len(path.at)))
+        path = _Path(path.points.and_also(_points(runs, x, reference, more)), path.first, path.last)
     return path
 
 
-def _first(runs: Runs, x: AnyArray, reference: AnyArray) -> _Path:
-    ends = np.linspace(0, 1, _FIRST + 1)
-    middles, derivatives = _derivatives(runs, x, reference, (ends[1:] + ends[:-1]) / 2)
-    return _Path(ends, runs.scores(_between(x, reference, ends)), middles, derivatives)
+def _worst(path: _Path, allowed: float, *, most: int) -> NDArray[np.intp]:
+    """The fewest gaps without which the others' errors are within what is allowed, or as many as a round may add."""
+    sizes = np.abs(path.errors)
+    order = np.argsort(-sizes, kind="stable")
+    needed = int(np.count_nonzero(np.cumsum(sizes[order][::-1]) > allowed))
+    return np.asarray(order[: max(1, min(needed, len(path.at) // _SHARE, most))])
 
 
-def _refined(runs: Runs, x: AnyArray, reference: AnyArray, path: _Path, *, most: int) -> _Path:
-    """The path with its worst segments divided by three."""
-    count = min(max(len(path.middles) // _SHARE, 1), max((most - len(path.middles)) // 2, 1))
-    worst = np.sort(np.argsort(-np.abs(path.errors), kind="stable")[:count])
-    low, width = path.ends[worst], np.diff(path.ends)[worst]
-    inner = np.stack([low + width / 3, low + 2 * width / 3], axis=1)
-    outer = np.stack([low + width / 6, low + 5 * width / 6], axis=1)
-    middles, derivatives = _derivatives(runs, x, reference, outer.reshape(-1))
-    scores = runs.scores(_between(x, reference, inner.reshape(-1)))
-    first, second = np.arange(count) * 2, np.arange(count) * 2 + 1
-    return _Path(
-        np.insert(path.ends, np.repeat(worst + 1, 2), inner.reshape(-1)),
-        np.insert(path.scores, np.repeat(worst + 1, 2), scores),
-        np.insert(np.insert(path.middles, worst + 1, middles[second], 0), worst + np.arange(count), middles[first], 0),
-        np.insert(
-            np.insert(path.derivatives, worst + 1, derivatives[second]), worst + np.arange(count), derivatives[first]
-        ),
-    )
+def _middles(ends: Float64Array, gaps: NDArray[np.intp]) -> Float64Array:
+    """A point inside each gap; in the first and the last, which have a point at one side only, nearer to the end."""
+    low, high = ends[gaps], ends[gaps + 1]
+    share = np.select([gaps == 0, gaps == len(ends) - 2], [1 / 3, 2 / 3], 1 / 2)
+    return np.asarray(low + share * (high - low))
 
 
-def _derivatives(runs: Runs, x: AnyArray, reference: AnyArray, at: Float64Array) -> tuple[AnyArray, Float64Array]:
-    middles = runs.gradient(_between(x, reference, at))
-    step = (x - reference).astype(float).reshape(-1)
-    return middles, np.asarray(middles.reshape(len(at), -1).astype(float) @ step)
-
-
-def _between(x: AnyArray, reference: AnyArray, at: Float64Array) -> AnyArray:
-    """Points on the path [k, …]."""
+def _points(runs: Runs, x: AnyArray, reference: AnyArray, at: Float64Array) -> _Points:
     share = at.reshape(-1, *[1] * (x.ndim - 1))
-    return np.asarray(reference + share * (x - reference), x.dtype)
+    scores, gradients = runs.scored_gradient(np.asarray(reference + share * (x - reference), x.dtype))
+    step = (x - reference).astype(float).reshape(-1)
+    return _Points(at, scores, gradients, np.asarray(gradients.reshape(len(at), -1).astype(float) @ step))

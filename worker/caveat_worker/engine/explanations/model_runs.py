@@ -129,6 +129,15 @@ class ModelRuns:
         self, x: AnyArray, at: str = INPUT, *, rules: str = "vjp", reference: AnyArray | None = None
     ) -> Float32Array:
         """∂S/∂a [n, …] at the input or at a layer a, by a table of backward rules."""
+        return self._scored_gradient(x, at, rules, reference)[1]
+
+    def scored_gradient(self, x: AnyArray) -> tuple[Float64Array, Float32Array]:
+        """S [n] and ∂S/∂x [n, …] at inputs [n, …], for the price of the gradient."""
+        return self._scored_gradient(x, INPUT, "vjp", None)
+
+    def _scored_gradient(
+        self, x: AnyArray, at: str, rules: str, reference: AnyArray | None
+    ) -> tuple[Float64Array, Float32Array]:
         opened, layers = self.opened, self._layers(at)
         against = opened.entry.names if rules in COMPARES else ()
         with _named(rules):
@@ -142,9 +151,10 @@ class ModelRuns:
             )
         compared = self._split(x if reference is None else reference) if against else {}
         further = {f"reference/{name}": array for name, array in compared.items()}
-        names = [f"gradient/{opened.target.name}/{layer}" for layer in layers]
-        found = self._run_all(session, names, GRADIENT, x, further)
-        return opened.layout(at).seen(found[names[0]] if at != INPUT else opened.entry.gathered(found, names, x))
+        value, names = f"value/{opened.target.name}", [f"gradient/{opened.target.name}/{layer}" for layer in layers]
+        found = self._run_all(session, [value, *names], GRADIENT, x, further)
+        gradient = found[names[0]] if at != INPUT else opened.entry.gathered(found, names, x)
+        return np.asarray(found[value], float), opened.layout(at).seen(gradient)
 
     def activations(self, x: AnyArray, layer: str) -> Float32Array:
         """The activations of a layer [n, …]; of the layer `input`, the input itself."""

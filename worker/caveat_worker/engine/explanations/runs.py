@@ -55,6 +55,10 @@ class Runs(Protocol):
         """∂S/∂a [n, …] at the input or at a layer a, by a table of backward rules; some compare with a reference."""
         ...
 
+    def scored_gradient(self, x: AnyArray) -> tuple[Float64Array, Float32Array]:
+        """S [n] and ∂S/∂x [n, …] at inputs [n, …], for the price of the gradient."""
+        ...
+
     def activations(self, x: AnyArray, layer: str) -> Float32Array:
         """The activations of a layer [n, …]; of the layer `input`, the input itself."""
         ...
