@@ -59,8 +59,8 @@ def sequential(quick: bool) -> tuple[str, bool]:
 
 HEAD = """## Sequential audits
 
-Made by `python -m bench.validation sequential`. Looks at {looks} of the examples, which spend {alphas}. An audit of one
-line stops at the first look that settles it; it is *wrong* whatever the look at which it was.
+Made by `python -m bench.validation sequential`. Looks at {looks} of the examples, which spend {alphas}.
+An audit of one line stops at the first look that settles it; it is *wrong* whatever the look at which it was.
 
 """
 
@@ -128,10 +128,10 @@ def _mean_of(name: str) -> float:
 
 ERRORS = """### Error rates where an audit may stop at any look
 
-{count} audits a row ({in_sd} in sd) of {pairs} matched pairs whose single changes vary by {spread:g} sd; the tolerance
-is {tolerance} sd. *False alarms* have a p at or under its look's alpha at any look; *influential* and *not influential*
-are what the audit stopped with, both wrong where the truth equals the tolerance. Rates up to {most:.1%}
-({most_in_sd:.1%}) lie inside the binomial 95 % interval around alpha.
+{count} audits a row of {pairs} matched pairs whose single changes vary by {spread:g} sd; the tolerance is {tolerance}
+sd. *False alarms* have a p at or under its look's alpha at any look; *influential* and *not influential* are what the
+audit stopped with, both wrong where the truth equals the tolerance. Rates up to {most:.1%} lie inside the binomial 95 %
+interval around alpha.
 
 | changes | unit | truth | false alarms | influential | not influential | median share of the examples | holds |
 | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -142,9 +142,8 @@ are what the audit stopped with, both wrong where the truth equals the tolerance
 
 def error_rates(count: int) -> tuple[str, bool]:
     """Null rows and rows whose truth is the tolerance, by measured changes and by decisions."""
-    in_sd = count // 10
     cases = [(name, effect, False, count) for name in TARGETS for effect in (0.0, TOLERANCE)]
-    cases += [(name, effect, True, in_sd) for name in ("normal", "mixture") for effect in (0.0, TOLERANCE)]
+    cases += [(name, effect, True, count) for name in ("normal", "mixture") for effect in (0.0, TOLERANCE)]
     with ProcessPoolExecutor() as executor:
         every = list(executor.map(partial(_measured, looks=spending(LOOKS, ALPHA)), cases))
     rows, everything = [], True
@@ -161,7 +160,6 @@ def error_rates(count: int) -> tuple[str, bool]:
         spread=SPREAD,
         tolerance=TOLERANCE,
         most=most(count),
-        most_in_sd=most(in_sd),
         rows="\n".join(rows),
     )
     return text, everything
@@ -222,7 +220,7 @@ WORLDS: Mapping[str, World] = {
 
 def association(quick: bool) -> tuple[str, bool]:
     """Null rows and a row at the tolerance, by association."""
-    rows, everything, count = [], True, 16 if quick else 100
+    rows, everything, count = [], True, 16 if quick else 1000
     with ProcessPoolExecutor() as executor:
         for name, world in WORLDS.items():
             found = list(executor.map(partial(_associated, world), range(count), chunksize=8))
