@@ -10,7 +10,9 @@ import numpy as np
 
 from bench.validation.audits import ALPHA, DRAWS, TOLERANCE
 from caveat_spec.audit import ConceptLine
-from caveat_spec.verdict.rules import MOST_TIMES, exceeds, inside, times_to_settle
+from caveat_spec.results import Estimate
+from caveat_spec.verdict.more_examples import MOST_TIMES, times_to_settle
+from caveat_spec.verdict.rules import exceeds, inside
 from caveat_worker.engine.statistics.intervals import mean_interval
 
 LINE = ConceptLine(concept="concept", target="target", must="not_matter", tolerance=TOLERANCE)
@@ -89,7 +91,7 @@ def _settles(interval: tuple[float, float]) -> bool:
 
 
 def _now(value: float, interval: tuple[float, float]) -> float:
-    return times_to_settle(value, interval, LINE)
+    return times_to_settle(Estimate(value=value, interval=interval), LINE, ALPHA)
 
 
 def _before(value: float, interval: tuple[float, float]) -> float:

@@ -9,7 +9,8 @@ from caveat_spec.audit import SHARES, ConceptLine, GroupLine
 from caveat_spec.power import amount, plan_audit
 from caveat_spec.report import LineVerdict, Report
 from caveat_spec.results import Change, ConceptTest, Effect, FlagCode
-from caveat_spec.verdict.rules import in_unit, times_to_settle
+from caveat_spec.verdict.more_examples import times_to_settle
+from caveat_spec.verdict.rules import in_unit
 
 MEND: dict[FlagCode, str] = {
     "few_examples": "Give at least as many examples of every kind as `method.min_examples` asks.",
@@ -61,7 +62,7 @@ def _for_concept(report: Report, line: ConceptLine, *, unseen: bool) -> Iterator
         if unseen and line.must == "not_matter" and line.when_not_encoded == "pass":
             yield from _narrower_gap(report, report.audit.gate.index(line))
     else:
-        yield from _more_pairs(line, measured)
+        yield from _more_pairs(line, measured, report.alpha)
     yield from (MEND[flag.code] for test in tests for flag in test.flags if flag.blocking and flag.code in MEND)
     if unseen or measured is not None or not any(flag.blocking for test in tests for flag in test.flags):
         yield from _tolerance(line, _deciding(line, tests, measured, unseen=unseen))
@@ -78,13 +79,13 @@ def _narrower_gap(report: Report, number: int) -> Iterator[str]:
         )
 
 
-def _more_pairs(line: ConceptLine, measured: ConceptTest) -> Iterator[str]:
+def _more_pairs(line: ConceptLine, measured: ConceptTest, alpha: float) -> Iterator[str]:
     """How many more pairs settle the line, where any number within reach does."""
     figure = in_unit(measured.effect, line)
     if figure is None:
         yield "Give the tolerance in `sd`: the change has no figure in the line's unit."
         return
-    times = times_to_settle(figure.value, figure.interval, line)
+    times = times_to_settle(figure, line, alpha)
     if not isinf(times):
         yield (
             f"Give about {times:.1f} times as many pairs and target examples: nine of ten such audits are settled. "

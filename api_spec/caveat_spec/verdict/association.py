@@ -9,18 +9,8 @@ from functools import cached_property
 from caveat_spec.audit import SHARES, ConceptLine
 from caveat_spec.base import Interval
 from caveat_spec.results import Change, ConceptTest, Effect, Estimate, OutputGap
-from caveat_spec.verdict.rules import (
-    Rule,
-    advice,
-    always,
-    exceeds,
-    in_unit,
-    inside,
-    size,
-    span,
-    times_to_settle,
-    unmeasured,
-)
+from caveat_spec.verdict.more_examples import advice, times_to_settle
+from caveat_spec.verdict.rules import Rule, always, exceeds, in_unit, inside, size, span, unmeasured
 
 MAY_CLEAR = ("weak_cav", "unstable_estimators")
 """Blocking flags that block *influential* but allow *not influential*."""
@@ -151,13 +141,14 @@ class Association:
 
     def size(self, figure: Effect | Change) -> float:
         """A figure in the line's unit."""
-        return self._in_unit(figure).value
+        return self.measured(figure).value
 
     def interval(self, figure: Effect | Change) -> Interval:
         """Its interval in the line's unit."""
-        return self._in_unit(figure).interval
+        return self.measured(figure).interval
 
-    def _in_unit(self, figure: Effect | Change) -> Estimate:
+    def measured(self, figure: Effect | Change) -> Estimate:
+        """A figure and its interval in the line's unit."""
         found = in_unit(figure, self.line)
         assert found is not None
         return found
@@ -279,9 +270,7 @@ def _advice(facts: Association) -> str:
     found += [test.finite_step for test in facts.stepped if test.finite_step is not None]
     if any(abs(facts.size(figure)) >= facts.line.tolerance for figure in found):
         return "no feasible number of examples would settle it, unless the effect is smaller than it seems"
-    times = [
-        times_to_settle(facts.size(figure), facts.interval(figure), facts.line, inside_only=True) for figure in found
-    ]
+    times = [times_to_settle(facts.measured(figure), facts.line, facts.alpha, inside_only=True) for figure in found]
     return advice(max(times), "examples of every kind")
 
 

@@ -9,19 +9,8 @@ from caveat_spec.base import Interval
 from caveat_spec.report import Finding
 from caveat_spec.results import ConceptTest, Estimate
 from caveat_spec.verdict.association import Association
-from caveat_spec.verdict.rules import (
-    Conclusion,
-    Rule,
-    advice,
-    always,
-    exceeds,
-    in_unit,
-    inside,
-    size,
-    span,
-    times_to_settle,
-    unmeasured,
-)
+from caveat_spec.verdict.more_examples import advice, times_to_settle
+from caveat_spec.verdict.rules import Conclusion, Rule, always, exceeds, in_unit, inside, size, span, unmeasured
 
 
 @dataclass(frozen=True)
@@ -81,7 +70,7 @@ def _significant(facts: Intervention) -> str:
 
 
 def _not_settled(facts: Intervention) -> str:
-    times = times_to_settle(facts.change, facts.interval, facts.line)
+    times = times_to_settle(facts.figure, facts.line, facts.alpha)
     return (
         f"{facts.measured}, which the interval {span(facts.interval, facts.line)} does not settle for the tolerance "
         f"{size(facts.line.tolerance, facts.line, signed=False)}; {advice(times, 'pairs and target examples')}"

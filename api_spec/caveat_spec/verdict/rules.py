@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Generic, TypeVar
 
 from caveat_spec.audit import SHARES, ConceptLine, Unit
@@ -98,40 +96,3 @@ def unmeasured(line: ConceptLine) -> str:
     """That a figure does not exist in the line's unit, as a clause."""
     what = "probability" if line.unit == "probability" else "decision"
     return f"the report has no change in {line.unit} of {line.target}, which gives no {what} here"
-
-
-CERTAIN = 0.905
-"""How sure advice has to be by its own arithmetic, so that it holds in nine of ten cases (docs/validation.md)."""
-MOST_TIMES = 20
-"""Advice to collect more than so many times the examples helps nobody."""
-STEPS = 40
-"""Numbers of examples that advice chooses from, equally far apart as ratios."""
-
-
-def times_to_settle(value: float, interval: Interval, line: ConceptLine, *, inside_only: bool = False) -> float:
-    """How many times the examples, those there are included, settle a line in nine of ten cases; infinity beyond reach.
-
-    What was found is itself uncertain: with `t` times the examples the figure will lie around it with `1 − 1/t` of its
-    present variance, and the interval will be `√t` times narrower. Settled is a whole interval inside the tolerance
-    or, unless `inside_only`, beyond it.
-    """
-    half, found = (interval[1] - interval[0]) / 2, abs(value)
-    error = half / NormalDist().inv_cdf(0.975)
-    if error == 0:
-        return math.inf
-    for step in range(1, STEPS + 1):
-        times = MOST_TIMES ** (step / STEPS)
-        later = NormalDist(found, error * math.sqrt(1 - 1 / times))
-        inner, outer = line.tolerance - half / math.sqrt(times), line.tolerance + half / math.sqrt(times)
-        settled = max(0.0, later.cdf(inner) - later.cdf(-inner))
-        settled += 0 if inside_only else 1 - later.cdf(outer) + later.cdf(-outer)
-        if settled >= CERTAIN:
-            return float(times)
-    return math.inf
-
-
-def advice(times: float, what: str) -> str:
-    """What to collect, as a clause; never what would not settle the line."""
-    if math.isinf(times):
-        return f"even {MOST_TIMES} times as many {what} would leave it open in more than one of ten audits"
-    return f"with about {times:.1f} times as many {what}, nine of ten such audits are settled"
