@@ -9,7 +9,7 @@ nine of ten audits do so, if the concept does nothing; `finds` is the smallest t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -21,6 +21,7 @@ from caveat_spec.audit import SHARES, Audit, ConceptLine, GroupLine, Unit
 from caveat_spec.base import Count, Document, Integer, Name
 from caveat_spec.report import Report
 from caveat_spec.results import ConceptTest
+from caveat_spec.roles import always_whole, example_roles
 from caveat_spec.verdict.rules import UNIT_WORDS, in_unit
 
 AUTO_LAYERS = 4
@@ -92,6 +93,9 @@ class AuditPlan(Document):
     """What is taken for granted about how much examples vary, in a sentence."""
     looks: list[PlannedLook] = Field(default_factory=list)
     """Of a sequential audit; what lines can settle is by all examples, at the alpha that the last look spends."""
+    left_out: list[float] = Field(default_factory=list)
+    """Shares of looks that would have fewer than `min_examples` of some kind; the next look spends their alpha. A draw
+    decides which examples a look has, so that near the bound the audit may take one, or leave one out."""
     lines: list[PlannedLine]
 
     @property
@@ -149,6 +153,7 @@ def plan_audit(audit: Audit, counts: Mapping[str, int], report: Report | None = 
     """What the gate's lines can settle with so many examples in each set; widths are those of a `report`, if given."""
     layers = AUTO_LAYERS if audit.layers == "auto" else len(audit.layers)
     tests = len(audit.concepts) * len(audit.targets) * layers
+    asked, looks = audit.method.sequential, _looks(audit, counts)
     lines = [
         _groups(position, line)
         if isinstance(line, GroupLine)
@@ -158,7 +163,8 @@ def plan_audit(audit: Audit, counts: Mapping[str, int], report: Report | None = 
     return AuditPlan(
         examples=dict(counts),
         alpha=audit.method.alpha,
-        looks=[PlannedLook(share=look.share, alpha=look.alpha) for look in _looks(audit) if audit.method.sequential],
+        looks=[PlannedLook(share=look.share, alpha=look.alpha) for look in looks if asked],
+        left_out=[share for share in asked.looks if share not in {look.share for look in looks}] if asked else [],
         correction=audit.method.correction,
         tests=tests,
         assumed=ASSUMED if report is None else MEASURED,
@@ -184,7 +190,8 @@ def _concept(
 ) -> PlannedLine:
     concept = audit.concepts[line.concept]
     base = audit.examples[concept.examples].pairs_with
-    paired, alpha = base is not None, _looks(audit)[-1].alpha
+    paired, looks = base is not None, _looks(audit, counts)
+    alpha = looks[-1].alpha
     sets = _deciding(audit, counts, line, base)
     about = {
         "line": position,
@@ -195,7 +202,7 @@ def _concept(
         "has": sets,
     }
     if line.unit == "decisions":
-        return PlannedLine.model_validate(about | _exact(audit, sets, line))
+        return PlannedLine.model_validate(about | _exact(audit, looks, sets, line))
     width = _measured(report, sets, line) if report is not None else _assumed(audit, sets, line, paired=paired)
     if width is None:
         said = "How wide its interval will be is not known before the model runs; give an earlier report (`--report`)."
@@ -206,21 +213,31 @@ def _concept(
         "settles": settles if math.isfinite(settles) else None,
         "finds": width.finds(alpha, corrected, line.tolerance),
         "needs": needs,
-        "first_look": _first_look(audit, lambda look: width.settles(look.alpha, look.share) <= line.tolerance),
+        "first_look": _first_look(audit, looks, lambda look: width.settles(look.alpha, look.share) <= line.tolerance),
         "reachable": settles <= line.tolerance,
     }
     return PlannedLine.model_validate(about | figures | {"sentence": _sentence(sets, needs, settles, line)})
 
 
-def _looks(audit: Audit) -> list[SpentAt]:
-    """The looks of a sequential audit, or the only one of another."""
+def _looks(audit: Audit, counts: Mapping[str, int]) -> list[SpentAt]:
+    """The looks of a sequential audit that have enough examples, or the only one of another."""
     asked = audit.method.sequential
-    return spending([1.0] if asked is None else asked.looks, audit.method.alpha)
+    if asked is None:
+        return spending([1.0], audit.method.alpha)
+    whole = always_whole(audit)
+
+    def enough(share: float) -> bool:
+        return all(
+            sum(counts[name] * (1 if name in whole else share) for name in role.sets) >= audit.method.min_examples
+            for role in example_roles(audit)
+        )
+
+    return spending([share for share in asked.looks if share == 1 or enough(share)], audit.method.alpha)
 
 
-def _first_look(audit: Audit, settles: Callable[[SpentAt], bool]) -> float | None:
+def _first_look(audit: Audit, looks: Sequence[SpentAt], settles: Callable[[SpentAt], bool]) -> float | None:
     """The share of the first look that settles a line; None where none does, and for an audit without looks."""
-    found = next((look.share for look in _looks(audit) if settles(look)), None)
+    found = next((look.share for look in looks if settles(look)), None)
     return None if audit.method.sequential is None else found
 
 
@@ -270,20 +287,20 @@ def _scaled(test: ConceptTest, interval: tuple[float, float], sets: dict[str, in
     return (interval[1] - interval[0]) / 2 / math.sqrt(grown)
 
 
-def _exact(audit: Audit, sets: dict[str, int], line: ConceptLine) -> dict[str, object]:
+def _exact(audit: Audit, looks: Sequence[SpentAt], sets: dict[str, int], line: ConceptLine) -> dict[str, object]:
     """Decisions: the exact interval of no flip in n ends at 1 - (alpha / 2) ^ (1 / n)."""
     ((name, n),) = sets.items()
 
     def ends(alpha: float, n: float) -> float:
         return 1 - (alpha / 2) ** (1 / n) if n else 1.0
 
-    alpha = _looks(audit)[-1].alpha
+    alpha = looks[-1].alpha
     settles = ends(alpha, n)
     needs = {name: math.ceil(math.log(alpha / 2) / math.log1p(-line.tolerance))}
     return {
         "settles": settles,
         "needs": needs,
-        "first_look": _first_look(audit, lambda look: ends(look.alpha, n * look.share) <= line.tolerance),
+        "first_look": _first_look(audit, looks, lambda look: ends(look.alpha, n * look.share) <= line.tolerance),
         "reachable": n >= needs[name],
         "sentence": _sentence(sets, needs, settles, line),
     }

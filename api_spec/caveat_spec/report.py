@@ -161,7 +161,8 @@ class Look(Document):
     passes: PassCounts
     """Of this look and those before it."""
     settled: list[Integer]
-    """The lines of the gate, from 0, that these examples settle."""
+    """The lines of the gate, from 0, that these examples settle. A look that goes on takes no finite steps, and settles
+    no line by association, unless a step has to give its share."""
     out_of_reach: list[Integer] = Field(default_factory=list)
     """Open lines that all examples would settle with a chance of less than one in twenty."""
 
@@ -177,7 +178,7 @@ class SequentialSummary(Document):
 
     @property
     def saved(self) -> float:
-        """The share of an audit's passes that were not made; below 0 where finite steps were taken again and again."""
+        """The share of an audit's passes that were not made; below 0 where a look took steps in vain."""
         return 1 - self.looks[-1].passes.total / max(self.fixed.total, 1)
 
     @property

@@ -155,7 +155,6 @@ def error_rates(count: int) -> tuple[str, bool]:
     everything &= rows[-1].endswith("yes |")
     text = ERRORS.format(
         count=count,
-        in_sd=in_sd,
         pairs=PAIRS,
         spread=SPREAD,
         tolerance=TOLERANCE,

@@ -165,6 +165,9 @@ def show_plan(planned: AuditPlan, *, as_json: bool) -> None:
     if planned.looks:
         looks = ", ".join(f"{one.share:.0%} (alpha {one.alpha:.3g})" for one in planned.looks)
         console.print(Text(f"Looks at {looks} of the examples; figures above are of the last."))
+        if planned.left_out:
+            shares = ", ".join(f"{share:.0%}" for share in planned.left_out)
+            console.print(Text(f"Left out: {shares}, where some kind has fewer than `method.min_examples` examples."))
         for line in planned.lines:
             if line.first_look is not None:
                 said = f"{line.subject}: settled at {line.first_look:.0%} of the examples if the concept does nothing."

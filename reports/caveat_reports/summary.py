@@ -141,7 +141,7 @@ def looks(report: Report) -> str:
     else:
         why = "there are no more"
     made = f"{count(last.passes.total)} passes were made in place of {count(found.fixed.total)}"
-    saved = f" ({share(found.saved)} saved)" if found.saved > 0 else ", because finite steps are taken at every look"
+    saved = f" ({share(found.saved)} saved)" if found.saved > 0 else ""
     return (
         f"{taken}: {why}. {made}{saved}. The looks spent {found.spent:.3g} of alpha {report.audit.method.alpha:g}, "
         f"the last {found.alpha:.3g}: figures about concepts have {100 * (1 - report.alpha):.4g} % intervals, which "

@@ -114,3 +114,15 @@ def test_a_sequential_audit_is_planned_at_the_alpha_that_its_last_look_has_left(
     assert second.settles is not None
     assert first.settles < second.settles < 1.1 * first.settles
     assert (first.first_look, second.first_look) == (None, 0.25)
+
+
+def test_a_look_with_too_few_examples_is_left_out_and_the_next_one_spends_its_alpha() -> None:
+    looked = audit(paired=True, tolerance=0.4)
+    looked = looked.model_copy(update={"method": looked.method.model_copy(update={"sequential": Sequential()})})
+    planned = plan_audit(looked, {"photos": 60, "marked": 60})
+    assert looked.method.min_examples == 20
+    assert [(one.share, round(one.alpha, 4)) for one in planned.looks] == [(0.5, 0.0125), (1.0, 0.0375)]
+    assert planned.left_out == [0.25]
+    few = plan_audit(looked, {"photos": 25, "marked": 25})
+    assert [one.share for one in few.looks] == [1.0]
+    assert few.left_out == [0.25, 0.5]

@@ -10,8 +10,8 @@ from caveat_reports.canonical import canonical
 from caveat_spec.gate import decide
 from caveat_spec.report import Report
 from caveat_spec.results import Flag
+from caveat_worker.engine.activations.collected import StepDirection
 from caveat_worker.engine.activations.requirements import Layer
-from caveat_worker.engine.concepts.activation_intervention import StepDirection
 from caveat_worker.engine.concepts.concept_test import ConceptTested
 from caveat_worker.engine.methods.tcav import LayerTest, spread_kinds
 from tests.api_spec import handmade

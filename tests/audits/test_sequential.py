@@ -11,11 +11,15 @@ from scipy.stats import norm
 
 from caveat_reports.canonical import canonical
 from caveat_spec.alpha_spending import SpentAt, method_at, spending
-from caveat_spec.audit import Audit, Method
+from caveat_spec.audit import Audit, ConceptLine, Method
+from caveat_spec.gate import settled
 from caveat_spec.report import Report, SequentialSummary
 from caveat_worker import sharding
 from caveat_worker.array_stores import scratch
 from caveat_worker.readers.source import ExampleSource, drawn_order, taken
+from caveat_worker.sequential import with_steps
+from tests.api_spec.handmade import report as handmade
+from tests.api_spec.handmade import row
 from tests.audits.conftest import FEATURES, Bench
 from tests.audits.test_cache import Kept, kept, seen_rows  # noqa: F401
 
@@ -76,6 +80,57 @@ def test_each_example_goes_through_the_model_once(
     found = summary_of(looked.run())
     assert len(found.looks) > 1
     assert sum(seen_rows) == sum(found.looks[-1].examples.values())
+
+
+def test_a_look_that_goes_on_takes_no_finite_steps(looked: Bench) -> None:
+    undecided(looked)
+    report = looked.run()
+    found = summary_of(report)
+    assert [look.passes.partial for look in found.looks[:-1]] == [0] * (len(found.looks) - 1)
+    assert all(test.finite_step is not None for test in report.associations)
+    last = {"used", "ignored"}
+    assert found.looks[-1].passes.partial == len(last) * found.looks[-1].examples["targets"]
+    assert found.saved >= 0
+
+
+def by_association(bench: Bench) -> None:
+    """Leaves the measured changes out."""
+    for name in ("used", "ignored"):
+        bench.document["examples"][name] = {"arrays": f"{name}.npy"}
+
+
+def test_a_look_that_ends_by_association_takes_its_steps(looked: Bench) -> None:
+    by_association(looked)
+    for line in looked.document["gate"]:
+        line["tolerance"] = 0.4
+    report = looked.run()
+    found = summary_of(report)
+    assert found.looks[-1].settled
+    assert all(test.finite_step is not None for test in report.associations)
+    taken = [look.passes.partial for look in found.looks]
+    assert taken == [0] * (len(taken) - 1) + [2 * found.looks[-1].examples["targets"]]
+    assert all(look.settled == [] for look in found.looks[:-1])
+
+
+def test_where_a_step_gives_the_shares_every_look_takes_it(looked: Bench) -> None:
+    by_association(looked)
+    looked.document["gate"] = [
+        {"concept": "used", "target": "first", "must": "not_matter", "unit": "probability", "tolerance": 0.02}
+    ]
+    found = summary_of(looked.run())
+    assert found.looks[0].passes.partial == 2 * found.looks[0].examples["targets"]
+
+
+def test_a_step_that_was_taken_later_can_take_back_what_a_slope_says() -> None:
+    line = ConceptLine(concept="mark", target="carton", must="not_matter", tolerance=0.3)
+    slope = handmade(row(in_sd=0.1, interval=(0.0, 0.2))).model_copy(update={"verdict": None})
+    asked = slope.model_copy(update={"audit": slope.audit.model_copy(update={"gate": [line]})})
+    assert settled(asked, line)
+    bent = row(whole=(0.8, 0.6, 1.0)).finite_step
+    assert bent is not None
+    report = with_steps(asked, {("mark", "block", "carton"): bent})
+    assert not settled(report, line)
+    assert report.verdict.lines[0].finding == "inconclusive"
 
 
 def test_a_look_has_the_figures_of_an_audit_of_its_examples(looked: Bench) -> None:

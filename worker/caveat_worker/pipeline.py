@@ -20,7 +20,7 @@ from caveat_spec.report import Engine, Look, Report
 from caveat_worker.array_stores import scratch
 from caveat_worker.engine.activations.batches import Batch
 from caveat_worker.engine.activations.collect import collect
-from caveat_worker.engine.activations.collected import Collected, Examples, Runtime
+from caveat_worker.engine.activations.collected import Collected, Examples, Runtime, StepDirection
 from caveat_worker.engine.activations.device import DeviceProducts
 from caveat_worker.engine.activations.gram import inner
 from caveat_worker.engine.activations.probabilities import probability_cautions
@@ -32,6 +32,7 @@ from caveat_worker.engine.autodiff.settle_branches import settle_branches
 from caveat_worker.engine.base.arrays import AnyArray
 from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.store import ArrayStore, Evicted
+from caveat_worker.engine.concepts.activation_intervention import take_steps
 from caveat_worker.engine.methods import Method, asked_methods, run_method
 from caveat_worker.engine.onnx.session import Provider
 from caveat_worker.engine.panels.choice import Source
@@ -58,7 +59,16 @@ from caveat_worker.readers.example_sets import (
 from caveat_worker.readers.overlap import check_overlaps
 from caveat_worker.readers.shown_pairs import shown_pairs
 from caveat_worker.readers.source import ExampleSource
-from caveat_worker.sequential import is_last, look_of, planned_looks, summary, within
+from caveat_worker.sequential import (
+    is_last,
+    look_of,
+    planned_looks,
+    steps_decide,
+    summary,
+    with_steps,
+    within,
+    without_steps,
+)
 
 OpenStore = Callable[[], AbstractContextManager[ArrayStore]]
 """Opens the place where an audit's arrays are kept."""
@@ -226,21 +236,17 @@ def measure(
     threads: int,
     until: Stage,
     before: Collected | None = None,
+    later: list[StepDirection] | None = None,
 ) -> tuple[Collected, Report]:
-    """The report without its explanations, and what the model did; `before` is that of an earlier look."""
-    plan, audit, cores = ready.plan, ready.plan.audit, threads or os.cpu_count() or 1
+    """The report without its explanations, and what the model did; `before` is that of an earlier look.
+
+    Finite steps are left in `later`, where that is given.
+    """
+    plan, audit = ready.plan, ready.plan.audit
     collected = collect_examples(ready, progress, kept, threads=threads, before=before)
     cautions = probability_cautions(plan, partial(first_examples, ready.sources))
     tested = sum(method.units(plan) for method in ready.methods)
-    runtime = Runtime(
-        store=kept,
-        read=partial(each_batch, ready.sources),
-        threads=threads,
-        cores=cores,
-        provider=ready.provider,
-        multiply=inner if ready.provider == "cpu" else DeviceProducts(ready.provider),
-        progress=counter("testing", until, tested, progress),
-    )
+    runtime = replace(_runtime(ready, kept, threads), progress=counter("testing", until, tested, progress), later=later)
     results = [result for method in ready.methods for result in run_method(method, collected, runtime)]
     thumbnail = thumbnail_of(audit, ready.sources)
     report = assemble(
@@ -250,7 +256,7 @@ def measure(
         thumbnail=thumbnail,
         engine=ready.engine,
         warnings=[*ready.notes, *cautions, *check_overlaps(audit, ready.sources)],
-        threads=cores,
+        threads=runtime.cores,
     )
     shown = {
         "pairs": shown_pairs(audit, plan.pairings, ready.sources, thumbnail),
@@ -259,20 +265,40 @@ def measure(
     return collected, report.model_copy(update=shown)
 
 
+def _runtime(ready: Prepared, kept: ArrayStore, threads: int) -> Runtime:
+    return Runtime(
+        store=kept,
+        read=partial(each_batch, ready.sources),
+        threads=threads,
+        cores=threads or os.cpu_count() or 1,
+        provider=ready.provider,
+        multiply=inner if ready.provider == "cpu" else DeviceProducts(ready.provider),
+    )
+
+
 def look_by_look(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int, until: Stage) -> Report:
     """The report of the first look that settles every line of the gate that all examples would settle, or of the last.
 
     Each look is an audit of the examples so far, by the alpha that it spends; those of the looks before went through
-    the model already.
+    the model already. Finite steps, which change with the examples, only keep lines open: a look that goes on without
+    them takes none.
     """
     asked, looks = ready.plan.audit, planned_looks(ready.plan, ready.sources)
-    before, found = None, list[Look]()
+    before, found, final = None, list[Look](), looks[-1]
     for number, look in enumerate(looks):
         there = replace(ready, plan=look.plan, sources=look.sources)
         shown = within(progress, number, len(looks), until)
-        before, report = measure(there, shown, kept, threads=threads, until=until, before=before)
-        found.append(look_of(report, look, found, looks[-1].plan.audit.method.alpha))
-        if is_last(found[-1], len(asked.gate)):
+        later = None if look is final or steps_decide(look.plan) else list[StepDirection]()
+        before, report = measure(there, shown, kept, threads=threads, until=until, before=before, later=later)
+        current = look_of(report, look, found, final)
+        if later is not None and not is_last(current, len(asked.gate)):
+            found.append(without_steps(current, look.plan, found))
+            continue
+        if later is not None:
+            report = with_steps(report, take_steps(before, _runtime(there, kept, threads), later))
+            current = look_of(report, look, found, final)
+        found.append(current)
+        if is_last(current, len(asked.gate)):
             break
     return report.model_copy(update={"audit": asked, "sequential": summary(found, looks, ready.plan, report)})
 

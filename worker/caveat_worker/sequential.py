@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from caveat_spec.alpha_spending import method_at, spending
 from caveat_spec.artifacts import STAGES, Stage
-from caveat_spec.audit import Audit, ConceptLine
-from caveat_spec.gate import settled
+from caveat_spec.audit import SHARES, ConceptLine
+from caveat_spec.gate import decide, settled
 from caveat_spec.report import Look, PassCounts, Report, SequentialSummary
+from caveat_spec.results import FiniteStep
+from caveat_spec.roles import always_whole
 from caveat_spec.verdict.reach import out_of_reach
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.plan import enough_examples, plan_look
@@ -38,7 +40,7 @@ def planned_looks(plan: Plan, sources: Mapping[str, ExampleSource]) -> list[Plan
     """
     asked = plan.audit.method.sequential
     assert asked is not None, "only a sequential audit has looks"
-    whole, seed = _compared(plan.audit), plan.audit.method.seed
+    whole, seed = always_whole(plan.audit), plan.audit.method.seed
     orders = {name: drawn_order(source, seed) for name, source in sources.items()}
     at = {
         share: {
@@ -59,13 +61,44 @@ def planned_looks(plan: Plan, sources: Mapping[str, ExampleSource]) -> list[Plan
     return looks
 
 
-def _compared(audit: Audit) -> set[str]:
-    """The sets that are whole at every look: those of groups, and what their examples pair with."""
-    sets = {group.examples for group in audit.groups.values()}
-    return sets | {base for name in sets if (base := audit.examples[name].pairs_with) is not None}
+def steps_decide(plan: Plan) -> bool:
+    """Whether finite steps settle a line: no slope is a share, so that by association a step has to give it.
+
+    Of any other line they can only take back what slopes say, so that one which is open without them stays open.
+    """
+    return any(
+        isinstance(line, ConceptLine)
+        and line.unit in SHARES
+        and (line.concept not in plan.pairings or line.require == "both")
+        for line in plan.audit.gate
+    )
 
 
-def look_of(report: Report, look: PlannedLook, earlier: Sequence[Look], final_alpha: float) -> Look:
+def with_steps(report: Report, steps: Mapping[tuple[str, str, str], FiniteStep]) -> Report:
+    """A report whose finite steps were taken later, and its verdict; `steps` are by concept, layer and target."""
+    tests = [
+        test.model_copy(update={"finite_step": steps.get((test.concept, test.layer or "", test.target))})
+        if test.evidence == "association"
+        else test
+        for test in report.tests
+    ]
+    found = report.model_copy(update={"tests": tests})
+    return found.model_copy(update={"verdict": decide(found, found.audit.gate)})
+
+
+def without_steps(look: Look, plan: Plan, earlier: Sequence[Look]) -> Look:
+    """A look that goes on whatever its finite steps would say: it takes none, and settles no line that needs them."""
+    gate = plan.audit.gate
+    fewer = look.passes.model_copy(update={"partial": earlier[-1].passes.partial if earlier else 0})
+    answered = [
+        number
+        for number in look.settled
+        if not isinstance(line := gate[number], ConceptLine) or line.concept in plan.pairings
+    ]
+    return look.model_copy(update={"passes": fewer, "settled": answered})
+
+
+def look_of(report: Report, look: PlannedLook, earlier: Sequence[Look], final: PlannedLook) -> Look:
     """What the gate makes of the examples so far."""
     gate = look.plan.audit.gate
     answered = [number for number, line in enumerate(gate) if settled(report, line)]
@@ -83,7 +116,7 @@ def look_of(report: Report, look: PlannedLook, earlier: Sequence[Look], final_al
             for number, line in enumerate(gate)
             if number not in answered
             and isinstance(line, ConceptLine)
-            and out_of_reach(report, line, 1 / look.share, final_alpha)
+            and out_of_reach(report, line, 1 / look.share, final.plan.audit.method.alpha)
         ],
     )
 

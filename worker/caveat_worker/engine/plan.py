@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from caveat_spec.audit import Audit, LayerChoice, Scalar
+from caveat_spec.roles import example_roles
 from caveat_worker.engine.activations.pooling import features
 from caveat_worker.engine.activations.requirements import (
     ONLY,
@@ -213,16 +214,10 @@ def _check_counts(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> None:
 
 def _short_of_examples(audit: Audit, outlines: Mapping[str, ExampleOutline]) -> Iterator[tuple[str, str, str, int]]:
     """Every concept, reference set or target with too few: where, what, the set to add to, and how many it has."""
-    roles: list[tuple[str, str, list[str]]] = []
-    for name, concept in audit.concepts.items():
-        roles.append((f"/concepts/{name}/examples", f"Concept '{name}'", [concept.examples]))
-        roles.append((f"/concepts/{name}/against", f"The reference set of concept '{name}'", concept.reference_sets))
-    for name, target in audit.targets.items() if audit.test_concepts else ():
-        roles.append((f"/targets/{name}/examples", f"Target '{name}'", [target.examples]))
-    for pointer, role, sets in roles if audit.concepts else []:
-        count = sum(len(outlines[name].keys) for name in sets)
+    for role in example_roles(audit):
+        count = sum(len(outlines[name].keys) for name in role.sets)
         if count < audit.method.min_examples:
-            yield pointer, role, sets[-1], count
+            yield role.pointer, role.name, role.sets[-1], count
 
 
 def _layers(audit: Audit, model: Model, targets: list[Target], external: ExternalGradients | None) -> tuple[Layer, ...]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from caveat_worker.engine.activations.array_keys import Array
 from caveat_worker.engine.activations.batches import Read
 from caveat_worker.engine.activations.gram import Product, inner
-from caveat_worker.engine.activations.requirements import Plan
+from caveat_worker.engine.activations.requirements import Layer, Plan
 from caveat_worker.engine.activations.target_values import Link, are_probabilities, target_value
 from caveat_worker.engine.autodiff.gradient_check import GradientCheck
 from caveat_worker.engine.base.arrays import Float64Array
@@ -53,6 +53,17 @@ class Runtime:
     """Computes inner products with so many threads."""
     progress: Callable[[int], None] = ignore
     """Counts units of a method's work."""
+    later: list[StepDirection] | None = None
+    """Where a method leaves finite steps that may turn out not to be needed; None where it takes them itself."""
+
+
+@dataclass(frozen=True)
+class StepDirection:
+    """The step from the reference's mean to the concept's at a layer, `Xᵀα`, less what it controls for."""
+
+    concept: str
+    layer: Layer
+    alpha: Float64Array = field(repr=False)  # [N]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from caveat_spec.audit import SHARES, Audit, ConceptLine
 from caveat_spec.results import FiniteStep
 from caveat_worker.engine.activations.batches import batch_size
-from caveat_worker.engine.activations.collected import Collected, Runtime
+from caveat_worker.engine.activations.collected import Collected, Runtime, StepDirection
 from caveat_worker.engine.activations.pooling import moved, scores
 from caveat_worker.engine.activations.requirements import Layer
 from caveat_worker.engine.autodiff.differentiate import cut_at, expose
@@ -33,15 +32,6 @@ from caveat_worker.engine.statistics.scale import scale
 
 SALT = "walk"
 """Part of the seed of each interval; it stays as it is, so that figures stay as they were."""
-
-
-@dataclass(frozen=True)
-class StepDirection:
-    """The step from the reference's mean to the concept's at a layer, `Xᵀα`, less what it controls for."""
-
-    concept: str
-    layer: Layer
-    alpha: Float64Array = field(repr=False)  # [N]
 
 
 Place = tuple[str, str, str]

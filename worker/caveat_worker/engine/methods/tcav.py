@@ -22,7 +22,7 @@ from caveat_spec.results import (
     Ranking,
     SpatialMap,
 )
-from caveat_worker.engine.activations.collected import Collected, Runtime
+from caveat_worker.engine.activations.collected import Collected, Runtime, StepDirection
 from caveat_worker.engine.activations.layer_products import layer_products
 from caveat_worker.engine.activations.requirements import (
     Activations,
@@ -39,7 +39,7 @@ from caveat_worker.engine.activations.requirements import (
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.threads import on_one_thread
-from caveat_worker.engine.concepts.activation_intervention import StepDirection, asks_for_shares, take_steps
+from caveat_worker.engine.concepts.activation_intervention import asks_for_shares, take_steps
 from caveat_worker.engine.concepts.cav import (
     Residual,
     cosine_matrix,
@@ -99,7 +99,10 @@ def tcav(collected: Collected, runtime: Runtime, options: NoOptions) -> Iterator
     tests, cosines = _layer_tests(collected, runtime, settings)
     tests = spread_kinds(tests)
     output_gaps = {name: _output_gaps(collected, settings, name) for name in plan.audit.concepts}
-    steps = take_steps(collected, runtime, [one.step for one in tests])
+    directions = [one.step for one in tests]
+    if runtime.later is not None:
+        runtime.later.extend(directions)
+    steps = take_steps(collected, runtime, directions) if runtime.later is None else {}
     for one in tests:
         for target, figures in zip(plan.targets, one.tested.figures, strict=True):
             yield ConceptTest(
