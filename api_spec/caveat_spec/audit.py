@@ -430,6 +430,16 @@ GateLine = Annotated[
 ]
 
 
+def _selects_other_rows(one: ExampleSet, base: ExampleSet) -> bool:
+    """Whether the rows of two sets that are paired by their order can have other numbers."""
+    if isinstance(one, Images) or isinstance(base, Images):
+        return False
+    (source, where), (of_base, where_base) = (
+        (next(iter(each.sources().values())), getattr(each, "where", None)) for each in (one, base)
+    )
+    return where != where_base or (where is not None and source != of_base)
+
+
 def _kind(value: Any, *keys: str) -> str | None:
     """The one of `keys` that a raw or a validated value has."""
     for key in keys:
@@ -607,6 +617,20 @@ class Audit(Document):
                 yield f"/gate/{position}/target", line.target, self.targets, "target"
             else:
                 yield f"/gate/{position}/group", line.group, self.groups, "group"
+
+    def drawn_like(self, name: str) -> Name | None:
+        """The set by whose examples a set's half and sample are drawn; None where it is the set itself.
+
+        Pairs without names are counted: the first of one set belongs to the first of the other. Where the two select
+        other rows, only one draw for both leaves the pairs together.
+        """
+        chain = [name]
+        while (base := self.examples[chain[-1]].pairs_with) is not None and base not in chain:
+            chain.append(base)
+        root = chain[-1] if base is None else min(chain[chain.index(base) :])
+        declared = self.examples[name]
+        drawn = declared.half is not None or declared.limit is not None
+        return root if drawn and _selects_other_rows(declared, self.examples[root]) else None
 
     def compared_sets(self, name: str) -> list[Name]:
         """The example sets at which another version is compared: those it names, or the targets'."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper, numpy_helper, save
 from PIL import Image
 from skl2onnx import convert_sklearn
@@ -521,6 +522,42 @@ def a_segmentation(folder: Path) -> None:
     cnn(folder, head="map")
     pictures(folder / "foggy", 22, shade=100)
     pictures(folder / "all", 22)
+
+
+def detector(folder: Path, joined: bool) -> None:
+    """Four numbers for the place of a box and three scores at each of 64 places: in one output, or in two."""
+    random = np.random.default_rng(0)
+    kernels = {"k": (8, 3, 5, 5), "b": (4, 8, 1, 1), "s": (3, 8, 1, 1)}
+    weights = {name: (random.normal(size=size) / 3).astype(np.float32) for name, size in kernels.items()}
+    weights |= {f"rows{size}": np.array([0, size, -1]) for size in (3, 4)}
+    nodes = [helper.make_node("Conv", ["x", "k"], ["conv"]), helper.make_node("Relu", ["conv"], ["relu"])]
+    for head, rows in (("b", "rows4"), ("s", "rows3")):
+        nodes.append(helper.make_node("Conv", ["relu", head], [f"{head}_map"]))
+        nodes.append(helper.make_node("Reshape", [f"{head}_map", rows], [f"{head}_rows"]))
+    nodes.append(helper.make_node("Sigmoid", ["s_rows"], ["s_shares"]))
+    if joined:
+        nodes.append(helper.make_node("Concat", ["b_rows", "s_shares"], ["output0"], axis=1))
+        outputs = {"output0": (int(TensorProto.FLOAT), ["n", 7, 64])}
+    else:
+        nodes.append(helper.make_node("Transpose", ["b_rows"], ["boxes"], perm=[0, 2, 1]))
+        nodes.append(helper.make_node("Transpose", ["s_shares"], ["scores"], perm=[0, 2, 1]))
+        outputs = {name: (int(TensorProto.FLOAT), ["n", 64, size]) for name, size in (("boxes", 4), ("scores", 3))}
+    write_model(folder, nodes, weights, {"x": (TensorProto.FLOAT, ["n", 3, 12, 12])}, outputs)
+    proto = onnx.load(folder / "model.onnx")
+    onnx.helper.set_model_props(proto, {"names": "{0: 'cat', 1: 'dog', 2: 'ox'}"})
+    save(proto, folder / "model.onnx")
+    pictures(folder / "foggy", 22, shade=100)
+    pictures(folder / "all", 22)
+
+
+@runs
+def a_detector_of_one_output(folder: Path) -> None:
+    detector(folder, joined=True)
+
+
+@runs
+def a_detector_of_boxes_and_scores(folder: Path) -> None:
+    detector(folder, joined=False)
 
 
 @runs

@@ -123,6 +123,20 @@ def test_a_label_alone_is_audited_by_the_scores_beside_it(caveat: Caveat, tmp_pa
     assert caveat("gate", "audit.yaml").exit_code in DECIDED
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "output", "axis"),
+    [("a_detector_of_one_output", "output0", 1), ("a_detector_of_boxes_and_scores", "scores", None)],
+)
+def test_a_detector_is_asked_for_its_scores(caveat: Caveat, tmp_path: Path, name: str, output: str, axis: int) -> None:
+    answer = drafted(caveat, tmp_path, name).targets["answer"]
+    assert (answer.output, answer.class_axis) == (output, axis)
+    assert answer.index == (4 if axis else answer.index)
+    gate = caveat("gate", "audit.yaml")
+    assert gate.exit_code in DECIDED, gate.output
+    assert "to none of the" not in gate.output
+
+
 def test_a_number_for_all_examples_is_held_constant(caveat: Caveat, tmp_path: Path) -> None:
     audit = drafted(caveat, tmp_path, "a_sampling_rate")
     assert audit.constants == {"sr": 16_000}

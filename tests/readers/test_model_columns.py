@@ -142,6 +142,13 @@ def test_features_in_another_order_than_at_training_are_a_warning(table: Path) -
     assert fed(table, "x:float32:2", metadata=metadata, features=["zip", "Children"]).warnings == ()
 
 
+def test_without_names_in_the_model_the_order_of_the_table_is_the_likely_one(table: Path) -> None:
+    (warning,) = fed(table, "x:float32:2", features=["zip", "Children"]).warnings
+    assert "'zip' before 'Children', the table has them in the opposite order" in warning
+    assert fed(table, "x:float32:2", features=["Children", "zip"]).warnings == ()
+    assert fed(table, "x:float32:1", features=["zip"]).warnings == ()
+
+
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [("float32", np.float32), ("float64", np.float64), ("int64", np.int64), ("bool", np.bool_), ("object", object)],

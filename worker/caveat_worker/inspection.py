@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,6 +12,7 @@ from caveat_spec.artifacts import DefaultTarget, ExampleSummary, Inspection, Mod
 from caveat_spec.audit import Audit, Examples, Scalar
 from caveat_spec.power import AuditPlan, plan_audit
 from caveat_spec.report import Report
+from caveat_worker.engine.autodiff.detections import scores_beside_boxes
 from caveat_worker.engine.autodiff.external_gradients import read_external_gradients, verify
 from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, GradientCheck
 from caveat_worker.engine.autodiff.layers import NO_ROW_FOR_EACH_EXAMPLE, Layer, choose_layers, list_layers
@@ -26,12 +27,13 @@ from caveat_worker.engine.autodiff.target import (
 )
 from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.onnx.graph import TensorInfo
+from caveat_worker.engine.onnx.values import shape_of_value
 from caveat_worker.engine.plan import TARGET_FIELDS, target_of
 from caveat_worker.engine.report import gradient_checks
 from caveat_worker.engine.without_layers import no_layer
 from caveat_worker.loading import Blob
 from caveat_worker.readers.batching import batches
-from caveat_worker.readers.example_sets import open_set
+from caveat_worker.readers.example_sets import open_set, open_set_of
 
 
 def inspect_model(
@@ -96,8 +98,7 @@ def inspect_examples(examples: Examples, blob: Blob) -> ExampleSummary:
 
 def plan_examples(audit: Audit, blob: Blob, report: Report | None) -> AuditPlan:
     """What an audit's examples can settle: they are counted, the model is not read."""
-    seed = audit.method.seed
-    counts = {name: len(open_set(name, declared, blob, seed)) for name, declared in audit.examples.items()}
+    counts = {name: len(open_set_of(audit, name, blob)) for name in audit.examples}
     return plan_audit(audit, counts, report)
 
 
@@ -121,7 +122,8 @@ def _layers(
             rest = (
                 "An audit knows the sizes of its examples, which may settle the model's branches and open its layers."
             )
-        return layers, auto, [f"{no_layer(model, [target])} {rest}"]
+        repeats = any(layer.auditable for layer in layers)
+        return layers, auto, [f"{no_layer(model, [target], repeats=repeats)} {rest}"]
     inputs = set(auto) - {layer.tensor for layer in layers}
     return (*(list_layers(model, target, inputs) if inputs else ()), *layers), auto, []
 
@@ -146,8 +148,9 @@ def _default_target(model: Model, resolved: Resolved) -> DefaultTarget:
     target = resolved.target
     outputs = [target.output] if target.output is not None else [one.name for one in model.outputs]
     (output, *_) = [name for name in outputs if _reads(model, replace(target, output=name)) == resolved.tensor]
-    scalar = Scalar(output=output, index=target.index, reduce=target.reduce)
-    return DefaultTarget(scalar=scalar, classes=resolved.classes, link=resolved.link)
+    scalar = Scalar(output=output, index=target.index, reduce=target.reduce, class_axis=target.class_axis)
+    classes = resolved.classes if target.class_axis is None else None  # beside boxes, not every number is a class
+    return DefaultTarget(scalar=scalar, classes=classes, link=resolved.link)
 
 
 def _reads(model: Model, target: Target) -> str | None:
@@ -163,11 +166,9 @@ def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Re
     found = () if output is not None else outputs_with_scores(model) or scores_beside_labels(model)
     others = [value.name or "" for value in found]
     refusals = []
-    reductions: tuple[Literal["mean"] | None, ...] = (None, "mean")
     named: Sequence[str | None] = others or [output]
-    for name, at, reduce in product(named, (None, 0) if index is None else (index,), reductions):
+    for name, target in [(one, target) for one in named for target in _ways(model, one, index)]:
         try:
-            target = Target(name="target", output=name, index=at, reduce=reduce)
             resolved = resolve_target(model, target)
             return resolved, f"{resolved.sentence}{_and_others(name, others)}"
         except InvalidInput as refused:
@@ -176,6 +177,19 @@ def _any_target(model: Model, output: str | None, index: int | None) -> tuple[Re
         with error_context("", "output", "index"):
             raise refusals[-1]
     return None, f"{refusals[-1].sentence} {refusals[-1].remedy}"
+
+
+def _ways(model: Model, output: str | None, index: int | None) -> Iterator[Target]:
+    """The targets that an output may have, the first that it can have being meant."""
+    target = Target(name="target", output=output)
+    value = next((one for one in model.ir.graph.outputs if one.name == output), None)
+    shape = None if value is None else shape_of_value(value)
+    beside = None if shape is None or index is not None else scores_beside_boxes(shape, model.class_names)
+    if beside is not None:
+        yield replace(target, class_axis=beside[0], index=beside[1], reduce="max")
+    reductions: tuple[Literal["mean"] | None, ...] = (None, "mean")
+    for at, reduce in product((None, 0) if index is None else (index,), reductions):
+        yield replace(target, index=at, reduce=reduce)
 
 
 def _and_others(chosen: str | None, names: Sequence[str]) -> str:

@@ -116,7 +116,7 @@ class Draft:
         if self.concepts:
             lines.append(
                 "# `tolerance` is the largest effect that counts as none, in standard deviations of the target; "
-                "`caveat plan` says which one these examples can settle."
+                "`caveat plan` says which one these examples can settle, most exactly with the gate's report."
             )
         if self.groups:
             lines.append("# The four-fifths rule: the group selected least often has 0.8 of the highest rate or more.")

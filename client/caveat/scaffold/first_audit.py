@@ -145,14 +145,21 @@ def _with_tolerances(draft: Draft, report: Report) -> Draft:
             tolerance = math.ceil(100 * settled) / 100
             concepts[name] = replace(concept, tolerance=tolerance)
             said.append(
-                f"these examples of {name} cannot settle a tolerance below {amount(settles[name], 'sd')}, so it is "
-                f"{tolerance:g} sd; `caveat plan` says how many would settle a smaller one."
+                f"by the spread in the trial, these examples of {name} cannot settle a tolerance below "
+                f"{amount(settles[name], 'sd')}, so it is {tolerance:g} sd; `caveat plan` says how many would settle a "
+                "smaller one: by the audit's own spread with `--report`, else by an assumed one."
             )
     return replace(draft, concepts=concepts, to_check=(*draft.to_check, *said))
 
 
 def _with_a_class(beside: Beside, draft: Draft, question: Question, report: Report, run: Run) -> Draft:
     """The draft about the class that the model gives most examples, where nothing says which class is meant."""
+    if "class_axis" in question.fields:
+        sentence = (
+            f"`index: {question.fields['index']}` is the first number after the place of each box: whether there is "
+            "anything, or the first class; change it to the class that the audit is about."
+        )
+        return replace(draft, to_check=(*draft.to_check, sentence))
     commonest = report.plan.targets[0].commonest_class if report.plan.targets else None
     if question.classes <= 2 or draft.class_is_known or commonest is None:
         return draft

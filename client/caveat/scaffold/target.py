@@ -61,6 +61,8 @@ def _fields(target: DefaultTarget) -> dict[str, Any]:
             fields["versus"] = 0
     if target.scalar.reduce is not None:
         fields["reduce"] = target.scalar.reduce
+    if target.scalar.class_axis is not None:
+        fields["class_axis"] = target.scalar.class_axis
     return fields
 
 

@@ -51,7 +51,7 @@ def _check_pixels(name: str, how: Preprocess) -> Iterator[str]:
             f"{given}, which look like those of pixels from 0 to 1: they are 0 to {BRIGHTEST} here, so the model sees "
             f"values from {low.min():.4g} to {high.max():.4g}. Multiply both by {BRIGHTEST}."
         )
-    elif (np.abs(high - low) < NARROWEST).any() or ((mean < 0) | (mean > BRIGHTEST)).any():
+    elif (np.abs(high - low) < NARROWEST).any() or (mean > BRIGHTEST).any():
         yield (
             f"{given}, which do not look like those of pixels from 0 to {BRIGHTEST}: the model sees values from "
             f"{low.min():.4g} to {high.max():.4g} only. Divide both by {BRIGHTEST} if they were multiplied twice."
@@ -87,6 +87,8 @@ def _decided(collected: Collected, name: str) -> NDArray[np.int64] | None:
     scores = collected.arrays.get(("outputs", plan.audit.targets[name].examples, name))
     if scores is None or resolved.classes == 1 or resolved.link in ("sigmoid", "values"):
         return None
+    if resolved.target.class_axis is not None and resolved.target.reduce is not None:
+        return None  # as a detector's scores, whose axis holds the places of boxes too
     decided = scores.argmax(1) if scores.shape[1] > 1 else scores[:, 0] > 0
     return np.asarray(decided, dtype=np.int64)
 

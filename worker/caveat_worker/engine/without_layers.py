@@ -41,10 +41,12 @@ def sentences_without_layers(
     return sentences
 
 
-def no_layer(model: Model, targets: Iterable[Target]) -> str:
-    """That a model has no layer to audit, and what is in the way."""
+def no_layer(model: Model, targets: Iterable[Target], *, repeats: bool = False) -> str:
+    """That a model has no layer to audit, or only what `repeats` the scores, and what is in the way."""
     why = next((found for target in targets if (found := obstacle(model, target)) is not None), None)
     reason = why or "there is no layer between its inputs and its target"
+    if repeats:
+        return f"What can be audited is the scores by another name, and no layer before them can be: {reason}."
     return f"No layer inside this model can be audited: {reason}."
 
 

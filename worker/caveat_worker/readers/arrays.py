@@ -30,14 +30,17 @@ def open_arrays(declared: Arrays, path: Path, seed: int) -> ExampleSource:
             f"The arrays hold different numbers of examples: {', '.join(f'{k} {n}' for k, n in counts.items())}.",
             "Save arrays that hold the same examples in the same order.",
         )
-    kept = sampled([str(row) for row in range(max(counts.values()))], declared, seed)
+    lots = tuple(map(str, range(max(counts.values()))))
+    kept = sampled(lots, declared, seed)
 
     def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:
         rows = [kept[i] for i in positions]
         return {name: np.asarray(array[rows]) for name, array in arrays.items()}
 
     shapes = {name: array.shape[1:] for name, array in arrays.items()}
-    return ExampleSource(kind="arrays", names=tuple(map(str, kept)), shapes=shapes, load=load)
+    return ExampleSource(
+        kind="arrays", names=tuple(map(str, kept)), shapes=shapes, load=load, positions=tuple(kept), lots=lots
+    )
 
 
 def _checked(array: NDArray[Any]) -> NDArray[Any]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from caveat_spec.audit import Table
 from caveat_worker.engine.activations.requirements import ONLY
@@ -43,10 +44,15 @@ def columns_by_input(declared: Table, inputs: ModelInputs, columns: Sequence[str
 
 
 def order_warning(declared: Table, inputs: ModelInputs, columns: Sequence[str]) -> str | None:
-    """A clause where the model's metadata names its columns in another order than the set does, or other columns."""
+    """A clause where the set names columns in another order than the model's metadata does, or names others.
+
+    Where the model holds no names, the order of the table's own columns is what training usually saw.
+    """
     features = declared.features or []
+    known = False
     for names in _lists_of_names(inputs.metadata, len(features)):
         named = [_only(_like(name, columns)) for name in names]
+        known = known or None not in named
         if None in named or named == features:
             continue
         place = next(i for i, (have, want) in enumerate(zip(features, named, strict=True)) if have != want)
@@ -54,7 +60,20 @@ def order_warning(declared: Table, inputs: ModelInputs, columns: Sequence[str]) 
             f"'features' has '{features[place]}' in place {place + 1}, and the model's metadata '{named[place]}'; "
             "in another order than at training, columns are taken for each other"
         )
-    return None
+    return None if known else _unlike_the_table(features, columns)
+
+
+def _unlike_the_table(features: Sequence[str], columns: Sequence[str]) -> str | None:
+    """A clause for the first two features that the table has in the opposite order."""
+    have = list(dict.fromkeys(one if one in columns else one.partition("=")[0] for one in features))
+    numbers = [list(columns).index(one) for one in have if one in columns]
+    place = next((i for i, (one, other) in enumerate(pairwise(numbers)) if one > other), None)
+    if place is None:
+        return None
+    return (
+        f"'features' has '{have[place]}' before '{have[place + 1]}', the table has them in the opposite order, and the "
+        "model does not say in which it takes them; in another order than at training, columns are taken for each other"
+    )
 
 
 def _columns_of(tensor: TensorInfo, declared: Table, inputs: ModelInputs, columns: Sequence[str]) -> list[str]:

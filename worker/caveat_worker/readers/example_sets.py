@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -19,16 +19,24 @@ from caveat_worker.readers.registry import Blob, open_examples
 from caveat_worker.readers.source import THUMBNAIL_PIXELS, ExampleSource, ModelInputs
 
 
-def open_set(name: str, declared: Examples, blob: Blob, seed: int) -> ExampleSource:
+def open_set(name: str, declared: Examples, blob: Blob, seed: int, lots: Sequence[str] = ()) -> ExampleSource:
     """One example set; errors point to it."""
     with error_context(f"/examples/{name}", "set"):
-        return open_examples(declared, blob, seed)
+        return open_examples(declared, blob, seed, lots)
+
+
+def open_set_of(audit: Audit, name: str, blob: Blob) -> ExampleSource:
+    """An audit's example set; one that is paired with other rows takes the half and the sample of its base."""
+    seed, base, lots = audit.method.seed, audit.drawn_like(name), ()
+    if base is not None:
+        whole = audit.examples[base].model_copy(update={"half": None, "limit": None})
+        lots = open_set(base, whole, blob, seed).lots
+    return open_set(name, audit.examples[name], blob, seed, lots)
 
 
 def open_sets(audit: Audit, blob: Blob, reader: ThreadPoolExecutor) -> dict[str, Future[ExampleSource]]:
     """Every example set of an audit, opened in another thread."""
-    seed = audit.method.seed
-    return {name: reader.submit(open_set, name, declared, blob, seed) for name, declared in audit.examples.items()}
+    return {name: reader.submit(open_set_of, audit, name, blob) for name in audit.examples}
 
 
 def fit_to(model: Model, sources: Mapping[str, ExampleSource]) -> dict[str, ExampleSource]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -23,14 +23,21 @@ READERS: dict[ExampleKind, tuple[str, str]] = {
 
 
 def reader_of(kind: ExampleKind) -> Callable[..., ExampleSource]:
-    """The reader of a kind of examples: a function `(declared, *paths, seed)`, a path being None if it is left out."""
+    """The reader of a kind of examples: a function `(declared, *paths, seed)`, a path being None if it is left out.
+
+    Readers of sets that have a `where` and no names also take `lots`.
+    """
     module, function = READERS[kind]
     reader: Callable[..., ExampleSource] = getattr(import_module(module), function)
     return reader
 
 
-def open_examples(declared: Examples, blob: Blob, seed: int) -> ExampleSource:
-    """Opens a declared example set; raises `InvalidInput` for bytes that do not fit the declaration."""
+def open_examples(declared: Examples, blob: Blob, seed: int, lots: Sequence[str] = ()) -> ExampleSource:
+    """Opens a declared example set, its half and sample drawn by `lots` where there are some.
+
+    Raises `InvalidInput` for bytes that do not fit the declaration.
+    """
     given = declared.sources()
     paths = (blob(given[field]) if field in given else None for field in declared.SOURCES)
-    return reader_of(cast(ExampleKind, next(iter(declared.SOURCES))))(declared, *paths, seed)
+    reader = reader_of(cast(ExampleKind, next(iter(declared.SOURCES))))
+    return reader(declared, *paths, seed, lots) if lots else reader(declared, *paths, seed)

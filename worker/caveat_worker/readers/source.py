@@ -62,7 +62,10 @@ class ExampleSource:
     contents: Callable[[], Sequence[bytes]] | None = field(default=None, repr=False)
     """A digest of each example as it was given; None if what is loaded says the same."""
     positions: tuple[int, ...] | None = None
-    """Where each example was before some of them were taken (`taken`); None for a set as it was opened."""
+    """Where each example was among all that the set selects, before a half, a sample or a look was taken of them; None
+    where none was."""
+    lots: tuple[str, ...] = ()
+    """The names by which a half and a sample are drawn, where matched pairs are counted and not named."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -80,7 +83,11 @@ class ExampleSource:
         """The key of each example for matched pairs: its file name without folder and suffix, or its position."""
         if self.kind == "images":
             return tuple(Path(name).stem for name in self.names)
-        return tuple(str(position) for position in self.positions or range(len(self)))
+        return tuple(map(str, self._selected))
+
+    @property
+    def _selected(self) -> Sequence[int]:
+        return range(len(self)) if self.positions is None else self.positions
 
 
 def taken(source: ExampleSource, positions: Sequence[int]) -> ExampleSource:
@@ -107,7 +114,7 @@ def taken(source: ExampleSource, positions: Sequence[int]) -> ExampleSource:
         parts=None if parts is None else lambda row: parts(positions[row]),
         columns=None if columns is None else lambda names: columns(names).iloc[list(positions)],
         contents=None if contents is None else lambda: contents_there(contents),
-        positions=tuple(positions),
+        positions=tuple(source._selected[position] for position in positions),
     )
 
 
@@ -167,6 +174,11 @@ def sampled(names: Sequence[str], declared: ExampleSet, seed: int) -> list[int]:
         return kept
     ranks = [_lot(f"{seed}:{Path(names[at]).stem}") for at in kept]
     return sorted(kept[int(position)] for position in np.argsort(np.array(ranks), kind="stable")[: declared.limit])
+
+
+def lots_in_pairs(own: Sequence[str], base: Sequence[str]) -> Sequence[str]:
+    """The names by which a paired set's half and sample are drawn: its base's, so that no pair is parted."""
+    return base[: len(own)] if len(base) >= len(own) else own
 
 
 def _half(name: str, together: str | None, seed: int) -> str:

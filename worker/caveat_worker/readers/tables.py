@@ -21,11 +21,13 @@ from caveat_worker.readers.column_names import columns_by_input, order_warning
 from caveat_worker.readers.column_values import Column, column_values, unknown_values
 from caveat_worker.readers.conditions import selected_rows
 from caveat_worker.readers.rows import read_rows, unreadable
-from caveat_worker.readers.source import ExampleSource, ModelInputs, sampled
+from caveat_worker.readers.source import ExampleSource, ModelInputs, lots_in_pairs, sampled
 
 
-def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
+def open_table(declared: Table, path: Path, seed: int, lots: Sequence[str] = ()) -> ExampleSource:
     """Opens the rows for which `where` is true, with `set` applied; they become inputs when the model's are known.
+
+    A half and a sample are drawn by the number of a row, or by `lots`: those of the rows that they are paired with.
 
     Raises `InvalidInput` for unreadable tables, missing columns, and conditions that select no row; the fit raises it
     for columns and cells that do not fit the model.
@@ -34,8 +36,10 @@ def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
     _check_columns(
         table.column_names, [*(_column_of(table.column_names, name) for name in _named(declared)), *declared.set]
     )
-    rows = selected_rows(declared.where, table)
-    rows = rows[sampled([str(row) for row in rows], declared, seed)]
+    selected = selected_rows(declared.where, table)
+    own = [str(row) for row in selected]
+    kept = sampled(lots_in_pairs(own, lots), declared, seed)
+    rows = selected[kept]
     frame = _frame(table, rows)
     for column, value in declared.set.items():
         _check_edit(frame[column], value)
@@ -55,6 +59,8 @@ def open_table(declared: Table, path: Path, seed: int) -> ExampleSource:
         load=lambda positions: {},
         columns=columns,
         contents=contents,
+        positions=tuple(kept),
+        lots=tuple(own),
     )
     return replace(unfitted, fit=partial(_fitted, unfitted, declared, frame, rows))
 

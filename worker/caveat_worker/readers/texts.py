@@ -18,7 +18,7 @@ from caveat_spec.audit import Text
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.readers.conditions import selected
 from caveat_worker.readers.rows import read_rows, unreadable
-from caveat_worker.readers.source import ExampleSource, beginning, is_dataset, is_tar, sampled
+from caveat_worker.readers.source import ExampleSource, beginning, is_dataset, is_tar, lots_in_pairs, sampled
 
 MAX_BYTES = 256 * 2**20
 MAX_TEXTS = 1_000_000
@@ -27,13 +27,16 @@ MAX_CHARACTERS = 100_000
 """Of one text: far more than any model reads, and far less than a tokenizer fails on."""
 
 
-def open_texts(declared: Text, path: Path, tokenizer: Path, seed: int) -> ExampleSource:
+def open_texts(declared: Text, path: Path, tokenizer: Path, seed: int, lots: Sequence[str] = ()) -> ExampleSource:
     """Opens the texts of one field, int64 [length] for each of the model's inputs.
+
+    A half and a sample are drawn by the number of a text, or by `lots`: those of the texts that they are paired with.
 
     Raises `InvalidInput` with the number of the line that has no text, and for unreadable tokenizers.
     """
     names, texts = _texts(declared, path)
-    kept = sampled(list(map(str, range(len(texts)))), declared, seed)
+    own = [str(int(name.rpartition(" ")[2]) - 1) for name in names]
+    kept = sampled(lots_in_pairs(own, lots), declared, seed)
     encode = _tokenizer(tokenizer, declared.length)
 
     def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:
@@ -59,6 +62,8 @@ def open_texts(declared: Text, path: Path, tokenizer: Path, seed: int) -> Exampl
         load=load,
         parts=parts,
         optional=True,
+        positions=tuple(kept),
+        lots=tuple(own),
     )
 
 

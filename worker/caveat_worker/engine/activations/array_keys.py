@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations_with_replacement
+from typing import Any
 
+from caveat_spec.audit import Examples
 from caveat_worker.engine.activations.batches import batch_size
 from caveat_worker.engine.activations.requirements import Layer, Plan, SetRequirements
 from caveat_worker.engine.autodiff.channels import usual_axis
@@ -35,17 +37,18 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
     Runtime fuses its nodes, and so the last bit of what it yields.
     """
     need, method = plan.needs[name], plan.audit.method
-    examples = plan.audit.examples[name]
+    examples, base = plan.audit.examples[name], plan.audit.drawn_like(name)
     targets = {target: target_content(plan, target) for target in {*need.gradients, *need.outputs}}
     run = key_of(
         model=[plan.audit.model, plan.audit.gradient, plan.audit.constants],
-        examples=examples.model_dump(mode="json", exclude={"pairs_with"}),
+        examples=_content(examples),
         seed=None if examples.limit is None and examples.half is None else method.seed,
         gradients=[sorted(targets[target] for target in need.gradients), sorted(layer_tensors(plan.layers))],
         also=other_tensors(plan, need),
         batch=batch_size(plan, need),
         rules=need.rules,
         by=dict(by),
+        **({} if base is None else {"drawn_like": _content(plan.audit.examples[base])}),
         **({} if plan.look is None else {"look": [method.seed, *plan.look.counts[name]]}),
     )
     shapes = key_of(run=run, features=[_read(layer) for layer in plan.layers])
@@ -65,6 +68,11 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
         settings = method.seed, method.gradient_tolerance
         keys["checks", name] = key_of(run=run, checks=order, settings=settings, figures=CHECK_FIGURES)
     return keys
+
+
+def _content(examples: Examples) -> dict[str, Any]:
+    """What a set's declaration says about its examples."""
+    return examples.model_dump(mode="json", exclude={"pairs_with"})
 
 
 def _read(layer: Layer) -> list[str]:

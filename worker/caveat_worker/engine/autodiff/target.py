@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
+from caveat_worker.engine.autodiff.detections import doubt
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.output_kinds import kind_of_output
 from caveat_worker.engine.autodiff.written_out import written_softmax
@@ -190,13 +191,21 @@ def _output(model: Model, target: Target) -> ir.Value:
 
 
 def outputs_with_scores(model: Model) -> tuple[ir.Value, ...]:
-    """The outputs that scores lead to; one for outputs of the same scores, such as a class and its probability."""
+    """The outputs that scores lead to; one for outputs of the same scores, such as a class and its probability.
+
+    Those that are likelier to be the answer come first: a detector's scores before its boxes.
+    """
     scores: dict[str, ir.Value] = {}
     for output in model.ir.graph.outputs:
         logits, _ = _logits(output)
         if _is_float(logits):
             scores.setdefault(logits.name or "", output)
-    return tuple(scores.values())
+    return tuple(sorted(scores.values(), key=_doubt))
+
+
+def _doubt(output: ir.Value) -> int:
+    squashed = _logits(output)[1] not in (_NONE, "values")
+    return doubt(output.name or "", shape_of_value(output), squashed)
 
 
 def scores_beside_labels(model: Model) -> tuple[ir.Value, ...]:
