@@ -34,7 +34,9 @@ def next_steps(report: Report, verdict: LineVerdict) -> list[str]:
         return []
     unseen = verdict.finding == "not_encoded"
     found = _for_groups(report, line) if isinstance(line, GroupLine) else _for_concept(report, line, unseen=unseen)
-    return list(dict.fromkeys(found))
+    first, *others = dict.fromkeys(found) or [""]
+    alone = first.removeprefix("Or ")
+    return [step for step in (f"{alone[:1].upper()}{alone[1:]}", *others) if step]
 
 
 def _for_groups(report: Report, line: GroupLine) -> Iterator[str]:

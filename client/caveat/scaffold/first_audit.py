@@ -144,12 +144,24 @@ def _with_tolerances(draft: Draft, report: Report) -> Draft:
         if settled > concept.tolerance:
             tolerance = math.ceil(100 * settled) / 100
             concepts[name] = replace(concept, tolerance=tolerance)
-            said.append(
-                f"by the spread in the trial, these examples of {name} cannot settle a tolerance below "
-                f"{amount(settles[name], 'sd')}, so it is {tolerance:g} sd; `caveat plan` says how many would settle a "
-                "smaller one: by the audit's own spread with `--report`, else by an assumed one."
-            )
+            said.append(_about_tolerance(name, tolerance, settles[name]))
     return replace(draft, concepts=concepts, to_check=(*draft.to_check, *said))
+
+
+def _about_tolerance(concept: str, tolerance: float, settles: float) -> str:
+    """Why a concept's tolerance is what it is, and whether its examples can settle that."""
+    smallest = (
+        f"by the spread in the trial, these examples of {concept} settle no tolerance below {amount(settles, 'sd')}"
+    )
+    follows = (
+        f"so it is {tolerance:g} sd"
+        if settles <= LARGEST_TOLERANCE
+        else f"and more than {tolerance:g} sd, which it is, would call too much harmless: give more examples"
+    )
+    return (
+        f"{smallest}, {follows}; `caveat plan` says how many settle a smaller one: by the audit's own spread with "
+        "`--report`, else by an assumed one."
+    )
 
 
 def _with_a_class(beside: Beside, draft: Draft, question: Question, report: Report, run: Run) -> Draft:

@@ -87,8 +87,6 @@ def _decided(collected: Collected, name: str) -> NDArray[np.int64] | None:
     scores = collected.arrays.get(("outputs", plan.audit.targets[name].examples, name))
     if scores is None or resolved.classes == 1 or resolved.link in ("sigmoid", "values"):
         return None
-    if resolved.target.class_axis is not None and resolved.target.reduce is not None:
-        return None  # as a detector's scores, whose axis holds the places of boxes too
     decided = scores.argmax(1) if scores.shape[1] > 1 else scores[:, 0] > 0
     return np.asarray(decided, dtype=np.int64)
 

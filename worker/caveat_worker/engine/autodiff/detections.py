@@ -12,6 +12,8 @@ PLACE = 4
 _SCORES = re.compile(r"scor|logit|prob|class|cls|conf", re.IGNORECASE)
 _BOXES = re.compile(r"box|coord|anchor|regress|(^|[^a-z])loc(s|ations?)?([^a-z]|$)", re.IGNORECASE)
 _COCO = 80
+_MANY = 16
+"""Boxes: fewer are no detector's."""
 
 
 def doubt(name: str, shape: Sequence[int | str | None] | None, squashed: bool) -> int:
@@ -34,9 +36,10 @@ def scores_beside_boxes(shape: Sequence[int | str | None], names: Sequence[Names
     """
     if len(shape) != 3:
         return None
-    for classes in [len(one) for one in names] or [_COCO]:
+    for classes in {len(one) for one in names} or {_COCO}:
         for axis, other in ((1, 2), (2, 1)):
             size, boxes = shape[axis], shape[other]
-            if size in (PLACE + classes, PLACE + 1 + classes) and not (isinstance(boxes, int) and boxes <= PLACE):
+            many = boxes >= _MANY if isinstance(boxes, int) else bool(names) or axis == 1
+            if size in (PLACE + classes, PLACE + 1 + classes) and many:
                 return axis, PLACE
     return None

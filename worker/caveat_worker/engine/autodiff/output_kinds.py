@@ -14,7 +14,7 @@ LOWERED_FROM = "caveat.lowered_from"
 Kind = Literal["none", "probabilities", "values"]
 """`none`: scores, as far as the graph tells; `values`: numbers of a regression."""
 
-_THROUGH = {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
+_THROUGH = {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _SQUASHED = {"LOGISTIC", "PROBIT", "SOFTMAX", "SOFTMAX_ZERO"}
 _REGRESSORS = {"LinearRegressor", "SVMRegressor", "TreeEnsemble", "TreeEnsembleRegressor"}
 _SHARES = 1e-4
@@ -28,6 +28,8 @@ def kind_of_output(value: ir.Value) -> Kind:
         node = node.inputs[0].producer()
     if node is not None and node.metadata_props.get(LOWERED_FROM) == "LinearRegressor":
         return "values"
+    if node is not None and node.domain == "" and node.op_type in {"Sigmoid", "Softmax"}:
+        return "probabilities"  # of another layout than the scores before them
     if node is None or node.domain != DOMAIN:
         return "none"
     squashed = _text(node, "post_transform") in _SQUASHED

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
-from caveat_worker.engine.autodiff.detections import doubt
+from caveat_worker.engine.autodiff.detections import doubt, scores_beside_boxes
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.output_kinds import kind_of_output
 from caveat_worker.engine.autodiff.written_out import written_softmax
@@ -26,7 +26,7 @@ _NONE: Link = "none"
 _TRANSPARENT = {"ArgMax", "Cast", "CastLike", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 _WITHOUT_PROBABILITY = {
     "shares_of_sigmoids": "divides sigmoids by their sum, so a class has no probability of its own",
-    "values": "holds numbers of a regression, which have no probability",
+    "values": "holds numbers of a regression, or places of boxes, which have no probability",
 }
 _LINKS: dict[str, Link] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
 
@@ -87,6 +87,8 @@ def resolve_target(model: Model, target: Target) -> Resolved:
         )
     if not _is_float(value) or shape is None:
         raise _no_scores(model, output)
+    if link == "none" and output.is_graph_output() and scores_beside_boxes(shape, model.class_names) is not None:
+        link = "values"  # the places of boxes are among them: the largest of them is no decision
     rank = len(shape)
     if target.class_axis is not None and target.class_axis >= max(rank, 2):
         raise InvalidInput(
