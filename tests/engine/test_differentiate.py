@@ -352,3 +352,24 @@ class TestOtherClassesAreNotComputed:
         whole, alone = (run(differentiate(model, ["x"], [scale], alone=one), feeds) for one in (False, True))
         for name, value in whole.items():
             np.testing.assert_array_equal(alone[name], value)
+
+
+BEHIND_A_TRANSPOSE = """<ir_version: 10, opset_import: ["": 18]>
+g (float[n, 4, 6] x) => (float[n, 6] scores)
+<int64[1] axes = {2}, int64[1] start = {1}, int64[1] stop = {3}> {
+    squares = Mul(x, x)
+    turned = Transpose<perm = [0, 2, 1]>(squares)
+    part = Slice(turned, start, stop, axes)
+    again = Transpose<perm = [0, 2, 1]>(part)
+    scores = ReduceSum<keepdims = 0>(again, start)
+}"""
+
+
+def test_a_pad_behind_a_transpose_survives_the_optimiser() -> None:
+    """ONNX Runtime's optimiser takes the pads of some axes for those of all where it moves a Transpose over them."""
+    model = load(onnx.parser.parse_model(BEHIND_A_TRANSPOSE).SerializeToString())
+    x = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
+    expected = np.zeros_like(x)
+    expected[:, 1:3, 0] = 2 * x[:, 1:3, 0]
+    found = run(differentiate(model, ["x"], [FIRST]), {"x": x})
+    np.testing.assert_allclose(found["gradient/first/x"], expected, rtol=1e-6)
