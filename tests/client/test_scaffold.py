@@ -96,7 +96,7 @@ def test_the_tolerance_is_one_that_the_examples_can_settle(caveat: Caveat, tmp_p
     (line,) = read_audit(tmp_path / "audit.yaml").audit.gate
     assert isinstance(line, ConceptLine)
     assert 0.1 < line.tolerance <= 0.5
-    assert f"so it is {line.tolerance:g} sd; `caveat plan` says how many" in said
+    assert f" {line.tolerance:g} sd, which it is, would call too much harmless" in said
 
 
 def test_trees_are_asked_only_what_an_edit_can_show(caveat: Caveat, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ g (float[batch, 3] x) => (seq(float[batch, 3]) answers, float[batch, 3] again) {
         (18, "LogSoftmax", "softmax"),
         (18, "Sigmoid", "sigmoid"),
         (18, "Softmax<axis = 0>", "softmax"),
-        (11, "Softmax<axis = 2>", "none"),
+        (11, "Softmax<axis = 2>", "probabilities"),
         (18, "Tanh", "none"),
     ],
 )
