@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -382,11 +383,11 @@ def show_gradient(written: Written) -> None:
 
 
 def _shape(shape: Sequence[int | str | None]) -> str:
-    sizes = ("?" if size is None or len(str(size)) > _LONGEST_SIZE else str(size) for size in shape)
-    return "×".join(sizes) or "scalar"
+    return "×".join("?" if size is None or _UNTELLING.fullmatch(str(size)) else str(size) for size in shape) or "scalar"
 
 
-_LONGEST_SIZE = 24  # characters: exporters name the sizes of feature maps by long formulas of the input's
+_UNTELLING = re.compile(r".{25,}|unk__\d+|.*DynamicDimension\S*")
+"""Sizes that exporters name by long formulas of the input's, by numbers, or by nothing but their being free."""
 
 
 def _data(text: str) -> str:

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from caveat.auditfile import read_audit
 from caveat.cli import cli
+from caveat.scaffold.beside import likeliest
 from caveat.scaffold.draft import flow, set_name
 from caveat.scaffold.picture_sizes import sizes_to_try
 from caveat_spec.artifacts import Tensor
@@ -218,6 +219,14 @@ def test_several_inputs_are_fed_by_name(caveat: Caveat, tmp_path: Path) -> None:
     tall = drafted(caveat, tmp_path, "two_inputs").examples["tall"]
     assert isinstance(tall, Arrays)
     assert tall.inputs == {"a": "a", "b": "b"}
+
+
+@pytest.mark.parametrize(
+    ("concept", "reference"),
+    [("struck", "plain"), ("small", "everyone"), ("stripes", "all_rows"), ("brown", "other-dogs"), ("Tall", "Base")],
+)
+def test_the_folder_without_the_concept_is_told_by_its_name(concept: str, reference: str) -> None:
+    assert likeliest({Path(reference): 30, Path(concept): 40}) == [Path(concept), Path(reference)]
 
 
 def test_an_existing_file_is_kept(caveat: Caveat, tmp_path: Path) -> None:

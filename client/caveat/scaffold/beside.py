@@ -16,9 +16,11 @@ FEWEST: int = Method.model_fields["min_examples"].default
 MOST_FILES = 500
 """Files of one kind that are looked at."""
 REFERENCE = re.compile(
-    r"photo|image|picture|pool|all|every|random|other|background|control|data|without|reference|base|normal|negative",
+    r"photo|image|picture|random|background|control|without|reference|normal|negative|plain|clean|original|usual"
+    r"|(?<![a-z])(all|every\w*|others?|pool|data\w*|base\w*|before|neutral)(?![a-z])",
     re.I,
 )
+"""Names of what lacks a concept. Short words stand alone: `small` is no `all`."""
 SAMPLING_RATE = re.compile(r"^(sr|fs)$|(sampl|frame).*rate", re.I)
 SPLITS = ("train", "training", "test", "val", "valid", "validation", "dev")
 
