@@ -13,7 +13,7 @@ import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 
 from bench.zoo import boosting, data, torch_exports, transformers_texts
-from bench.zoo.collection import MODELS, model
+from bench.zoo.collection import MODELS, ExpectedRefusal, model
 
 QUANTISED = "onnxruntime.quantization"
 
@@ -94,7 +94,14 @@ def fused_bert(folder: Path) -> None:
     _optimised(original("distilbert-sequenceclassification", folder), folder / "model.onnx", LEVELS.ORT_ENABLE_EXTENDED)
 
 
-@model("ONNX Runtime's optimiser", "CNN of digits, all optimisations of this machine")
+@model(
+    "ONNX Runtime's optimiser",
+    "CNN of digits, all optimisations of this machine",
+    refusal=ExpectedRefusal(
+        "memory layout of one processor",
+        "The file holds ONNX Runtime's own layout of this processor's memory, and runs nowhere else.",
+    ),
+)
 def fused_for_this_machine(folder: Path) -> None:
     _optimised(original("cnn-script-dynamic", folder), folder / "model.onnx", LEVELS.ORT_ENABLE_ALL)
 
