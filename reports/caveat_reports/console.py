@@ -89,7 +89,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Story:
+class History:
     """How one figure went over the versions, on one scale."""
 
     title: str
@@ -150,22 +150,22 @@ def audit(viewer: Viewer, shown: ShownAudit, report: Report | None) -> str:
 def history(viewer: Viewer, of: ShownAudit, versions: Sequence[tuple[ShownAudit, Measured]]) -> str:
     """How the figures of the audits of the same question went, oldest first."""
     return _page(
-        "history.html", viewer, title=f"{of.title}: history", of=of, stories=stories(versions), versions=versions
+        "history.html", viewer, title=f"{of.title}: history", of=of, histories=histories(versions), versions=versions
     )
 
 
-def stories(versions: Sequence[tuple[ShownAudit, Measured]]) -> list[Story]:
+def histories(versions: Sequence[tuple[ShownAudit, Measured]]) -> list[History]:
     """Each figure over the versions that have it, in the order of their first mention."""
     titles = dict.fromkeys(title for _, found in versions for title in found.figures)
-    return [_story(title, versions) for title in titles]
+    return [_history(title, versions) for title in titles]
 
 
-def _story(title: str, versions: Sequence[tuple[ShownAudit, Measured]]) -> Story:
+def _history(title: str, versions: Sequence[tuple[ShownAudit, Measured]]) -> History:
     found = [(shown, *measured.figures[title]) for shown, measured in versions if title in measured.figures]
     unit = found[0][1]
     ends = [end for _, _, estimate in found for end in (estimate.value, *estimate.interval)]
     scale = UNIT if not unit and all(0 <= end <= 1 for end in ends) else symmetric(ends)
-    return Story(
+    return History(
         title=title,
         unit=unit,
         scale=scale,

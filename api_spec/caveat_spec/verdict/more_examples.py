@@ -41,8 +41,8 @@ def times_to_settle(found: Estimate, line: ConceptLine, alpha: float, *, inside_
         return math.inf
     for step in range(1, STEPS + 1):
         times = MOST_TIMES ** (step / STEPS)
-        within, beyond = chances(found, line.tolerance, times, alpha, alpha)
-        if within + (0 if inside_only else beyond) >= CERTAIN:
+        within, outside = chances(found, line.tolerance, times, alpha, alpha)
+        if within + (0 if inside_only else outside) >= CERTAIN:
             return float(times)
     return math.inf
 

@@ -68,7 +68,7 @@ class _Points:
     """[k]"""
     gradients: AnyArray
     """∇S [k, …]"""
-    slopes: Float64Array
+    derivatives: Float64Array
     """(x - x̄)·∇S [k]"""
 
     def and_also(self, more: _Points) -> _Points:
@@ -77,7 +77,7 @@ class _Points:
         return _Points(*(np.concatenate(both)[order] for both in zip(self._fields(), more._fields(), strict=True)))
 
     def _fields(self) -> tuple[Any, ...]:
-        return self.at, self.scores, self.gradients, self.slopes
+        return self.at, self.scores, self.gradients, self.derivatives
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ class _Path:
     @property
     def errors(self) -> Float64Array:
         """What each gap misses [k + 1]."""
-        slopes = np.pad(self.points.slopes, 1, mode="edge")
+        derivatives = np.pad(self.points.derivatives, 1, mode="edge")
         scores = np.concatenate([[self.first], self.points.scores, [self.last]])
-        return np.asarray((slopes[1:] + slopes[:-1]) / 2 * np.diff(self.ends) - np.diff(scores))
+        return np.asarray((derivatives[1:] + derivatives[:-1]) / 2 * np.diff(self.ends) - np.diff(scores))
 
     @property
     def misses(self) -> float:
@@ -139,10 +139,10 @@ def _worst(path: _Path, allowed: float, *, most: int) -> NDArray[np.intp]:
     return np.asarray(order[: max(1, min(needed, len(path.at) // _SHARE, most))])
 
 
-def _middles(ends: Float64Array, gaps: NDArray[np.intp]) -> Float64Array:
+def _middles(ends: Float64Array, which: NDArray[np.intp]) -> Float64Array:
     """A point inside each gap; in the first and the last, which have a point at one side only, nearer to the end."""
-    low, high = ends[gaps], ends[gaps + 1]
-    share = np.select([gaps == 0, gaps == len(ends) - 2], [1 / 3, 2 / 3], 1 / 2)
+    low, high = ends[which], ends[which + 1]
+    share = np.select([which == 0, which == len(ends) - 2], [1 / 3, 2 / 3], 1 / 2)
     return np.asarray(low + share * (high - low))
 
 
