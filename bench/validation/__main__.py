@@ -18,6 +18,7 @@ from bench.validation.rates import rates
 from bench.validation.report import chosen_beforehand, ground_truths
 from bench.validation.seeds import seeds
 from bench.validation.sequential import association, passes, sequential
+from bench.validation.tolerance import tolerance
 
 PAGE = Path(__file__).parents[2] / "docs" / "validation.md"
 PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
@@ -31,6 +32,7 @@ PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
     "association": lambda quick, _: association(quick),
     "passes": passes,
     "advice": lambda quick, _: advice(quick),
+    "tolerance": lambda quick, _: tolerance(quick),
     "rates": lambda quick, _: rates(quick),
 }
 """Part → writes its text and says whether it holds; it may use the given folder."""
