@@ -35,6 +35,10 @@ $(VENV)/.oracle: $(VENV)/.dev
 	$(PIP) --editable '.[dev,oracle]'
 	@touch $@
 
+$(VENV)/.peers: $(VENV)/.oracle
+	$(PIP) --editable '.[dev,peers]'
+	@touch $@
+
 $(VENV)/.fuzz: $(VENV)/.dev
 	$(PIP) --editable '.[dev,fuzz]'
 	@touch $@
@@ -104,7 +108,7 @@ truths: $(VENV)/.dev  ## the ground truths of docs/validation.md alone
 bench: $(VENV)/.oracle  ## docs/benchmarks.md: an audit against its bound, against captum, at scale, as a service
 	$(BIN)/python -m bench
 
-explain: $(VENV)/.oracle  ## docs/explanations.md: every explanation against its truth, captum and zennit
+explain: $(VENV)/.peers  ## docs/explanations.md: every explanation against its truth and other libraries
 	$(BIN)/python -m bench.explain
 
 zoo: $(VENV)/.zoo .venv-keras/.ready  ## docs/zoo.md: models that were not written here, each through every command (hours)
