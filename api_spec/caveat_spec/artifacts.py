@@ -228,6 +228,8 @@ class AuditRecord(Job):
     """Null if the audit was not divided."""
     outcome: Outcome | None
     report_digest: Digest | None
+    maps_digest: Digest | None = None
+    """Of the file of maps beside the report; null if the audit keeps none."""
 
 
 class AuditPage(Document):

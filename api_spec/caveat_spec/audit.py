@@ -510,6 +510,8 @@ class Audit(Document):
     groups: dict[Name, Group] = Field(default_factory=dict)
     explain: dict[Name, Explanation] = Field(default_factory=dict)
     """Where in the examples, and through which features, a target's number arises; it decides no line of the gate."""
+    keep: Literal["maps"] | None = None
+    """`maps`: every number of the figures of `explain`, in a file of arrays (`.npz`) beside the report."""
     integrity: Integrity = Integrity()
     random_labels: Source | None = None
     """A model of the same architecture that was trained on shuffled labels: what it shows just as well is not drawn."""
@@ -529,6 +531,8 @@ class Audit(Document):
             raise ValueError(
                 "nothing is asked: give at least one entry in 'concepts', in 'groups', in 'explain' or in 'compare'"
             )
+        if self.keep is not None and not self.explain:
+            raise ValueError("/keep keeps what `explain` shows, and there is no entry in 'explain'")
         if self.compare and not self.targets:
             raise ValueError("versions are compared by what they give: add at least one entry in 'targets'")
         if self.method.sequential is not None and not any(isinstance(line, ConceptLine) for line in self.gate):

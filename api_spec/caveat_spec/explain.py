@@ -29,13 +29,14 @@ MOST_ELEMENTS = 8
 
 Atoms = Literal["pixels", "positions", "channels", "neurons"]
 """What a layer is cut into; `pixels` are a picture's places, a table's columns, a text's tokens."""
-Presentation = Literal["map", "strip", "flow", "bars", "table"]
+Presentation = Literal["map", "strip", "flow", "grid", "bars", "table"]
+"""`flow` and `grid` are of two layers: ribbons from atom to atom, and a small map for each atom of the upper one."""
 Pick = Literal["highest", "lowest", "errors", "most_changed"]
 
 PRESENTATIONS: dict[Atoms, tuple[Presentation, ...]] = {
     "pixels": ("map", "strip", "bars", "table"),
-    "positions": ("map", "strip", "bars", "flow", "table"),
-    "channels": ("flow", "bars", "table"),
+    "positions": ("grid", "map", "strip", "bars", "flow", "table"),
+    "channels": ("flow", "grid", "bars", "table"),
     "neurons": ("bars", "table"),
 }
 """How atoms of each kind may be shown: the first that suits the examples is the default."""

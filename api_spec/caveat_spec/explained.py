@@ -16,6 +16,8 @@ from caveat_spec.explain import Atoms, Element, Presentation
 
 LEVELS = 127
 """A cell is a whole number from -127 to 127: its share of the scale."""
+MOST_PAIR_CELLS = 14
+"""The same of the small maps of a grid."""
 MOST_CELLS = 28
 """Cells on the longer side of a map: as many as a person tells apart; a larger map is taken over blocks."""
 
@@ -129,6 +131,11 @@ class Figure(Document):
     atoms: list[Atom] = Field(default_factory=list)
     """At most eight, or every token of a text; the others are in `rest`."""
     links: list[Link] = Field(default_factory=list)
+    upper: list[Atom] = Field(default_factory=list)
+    """Of a grid: atoms of the upper layer, each with the map of what comes to it from the lower layer's places, or from
+    those `atoms` of it that are shown."""
+    upper_shape: list[Integer] = Field(default_factory=list)
+    """Rows and columns of the upper layer's places, where it has some."""
     rest: Rest = Rest(count=0, sum=0.0)
     scale: Annotated[float, Field(ge=0)] = 0.0
     """The end of the scale that all its examples share, on either side of 0."""

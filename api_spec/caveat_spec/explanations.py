@@ -160,6 +160,10 @@ class ExplanationEntry:
     relation: str
     """What its parts add up to, or how they relate to the model, and where that is from."""
     options: type[Document] = OfLayer
+    rules: Literal["vjp", "relevance", "rescale"] = "vjp"
+    """The table of backward rules that has to cover the model's operators: that of derivatives, or one of its own."""
+    fewest_classes: int = 1
+    """Classes among which the target's has to be."""
     calculates: bool = False
     """Whether it calculates with the input itself, and not with derivatives or outputs alone: texts have no numbers."""
     title: str = ""
@@ -204,6 +208,7 @@ EXPLANATIONS = (
         relation="Σ R + the biases' relevance = S, with f(z) / (z ± ε) in place of f'(z) (Bach et al. 2015; Ancona et "
         "al. 2018, eq. 5)",
         options=NoOptions,
+        rules="relevance",
         calculates=True,
         title="ε-LRP",
     ),
@@ -214,6 +219,7 @@ EXPLANATIONS = (
         needs="gradient",
         relation="Σ (x - x̄)·m = S(x) - S(x̄) exactly (Shrikumar et al. 2017, eq. 14)",
         options=ReferenceOptions,
+        rules="rescale",
         calculates=True,
         title="DeepLIFT Rescale",
     ),
@@ -260,6 +266,7 @@ EXPLANATIONS = (
         needs="gradient",
         relation="a·∂S_k/∂a for each class k, linear in k; two non-negative factors of it (Olah et al. 2018)",
         options=MultiClassOptions,
+        fewest_classes=3,
         title="Classes side by side",
     ),
     ExplanationEntry(

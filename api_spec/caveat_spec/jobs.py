@@ -6,9 +6,9 @@ A queue carries ids only. The request of a job is in the database, exactly as th
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from caveat_spec.artifacts import Directions, ExampleSummary, Inspection, NewExamples, NewModel, Queue
 from caveat_spec.audit import Audit
@@ -35,25 +35,57 @@ class Rows(Document):
     stop: Count
 
 
+class Panels(Document):
+    """An element of an explanation at consecutive panels, `start` included and `stop` not."""
+
+    explanation: Name
+    element: Count
+    """Its place in the explanation's `show`, from 0."""
+    start: Count
+    stop: Count
+
+
 class Shard(Document):
-    """A part of a divided audit: some rows of some of its example sets, to be run through the model."""
+    """A part of a divided audit: rows of its example sets for the model to see, or panels of its explanations."""
 
     audit: Audit
-    rows: Annotated[list[Rows], Field(min_length=1)]
+    rows: list[Rows] = Field(default_factory=list)
+    panels: list[Panels] = Field(default_factory=list)
     interacts: bool | None = None
     """See `Division.interacts`."""
 
+    @model_validator(mode="after")
+    def _has_work(self) -> Self:
+        if not self.rows and not self.panels:
+            raise ValueError("a shard has rows, or panels")
+        return self
+
 
 class Division(Document):
-    """How an audit that is too large for one worker is divided: the rows of each shard."""
+    """How an audit that is too large for one worker is divided: the rows of some shards, and the panels of others."""
 
-    shards: Annotated[list[list[Rows]], Field(min_length=2, max_length=MOST_SHARDS)]
+    rows: Annotated[list[list[Rows]], Field(max_length=MOST_SHARDS)] = Field(default_factory=list)
+    panels: Annotated[list[list[Panels]], Field(max_length=MOST_SHARDS)] = Field(default_factory=list)
     interacts: bool
     """Whether examples of a batch influence each other; stated here so that no shard has to test the model again."""
 
+    @model_validator(mode="after")
+    def _has_several_shards(self) -> Self:
+        if not 2 <= len(self.shards) <= MOST_SHARDS:
+            raise ValueError(f"an audit has 2 to {MOST_SHARDS} shards, and not {len(self.shards)}")
+        return self
+
+    @property
+    def shards(self) -> list[dict[str, list[dict[str, Any]]]]:
+        """What each shard is asked beside the audit."""
+        return [
+            *({"rows": [part.model_dump(mode="json") for part in rows]} for rows in self.rows),
+            *({"panels": [part.model_dump(mode="json") for part in panels]} for panels in self.panels),
+        ]
+
 
 class ShardResult(Document):
-    """The result of a shard: its number of examples; the arrays it computed are stored beside it."""
+    """The result of a shard: the number of examples that it computed; its arrays are stored beside it."""
 
     examples: Count
 

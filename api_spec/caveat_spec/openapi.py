@@ -154,6 +154,8 @@ class Operation:
 
 PATH_PARAMETERS: dict[str, Any] = {"digest": Digest, "job_id": JobId, "webhook_id": JobId}
 
+MAPS_TYPE = "application/zip"
+"""Of a file of maps: a `.npz` is a zip of NumPy's own arrays."""
 REPORT_TYPES = tuple(form.media_type for form in FORMATS if form.media_type is not None)
 PROBLEMS = {
     400: "Malformed JSON, an unreadable header, or an incomplete body.",
@@ -279,6 +281,17 @@ OPERATIONS = [
         "Get the report of an audit in the format that `Accept` names",
         {200: Answer("The report; it never changes.", Report, REPORT_TYPES, ("ETag",)), 304: Answer("Not modified.")},
         problems=(404, 406, 409, 500),
+    ),
+    Operation(
+        "get_maps",
+        "GET",
+        "/v1/audits/{job_id}/maps",
+        "Get every number of a report's figures, as an audit with `keep: maps` keeps them (NumPy's .npz)",
+        {
+            200: Answer("The file of maps; it never changes.", media_types=(MAPS_TYPE,), headers=("ETag",)),
+            304: Answer("Not modified."),
+        },
+        problems=(404, 409, 500),
     ),
     Operation(
         "get_attestation",

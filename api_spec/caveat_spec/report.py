@@ -13,6 +13,7 @@ from pydantic import Field
 from caveat_spec.audit import Audit, ExampleKind
 from caveat_spec.base import Count, Digest, Document, Integer, Name
 from caveat_spec.explained import Explained
+from caveat_spec.maps import MapsFile
 from caveat_spec.results import Comparison, ConceptTest, Matrix, Ranking, ShownPairs, VersionComparison
 
 SCHEMA_VERSION: Literal["3"] = "3"
@@ -208,6 +209,8 @@ class Report(Document):
     matrices: list[Matrix]
     layer_findings: list[LayerFindings] = Field(default_factory=list)
     explanations: list[Explained] = Field(default_factory=list)
+    maps: MapsFile | None = None
+    """The file beside the report that has every number of its figures, where the audit asked to keep them."""
     versions: list[VersionComparison] = Field(default_factory=list)
     warnings: list[str]
     sequential: SequentialSummary | None = None

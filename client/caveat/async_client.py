@@ -156,6 +156,10 @@ class AsyncClient:
         """The same report as canonical JSON, byte for byte as it was signed."""
         return await self.do(endpoints.get_report(audit))
 
+    async def maps(self, audit: str) -> bytes:
+        """Every number of a report's figures as arrays (`.npz`), of an audit with `keep: maps`."""
+        return await self.do(endpoints.get_maps(audit))
+
     async def attestation(self, audit: str) -> bytes:
         """The signed attestation of an audit that succeeded; `caveat verify` checks it."""
         return await self.do(endpoints.get_attestation(audit))

@@ -61,6 +61,11 @@ def _outputs(command: Any) -> Any:
     return command
 
 
+_maps = click.option(
+    "--maps", type=PATH, help="Write every number of its figures as arrays (.npz); the audit needs `keep: maps`."
+)
+
+
 @cli.command(short_help="Run an audit and decide its gate.")
 @click.argument("audit", type=PATH, required=False)
 @_server
@@ -78,6 +83,7 @@ def _outputs(command: Any) -> Any:
     help="Let the service fetch the audit's URLs, which its operator has to allow; by default this machine does.",
 )
 @_outputs
+@_maps
 @click.option("--attestation", type=PATH, help="Write a signed attestation, for `caveat verify`.")
 @click.option(
     "--sign-key",
@@ -101,6 +107,7 @@ def gate(
     policy: Path | None,
     baseline: Path | None,
     remote_fetch: bool,
+    maps: Path | None,
     attestation: Path | None,
     sign_key: str | None,
     inconclusive: Any,
@@ -118,6 +125,8 @@ def gate(
         raise click.UsageError("Pass either an audit file, or --report with an existing report.")
     if policy is not None and report is None:
         raise click.UsageError("--policy needs --report; an audit file has its own gate.")
+    if maps is not None and report is not None:
+        raise click.UsageError("--maps needs an audit that runs now; a service has those of earlier ones.")
     if attestation is not None and report is not None:
         raise click.UsageError(
             "--attestation needs an audit that runs now: the origin of an existing report is unknown."
@@ -129,7 +138,14 @@ def gate(
     elif audit is not None:
         server, attested = None if local else url, attestation is not None
         decided = gate_audit(
-            audit, server, key, baseline=baseline, sign_key=sign_key, attested=attested, remote_fetch=remote_fetch
+            audit,
+            server,
+            key,
+            baseline=baseline,
+            sign_key=sign_key,
+            attested=attested,
+            remote_fetch=remote_fetch,
+            maps=maps,
         )
     paths = {name.removesuffix("_"): path for name, path in wanted.items() if path is not None}
     click.get_current_context().exit(finish(decided, paths, attestation, inconclusive))
@@ -155,7 +171,10 @@ def plan(audit: Path, report: Path | None, form: str) -> None:
 @click.argument("audit", type=PATH)
 @_server
 @_outputs
-def explain(audit: Path, local: bool, url: str | None, key: str | None, **wanted: Path | None) -> None:
+@_maps
+def explain(
+    audit: Path, local: bool, url: str | None, key: str | None, maps: Path | None, **wanted: Path | None
+) -> None:
     """Run what the file AUDIT asks in `explain`, and nothing else of it.
 
     Shows the strongest findings in words; --html writes the page with the maps. An explanation decides nothing, so the
@@ -164,7 +183,7 @@ def explain(audit: Path, local: bool, url: str | None, key: str | None, **wanted
     from caveat.gate import explain_audit
 
     paths = {name.removesuffix("_"): path for name, path in wanted.items() if path is not None}
-    explain_audit(audit, None if local else url, key, paths)
+    explain_audit(audit, None if local else url, key, paths, maps)
 
 
 def _named_numbers(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:

@@ -154,6 +154,10 @@ class Client:
         """The same report as canonical JSON, byte for byte as it was signed."""
         return self.do(endpoints.get_report(audit))
 
+    def maps(self, audit: str) -> bytes:
+        """Every number of a report's figures as arrays (`.npz`), of an audit with `keep: maps`."""
+        return self.do(endpoints.get_maps(audit))
+
     def attestation(self, audit: str) -> bytes:
         """The signed attestation of an audit that succeeded; `caveat verify` checks it."""
         return self.do(endpoints.get_attestation(audit))

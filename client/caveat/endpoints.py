@@ -148,6 +148,11 @@ def get_report(audit: str) -> Call[bytes]:
     return Call("GET", path, lambda response: response.content, {"Accept": "application/json"})
 
 
+def get_maps(audit: str) -> Call[bytes]:
+    """The file of maps of an audit that keeps them."""
+    return Call("GET", f"/v1/audits/{quote(audit, safe='')}/maps", lambda response: response.content)
+
+
 def get_attestation(audit: str) -> Call[bytes]:
     """The signed attestation of an audit that succeeded."""
     return Call("GET", f"/v1/audits/{quote(audit, safe='')}/attestation", lambda response: response.content)

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -48,7 +49,9 @@ class Decided:
     attest: Attest | None = None
 
 
-def explain_audit(path: Path, server: str | None, key: str | None, wanted: dict[str, Path]) -> None:
+def explain_audit(
+    path: Path, server: str | None, key: str | None, wanted: dict[str, Path], maps: Path | None = None
+) -> None:
     """Runs what an audit file asks in `explain` and nothing else, shows the findings, and writes the wanted files."""
     file = read_audit(path)
     if not file.audit.explain:
@@ -59,11 +62,13 @@ def explain_audit(path: Path, server: str | None, key: str | None, wanted: dict[
             "Add one, such as `explain: {why: {of: zebra, show: [saliency]}}`; `caveat schema` has the rest.",
         )
     with pointing_into(file.positions):
-        decided = run_audit_file(replace(file, audit=file.audit.only_explained()), server, key, baseline=None, keys=[])
+        only = replace(file, audit=file.audit.only_explained())
+        decided = run_audit_file(only, server, key, baseline=None, keys=[], maps=maps)
     terminal.show_explanations(decided.report)
     write_outputs(decided.report, decided.written, wanted, file.positions, None)
-    if wanted:
-        show_note(f"Wrote {', '.join(map(str, wanted.values()))}.")
+    written = [*wanted.values(), *([] if maps is None else [maps])]
+    if written:
+        show_note(f"Wrote {', '.join(map(str, written))}.")
 
 
 def gate_audit(
@@ -75,6 +80,7 @@ def gate_audit(
     sign_key: str | None,
     attested: bool,
     remote_fetch: bool = False,
+    maps: Path | None = None,
 ) -> Decided:
     """Runs the audit in a file, on a service or in a sandboxed child, and compares it with a baseline.
 
@@ -86,7 +92,7 @@ def gate_audit(
     before = None if baseline is None or baseline == LAST else read_report(baseline)
     keys = signers_of(sign_key, server) if attested else []
     against = LAST if baseline == LAST else before
-    return run_audit_file(file, server, key, baseline=against, keys=keys, remote_fetch=remote_fetch)
+    return run_audit_file(file, server, key, baseline=against, keys=keys, remote_fetch=remote_fetch, maps=maps)
 
 
 def run_audit_file(
@@ -97,9 +103,18 @@ def run_audit_file(
     baseline: Path | Report | None,
     keys: list[Signer],
     remote_fetch: bool = False,
+    maps: Path | None = None,
 ) -> Decided:
-    """Runs an audit, on a service or in a sandboxed child, and decides its gate beside a baseline."""
+    """Runs an audit, on a service or in a sandboxed child, and decides its gate beside a baseline.
+
+    The file of maps that belongs to its report is written to `maps`.
+    """
+    if maps is not None and file.audit.keep != "maps":
+        raise problem(
+            "no-maps", 422, "--maps writes what the audit keeps, and it keeps no maps.", "Add `keep: maps` to the file."
+        )
     before = baseline if isinstance(baseline, Report) else None
+    keep = None if maps is None else partial(write, maps, option="maps")
     with pointing_into(file.positions), tempfile.TemporaryDirectory(prefix="caveat-") as folder:
         resolved = resolve(file if remote_fetch else fetched(file, Path(folder)))
         for note in resolved.notes:
@@ -116,11 +131,11 @@ def run_audit_file(
             if server is None:
                 from caveat import local
 
-                started, written, audit = _now(), local.run_audit(resolved, on_progress), None
+                started, written, audit = _now(), local.run_audit(resolved, on_progress, keep_maps=keep), None
             else:
                 from caveat import remote
 
-                started, (written, audit) = _now(), remote.run_audit(server, key, resolved, on_progress)
+                started, (written, audit) = _now(), remote.run_audit(server, key, resolved, on_progress, keep_maps=keep)
     report = Report.model_validate_json(written)
     if before is not None:
         report = report.model_copy(update={"verdict": decide(report, report.audit.gate, before)})

@@ -24,12 +24,22 @@ from caveat_spec.report import Report
 if TYPE_CHECKING:
     from caveat_spec.jobs import JobKind
     from caveat_storage.blobs import Writable
+    from caveat_worker.jobs.supervisor import Finished
 
 ENGINE_MODULES = ("onnxruntime", "onnx", "numpy", "sklearn", "pandas", "PIL", "pydantic_settings")
 
 
-def run_audit(resolved: Resolved, on_progress: ProgressCallback, *, show_faults: bool = True) -> bytes:
-    """Runs an audit; returns its canonical report. The worker's log is printed if it fails, with `show_faults`."""
+def run_audit(
+    resolved: Resolved,
+    on_progress: ProgressCallback,
+    *,
+    show_faults: bool = True,
+    keep_maps: Callable[[bytes], None] | None = None,
+) -> bytes:
+    """Runs an audit; returns its canonical report, and gives `keep_maps` the file of maps that belongs to it.
+
+    The worker's log is printed if it fails, with `show_faults`.
+    """
     absent = [source for source in resolved.audit.sources().values() if source not in resolved.blobs]
     if absent:
         raise problem(
@@ -39,7 +49,10 @@ def run_audit(resolved: Resolved, on_progress: ProgressCallback, *, show_faults:
             "Name a file instead, or set $CAVEAT_URL to a service that has it.",
         )
     payload = resolved.audit.model_dump(mode="json")
-    report = _supervised("audit", payload, resolved.blobs, on_progress, show_faults=show_faults)
+    end = _ended("audit", payload, resolved.blobs, on_progress, show_faults=show_faults)
+    report = end.result
+    if keep_maps is not None and end.maps is not None:
+        keep_maps(end.maps)
     if lacks := json.loads(report)["engine"]["sandbox_lacks"]:
         show_note(
             f"The sandbox on this machine lacks {', '.join(lacks)}: a malicious model could do more than be audited. "
@@ -110,6 +123,18 @@ def _supervised(
     *,
     show_faults: bool = True,
 ) -> bytes:
+    """Runs a job in a supervised child; returns its result, or raises its problem."""
+    return _ended(kind, payload, blobs, on_progress, show_faults=show_faults).result
+
+
+def _ended(
+    kind: JobKind,
+    payload: dict[str, Any],
+    blobs: dict[str, Content],
+    on_progress: ProgressCallback,
+    *,
+    show_faults: bool,
+) -> Finished:
     """Runs a job in a supervised child; returns what it wrote, or raises its problem."""
     require_engine()
     from caveat_worker.jobs.settings import Settings
@@ -121,8 +146,8 @@ def _supervised(
             show_output=True,
         )  # fmt: skip
     match end:
-        case Finished(result):
-            return result
+        case Finished():
+            return end
         case Failed(problem_details):
             if problem_details.status >= 500 and show_faults:
                 log.show()

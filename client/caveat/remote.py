@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -16,8 +16,18 @@ from caveat.progress import ProgressCallback
 from caveat_spec.artifacts import Inspection, NewModel
 
 
-def run_audit(url: str, key: str | None, resolved: Resolved, on_progress: ProgressCallback) -> tuple[bytes, str]:
-    """Runs an audit on the service at `url`; returns its canonical report and its id there."""
+def run_audit(
+    url: str,
+    key: str | None,
+    resolved: Resolved,
+    on_progress: ProgressCallback,
+    *,
+    keep_maps: Callable[[bytes], None] | None = None,
+) -> tuple[bytes, str]:
+    """Runs an audit on the service at `url`; returns its canonical report and its id there.
+
+    `keep_maps` gets the file of maps that belongs to the report.
+    """
     _report_retries(on_progress)
     with Client(url, key) as client:
         for name, file in resolved.blobs.items():
@@ -30,14 +40,23 @@ def run_audit(url: str, key: str | None, resolved: Resolved, on_progress: Progre
                 impatient.cancel(record.id)
             raise
         report = client.report_bytes(record.id)
-        if record.report_digest not in (None, f"sha256:{sha256(report).hexdigest()}"):
-            raise problem(
-                "changed-report",
-                502,
-                f"The report of {record.id} does not have the digest that the service recorded.",
-                "A proxy between here and the service changes its responses; connect to the service directly.",
-            )
+        _check_unchanged("report", record.id, report, record.report_digest)
+        if keep_maps is not None:
+            maps = client.maps(record.id)
+            _check_unchanged("maps", record.id, maps, record.maps_digest)
+            keep_maps(maps)
         return report, record.id
+
+
+def _check_unchanged(what: str, audit: str, content: bytes, recorded: str | None) -> None:
+    """Raises a `ProblemError` where bytes from a service do not have the digest that it recorded for an audit."""
+    if recorded not in (None, f"sha256:{sha256(content).hexdigest()}"):
+        raise problem(
+            "changed-report",
+            502,
+            f"The {what} of {audit} {'have' if what == 'maps' else 'has'} another digest than the service recorded.",
+            "A proxy between here and the service changes its responses; connect to the service directly.",
+        )
 
 
 def fetch_attestation(url: str, key: str | None, audit: str) -> bytes:

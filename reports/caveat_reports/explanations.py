@@ -11,8 +11,8 @@ MOST_FINDINGS = 3
 
 ROOM = 2_000_000
 """Characters that the panels of a page may take; with the report that it carries, it stays under five million."""
-_FIGURE, _ATOM = 2_500, 120
-"""About as many characters as a figure takes besides its map and its parts, and as a part does."""
+_FIGURE, _ATOM, _SMALL = 2_500, 120, 1_000
+"""About as many characters as a figure takes besides its map and its parts, and as a part and a small map do."""
 
 
 class Room:
@@ -32,7 +32,8 @@ class Room:
 
 
 def _size(figure: Figure) -> int:
-    return _FIGURE + _ATOM * len(figure.atoms) + (0 if figure.map is None else 2 * len(figure.map.cells))
+    maps = sum(_SMALL + 4 * len(atom.map.cells) for atom in figure.upper if atom.map is not None)
+    return _FIGURE + _ATOM * len(figure.atoms) + maps + (0 if figure.map is None else 2 * len(figure.map.cells))
 
 
 def findings(one: Explained) -> list[str]:

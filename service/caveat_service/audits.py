@@ -10,7 +10,7 @@ from caveat_service.errors import not_found, refuse
 from caveat_service.state import app_context, principal, tenant
 from caveat_spec.artifacts import AuditPage
 from caveat_spec.audit import Audit
-from caveat_spec.openapi import EventsHeaders, JobsQuery, SubmitHeaders
+from caveat_spec.openapi import MAPS_TYPE, EventsHeaders, JobsQuery, SubmitHeaders
 from caveat_storage import job_state
 from caveat_storage.job_records import Record
 from caveat_storage.job_state import EndedError
@@ -55,6 +55,22 @@ def get_report(job_id: str) -> Response:
     """Returns the report in the format that the client accepts."""
     _, digest = _reported(job_id)
     return conditional_response(reports.shown(app_context().blobs.read(digest), digest))
+
+
+@serves(blueprint, "get_maps")
+def get_maps(job_id: str) -> Response:
+    """Returns the file of maps that belongs to the report, once it is what its digest says."""
+    record, _ = _reported(job_id)
+    if record.maps_digest is None:
+        raise refuse(
+            "no-maps", 404, "The audit kept no maps.",
+            "Submit it with `keep: maps`, where it has `explain`; its report has the figures in any case.",
+        )  # fmt: skip
+    response = Response(app_context().blobs.read(record.maps_digest), content_type=MAPS_TYPE)
+    response.set_etag(record.maps_digest.partition(":")[2])
+    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    response.headers["Content-Disposition"] = f'attachment; filename="{job_id}.npz"'
+    return conditional_response(response)
 
 
 @serves(blueprint, "get_attestation")

@@ -114,6 +114,7 @@ def document(record: Record) -> AuditRecord | ModelRecord | ExamplesRecord:
             shards=_shards(record),
             outcome=result.get("outcome"),
             report_digest=record.report_digest,
+            maps_digest=record.maps_digest,
         )
     if record.kind == "model":
         model = NewModel(**record.payload)

@@ -78,6 +78,7 @@ class Record:
     attempts: int
     result: dict[str, Any] | None
     report_digest: str | None
+    maps_digest: str | None
     problem: dict[str, Any] | None
     cancel_requested: bool
     created_at: datetime

@@ -266,13 +266,20 @@ def advance(database: Database, lease: Lease, stage: Stage, progress: float) -> 
         return held_step(connection, "advance", lease, data=data, stage=stage, progress=progress)
 
 
-def succeed(database: Database, lease: Lease, result: dict[str, Any], report_digest: str | None = None) -> bool:
-    """Ends a job with its result; the bytes of its report are stored before."""
-    said, reads = ({"outcome": result.get("outcome")}, [report_digest]) if report_digest else ({}, [])
+def succeed(
+    database: Database,
+    lease: Lease,
+    result: dict[str, Any],
+    report_digest: str | None = None,
+    maps_digest: str | None = None,
+) -> bool:
+    """Ends a job with its result; the bytes of its report, and of the report's file of maps, are stored before."""
+    said = {"outcome": result.get("outcome")} if report_digest else {}
+    data = {"report_digest": report_digest} | ({"maps_digest": maps_digest} if maps_digest else {})
     with database.writing() as connection:
         return held_step(
-            connection, "succeed", lease, data={"report_digest": report_digest}, said=said, uses=reads,
-            result=result, report_digest=report_digest, stage="done", progress=1.0, **NO_LEASE,
+            connection, "succeed", lease, data=data, said=said, uses=[one for one in data.values() if one],
+            result=result, **data, stage="done", progress=1.0, **NO_LEASE,
         )  # fmt: skip
 
 

@@ -43,9 +43,8 @@ def divide(database: Database, lease: Lease, division: Division) -> list[str]:
             return []
         urgency = connection.execute(select(jobs.c.urgency).where(jobs.c.id == lease.job_id)).scalar_one()
         ids = [new_id() for _ in division.shards]
-        for shard_id, rows in zip(ids, division.shards, strict=True):
-            said = [part.model_dump(mode="json") for part in rows]
-            payload = {"audit": lease.payload, "rows": said, "interacts": division.interacts}
+        for shard_id, asked in zip(ids, division.shards, strict=True):
+            payload = {"audit": lease.payload, **asked, "interacts": division.interacts}
             values: dict[str, Any] = {
                 "id": shard_id, "tenant": lease.tenant, "kind": "shard", "queue": lease.queue, "urgency": urgency,
                 "payload": payload,

@@ -66,6 +66,7 @@ jobs = Table(
     Column("attempts", Integer, nullable=False),
     Column("result", JSON(none_as_null=True)),
     Column("report_digest", String(71)),
+    Column("maps_digest", String(71)),
     Column("problem", JSON(none_as_null=True)),
     Column("cancel_requested", Boolean, nullable=False),
     Column("release_requested", Boolean, nullable=False),

@@ -17,11 +17,13 @@ from caveat_reports.canonical import canonical
 from caveat_spec.explained import Explained, Figure
 from caveat_worker.engine.activations import batches
 from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.explanations import model_runs
 from caveat_worker.engine.explanations.model_runs import ModelRuns
 from tests.audits.conftest import Bench, Change
 from tests.audits.test_cache import Kept
 from tests.audits.test_shards import divided, run_parts, together
 from tests.audits.test_text import LENGTH, words
+from tests.engine.nets import Net
 
 SIZE = 8
 
@@ -166,6 +168,25 @@ def test_four_shards_give_the_bytes_of_one_worker(bench: Bench, monkeypatch: pyt
     assert canonical(bench.run(store=partial(together, pieces))) == canonical(plain)
 
 
+def test_panels_are_divided_among_workers_and_give_the_same_bytes(
+    glyphs: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_runs, "LARGEST_BATCH", 1)
+    show(glyphs, "gradient_x_input", {"smoothgrad": {"samples": 4}}, {"layer": "bright", "atoms": "positions"})
+    glyphs.document["keep"] = "maps"
+    written: list[bytes] = []
+    plain = glyphs.run(keep_maps=written.append)
+    division = divided(glyphs, 100)
+    assert (division.rows, len(division.panels)) == ([], 4)
+    asked = [(one.element, panel) for part in division.panels for one in part for panel in range(one.start, one.stop)]
+    assert asked == [(element, panel) for element in range(3) for panel in range(4)]
+    pieces = run_parts(glyphs, division, glyphs.folder)
+    monkeypatch.setattr(ModelRuns, "gradient", None)
+    joined = glyphs.run(store=partial(together, pieces), keep_maps=written.append, threads=2)
+    assert canonical(joined) == canonical(plain)
+    assert written[0] == written[1]
+
+
 def test_explaining_is_a_stage_of_its_own(glyphs: Bench) -> None:
     glyphs.run()
     told = [share for stage, share in glyphs.stages if stage == "explaining"]
@@ -266,6 +287,58 @@ def test_a_layer_is_taken_apart_and_its_parts_are_removed_to_confirm_them(glyphs
     assert whole.confirmed == pytest.approx(panel.value, rel=1e-5), "without its only channel nothing is left"
     assert [atom.place for atom in positions.atoms] == [[0, 0], [1, 1], [0, 1]]
     assert all(atom.confirmed == pytest.approx(atom.value, rel=1e-5) for atom in positions.atoms)
+
+
+def test_a_grid_has_a_small_map_for_each_place_of_the_upper_layer(glyphs: Bench) -> None:
+    glyphs.document["integrity"] = {"sanity": "none"}
+    glyphs.document["explain"]["why"]["examples"] = {"set": "marked", "pick": ["29", "28"]}
+    show(glyphs, {"layer_to_layer": {"layer": "x", "upper": "bright", "most": 4}})
+    first, second = (figure for _, figure in explained(glyphs).figures)
+    assert (first.presentation, first.upper_shape) == ("grid", [SIZE, SIZE])
+    assert sorted(atom.place for atom in first.upper) == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    for atom in first.upper:  # a Relu of positive numbers passes each place on as it is
+        assert atom.map is not None
+        own = np.zeros((SIZE, SIZE))
+        own[tuple(atom.place)] = atom.value
+        assert np.array(atom.map.rows()) * atom.map.scale / 127 == pytest.approx(own, abs=atom.map.scale / 254)
+    scales = {atom.map.scale for figure in (first, second) for atom in figure.upper if atom.map is not None}
+    assert len(scales) == 1
+    assert f"The small maps end at ±{scales.pop():.3g}." in first.notes
+    largest = first.upper[0]
+    assert f"The largest, {largest.id}, gets most from {largest.id} (" in first.sentence
+
+
+def test_a_grid_of_channels_has_a_row_for_each_upper_channel(tmp_path: Path) -> None:
+    net = Net(4)
+    lower = net.op("Relu", net.conv("x", 1, 3))
+    upper = net.op("Relu", net.conv(lower, 3, 5))
+    scores = net.dense(net.op("Flatten", net.op("GlobalAveragePool", upper)), 5, 2)
+    (tmp_path / "model.onnx").write_bytes(net.model(("n", 1, 6, 6), scores))
+    bench = Bench(
+        tmp_path,
+        {
+            "model": "model.onnx",
+            "examples": {"base": {"arrays": "base.npy"}},
+            "targets": {"first": {"index": 0, "examples": "base"}},
+            "integrity": {"sanity": "none"},
+            "explain": {"why": {"of": "first", "examples": {"pick": ["0"]}, "show": []}},
+        },
+    )
+    bench.save("base.npy", np.random.default_rng(1).normal(size=(3, 1, 6, 6)))
+    asked = {"layer": lower, "upper": upper, "atoms": "channels", "most": 4}
+    show(bench, {"layer_to_layer": asked, "as": "grid"}, {"layer_to_layer": asked})
+    ((_, figure), (_, flow)) = explained(bench).figures
+    assert (figure.presentation, flow.presentation, flow.upper) == ("grid", "flow", [])
+    for atom in figure.upper:
+        assert atom.map is not None
+        assert atom.map.shape == (1, len(figure.atoms))
+        cells = [level * atom.map.scale / 127 for level in atom.map.rows()[0]]
+        assert sum(cells) == pytest.approx(atom.value, abs=len(cells) * atom.map.scale / 254)
+    links = {(link.source, link.sink): link.value for link in flow.links}
+    for atom in figure.upper:
+        for source, level in zip(figure.atoms, atom.map.rows()[0] if atom.map else [], strict=True):
+            value = links.get((source.id, atom.id), 0.0)
+            assert level * (atom.map.scale if atom.map else 0) / 127 == pytest.approx(value, abs=figure.scale / 100)
 
 
 def test_a_neuron_is_called_by_its_place(glyphs: Bench) -> None:

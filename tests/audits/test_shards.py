@@ -40,10 +40,10 @@ def run_parts(bench: Bench, division: Division, folder: Path) -> Path:
     audit, places = bench.settled()
     pieces = folder / "pieces"
     pieces.mkdir()
-    for number, rows in enumerate(reversed(division.shards)):
+    for number, asked in enumerate(reversed(division.shards)):
         left = folder / f"left{number}"
         sharding.run_shard(
-            Shard(audit=audit, rows=rows, interacts=division.interacts),
+            Shard.model_validate({"audit": audit, **asked, "interacts": division.interacts}),
             places.__getitem__,
             lambda *_: None,
             threads=1,
@@ -65,12 +65,12 @@ def test_the_report_is_that_of_one_worker(
     bench.document["groups"] = {}
     plain = canonical(bench.run())
     division = divided(bench, batches)
-    whole = sum(-(-len(range(part.start, part.stop)) // 16) for shard in division.shards for part in shard)
+    whole = sum(-(-len(range(part.start, part.stop)) // 16) for shard in division.rows for part in shard)
     assert (whole, len(division.shards)) == (13, shards)
     back = 1 + dividing.BACKWARD_WORK * 3 / 5  # three of five nodes are behind `hidden1`
     work = [
         sum((part.stop - part.start) * (back if part.examples == "targets" else 1) for part in shard)
-        for shard in division.shards
+        for shard in division.rows
     ]
     assert max(work) <= sum(work) / shards + 16 * back, "a shard is more than a batch longer than others"
     monkeypatch.setattr(load, "_as_written", _must_not_be_opened)  # which the model is compared with, once
@@ -110,7 +110,7 @@ def test_what_is_in_the_cache_is_in_no_shard(bench: Bench, tmp_path: Path) -> No
 def test_a_shard_refuses_as_the_audit_would(bench: Bench, tmp_path: Path) -> None:
     bench.document["method"]["gradient_tolerance"] = 1e-12
     audit, places = bench.settled()
-    shards = divided(bench, 1).shards
+    shards = divided(bench, 1).rows
     (first,) = (rows for rows in shards if (rows[0].examples, rows[0].start) == ("targets", 0))
     store = partial(cached, tmp_path / "nothing", tmp_path / "left")
     with pytest.raises(InvalidInput, match="does not add up"):

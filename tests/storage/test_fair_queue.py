@@ -136,7 +136,7 @@ def test_shards_are_as_urgent_as_their_audit(database: Database) -> None:
     lease = claim(database)
     submit(database, "a", urgency=2)
     rows = [[Rows(examples="pool", start=start, stop=start + 10)] for start in (0, 10)]
-    parts = shards.divide(database, lease, Division(shards=rows, interacts=False))
+    parts = shards.divide(database, lease, Division(rows=rows, interacts=False))
     assert {claim(database).job_id for _ in parts} == set(parts)
 
 

@@ -17,7 +17,7 @@ from caveat_storage.job_state import Lease
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 ROWS = [[Rows(examples="pool", start=start, stop=start + 10)] for start in range(0, 30, 10)]
-PARTS = Division(shards=ROWS, interacts=False)
+PARTS = Division(rows=ROWS, interacts=False)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ from tests.worker import live
 HOUR = timedelta(hours=1)
 PROBLEM = ProblemDetails.of("not-onnx", 422, "This is not an ONNX file.", "Export it to ONNX.")
 FORGED = f"sha256:{'f' * 64}"
-PARTS = Division(shards=[[Rows(examples="x", start=n, stop=n + 1)] for n in range(3)], interacts=True)
+PARTS = Division(rows=[[Rows(examples="x", start=n, stop=n + 1)] for n in range(3)], interacts=True)
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,7 @@ ATTACKS: dict[str, tuple[Who, str]] = {
         "INSERT INTO log VALUES ('other', 99, now(), 'succeed', :ended, '{}', :forged, :forged, :forged)",
     ),
     "change an ended audit's report": ("worker", "UPDATE jobs SET report_digest = :forged WHERE id = :ended"),
+    "change an ended audit's maps": ("worker", "UPDATE jobs SET maps_digest = :forged WHERE id = :ended"),
     "change an ended audit's outcome": ("worker", "UPDATE jobs SET result = '{}' WHERE id = :ended"),
     "run an ended audit again": ("worker", "UPDATE jobs SET state = 'queued' WHERE id = :ended"),
     "end a job of another worker": (
@@ -183,6 +184,24 @@ ATTACKS: dict[str, tuple[Who, str]] = {
         "worker",
         "WITH shown AS MATERIALIZED (SELECT set_config('caveat.lease', :token, true)) "
         "UPDATE jobs SET report_digest = :forged FROM shown WHERE id = :mine",
+    ),
+    "leave maps while a job goes on": (
+        "worker",
+        "WITH shown AS MATERIALIZED (SELECT set_config('caveat.lease', :token, true)) "
+        "UPDATE jobs SET maps_digest = :forged FROM shown WHERE id = :mine",
+    ),
+    "leave maps with a claim": (
+        "worker",
+        "UPDATE jobs SET state = 'running', attempts = attempts + 1, lease_token = 'x', maps_digest = :forged "
+        "WHERE id = :queued",
+    ),
+    "log other maps than a job has": (
+        "worker",
+        """WITH shown AS MATERIALIZED (SELECT set_config('caveat.lease', :token, true)), ended AS (
+             UPDATE jobs SET state = 'succeeded', maps_digest = :nothing FROM shown WHERE id = :mine RETURNING id)
+           INSERT INTO log SELECT 'acme', length + 1, now(), 'succeed', ended.id,
+             json_build_object('maps_digest', CAST(:forged AS text)), :forged, digest, :forged
+             FROM heads, ended WHERE heads.tenant = 'acme'""",
     ),
     "report with a claim": (
         "worker",
@@ -229,6 +248,7 @@ ATTACKS: dict[str, tuple[Who, str]] = {
     "rewrite a digest of the audit log as the API": ("api", "UPDATE log SET digest = :forged"),
     "delete the audit log as the API": ("api", "DELETE FROM log"),
     "cut the end off the audit log as the API": ("api", "UPDATE heads SET length = length - 1 WHERE length > 0"),
+    "forge maps as the API": ("api", "UPDATE jobs SET maps_digest = :forged WHERE id = :ended"),
     "forge a report as the API": ("api", "UPDATE jobs SET report_digest = :forged WHERE id = :ended"),
     "change a table as the API": ("api", "ALTER TABLE jobs ADD COLUMN mine text"),
 }
@@ -301,8 +321,9 @@ def test_a_worker_takes_every_step_of_the_jobs_that_it_holds(roles: Roles, tmp_p
     lease = claim(roles, lease.job_id)
     assert job_state.retry(w, lease, PROBLEM, attempts=3, backoff=timedelta(0))
     lease = claim(roles, lease.job_id)
-    digest = report(roles, f"sha256:{'a' * 64}")
-    assert job_state.succeed(w, lease, {"outcome": "pass"}, digest)
+    digest, maps = report(roles, f"sha256:{'a' * 64}"), report(roles, f"sha256:{'c' * 64}")
+    assert job_state.succeed(w, lease, {"outcome": "pass"}, digest, maps)
+    assert job_records.get(roles.api, "other", "audit", lease.job_id).maps_digest == maps  # type: ignore[union-attr]
     assert not job_state.fail(w, lease, PROBLEM)
     assert job_state.fail(w, claim(roles, submit(roles)), PROBLEM)
     stopped = claim(roles, submit(roles))
@@ -321,14 +342,14 @@ def test_a_worker_takes_every_step_of_the_jobs_that_it_holds(roles: Roles, tmp_p
     assert message is not None
     assert webhooks.failed(w, message, "HTTP 410", attempts=1, backoff=HOUR, unwanted=True)
     blobs = blob_registry.opened(str(tmp_path), w)
-    assert scrub.scrub(w, blobs).missing == [digest]
+    assert scrub.scrub(w, blobs).missing == [digest, maps]
     assert blob_registry.collect(w, blobs, unused_for=timedelta(0)).removed == 0
     account = hash_chain.account(audit_log.export(roles.api, "other"))
     assert account.reports == {lease.job_id: digest}
     assert account.steps["disable_webhook"] == 1
     assert retention.forget(roles.api, before=now() + HOUR, by="retention").jobs == 4
     assert hash_chain.account(audit_log.export(roles.api, "other")).erased > 0
-    assert blob_registry.collect(w, blobs, unused_for=timedelta(0)).removed == 1
+    assert blob_registry.collect(w, blobs, unused_for=timedelta(0)).removed == 2
     assert retention.forget_tenant(roles.api, "other", by="operator").webhooks == 1
 
 

@@ -15,7 +15,7 @@ from caveat_storage.job_state import Lease
 
 LASTS = timedelta(seconds=30)
 ROWS = [[Rows(examples="pool", start=start, stop=start + 10)] for start in range(0, 80, 10)]
-PARTS = Division(shards=ROWS, interacts=False)
+PARTS = Division(rows=ROWS, interacts=False)
 PROBLEM = ProblemDetails.of("not-finite", 422, "It is not finite.", "Look at it.")
 
 

@@ -111,6 +111,24 @@ class Cached:
         (self._fresh / "used").write_text("".join(used))
 
 
+class Whole:
+    """A store that leaves each array as one piece, for the worker that joins an audit's shards."""
+
+    def __init__(self, store: ArrayStore) -> None:
+        self._store, self.scratch = store, store.scratch
+
+    def get(self, key: str) -> None:
+        """A shard computes what it is asked: what was cached is in none."""
+
+    def allocate(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array in a piece."""
+        return self._store.allocate(f"{key}.0", shape, dtype)
+
+    def put(self, key: str, values: NDArray[Any]) -> None:
+        """Writes a copy into a piece."""
+        self._store.put(f"{key}.0", values)
+
+
 @contextmanager
 def joined(pieces: Path, store: AbstractContextManager[ArrayStore]) -> Iterator[Joined]:
     """A store that also finds the arrays that shards left in `pieces`, as if this audit had computed them."""

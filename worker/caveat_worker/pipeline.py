@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from caveat_spec.artifacts import STAGES, Stage
 from caveat_spec.audit import Audit
+from caveat_spec.explained import Explained
 from caveat_spec.gate import decide
 from caveat_spec.report import Engine, Look, Report
 from caveat_worker.array_stores import scratch
@@ -38,6 +39,7 @@ from caveat_worker.engine.onnx.session import Provider
 from caveat_worker.engine.panels.choice import Source
 from caveat_worker.engine.panels.explain import Means, explain, units
 from caveat_worker.engine.panels.integrity import check_inputs
+from caveat_worker.engine.panels.maps import Drawn, maps_file
 from caveat_worker.engine.panels.planned import PlannedExplanation, plan_explanations
 from caveat_worker.engine.plan import make_plan
 from caveat_worker.engine.report import assemble
@@ -72,18 +74,28 @@ from caveat_worker.sequential import (
 
 OpenStore = Callable[[], AbstractContextManager[ArrayStore]]
 """Opens the place where an audit's arrays are kept."""
+KeepMaps = Callable[[bytes], None]
+"""Takes the file of maps that belongs to the report."""
 PANEL_PIXELS = 224
 """Side of the picture under a map."""
 
 
-def run(audit: Audit, blob: Blob, progress: Progress, *, threads: int = 0, store: OpenStore = scratch) -> Report:
+def run(
+    audit: Audit,
+    blob: Blob,
+    progress: Progress,
+    *,
+    threads: int = 0,
+    store: OpenStore = scratch,
+    keep_maps: KeepMaps | None = None,
+) -> Report:
     """Runs one audit whose sources are digests; raises InvalidInput for an audit that cannot be run."""
     try:
         with store() as kept:
-            return conclude(prepare(audit, blob, progress, kept), progress, kept, threads=threads)
+            return conclude(prepare(audit, blob, progress, kept), progress, kept, threads=threads, keep_maps=keep_maps)
     except Evicted:  # others needed the room; what is missing now would be missing again
         with scratch() as kept:
-            return conclude(prepare(audit, blob, progress, kept), progress, kept, threads=threads)
+            return conclude(prepare(audit, blob, progress, kept), progress, kept, threads=threads, keep_maps=keep_maps)
 
 
 @dataclass(frozen=True)
@@ -194,7 +206,9 @@ def _load_versions(audit: Audit, blob: Blob, model: Model) -> dict[str, Model]:
     return found
 
 
-def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int) -> Report:
+def conclude(
+    ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int, keep_maps: KeepMaps | None = None
+) -> Report:
     """Everything from the first example to the verdict."""
     ending: Stage = "explaining" if ready.explanations else "reporting"
     if ready.plan.audit.method.sequential is None:
@@ -202,12 +216,17 @@ def conclude(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: 
     else:
         report = look_by_look(ready, progress, kept, threads=threads, until=ending)
     cores = threads or os.cpu_count() or 1
-    explained = (
-        explain(ready.plan, ready.explanations, _means(ready, kept, cores, progress)) if ready.explanations else []
-    )
+    explained, drawn, maps = list[Explained](), list[list[Drawn]](), None
+    if ready.explanations:
+        counted = counter("explaining", "reporting", units(ready.explanations), progress)
+        explained, drawn = explain(ready.plan, ready.explanations, means_of(ready, kept, cores, counted))
+    if ready.plan.audit.keep == "maps":
+        written, maps = maps_file(explained, drawn)
+        if keep_maps is not None:
+            keep_maps(written)
     versions = compare_versions(ready.plan, ready.others, ready.batches, ready.labels, provider=ready.provider)
     progress("reporting", STAGES["reporting"])
-    return report.model_copy(update={"explanations": explained, "versions": versions})
+    return report.model_copy(update={"explanations": explained, "maps": maps, "versions": versions})
 
 
 def collect_examples(
@@ -303,8 +322,8 @@ def look_by_look(ready: Prepared, progress: Progress, kept: ArrayStore, *, threa
     return report.model_copy(update={"audit": asked, "sequential": summary(found, looks, ready.plan, report)})
 
 
-def _means(ready: Prepared, kept: ArrayStore, cores: int, progress: Progress) -> Means:
-    """What explanations need beside the plan."""
+def means_of(ready: Prepared, kept: ArrayStore, cores: int, counted: Callable[[int], None]) -> Means:
+    """What explanations need beside the plan; `counted` hears of each element at an example."""
 
     def feeds(name: str, positions: Sequence[int]) -> Mapping[str, AnyArray]:
         with error_context(f"/examples/{name}"):
@@ -338,5 +357,5 @@ def _means(ready: Prepared, kept: ArrayStore, cores: int, progress: Progress) ->
         versions=ready.versions,
         cores=cores,
         shuffled=ready.shuffled,
-        progress=counter("explaining", "reporting", units(ready.explanations), progress),
+        progress=counted,
     )

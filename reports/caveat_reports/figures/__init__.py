@@ -14,6 +14,7 @@ PRESENTATIONS: dict[Presentation, str] = {
     "map": "caveat_reports.figures.map",
     "bars": "caveat_reports.figures.bars",
     "flow": "caveat_reports.figures.flow",
+    "grid": "caveat_reports.figures.grid",
     "strip": "caveat_reports.figures.strip",
     "table": "caveat_reports.figures.table",
 }

@@ -15,7 +15,7 @@ _TABLE = Markup(
 _HEAD = Markup('<th scope="col" class="number">{}</th>')
 _CELL = Markup('<td class="number">{}</td>')
 _ROW = Markup('<tr><th scope="row">{}</th>{}</tr>\n')
-NOUNS = {"map": "Place", "strip": "Word", "flow": "From → to", "bars": "Name", "table": "Name"}
+NOUNS = {"map": "Place", "strip": "Word", "flow": "From → to", "grid": "From → to", "bars": "Name", "table": "Name"}
 
 
 def draw(figure: Figure, panel: Panel, key: str) -> Markup:
@@ -29,6 +29,7 @@ def draw(figure: Figure, panel: Panel, key: str) -> Markup:
     if figure.rest.count:
         rows.append((f"{count(figure.rest.count)} others together", [signed(figure.rest.sum), *empty]))
     rows += [(f"{link.source} → {link.sink}", [signed(link.value), *empty]) for link in figure.links]
+    rows += [(f"All → {atom.id}", [signed(atom.value), *empty]) for atom in figure.upper]
     if figure.total is not None:
         rows.append(("All together", [signed(figure.total), *empty]))
     return _TABLE.format(

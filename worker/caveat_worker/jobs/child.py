@@ -34,6 +34,8 @@ from caveat_worker.jobs.sandbox import confine
 if TYPE_CHECKING:
     from caveat_worker.engine.base.store import ArrayStore
 
+MAPS = "maps.npz"
+"""Where a child leaves the file of maps that belongs to its report."""
 LONGEST_SENTENCE = 2_000  # characters
 DISK_STATUS = 100
 """Exit status of a child whose disk did not even take its problem, plus the number of the error."""
@@ -117,12 +119,13 @@ def _run(
         result = import_module("caveat_worker.sharding").run_shard(
             request, blob, _say, threads=threads, store=_array_store(folder, kept or folder / "nothing")
         )
-    elif isinstance(request, Audit) and batches:
-        result = import_module("caveat_worker.sharding").run_or_divide(
-            request, blob, _say, threads=threads, store=_array_store(folder, kept), batches=batches
-        )
     elif isinstance(request, Audit):
-        result = pipeline.run(request, blob, _say, threads=threads, store=_array_store(folder, kept))
+        beside = {} if request.keep is None else {"keep_maps": (folder / "outputs" / MAPS).write_bytes}
+        how = {"threads": threads, "store": _array_store(folder, kept), **beside}
+        if batches:
+            result = import_module("caveat_worker.sharding").run_or_divide(request, blob, _say, batches=batches, **how)
+        else:
+            result = pipeline.run(request, blob, _say, **how)
     elif isinstance(request, NewModel):
         given = request.gradient
         supplied = {} if given is None else {"gradient": blob(given.blob), "targets": given.targets}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -25,12 +26,14 @@ from pydantic import ValidationError
 
 from caveat_spec.artifacts import STAGES, Stage
 from caveat_spec.disk_faults import ERRNOS, FAILING, FULL, disk_problem, of_disk
-from caveat_spec.jobs import REQUESTS, RESULTS, Division, JobKind, sources
+from caveat_spec.jobs import REQUESTS, RESULTS, Division, JobKind, Result, sources
+from caveat_spec.maps import LARGEST_MAPS
 from caveat_spec.problem import ProblemDetails
+from caveat_spec.report import Report
 from caveat_storage.blobs import CorruptBytesError, MissingBytesError, Writable
 from caveat_telemetry import traces
 from caveat_worker.jobs import forkserver
-from caveat_worker.jobs.child import DISK_STATUS, CrashReport
+from caveat_worker.jobs.child import DISK_STATUS, MAPS, CrashReport
 from caveat_worker.jobs.forkserver import Forked
 from caveat_worker.jobs.output_files import read_file
 from caveat_worker.jobs.sandbox import MOST_THREADS
@@ -81,6 +84,8 @@ class Finished:
     """The job succeeded; `result` is canonical JSON (RFC 8785) of its result document."""
 
     result: bytes
+    maps: bytes | None = None
+    """The file of maps that a report names by its digest."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,10 @@ class ArtifactSink(Protocol):
     def take_in(self, outputs: int) -> None:
         """Stores the files in `cache/` of an ended child's outputs, a folder that is open as `outputs`."""
         ...
+
+
+class _OtherMapsError(Exception):
+    """A child's file of maps is not the one that its report names."""
 
 
 class _InterruptedError(Exception):
@@ -357,15 +366,26 @@ def _collect(outputs: int, kind: JobKind, status: int, limits: Limits) -> Finish
         if status == 0:
             if result := _output(outputs, "result.json"):
                 document = RESULTS[kind].model_validate_json(result)
-                return Finished(rfc8785.dumps(document.model_dump(mode="json")))
+                maps = _maps(outputs, document)
+                return Finished(rfc8785.dumps(document.model_dump(mode="json")), maps)
             if kind == "audit" and (division := _output(outputs, "division.json")):
                 return Divided(Division.model_validate_json(division))
             if problem := _output(outputs, "problem.json"):
                 return _told(ProblemDetails.model_validate_json(problem))
-    except (ValidationError, rfc8785.CanonicalizationError) as fault:
+    except (ValidationError, rfc8785.CanonicalizationError, _OtherMapsError) as fault:
         log.error("the child's result is not a valid document: %s", type(fault).__name__)
     killed = status == -signal.SIGKILL or status - DISK_STATUS in FULL | FAILING
     return Failed(_died(kind, status, limits), killed=killed)
+
+
+def _maps(outputs: int, result: Result) -> bytes | None:
+    """The file of maps that a report names, if it names one; raises `_OtherMapsError` where it is not what it says."""
+    if not isinstance(result, Report) or result.maps is None:
+        return None
+    maps = read_file(outputs, MAPS, largest=LARGEST_MAPS)
+    if maps is None or f"sha256:{hashlib.sha256(maps).hexdigest()}" != result.maps.digest:
+        raise _OtherMapsError
+    return maps
 
 
 def _told(problem: ProblemDetails) -> Failed:

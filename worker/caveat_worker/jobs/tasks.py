@@ -204,8 +204,8 @@ def store(end: End, holder: LeaseHolder, pieces: dict[str, str]) -> None:
             publish(filter(None, [shards.succeed(database(), holder.lease, pieces)]), holder.lease.queue)
         case Divided(division), _:
             publish(shards.divide(database(), holder.lease, division), holder.lease.queue)
-        case Finished(result), _:
-            succeed(result, holder.lease)
+        case Finished(result, maps), _:
+            succeed(result, maps, holder.lease)
         case Failed(problem, killed=True), _:
             backoff = timedelta(seconds=settings().backoff_seconds)
             job_state.retry(database(), holder.lease, problem, attempts=settings().attempts, backoff=backoff)
@@ -228,15 +228,21 @@ def publish(job_ids: Iterable[str], queue: Queue) -> None:
             log.warning("the broker is unavailable (%s); job %s waits in the database", type(fault).__name__, job_id)
 
 
-def succeed(result: bytes, lease: Lease) -> None:
-    """Stores a report as a blob and its outcome in the record; other results are small and stored in the record."""
+def succeed(result: bytes, maps: bytes | None, lease: Lease) -> None:
+    """Stores a report and its maps as blobs and its outcome in the record; other results are small and stored there."""
     document = json.loads(result)
     if lease.kind != "audit":
         job_state.succeed(database(), lease, document)
         return
-    digest = digest_of(io.BytesIO(result))
-    blobs().put(io.BytesIO(result), digest)
-    job_state.succeed(database(), lease, {"outcome": document["verdict"]["outcome"]}, digest)
+    digest, maps_digest = _put(result), None if maps is None else _put(maps)
+    job_state.succeed(database(), lease, {"outcome": document["verdict"]["outcome"]}, digest, maps_digest)
+
+
+def _put(content: bytes) -> str:
+    """Stores bytes and returns their digest."""
+    digest = digest_of(io.BytesIO(content))
+    blobs().put(io.BytesIO(content), digest)
+    return digest
 
 
 @dataclass

@@ -68,6 +68,22 @@ class OpenModel:
             self.sessions[key] = open_session(graph(), provider=self.provider, threads=self.threads)
         return self.sessions[key]
 
+    def layers(self, at: str) -> list[str]:
+        """The tensors of a layer, or those that stand for the input and have a gradient."""
+        return list(self.entry.with_gradient) if at == INPUT else [find_layer(self.behind, at)]
+
+    def gradient_graph(self, at: str, rules: str) -> Graph:
+        """The target's gradient at the input or a layer; raises InvalidInput for operators that a table lacks."""
+        against = self.entry.names if rules in COMPARES else ()
+        with _named(rules):
+            return differentiate(
+                self.behind, self.layers(at), [self.target], rules=TABLES[rules], against=against, alone=True
+            )
+
+    def between(self, upper: str, bottom: str) -> Graph:
+        """The graph from one tensor to a layer and back, of which only the nodes between them run."""
+        return vjp(opened_at(self.behind, bottom), upper, [bottom])
+
     def around(self, feeds: Mapping[str, AnyArray]) -> tuple[ModelRuns, AnyArray]:
         """Runs around one example, given as the model's inputs [1, …] by name, and what stands for its input."""
         others = {name: array for name, array in feeds.items() if name not in self.entry.names}
@@ -138,18 +154,9 @@ class ModelRuns:
     def _scored_gradient(
         self, x: AnyArray, at: str, rules: str, reference: AnyArray | None
     ) -> tuple[Float64Array, Float32Array]:
-        opened, layers = self.opened, self._layers(at)
-        against = opened.entry.names if rules in COMPARES else ()
-        with _named(rules):
-            session = opened.session(
-                "gradient",
-                at,
-                rules,
-                graph=lambda: differentiate(
-                    opened.behind, layers, [opened.target], rules=TABLES[rules], against=against, alone=True
-                ),
-            )
-        compared = self._split(x if reference is None else reference) if against else {}
+        opened, layers = self.opened, self.opened.layers(at)
+        session = opened.session("gradient", at, rules, graph=lambda: opened.gradient_graph(at, rules))
+        compared = self._split(x if reference is None else reference) if rules in COMPARES else {}
         further = {f"reference/{name}": array for name, array in compared.items()}
         value, names = f"value/{opened.target.name}", [f"gradient/{opened.target.name}/{layer}" for layer in layers]
         found = self._run_all(session, [value, *names], GRADIENT, x, further)
@@ -167,16 +174,12 @@ class ModelRuns:
     def pull(self, upper: str, seeds: Float32Array, lower: str, x: AnyArray) -> Float32Array:
         """The cotangents at `lower` [k, …] of the seeds at `upper` [k, …], all at one input x [1, …]."""
         opened, bottom = self.opened, self._one_layer(lower)
-        session = opened.session("pull", upper, bottom, graph=lambda: self._cut(upper, bottom))
+        session = opened.session("pull", upper, bottom, graph=lambda: opened.between(upper, bottom))
         further = {f"seed/{find_layer(opened.behind, upper)}": opened.layout(upper).own(seeds)}
         if lower != INPUT:
             further[bottom] = np.repeat(opened.layout(lower).own(self.activations(x, lower)), len(seeds), axis=0)
         pulled = self._run(session, f"gradient/{bottom}", GRADIENT, np.repeat(x, len(seeds), axis=0), further)
         return opened.layout(lower).seen(pulled)
-
-    def _cut(self, upper: str, bottom: str) -> Graph:
-        """The graph from one layer to another and back: only the nodes between them run."""
-        return vjp(opened_at(self.opened.behind, bottom), upper, [bottom])
 
     def rest(self, layer: str, a: Float32Array, x: AnyArray) -> Float64Array:
         """The target's number [n] with activations [n, …] put in place of a layer's at one input x [1, …]."""
@@ -224,10 +227,7 @@ class ModelRuns:
                 "Name a layer inside the model, or explain the input by shapley or occlusion.",
                 "layer",
             )
-        return self._layers(at)[0]
-
-    def _layers(self, at: str) -> list[str]:
-        return list(self.opened.entry.with_gradient) if at == INPUT else [find_layer(self.opened.behind, at)]
+        return self.opened.layers(at)[0]
 
     def _run(
         self, session: Session, name: str, price: int, x: AnyArray, further: Mapping[str, AnyArray] | None = None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from caveat_worker.engine.autodiff.differentiate import differentiate, expose
 from caveat_worker.engine.autodiff.target import resolve_target
-from caveat_worker.engine.base.arrays import AnyArray, Float64Array
+from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.panels.planned import PlannedExplanation
@@ -82,7 +82,7 @@ def match_of(planned: PlannedExplanation, source: Source, position: int) -> int:
 def target_numbers(planned: PlannedExplanation, opened: OpenModel, source: Source, examples: str) -> Float64Array:
     """The target's number [n] for every example of a set."""
     session = opened.session("value", graph=lambda: differentiate(opened.model, [], [planned.target]))
-    return np.asarray(_over(opened, source, examples, session, f"value/{planned.target.name}"), float)
+    return _over(planned, opened, source, examples, session, f"value/{planned.target.name}")
 
 
 def _change(planned: PlannedExplanation, opened: OpenModel, source: Source) -> Float64Array:
@@ -100,7 +100,7 @@ def _margin(planned: PlannedExplanation, opened: OpenModel, source: Source) -> F
     """
     tensor = resolve_target(opened.model, planned.target).tensor
     session = opened.session("every class", graph=lambda: expose(opened.model, [tensor]))
-    scores = np.asarray(_over(opened, source, planned.examples, session, tensor), float)
+    scores = _over(planned, opened, source, planned.examples, session, tensor)
     scores = scores.reshape(len(scores), -1)
     if scores.shape[1] == 1:
         return np.asarray(scores[:, 0] * (-1 if planned.target.index == 0 else 1))
@@ -136,12 +136,30 @@ def _is_class(value: Any, number: int, name: str | None) -> bool:
         return name is not None and str(value) == name
 
 
-def _over(opened: OpenModel, source: Source, examples: str, session: Any, output: str) -> AnyArray:
-    """An output of a session for every example of a set, batch by batch."""
-    count, size = len(source.names[examples]), opened.batch(gradient=False)
-    starts = range(0, count, size)
-    parts = [session.run(source.feeds(examples, range(i, min(i + size, count))))[output] for i in starts]
-    return np.concatenate(parts)
+def _over(
+    planned: PlannedExplanation, opened: OpenModel, source: Source, examples: str, session: Any, output: str
+) -> Float64Array:
+    """An output of a session for every example of a set, batch by batch; raises InvalidInput where one is no number."""
+    names, size = source.names[examples], opened.batch(gradient=False)
+    starts = range(0, len(names), size)
+    parts = [session.run(source.feeds(examples, range(i, min(i + size, len(names)))))[output] for i in starts]
+    found = np.concatenate(parts).astype(float)
+    check_finite(planned, examples, names, found)
+    return found
+
+
+def check_finite(planned: PlannedExplanation, examples: str, names: Sequence[str], found: Float64Array) -> None:
+    """Raises InvalidInput where an example gets NaN or infinity, which can be neither ranked nor explained."""
+    without = [name for name, row in zip(names, found, strict=True) if not np.isfinite(row).all()]
+    if without:
+        others = f" and {len(without) - 1} others" * (len(without) > 1)
+        raise InvalidInput(
+            "no-finite-number",
+            f"The model gives '{without[0]}'{others} of example set '{examples}' NaN or infinity for "
+            f"'{planned.asked.of}', so that there is no number to explain.",
+            "Look for NaN, infinite or very large values in these examples; take them out, or pick others by name.",
+            f"/explain/{planned.name}/examples",
+        )
 
 
 def _examples(count: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from caveat_spec.audit import Text
 from caveat_spec.explained import Check, Explained, Figure, Panel
 from caveat_spec.results import rounded
 from caveat_worker.engine.activations.requirements import ONLY, Plan
@@ -25,12 +26,13 @@ from caveat_worker.engine.explanations.entry import Entry
 from caveat_worker.engine.explanations.model_runs import ModelRuns, OpenModel
 from caveat_worker.engine.explanations.runs import INPUT
 from caveat_worker.engine.onnx.session import Provider
-from caveat_worker.engine.panels.choice import Choice, Source, choose, match_of
+from caveat_worker.engine.panels.choice import Choice, Source, check_finite, choose, match_of
 from caveat_worker.engine.panels.directions import Directions
 from caveat_worker.engine.panels.figures import Asked, Found, Subject, figures
 from caveat_worker.engine.panels.grids import Box, changed_box
 from caveat_worker.engine.panels.integrity import FEWEST, integrity, keep_checks, recalled_checks
 from caveat_worker.engine.panels.kept import answer_key, found_in, keep, recalled
+from caveat_worker.engine.panels.maps import Drawn
 from caveat_worker.engine.panels.planned import PlannedElement, PlannedExplanation
 
 Thumbnail = Callable[[str, int], str | None]
@@ -73,9 +75,12 @@ def units(planned: Sequence[PlannedExplanation]) -> int:
     return sum(one.pictures * len(one.elements) for one in planned)
 
 
-def explain(plan: Plan, planned: Sequence[PlannedExplanation], means: Means) -> list[Explained]:
-    """Every explanation of an audit, in its order, in figures that a person can compare."""
-    return [_explained(plan, one, means) for one in planned]
+def explain(
+    plan: Plan, planned: Sequence[PlannedExplanation], means: Means
+) -> tuple[list[Explained], list[list[Drawn]]]:
+    """Every explanation of an audit, in its order, in figures that a person can compare; and what they are of."""
+    found = [_explained(plan, one, means) for one in planned]
+    return [explained for explained, _ in found], [drawn for _, drawn in found]
 
 
 @dataclass(frozen=True)
@@ -97,18 +102,35 @@ class Question:
     means: Means
 
 
-def _explained(plan: Plan, planned: PlannedExplanation, means: Means) -> Explained:
+def explain_part(plan: Plan, planned: PlannedExplanation, means: Means, element: int, panels: range) -> None:
+    """Leaves an element's answers at some panels in the store, and at the first its checks, for whoever joins them."""
+    question, _, shown = _asked(plan, planned, means)
+    one = planned.elements[element]
+    with error_context(f"/explain/{planned.name}/show/{element}"):
+        here = shown[panels.start : panels.stop]
+        answers = _answers(question, one, here)
+        if panels.start == 0:
+            _integrity(question, one, here, answers)
+
+
+def _asked(plan: Plan, planned: PlannedExplanation, means: Means) -> tuple[Question, Choice, list[Shown]]:
+    """An explanation with its open model, the rule by which its examples are chosen, and those."""
     with error_context(f"/explain/{planned.name}"):
         opened = OpenModel(plan.model, planned.target, means.provider, threads=1)
         choice = choose(planned, opened, means.source)
         shown = list(_shown(planned, choice, opened, means))
-        question = Question(plan, planned, opened, _usual(planned, opened, means), means)
+        return Question(plan, planned, opened, _usual(planned, opened, means), means), choice, shown
+
+
+def _explained(plan: Plan, planned: PlannedExplanation, means: Means) -> tuple[Explained, list[Drawn]]:
+    question, choice, shown = _asked(plan, planned, means)
     drawn = []
     for position, one in enumerate(planned.elements):
         with error_context(f"/explain/{planned.name}/show/{position}"):
             drawn.append(_drawn(question, one, shown))
-    panels = [_panel(one, [figures[number] for figures, _ in drawn], means) for number, one in enumerate(shown)]
-    return rounded(
+    panels = [_panel(one, [figures[number] for figures, _, _ in drawn], means) for number, one in enumerate(shown)]
+    subjects, text = [one.subject for one in shown], isinstance(plan.audit.examples[planned.examples], Text)
+    explained = rounded(
         Explained(
             name=planned.name,
             target=planned.asked.of,
@@ -116,31 +138,34 @@ def _explained(plan: Plan, planned: PlannedExplanation, means: Means) -> Explain
             selection=choice.sentence,
             reading=list(dict.fromkeys(f"{_title(one)}: {one.way.entry.summary}" for one in planned.elements)),
             panels=panels,
-            passes=planned.to_choose + len(shown) + sum(passes for _, passes in drawn),
+            passes=planned.to_choose + len(shown) + sum(passes for _, _, passes in drawn),
         )
     )
+    return explained, [Drawn(found, subjects, text) for _, found, _ in drawn]
 
 
 def _shown(planned: PlannedExplanation, choice: Choice, opened: OpenModel, means: Means) -> Iterator[Shown]:
     """The chosen examples, each followed by its match where the audit asks for it."""
     for position in choice.positions:
-        one = _one(planned.examples, position, opened, means)
+        one = _one(planned, planned.examples, position, opened, means)
         if planned.matches is None:
             yield one
             continue
-        other = _one(planned.matches, match_of(planned, means.source, position), opened, means)
+        other = _one(planned, planned.matches, match_of(planned, means.source, position), opened, means)
         box = _box(one.x, other.x)
         yield replace(one, subject=replace(one.subject, box=box))
         if planned.asked.examples.pairs:
             yield replace(other, subject=replace(other.subject, box=box, match_of=one.subject.name))
 
 
-def _one(examples: str, position: int, opened: OpenModel, means: Means) -> Shown:
-    """An example as the model takes it, with its number."""
+def _one(planned: PlannedExplanation, examples: str, position: int, opened: OpenModel, means: Means) -> Shown:
+    """An example as the model takes it, with its number; raises InvalidInput where that is none."""
     feeds = means.source.feeds(examples, [position])
     runs, x = opened.around(feeds)
-    subject = Subject(means.source.names[examples][position], names=_parts(examples, position, opened.entry, means))
-    return Shown(examples, position, subject, feeds, x, float(runs.scores(x)[0]))
+    name, value = means.source.names[examples][position], runs.scores(x)
+    check_finite(planned, examples, [name], value)
+    subject = Subject(name, names=_parts(examples, position, opened.entry, means))
+    return Shown(examples, position, subject, feeds, x, float(value[0]))
 
 
 def _parts(examples: str, position: int, entry: Entry, means: Means) -> tuple[str, ...]:
@@ -190,17 +215,10 @@ def _box(one: AnyArray, other: AnyArray) -> Box | None:
     return changed_box(one[0], other[0]) if one.ndim == 4 and one.shape == other.shape else None
 
 
-def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> tuple[list[Figure], int]:
-    """An element's figure at each example, and the passes that they took."""
+def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> tuple[list[Figure], list[Found], int]:
+    """An element's figure at each example, what it found there, and the passes that they took."""
 
-    def run(example: Shown) -> tuple[Found, int]:
-        answer = _answer(question, one, example)
-        question.means.progress(1)
-        return answer
-
-    answers = [run(example) for example in shown[:1]]  # opens the sessions that the others share
-    with ThreadPoolExecutor(question.means.cores) as workers:
-        answers += workers.map(run, shown[1:])
+    answers = _answers(question, one, shown)
     upper, checks = getattr(one.options, "upper", None), _integrity(question, one, shown, answers)
     number_of = question.planned.asked.of if one.concept is None else f"the concept score of {one.concept}"
     found = [replace(answer, checks=(*answer.checks, *checks)) for answer, _ in answers]
@@ -218,7 +236,21 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
     )
     checked = one.held_against * bool(checks)
     passes = sum(passes for _, passes in answers) + checked * one.cost + (1 + checked) * one.to_fit * bool(shown)
-    return figures(asked, found, [example.subject for example in shown]), passes
+    return figures(asked, found, [example.subject for example in shown]), found, passes
+
+
+def _answers(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> list[tuple[Found, int]]:
+    """What an element finds at each example, and the passes that it takes."""
+
+    def run(example: Shown) -> tuple[Found, int]:
+        answer = _answer(question, one, example)
+        question.means.progress(1)
+        return answer
+
+    answers = [run(example) for example in shown[:1]]  # opens the sessions that the others share
+    with ThreadPoolExecutor(question.means.cores) as workers:
+        answers += workers.map(run, shown[1:])
+    return answers
 
 
 def _integrity(
@@ -265,7 +297,7 @@ def _key(question: Question, one: PlannedElement, example: Shown) -> str:
 def _answer(question: Question, one: PlannedElement, example: Shown) -> tuple[Found, int]:
     """What an element finds at an example, or found in an earlier audit, and the passes that it took."""
     means, key = question.means, _key(question, one, example)
-    kept = recalled(means.store, key)
+    kept = recalled(means.store, key, one.atoms)
     if kept is not None:
         return kept
     runs, x = question.opened.around(example.feeds)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from caveat_spec.explain import Atoms, Element, Presentation
-from caveat_spec.explained import Atom, Check, Figure, Focus, Link, Rest
-from caveat_worker.engine.base.arrays import Float64Array
+from caveat_spec.explained import MOST_PAIR_CELLS, Atom, Check, Figure, Focus, Link, Rest
+from caveat_worker.engine.base.arrays import AnyArray, Float64Array, Indices
 from caveat_worker.engine.panels.grids import Box, block_side, blocks, focus, grid, weight
+
+MOST_SINKS, MOST_LINKS = 6, 4
+"""Atoms of an upper layer that are shown with what they come from, and how many links each of them has."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,49 @@ class Asked:
 class Found:
     """What a method found at one example."""
 
-    values: Float64Array
-    """[h, w] for a map, [atoms] otherwise."""
+    whole: Float64Array
+    """The values of all atoms in the shape that the method gives them."""
+    atoms: Atoms = "pixels"
     checks: tuple[Check, ...] = ()
     additive: bool = True
     """Whether the values are parts of a whole."""
     spread: Float64Array | None = None
-    """Standard errors in the shape of the values."""
+    """Standard errors in the shape of `whole`."""
     removed: Mapping[int, float] = field(default_factory=dict)
     """Position among the values → what the number really falls by without that atom."""
-    links: tuple[tuple[int, int, float], ...] = ()
-    """Position among the values, number of the atom of the upper layer, and how much of that comes from it."""
+    pairs: Float64Array | None = None
+    """What each atom does for each of the largest atoms of an upper layer [upper, *atoms], where there is one."""
+    upper: Indices | None = None
+    """The numbers of those atoms [upper], the largest first."""
     signs: Literal["target", "classes"] = "target"
     """Whether the signs say for and against the target, or tell two groups of classes apart."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> Float64Array:
+        """[h, w] for a map, [atoms] otherwise; volumes are summed over their depth."""
+        return flat(self.whole, self.atoms)
+
+    @property
+    def links(self) -> Iterator[tuple[int, int, float]]:
+        """The strongest links of the largest atoms of an upper layer: place, number of the upper atom, and value."""
+        if self.pairs is None or self.upper is None:
+            return
+        for row, number in list(zip(self.pairs, self.upper, strict=True))[:MOST_SINKS]:
+            parts = row.ravel()
+            for place in np.argsort(-np.abs(parts), kind="stable")[:MOST_LINKS]:
+                if parts[place]:
+                    yield int(place), int(number), float(parts[place])
+
+
+def flat(values: AnyArray, atoms: Atoms) -> Float64Array:
+    """Values at positions [h, w], at atoms [k], or one alone; volumes are summed over their depth."""
+    wide = np.asarray(values, float)
+    if atoms in ("neurons", "channels"):
+        return wide.ravel()
+    while wide.ndim > 2:
+        wide = wide.sum(0)
+    return np.atleast_1d(wide)
 
 
 @dataclass(frozen=True)
@@ -73,8 +105,57 @@ def figures(asked: Asked, found: Sequence[Found], subjects: Sequence[Subject]) -
     cells = [blocks(one.values, additive=one.additive) if one.values.ndim == 2 else one.values for one in found]
     drawn = [part for part, one in zip(cells, found, strict=True) if _fault(one) is None]
     scale = _scale(max((float(np.abs(part).max(initial=0.0)) for part in drawn), default=0.0))
-    return [
+    said = [
         _figure(asked, one, part, subject, scale) for one, part, subject in zip(found, cells, subjects, strict=True)
+    ]
+    return _with_grids(asked, said, found, subjects) if asked.presentation == "grid" else said
+
+
+def _with_grids(
+    asked: Asked, said: Sequence[Figure], found: Sequence[Found], subjects: Sequence[Subject]
+) -> list[Figure]:
+    """Figures with a small map for each atom of the upper layer, all on one scale."""
+    maps = [
+        [] if figure.withheld or one.pairs is None else [_small_map(row, figure, one) for row in one.pairs]
+        for figure, one in zip(said, found, strict=True)
+    ]
+    scale = _scale(max((float(np.abs(part).max(initial=0.0)) for several in maps for part in several), default=0.0))
+    return [
+        figure.model_copy(
+            update={
+                "upper": _upper(asked, one, several, subject, scale),
+                "upper_shape": list(asked.upper[1:]) if len(asked.upper) == 3 else [],
+                "notes": [*figure.notes, f"The small maps end at ±{scale:.3g}."],
+            }
+        )
+        if several
+        else figure
+        for figure, one, several, subject in zip(said, found, maps, subjects, strict=True)
+    ]
+
+
+def _small_map(row: Float64Array, figure: Figure, found: Found) -> Float64Array:
+    """What the lower layer's places do for one upper atom, over blocks; of other atoms those that are shown [1, k]."""
+    if found.values.ndim == 2:
+        return blocks(flat(row, found.atoms), additive=True, most=MOST_PAIR_CELLS)
+    shown = [int(np.ravel_multi_index(atom.place, found.values.shape)) for atom in figure.atoms]
+    return flat(row, found.atoms)[None, shown]
+
+
+def _upper(asked: Asked, found: Found, maps: Sequence[Float64Array], subject: Subject, scale: float) -> list[Atom]:
+    """The atoms of the upper layer, each with its map and what comes to it from the whole lower layer."""
+    assert found.pairs is not None, "where there are maps there are pairs"
+    assert found.upper is not None, "and the atoms that they are of"
+    places = asked.upper[1:] if asked.atoms == "positions" else ()
+    names = _names(asked, subject) if len(asked.upper) == 2 else ()
+    return [
+        Atom(
+            id=names[number] if number < len(names) else _plain_name(asked.atoms, int(number), places),
+            place=[int(axis) for axis in np.unravel_index(number, places)] if len(places) == 2 else [int(number)],
+            value=float(row.sum()),
+            map=grid(cells, scale),
+        )
+        for number, row, cells in zip(found.upper, found.pairs, maps, strict=True)
     ]
 
 
@@ -99,6 +180,10 @@ def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, s
     sentence = (
         _map_sentence(asked, found, cells, subject) if cells.ndim == 2 else _list_sentence(asked, atoms, rest, subject)
     )
+    links = _links(asked, found)
+    if links:
+        first = links[0]
+        sentence = f"{sentence} The largest, {first.sink}, gets most from {first.source} ({_signed(first.value)})."
     if lies is not None:
         sentence = f"{sentence} {_focus_sentence(lies, asked, found)}"
     return Figure(
@@ -106,7 +191,7 @@ def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, s
         sentence=sentence,
         map=grid(cells, scale) if cells.ndim == 2 else None,
         atoms=atoms,
-        links=_links(asked, found),
+        links=links,
         rest=rest,
         scale=scale,
         total=float(found.values.sum()) if found.additive else None,

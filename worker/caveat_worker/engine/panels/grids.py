@@ -19,24 +19,24 @@ Box = tuple[float, float, float, float]
 """A rectangle on a picture of any size: where it begins and ends, down and across, from 0 to 1."""
 
 
-def blocks(values: AnyArray, *, additive: bool) -> Float64Array:
-    """A map [h, w] over blocks, so that no side is longer than `MOST_CELLS`.
+def blocks(values: AnyArray, *, additive: bool, most: int = MOST_CELLS) -> Float64Array:
+    """A map [h, w] over blocks, so that no side has more than so many.
 
     Parts of a whole are summed, so that their total stays; other numbers are averaged.
     """
     if not additive:
         there = blocks(np.ones(values.shape), additive=True)
         return np.asarray(blocks(values, additive=True) / there)
-    side = block_side(values.shape)
+    side = block_side(values.shape, most)
     height, width = (ceil(length / side) * side for length in values.shape)
     padded = np.zeros((height, width))
     padded[: values.shape[0], : values.shape[1]] = values
     return np.asarray(padded.reshape(height // side, side, width // side, side).sum((1, 3)))
 
 
-def block_side(shape: Sequence[int]) -> int:
+def block_side(shape: Sequence[int], most: int = MOST_CELLS) -> int:
     """How many places on a side make a cell."""
-    return ceil(max(shape) / MOST_CELLS)
+    return ceil(max(shape) / most)
 
 
 def grid(cells: Float64Array, scale: float) -> Grid:

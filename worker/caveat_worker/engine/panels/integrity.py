@@ -20,7 +20,7 @@ from caveat_worker.engine.base.store import ArrayStore
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.model_runs import ModelRuns, OpenModel
 from caveat_worker.engine.explanations.sanity import sanity_of_labels, sanity_of_weights
-from caveat_worker.engine.panels.kept import check_of
+from caveat_worker.engine.panels.kept import check_of, part_key
 from caveat_worker.engine.panels.planned import PlannedElement
 
 FEWEST = 16
@@ -73,13 +73,15 @@ def _at_one_example(check: Check) -> Check:
 
 def recalled_checks(store: ArrayStore, key: str) -> tuple[Check, ...] | None:
     """The checks that an earlier audit made under this key; None if there are none."""
-    said = store.get(f"{key}-integrity")
+    said = store.get(part_key(key, "integrity"))
     return None if said is None else tuple(Check.model_validate(one) for one in json.loads(said.tobytes()))
 
 
 def keep_checks(store: ArrayStore, key: str, checks: tuple[Check, ...]) -> None:
     """Keeps checks, where there is a cache."""
-    store.put(f"{key}-integrity", np.frombuffer(json.dumps([one.model_dump() for one in checks]).encode(), np.uint8))
+    store.put(
+        part_key(key, "integrity"), np.frombuffer(json.dumps([one.model_dump() for one in checks]).encode(), np.uint8)
+    )
 
 
 def check_inputs(model: Model, shuffled: Model) -> None:

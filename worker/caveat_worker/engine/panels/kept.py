@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from caveat_spec.explain import Atoms
 from caveat_spec.explained import Check
 from caveat_worker.engine.activations.array_keys import target_content
 from caveat_worker.engine.activations.requirements import Plan
-from caveat_worker.engine.base.arrays import AnyArray, Float64Array
+from caveat_worker.engine.base.arrays import AnyArray
 from caveat_worker.engine.base.store import ArrayStore, key_of
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.attributed import Check as Made
@@ -23,8 +23,6 @@ from caveat_worker.engine.panels.planned import PlannedElement
 
 TOLD_FROM = 1e-3
 """The share of the largest part from which it is told what no part accounts for: less is rounding."""
-MOST_SINKS, MOST_LINKS = 6, 4
-"""Atoms of an upper layer that are shown with what they come from, and how many links each of them has."""
 
 
 def answer_key(
@@ -64,19 +62,26 @@ def _concept_content(plan: Plan, concept: str) -> Any:
     ]
 
 
-def recalled(store: ArrayStore, key: str) -> tuple[Found, int] | None:
+def part_key(key: str, part: str) -> str:
+    """The key of one array of an answer, in the form that a cache and the pieces of shards take."""
+    return key_of(answer=key, part=part)
+
+
+def recalled(store: ArrayStore, key: str, atoms: Atoms) -> tuple[Found, int] | None:
     """The answer that is kept under a key, with the passes that it took; None if there is none."""
-    values, said = store.get(f"{key}-values"), store.get(f"{key}-said")
-    if values is None or said is None:
+    whole, said = store.get(part_key(key, "whole")), store.get(part_key(key, "said"))
+    if whole is None or said is None:
         return None
     told: dict[str, Any] = json.loads(said.tobytes())
     return Found(
-        values=values,
+        whole=np.asarray(whole),
+        atoms=atoms,
         checks=tuple(Check.model_validate(check) for check in told["checks"]),
         additive=told["additive"],
-        spread=store.get(f"{key}-spread"),
+        spread=store.get(part_key(key, "spread")),
         removed={int(place): effect for place, effect in told["removed"]},
-        links=tuple((low, high, value) for low, high, value in told["links"]),
+        pairs=store.get(part_key(key, "pairs")),
+        upper=store.get(part_key(key, "upper")),
         signs=told["signs"],
         notes=tuple(told["notes"]),
     ), told["passes"]
@@ -87,16 +92,16 @@ def keep(store: ArrayStore, key: str, found: Found, passes: int) -> None:
     told = {
         "additive": found.additive,
         "removed": list(found.removed.items()),
-        "links": found.links,
         "signs": found.signs,
         "checks": [check.model_dump() for check in found.checks],
         "notes": found.notes,
         "passes": passes,
     }
-    store.put(f"{key}-values", found.values)
-    store.put(f"{key}-said", np.frombuffer(json.dumps(told).encode(), np.uint8))
-    if found.spread is not None:
-        store.put(f"{key}-spread", found.spread)
+    for name in ("pairs", "upper", "spread", "whole"):
+        array = getattr(found, name)
+        if array is not None:
+            store.put(part_key(key, name), array)
+    store.put(part_key(key, "said"), np.frombuffer(json.dumps(told).encode(), np.uint8))
 
 
 def check_of(made: Made) -> Check:
@@ -118,37 +123,17 @@ def found_in(answer: Attributed, atoms: Atoms) -> Found:
     if abs(left) > TOLD_FROM * float(np.abs(answer.values[0]).max(initial=0.0)):
         notes = (*notes, f"{left:+.3g} is in none of the parts.".replace("-", "−", 1))
     return Found(
-        values=_flat(answer.values[0], atoms),
+        whole=np.atleast_1d(np.asarray(answer.values[0], float)),
+        atoms=atoms,
         additive=answer.total is not None,
         removed={int(place): float(effect) for place, effect in removed},
-        links=tuple(_links(answer)),
+        pairs=np.asarray(answer.parts["pairs"][0], float) if "pairs" in answer.parts else None,
+        upper=np.asarray(answer.parts["upper"][0]) if "pairs" in answer.parts else None,
         signs="classes" if "legend_classes" in answer.parts else "target",
         checks=tuple(map(check_of, answer.checks)),
-        spread=None if answer.spread is None else _flat(answer.spread[0], atoms),
+        spread=None if answer.spread is None else np.asarray(answer.spread[0], float),
         notes=notes,
     )
-
-
-def _links(answer: Attributed) -> Iterator[tuple[int, int, float]]:
-    """The strongest links of the largest atoms of an upper layer, where the answer has pairs."""
-    if "pairs" not in answer.parts:
-        return
-    pairs, upper = answer.parts["pairs"][0], answer.parts["upper"][0]
-    for row, number in list(zip(pairs, upper, strict=True))[:MOST_SINKS]:
-        flat = np.asarray(row, float).ravel()
-        for place in np.argsort(-np.abs(flat), kind="stable")[:MOST_LINKS]:
-            if flat[place]:
-                yield int(place), int(number), float(flat[place])
-
-
-def _flat(values: Float64Array, atoms: Atoms) -> Float64Array:
-    """Values at positions [h, w], at atoms [k], or one alone; volumes are summed over their depth."""
-    wide = np.asarray(values, float)
-    if atoms in ("neurons", "channels"):
-        return wide.ravel()
-    while wide.ndim > 2:
-        wide = wide.sum(0)
-    return np.atleast_1d(wide)
 
 
 def _finite(value: float) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import prod
 from typing import NoReturn
 
 from pydantic import ValidationError
@@ -12,6 +13,8 @@ from pydantic import ValidationError
 from caveat_spec.audit import Audit, Text
 from caveat_spec.base import Document
 from caveat_spec.explain import PRESENTATIONS, Atoms, Element, Explanation, Presentation
+from caveat_spec.explanations import LayerToLayerOptions
+from caveat_spec.maps import LARGEST_MAPS
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.differentiate import find_layer, gradient_state, opened_at, vjp
 from caveat_worker.engine.autodiff.layers import choose_layers
@@ -20,12 +23,14 @@ from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.explanations import Explanation as Way
 from caveat_worker.engine.explanations import Shapes, explanation
-from caveat_worker.engine.explanations.entry import Entry, find_entry
+from caveat_worker.engine.explanations.entry import Entry
 from caveat_worker.engine.explanations.layout import layout_of
+from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.runs import INPUT
 from caveat_worker.engine.explanations.sanity import MODELS
 from caveat_worker.engine.onnx.values import shape_of_value
 from caveat_worker.engine.panels.concept_rows import rows_to_fit
+from caveat_worker.engine.panels.maps import too_large
 
 Names = Mapping[str, Sequence[str]]
 """Example set → the names of its examples, in order."""
@@ -38,6 +43,8 @@ LAYERS = ("layer", "upper")
 LARGER = ("stride", "window")
 """Options of which more is cheaper."""
 MOST_OF_AN_OPTION = 4096
+NUMBER_BYTES = 4
+"""Of a number in a file of maps."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,15 @@ class PlannedElement:
     def cost(self) -> int:
         """Forward passes for one example; a gradient counts as five."""
         return self.way.cost(self.options, self.shapes)
+
+    @property
+    def kept_numbers(self) -> int:
+        """Numbers of one example that a file of maps has at most, beside those that a model leaves open."""
+        shape = self.shapes[self.layer]
+        places = shape[1:] if len(shape) > 2 else shape[:1]
+        channels = shape[:1] if len(shape) > 2 else shape[-1:]
+        atoms = {"channels": channels, "neurons": shape}.get(self.atoms, places)
+        return prod(atoms) * (1 + (self.options.most if isinstance(self.options, LayerToLayerOptions) else 1))
 
     def cost_with(self, option: str, value: int) -> int | None:
         """The same with another value of an option; None if the option does not take it."""
@@ -108,6 +124,9 @@ def plan_explanations(plan: Plan, names: Names) -> tuple[PlannedExplanation, ...
     """Every explanation of an audit; raises InvalidInput, pointing to the field, for what cannot be explained so."""
     planned = tuple(_planned(plan, name, asked, names) for name, asked in plan.audit.explain.items())
     _check_budget(planned, plan.audit.method.explanation_passes)
+    size = NUMBER_BYTES * sum(one.pictures * each.kept_numbers for one in planned for each in one.elements)
+    if plan.audit.keep == "maps" and size > LARGEST_MAPS:
+        raise too_large(size)
     return planned
 
 
@@ -117,11 +136,11 @@ def _planned(plan: Plan, name: str, asked: Explanation, names: Names) -> Planned
     _check_choice(plan, asked, examples, names[examples], f"{pointer}/examples/pick")
     target = plan.targets[asked.of]
     with error_context(f"{pointer}/of"):
-        entry = find_entry(plan.model, target)
+        opened = OpenModel(plan.model, target)
     elements = []
     for position, shown in enumerate(asked.show):
         with error_context(f"{pointer}/show/{position}"):
-            elements.append(_element(plan, shown, target, entry, examples, names))
+            elements.append(_element(plan, shown, asked.of, opened, examples, names))
     count = min(asked.examples.most, len(names[examples]))
     ruled = isinstance(asked.examples.pick, str)
     return PlannedExplanation(
@@ -160,8 +179,8 @@ def _check_choice(plan: Plan, asked: Explanation, examples: str, names: Sequence
         )
 
 
-def _element(plan: Plan, element: Element, target: Target, entry: Entry, examples: str, names: Names) -> PlannedElement:
-    way, concept = explanation(element.by), element.concept
+def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples: str, names: Names) -> PlannedElement:
+    target, entry, way, concept = opened.target, opened.entry, explanation(element.by), element.concept
     layer = _layer(plan, element.layer, target)
     settled = {name: _layer(plan, str(element.options[name]), target) for name in LAYERS if name in element.options}
     options = way.entry.options.model_validate({**element.options, **settled})
@@ -169,7 +188,12 @@ def _element(plan: Plan, element: Element, target: Target, entry: Entry, example
         _check_gradient(plan.model, target, entry, layer, element.by)
     if way.entry.calculates and entry.has_texts:
         _refuse_texts(entry, element.by)
+    if way.entry.rules != "vjp":
+        opened.gradient_graph(INPUT, way.entry.rules)  # refuses a model that the table does not cover
+    _check_classes(way, plan.resolved[of].classes)
     shapes = _shapes(plan.model, entry, {layer, settled.get("upper", layer)})
+    if "upper" in settled:
+        _check_linked(opened, layer, settled["upper"], shapes)
     if getattr(options, "at", None) == "input":
         _check_seed(plan.model, entry, layer)
         layer = INPUT
@@ -212,7 +236,8 @@ def _atoms(options: Document, layer: str, shapes: Shapes) -> Atoms:
 def _presentation(element: Element, atoms: Atoms, shape: Sequence[int], *, text: bool, linked: bool) -> Presentation:
     """How an element is drawn: as it asks, or as suits what it shows; raises InvalidInput for what cannot be drawn."""
     flat = atoms in ("pixels", "positions") and len(shape) > 2
-    suits = {"map": flat, "strip": text and not flat, "bars": not flat, "flow": linked, "table": True}
+    suits = {"map": flat, "strip": text and not flat, "bars": not flat, "table": True}
+    suits |= {"flow": linked, "grid": linked}
     can = [one for one in PRESENTATIONS[atoms] if suits[one]]
     if element.as_ is None:
         return can[0]
@@ -256,6 +281,35 @@ def _check_gradient(model: Model, target: Target, entry: Entry, layer: str, by: 
         f"{by} needs the target's derivative at '{name}'. {reason}",
         "Use a method that looks at outputs alone, such as occlusion, or another layer: `caveat layers --all`.",
     )
+
+
+def _check_linked(opened: OpenModel, layer: str, upper: str, shapes: Shapes) -> None:
+    """Raises InvalidInput where an upper layer cannot be cut into atoms, or nothing of a lower layer reaches it."""
+    if len(shapes[upper]) < 2:
+        raise InvalidInput(
+            "no-positions",
+            f"'{upper}' has no positions and no channels, only {shapes[upper][0] if shapes[upper] else 1} numbers.",
+            "Name an upper layer with positions; `caveat layers` lists shapes.",
+        )
+    try:
+        opened.between(upper, opened.layers(layer)[0])
+    except InvalidInput as error:
+        raise InvalidInput(
+            "layers-not-linked",
+            f"Nothing that is differentiable leads from '{layer}' up to '{upper}'. {error.sentence}",
+            "Name a `layer` below the `upper` one; `caveat layers` lists them by depth.",
+        ) from error
+
+
+def _check_classes(way: Way, classes: int | None) -> None:
+    """Raises InvalidInput where a method compares more classes than there are."""
+    if classes is not None and classes < way.entry.fewest_classes:
+        raise InvalidInput(
+            "too-few-classes",
+            f"{way.entry.name} compares at least {way.entry.fewest_classes} classes, and the target's output has "
+            f"{classes}.",
+            "Use linear, for one class or for a pair.",
+        )
 
 
 def _check_seed(model: Model, entry: Entry, layer: str) -> None:
@@ -319,8 +373,9 @@ def _cheaper(one: PlannedElement, of: PlannedExplanation, left: int) -> str:
     """The smallest change of one option, else of the number of examples, that brings an element within its budget."""
     for option in (*LARGER, *FEWER):
         value = getattr(one.options, option, None)
-        while isinstance(value, int) and 1 < value * 2 <= MOST_OF_AN_OPTION:
-            value = value * 2 if option in LARGER else value // 2
+        while (
+            isinstance(value, int) and 0 < (value := value * 2 if option in LARGER else value // 2) <= MOST_OF_AN_OPTION
+        ):
             cost = one.cost_with(option, value)
             if cost is not None and cost * of.times(one) <= left:
                 return f"Use {option}: {value}"
