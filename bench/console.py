@@ -23,8 +23,8 @@ from tests.worker.live import audit, digest
 AUDITS = 10_000
 REPORTS = 200
 REQUESTS = 100
-PROMISED = 0.2
-"""Seconds within which 95 of 100 answers have to come."""
+PROMISED = 200.0
+"""Milliseconds within which 95 of 100 answers have to come."""
 
 
 def main() -> int:
@@ -47,11 +47,15 @@ def main() -> int:
             "/models",
             "/access",
         ):
-            seconds = sorted(timed(browser.get, path) for _ in range(REQUESTS))
-            p95 = seconds[int(REQUESTS * 0.95) - 1]
-            slow |= p95 > PROMISED
+            taken = [timed(browser.get, path) for _ in range(REQUESTS)]
+            wall, processor = (sorted(1000 * one[clock] for one in taken) for clock in (0, 1))
+            p95 = int(REQUESTS * 0.95) - 1
+            slow |= wall[p95] > PROMISED
             shown = path.replace(newest[-1], "ID").replace(newest[0], "ID")
-            print(f"{shown:32} median {1000 * statistics.median(seconds):6.1f} ms   p95 {1000 * p95:6.1f} ms")
+            print(
+                f"{shown:32} median {statistics.median(wall):6.1f} ms   p95 {wall[p95]:6.1f} ms   "
+                f"of the processor: {statistics.median(processor):6.1f} and {processor[p95]:6.1f} ms"
+            )
         return int(slow)
 
 
@@ -84,13 +88,13 @@ def fill(database: Database, report: str) -> list[str]:
     return sorted(row["id"] for row in rows if row["report_digest"])
 
 
-def timed(get: object, path: str) -> float:
-    """Seconds that a page takes."""
+def timed(get: object, path: str) -> tuple[float, float]:
+    """Seconds that a page takes, and seconds of the processor."""
     assert callable(get)
-    began = time.perf_counter()
+    began = time.perf_counter(), time.thread_time()
     answered = get(path)
     assert answered.status_code == 200, answered.text
-    return time.perf_counter() - began
+    return time.perf_counter() - began[0], time.thread_time() - began[1]
 
 
 if __name__ == "__main__":
