@@ -96,6 +96,43 @@ for query in (
     "state=%ff",
 ):
     send(f"query {query[:30]}", f"GET /v1/audits?{query}", may=(200, 400, 414, 422))
+    send(f"page query {query[:30]}", f"GET /?{query}", may=(200, 400, 414, 422))
+
+# The console
+
+for path in (
+    "/audits/../../etc/passwd",
+    "/audits/%00",
+    "/audits/' OR 1=1--",
+    "/audits/" + "0" * 26,
+    "/audits/" + "0" * 26 + "/report",
+    "/audits/" + "0" * 26 + "/history/..",
+    "/compare?now=%00&before=%ff",
+    "/compare?now[]=1",
+    "/models/../v1/blobs",
+):
+    send(f"page {path[:40]}", f"GET {path}")
+FORM = "Content-Type: application/x-www-form-urlencoded"
+for name, body, headers in (
+    ("nothing", b"", (FORM,)),
+    ("another token", b"token=x&key=caveat_x_y", (FORM,)),
+    ("bytes that are no text", b"token=%ff%fe&key=\xff\xfe", (FORM,)),
+    ("many fields", b"a=1&" * 1500, (FORM,)),
+    ("json", b'{"token": "x"}', (JSON,)),
+    (
+        "parts without an end",
+        b"--b\r\nContent-Disposition: form-data; name=",
+        ("Content-Type: multipart/form-data; boundary=b",),
+    ),
+    (
+        "another site",
+        b"token=x&key=y",
+        (FORM, "Origin: https://evil.example", "Cookie: __Host-caveat=eyJ0b2tlbiI6IngifQ.x.y"),
+    ),
+):
+    for path in ("/sign-in", "/sign-out"):
+        send(f"form {name} {path}", f"POST {path}", *headers, body=body, may=(400, 403, 411, 413, 415))
+send("form longer than taken", "POST /sign-in", FORM, body=b"token=x&key=" + b"y" * 100_000, may=(403, 413))
 
 # Methods
 

@@ -1,0 +1,55 @@
+"""The console of a running service in a real browser: its policy refuses nothing of its own, with or without script."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.needed import program
+from tests.reports.test_browser import QUIET
+from tests.worker.live import MODEL, TABLE, audit, digest, serving
+
+pytestmark = pytest.mark.slow
+
+
+def dumped(url: str, profile: Path, *flags: str) -> tuple[str, list[str]]:
+    """The document at a URL once it is loaded, and what the browser complained about."""
+
+    chromium = program("chromium", "chromium-browser", "google-chrome")
+    done = subprocess.run(
+        [chromium, *QUIET, f"--user-data-dir={profile}", *flags, "--dump-dom", url],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_every_page_of_a_running_service_is_shown_without_complaint(tmp_path: Path) -> None:
+    with serving(tmp_path) as (url, _):
+        for data in (MODEL, TABLE):
+            httpx.put(f"{url}/v1/blobs/{digest(data)}", content=data).raise_for_status()
+        job = httpx.post(f"{url}/v1/audits", json=audit() | {"about": {"title": "The loans"}}).json()["id"]
+        for path in ("/", f"/audits/{job}", f"/audits/{job}/history", "/models", "/examples", "/access"):
+            document, complaints = dumped(url + path, tmp_path / "profile")
+            assert complaints == [], path
+            assert "<h1" in document, path
+        assert "The loans" in httpx.get(f"{url}/").text, "no script is needed to see what is there"
+
+
+def test_a_page_looks_again_while_an_audit_runs(tmp_path: Path) -> None:
+    """The audit is cancelled while the page is open: the page says so without being opened again."""
+    with serving(tmp_path) as (url, _):
+        for data in (MODEL, TABLE):
+            httpx.put(f"{url}/v1/blobs/{digest(data)}", content=data).raise_for_status()
+        job = httpx.post(f"{url}/v1/audits", json=audit()).json()["id"]
+        before = httpx.get(f"{url}/audits/{job}").text
+        around = tmp_path / "around.html"
+        around.write_text(before.replace("location.href", f"'{url}/audits/{job}'"))
+        httpx.post(f"{url}/v1/audits/{job}:cancel").raise_for_status()
+        flags = ("--virtual-time-budget=8000", "--disable-web-security")
+        document, _ = dumped(around.as_uri(), tmp_path / "profile", *flags)
+        assert '<main id="main" tabindex="-1" data-live>' in before
+        assert "The audit was cancelled" in document
+        assert '<main id="main" tabindex="-1">' in document
