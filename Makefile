@@ -81,6 +81,7 @@ check: $(VENV)/.dev  ## format, lint, types, import contract, generated files
 	$(BIN)/lint-imports
 	$(BIN)/python -m caveat_spec.openapi --check
 	$(BIN)/python tools/generate_client.py --check
+	$(BIN)/python tools/problems.py --check
 	$(BIN)/python helm/generate.py --check
 
 format: $(VENV)/.dev  ## what `check` asks for, as far as a machine can
@@ -90,6 +91,7 @@ format: $(VENV)/.dev  ## what `check` asks for, as far as a machine can
 generate: $(VENV)/.dev  ## the committed files that are made by code
 	$(BIN)/python -m caveat_spec.openapi
 	$(BIN)/python tools/generate_client.py
+	$(BIN)/python tools/problems.py
 	$(BIN)/python -m tests.contract.test_docs
 	$(BIN)/python helm/generate.py
 	$(BIN)/python -m bench.gradients --operators

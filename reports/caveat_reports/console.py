@@ -19,6 +19,7 @@ from caveat_reports.canonical import digest
 from caveat_reports.chart import UNIT, Scale, Span, symmetric
 from caveat_reports.pages import environment, styled
 from caveat_spec.base import Interval
+from caveat_spec.problem_codes import Kind
 from caveat_spec.report import Outcome, Report
 from caveat_spec.results import Estimate
 
@@ -217,6 +218,11 @@ def sign_in(viewer: Viewer, fault: str | None = None) -> str:
 def fault(viewer: Viewer, title: str, detail: str, remedy: str) -> str:
     """A page that says what is wrong, and what to do."""
     return _page("fault.html", viewer, title=title, detail=detail, remedy=remedy)
+
+
+def problem(kind: Kind) -> str:
+    """What a kind of problem is about, for anybody."""
+    return _page("problem.html", Viewer(), title=kind.title, kind=kind)
 
 
 def policy() -> str:

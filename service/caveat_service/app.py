@@ -18,6 +18,7 @@ from caveat_service import (
     instrumentation,
     limits,
     models,
+    problems,
     retention,
     sessions,
     slow_answers,
@@ -66,7 +67,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     sessions.register(app, settings)
     auth.register(app)
     limits.register(app, settings)
-    for part in (blobs, uploads, models, examples, audits, webhooks, audit_log, health, console):
+    for part in (blobs, uploads, models, examples, audits, webhooks, audit_log, health, console, problems):
         app.register_blueprint(part.blueprint)
     app.after_request(slow_answers.remember_place)
     watch = ClientWatch()

@@ -41,7 +41,7 @@ def _admit() -> None:
         return
     if operation is not None and operation.scope is None:
         return
-    if operation is None and (request.path in OPEN or request.path.startswith("/docs")):
+    if operation is None and (request.path in OPEN or request.path.startswith(("/docs", "/problems/"))):
         return
     key = _key()
     holder = _holder(key) if key else None

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 from werkzeug.exceptions import HTTPException
 
+from caveat_spec import problem_codes
 from caveat_spec.disk_faults import DiskError
 from caveat_spec.problem import Fault, ProblemDetails
 from caveat_storage import database_faults
@@ -120,4 +121,7 @@ def _unforeseen(fault: Exception) -> Response:
 
 def _response(problem: ProblemDetails, headers: dict[str, str]) -> Response:
     body = problem.model_copy(update={"instance": request.path})
+    headers = (
+        {"Link": f'</problems/{problem.code}>; rel="help"', **headers} if problem_codes.kind(problem.code) else headers
+    )
     return Response(body.model_dump_json(), problem.status, headers, content_type="application/problem+json")

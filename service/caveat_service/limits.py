@@ -44,7 +44,7 @@ def register(app: Flask, settings: Settings) -> None:
     @limiter.request_filter
     def is_free() -> bool:
         operation = BY_NAME.get((request.endpoint or "").rpartition(".")[2])
-        return request.path.startswith("/docs") if operation is None else operation.scope is None
+        return request.path.startswith(("/docs", "/problems/")) if operation is None else operation.scope is None
 
     @app.after_request
     def tell(response: Response) -> Response:

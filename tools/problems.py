@@ -1,0 +1,87 @@
+"""Lists every kind of problem that the sources can raise: `python tools/problems.py`; `--check` only compares.
+
+Writes `api_spec/caveat_spec/problem_codes.json`, from which the service's `/problems/<code>` and the command
+`caveat explain-error` are made: for each code its statuses, and each sentence with its remedy. `…` stands for what is
+filled in when it happens.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("api_spec", "storage", "service", "worker", "client")
+PAGE = ROOT / "api_spec" / "caveat_spec" / "problem_codes.json"
+GAP = "…"
+
+
+def main(arguments: list[str]) -> int:
+    """Writes the list, or says that it is out of date."""
+    text = json.dumps(listed(), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    if "--check" not in arguments:
+        PAGE.write_text(text)
+    elif not PAGE.exists() or PAGE.read_text() != text:
+        print(f"{PAGE.name} is not what the sources say: run `.venv/bin/python tools/problems.py`.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def listed() -> dict[str, dict[str, list[object]]]:
+    """Code → its statuses, and its sentences with their remedies, in the order of the sources."""
+    found: dict[str, dict[str, list[object]]] = defaultdict(lambda: {"statuses": [], "said": []})
+    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call):
+                for code, status, detail, remedy in _raised(call):
+                    entry = found[code]
+                    said = [detail, remedy]
+                    entry["said"] += [said] if said not in entry["said"] and detail.strip(GAP) else []
+                    entry["statuses"] += [status] if status is not None and status not in entry["statuses"] else []
+    return {code: {"statuses": sorted(one["statuses"]), "said": one["said"]} for code, one in found.items()}  # type: ignore[type-var]
+
+
+def _raised(call: ast.Call) -> Iterator[tuple[str, int | None, str, str]]:
+    """Code, status, sentence and remedy of a call that makes a problem; nothing of any other call."""
+    name = ast.unparse(call.func).rpartition(".")[2]
+    if name == "of" and not ast.unparse(call.func).endswith("ProblemDetails.of"):
+        return
+    if name not in ("refuse", "problem", "of", "InvalidInput") or len(call.args) < 3:
+        return
+    code, *rest = call.args
+    status = 422 if name == "InvalidInput" else _number(rest.pop(0))
+    for one in _codes(code):
+        yield one, status, _words(rest[0]), _words(rest[1]) if len(rest) > 1 else ""
+
+
+def _codes(node: ast.expr) -> Iterator[str]:
+    """The codes that an expression can be, where they are written out."""
+    if isinstance(node, ast.IfExp):
+        yield from _codes(node.body)
+        yield from _codes(node.orelse)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+
+
+def _number(node: ast.expr) -> int | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, int) else None
+
+
+def _words(node: ast.expr) -> str:
+    """Text as it is written, with a gap for each value."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(map(_words, parts))
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _words(left) + _words(right)
+    return GAP
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
