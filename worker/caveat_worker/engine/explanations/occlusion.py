@@ -11,13 +11,13 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from caveat_spec.explanations import OcclusionOptions, Reference
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import channel_axis
 from caveat_worker.engine.explanations.attributed import Attributed
+from caveat_worker.engine.explanations.checks import rank_correlation
 from caveat_worker.engine.explanations.references import in_words, reference_of
 from caveat_worker.engine.explanations.runs import INPUT, Runs
 
@@ -91,5 +91,5 @@ def _agreement(values: Float64Array, other: Float64Array, kind: Reference) -> st
     """How much the map depends on what is put in a window, as a sentence."""
     if np.ptp(values) == 0 or np.ptp(other) == 0:
         return f"With {in_words(kind)} in its place, one of the two maps is flat."
-    rank = float(spearmanr(values.reshape(-1), other.reshape(-1)).statistic)
+    rank = rank_correlation(values.reshape(-1), other.reshape(-1))
     return f"With {in_words(kind)} in its place, the map has a rank correlation of {rank:.2f} with this one."

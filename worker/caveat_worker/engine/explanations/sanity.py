@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from caveat_worker.engine.autodiff.redrawn import operators_with_weights, with_redrawn_weights
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 from caveat_worker.engine.explanations.attributed import Attributed, Check
+from caveat_worker.engine.explanations.checks import rank_correlation
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.runs import Runs
 
@@ -94,7 +94,7 @@ def _maps(explain: Explain, models: Sequence[OpenModel], examples: Sequence[Exam
 def _alike(left: Sequence[Float64Array], right: Sequence[Float64Array]) -> list[float]:
     """The rank correlation of two models' maps at each example; examples whose map is flat for one are left out."""
     pairs = [(a, b) for a, b in zip(left, right, strict=True) if np.ptp(a) > 0 and np.ptp(b) > 0]
-    return [float(spearmanr(a, b).statistic) for a, b in pairs]
+    return [rank_correlation(a, b) for a, b in pairs]
 
 
 def _middle(alike: Sequence[Sequence[float]]) -> float:

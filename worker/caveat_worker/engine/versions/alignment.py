@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from caveat_worker.engine.activations.gram import centred
 from caveat_worker.engine.base.arrays import Float64Array
@@ -80,6 +79,8 @@ def match_channels(own: NDArray[Any], other: NDArray[Any]) -> Matching | None:
     (left, mine), (right, its) = _standardised(own), _standardised(other)
     if not len(mine) or not len(its):
         return None
+    from scipy.optimize import linear_sum_assignment  # loads slowly
+
     correlations = left.T @ right
     rows, columns = linear_sum_assignment(-correlations)
     return Matching(len(mine), np.stack([mine[rows], its[columns]], 1), correlations[rows, columns])
