@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,25 @@ def test_an_audit_runs_and_its_report_is_that_of_the_local_mode_byte_for_byte(ru
         on_progress=lambda *_: None, should_stop=lambda: False, pipeline="tests.worker.stub_pipeline",
     )  # fmt: skip
     assert local == Finished(remote.data)
+
+
+def with_maps(seed: int) -> dict[str, Any]:
+    explained = {"targets": {"t": {"examples": "people"}}, "explain": {"why": {"of": "t", "show": ["saliency"]}}}
+    return audit(seed) | explained | {"keep": "maps"}
+
+
+def test_maps_go_from_the_child_to_whoever_asks(running: Live) -> None:
+    asked = running.client.post("/v1/audits", json=with_maps(stub.FINISH))
+    record = running.wait(asked.json["id"])
+    assert (record["state"], record["maps_digest"]) == ("succeeded", digest(stub.MAPS))
+    assert running.client.get(f"/v1/audits/{record['id']}/maps").data == stub.MAPS
+
+
+def test_maps_that_a_report_does_not_name_are_no_result(running: Live) -> None:
+    asked = running.client.post("/v1/audits", json=with_maps(stub.OTHER_MAPS))
+    record = running.wait(asked.json["id"])
+    assert (record["state"], record["maps_digest"]) == ("failed", None)
+    assert record["problem"]["detail"] == "The child process of this audit ended with status 0 and left no result."
 
 
 def test_a_model_and_an_example_set_are_looked_into(running: Live) -> None:
