@@ -95,6 +95,8 @@ class ExampleSet(Document):
     """Take one half of the examples, drawn by name, alike in every set: what is found in one is judged on the other."""
     together: Annotated[str, StringConstraints(min_length=1, max_length=8)] | None = None
     """What ends the part of a name that keeps examples in one half: with `-`, `tom-1` and `tom-2` are not parted."""
+    only: Annotated[list[str], Field(min_length=1)] | None = None
+    """Take the examples of these names, as reports give them: file names, or `row 5`."""
 
     def sources(self) -> dict[str, str]:
         """The fields that name files, as far as they are given: field → path or digest."""
@@ -448,6 +450,18 @@ def _kind(value: Any, *keys: str) -> str | None:
     return None
 
 
+def _written_out(name: str, one: Any, sets: dict[str, Any]) -> Any:
+    """A set that is a part of another, with the other's fields; raises ValueError where there is no such other."""
+    if not isinstance(one, dict) or "of" not in one:
+        return one
+    whole, own = sets.get(one["of"]) if isinstance(one["of"], str) else None, {**one}
+    del own["of"]
+    if not isinstance(whole, dict) or "of" in whole:
+        there = ", ".join(key for key, each in sets.items() if isinstance(each, dict) and "of" not in each) or "none"
+        raise ValueError(f"/examples/{name}/of names '{one['of']}', which is not a set of its own; there are: {there}")
+    return {**whole, **own}
+
+
 class OtherVersion(Document):
     """Another version of the model, held against this one: a checkpoint, a transfer, or the model before an edit."""
 
@@ -518,6 +532,15 @@ class Audit(Document):
     compare: dict[Name, OtherVersion] = Field(default_factory=dict)
     """Other versions of the model, and how alike they are: decisions, accuracy, layers. It decides no line."""
     gate: list[GateLine] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parts_written_out(cls, asked: Any) -> Any:
+        """`{of: photos, only: [a.png]}` is short for the set `photos` with other fields."""
+        sets = asked.get("examples") if isinstance(asked, dict) else None
+        if not isinstance(sets, dict):
+            return asked
+        return {**asked, "examples": {name: _written_out(name, one, sets) for name, one in sets.items()}}
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

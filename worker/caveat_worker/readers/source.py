@@ -158,12 +158,14 @@ def drawn_order(source: ExampleSource, seed: int) -> list[tuple[float, int]]:
     return sorted((number(key), position) for position, key in enumerate(source.keys))
 
 
-def sampled(names: Sequence[str], declared: ExampleSet, seed: int) -> list[int]:
+def sampled(names: Sequence[str], declared: ExampleSet, seed: int, labels: Sequence[str] | None = None) -> list[int]:
     """Positions of the half and the seeded sample that a set declares, in order; a name's lot is the same in every set.
 
-    Raises `InvalidInput` for a half without an example.
+    `labels` are what reports call the examples, where that is not the name by which lots are drawn. Raises
+    `InvalidInput` for a half without an example, and for examples named in `only` that are not there.
     """
-    kept = [at for at, name in enumerate(names) if declared.half in (None, _half(name, declared.together, seed))]
+    wanted = _wanted(names if labels is None else labels, declared.only)
+    kept = [at for at in wanted if declared.half in (None, _half(names[at], declared.together, seed))]
     if not kept and names:
         raise InvalidInput(
             "empty-half",
@@ -174,6 +176,21 @@ def sampled(names: Sequence[str], declared: ExampleSet, seed: int) -> list[int]:
         return kept
     ranks = [_lot(f"{seed}:{Path(names[at]).stem}") for at in kept]
     return sorted(kept[int(position)] for position in np.argsort(np.array(ranks), kind="stable")[: declared.limit])
+
+
+def _wanted(labels: Sequence[str], only: Sequence[str] | None) -> list[int]:
+    """Positions of the examples that a set names one by one, in the set's order; raises `InvalidInput` for others."""
+    if only is None:
+        return list(range(len(labels)))
+    named, there = set(only), set(labels)
+    if missing := [label for label in only if label not in there]:
+        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise InvalidInput(
+            "unknown-example",
+            f"'only' names '{missing[0]}'{others}, which the set does not have.",
+            "Use names as a report gives them, such as a file's name with its folder, or `row 5`.",
+        )
+    return [at for at, label in enumerate(labels) if label in named]
 
 
 def lots_in_pairs(own: Sequence[str], base: Sequence[str]) -> Sequence[str]:

@@ -38,7 +38,7 @@ def open_table(declared: Table, path: Path, seed: int, lots: Sequence[str] = ())
     )
     selected = selected_rows(declared.where, table)
     own = [str(row) for row in selected]
-    kept = sampled(lots_in_pairs(own, lots), declared, seed)
+    kept = sampled(lots_in_pairs(own, lots), declared, seed, [f"row {row + 1}" for row in selected])
     rows = selected[kept]
     frame = _frame(table, rows)
     for column, value in declared.set.items():

@@ -36,7 +36,7 @@ def open_texts(declared: Text, path: Path, tokenizer: Path, seed: int, lots: Seq
     """
     names, texts = _texts(declared, path)
     own = [str(int(name.rpartition(" ")[2]) - 1) for name in names]
-    kept = sampled(lots_in_pairs(own, lots), declared, seed)
+    kept = sampled(lots_in_pairs(own, lots), declared, seed, names)
     encode = _tokenizer(tokenizer, declared.length)
 
     def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:
