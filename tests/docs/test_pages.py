@@ -66,6 +66,9 @@ NOT_RUN = {
     ("docs/api.md", "/v1/webhooks"): Elsewhere(
         "It needs a receiver in the open internet.", "tests/worker/test_webhook_http.py", ("receiver",)
     ),
+    ("docs/how-to/explain-an-example.md", "--maps"): Elsewhere(
+        "It needs an audit with its files.", "tests/audits/test_maps.py", ('"--maps"', '"explain"', "contents")
+    ),
     ("docs/how-to/supply-a-gradient.md", "/v1/models"): Elsewhere(
         "It needs a gradient that a training framework exported.",
         "tests/client/test_external_gradients.py",
