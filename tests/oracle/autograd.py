@@ -191,7 +191,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
         x, sizes.tolist() if sizes is not None else x.shape[axis] // num_outputs, axis
     ),
     "Sqrt": torch.sqrt,
-    "Squeeze": lambda x, axes: x.squeeze(tuple(axes.tolist())),
+    "Squeeze": lambda x, axes=None: x.squeeze() if axes is None else x.squeeze(tuple(axes.tolist())),
     "Sub": torch.sub,
     "Sum": lambda *xs: sum(xs),
     "Tanh": torch.tanh,
