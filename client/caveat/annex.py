@@ -14,7 +14,8 @@ from caveat.problems import problem
 from caveat.yaml_source import read_document
 from caveat_reports.annexes import fill
 from caveat_reports.annexes.form import Annex, Material, Signature, UnknownFieldError
-from caveat_spec.annexes import AnnexKind, Filing
+from caveat_spec.annexes import AnnexKind
+from caveat_spec.filing import Filing
 
 
 def fill_annex(

@@ -34,6 +34,7 @@ def model(tmp_path: Path) -> Path:
     return split(tmp_path / "mlp.onnx")
 
 
+@pytest.mark.slow
 def test_the_service_gives_the_local_report_and_attests_every_byte(
     model: Path, service: str, service_keys: object, command: Command
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_fault_that_the_service_finds_points_into_the_audit_file(
     assert here.stderr.partition("Error:")[2] == there.stderr.partition("Error:")[2]
 
 
+@pytest.mark.slow
 def test_layers_and_a_first_audit_come_from_either(tmp_path: Path, command: Command, service: str) -> None:
     write_audit(tmp_path)
     asked = ("layers", "mlp.onnx", "--output", "deep", "--index", "2")
@@ -76,6 +77,7 @@ def test_layers_and_a_first_audit_come_from_either(tmp_path: Path, command: Comm
     assert command("init", "mlp.onnx", "--write", "first.yaml", CAVEAT_URL=service).returncode == 2
 
 
+@pytest.mark.slow
 def test_layers_of_a_class_that_is_not_there_are_refused(tmp_path: Path, command: Command) -> None:
     write_audit(tmp_path)
     wrong = command("layers", "mlp.onnx", "--index", "9")

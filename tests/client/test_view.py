@@ -21,7 +21,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("view")
     paths = [folder / "first.json", folder / "second.json"]
     for path in paths:
-        path.write_bytes(canonical(handmade.report()))
+        path.write_bytes(canonical(handmade.report(handmade.row())))
     with view.server(view.read(paths), 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()

@@ -222,5 +222,5 @@ def test_scores_that_only_the_output_has_by_example() -> None:
     last = net.op("Sigmoid", net.op("Conv", steps, net.weight(1, 4, 1)))
     model = load(net.model(("n", 4), net.op("Reshape", last, net.constant([-1], np.int64))))
     resolved = resolve_target(model, Target("t"))
-    assert (resolved.tensor, resolved.link) == (model.outputs[0].name, "none")
+    assert (resolved.tensor, resolved.link) == (model.outputs[0].name, "probabilities")
     assert any(layer.auditable for layer in list_layers(model, Target("t")))

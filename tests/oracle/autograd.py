@@ -134,11 +134,14 @@ def reshape(x: Tensor, shape: Tensor, *, allowzero: int) -> Tensor:
 
 
 def slice_(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
-    index = [slice(None)] * x.ndim
-    chosen = range(len(starts)) if axes is None else axes.tolist()
-    for axis, a, b in zip(chosen, starts.tolist(), ends.tolist(), strict=True):
-        index[axis] = slice(a, b)
-    return x[tuple(index)]
+    chosen = range(starts.numel()) if axes is None else axes.reshape(-1).tolist()
+    by = torch.ones_like(starts) if steps is None else steps
+    for axis, a, b, step in zip(chosen, *(one.reshape(-1).tolist() for one in (starts, ends, by)), strict=True):
+        if step > 0:
+            x = x[(*[slice(None)] * (axis % x.ndim), slice(a, b, step))]
+        else:
+            x = x.index_select(axis, torch.arange(*slice(a, b, step).indices(x.shape[axis])))
+    return x
 
 
 def layer_normalization(x: Tensor, scale: Tensor, b: Any = None, *, axis: int, epsilon: float, **_: Any) -> Tensor:

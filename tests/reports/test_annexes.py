@@ -19,9 +19,10 @@ from scipy.stats import fisher_exact, hypergeom
 from caveat_reports.annexes import csv, fill, html, ll144
 from caveat_reports.annexes.adverse_impact import Group, fisher, holm, impacts
 from caveat_reports.annexes.form import Annex, Material, Signature, Table, UnknownFieldError
-from caveat_spec.annexes import ANNEXES, AnnexKind, Columns, Filing
+from caveat_spec.annexes import ANNEXES, AnnexKind
 from caveat_spec.attestation import Run
 from caveat_spec.audit import Audit
+from caveat_spec.filing import Columns, Filing
 from caveat_spec.report import ExampleSetSummary, PlanSummary, Report, Verdict
 from caveat_spec.results import Comparison, Estimate, GroupRow
 from tests.reports.conftest import ENGINE, digest

@@ -165,6 +165,7 @@ def _rest(answers: IO[bytes]) -> None:
     answers.read(int(headers[b"content-length"]))
 
 
+@pytest.mark.slow
 def test_whoever_takes_too_long_is_hung_up_on(server: str) -> None:
     host, port = server.removeprefix("http://").split(":")
     for said in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -59,5 +60,6 @@ def test_an_upload_that_breaks_off_is_never_visible(blobs: Blobs) -> None:
 def test_whether_a_byte_can_be_kept(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     assert blobs.fault() is None
     assert everything(blobs) == []
-    monkeypatch.setattr(blobs.filesystem, "pipe_file", lambda *_: (_ for _ in ()).throw(PermissionError()))
-    assert blobs.fault() == "blobs-away"
+    for error, code in ((PermissionError(), "blobs-denied"), (RuntimeError("a library's own"), "blobs-away")):
+        monkeypatch.setattr(blobs.filesystem, "pipe_file", Mock(side_effect=error))
+        assert blobs.fault() == code

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from redis import Redis
 
 from caveat_storage import job_records, job_state
@@ -60,6 +61,7 @@ def test_a_tiny_audit_passes_the_backlog_of_another_tenant(tmp_path: Path) -> No
         assert ended(there) <= 4, "its message was the last of the list, and it had the second turn"
 
 
+@pytest.mark.slow
 def test_slots_go_on_while_the_broker_is_silent(tmp_path: Path) -> None:
     with valkey(tmp_path / "valkey") as port, live(tmp_path, port) as there:
         flood(there)

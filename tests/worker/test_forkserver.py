@@ -33,6 +33,17 @@ def _fresh() -> None:
     forkserver.close()
 
 
+def forkservers() -> list[int]:
+    """Those of this process, which may be the parent of a running service too."""
+    return [one for one in children(os.getpid()) if b"caveat_worker.jobs.forkserver" in _command(one)]
+
+
+def _command(process: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""
+
+
 def at_work() -> list[int]:
     """The forkserver of a job that is stopped as soon as it runs."""
     seen: list[int] = []
@@ -117,7 +128,7 @@ def test_a_forkserver_that_is_stuck_in_its_imports_is_given_up(monkeypatch: pyte
     monkeypatch.setattr(forkserver, "STILL_SECONDS", 1)
 
     def stop() -> bool:
-        for server in children(os.getpid()):
+        for server in forkservers():
             os.kill(server, signal.SIGSTOP)
         return False
 
@@ -128,7 +139,7 @@ def test_a_forkserver_that_is_stuck_in_its_imports_is_given_up(monkeypatch: pyte
 
 
 def test_a_job_is_stopped_before_its_process_is_there() -> None:
-    assert run(stub.FINISH, should_stop=lambda: bool(children(os.getpid()))) == Stopped()
+    assert run(stub.FINISH, should_stop=lambda: bool(forkservers())) == Stopped()
 
 
 def test_a_job_whose_process_was_stopped_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

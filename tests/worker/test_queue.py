@@ -125,6 +125,7 @@ def test_a_job_that_is_published_often_runs_once(running: Live) -> None:
     assert running.get(job_id)["attempts"] == 1
 
 
+@pytest.mark.slow
 def test_each_worker_takes_what_is_for_it_and_is_counted_for_it_alone(fresh: Live) -> None:
     publisher = fresh.client.application.extensions["caveat"].publisher
     with fresh.worker("cpu", CAVEAT_QUEUES="default,large"), fresh.worker("gpu", CAVEAT_QUEUES="gpu"):

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from caveat_reports.canonical import digest
-from caveat_spec.annexes import AnnexKind, Filing
+from caveat_spec.annexes import AnnexKind
 from caveat_spec.attestation import Run
+from caveat_spec.filing import Filing
 from caveat_spec.report import Report
 
 NOT_RECORDED = "Not recorded"

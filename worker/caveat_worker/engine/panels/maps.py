@@ -77,11 +77,11 @@ def _figure(one: Explained, element: int, drawn: Drawn, arrays: dict[str, AnyArr
     kept = []
     for number, (panel, found, subject) in enumerate(zip(one.panels, drawn.found, drawn.subjects, strict=True)):
         figure = panel.figures[element]
-        about = []
+        stored = []
         for what, (array, axes) in ({} if figure.withheld else dict(_arrays(figure, found, drawn))).items():
             name = f"{one.name}/{element}/{number}/{what}"
             arrays[name] = array
-            about.append(KeptArray(name=name, what=what, axes=list(axes), shape=list(array.shape)))
+            stored.append(KeptArray(name=name, what=what, axes=list(axes), shape=list(array.shape)))
         kept.append(
             KeptFigure(
                 explanation=one.name,
@@ -97,7 +97,7 @@ def _figure(one: Explained, element: int, drawn: Drawn, arrays: dict[str, AnyArr
                 unit=figure.unit or one.unit,
                 additive=figure.additive,
                 withheld=figure.withheld,
-                arrays=about,
+                arrays=stored,
             )
         )
     return kept
