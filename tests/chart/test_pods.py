@@ -144,7 +144,9 @@ def test_is_told_settings_that_exist(release: Release) -> None:
 def test_is_told_settings_that_are_valid(release: Release) -> None:
     for pod in release.pods():
         part = pod.labels["app.kubernetes.io/component"]
-        variables = {name: value or "from-a-secret" for name, value in environment(release, pod).items()}
+        variables = {
+            name: value or "from-a-secret-of-32-characters-or-more" for name, value in environment(release, pod).items()
+        }
         assert part != "api" or faults(ServiceSettings, variables) == []
         assert not part.startswith("worker") or faults(WorkerSettings, variables) == []
 
