@@ -327,7 +327,7 @@ def view(reports: tuple[Path, ...], port: int) -> None:
             click.echo("Stopped.")
 
 
-KINDS_OF_ANNEX = "; ".join(f"{row.kind}, a {row.words}" for row in ANNEXES)
+KINDS_OF_ANNEX = "; ".join(f"{row.kind}: {row.words}" for row in ANNEXES)
 
 
 @cli.command(short_help="Fill a published form from a report.")
@@ -336,7 +336,7 @@ KINDS_OF_ANNEX = "; ".join(f"{row.kind}, a {row.words}" for row in ANNEXES)
     "--kind",
     type=click.Choice([row.kind for row in ANNEXES]),
     required=True,
-    help=f"Form to fill: {KINDS_OF_ANNEX}.",
+    help=f"Form to fill. {KINDS_OF_ANNEX}.",
 )
 @click.option("--filing", type=PATH, help="YAML file with what you state beside the report.")
 @click.option("--attestation", type=PATH, help="Attestation of the report, for date and signature; needs --key.")
