@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -100,6 +101,16 @@ def test_pairs_of_other_rows_are_not_parted(
     first = PEOPLE if "file" not in men else 0
     for woman, man in couples(folder, found["women"], found["men"]):
         assert int(man.split()[1]) - first == int(woman.split()[1])
+    assert len(found["men"]) == len(found["women"]) < PEOPLE
+
+
+@pytest.mark.parametrize("drawn", DRAWN, ids=str)
+def test_an_array_is_drawn_like_the_rows_that_it_pairs_with(folder: Path, drawn: dict[str, Any]) -> None:
+    np.save(folder / "fathers.npy", np.arange(PEOPLE, dtype=np.float32)[:, None])
+    other = {"arrays": "fathers.npy", **drawn, "pairs_with": "women"}
+    found = opened(folder, {"men": other, "women": {**KINDS["table"], **drawn, "where": "sex == m"}})
+    for woman, man in couples(folder, found["women"], found["men"]):
+        assert int(woman.split()[1]) - 1 - PEOPLE == int(man)
     assert len(found["men"]) == len(found["women"]) < PEOPLE
 
 

@@ -21,7 +21,7 @@ def test_every_member_of_the_union_has_a_reader() -> None:
         parameters = signature(reader_of(kind)).parameters.values()
         required = [one for one in parameters if one.default is one.empty]
         assert len(required) == len(declared.SOURCES) + 2
-        assert any(one.name == "lots" for one in parameters) == (kind in ("table", "text"))
+        assert any(one.name == "lots" for one in parameters) == (kind != "images")
 
 
 def test_the_registry_imports_no_reader() -> None:

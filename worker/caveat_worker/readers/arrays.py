@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from caveat_spec.audit import Arrays
 from caveat_worker.engine.activations.requirements import ONLY
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.readers.source import ExampleSource, is_zip, sampled
+from caveat_worker.readers.source import ExampleSource, is_zip, lots_in_pairs, sampled
 
 MAX_UNPACKED_BYTES = 8 * 2**30
 
 
-def open_arrays(declared: Arrays, path: Path, seed: int) -> ExampleSource:
-    """Opens arrays [examples, ...], one for each input; raises `InvalidInput` for objects, pickles and unknown keys."""
+def open_arrays(declared: Arrays, path: Path, seed: int, lots: Sequence[str] = ()) -> ExampleSource:
+    """Opens arrays [examples, ...], one for each input; raises `InvalidInput` for objects, pickles and unknown keys.
+
+    A half and a sample are drawn by the number of an example, or by `lots`: those of the rows that it is paired with.
+    """
     zipped = is_zip(path)
     wanted: dict[str, str | None] = dict(declared.inputs) or {ONLY: declared.key}
     arrays = {name: _checked(_npz(path, key) if zipped else _npy(path)) for name, key in wanted.items()}
@@ -30,8 +33,8 @@ def open_arrays(declared: Arrays, path: Path, seed: int) -> ExampleSource:
             f"The arrays hold different numbers of examples: {', '.join(f'{k} {n}' for k, n in counts.items())}.",
             "Save arrays that hold the same examples in the same order.",
         )
-    lots = tuple(map(str, range(max(counts.values()))))
-    kept = sampled(lots, declared, seed)
+    own = tuple(map(str, range(max(counts.values()))))
+    kept = sampled(lots_in_pairs(own, lots), declared, seed, own)
 
     def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:
         rows = [kept[i] for i in positions]
@@ -39,7 +42,7 @@ def open_arrays(declared: Arrays, path: Path, seed: int) -> ExampleSource:
 
     shapes = {name: array.shape[1:] for name, array in arrays.items()}
     return ExampleSource(
-        kind="arrays", names=tuple(map(str, kept)), shapes=shapes, load=load, positions=tuple(kept), lots=lots
+        kind="arrays", names=tuple(map(str, kept)), shapes=shapes, load=load, positions=tuple(kept), lots=own
     )
 
 

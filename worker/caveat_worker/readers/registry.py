@@ -25,7 +25,7 @@ READERS: dict[ExampleKind, tuple[str, str]] = {
 def reader_of(kind: ExampleKind) -> Callable[..., ExampleSource]:
     """The reader of a kind of examples: a function `(declared, *paths, seed)`, a path being None if it is left out.
 
-    Readers of sets that have a `where` and no names also take `lots`.
+    Readers of sets whose examples are counted and not named also take `lots`.
     """
     module, function = READERS[kind]
     reader: Callable[..., ExampleSource] = getattr(import_module(module), function)
