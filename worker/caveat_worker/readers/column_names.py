@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from caveat_spec.audit import Table
@@ -13,6 +13,11 @@ from caveat_worker.engine.activations.requirements import ONLY
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import TensorInfo
 from caveat_worker.readers.source import ModelInputs
+
+
+def column_of(columns: Collection[str], feature: str) -> str:
+    """The column of a feature: the feature itself, or the part before `=`."""
+    return feature if feature in columns else feature.partition("=")[0]
 
 
 def columns_by_input(declared: Table, inputs: ModelInputs, columns: Sequence[str]) -> dict[str, list[str]]:
@@ -65,13 +70,13 @@ def order_warning(declared: Table, inputs: ModelInputs, columns: Sequence[str]) 
 
 def _unlike_the_table(features: Sequence[str], columns: Sequence[str]) -> str | None:
     """A clause for the first two features that the table has in the opposite order."""
-    have = list(dict.fromkeys(one if one in columns else one.partition("=")[0] for one in features))
-    numbers = [list(columns).index(one) for one in have if one in columns]
-    place = next((i for i, (one, other) in enumerate(pairwise(numbers)) if one > other), None)
-    if place is None:
+    places = {name: place for place, name in enumerate(columns)}
+    have = dict.fromkeys(column_of(columns, feature) for feature in features)
+    opposite = next(((one, other) for one, other in pairwise(have) if places[one] > places[other]), None)
+    if opposite is None:
         return None
     return (
-        f"'features' has '{have[place]}' before '{have[place + 1]}', the table has them in the opposite order, and the "
+        f"'features' has '{opposite[0]}' before '{opposite[1]}', the table has them in the opposite order, and the "
         "model does not say in which it takes them; in another order than at training, columns are taken for each other"
     )
 

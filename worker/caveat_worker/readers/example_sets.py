@@ -28,10 +28,7 @@ def open_set(name: str, declared: Examples, blob: Blob, seed: int, lots: Sequenc
 def open_set_of(audit: Audit, name: str, blob: Blob) -> ExampleSource:
     """An audit's example set; one that is paired with other rows takes the half and the sample of its base."""
     seed, base = audit.method.seed, audit.drawn_like(name)
-    lots: Sequence[str] = ()
-    if base is not None:
-        whole = audit.examples[base].model_copy(update={"half": None, "limit": None})
-        lots = open_set(base, whole, blob, seed).lots
+    lots = () if base is None else open_set(base, audit.examples[base], blob, seed).lots
     return open_set(name, audit.examples[name], blob, seed, lots)
 
 

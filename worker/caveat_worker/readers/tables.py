@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from caveat_spec.audit import Table
 from caveat_worker.engine.activations.requirements import ONLY
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.columns import InputColumn
-from caveat_worker.readers.column_names import columns_by_input, order_warning
+from caveat_worker.readers.column_names import column_of, columns_by_input, order_warning
 from caveat_worker.readers.column_values import Column, column_values, unknown_values
 from caveat_worker.readers.conditions import selected_rows
 from caveat_worker.readers.rows import read_rows, unreadable
@@ -34,11 +34,11 @@ def open_table(declared: Table, path: Path, seed: int, lots: Sequence[str] = ())
     """
     table = read_rows(path)
     _check_columns(
-        table.column_names, [*(_column_of(table.column_names, name) for name in _named(declared)), *declared.set]
+        table.column_names, [*(column_of(table.column_names, name) for name in _named(declared)), *declared.set]
     )
     selected = selected_rows(declared.where, table)
-    own = [str(row) for row in selected]
-    kept = sampled(lots_in_pairs(own, lots), declared, seed, [f"row {row + 1}" for row in selected])
+    own, names = [str(row) for row in selected], [f"row {row + 1}" for row in selected]
+    kept = sampled(lots_in_pairs(own, lots), declared, seed, names)
     rows = selected[kept]
     frame = _frame(table, rows)
     for column, value in declared.set.items():
@@ -54,7 +54,7 @@ def open_table(declared: Table, path: Path, seed: int, lots: Sequence[str] = ())
 
     unfitted = ExampleSource(
         kind="table",
-        names=tuple(f"row {row + 1}" for row in rows),
+        names=tuple(names[position] for position in kept),
         shapes={},
         load=lambda positions: {},
         columns=columns,
@@ -93,7 +93,7 @@ def _fitted(
     arrays, warnings = {}, [order_warning(declared, inputs, names)]
     for key, features in chosen.items():
         tensor = tensors[key]
-        _check_columns(names, [_column_of(names, feature) for feature in features])
+        _check_columns(names, [column_of(names, feature) for feature in features])
         facts = inputs.columns.get(tensor.name, ())
         read = [
             _column(frame, rows, feature, facts[i] if i < len(facts) else InputColumn())
@@ -117,7 +117,7 @@ def _picked(arrays: Mapping[str, NDArray[Any]], positions: Sequence[int]) -> dic
 
 def _column(frame: pd.DataFrame, rows: NDArray[np.int64], feature: str, taken: InputColumn) -> Column:
     """A feature of the rows: a column, or whether it has the value after `=`."""
-    name = _column_of(frame.columns, feature)
+    name = column_of(frame.columns, feature)
     return Column(name, frame[name], None if name == feature else feature.partition("=")[2], rows, taken)
 
 
@@ -146,8 +146,3 @@ def _named(declared: Table) -> list[str]:
     """Every column or feature that a set names for the model."""
     listed = [[one] if isinstance(one, str) else one for one in (declared.features or [], *declared.inputs.values())]
     return [name for names in listed for name in names]
-
-
-def _column_of(columns: Collection[str], feature: str) -> str:
-    """The column of a feature: the feature itself, or the part before `=`."""
-    return feature if feature in columns else feature.partition("=")[0]
