@@ -12,12 +12,15 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("api_spec", "storage", "service", "worker", "client")
 PAGE = ROOT / "api_spec" / "caveat_spec" / "problem_codes.json"
 GAP = "…"
+Texts = dict[str, list[str]]
+"""What names stand for."""
 
 
 def main(arguments: list[str]) -> int:
@@ -34,10 +37,14 @@ def main(arguments: list[str]) -> int:
 def listed() -> dict[str, dict[str, list[object]]]:
     """Code → its statuses, and its sentences with their remedies, in the order of the sources."""
     found: dict[str, dict[str, list[object]]] = defaultdict(lambda: {"statuses": [], "said": []})
-    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
-        for call in ast.walk(ast.parse(path.read_text())):
+    paths = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+    modules = [ast.parse(path.read_text()) for path in paths]
+    constants = {name: texts for module in modules for name, texts in _constants(module).items()}
+    for module in modules:
+        known = constants | _parameters(module, constants)
+        for call in ast.walk(module):
             if isinstance(call, ast.Call):
-                for code, status, detail, remedy in _raised(call):
+                for code, status, detail, remedy in _raised(call, known):
                     entry = found[code]
                     said = [detail, remedy]
                     entry["said"] += [said] if said not in entry["said"] and detail.strip(GAP) else []
@@ -45,7 +52,27 @@ def listed() -> dict[str, dict[str, list[object]]]:
     return {code: {"statuses": sorted(one["statuses"]), "said": one["said"]} for code, one in found.items()}  # type: ignore[type-var]
 
 
-def _raised(call: ast.Call) -> Iterator[tuple[str, int | None, str, str]]:
+def _constants(module: ast.Module) -> Texts:
+    """The texts that a module's constants are, and that its types allow."""
+    return {
+        target.id: texts
+        for line in module.body
+        if isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None
+        for target in (line.targets if isinstance(line, ast.Assign) else [line.target])
+        if isinstance(target, ast.Name) and (texts := _codes(line.value, {}))
+    }
+
+
+def _parameters(module: ast.Module, types: Texts) -> Texts:
+    """The texts that parameters may be whose types say so."""
+    return {
+        node.arg: texts
+        for node in ast.walk(module)
+        if isinstance(node, ast.arg) and node.annotation is not None and (texts := _codes(node.annotation, types))
+    }
+
+
+def _raised(call: ast.Call, known: Texts) -> Iterator[tuple[str, int | None, str, str]]:
     """Code, status, sentence and remedy of a call that makes a problem; nothing of any other call."""
     name = ast.unparse(call.func).rpartition(".")[2]
     if name == "of" and not ast.unparse(call.func).endswith("ProblemDetails.of"):
@@ -54,17 +81,26 @@ def _raised(call: ast.Call) -> Iterator[tuple[str, int | None, str, str]]:
         return
     code, *rest = call.args
     status = 422 if name == "InvalidInput" else _number(rest.pop(0))
-    for one in _codes(code):
+    for one in _codes(code, known):
         yield one, status, _words(rest[0]), _words(rest[1]) if len(rest) > 1 else ""
 
 
-def _codes(node: ast.expr) -> Iterator[str]:
-    """The codes that an expression can be, where they are written out."""
-    if isinstance(node, ast.IfExp):
-        yield from _codes(node.body)
-        yield from _codes(node.orelse)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield node.value
+def _codes(node: ast.expr, known: Texts) -> list[str]:
+    """The codes that an expression can be; none where that is not written out."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return [text]
+        case ast.Name(id=name):
+            return known.get(name, [])
+        case ast.IfExp(body=one, orelse=other):
+            return _codes(one, known) + _codes(other, known)
+        case ast.JoinedStr(values=parts):
+            return ["".join(texts) for texts in product(*(_codes(part, known) for part in parts))]
+        case ast.FormattedValue(value=value):
+            return _codes(value, known)
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=ast.Tuple(elts=values)):
+            return [text for value in values for text in _codes(value, known)]
+    return []
 
 
 def _number(node: ast.expr) -> int | None:

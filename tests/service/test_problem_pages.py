@@ -33,6 +33,13 @@ def test_every_code_has_a_page(client: FlaskClient) -> None:
     html5lib.HTMLParser(strict=True).parse(answered.text)
 
 
+@pytest.mark.parametrize("code", ["blobs-full", "scratch-failing", "no-row-for-each-example", "not-a-tokenizer"])
+def test_a_code_that_is_put_together_or_has_a_name_is_listed(code: str) -> None:
+    kind = problem_codes.kind(code)
+    assert kind is not None
+    assert kind.said
+
+
 def test_an_answer_links_to_the_page_of_its_problem(client: FlaskClient) -> None:
     answered = client.get(f"/v1/audits/{'0' * 26}")
     (place,) = re.findall(r'<(/problems/[a-z-]+)>; rel="help"', answered.headers["Link"])

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -181,7 +181,7 @@ def _tokenizer(path: Path, length: int) -> Tokenizer:
 
 
 @contextmanager
-def _wrapping_errors(code: str, sentence: str) -> Iterator[None]:
+def _wrapping_errors(code: Literal["tokenizer-fails", "not-a-tokenizer"], sentence: str) -> Iterator[None]:
     """Turns every error of the library into `InvalidInput`; panics of its Rust code are no `Exception`."""
     try:
         yield
@@ -189,5 +189,8 @@ def _wrapping_errors(code: str, sentence: str) -> Iterator[None]:
         raise
     except BaseException as error:
         first = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        remedy = "Send the tokenizer.json that `tokenizer.save` of the tokenizers library wrote."
-        raise InvalidInput(code, f"{sentence} ({first}).", remedy) from error
+        raise InvalidInput(
+            code,
+            f"{sentence} ({first}).",
+            "Send the tokenizer.json that `tokenizer.save` of the tokenizers library wrote.",
+        ) from error
