@@ -37,18 +37,20 @@ def main(arguments: list[str]) -> int:
 def listed() -> dict[str, dict[str, list[object]]]:
     """Code → its statuses, and its sentences with their remedies, in the order of the sources."""
     found: dict[str, dict[str, list[object]]] = defaultdict(lambda: {"statuses": [], "said": []})
-    paths = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-    modules = [ast.parse(path.read_text()) for path in paths]
-    constants = {name: texts for module in modules for name, texts in _constants(module).items()}
-    for module in modules:
-        known = constants | _parameters(module, constants)
-        for call in ast.walk(module):
-            if isinstance(call, ast.Call):
-                for code, status, detail, remedy in _raised(call, known):
-                    entry = found[code]
-                    said = [detail, remedy]
-                    entry["said"] += [said] if said not in entry["said"] and detail.strip(GAP) else []
-                    entry["statuses"] += [status] if status is not None and status not in entry["statuses"] else []
+    constants: Texts = {}
+    calls: list[tuple[ast.Call, Texts]] = []
+    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
+        module = ast.parse(path.read_text())
+        nodes = list(ast.walk(module))
+        constants |= _constants(module)
+        parameters = _parameters(nodes, constants)
+        calls += [(node, parameters) for node in nodes if isinstance(node, ast.Call) and _makes_problem(node)]
+    for call, parameters in calls:
+        for code, status, detail, remedy in _raised(call, constants | parameters):
+            entry = found[code]
+            said = [detail, remedy]
+            entry["said"] += [said] if said not in entry["said"] and detail.strip(GAP) else []
+            entry["statuses"] += [status] if status is not None and status not in entry["statuses"] else []
     return {code: {"statuses": sorted(one["statuses"]), "said": one["said"]} for code, one in found.items()}  # type: ignore[type-var]
 
 
@@ -63,24 +65,26 @@ def _constants(module: ast.Module) -> Texts:
     }
 
 
-def _parameters(module: ast.Module, types: Texts) -> Texts:
+def _parameters(nodes: list[ast.AST], types: Texts) -> Texts:
     """The texts that parameters may be whose types say so."""
     return {
         node.arg: texts
-        for node in ast.walk(module)
+        for node in nodes
         if isinstance(node, ast.arg) and node.annotation is not None and (texts := _codes(node.annotation, types))
     }
 
 
+def _makes_problem(call: ast.Call) -> bool:
+    """Whether a call has a code, and a sentence for it."""
+    called = ast.unparse(call.func)
+    makes = called.rpartition(".")[2] in ("refuse", "problem", "InvalidInput") or called.endswith("ProblemDetails.of")
+    return makes and len(call.args) >= 3
+
+
 def _raised(call: ast.Call, known: Texts) -> Iterator[tuple[str, int | None, str, str]]:
-    """Code, status, sentence and remedy of a call that makes a problem; nothing of any other call."""
-    name = ast.unparse(call.func).rpartition(".")[2]
-    if name == "of" and not ast.unparse(call.func).endswith("ProblemDetails.of"):
-        return
-    if name not in ("refuse", "problem", "of", "InvalidInput") or len(call.args) < 3:
-        return
+    """Code, status, sentence and remedy of a call that makes a problem."""
     code, *rest = call.args
-    status = 422 if name == "InvalidInput" else _number(rest.pop(0))
+    status = 422 if ast.unparse(call.func).endswith("InvalidInput") else _number(rest.pop(0))
     for one in _codes(code, known):
         yield one, status, _words(rest[0]), _words(rest[1]) if len(rest) > 1 else ""
 
