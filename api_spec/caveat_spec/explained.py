@@ -16,10 +16,10 @@ from caveat_spec.explain import Atoms, Element, Presentation
 
 LEVELS = 127
 """A cell is a whole number from -127 to 127: its share of the scale."""
-MOST_PAIR_CELLS = 14
-"""The same of the small maps of a grid."""
 MOST_CELLS = 28
 """Cells on the longer side of a map: as many as a person tells apart; a larger map is taken over blocks."""
+MOST_PAIR_CELLS = 14
+"""The same of the small maps of a grid."""
 
 
 class Grid(Document):
