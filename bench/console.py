@@ -11,7 +11,10 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+from werkzeug.test import TestResponse
 
 from caveat_reports.canonical import canonical
 from caveat_storage.job_records import Database, new_id, now
@@ -88,9 +91,8 @@ def fill(database: Database, report: str) -> list[str]:
     return sorted(row["id"] for row in rows if row["report_digest"])
 
 
-def timed(get: object, path: str) -> tuple[float, float]:
+def timed(get: Callable[[str], TestResponse], path: str) -> tuple[float, float]:
     """Seconds that a page takes, and seconds of the processor."""
-    assert callable(get)
     began = time.perf_counter(), time.thread_time()
     answered = get(path)
     assert answered.status_code == 200, answered.text
