@@ -45,28 +45,6 @@ FORM = Form(
 )
 
 
-def _system(material: Material) -> Answer | Missing:
-    return fragments.joined(
-        fragments.purpose(material),
-        fragments.owner(material),
-        fragments.identity(material),
-        fragments.versions(material),
-    )
-
-
-def _testing(material: Material) -> Answer | Missing:
-    return fragments.joined(fragments.data(material), fragments.method(material))
-
-
-def _metrics(material: Material) -> Answer | Missing:
-    return fragments.joined(
-        fragments.verdict(material),
-        fragments.concepts(material),
-        fragments.groups(material),
-        fragments.impact(material),
-    )
-
-
 def _reports(material: Material) -> Answer | Missing:
     date = date_of_the_audit(material)
     if isinstance(date, Missing) or material.signature is None:
@@ -83,11 +61,6 @@ def _accuracy(material: Material) -> Answer | Missing:
     return fragments.groups(material)
 
 
-def _risks(material: Material) -> Answer | Missing:
-    """Lines of the gate that did not hold, and what speaks against the figures."""
-    return fragments.joined(fragments.verdict(material), fragments.cautions(material))
-
-
 def _explained(material: Material) -> Answer | Missing:
     found = material.report.explanations
     if not found:
@@ -97,16 +70,16 @@ def _explained(material: Material) -> Answer | Missing:
 
 
 FILLS: dict[str, Fill] = {
-    "1a": _system,
+    "1a": fragments.together(fragments.purpose, fragments.owner, fragments.identity, fragments.versions),
     "1c": fragments.software,
     "2b": fragments.outputs,
     "2c": fragments.layers,
     "2e": _explained,
-    "2g": _testing,
-    "2g_metrics": _metrics,
+    "2g": fragments.together(fragments.data, fragments.method),
+    "2g_metrics": fragments.together(fragments.verdict, fragments.concepts, fragments.groups, fragments.impact),
     "2g_reports": _reports,
     "3_accuracy": _accuracy,
-    "3_risks": _risks,
+    "3_risks": fragments.together(fragments.verdict, fragments.cautions),
     "4": fragments.policy,
     "6": fragments.versions,
 }

@@ -45,7 +45,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a form; cells are text, and `number` columns are set to the right."""
+    """A table of a form; cells are text, and columns after the first `words` are set to the right."""
 
     caption: str
     head: tuple[str, ...]
@@ -149,12 +149,13 @@ def annex(kind: AnnexKind, form: Form, fills: Mapping[str, Fill], material: Mate
     known = [field.id for field in form.fields]
     if unknown := [name for name in material.filing.fields if name not in known]:
         raise UnknownFieldError(unknown, known)
+    report_digest = digest(material.report)
     return Annex(
         kind=kind,
         form=form,
-        cover=tuple(_cover(material)),
+        cover=tuple(_cover(material, report_digest)),
         entries=tuple(_entry(field, fills.get(field.id), material) for field in form.fields),
-        report_digest=digest(material.report),
+        report_digest=report_digest,
         version=material.report.engine.caveat,
     )
 
@@ -167,7 +168,7 @@ def _entry(field: Field, fill: Fill | None, material: Material) -> Entry:
     return Entry(field, found, stated, None)
 
 
-def _cover(material: Material) -> Iterator[Cover]:
+def _cover(material: Material, report_digest: str) -> Iterator[Cover]:
     report, signature = material.report, material.signature
     about = report.audit.about
     yield Cover("Model", None if about is None else about.title, "Give `about: title` in the audit.")
@@ -175,7 +176,7 @@ def _cover(material: Material) -> Iterator[Cover]:
     yield Cover("Owner", None if about is None else about.owner, "Give `about: owner` in the audit.")
     signed = "Pass the attestation, and the public key that verifies it."
     yield Cover("Date of the audit", None if signature is None else _day(signature.run), signed)
-    yield Cover("Digest of the report", digest(report))
+    yield Cover("Digest of the report", report_digest)
     keys = None if signature is None else ", ".join(f"valid, by the key {keyid}" for keyid in signature.keyids)
     yield Cover("Signature of the report", keys, signed)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from caveat_reports import summary
 from caveat_reports.annexes import adverse_impact
-from caveat_reports.annexes.form import Answer, Material, Missing, Table
+from caveat_reports.annexes.form import Answer, Fill, Material, Missing, Table
 from caveat_reports.formatting import count, p_value, plain, share, short_digest, signed
 from caveat_reports.versions import shown_versions
 from caveat_spec.results import Estimate, GroupRow
@@ -215,6 +215,11 @@ def policy(material: Material) -> Answer | Missing:
     if about is None or about.policy is None:
         return Missing("The audit does not say: give `about: policy`")
     return Answer("report: /audit/about/policy", (about.policy, *summary.questions(material.report)))
+
+
+def together(*fills: Fill) -> Fill:
+    """A field that several pieces fill."""
+    return lambda material: joined(*(fill(material) for fill in fills))
 
 
 def joined(*answers: Answer | Missing) -> Answer | Missing:

@@ -7,7 +7,6 @@ other tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from caveat_reports.annexes import adverse_impact
@@ -71,17 +70,22 @@ def parts(material: Material) -> dict[str, Part]:
 
     Where an audit compares several decisions by these columns, those with the most tables, the first of them.
     """
-    columns = material.filing.columns
-    wanted = {"sex": {columns.sex}, "race": {columns.race}, "intersections": {columns.sex, columns.race}}
+    wanted = _wanted(material)
     found: dict[tuple[object, ...], dict[str, Part]] = {}
     for one in material.report.comparisons:
         asked = _asked(material, one)
-        name = next((name for name, sensitive in wanted.items() if set(one.sensitive) == sensitive), None)
+        name = next((name for name, sensitive in wanted.items() if set(one.sensitive) == set(sensitive)), None)
         decisions = (asked.examples, asked.decision, asked.score, asked.target, asked.threshold)
         if name is not None:
             found.setdefault(decisions, {}).setdefault(name, _part(material, one))
     best = max(found.values(), key=len, default={})
     return {name: best[name] for name in wanted if name in best}
+
+
+def _wanted(material: Material) -> dict[str, tuple[str, ...]]:
+    """The columns of each table."""
+    columns = material.filing.columns
+    return {"sex": (columns.sex,), "race": (columns.race,), "intersections": (columns.sex, columns.race)}
 
 
 def _asked(material: Material, comparison: Comparison) -> AskedGroup:
@@ -114,8 +118,8 @@ def _table(name: str) -> Fill:
             return Missing(_no_table(material, name))
         rate = "Scoring rate" if _scores(material, part) else "Selection rate"
         counted = () if rate == "Scoring rate" else ("# selected",)
-        excluded = _excluded(material, part)
-        best = adverse_impact.highest([group for group in part.groups if group not in excluded])
+        compared = _compared(material, part)
+        best = adverse_impact.highest(compared)
         title = next(field.title for field in FORM.fields if field.id == name)
         shown = Table(
             caption=f"{title}: {part.comparison.decisions}",
@@ -126,7 +130,7 @@ def _table(name: str) -> Fill:
                     count(group.people),
                     *([count(group.selected)] if counted else []),
                     share(group.rate),
-                    "left out" if group in excluded else "–" if best is None else fixed(group.rate / best.rate, 3),
+                    "left out" if group not in compared else "–" if best is None else fixed(group.rate / best.rate, 3),
                 )
                 for group in part.groups
             ),
@@ -149,8 +153,7 @@ def _notes(part: Part) -> list[str]:
 
 
 def _no_table(material: Material, name: str) -> str:
-    columns = material.filing.columns
-    wanted = {"sex": [columns.sex], "race": [columns.race], "intersections": [columns.sex, columns.race]}[name]
+    wanted = _wanted(material)[name]
     return (
         f"The audit compares no groups by {' and '.join(wanted)} alone: add a group with "
         f"`sensitive: [{', '.join(wanted)}]` and audit again, or name other `columns`"
@@ -162,18 +165,21 @@ def _scores(material: Material, part: Part) -> bool:
     return _asked(material, part.comparison).threshold == "median"
 
 
-def _excluded(material: Material, part: Part) -> list[Group]:
-    return part.small() if material.filing.exclude_small is not None else []
+def _compared(material: Material, part: Part) -> list[Group]:
+    """The groups that have impact ratios: all but small ones that the filing leaves out."""
+    left_out = part.small() if material.filing.exclude_small is not None else []
+    return [group for group in part.groups if group not in left_out]
 
 
 def _median(material: Material) -> Answer | Missing:
-    found = {name: part for name, part in parts(material).items() if _scores(material, part)}
+    filled = parts(material)
+    found = [part for part in filled.values() if _scores(material, part)]
     if not found:
-        if parts(material):
+        if filled:
             return Answer("report: /audit/groups", ("Does not apply: the tables are of decisions, not of scores.",))
         return Missing("The audit compares no scores: for a tool that scores, set `threshold: median` in its groups")
-    medians = {part.comparison.threshold for part in found.values() if part.comparison.threshold is not None}
-    names = ", ".join(part.comparison.name for part in found.values())
+    medians = {part.comparison.threshold for part in found if part.comparison.threshold is not None}
+    names = ", ".join(part.comparison.name for part in found)
     return Answer(f"report: /comparisons ({names}) /threshold", tuple(plain(one, 6) for one in sorted(medians)))
 
 
@@ -190,7 +196,7 @@ def _excluded_said(material: Material) -> Answer | Missing:
     found = parts(material)
     if not found:
         return Missing("The audit compares no groups by these columns")
-    small = {name: part.small() for name, part in found.items() if part.small()}
+    small = {name: groups for name, part in found.items() if (groups := part.small())}
     if not small:
         return Answer("report: /comparisons", ("No category holds less than 2 % of the data.",))
     named = "; ".join(
@@ -210,11 +216,8 @@ def _excluded_said(material: Material) -> Answer | Missing:
 
 
 def _impact(material: Material) -> Answer | Missing:
-    found = parts(material)
     tables = [
-        adverse_impact.table(name.capitalize(), [group for group in part.groups if group not in excluded])
-        for name, part in found.items()
-        for excluded in [_excluded(material, part)]
+        adverse_impact.table(name.capitalize(), _compared(material, part)) for name, part in parts(material).items()
     ]
     shown = tuple(table for table in tables if table is not None)
     return Answer("report: /comparisons", tables=shown) if shown else Missing("The audit compares no two such groups")
@@ -245,7 +248,7 @@ def _classes(material: Material) -> Missing:
     )
 
 
-FILLS: dict[str, Callable[[Material], Answer | Missing]] = {
+FILLS: dict[str, Fill] = {
     "date": date_of_the_audit,
     "tool": _tool,
     "data_source": _data,

@@ -101,6 +101,6 @@ FILLS: dict[str, Fill] = {
     "unitary": fragments.single_groups,
     "intersectional": fragments.intersections,
     "concepts": fragments.concepts,
-    "caveats": lambda material: fragments.joined(fragments.verdict(material), fragments.cautions(material)),
+    "caveats": fragments.together(fragments.verdict, fragments.cautions),
     "audited": date_of_the_audit,
 }

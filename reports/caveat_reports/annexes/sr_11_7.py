@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from caveat_reports.annexes import fragments
-from caveat_reports.annexes.form import Answer, Field, Fill, Form, Material, Missing, date_of_the_audit
+from caveat_reports.annexes.form import Answer, Field, Fill, Form, Material, date_of_the_audit
 
 FORM = Form(
     title="Model risk summary after SR 11-7",
@@ -45,18 +45,10 @@ def _process(material: Material) -> Answer:
     )
 
 
-def _inventory(material: Material) -> Answer | Missing:
-    return fragments.joined(fragments.identity(material), fragments.owner(material))
-
-
-def _design(material: Material) -> Answer | Missing:
-    return fragments.joined(fragments.outputs(material), fragments.layers(material))
-
-
 FILLS: dict[str, Fill] = {
-    "inventory": _inventory,
+    "inventory": fragments.together(fragments.identity, fragments.owner),
     "purpose": fragments.purpose,
-    "design": _design,
+    "design": fragments.together(fragments.outputs, fragments.layers),
     "testing": fragments.data,
     "soundness": fragments.concepts,
     "assumptions": fragments.cautions,
