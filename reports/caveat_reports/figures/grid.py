@@ -6,17 +6,16 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from caveat_reports.figures.map import below
-from caveat_reports.figures.shades import picture, shade
+from caveat_reports.figures.map import below, cells
+from caveat_reports.figures.shades import shade
 from caveat_reports.formatting import signed
 from caveat_spec.explained import LEVELS, Atom, Figure, Grid, Panel
-from caveat_spec.sanitize import raster, sanitized
+from caveat_spec.sanitize import sanitized
 
 _LINKED = Markup(
     '<div class="linked" role="group" aria-label="{what}"><div class="over all{alone}">{seen}{cells}</div>\n'
     '<div class="places">{rows}</div></div>'
 )
-_CELLS = Markup('<img class="cells" src="{source}" alt="" width="{width}" height="{height}">')
 _ATOM = Markup(
     '<label class="atom"><input type="radio" name="{group}" aria-label="{name}">{small}'
     '<span class="over{alone}">{seen}{cells}<span class="said">{name}</span></span></label>'
@@ -42,8 +41,8 @@ def draw(figure: Figure, panel: Panel, key: str) -> Markup:
 def _places(figure: Figure, panel: Panel, key: str) -> Markup:
     """The upper layer's places, each a choice that lays its map over the example; none chosen, it is all together."""
     assert figure.map is not None, "asked for by whoever calls"
-    there = bool(raster(panel.thumbnail))
-    seen, alone = below(key) if there else Markup(""), "" if there else " alone"
+    seen = below(panel, key)
+    alone = "" if seen else " alone"
     group = f"{key}-{figure.layer}-{figure.title}"
     rows = (
         Markup("<div>{}</div>\n").format(Markup("").join(_place(atom, group, seen, alone) for atom in row))
@@ -53,7 +52,7 @@ def _places(figure: Figure, panel: Panel, key: str) -> Markup:
         what=sanitized(f"{figure.title}. {figure.sentence}"),
         alone=alone,
         seen=seen,
-        cells=_cells(figure.map),
+        cells=cells(figure.map),
         rows=Markup("").join(rows),
     )
 
@@ -70,20 +69,15 @@ def _place(atom: Atom | None, group: str, seen: Markup, alone: str) -> Markup:
     """One place of the upper layer: its map, or nothing where it is not among the largest."""
     if atom is None or atom.map is None:
         return Markup('<span class="atom none"></span>')
-    cells = _cells(atom.map)
+    small = cells(atom.map)
     return _ATOM.format(
         group=sanitized(group),
         name=sanitized(f"{atom.id}: {signed(atom.value)}"),
-        small=cells,
+        small=small,
         seen=seen,
-        cells=cells,
+        cells=small,
         alone=alone,
     )
-
-
-def _cells(grid: Grid) -> Markup:
-    height, width = grid.shape
-    return _CELLS.format(source=picture(grid.rows(), LEVELS), width=width, height=height)
 
 
 def _matrix(figure: Figure) -> Markup:
