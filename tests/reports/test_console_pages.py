@@ -104,6 +104,11 @@ def test_pages_are_html_and_carry_no_script_but_the_one_that_looks_again(pages: 
     assert " onclick" not in pages[name]
 
 
+@pytest.mark.parametrize(("name", "word"), [("audits", "Audits"), ("listing", "Example sets")])
+def test_the_page_of_a_list_is_marked_among_the_links(pages: dict[str, str], name: str, word: str) -> None:
+    assert re.findall(r'aria-current="page">([^<]*)<', pages[name]) == [word]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
