@@ -6,18 +6,16 @@ no script. Where a service runs, a script that the policy allows by its hash kee
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 
 from markupsafe import Markup
 
 from caveat_reports import diff, formatting, summary
 from caveat_reports.canonical import digest
 from caveat_reports.chart import UNIT, Scale, Span, symmetric
-from caveat_reports.pages import environment, styled
+from caveat_reports.pages import environment, policy_hash, styled
 from caveat_spec.base import Interval
 from caveat_spec.problem_codes import Kind
 from caveat_spec.report import Outcome, Report
@@ -25,6 +23,8 @@ from caveat_spec.results import Estimate
 
 MOST_VERSIONS = 20
 """Audits that a history shows, the newest."""
+Measured = Mapping[str, tuple[str, Estimate]]
+"""The figures of a report that a history follows: by title, with unit, value and interval."""
 LIVE = """\
 const main = () => document.querySelector('main[data-live]');
 const look = async () => {
@@ -39,7 +39,7 @@ const look = async () => {
 setTimeout(look, 3000);
 """
 """Asks for the page again while something on it runs; never takes the keyboard's focus away."""
-LIVE_HASH = b64encode(sha256(LIVE.encode()).digest()).decode()
+LIVE_HASH = policy_hash(LIVE)
 
 
 @dataclass(frozen=True)
@@ -113,25 +113,18 @@ class Listing:
     """Where the next page is."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The figures of a report that a history follows: by title, with unit, value and interval."""
-
-    figures: dict[str, tuple[str, Estimate]] = field(default_factory=dict)
-
-
 def measured(report: Report) -> Measured:
     """What each concept changes, measured where it was, and every metric of groups."""
     found: dict[str, tuple[str, Estimate]] = {}
     for pair in summary.pairs(report):
-        test = pair.intervention or max(pair.tests, key=lambda one: abs(one.effect.in_sd))
+        test = pair.leading
         place = "measured" if test is pair.intervention else f"at {test.place}"
         title = f"{pair.concept} → {pair.target}, {place}"
         found[title] = ("sd", Estimate(value=test.effect.in_sd, interval=test.effect.interval_in_sd))
     for one in report.comparisons:
         for name, metric in one.metrics.items():
             found[f"{summary.metric_words(name)} of {one.name}"] = ("", metric)
-    return Measured(found)
+    return found
 
 
 def audits(viewer: Viewer, shown: Sequence[ShownAudit], *, state: str | None = None, more: str | None = None) -> str:
@@ -157,12 +150,12 @@ def history(viewer: Viewer, of: ShownAudit, versions: Sequence[tuple[ShownAudit,
 
 def histories(versions: Sequence[tuple[ShownAudit, Measured]]) -> list[History]:
     """Each figure over the versions that have it, in the order of their first mention."""
-    titles = dict.fromkeys(title for _, found in versions for title in found.figures)
+    titles = dict.fromkeys(title for _, found in versions for title in found)
     return [_history(title, versions) for title in titles]
 
 
 def _history(title: str, versions: Sequence[tuple[ShownAudit, Measured]]) -> History:
-    found = [(shown, *measured.figures[title]) for shown, measured in versions if title in measured.figures]
+    found = [(shown, *measured[title]) for shown, measured in versions if title in measured]
     unit = found[0][1]
     ends = [end for _, _, estimate in found for end in (estimate.value, *estimate.interval)]
     scale = UNIT if not unit and all(0 <= end <= 1 for end in ends) else symmetric(ends)

@@ -191,8 +191,7 @@ def _card(report: Report, pair: summary.Pair, key: str, scale: Scale) -> Card:
     band = None if tolerance is None else scale.span((-tolerance, tolerance))
     unit = summary.unit_of(report, pair.target)
     intervention = pair.intervention
-    sound = [test for test in pair.tests if not test.blocked]
-    strongest = max(sound or pair.tests, key=lambda test: abs(test.effect.in_sd), default=None)
+    strongest = pair.strongest
     return Card(
         key=key,
         pair=pair,

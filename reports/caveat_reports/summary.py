@@ -87,6 +87,19 @@ class Pair:
     notes: list[str]
     """What a single test does not say: which concepts it controls for, and whether the layers agree."""
 
+    @property
+    def strongest(self) -> ConceptTest | None:
+        """The largest effect by association, of a test that no flag blocks where there is one."""
+        sound = [test for test in self.tests if not test.blocked]
+        return max(sound or self.tests, key=lambda test: abs(test.effect.in_sd), default=None)
+
+    @property
+    def leading(self) -> ConceptTest:
+        """The one test to quote: the measured change, or else the strongest association."""
+        test = self.intervention or self.strongest
+        assert test is not None, "a pair is made from its tests"
+        return test
+
 
 def title(report: Report) -> str:
     """What the report is about, in a few words: the title that the audit gives, or the model's digest."""

@@ -16,6 +16,7 @@ import html5lib
 import pytest
 from scipy.stats import fisher_exact, hypergeom
 
+from caveat_reports import console
 from caveat_reports.annexes import csv, fill, html, ll144
 from caveat_reports.annexes.adverse_impact import Group, fisher, holm, impacts
 from caveat_reports.annexes.form import Annex, Material, Signature, Table, UnknownFieldError
@@ -25,6 +26,7 @@ from caveat_spec.audit import Audit
 from caveat_spec.filing import Columns, Filing
 from caveat_spec.report import ExampleSetSummary, PlanSummary, Report, Verdict
 from caveat_spec.results import Comparison, Estimate, GroupRow
+from tests.api_spec import handmade
 from tests.reports.conftest import ENGINE, digest
 
 KINDS: list[AnnexKind] = [row.kind for row in ANNEXES]
@@ -282,6 +284,14 @@ def test_a_model_card_has_every_section(watermark: Report) -> None:
     """Figure 1 of the paper: nine sections, in its order."""
     clauses = dict.fromkeys(field.clause for field in fill("model-card", Material(watermark)).form.fields)
     assert [clause[:3] for clause in clauses][:9] == [f"4.{i}" for i in range(1, 10)]
+
+
+def test_an_effect_that_a_flag_blocks_is_not_the_one_quoted() -> None:
+    sound, blocked = handmade.row(in_sd=0.2, layer="sound"), handmade.row(in_sd=0.9, flags=(handmade.flag("weak_cav"),))
+    report = handmade.report(blocked, sound)
+    (row,) = table(fill("model-card", Material(report)), "concepts").rows
+    assert row[2:4] == ("association at sound", "+0.2 sd (\u22120.05 to +0.05)")
+    assert list(console.measured(report)) == ["mark \u2192 carton, at sound"]
 
 
 def test_words_of_the_filer_are_marked_as_theirs(watermark: Report) -> None:

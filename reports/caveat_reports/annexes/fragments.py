@@ -117,7 +117,7 @@ def concepts(material: Material) -> Answer | Missing:
         return Missing("The audit tests no concept")
     rows = []
     for pair in found:
-        test = pair.intervention or max(pair.tests, key=lambda one: abs(one.effect.in_sd))
+        test = pair.leading
         low, high = test.effect.interval_in_sd
         evidence = "measured on matched pairs" if test.evidence == "intervention" else f"association at {test.place}"
         change = f"{signed(test.effect.in_sd)} sd ({signed(low)} to {signed(high)})"
