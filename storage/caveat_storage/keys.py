@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select
 
 from caveat_storage import audit_log
 from caveat_storage.job_records import Database, new_id, now
@@ -93,20 +93,20 @@ def rotate(
 
 def holder(database: Database, key: str) -> Holder | None:
     """The principal behind a key; None if it was never issued, has expired or was revoked."""
+    if not key.isprintable():  # PostgreSQL takes no zero bytes
+        return None
     prefix, _, rest = key.partition("_")
     key_id, _, secret = rest.partition("_")
-    with database.reading() as connection:
-        row = connection.execute(select(keys).where(keys.c.id == key_id)).one_or_none()
+    row = _valid_row(database, key_id)
     expected = row.secret_hash if row is not None else "0" * 64
     matches = hmac.compare_digest(_hash(secret), expected)
-    return holder_of(database, key_id) if matches and prefix == PREFIX else None
+    return _principal(row) if row is not None and matches and prefix == PREFIX else None
 
 
 def holder_of(database: Database, key_id: str) -> Holder | None:
     """The principal of a key that was presented before; None if it has expired or was revoked since."""
-    with database.reading() as connection:
-        row = connection.execute(select(keys).where(_valid(key_id))).one_or_none()
-    return None if row is None else Holder(row.tenant, f"key:{row.id}", frozenset(row.scopes))
+    row = _valid_row(database, key_id)
+    return None if row is None else _principal(row)
 
 
 def revoke(database: Database, key_id: str, *, by: str = OPERATOR) -> bool:
@@ -148,6 +148,15 @@ def _add(
 def _valid(key_id: str) -> ColumnElement[bool]:
     unexpired = or_(keys.c.expires_at.is_(None), keys.c.expires_at > now())
     return and_(keys.c.id == key_id, keys.c.revoked_at.is_(None), unexpired)
+
+
+def _valid_row(database: Database, key_id: str) -> Row[Any] | None:
+    with database.reading() as connection:
+        return connection.execute(select(keys).where(_valid(key_id))).one_or_none()
+
+
+def _principal(row: Row[Any]) -> Holder:
+    return Holder(row.tenant, f"key:{row.id}", frozenset(row.scopes))
 
 
 def _log(connection: Connection, tenant: str, what: str, by: str, **said: Any) -> None:
