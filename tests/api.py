@@ -17,8 +17,12 @@ from caveat_service.state import EXTENSION
 @contextmanager
 def api(folder: Path, **settings: Any) -> Iterator[Flask]:
     """The API with these settings."""
-    places = {"database_url": f"sqlite:///{folder / 'caveat.db'}", "blobs_url": str(folder / "blobs")}
-    app = create_app(Settings(**places, **{"broker_url": "redis://127.0.0.1:1/0", **settings}))
+    places = {
+        "database_url": f"sqlite:///{folder / 'caveat.db'}",
+        "blobs_url": str(folder / "blobs"),
+        "broker_url": "redis://127.0.0.1:1/0",
+    }
+    app = create_app(Settings(**places | settings))
     app.testing = True
     yield app
     app.extensions[EXTENSION].database.close()

@@ -11,16 +11,17 @@ from itertools import islice
 from typing import Any
 
 from flask import Blueprint, Response, g, redirect, request
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from caveat_reports import console as pages
 from caveat_reports.console import Listing, Measured, ShownAudit, Viewer
 from caveat_service import auth, jobs, reports, sessions
-from caveat_service.errors import HTTPProblem, not_found, refuse
+from caveat_service.errors import PROBLEM_TYPE, HTTPProblem, not_found, refuse
 from caveat_service.state import app_context, tenant
 from caveat_spec.audit import Audit
-from caveat_spec.jobs import JobKind
-from caveat_spec.openapi import JobsQuery
+from caveat_spec.jobs import REQUESTS, JobKind, sources
+from caveat_spec.openapi import JobId, JobsQuery
+from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import Report
 from caveat_spec.source_urls import addressed_digest
 from caveat_storage import job_records, keys, webhooks
@@ -31,6 +32,7 @@ blueprint = Blueprint("console", __name__)
 PAGE = 25
 SEARCHED = 200
 """Newest audits of a tenant that are searched for those that ask the same question."""
+ID: TypeAdapter[str] = TypeAdapter(JobId)
 LONGEST_FORM = 8192
 """Bytes of a form."""
 HEADERS = {
@@ -43,26 +45,28 @@ HEADERS = {
 
 @blueprint.after_request
 def _guarded(response: Response) -> Response:
+    if response.mimetype == PROBLEM_TYPE:
+        response = _as_page(response)
     response.headers.setdefault("Content-Security-Policy", pages.policy())
     response.headers.update(HEADERS)
     return response
 
 
-@blueprint.errorhandler(HTTPProblem)
-def _fault(fault: HTTPProblem) -> Response:
-    """A page in the place of problem details; without a session the form to sign in."""
-    problem = fault.problem
-    if problem.status == 401:
+def _as_page(answered: Response) -> Response:
+    """A page in the place of problem details, whatever raised them; without a session the form to sign in."""
+    if answered.status_code == 401:
         return redirect("/sign-in", 303)  # type: ignore[return-value]
-    page = pages.fault(_viewer(), problem.title, problem.detail, problem.remedy or "")
-    return Response(page, problem.status, fault.headers)
+    problem = ProblemDetails.model_validate_json(answered.data)
+    answered.data = pages.fault(_viewer(), problem.title, problem.detail, problem.remedy or "")
+    answered.mimetype = "text/html"
+    return answered
 
 
 @blueprint.get("/")
 def audits() -> Response:
     """The tenant's audits, newest first."""
     query = _query()
-    records, more = _listed("audit", query)
+    records, more = jobs.page_of("audit", query)
     older = None if more is None else f"/?page_token={more}{f'&state={query.state}' if query.state else ''}"
     return Response(pages.audits(_viewer(), [_shown(one) for one in records], state=query.state, more=older))
 
@@ -96,9 +100,9 @@ def compare() -> Response:
     """Two audits side by side."""
     both = []
     for name in ("now", "before"):
-        record = job_records.get(app_context().database, tenant(), "audit", request.args.get(name, ""))
-        found = None if record is None else _report(record)
-        if record is None or found is None:
+        record = jobs.find("audit", _id(name))
+        found = _report(record)
+        if found is None:
             raise not_found("report")
         both.append((_shown(record), found))
     return Response(pages.comparison(_viewer(), both[0], both[1]))
@@ -184,6 +188,14 @@ def _viewer() -> Viewer:
     return Viewer(g.tenant if known else None, known, "admin" in g.get("scopes", ()), token)
 
 
+def _id(name: str) -> str:
+    """The id in a query; PostgreSQL does not even look for some texts that are none."""
+    try:
+        return ID.validate_python(request.args.get(name))
+    except ValidationError:
+        raise not_found("audit") from None
+
+
 def _query() -> JobsQuery:
     """State and page; a query that is none shows the first page."""
     given = {name: value for name, value in request.args.items() if name in ("state", "page_token") and value}
@@ -195,29 +207,18 @@ def _query() -> JobsQuery:
         ) from None
 
 
-def _listed(kind: JobKind, query: JobsQuery) -> tuple[list[Record], str | None]:
-    """The records of a page, and where the next one begins."""
-    database = app_context().database
-    which: dict[str, Any] = {"before": query.page_token, "state": query.state}
-    found = job_records.page(database, tenant(), kind, limit=PAGE + 1, **which)
-    return found[:PAGE], found[PAGE - 1].id if len(found) > PAGE else None
-
-
 def _registered(kind: JobKind, title: str, head: tuple[str, ...]) -> Response:
-    records, more = _listed(kind, _query())
-    rows = [
-        (one.name or one.id, one.state, str(_digest(kind, one)), f"{one.created_at:%Y-%m-%d %H:%M}") for one in records
-    ]
+    records, more = jobs.page_of(kind, _query())
+    rows = [(one.name or one.id, one.state, _digest(kind, one), f"{one.created_at:%Y-%m-%d %H:%M}") for one in records]
     older = None if more is None else f"{request.path}?page_token={more}"
     empty = f"No {title.lower()} are registered. Audits may name uploaded bytes without that."
     return Response(pages.listing(_viewer(), [Listing(title, head, rows, empty, older)], title))
 
 
 def _digest(kind: JobKind, record: Record) -> str:
-    if kind == "model":
-        return str(record.payload["blob"])
-    told = record.payload["examples"]
-    return next((str(told[name]) for name in ("images", "arrays", "table", "text") if told.get(name)), "")
+    """The digest of its first source: of the model, or of the examples."""
+    request = REQUESTS[kind].model_validate(record.payload)
+    return addressed_digest(next(iter(sources(request).values())))
 
 
 def _shown(record: Record) -> ShownAudit:

@@ -19,6 +19,7 @@ from caveat_storage.job_records import NoRoomError
 
 log = logging.getLogger(__name__)
 
+PROBLEM_TYPE = "application/problem+json"
 REMEDIES = {
     400: "Send a well-formed HTTP request.",
     404: "See /docs for the paths; ids come from the API's answers.",
@@ -121,7 +122,6 @@ def _unforeseen(fault: Exception) -> Response:
 
 def _response(problem: ProblemDetails, headers: dict[str, str]) -> Response:
     body = problem.model_copy(update={"instance": request.path})
-    headers = (
-        {"Link": f'</problems/{problem.code}>; rel="help"', **headers} if problem_codes.kind(problem.code) else headers
-    )
-    return Response(body.model_dump_json(), problem.status, headers, content_type="application/problem+json")
+    if problem_codes.kind(problem.code):
+        headers = {"Link": f'</problems/{problem.code}>; rel="help"', **headers}
+    return Response(body.model_dump_json(), problem.status, headers, content_type=PROBLEM_TYPE)

@@ -81,13 +81,17 @@ def show(kind: JobKind, job_id: str) -> Response:
 
 def listing(kind: JobKind, query: JobsQuery, page: type[AuditPage | ModelPage | ExamplesPage]) -> Response:
     """Returns a page of the tenant's jobs, newest first, and the token of the next page."""
+    found, more = page_of(kind, query)
+    return answer(page(**{LISTED[kind]: [document(record) for record in found]}, next_page_token=more))
+
+
+def page_of(kind: JobKind, query: JobsQuery) -> tuple[list[Record], str | None]:
+    """A page of the tenant's jobs, newest first, and the token of the next page."""
     database = app_context().database
     which: dict[str, Any] = {"before": query.page_token, "state": query.state}
     many = job_records.page_size(database, tenant(), kind, limit=query.limit, **which)
     found = job_records.page(database, tenant(), kind, limit=many + 1, **which)
-    more = found[many - 1].id if len(found) > many else None
-    shown = [document(record) for record in found[:many]]
-    return answer(page(**{LISTED[kind]: shown}, next_page_token=more))
+    return found[:many], found[many - 1].id if len(found) > many else None
 
 
 def find(kind: JobKind, job_id: str) -> Record:

@@ -23,7 +23,8 @@ from caveat_storage import job_state, keys, webhooks
 from caveat_storage.job_records import Database
 from tests.api import api
 from tests.reports.test_annexes import comparison, of
-from tests.worker.live import MODEL, TABLE, audit, digest
+from tests.service.test_corrupt_bytes import place_of
+from tests.worker.live import MODEL, TABLE, audit, digest, postgresql
 
 SECRET = "not a secret outside of this test, but long"
 TLS = {"base_url": "https://localhost"}
@@ -276,6 +277,43 @@ def test_pages_load_nothing_and_are_kept_nowhere(app: Flask, key: str) -> None:
     assert answered.headers["Cache-Control"] == "no-store"
     assert answered.headers["X-Content-Type-Options"] == "nosniff"
     assert not re.search(r"(?:href|src|action)=\"(?:https?:)?//", answered.text)
+
+
+@pytest.mark.parametrize("damaged", [True, False], ids=["damaged", "gone"])
+def test_bytes_that_are_not_what_they_were_are_no_page(app: Flask, key: str, damaged: bool) -> None:
+    """The API answered with a problem, and so did the console, in a browser."""
+    job, report = submitted(app, key), loans(0.7)
+    ended(app, job, report)
+    browser, place = sign_in(app, key), place_of(app, canonical(report))
+    place.write_bytes(canonical(loans(0.9))) if damaged else place.unlink()
+    for path in PATHS[1:]:
+        answered = browser.get(path.format(job=job), **TLS)
+        page = page_of(answered, 500).replace("<wbr>", "")
+        assert digest(canonical(report)) in page, path
+        assert "0.9" not in page
+        assert "-bytes>; rel" in answered.headers["Link"]
+
+
+def test_examples_of_a_url_are_listed_with_their_digest(tmp_path: Path) -> None:
+    """The whole URL stood in the column of digests."""
+    with keyed(tmp_path, source_allow="https://models.example/") as app:
+        key = keys.issue(app.extensions["caveat"].database, "ours", "people", ["submit", "read"])
+        url = f"https://models.example/a#{digest(TABLE).replace(':', '=')}"
+        sets = {"name": "people", "examples": {"table": url, "features": ["a"]}}
+        bearer = {"Authorization": f"Bearer {key}"}
+        assert app.test_client().post("/v1/examples", json=sets, headers=bearer).status_code == 202
+        page = page_of(sign_in(app, key).get("/examples", **TLS)).replace("<wbr>", "")
+    assert digest(TABLE) in page
+    assert "models.example" not in page
+
+
+@pytest.mark.slow
+def test_text_with_a_zero_byte_is_no_id_and_no_key(tmp_path: Path) -> None:
+    """PostgreSQL does not even look for it: the service answered with an internal error."""
+    with postgresql() as url, keyed(tmp_path, database_url=url) as app:
+        key = keys.issue(app.extensions["caveat"].database, "ours", "people", ["read"])
+        assert page_of(post(app.test_client(), "/sign-in", key="caveat_\0_x"), 401)
+        assert page_of(sign_in(app, key).get("/compare?now=%00&before=%00", **TLS), 404)
 
 
 def test_long_lists_have_pages(app: Flask, key: str) -> None:
