@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response
+from flask import Flask, Response, abort, request
 from werkzeug.routing import BaseConverter
 
 from caveat_service import (
@@ -62,6 +62,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     retention.begin(database, settings)
     errors.register(app)
+    app.before_request(_under_one_path)
     app.after_request(_as_declared)
     instrumentation.register(app)
     sessions.register(app, settings)
@@ -73,6 +74,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     watch = ClientWatch()
     app.wsgi_app = SlowAnswers(SlowBodies(app.wsgi_app, watch), watch)  # type: ignore[method-assign]
     return app
+
+
+def _under_one_path() -> None:
+    """Serves nothing under a second path: the router drops slashes in front, past proxies' rules for the one path."""
+    if request.environ["PATH_INFO"].startswith("//"):
+        abort(404)
 
 
 def _as_declared(response: Response) -> Response:

@@ -69,12 +69,20 @@ for path in (
     "/v1/models/' OR 1=1--",
     "/.env",
     "/server-status",
+    "//",
+    "///",
+    "//?state=queued",
+    "//v1/audits",
+    "//healthz",
+    "/%2Fv1/audits",
+    "/%2F",
 ):
     send(f"path {path[:40]}", f"GET {path}")
 for target in (
     "*",
     "http://169.254.169.254/latest",
     "//evil/v1/audits",
+    "http://localhost//v1/audits",
     "localhost:80",
     "\\..\\..",
     "/" + "a" * 20_000,
