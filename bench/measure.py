@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from caveat_worker.jobs.supervisor import TUNED
+from caveat_worker.jobs.environment import TUNED
 
 Prepared = Callable[[], Mapping[str, Any] | None]
 """The part of a case that is measured; it may return figures of its own."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypeAliasType
 
+from caveat_spec.attribute_docs import DescribedModel
 
-class Document(BaseModel):
+
+class Document(DescribedModel):
     """A JSON value that refuses unknown fields, is never changed once made, and holds finite numbers only.
 
     What it refuses is not repeated in the error, which may end up in a log.
@@ -18,7 +20,6 @@ class Document(BaseModel):
         extra="forbid",
         frozen=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
         hide_input_in_errors=True,
         serialize_by_alias=True,
     )

@@ -142,7 +142,7 @@ class Element(Document):
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """A name, a name with its options, or the element written out."""
-        written_out = handler(core)
+        written_out = super().__get_pydantic_json_schema__(core, handler)
         named = {name: _options_schema(entry.options) for name, entry in _METHODS.items()}
         short = {"type": "object", "properties": named, "additionalProperties": False, "maxProperties": 1}
         return {"anyOf": [{"enum": [*_METHODS]}, *_recipe_schemas(), short, written_out]}

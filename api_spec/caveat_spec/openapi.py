@@ -32,6 +32,7 @@ from caveat_spec.artifacts import (
     Upload,
 )
 from caveat_spec.attestation import Envelope
+from caveat_spec.attribute_docs import DescribedModel
 from caveat_spec.audit import Audit
 from caveat_spec.base import Digest, Document
 from caveat_spec.formats import FORMATS
@@ -47,10 +48,10 @@ LARGEST_JSON = 4 * MEBIBYTE  # bytes of a request that is JSON
 JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-hjkmnp-tv-z]{26}$")]
 
 
-class Parameters(BaseModel):
+class Parameters(DescribedModel):
     """Query parameters or headers, parsed from text; unknown headers are ignored."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
 
 
 class Query(Parameters):

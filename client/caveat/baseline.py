@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-from caveat.client import Client
 from caveat_spec.audit import Audit, ConceptLine
 from caveat_spec.report import Report
 from caveat_spec.source_urls import addressed_digest
@@ -21,6 +20,8 @@ def last_passing(url: str, key: str | None, audit: Audit) -> Report | None:
 
     Lines with `must: not_grow` are ignored: the service has no baseline, so they are inconclusive there.
     """
+    from caveat.client import Client
+
     with Client(url, key) as client:
         for record in islice(client.audits(state="succeeded"), SEARCHED_AUDITS):
             if record.outcome in ("pass", "inconclusive") and _question(record.audit) == _question(audit):

@@ -131,6 +131,10 @@ def gate(
         raise click.UsageError(
             "--attestation needs an audit that runs now: the origin of an existing report is unknown."
         )
+    if report is None and (local or url is None):
+        from caveat.local_engine import start_engine
+
+        start_engine()
     from caveat.gate import finish, gate_audit, gate_report
 
     if report is not None:
@@ -180,6 +184,10 @@ def explain(
     Shows the strongest findings in words; --html writes the page with the maps. An explanation decides nothing, so the
     exit code is 0 once it has run, 2 where it cannot run, and 3 where the infrastructure failed.
     """
+    if local or url is None:
+        from caveat.local_engine import start_engine
+
+        start_engine()
     from caveat.gate import explain_audit
 
     paths = {name.removesuffix("_"): path for name, path in wanted.items() if path is not None}

@@ -7,12 +7,12 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caveat.auditfile import Resolved
 from caveat.console_output import show_note
+from caveat.local_engine import has_engine
 from caveat.pack import Content, addressed, changed_file, chunks
 from caveat.problems import ProblemError, problem
 from caveat.progress import ProgressCallback
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from caveat_spec.jobs import JobKind
     from caveat_storage.blobs import Writable
     from caveat_worker.jobs.supervisor import Finished
-
-ENGINE_MODULES = ("onnxruntime", "onnx", "numpy", "sklearn", "pandas", "PIL", "pydantic_settings")
 
 
 def run_audit(
@@ -106,7 +104,7 @@ def engine_errors() -> Iterator[None]:
 
 def require_engine() -> None:
     """Raises a `ProblemError` where the engine's packages are not installed."""
-    if any(find_spec(module) is None for module in ENGINE_MODULES):
+    if not has_engine():
         raise problem(
             "no-engine",
             503,
@@ -137,14 +135,19 @@ def _ended(
 ) -> Finished:
     """Runs a job in a supervised child; returns what it wrote, or raises its problem."""
     require_engine()
-    from caveat_worker.jobs.settings import Settings
+    from caveat_worker.jobs.limits import LimitSettings
     from caveat_worker.jobs.supervisor import Failed, Finished, supervise
 
     with _held_worker_log() as log:
         end = supervise(
-            kind, payload, _fetch(blobs), limits=Settings().limits, on_progress=on_progress, should_stop=lambda: False,
+            kind,
+            payload,
+            _fetch(blobs),
+            limits=LimitSettings().limits,
+            on_progress=on_progress,
+            should_stop=lambda: False,
             show_output=True,
-        )  # fmt: skip
+        )
     match end:
         case Finished():
             return end

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import BinaryIO, Protocol, cast
-
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from caveat_spec.disk_faults import DiskError, of_disk
 from caveat_spec.problem import ProblemDetails
+
+if TYPE_CHECKING:
+    import fsspec
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,8 @@ class Blobs:
     @classmethod
     def at(cls, url: str) -> Blobs:
         """Opens the store at a URL or path, for example `file:///var/lib/caveat/blobs` or `s3://bucket/caveat`."""
+        import fsspec
+
         filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)  # others write to it as well
         return cls(filesystem, root.rstrip("/"))
 
@@ -266,6 +268,8 @@ class Blobs:
 
     @property
     def _is_a_folder(self) -> bool:
+        from fsspec.implementations.local import LocalFileSystem
+
         return isinstance(self.filesystem, LocalFileSystem)
 
     def _place(self, digest: str) -> str:

@@ -7,15 +7,14 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from caveat_spec.attribute_docs import DescribedModel
 from caveat_storage import source_allow_list, ssrf
 
 
-class SharedSettings(BaseSettings):
+class SharedSettings(BaseSettings, DescribedModel):
     """Settings read from the environment: each field is the variable `CAVEAT_` followed by its name in capitals."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="CAVEAT_", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="CAVEAT_", frozen=True, hide_input_in_errors=True)
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest severity that is logged."""

@@ -17,8 +17,6 @@ from opentelemetry.trace import Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from caveat_telemetry import logs
-
 CONTEXT = TraceContextTextMapPropagator()
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -77,5 +75,10 @@ def _context(traceparent: str | None) -> Context | None:
 @contextmanager
 def _named(begun: Span) -> Iterator[None]:
     about = begun.get_span_context()
-    with logs.about(**({"trace_id": f"{about.trace_id:032x}"} if about.is_valid else {})):
+    if not about.is_valid:
+        yield
+        return
+    from caveat_telemetry import logs
+
+    with logs.about(trace_id=f"{about.trace_id:032x}"):
         yield

@@ -10,6 +10,7 @@ import pytest
 from caveat_reports import html, sarif, summary
 from caveat_spec import report, results
 from caveat_spec.artifacts import STAGES, Stage
+from caveat_spec.attribute_docs import field_docs
 from caveat_spec.audit import ConceptLine, Estimator, ExampleKind, Examples, GroupMetric, Method
 from caveat_spec.baseline import KIND
 from caveat_spec.gate import WORST_FIRST
@@ -60,4 +61,4 @@ def test_defaults_of_the_statistics_are_those_of_an_audit() -> None:
 
 
 def test_a_small_group_is_small_by_one_number() -> None:
-    assert str(results.SMALL_GROUP) in str(results.GroupRow.model_fields["small"].description)
+    assert str(results.SMALL_GROUP) in field_docs(results.GroupRow)["small"]

@@ -19,7 +19,8 @@ from caveat_worker.engine.base.store import ArrayStore
 from caveat_worker.engine.concepts import activation_intervention
 from caveat_worker.engine.onnx.session import Session
 from caveat_worker.jobs.cache import Cache
-from caveat_worker.jobs.supervisor import Finished, Limits, supervise
+from caveat_worker.jobs.limits import Limits
+from caveat_worker.jobs.supervisor import Finished, supervise
 from tests.audits.conftest import Bench, Change
 
 

@@ -12,7 +12,8 @@ from sqlalchemy import select
 
 from caveat_storage.job_records import Database, history
 from caveat_storage.tables import jobs
-from caveat_worker.jobs.supervisor import Finished, Limits, supervise
+from caveat_worker.jobs.limits import Limits
+from caveat_worker.jobs.supervisor import Finished, supervise
 from tests.audits.conftest import Bench
 from tests.worker.live import Live, end, live, valkey
 

@@ -235,6 +235,29 @@ def test_help_loads_nothing_that_it_does_not_show() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_local_gate_loads_no_client_no_server_and_no_engine() -> None:
+    """What keeps a small audit quick: this process reads, watches and shows, and the one that it starts computes."""
+    heavy = {"httpx", "stamina", "structlog", "fsspec", "sqlalchemy", "boto3", "numpy", "onnx", "celery"}
+    script = (
+        "import sys, caveat.cli, caveat.local_engine, caveat.gate, caveat.local, caveat.outputs\n"
+        "import caveat_worker.jobs.limits, caveat_worker.jobs.supervisor\n"
+        f"sys.exit(', '.join({heavy!r} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_starts_the_engine_reads_no_contract() -> None:
+    """The engine is imported at the same time as the contract, not after it."""
+    script = (
+        "import sys, caveat.cli, caveat.local_engine, caveat_worker.jobs.forkserver\n"
+        "import caveat_worker.jobs.environment, caveat_worker.jobs.limits\n"
+        "sys.exit(', '.join({'caveat_spec.audit', 'caveat_spec.report'} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_client_needs_no_engine_and_no_server(tmp_path: Path, audit_file: Path, command: Command) -> None:
     """The light base: nothing of the service or the worker is imported to read, resolve, send, decide and show."""
     engine = {"caveat_worker", "numpy", "onnx", "onnxruntime", "pandas"}

@@ -23,7 +23,8 @@ from pathlib import Path
 import pytest
 
 from caveat_worker.jobs import forkserver
-from caveat_worker.jobs.supervisor import End, Failed, Finished, Limits, supervise
+from caveat_worker.jobs.limits import Limits
+from caveat_worker.jobs.supervisor import End, Failed, Finished, supervise
 from tests.worker import old_kernel
 from tests.worker.hostile_children import ABSTRACT_SOCKET, KINDS, PATH_SOCKET, TARGET
 from tests.worker.live import audit

@@ -27,7 +27,8 @@ from caveat_storage.blobs import digest_of
 from caveat_storage.scrub import scrub
 from caveat_worker import pipeline
 from caveat_worker.array_stores import Cached, cached, scratch
-from caveat_worker.jobs.supervisor import Failed, Limits, supervise
+from caveat_worker.jobs.limits import Limits
+from caveat_worker.jobs.supervisor import Failed, supervise
 from tests.api import api
 from tests.service.test_attestations import give_keys
 

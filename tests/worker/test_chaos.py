@@ -29,7 +29,8 @@ from caveat_spec.audit import Audit
 from caveat_storage.job_records import Database, Event, history
 from caveat_storage.job_state import ENDED, STEPS
 from caveat_worker.jobs import forkserver
-from caveat_worker.jobs.supervisor import Finished, Limits, supervise
+from caveat_worker.jobs.limits import Limits
+from caveat_worker.jobs.supervisor import Finished, supervise
 from tests.audits.conftest import Bench, bench, small_files  # noqa: F401 - fixtures
 from tests.worker.live import end, environment, postgresql, start_api, start_worker, unused_port
 

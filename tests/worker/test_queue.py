@@ -16,8 +16,9 @@ from caveat_spec.artifacts import Stage
 from caveat_spec.jobs import in_flight
 from caveat_storage import job_records, job_state
 from caveat_worker.jobs import reaper
+from caveat_worker.jobs.limits import Limits
 from caveat_worker.jobs.settings import Settings
-from caveat_worker.jobs.supervisor import Finished, Limits, supervise
+from caveat_worker.jobs.supervisor import Finished, supervise
 from tests.worker import stub_pipeline as stub
 from tests.worker.live import MODEL, TABLE, Live, audit, digest, end, live, valkey
 

@@ -23,8 +23,9 @@ from caveat_spec.jobs import JobKind
 from caveat_storage.blobs import Blobs, Writable
 from caveat_worker.jobs import forkserver
 from caveat_worker.jobs.cache import Cache
+from caveat_worker.jobs.limits import Limits
 from caveat_worker.jobs.sandbox import missing_protections
-from caveat_worker.jobs.supervisor import End, Failed, Finished, Limits, Stopped, _collect, supervise
+from caveat_worker.jobs.supervisor import End, Failed, Finished, Stopped, _collect, supervise
 from tests.worker import old_kernel
 from tests.worker import stub_pipeline as stub
 from tests.worker.disks import can_mount, disk
@@ -138,7 +139,8 @@ def test_a_child_reads_and_writes_only_its_own_and_has_an_empty_environment() ->
     assert (read, written) == ("PermissionError", "PermissionError")
     assert set(environment.split()) <= {
         "HOME", "JOBLIB_MULTIPROCESSING", "KMP_DUPLICATE_LIB_OK", "LC_ALL", "LD_LIBRARY_PATH", "NUMPY_MADVISE_HUGEPAGE",
-        "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ORT_DISABLE_TELEMETRY", "PATH", "PYTHONPATH", "TMPDIR",
+        "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ORT_DISABLE_TELEMETRY", "PATH", "PYDANTIC_DISABLE_PLUGINS",
+            "PYTHONPATH", "TMPDIR",
     }  # fmt: skip
 
 

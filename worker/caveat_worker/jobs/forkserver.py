@@ -28,17 +28,16 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from caveat_spec.methods import METHODS
-from caveat_worker.jobs import child
 from caveat_worker.jobs.processes import children, is_stopped, signs_of_life
 
 PRELOADED = (
+    "caveat_worker.jobs.child",
     "caveat_worker.sharding",
     "caveat_worker.readers.arrays",
     "caveat_worker.readers.images",
-    *(entry.module for entry in METHODS),
 )
-"""Modules that most jobs import; not pandas, whose libraries start threads, which a fork would lose."""
+"""Modules that most jobs import, beside those of methods; not pandas, whose libraries start threads, which a fork
+would lose."""
 NAME = "caveat-job"
 """Name of a job's process, also in `ps -o comm`."""
 NUMBER = struct.Struct("=q")
@@ -197,9 +196,9 @@ _idle: defaultdict[frozenset[tuple[str, str]], list[Forkserver]] = defaultdict(l
 
 @atexit.register
 def close() -> None:
-    """Ends the idle forkservers."""
+    """Ends the idle forkservers, which have nothing to put in order."""
     for server in chain.from_iterable(_idle.values()):
-        server.close()
+        server.kill()
     _idle.clear()
 
 
@@ -256,7 +255,9 @@ def _fork(
 
 def main(asked: socket.socket) -> None:
     """Serves requests until the connection closes."""
-    for module in PRELOADED:
+    from caveat_spec.methods import METHODS  # not above: who starts a forkserver imports it meanwhile
+
+    for module in (*PRELOADED, *(entry.module for entry in METHODS)):
         import_module(module)
     gc.freeze()  # exempts imported objects from collection, so their pages stay shared
     if sys.platform == "linux":  # processes that a job leaves become ours
@@ -286,6 +287,8 @@ def main(asked: socket.socket) -> None:
 
 def _do(folder: Path, files: list[int], server: int) -> NoReturn:
     """Runs the job in the forked process, and ends the process."""
+    from caveat_worker.jobs import child
+
     status = 1
     try:
         signal.set_wakeup_fd(-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 
@@ -14,31 +13,19 @@ from caveat_storage.fair_queue import Shares
 from caveat_storage.keys import TENANT
 from caveat_storage.settings import SharedSettings
 from caveat_worker.jobs.cache import Cache
-from caveat_worker.jobs.supervisor import Limits
+from caveat_worker.jobs.limits import LimitSettings
 
 WEIGHT = rf"{TENANT}=\d+(\.\d+)?"
 LIGHTEST, HEAVIEST = 0.001, 1000.0
 
 
-class Settings(SharedSettings):
+class Settings(SharedSettings, LimitSettings):
     """Settings of a worker."""
 
     queues: str = Field(",".join(QUEUES), pattern=rf"^({'|'.join(QUEUES)})(,({'|'.join(QUEUES)}))*$")
     """Queues that it serves: `gpu` for audits that ask for CUDA, `large` for large models, `default` for all others."""
     reroute_seconds: float = Field(600, ge=0)
     """Seconds after which a job in a queue without workers moves to `default`."""
-    concurrency: int = Field(1, ge=1)
-    """Number of jobs that run at the same time."""
-    threads: int = Field(0, ge=0)
-    """Threads per job; 0 divides the cores among `concurrency` jobs."""
-    memory_bytes: int = Field(8 << 30, ge=256 << 20)
-    """Most memory of a job in bytes."""
-    gpu_bytes: int = Field(0, ge=0)
-    """Most GPU memory of a job in bytes, if several share a GPU; 0 means all of it."""
-    cpu_seconds: int = Field(4 * 3600, ge=1)
-    """Most processor time of a job in seconds, over all its threads."""
-    wall_seconds: int = Field(2 * 3600, ge=1)
-    """Most time of a job in seconds."""
     lease_seconds: float = Field(30, gt=0)
     """Seconds of silence after which the job of a worker is given to another one."""
     attempts: int = Field(3, ge=1)
@@ -61,8 +48,6 @@ class Settings(SharedSettings):
     """File in the format of netrc (a mounted secret) with the credentials for `https://` sources, by host."""
     shard_batches: int = Field(512, ge=0)
     """Number of batches (128 MiB of activations and gradients each) above which an audit is divided; 0 means never."""
-    require_sandbox: bool = False
-    """Whether a worker whose kernel lacks a protection of the sandbox ends instead of serving; on in the images."""
     child_output: bool = False
     """Whether to log the output of libraries in a job's process, which may reveal contents of models and examples."""
     tenant_running: int = Field(0, ge=0)
@@ -96,14 +81,6 @@ class Settings(SharedSettings):
     def shares(self) -> Shares:
         """How tenants share the slots."""
         return Shares(_weights(self.tenant_weights), self.tenant_running)
-
-    @property
-    def limits(self) -> Limits:
-        """The limits of a child process."""
-        threads = self.threads or max(1, (os.cpu_count() or 1) // self.concurrency)
-        return Limits(
-            self.memory_bytes, self.cpu_seconds, self.wall_seconds, threads, self.gpu_bytes, self.require_sandbox
-        )
 
     @property
     def pieces_url(self) -> str:

@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -16,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -34,7 +32,9 @@ from caveat_storage.blobs import CorruptBytesError, MissingBytesError, Writable
 from caveat_telemetry import traces
 from caveat_worker.jobs import forkserver
 from caveat_worker.jobs.child import DISK_STATUS, MAPS, CrashReport
+from caveat_worker.jobs.environment import PIPELINE, environment
 from caveat_worker.jobs.forkserver import Forked
+from caveat_worker.jobs.limits import Limits
 from caveat_worker.jobs.output_files import read_file
 from caveat_worker.jobs.sandbox import MOST_THREADS
 
@@ -47,7 +47,6 @@ KEPT_OF_STDERR = 8_000  # characters
 LARGEST_LINE = 4_096  # bytes of a line of progress
 MOST_STAGES = 100  # stages of one child that are recorded
 LARGEST_RESULT = 256 << 20  # bytes
-PIPELINE = "caveat_worker.computations"
 CRASHES = frozenset({signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
 """Signals of a crash in the process's own code or a library; no other process sends them."""
 CALLED: dict[JobKind, str] = {
@@ -59,24 +58,6 @@ CALLED: dict[JobKind, str] = {
     "directions": "these directions",
 }
 SCRATCH = frozenset(disk_problem("scratch", number).code for number in FULL | FAILING)
-PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
-
-TUNED = {"NUMPY_MADVISE_HUGEPAGE": "0"}
-"""Prevents NumPy from requesting huge pages, for which the kernel moves others: half of its time in an audit."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The limits of a child process."""
-
-    memory_bytes: int = 8 << 30
-    cpu_seconds: int = 4 * 3600
-    wall_seconds: int = 2 * 3600
-    threads: int = 2
-    gpu_bytes: int = 0
-    """0 means no limit."""
-    require_sandbox: bool = False
-    """Whether a child that lacks a protection ends before it reads anything."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +173,7 @@ def supervise(
         open_files.callback(os.close, outputs)
         stderr = open_files.enter_context(tempfile.TemporaryFile())
         with traces.span("child", attributes or {}):
-            confined = forkserver.forked(_environment(limits, pipeline), folder, stderr.fileno(), should_stop)
+            confined = forkserver.forked(environment(limits.threads, pipeline), folder, stderr.fileno(), should_stop)
             try:
                 child = open_files.enter_context(confined)
             except forkserver.GivenUpError:
@@ -239,45 +220,7 @@ def _lay_out(
 
 def make_ready(limits: Limits) -> None:
     """Starts a forkserver in advance, so that the first job with these limits begins as fast as later ones."""
-    forkserver.ready(_environment(limits, PIPELINE))
-
-
-def _environment(limits: Limits, pipeline: str) -> dict[str, str]:
-    """The environment of a child: some of the worker's variables, and settings of its libraries."""
-    threads = str(limits.threads)
-    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return {
-        **passed_on,
-        **TUNED,
-        "PYTHONPATH": os.pathsep.join([*_code_roots(pipeline), *_installed_elsewhere()]),
-        "HOME": "/nonexistent",
-        "LC_ALL": "C.UTF-8",
-        "JOBLIB_MULTIPROCESSING": "0",
-        "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-    }
-
-
-def _code_roots(pipeline: str) -> list[str]:
-    """The folders of the packages that a child imports: one if Caveat is installed, several in a checkout."""
-    packages = ("caveat_spec", "caveat_worker", pipeline.partition(".")[0])
-    return list(dict.fromkeys(str(Path(folder).parent) for name in packages for folder in _folders_of(name)))
-
-
-def _folders_of(package: str) -> list[str]:
-    spec = find_spec(package)
-    assert spec is not None, f"there is no package {package}"
-    return list(spec.submodule_search_locations or ())
-
-
-def _installed_elsewhere() -> list[str]:
-    """Folders of packages that a Python without a home directory does not find, as after `pip install --user`."""
-    ours = (Path(sys.prefix), Path(sys.base_prefix))
-    return [
-        place
-        for place in sys.path
-        if Path(place).name in ("site-packages", "dist-packages") and not any(map(Path(place).is_relative_to, ours))
-    ]
+    forkserver.ready(environment(limits.threads))
 
 
 def _accompany(
