@@ -25,7 +25,7 @@ CHART = Path(__file__).parent / "caveat"
 OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
 PLACES = {"database_url", "blobs_url", "broker_url"}
 CHOSEN_BY_THE_CHART = {
-    "apiSettings": PLACES | {"host", "port", "metrics_port", "signing_key", "console_secret"},
+    "apiSettings": PLACES | {"host", "port", "metrics_port", "signing_key", "console_secret", "oidc_client_secret"},
     "workerSettings": PLACES
     | {
         "queues",

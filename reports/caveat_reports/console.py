@@ -203,9 +203,9 @@ def listing(viewer: Viewer, listings: Sequence[Listing], title: str) -> str:
     return _page("listing.html", viewer, title=title, listings=listings)
 
 
-def sign_in(viewer: Viewer, fault: str | None = None) -> str:
-    """The form that takes a key."""
-    return _page("sign-in.html", viewer, title="Sign in", fault=fault)
+def sign_in(viewer: Viewer, fault: str | None = None, *, issuer: str | None = None) -> str:
+    """The form that takes a key, and the way to an issuer of that name."""
+    return _page("sign-in.html", viewer, title="Sign in", fault=fault, issuer=issuer)
 
 
 def fault(viewer: Viewer, title: str, detail: str, remedy: str) -> str:

@@ -21,7 +21,8 @@ OPEN = frozenset(operation.path for operation in OPERATIONS if operation.scope i
 
 CONSOLE = "console"
 """The blueprint whose visitors are known by their session."""
-SIGN_IN = "/sign-in"
+SIGN_IN = ("/sign-in", "/sign-in/oidc", "/sign-in/oidc/callback")
+"""Its paths for those who have none yet."""
 
 
 def register(app: Flask) -> None:
@@ -69,7 +70,7 @@ def _admit_session() -> None:
     holder = sessions.holder()
     if holder is not None and holder.scopes & {"read", "admin"}:
         g.tenant, g.principal, g.scopes = holder.tenant, holder.name, holder.scopes
-    elif request.path != SIGN_IN:
+    elif request.path not in SIGN_IN:
         raise _unknown()
 
 
@@ -81,6 +82,13 @@ def key_id_of(key: str) -> str:
     if not holder.scopes & {"read", "admin"}:
         raise refuse("forbidden", 403, "This key may not read.", "Ask an operator for a key with the scope 'read'.")
     return holder.name.removeprefix("key:")
+
+
+def count_failure() -> None:
+    """Counts a failed sign-in against the address; raises HTTPProblem once there were too many."""
+    refused = _wrong()
+    if refused.problem.status == 429:
+        raise refused
 
 
 def is_known() -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, g, redirect, request
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +17,8 @@ from caveat_reports import console as pages
 from caveat_reports.console import Listing, Measured, ShownAudit, Viewer
 from caveat_service import auth, jobs, reports, sessions
 from caveat_service.errors import PROBLEM_TYPE, HTTPProblem, not_found, refuse
+from caveat_service.issuer_keys import IssuerAwayError
+from caveat_service.oidc import SignInRefused
 from caveat_service.state import app_context, tenant
 from caveat_spec.audit import Audit
 from caveat_spec.jobs import REQUESTS, JobKind, sources
@@ -26,6 +28,9 @@ from caveat_spec.report import Report
 from caveat_spec.source_urls import addressed_digest
 from caveat_storage import job_records, keys, webhooks
 from caveat_storage.job_records import Record
+
+if TYPE_CHECKING:
+    from caveat_service.oidc_sign_in import OIDCSignIn
 
 blueprint = Blueprint("console", __name__)
 
@@ -55,6 +60,7 @@ def _guarded(response: Response) -> Response:
 def _as_page(answered: Response) -> Response:
     """A page in the place of problem details, whatever raised them; without a session the form to sign in."""
     if answered.status_code == 401:
+        sessions.remember_path()
         return redirect("/sign-in", 303)  # type: ignore[return-value]
     problem = ProblemDetails.model_validate_json(answered.data)
     answered.data = pages.fault(_viewer(), problem.title, problem.detail, problem.remedy or "")
@@ -152,10 +158,10 @@ def access() -> Response:
 
 @blueprint.get("/sign-in")
 def sign_in_form() -> Response:
-    """The form that takes a key."""
+    """The form that takes a key, and the way to the issuer."""
     if app_context().settings.auth == "off" or sessions.holder() is not None:
         return redirect("/", 303)  # type: ignore[return-value]
-    return Response(pages.sign_in(_viewer()))
+    return _sign_in_page()
 
 
 @blueprint.post("/sign-in")
@@ -164,11 +170,66 @@ def sign_in() -> Response:
     request.max_content_length = LONGEST_FORM
     sessions.require_token()
     try:
-        sessions.begin(auth.key_id_of(request.form.get("key", "").strip()))
+        key_id = auth.key_id_of(request.form.get("key", "").strip())
     except HTTPProblem as fault:
-        page = pages.sign_in(_viewer(), f"{fault.problem.detail} {fault.problem.remedy}")
-        return Response(page, fault.problem.status, {**fault.headers, "WWW-Authenticate": "Session"})
-    return redirect("/", 303)  # type: ignore[return-value]
+        return _sign_in_page(fault)
+    after = sessions.next_path()
+    sessions.begin(key_id)
+    return redirect(after, 303)  # type: ignore[return-value]
+
+
+@blueprint.get("/sign-in/oidc")
+def begin_oidc() -> Response:
+    """Sends the browser to the issuer."""
+    try:
+        place, pending = _oidc().begin()
+    except IssuerAwayError:
+        return _sign_in_page(_issuer_away())
+    sessions.expect(pending)
+    return redirect(place, 303)  # type: ignore[return-value]
+
+
+@blueprint.get("/sign-in/oidc/callback")
+def end_oidc() -> Response:
+    """Signs in whom the issuer names; an answer is taken once, and only in the browser that asked."""
+    pending = sessions.expected()
+    try:
+        if pending is None:
+            raise SignInRefused(403, "No sign-in is under way in this browser, or it took longer than ten minutes.")
+        holder = _oidc().complete(request.query_string.decode("ascii", "replace"), pending)
+    except SignInRefused as fault:
+        if fault.status == 401:
+            auth.count_failure()
+        return _sign_in_page(fault)
+    except IssuerAwayError:
+        return _sign_in_page(_issuer_away())
+    after = sessions.next_path()
+    sessions.begin_oidc(holder)
+    return redirect(after, 303)  # type: ignore[return-value]
+
+
+def _oidc() -> OIDCSignIn:
+    """The way to sign in with the issuer; where there is none, its pages are not there either."""
+    found = app_context().sign_in
+    if found is None:
+        raise not_found("page")
+    return found
+
+
+def _issuer_away() -> SignInRefused:
+    return SignInRefused(503, "The issuer does not answer as it should.", "Try again in a moment; keys work meanwhile.")
+
+
+def _sign_in_page(fault: HTTPProblem | SignInRefused | None = None) -> Response:
+    """The form, with what was wrong."""
+    issuer = app_context().sign_in
+    said, status, headers = None, 200, dict[str, str]()
+    if isinstance(fault, HTTPProblem):
+        said, status, headers = f"{fault.problem.detail} {fault.problem.remedy}", fault.problem.status, fault.headers
+    elif fault is not None:
+        said, status, headers = str(fault), fault.status, {"Retry-After": "5"} if fault.status == 503 else {}
+    page = pages.sign_in(_viewer(), said, issuer=None if issuer is None else issuer.name)
+    return Response(page, status, {**headers, **({"WWW-Authenticate": "Session"} if fault else {})})
 
 
 @blueprint.post("/sign-out")

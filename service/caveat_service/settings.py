@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from caveat_storage.settings import SharedSettings
 
+INSECURE = "OAUTHLIB_INSECURE_TRANSPORT"
+"""oauthlib's own switch for issuers without TLS, which are for tests."""
 RATE = r"\d+/\d*(second|minute|hour|day)"
 
 
@@ -38,10 +41,18 @@ class Settings(SharedSettings):
     """Failed authentications per address that are answered with 401, then with 429; valid keys are always accepted."""
     console_secret: str | None = Field(None, repr=False, min_length=32)
     """With `keys`, random text that signs the console's sessions, the same in every process; without it no console."""
+    console_url: str | None = Field(None, pattern="^https?://[^/?#@]+/?$")
+    """URL of the console in browsers, such as `https://caveat.example`; required with `CAVEAT_OIDC_CLIENT_ID`."""
     oidc_issuer: str | None = Field(None, pattern="^https?://")
     """With `keys`, OpenID Connect issuer whose tokens (JWT) are accepted as well."""
     oidc_audience: str | None = None
     """Audience that tokens must have; required with an issuer."""
+    oidc_client_id: str | None = Field(None, min_length=1)
+    """Client as which the console is registered at the issuer, so that people sign in there; without it by keys."""
+    oidc_client_secret: str | None = Field(None, repr=False, min_length=1)
+    """Secret of that client; without it the console is a public client, which PKCE protects."""
+    oidc_sign_in_scope: str = Field("openid caveat:read", pattern=r"^(.* )?openid( .*)?$")
+    """Scopes that a sign-in asks for: `openid`, and what makes the issuer name tenant and scopes."""
     oidc_jwks_url: str | None = Field(None, pattern="^https?://")
     """URL of the issuer's keys; by default found by discovery."""
     oidc_tenant_claim: str = "tenant"
@@ -77,4 +88,16 @@ class Settings(SharedSettings):
             raise ValueError("CAVEAT_OIDC_ISSUER has no effect while CAVEAT_AUTH is off; set CAVEAT_AUTH=keys")
         if self.oidc_issuer and not self.oidc_audience:
             raise ValueError("CAVEAT_OIDC_ISSUER requires CAVEAT_OIDC_AUDIENCE, or tokens for others would be accepted")
+        return self
+
+    @model_validator(mode="after")
+    def _a_sign_in_is_complete(self) -> Self:
+        if self.oidc_client_id is None:
+            return self
+        for name in ("oidc_issuer", "console_url", "console_secret"):
+            if getattr(self, name) is None:
+                raise ValueError(f"CAVEAT_OIDC_CLIENT_ID requires CAVEAT_{name.upper()}")
+        plain = [url for url in (self.oidc_issuer, self.console_url) if not str(url).startswith("https://")]
+        if plain and not os.environ.get(INSECURE):
+            raise ValueError(f"nobody signs in over {plain[0]}, which has no TLS; to try that out, set {INSECURE}=1")
         return self

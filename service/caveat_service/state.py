@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from flask import current_app, g, request
 
@@ -17,6 +17,9 @@ from caveat_service.readiness import Readiness
 from caveat_service.settings import Settings
 from caveat_storage.blobs import Blobs
 from caveat_storage.job_records import ANONYMOUS, Database
+
+if TYPE_CHECKING:
+    from caveat_service.oidc_sign_in import OIDCSignIn
 
 EXTENSION = "caveat"
 DEFAULT_TENANT = "default"
@@ -57,6 +60,15 @@ class AppContext:
     issuer: Issuer | None
     """Issuer of accepted tokens, if any."""
     auth_throttle: AuthThrottle
+
+    @cached_property
+    def sign_in(self) -> OIDCSignIn | None:
+        """Where people sign in to the console, if not by keys alone; what that takes is loaded only then."""
+        if self.settings.oidc_client_id is None or self.issuer is None:
+            return None
+        from caveat_service.oidc_sign_in import OIDCSignIn
+
+        return OIDCSignIn(self.settings, self.issuer)
 
     @cached_property
     def long_requests(self) -> SharedPlaces:

@@ -90,7 +90,7 @@ def pages(watermark: Report) -> dict[str, str]:
             ],
             "Example sets",
         ),
-        "sign-in": console.sign_in(Viewer(token="t"), "The key has expired."),
+        "sign-in": console.sign_in(Viewer(token="t"), "The key has expired.", issuer="login.example"),
         "fault": console.fault(VIEWER, "Not found", "There is no such audit.", "Check the id."),
         "annex": annex_page.render(fill("ll144", Material(of([comparison("g", ["sex"], single(SEX), left_out=3)])))),
     }

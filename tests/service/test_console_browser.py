@@ -10,7 +10,8 @@ import pytest
 
 from tests.needed import program
 from tests.reports.test_browser import QUIET
-from tests.worker.live import MODEL, TABLE, audit, digest, serving
+from tests.service.issuer import CLIENT, SECRET, issuing
+from tests.worker.live import MODEL, TABLE, audit, digest, serving, unused_port
 
 pytestmark = pytest.mark.slow
 
@@ -53,3 +54,28 @@ def test_a_page_looks_again_while_an_audit_runs(tmp_path: Path) -> None:
         assert '<main id="main" tabindex="-1" data-live>' in before
         assert "The audit was cancelled" in document
         assert '<main id="main" tabindex="-1">' in document
+
+
+def test_a_browser_signs_in_with_the_issuer(tmp_path: Path) -> None:
+    """Two sites, so that the cookie's rules apply: the issuer at 127.0.0.1, the console at localhost."""
+    port = unused_port()
+    with issuing() as issuer:
+        settings = {
+            "CAVEAT_PORT": str(port), "CAVEAT_AUTH": "keys", "CAVEAT_CONSOLE_SECRET": "x" * 32,
+            "CAVEAT_CONSOLE_URL": f"http://localhost:{port}", "CAVEAT_OIDC_ISSUER": issuer.url,
+            "CAVEAT_OIDC_AUDIENCE": "https://api.example", "CAVEAT_OIDC_CLIENT_ID": CLIENT,
+            "CAVEAT_OIDC_CLIENT_SECRET": SECRET, "OAUTHLIB_INSECURE_TRANSPORT": "1",
+        }  # fmt: skip
+        with serving(tmp_path, **settings):
+            console, profile = f"http://localhost:{port}", tmp_path / "profile"
+            asked, complaints = dumped(f"{console}/models", profile)
+            assert ("Continue with" in asked, complaints) == (True, [])
+            issuer.claims = {"nonce": "of another sign-in"}
+            refused, _ = dumped(f"{console}/sign-in/oidc", profile)
+            assert "not valid for this sign-in" in refused
+            issuer.claims = {}
+            shown, complaints = dumped(f"{console}/sign-in/oidc", profile)
+            assert ("<h1>Audits</h1>" in shown, complaints) == (True, [])
+            assert "<span>ours</span>" in shown
+            later, _ = dumped(f"{console}/audits/{'0' * 26}", profile)
+            assert "There is no such audit" in later, "the session lasts, and what is another tenant's is not found"
