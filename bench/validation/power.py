@@ -61,7 +61,7 @@ pairs take away what is left.
 
 def power(quick: bool) -> tuple[str, bool]:
     """The test's and the gate's findings for effects of known size; holds where no row is wrong too often."""
-    count = 20 if quick else 200
+    count = 20 if quick else 500
     lines, holds = [], True
     for row in ROWS:
         for effect in EFFECTS:

@@ -219,7 +219,7 @@ WORLDS: Mapping[str, World] = {
 
 def association(quick: bool) -> tuple[str, bool]:
     """Null rows and a row at the tolerance, by association."""
-    rows, everything, count = [], True, 16 if quick else 100
+    rows, everything, count = [], True, 16 if quick else 1000
     with ProcessPoolExecutor() as executor:
         for name, world in WORLDS.items():
             found = list(executor.map(partial(_associated, world), range(count), chunksize=8))

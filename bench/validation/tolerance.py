@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bench.validation.audits import ALPHA, DRAWS, STRICT
-from caveat_spec.audit import Audit, ConceptLine
+from caveat_spec.audit import Audit, ConceptLine, Method
 from caveat_spec.power import SPREAD, plan_audit
 from caveat_spec.verdict.rules import exceeds, inside
 from caveat_worker.engine.statistics.intervals import scaled_mean_interval
@@ -16,7 +16,7 @@ from caveat_worker.engine.statistics.intervals import scaled_mean_interval
 PAIRS = (40, 100, 400, 1600)
 CHANGES = (0.05, 0.25)
 """True changes in sd, within the default tolerance and beyond it."""
-RESAMPLES = 299
+RESAMPLES = Method().bootstrap
 AUDIT = Audit.model_validate(
     {
         "model": "model.onnx",
