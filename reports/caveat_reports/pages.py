@@ -64,6 +64,7 @@ def environment() -> Environment:
         slug=lambda title: re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"),
         words=lambda name: name.replace("_", " "),
         breakable=breakable,
+        prose=prose,
         picture=raster,
     )
     return made
@@ -74,6 +75,17 @@ def breakable(text: str) -> Markup:
     words = sanitized(text).split(" ")
     parts = [re.split(r"(?<=[/._:@])", word) if len(word) > LONG_WORD else [word] for word in words]
     return Markup(" ").join(Markup("<wbr>").join(part) for part in parts)  # `join` escapes each part
+
+
+def prose(text: str) -> Markup:
+    """A sentence whose words between backticks are code, breakable; one with an odd backtick is left as it is."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return breakable(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(breakable(part)) if number % 2 else breakable(part)
+        for number, part in enumerate(parts)
+    )
 
 
 def _sanitized(value: Any) -> Any:

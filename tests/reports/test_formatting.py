@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from caveat_reports import formatting
+from caveat_reports.pages import prose
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,16 @@ def test_parts_of_a_whole() -> None:
 def test_a_path_is_not_shortened_as_a_digest_is() -> None:
     assert formatting.short_digest("sha256:" + "ab" * 32) == "abababababab"
     assert formatting.short_digest("models/a.onnx") == "models/a.onnx"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Name it in `pairs_with`.", "Name it in <code>pairs_with</code>."),
+        ("`a` or `b<i>`", "<code>a</code> or <code>b&lt;i&gt;</code>"),
+        ("an odd ` stays", "an odd ` stays"),
+        ("plain & simple", "plain &amp; simple"),
+    ],
+)
+def test_words_between_backticks_are_code_on_a_page(said: str, shown: str) -> None:
+    assert prose(said) == shown
