@@ -635,6 +635,8 @@ class Audit(Document):
             for position, element in enumerate(explanation.show):
                 if element.concept is not None:
                     yield f"/explain/{key}/show/{position}/concept", element.concept, self.concepts, "concept"
+                if element.icons is not None:
+                    yield f"/explain/{key}/show/{position}/icons", element.icons, self.examples, "example set"
         for key, version in self.compare.items():
             for position, compared in enumerate(version.examples):
                 yield f"/compare/{key}/examples/{position}", compared, self.examples, "example set"
@@ -674,6 +676,7 @@ class Audit(Document):
         concepts = {name: one for name, one in self.concepts.items() if name in self._shown_concepts()}
         used = [target.examples for target in targets.values()] + [self.explained_set(name) for name in self.explain]
         used += [name for one in concepts.values() for name in (one.examples, *one.reference_sets)]
+        used += [one.icons for asked in self.explain.values() for one in asked.show if one.icons is not None]
         matches = [name for one in used if (name := self.examples[one].pairs_with) is not None]
         examples = {name: one for name, one in self.examples.items() if name in (*used, *matches)}
         method = self.method.model_copy(update={"sequential": None})

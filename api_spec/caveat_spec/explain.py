@@ -27,17 +27,19 @@ MOST_PICTURES = 8
 MOST_ATOMS = 8
 MOST_ELEMENTS = 8
 
-Atoms = Literal["pixels", "positions", "channels", "neurons"]
+Atoms = Literal["pixels", "positions", "channels", "neurons", "concepts"]
 """What a layer is cut into; `pixels` are a picture's places, a table's columns, a text's tokens."""
-Presentation = Literal["map", "strip", "flow", "grid", "bars", "table"]
-"""`flow` and `grid` are of two layers: ribbons from atom to atom, and a small map for each atom of the upper one."""
+Presentation = Literal["map", "strip", "flow", "grid", "bars", "icons", "table"]
+"""`flow` and `grid` are of two layers: ribbons from atom to atom, and a small map for each atom of the upper one.
+`icons` show what an atom looks for: examples at which it is highest, lowest, and in between."""
 Pick = Literal["highest", "lowest", "errors", "most_changed"]
 
 PRESENTATIONS: dict[Atoms, tuple[Presentation, ...]] = {
     "pixels": ("map", "strip", "bars", "table"),
     "positions": ("grid", "map", "strip", "bars", "flow", "table"),
-    "channels": ("flow", "grid", "bars", "table"),
-    "neurons": ("bars", "table"),
+    "channels": ("flow", "grid", "bars", "icons", "table"),
+    "neurons": ("bars", "icons", "table"),
+    "concepts": ("icons", "bars", "table"),
 }
 """How atoms of each kind may be shown: the first that suits the examples is the default."""
 
@@ -45,6 +47,8 @@ RECIPES: dict[str, tuple[Any, ...]] = {
     "where": ("shapley", "integrated_gradients"),
     "spatial_attribution": ({"layer": "auto", "atoms": "positions"},),
     "channel_attribution": ({"layer": "auto", "atoms": "channels"},),
+    "teaser": ({"layer": "auto", "atoms": "channels", "as": "icons", "top": 4},),
+    "semantic_dictionary": ({"activation": {"layer": "auto", "top": 4}},),
 }
 """Several elements, or one with its options, under a name; a report holds them written out."""
 BY_DEFAULT = "linear"
@@ -64,6 +68,13 @@ def _capped(most: int, of: str) -> Any:
         return number
 
     return AfterValidator(checked)
+
+
+def _few(numbers: list[int]) -> list[int]:
+    """Numbers of atoms, each once, and no more than a person compares."""
+    if len(numbers) > MOST_ATOMS:
+        raise ValueError(f"{len(numbers)} atoms are more than anybody compares at a glance; the most is {MOST_ATOMS}")
+    return list(dict.fromkeys(numbers))
 
 
 Pictures = Annotated[
@@ -117,6 +128,14 @@ class Element(Document):
     top: Shown = MOST_ATOMS
     """How many atoms are shown; the others are a number and a sum."""
     sort: Literal["size", "signed"] = "size"
+    only: Annotated[
+        list[Annotated[Integer, Field(ge=0)]],
+        Field(json_schema_extra={"maxItems": MOST_ATOMS}),
+        AfterValidator(_few),
+    ] = Field(default_factory=list)
+    """The numbers of the atoms that are shown, such as channels 17 and 203, in place of the largest."""
+    icons: Name | None = None
+    """The example set that icons are from; the explained one when left out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -127,6 +146,12 @@ class Element(Document):
         if not isinstance(asked, dict):
             raise ValueError(f"an element is a method's name, such as {_some()}, or a mapping with one")
         return _with_defaults(asked if "by" in asked else _by_name(asked))
+
+    @model_validator(mode="after")
+    def _icons_are_drawn(self) -> Self:
+        if self.icons is not None and self.as_ not in (None, "icons"):
+            raise ValueError(f"'icons' names the set that icons are from, and this element is drawn as {self.as_}")
+        return self
 
     @property
     def layer(self) -> str:
@@ -148,7 +173,7 @@ class Element(Document):
         return {"anyOf": [{"enum": [*_METHODS]}, *_recipe_schemas(), short, written_out]}
 
 
-_FIELDS = {"options", "as", "top", "sort"}
+_FIELDS = {"options", "as", "top", "sort", "only", "icons"}
 """What every element may say, whatever its method."""
 
 

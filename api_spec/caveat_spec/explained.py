@@ -96,6 +96,50 @@ class Link(Document):
     value: float
 
 
+class Icon(Document):
+    """An example of a set, at one place of their order by how strongly an atom responds to them."""
+
+    share: Probability
+    """Of the examples at or below it in that order: 1 is the highest, 0 the lowest."""
+    example: str
+    position: Count
+    """In the set."""
+    value: float
+    picture: str | None = None
+    """What the atom sees there, as a data URI, where the audit allows it: all of the example where it sees all."""
+    box: tuple[Integer, Integer, Integer, Integer] | None = None
+    """First row, first column, last row and last column of the model's input that the atom sees there, from 0; null
+    where it sees everything, or the input is no picture."""
+    words: list[str] = Field(default_factory=list)
+    """Of a text, the tokens around the place; of a row, its first columns."""
+    mark: Integer | None = None
+    """Which of the words is at the place itself."""
+
+
+class Spectrum(Document):
+    """What an atom looks for: examples from the highest to the lowest."""
+
+    atom: str
+    icons: list[Icon]
+    highest: list[str]
+    """The names of the examples to which it responds most, from above the middle: enough to adopt them as a concept."""
+
+
+class Icons(Document):
+    """The icons of a figure, and where they are from."""
+
+    set: Name
+    examples: Count
+    """In the set."""
+    measure: str
+    """What the examples are ordered by, in words."""
+    unit: str
+    sees: tuple[Integer, Integer] | None = None
+    """Rows and columns of the input that one place of the layer sees; null where it sees everything, or the input is no
+    picture."""
+    spectra: list[Spectrum]
+
+
 class Focus(Document):
     """How much of a map lies in the rectangle where an example differs from its match."""
 
@@ -134,6 +178,8 @@ class Figure(Document):
     upper: list[Atom] = Field(default_factory=list)
     """Of a grid: atoms of the upper layer, each with the map of what comes to it from the lower layer's places, or from
     those `atoms` of it that are shown."""
+    icons: Icons | None = None
+    """What its atoms look for, where it is drawn so."""
     upper_shape: list[Integer] = Field(default_factory=list)
     """Rows and columns of the upper layer's places, where it has some."""
     rest: Rest = Rest(count=0, sum=0.0)

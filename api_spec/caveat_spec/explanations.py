@@ -147,6 +147,25 @@ class CavOptions(Document):
     position, for a concept that is always in the same place."""
 
 
+class ActivationOptions(Document):
+    """Options of `activation`."""
+
+    layer: str
+    """The layer whose channels are shown, or whose neurons where it has no positions."""
+
+
+class ConceptScoreOptions(Document):
+    """Options of `concept_score`."""
+
+    concept: str
+    """A concept of the audit."""
+    layer: str
+    """The layer whose CAV it is."""
+    reduce: Literal["mean", "flatten"] = "mean"
+    """As for `cav_attribution`."""
+    atoms: Literal["concepts"] = "concepts"
+
+
 @dataclass(frozen=True)
 class ExplanationEntry:
     """One explanation that an audit can show."""
@@ -168,6 +187,17 @@ class ExplanationEntry:
     """Whether it calculates with the input itself, and not with derivatives or outputs alone: texts have no numbers."""
     title: str = ""
     """What a reader calls it; its name where left out."""
+    unit: str = ""
+    """Of its numbers, where that is not the target's."""
+    most: str = ""
+    """What a sentence says of the atom with the largest number; that it raises or lowers the target where left out."""
+    presentation: str = ""
+    """How it is drawn where an element does not say; what suits its atoms where left out."""
+    of_features: bool = False
+    """Whether its atoms are a layer's channels, or its neurons where it has no positions."""
+    sanity: bool = True
+    """Whether it is held against models with random weights: not where its numbers are the model's own, such as an
+    activation."""
 
     @property
     def words(self) -> str:
@@ -296,6 +326,31 @@ EXPLANATIONS = (
         "that is fitted without this example (Kim et al. 2018; De Santis et al. 2024)",
         options=CavOptions,
         title="CAV attribution",
+    ),
+    ExplanationEntry(
+        "activation",
+        "Shows the features that are most active in an example, and by icons what each of them looks for.",
+        module="caveat_worker.engine.explanations.activation",
+        needs="outputs",
+        relation="the largest activation over positions; icons are examples of a set in the order of the same number "
+        "(Olah et al. 2017; Olah et al. 2018)",
+        options=ActivationOptions,
+        unit="activation",
+        most="is the most active",
+        presentation="icons",
+        of_features=True,
+        sanity=False,
+    ),
+    ExplanationEntry(
+        "concept_score",
+        "Shows how far an example lies towards a concept, and by icons the order of a set's examples.",
+        module="caveat_worker.engine.explanations.concept_score",
+        needs="outputs",
+        relation="(h - h̄)·v = Σ of `cav_attribution`; v is the CAV that is fitted without this example (Kim et al. "
+        "2018, section 4.2)",
+        options=ConceptScoreOptions,
+        most="has the score",
+        presentation="icons",
     ),
 )
 

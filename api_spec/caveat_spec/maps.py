@@ -20,7 +20,7 @@ DIGITS = 6
 LARGEST_MAPS = 256 << 20
 """Bytes that a file of maps may have."""
 
-Axis = Literal["depth", "row", "column", "position", "token", "channel", "neuron", "part", "upper atom"]
+Axis = Literal["depth", "row", "column", "position", "token", "channel", "neuron", "part", "concept", "upper atom"]
 """What an axis counts; `part` is a column of a table."""
 Kept = Literal["values", "standard_errors", "pairs", "upper"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caveat_reports.formatting import percent, plain, signed
+from caveat_reports.formatting import count, percent, plain, signed
 from caveat_spec.explained import Explained, Figure, Panel
 from caveat_spec.report import Report
 
@@ -11,8 +11,8 @@ MOST_FINDINGS = 3
 
 ROOM = 2_000_000
 """Characters that the panels of a page may take; with the report that it carries, it stays under five million."""
-_FIGURE, _ATOM, _SMALL = 2_500, 120, 1_000
-"""About as many characters as a figure takes besides its map and its parts, and as a part and a small map do."""
+_FIGURE, _ATOM, _SMALL, _ICON = 2_500, 120, 1_000, 500
+"""About as many characters as a figure takes besides maps and parts, and as a part, a small map and an icon do."""
 
 
 class Room:
@@ -33,6 +33,9 @@ class Room:
 
 def _size(figure: Figure) -> int:
     maps = sum(_SMALL + 4 * len(atom.map.cells) for atom in figure.upper if atom.map is not None)
+    spectra = [] if figure.icons is None else figure.icons.spectra
+    maps += sum(_ICON + len(one.picture or "") for each in spectra for one in each.icons)
+    maps += sum(len(name) + 4 for each in spectra for name in each.highest)
     return _FIGURE + _ATOM * len(figure.atoms) + maps + (0 if figure.map is None else 2 * len(figure.map.cells))
 
 
@@ -82,9 +85,22 @@ def withheld_words(one: Explained) -> str | None:
 
 def scale_words(figure: Figure, unit: str) -> str:
     """The ends of the scale, which all examples of an element share."""
+    if figure.presentation == "icons":
+        return icons_words(figure)
     per, end = " a cell" if figure.map is not None else "", plain(figure.scale)
-    ends = f"−{end} to +{end} {unit}" if figure.signed else f"0 to {end} {unit} per unit of what is explained"
+    per_unit = "" if figure.unit else " per unit of what is explained"
+    ends = f"−{end} to +{end} {unit}" if figure.signed else f"0 to {end} {unit}{per_unit}"
     return f"Scale from {ends}{per}, the same for every example here."
+
+
+def icons_words(figure: Figure) -> str:
+    """What icons are: where they are from, what they are ordered by, and how much of an example one shows."""
+    if figure.icons is None:
+        return ""
+    icons = figure.icons
+    size = "" if icons.sees is None else f"{icons.sees[0]} x {icons.sees[1]}"
+    sees = f" Each shows the {size} pixels that the strongest place sees." if size else ""
+    return f"Icons: of {count(icons.examples)} examples of {icons.set}, in the order of their {icons.measure}.{sees}"
 
 
 def value_words(panel: Panel, one: Explained) -> str:

@@ -43,6 +43,7 @@ def test_an_element_may_be_short_and_means_the_same(short: Any) -> None:
     (element,) = audit([short]).explain["why"].show
     assert element.model_dump(mode="json") == {
         "by": "saliency", "options": {"layer": "input"}, "as": None, "top": 8, "sort": "size",
+        "only": [], "icons": None,
     }  # fmt: skip
 
 
@@ -55,6 +56,11 @@ def test_a_layer_alone_is_taken_apart_and_the_deepest_is_the_default() -> None:
     first, second = audit([{"layer": "block13", "atoms": "positions"}, "linear"]).explain["why"].show
     assert (first.by, first.layer, first.options["atoms"]) == ("linear", "block13", "positions")
     assert (second.by, second.layer) == ("linear", "auto")
+
+
+def test_the_set_that_icons_are_from_is_kept_with_what_is_explained() -> None:
+    only = audit([{"activation": {"icons": "others"}}]).only_explained()
+    assert set(only.examples) == {"photos", "others"}
 
 
 def test_what_a_report_holds_can_be_asked_again() -> None:
@@ -95,6 +101,9 @@ def test_only_what_is_explained_is_left() -> None:
         ([{"saliency": {}, "gradient_x_input": {}}], None, "an element has one method"),
         ([7], None, "an element is a method's name"),
         ([], None, "at least 1 item"),
+        ([{"activation": {"only": [*range(9)]}}], None, "9 atoms are more than anybody compares at a glance"),
+        ([{"layer": "x", "as": "bars", "icons": "others"}], None, "this element is drawn as bars"),
+        ([{"activation": {"icons": "photoes"}}], None, "show/0/icons names the example set 'photoes', which is not"),
         ([{"saliency": {"top": 12}}], None, "12 atoms are more than anybody compares at a glance; the most is 8"),
         (["saliency"], {"count": 9}, "9 examples are more than anybody compares at a glance; the most is 8"),
         (["saliency"], {"pick": [str(i) for i in range(9)]}, "pick names 9 examples; 8 are as many"),

@@ -18,6 +18,7 @@ class Literal:
     scores_at = "scores"
 
     ranges: AnyArray | None = None
+    tokens: int | None = None
 
     def __init__(self, function: Function, derivative: Function, *, typical: AnyArray | None = None) -> None:
         self.function, self.derivative, self.typical = function, derivative, typical

@@ -58,6 +58,7 @@ from caveat_worker.readers.example_sets import (
     thumbnail_of,
     warnings_of,
 )
+from caveat_worker.readers.icons import crop_of, words_of
 from caveat_worker.readers.overlap import check_overlaps
 from caveat_worker.readers.shown_pairs import shown_pairs
 from caveat_worker.readers.source import ExampleSource
@@ -352,6 +353,8 @@ def means_of(ready: Prepared, kept: ArrayStore, cores: int, counted: Callable[[i
             parts=parts,
         ),
         thumbnail=thumbnail_of(ready.plan.audit, ready.sources, PANEL_PIXELS),
+        crop=crop_of(ready.plan.audit, ready.sources),
+        words=words_of(ready.plan.audit, ready.sources),
         store=kept,
         provider=ready.provider,
         versions=ready.versions,

@@ -15,6 +15,7 @@ PRESENTATIONS: dict[Presentation, str] = {
     "bars": "caveat_reports.figures.bars",
     "flow": "caveat_reports.figures.flow",
     "grid": "caveat_reports.figures.grid",
+    "icons": "caveat_reports.figures.icons",
     "strip": "caveat_reports.figures.strip",
     "table": "caveat_reports.figures.table",
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 from markupsafe import Markup
 
-from caveat_reports.formatting import count, signed
-from caveat_spec.explained import Atom, Figure, Panel
+from caveat_reports.formatting import count, plain, signed
+from caveat_spec.explained import Atom, Figure, Icons, Panel, Spectrum
 from caveat_spec.sanitize import sanitized
 
 _TABLE = Markup(
@@ -14,8 +17,15 @@ _TABLE = Markup(
 )
 _HEAD = Markup('<th scope="col" class="number">{}</th>')
 _CELL = Markup('<td class="number">{}</td>')
+_ADOPT = Markup(
+    '<p class="small">To make a concept of what a name responds to, add its examples to <code>examples</code>:</p>\n'
+    '<pre class="adopt" tabindex="0"><code>{}</code></pre>'
+)
+PLACES = {1.0: "highest", 0.75: "75 %", 0.5: "median", 0.25: "25 %", 0.0: "lowest"}
+"""How a reader calls a place in the order of a set's examples."""
 _ROW = Markup('<tr><th scope="row">{}</th>{}</tr>\n')
-NOUNS = {"map": "Place", "strip": "Word", "flow": "From → to", "grid": "From → to", "bars": "Name", "table": "Name"}
+NOUNS = {"map": "Place", "strip": "Word", "flow": "From → to", "grid": "From → to"}
+"""How a reader calls an atom, by the presentation; a name in all others."""
 
 
 def draw(figure: Figure, panel: Panel, key: str) -> Markup:
@@ -32,14 +42,41 @@ def draw(figure: Figure, panel: Panel, key: str) -> Markup:
     rows += [(f"All → {atom.id}", [signed(atom.value), *empty]) for atom in figure.upper]
     if figure.total is not None:
         rows.append(("All together", [signed(figure.total), *empty]))
-    return _TABLE.format(
+    table = _TABLE.format(
         title=sanitized(f"Figures of: {figure.title}, {panel.example}"),
-        of=NOUNS[figure.presentation],
+        of=NOUNS.get(figure.presentation, "Name"),
         heads=Markup("").join(_HEAD.format(head) for head in heads),
         rows=Markup("").join(
             _ROW.format(sanitized(name), Markup("").join(_CELL.format(cell) for cell in cells)) for name, cells in rows
         ),
     )
+    return table if figure.icons is None else table + _of_icons(figure.icons)
+
+
+def _of_icons(icons: Icons) -> Markup:
+    """The examples of every icon with their numbers, and the highest as example sets that an audit can have."""
+    rows = (
+        _ROW.format(
+            sanitized(one.atom),
+            Markup("").join(_CELL.format(sanitized(f"{icon.example} ({plain(icon.value)})")) for icon in one.icons),
+        )
+        for one in icons.spectra
+    )
+    table = _TABLE.format(
+        title=sanitized(f"Examples of {icons.set}"),
+        of="Name",
+        heads=Markup("").join(_HEAD.format(PLACES[icon.share]) for icon in icons.spectra[0].icons),
+        rows=Markup("").join(rows),
+    )
+    sets = Markup("\n").join(sanitized(adopted(icons, one)) for one in icons.spectra)
+    return table + _ADOPT.format(sets)
+
+
+def adopted(icons: Icons, one: Spectrum) -> str:
+    """An audit's example set of the examples that an atom responds to most, in YAML."""
+    name = re.sub(r"[^A-Za-z0-9]+", "_", one.atom).strip("_")
+    listed = ", ".join(json.dumps(example, ensure_ascii=False) for example in one.highest)
+    return f"{name}: {{of: {icons.set}, only: [{listed}]}}"
 
 
 def _cells(atom: Atom, *, spread: bool, confirmed: bool) -> list[str]:

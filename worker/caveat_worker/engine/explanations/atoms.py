@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caveat_worker.engine.base.arrays import AnyArray, Float64Array
+from caveat_worker.engine.base.arrays import AnyArray, Float64Array, Indices
 
 
 def channel_axis(shape: Sequence[int]) -> int | None:
@@ -18,6 +18,27 @@ def channel_axis(shape: Sequence[int]) -> int | None:
     if len(shape) < 3:
         return None
     return 2 if len(shape) == 3 else 1
+
+
+def by_position(values: AnyArray) -> AnyArray:
+    """Values [n, …] as [n, positions, channels]; those without positions as [n, 1, d]."""
+    axis = channel_axis(values.shape)
+    if axis is None:
+        return values.reshape(len(values), 1, -1)
+    last = np.moveaxis(values, axis, -1)
+    return last.reshape(len(values), -1, last.shape[-1])
+
+
+def strongest(values: AnyArray, tokens: Indices | None = None) -> tuple[Float64Array, Indices]:
+    """The largest value of each channel over positions [n, channels], and the position's number [n, channels].
+
+    Of sequences, `tokens` says how many positions of each are no padding [n].
+    """
+    wide = by_position(values)
+    if tokens is not None and values.ndim == 3:
+        wide = np.where(np.arange(wide.shape[1])[:, None] < np.maximum(tokens, 1)[:, None, None], wide, -np.inf)
+    places = wide.argmax(1)
+    return np.asarray(np.take_along_axis(wide, places[:, None], 1)[:, 0], float), places
 
 
 def summed_over_channels(values: AnyArray) -> Float64Array:

@@ -29,7 +29,7 @@ def cav_attribution(runs: Runs, x: AnyArray, options: CavOptions) -> Attributed:
     before, cav = runs.passes, runs.direction(options.concept, options.layer, options.reduce)
     products: Float64Array = (runs.activations(x, options.layer) - cav.origin) * cav.v
     scores = products.reshape(len(x), -1).sum(1)
-    checks = [_encoded(cav, options)]
+    checks = [encoded(cav, options)]
     if options.at == "input":
         seed = cav.v[None].astype(np.float32)
         gradient = np.concatenate([runs.pull(options.layer, seed, INPUT, x[[row]]) for row in range(len(x))])
@@ -50,7 +50,7 @@ def cav_attribution(runs: Runs, x: AnyArray, options: CavOptions) -> Attributed:
     )
 
 
-def _encoded(cav: Direction, options: CavOptions) -> Check:
+def encoded(cav: Direction, options: CavOptions) -> Check:
     """Whether the layer tells the concept from its reference set; else its direction means nothing."""
     ok = cav.held_out > cav.by_chance
     sides = f"{cav.held_out:.0%} of held-out examples are on their side of the CAV, and {cav.by_chance:.0%}"

@@ -126,6 +126,7 @@ class ModelRuns:
         self.others = others
         self.typical: AnyArray | None = None
         self.ranges: AnyArray | None = None
+        self.tokens: int | None = None
         self.scores_at = opened.scores_at
         self.directions: Directions | None = None
         self._passes = 0

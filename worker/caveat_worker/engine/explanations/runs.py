@@ -40,6 +40,9 @@ class Runs(Protocol):
     ranges: AnyArray | None
     """How far each column of a table ranges over the same examples [1, columns]."""
 
+    tokens: int | None
+    """How many positions of a text are no padding, where the layers have a position for each."""
+
     @property
     def passes(self) -> int:
         """Forward passes so far; a gradient counts as five."""

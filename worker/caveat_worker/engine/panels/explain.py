@@ -22,6 +22,7 @@ from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.store import ArrayStore
+from caveat_worker.engine.explanations.atoms import strongest
 from caveat_worker.engine.explanations.entry import Entry
 from caveat_worker.engine.explanations.model_runs import ModelRuns, OpenModel
 from caveat_worker.engine.explanations.runs import INPUT
@@ -30,6 +31,20 @@ from caveat_worker.engine.panels.choice import Choice, Source, check_finite, cho
 from caveat_worker.engine.panels.directions import Directions
 from caveat_worker.engine.panels.figures import Asked, Found, Subject, figures
 from caveat_worker.engine.panels.grids import Box, changed_box
+from caveat_worker.engine.panels.icons import (
+    Crop,
+    Pictured,
+    Responses,
+    Sight,
+    Words,
+    keep_responses,
+    of_concept,
+    recalled_responses,
+    responses,
+    responses_key,
+    tokens_of,
+    with_icons,
+)
 from caveat_worker.engine.panels.integrity import FEWEST, integrity, keep_checks, recalled_checks
 from caveat_worker.engine.panels.kept import answer_key, found_in, keep, recalled
 from caveat_worker.engine.panels.maps import Drawn
@@ -48,6 +63,8 @@ class Means:
 
     source: Source
     thumbnail: Thumbnail
+    crop: Crop
+    words: Words
     store: ArrayStore
     provider: Provider
     versions: Mapping[str, str]
@@ -109,6 +126,8 @@ def explain_part(plan: Plan, planned: PlannedExplanation, means: Means, element:
     with error_context(f"/explain/{planned.name}/show/{element}"):
         here = shown[panels.start : panels.stop]
         answers = _answers(question, one, here)
+        for example, (found, _) in zip(here, answers, strict=True) if one.icons is not None else ():
+            _responses(question, one, example, found)
         if panels.start == 0:
             _integrity(question, one, here, answers)
 
@@ -232,11 +251,49 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
         signed=any(bool((answer.values < 0).any()) for answer in found),
         shape=one.shapes[one.layer],
         upper=() if upper is None else one.shapes[upper],
-        unit="activation" if upper is not None else None if one.concept is None else "sd",
+        unit=one.way.entry.unit or ("activation" if upper is not None else None if one.concept is None else "sd"),
+        most=one.way.entry.most,
     )
     checked = one.held_against * bool(checks)
     passes = sum(passes for _, passes in answers) + checked * one.cost + (1 + checked) * one.to_fit * bool(shown)
-    return figures(asked, found, [example.subject for example in shown]), found, passes
+    drawn = figures(asked, found, [example.subject for example in shown])
+    if one.icons is not None:
+        drawn = [_with_icons(question, one, *each) for each in zip(drawn, found, shown, strict=True)]
+        passes += one.to_order * (bool(shown) if one.concept is None else len(shown))
+    return drawn, found, passes
+
+
+def _with_icons(question: Question, one: PlannedElement, figure: Figure, found: Found, example: Shown) -> Figure:
+    """A figure with the examples that its atoms respond to, unless it is withheld."""
+    if figure.withheld is not None or one.icons is None:
+        return figure
+    means, plan, opened = question.means, question.plan, question.opened
+    return with_icons(
+        figure,
+        one.icons,
+        _responses(question, one, example, found),
+        {atom.id: atom.place[0] for atom in figure.atoms},
+        Sight.of(opened, one.layer, (1, *one.shapes[one.layer]), example.x.shape),
+        Pictured(means.source, means.crop, means.words),
+        measure="activation" if one.concept is None else "concept score",
+        unit="activation" if one.concept is None else "sd",
+        adopted=plan.audit.method.min_examples,
+    )
+
+
+def _responses(question: Question, one: PlannedElement, example: Shown, found: Found) -> Responses:
+    """How strongly an element's atoms respond to the examples that icons are from, or did in an earlier audit."""
+    assert one.icons is not None, "asked for by whoever calls"
+    means = question.means
+    key = responses_key(
+        question.plan, one, means.provider, means.versions, "" if one.concept is None else _key(question, one, example)
+    )
+    there = recalled_responses(means.store, key)
+    if there is None:
+        measure = strongest if found.directions is None else of_concept(*found.directions)
+        there = responses(question.opened, means.source, one.icons, one.layer, measure)
+        keep_responses(means.store, key, there)
+    return there
 
 
 def _answers(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> list[tuple[Found, int]]:
@@ -265,18 +322,20 @@ def _integrity(
     checks = recalled_checks(means.store, key)
     if checks is None:
         seed = plan.audit.method.seed
-        settle = partial(_settle, question, example)
+        settle = partial(_settle, question, one, example)
         checks = integrity(one, question.opened, means.shuffled, sanity, example.feeds, settle, seed)
         keep_checks(means.store, key, checks)
     return checks
 
 
-def _settle(question: Question, example: Shown, runs: ModelRuns) -> None:
+def _settle(question: Question, one: PlannedElement, example: Shown, runs: ModelRuns) -> None:
     """Gives runs around an example what they know beside the model."""
     means = question.means
     runs.typical, runs.ranges = question.usual.typical, question.usual.ranges
     without = means.source.keys[example.examples][example.position]
     runs.directions = Directions(question.plan, means.source, means.store, without)
+    if one.way.entry.of_features:
+        runs.tokens = tokens_of(question.opened, means.source, example.examples, example.position, one.layer)
 
 
 def _key(question: Question, one: PlannedElement, example: Shown) -> str:
@@ -301,7 +360,7 @@ def _answer(question: Question, one: PlannedElement, example: Shown) -> tuple[Fo
     if kept is not None:
         return kept
     runs, x = question.opened.around(example.feeds)
-    _settle(question, example, runs)
+    _settle(question, one, example, runs)
     found = found_in(one.way.run(runs, x, one.options), one.atoms)
     keep(means.store, key, found, runs.passes)
     return found, runs.passes

@@ -37,6 +37,8 @@ class Asked:
     """Of the layer that its atoms are linked to, if they are."""
     unit: str | None = None
     """Of its numbers, where that is not the target's."""
+    most: str = ""
+    """What a sentence says of the atom with the largest number, where that is not that it moves the target."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class Found:
     """What each atom does for each of the largest atoms of an upper layer [upper, *atoms], where there is one."""
     upper: Indices | None = None
     """The numbers of those atoms [upper], the largest first."""
+    directions: Float64Array | None = None
+    """What other examples are measured by, to be in the order of this atom: of a concept, its vector and its origin
+    [2, *layer]."""
     signs: Literal["target", "classes"] = "target"
     """Whether the signs say for and against the target, or tell two groups of classes apart."""
     notes: tuple[str, ...] = ()
@@ -81,7 +86,7 @@ class Found:
 def flat(values: AnyArray, atoms: Atoms) -> Float64Array:
     """Values at positions [h, w], at atoms [k], or one alone; volumes are summed over their depth."""
     wide = np.asarray(values, float)
-    if atoms in ("neurons", "channels"):
+    if atoms in ("neurons", "channels", "concepts"):
         return wide.ravel()
     while wide.ndim > 2:
         wide = wide.sum(0)
@@ -178,7 +183,9 @@ def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, s
     atoms, rest = _atoms(asked, found, cells, subject)
     lies = None if subject.box is None or cells.ndim != 2 else focus(found.values, subject.box, additive=found.additive)
     sentence = (
-        _map_sentence(asked, found, cells, subject) if cells.ndim == 2 else _list_sentence(asked, atoms, rest, subject)
+        _map_sentence(asked, found, cells, subject)
+        if cells.ndim == 2
+        else _list_sentence(asked, found, atoms, rest, subject)
     )
     links = _links(asked, found)
     if links:
@@ -217,6 +224,8 @@ def _atoms(asked: Asked, found: Found, cells: Float64Array, subject: Subject) ->
     order = np.argsort(-flat if asked.element.sort == "signed" else -np.abs(flat), kind="stable")
     named = order[order < len(subject.names)] if _names(asked, subject) and cells.ndim == 1 else order
     shown = named if asked.presentation == "strip" else named[: asked.element.top]
+    if asked.element.only:
+        shown = order[np.isin(order, asked.element.only)]
     spread = None if found.spread is None or cells.ndim == 2 else found.spread.ravel()
     atoms = [
         Atom(
@@ -245,6 +254,8 @@ def _name(asked: Asked, place: int, shape: Sequence[int], subject: Subject) -> s
         return f"{_stretch('row', y, side, shape[0])}, {_stretch('column', x, side, shape[1])}"
     if asked.atoms == "neurons" and len(asked.shape) > 1:
         return f"neuron {', '.join(str(axis) for axis in np.unravel_index(place, asked.shape))}"
+    if asked.atoms == "concepts":
+        return asked.element.concept or "concept"
     names = _names(asked, subject)
     return names[place] if place < len(names) else f"{asked.atoms.removesuffix('s')} {place}"
 
@@ -297,14 +308,24 @@ def _focus_sentence(lies: Focus, asked: Asked, found: Found) -> str:
     )
 
 
-def _list_sentence(asked: Asked, atoms: Sequence[Atom], rest: Rest, subject: Subject) -> str:
+def _list_sentence(asked: Asked, found: Found, atoms: Sequence[Atom], rest: Rest, subject: Subject) -> str:
     """The strongest atom with its number, and the next ones by name."""
     first, *others = sorted(atoms, key=lambda atom: -abs(atom.value))
     way = ("raises" if first.value > 0 else "lowers") if asked.signed else "moves"
-    following = " and ".join(f"{one.id} ({_signed(one.value)})" for one in others[:2])
+    number = _signed if asked.signed or not asked.most else _plain
+    if asked.most and asked.atoms == "concepts":
+        return f"In {subject.name}, {first.id} {asked.most} {number(first.value)} {asked.unit}."
+    following = " and ".join(f"{one.id} ({number(one.value)})" for one in others[:2])
     then = f", followed by {following}" if following else ""
     left = f" {rest.count} others come to {_signed(rest.sum)} together." if rest.count and rest.sum else ""
-    return f"In {subject.name}, {first.id} {way} {asked.target} most ({_signed(first.value)}){then}.{left}"
+    does = asked.most or f"{way} {asked.target} most"
+    among = " of those that are shown" if asked.most and asked.element.only else ""
+    told = left if found.additive else ""
+    return f"In {subject.name}, {first.id} {does}{among} ({number(first.value)}){then}.{told}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3g}"
 
 
 def _percent(share: float) -> str:

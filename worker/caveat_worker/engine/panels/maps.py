@@ -122,8 +122,8 @@ def _arrays(figure: Figure, found: Found, drawn: Drawn) -> Iterator[tuple[Kept, 
 def _axes(figure: Figure, found: Found, drawn: Drawn) -> tuple[Axis, ...]:
     """What the axes of an element's values count."""
     count = found.whole.ndim
-    if figure.atoms_of == "channels":
-        return ("channel",)
+    if figure.atoms_of in ("channels", "concepts"):
+        return ("channel",) if figure.atoms_of == "channels" else ("concept",)
     if figure.atoms_of == "neurons":
         return _NEURONS.get(count, ("channel", *_PLACES.get(count - 1, ())))
     if count == 1 and drawn.text:

@@ -40,6 +40,8 @@ FEWER = ("samples", "permutations", "most", "confirm")
 """Options of which less is cheaper."""
 LAYERS = ("layer", "upper")
 """Options that name a layer."""
+FEWEST_ICONS = 5
+"""Examples from which there is one at each place that icons show."""
 LARGER = ("stride", "window")
 """Options of which more is cheaper."""
 MOST_OF_AN_OPTION = 4096
@@ -65,6 +67,10 @@ class PlannedElement:
     """The concept that its numbers are about, where they are about one and not about the target."""
     to_fit: int = 0
     """The examples of that concept and its reference set, which go through each model first."""
+    icons: str | None = None
+    """The example set that its icons are from, where it is drawn with icons."""
+    to_order: int = 0
+    """The examples of that set, which go through the model to be ordered."""
 
     @property
     def cost(self) -> int:
@@ -77,7 +83,7 @@ class PlannedElement:
         shape = self.shapes[self.layer]
         places = shape[1:] if len(shape) > 2 else shape[:1]
         channels = shape[:1] if len(shape) > 2 else shape[-1:]
-        atoms = {"channels": channels, "neurons": shape}.get(self.atoms, places)
+        atoms = {"channels": channels, "neurons": shape, "concepts": (1,)}.get(self.atoms, places)
         return prod(atoms) * (1 + (self.options.most if isinstance(self.options, LayerToLayerOptions) else 1))
 
     def cost_with(self, option: str, value: int) -> int | None:
@@ -113,7 +119,8 @@ class PlannedExplanation:
 
     def price(self, one: PlannedElement) -> int:
         """Forward passes at most that an element takes."""
-        return self.times(one) * one.cost + (1 + one.held_against) * one.to_fit
+        orders = 1 if one.concept is None else self.pictures  # a CAV is another one for each example
+        return self.times(one) * one.cost + (1 + one.held_against) * one.to_fit + orders * one.to_order
 
     def times(self, one: PlannedElement) -> int:
         """How often an element is run: at each example, and at the first one for each model it is held against."""
@@ -197,9 +204,13 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
     if getattr(options, "at", None) == "input":
         _check_seed(plan.model, entry, layer)
         layer = INPUT
-    atoms = _atoms(options, layer, shapes)
+    atoms = _atoms(way, options, layer, shapes)
+    _check_only(element, atoms, layer, shapes[layer])
     text, linked = isinstance(plan.audit.examples[examples], Text), "upper" in element.options
-    presentation = _presentation(element, atoms, shapes[layer], text=text, linked=linked)
+    drawn = _as_method(element, way)
+    presentation = _presentation(drawn, atoms, shapes[layer], text=text, linked=linked, inside=layer != INPUT)
+    icons = (element.icons or examples) if presentation == "icons" else None
+    _check_icons(element, icons, names)
     return PlannedElement(
         element,
         way,
@@ -208,10 +219,56 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
         atoms,
         presentation,
         shapes,
-        _held_against(plan.audit),
+        _held_against(plan.audit) if way.entry.sanity else 0,
         concept,
         0 if concept is None else len(rows_to_fit(plan, names, concept)),
+        icons,
+        0 if icons is None else len(names[icons]),
     )
+
+
+def _as_method(element: Element, way: Way) -> Element:
+    """The element as its method is drawn, where it does not say how."""
+    if element.as_ is not None or not (way.entry.presentation or element.icons is not None):
+        return element
+    asked = "icons" if element.icons is not None else way.entry.presentation
+    return element.model_copy(update={"as_": asked})
+
+
+def _check_icons(element: Element, icons: str | None, names: Names) -> None:
+    """Raises InvalidInput for a set of icons that are not drawn, or too few to be in an order."""
+    if element.icons is not None and icons is None:
+        raise InvalidInput(
+            "icons-not-drawn",
+            f"'icons' names '{element.icons}', and {element.by} of these atoms is not drawn with icons.",
+            "Add `as: icons` and `atoms: channels`, or leave 'icons' out.",
+        )
+    if icons is not None and len(names[icons]) < FEWEST_ICONS:
+        raise InvalidInput(
+            "too-few-for-icons",
+            f"Icons are {FEWEST_ICONS} examples from the highest to the lowest, and '{icons}' has {len(names[icons])}.",
+            "Name a larger set in 'icons'.",
+        )
+
+
+def _check_only(element: Element, atoms: Atoms, layer: str, shape: Sequence[int]) -> None:
+    """Raises InvalidInput for numbers of atoms that a layer does not have, and where atoms have no number."""
+    if not element.only:
+        return
+    count = {"channels": shape[0] if len(shape) > 2 else shape[-1], "neurons": prod(shape)}.get(atoms)
+    if count is None:
+        raise InvalidInput(
+            "atoms-without-numbers",
+            f"'only' names channels and neurons by their numbers, and {element.by} here has {atoms}.",
+            "Leave 'only' out.",
+        )
+    beyond = next((one for one in element.only if one >= count), None)
+    if beyond is not None:
+        raise InvalidInput(
+            "unknown-atom",
+            f"'{layer}' has no {atoms.removesuffix('s')} {beyond}, only {count:,} of them.",
+            f"Name some from 0 to {count - 1}.",
+        )
 
 
 def _held_against(audit: Audit) -> int:
@@ -220,10 +277,12 @@ def _held_against(audit: Audit) -> int:
     return weights * (MODELS + 1) + labels * (MODELS + 2)
 
 
-def _atoms(options: Document, layer: str, shapes: Shapes) -> Atoms:
+def _atoms(way: Way, options: Document, layer: str, shapes: Shapes) -> Atoms:
     """What a layer is cut into: what the method is told, else places where it has some."""
     asked: Atoms | None = getattr(options, "atoms", None)
     places = len(shapes[layer]) > 1
+    if way.entry.of_features:
+        return "channels" if places else "neurons"
     if asked in ("positions", "channels") and not places:
         raise InvalidInput(
             "no-positions",
@@ -233,11 +292,14 @@ def _atoms(options: Document, layer: str, shapes: Shapes) -> Atoms:
     return asked or ("pixels" if layer == INPUT else "positions" if places else "neurons")
 
 
-def _presentation(element: Element, atoms: Atoms, shape: Sequence[int], *, text: bool, linked: bool) -> Presentation:
+def _presentation(
+    element: Element, atoms: Atoms, shape: Sequence[int], *, text: bool, linked: bool, inside: bool
+) -> Presentation:
     """How an element is drawn: as it asks, or as suits what it shows; raises InvalidInput for what cannot be drawn."""
     flat = atoms in ("pixels", "positions") and len(shape) > 2
     suits = {"map": flat, "strip": text and not flat, "bars": not flat, "table": True}
-    suits |= {"flow": linked, "grid": linked}
+    alone = atoms in ("channels", "concepts") or len(shape) == 1
+    suits |= {"flow": linked, "grid": linked, "icons": inside and alone and not linked}
     can = [one for one in PRESENTATIONS[atoms] if suits[one]]
     if element.as_ is None:
         return can[0]

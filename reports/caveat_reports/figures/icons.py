@@ -1,0 +1,47 @@
+"""What atoms look for: for each, the examples of a set at which it is highest, lowest, and in between."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from caveat_reports.figures.table import PLACES
+from caveat_reports.formatting import plain, signed
+from caveat_spec.explained import Atom, Figure, Icon, Panel, Spectrum
+from caveat_spec.sanitize import raster, sanitized
+
+_SPECTRA = Markup('<div class="spectra" role="group" aria-label="{what}">\n{rows}</div>')
+_SPECTRUM = Markup(
+    '<div class="spectrum"><p class="of">{name}<span class="value">{value}</span></p><ol aria-label="{name}">{icons}'
+    "</ol></div>\n"
+)
+_ICON = Markup('<li>{shown}<span class="at">{at}</span><span>{value}</span></li>')
+_PICTURE = Markup('<img src="{source}" alt="{name}">')
+_WORD, _MARK, _OF_A_TEXT, _OF_A_ROW = map(Markup, ("{}", "<mark>{}</mark>", " ", ", "))
+_WORDS = Markup('<span class="words">{}</span>')
+
+
+def draw(figure: Figure, panel: Panel, key: str) -> Markup:
+    """A row for each atom: its number in this example, and its icons, each with its own number."""
+    spectra = {} if figure.icons is None else {one.atom: one for one in figure.icons.spectra}
+    number = signed if figure.signed else plain
+    rows = Markup("").join(_row(atom, spectra.get(atom.id), number(atom.value)) for atom in figure.atoms)
+    return _SPECTRA.format(what=sanitized(figure.title), rows=rows)
+
+
+def _row(atom: Atom, spectrum: Spectrum | None, value: str) -> Markup:
+    icons = Markup("").join(_icon(icon) for icon in (spectrum.icons if spectrum is not None else ()))
+    return _SPECTRUM.format(name=sanitized(atom.id), value=value, icons=icons)
+
+
+def _icon(icon: Icon) -> Markup:
+    return _ICON.format(shown=_shown(icon), at=PLACES[icon.share], value=plain(icon.value))
+
+
+def _shown(icon: Icon) -> Markup:
+    """The example's picture, its words with the place marked, or its name where the audit shows neither."""
+    source = raster(icon.picture)
+    if source:
+        return _PICTURE.format(source=source, name=sanitized(icon.example))
+    words = [(_MARK if place == icon.mark else _WORD).format(sanitized(word)) for place, word in enumerate(icon.words)]
+    between = _OF_A_TEXT if icon.mark is not None else _OF_A_ROW
+    return _WORDS.format(between.join(words) if words else sanitized(icon.example))
