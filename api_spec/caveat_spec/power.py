@@ -68,6 +68,8 @@ class PlannedLine(Document):
     concept does nothing; null where none does, or where that is not known."""
     reachable: bool | None = None
     """Whether these examples can settle the line's tolerance; null where that cannot be said beforehand."""
+    assumed: bool = False
+    """Whether the figures rest on an assumed spread, so that a report may show other ones."""
     sentence: str
 
 
@@ -100,8 +102,12 @@ class AuditPlan(Document):
 
     @property
     def unreachable(self) -> list[str]:
-        """A sentence for each line whose tolerance these examples cannot settle."""
-        return [f"{line.subject}: {line.sentence}" for line in self.lines if line.reachable is False]
+        """A sentence for each line whose tolerance these examples cannot settle, as far as that is known."""
+        return [
+            f"{'Perhaps out' if line.assumed else 'Out'} of reach: {line.subject}: {line.sentence}"
+            for line in self.lines
+            if line.reachable is False
+        ]
 
 
 @dataclass(frozen=True)
@@ -215,8 +221,10 @@ def _concept(
         "needs": needs,
         "first_look": _first_look(audit, looks, lambda look: width.settles(look.alpha, look.share) <= line.tolerance),
         "reachable": settles <= line.tolerance,
+        "assumed": report is None,
+        "sentence": _sentence(sets, needs, settles, line, assumed=report is None),
     }
-    return PlannedLine.model_validate(about | figures | {"sentence": _sentence(sets, needs, settles, line)})
+    return PlannedLine.model_validate(about | figures)
 
 
 def _looks(audit: Audit, counts: Mapping[str, int]) -> list[SpentAt]:
@@ -306,12 +314,15 @@ def _exact(audit: Audit, looks: Sequence[SpentAt], sets: dict[str, int], line: C
     }
 
 
-def _sentence(sets: dict[str, int], needs: dict[str, int], settles: float, line: ConceptLine) -> str:
-    has = " and ".join(f"{count:,} of {name}" for name, count in sets.items())
+def _sentence(
+    sets: dict[str, int], needs: dict[str, int], settles: float, line: ConceptLine, *, assumed: bool = False
+) -> str:
+    has = ("by the assumed spread, " if assumed else "") + "with "
+    has += " and ".join(f"{count:,} of {name}" for name, count in sets.items())
     if math.isfinite(settles):
-        smallest = f"with {has}, the smallest tolerance that nine of ten audits settle is {amount(settles, line.unit)}"
+        smallest = f"{has}, the smallest tolerance that nine of ten audits settle is {amount(settles, line.unit)}"
     else:
-        smallest = f"with {has}, nine of ten audits settle no tolerance at all"
+        smallest = f"{has}, nine of ten audits settle no tolerance at all"
     if settles <= line.tolerance:
         return f"{smallest[:1].upper()}{smallest[1:]}."
     wanted = " and ".join(f"{count:,} of {name}" for name, count in needs.items())

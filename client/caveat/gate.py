@@ -153,7 +153,7 @@ def _say_what_is_out_of_reach(resolved: Resolved) -> None:
     except ProblemError:
         return
     for sentence in planned.unreachable:
-        show_note(f"Out of reach: {sentence}")
+        show_note(sentence)
     if planned.unreachable:
         show_note(planned.assumed)
 

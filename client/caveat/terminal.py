@@ -174,7 +174,7 @@ def show_plan(planned: AuditPlan, *, as_json: bool) -> None:
                 said = f"{line.subject}: settled at {line.first_look:.0%} of the examples if the concept does nothing."
                 console.print(Text(said[:1].upper() + said[1:]))
     for sentence in planned.unreachable:
-        console.print(Text(f"Out of reach: {sentence}", style="yellow"))
+        console.print(Text(sentence, style="yellow"))
     console.print(Text(planned.assumed, style="dim"))
 
 

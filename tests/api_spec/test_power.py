@@ -48,7 +48,8 @@ def test_more_examples_settle_less_and_the_ones_named_are_just_enough() -> None:
 def test_two_examples_of_a_target_give_no_scale_to_settle_anything_by() -> None:
     line = plan_audit(audit(paired=True, tolerance=0.3), {"photos": 2, "marked": 2}).lines[0]
     assert (line.settles, line.reachable) == (None, False)
-    assert line.sentence.startswith("With 2 of marked and 2 of photos, nine of ten audits settle no tolerance at all; ")
+    assert line.sentence.startswith("By the assumed spread, with 2 of marked and 2 of photos, nine of ten audits ")
+    assert "settle no tolerance at all; " in line.sentence
     assert line.needs["photos"] > 2
 
 
@@ -82,6 +83,17 @@ def test_an_earlier_report_says_how_much_examples_vary() -> None:
     before, after = plan_audit(asked, counts), plan_audit(asked, counts, report)
     assert (before.assumed, after.assumed) == (ASSUMED, MEASURED)
     assert after.lines[0].settles == pytest.approx(0.02 * 3.65 / 1.96, rel=0.05)
+    assert "by the assumed spread" in before.lines[0].sentence.lower()
+    assert "assumed" not in after.lines[0].sentence
+
+
+def test_what_is_out_of_reach_by_an_assumption_may_be_within_it() -> None:
+    """A newcomer is not told that a tolerance is out of reach which the trial of `caveat init` has measured."""
+    counts = {"photos": 12, "marked": 12}
+    (by_assumption,) = plan_audit(audit(paired=True, tolerance=0.1), counts).unreachable
+    assert by_assumption.startswith("Perhaps out of reach: ")
+    (by_count,) = plan_audit(audit(paired=True, tolerance=0.1, unit="decisions"), counts).unreachable
+    assert by_count.startswith("Out of reach: ")
 
 
 def test_what_only_the_model_knows_is_not_guessed() -> None:

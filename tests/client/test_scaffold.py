@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from caveat.scaffold.draft import flow, set_name
 from caveat.scaffold.picture_sizes import sizes_to_try
 from caveat_spec.artifacts import Tensor
 from caveat_spec.audit import Arrays, Audit, ConceptLine, Images, Table
+from caveat_spec.power import amount
 from tests.client import first_audits
 from tests.client.first_audits import REFUSED, RUNS
 
@@ -98,6 +100,8 @@ def test_the_tolerance_is_one_that_the_examples_can_settle(caveat: Caveat, tmp_p
     assert isinstance(line, ConceptLine)
     assert 0.1 < line.tolerance <= 0.5
     assert f" {line.tolerance:g} sd, which it is, would call too much harmless" in said
+    planned = json.loads(caveat("plan", "audit.yaml", "--format", "json").stdout)["lines"][0]
+    assert f"`caveat plan` runs no model: it says {amount(planned['settles'], 'sd')} by an assumed spread" in said
 
 
 def test_trees_are_asked_only_what_an_edit_can_show(caveat: Caveat, tmp_path: Path) -> None:

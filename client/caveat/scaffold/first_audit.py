@@ -132,24 +132,29 @@ def _with_tolerances(draft: Draft, report: Report) -> Draft:
     None is under the convention, a tenth of a standard deviation, and none over half of one: more examples are the
     better answer there.
     """
-    planned = plan_audit(report.audit, {one.name: one.count for one in report.plan.examples}, report)
-    settles = {
-        line.concept: plan.settles
-        for line, plan in zip(report.audit.gate, planned.lines, strict=True)
-        if isinstance(line, ConceptLine) and plan.settles is not None
-    }
+    settles, assumed = _settled(report, report), _settled(report, None)
     concepts, said = dict(draft.concepts), []
     for name, concept in draft.concepts.items():
         settled = min(settles.get(name, 0.0), LARGEST_TOLERANCE)
         if settled > concept.tolerance:
             tolerance = math.ceil(100 * settled) / 100
             concepts[name] = replace(concept, tolerance=tolerance)
-            said.append(_about_tolerance(name, tolerance, settles[name]))
+            said.append(_about_tolerance(name, tolerance, settles[name], assumed.get(name)))
     return replace(draft, concepts=concepts, to_check=(*draft.to_check, *said))
 
 
-def _about_tolerance(concept: str, tolerance: float, settles: float) -> str:
-    """Why a concept's tolerance is what it is, and whether its examples can settle that."""
+def _settled(report: Report, spread: Report | None) -> dict[str, float]:
+    """Each concept's smallest tolerance that the examples settle, by the spread of a report or by an assumed one."""
+    planned = plan_audit(report.audit, {one.name: one.count for one in report.plan.examples}, spread)
+    return {
+        line.concept: plan.settles
+        for line, plan in zip(report.audit.gate, planned.lines, strict=True)
+        if isinstance(line, ConceptLine) and plan.settles is not None
+    }
+
+
+def _about_tolerance(concept: str, tolerance: float, settles: float, assumed: float | None) -> str:
+    """Why a concept's tolerance is what it is, whether its examples can settle that, and what `caveat plan` says."""
     smallest = (
         f"by the spread in the trial, these examples of {concept} settle no tolerance below {amount(settles, 'sd')}"
     )
@@ -158,9 +163,10 @@ def _about_tolerance(concept: str, tolerance: float, settles: float) -> str:
         if settles <= LARGEST_TOLERANCE
         else f"and more than {tolerance:g} sd, which it is, would call too much harmless: give more examples"
     )
+    other = "none" if assumed is None else amount(assumed, "sd")
     return (
-        f"{smallest}, {follows}; `caveat plan` says how many settle a smaller one: by the audit's own spread with "
-        "`--report`, else by an assumed one."
+        f"{smallest}, {follows}; `caveat plan` runs no model: it says {other} by an assumed spread, and how many "
+        "examples settle a smaller tolerance, by the audit's own spread once it gets the gate's report (`--report`)."
     )
 
 
