@@ -84,14 +84,13 @@ class Answer:
     def look(self) -> None:
         """Breaks off an answer that takes too long, or for which there is no place."""
         with self._turn:
-            if (
-                self._over
-                or not self._waiting.goes_on
-                or self._waiting.seconds < SOON
-                or not _untaken(self._connection)
-            ):
+            if self._over or not self._waiting.goes_on or self._waiting.seconds < SOON:
                 return
-            if self._place.take() and self._sent >= (self._waiting.seconds - GRACE) * RATE:
+            untaken = _untaken(self._connection)
+            if not untaken:
+                return
+            taken = self._sent + PIECE - untaken  # some of the piece that is being sent may be on its way too
+            if self._place.take() and taken >= (self._waiting.seconds - GRACE) * RATE:
                 return
             self._over = True
         with suppress(OSError):
