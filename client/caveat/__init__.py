@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from caveat.async_client import AsyncClient
     from caveat.auditing import audit, edit, monitor
     from caveat.client import Client
+    from caveat.maps import Maps
     from caveat.problems import ProblemError
     from caveat.result import AuditResult
 
     __version__: str
 
-__all__ = ["AsyncClient", "AuditResult", "Client", "ProblemError", "__version__", "audit", "edit", "monitor"]
+__all__ = ["AsyncClient", "AuditResult", "Client", "Maps", "ProblemError", "__version__", "audit", "edit", "monitor"]
 
 
 def __getattr__(name: str) -> Any:
@@ -38,6 +39,10 @@ def __getattr__(name: str) -> Any:
             from caveat.client import Client
 
             return Client
+        case "Maps":
+            from caveat.maps import Maps
+
+            return Maps
         case "ProblemError":
             from caveat.problems import ProblemError
 

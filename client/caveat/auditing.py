@@ -13,6 +13,7 @@ from caveat import local, terminal
 from caveat.audit_observers import observers
 from caveat.auditfile import AuditFile, checked, fetched, resolve
 from caveat.editing import Change, MonitorFile
+from caveat.maps import Maps
 from caveat.objects.examples import ExampleFiles
 from caveat.objects.models import Samples, columns_of, is_path, takes_columns, write_model
 from caveat.positions import Positions
@@ -42,20 +43,22 @@ def audit(
     `model` is the path of an ONNX file, its bytes, an `onnx.ModelProto`, or a fitted model of torch, scikit-learn,
     XGBoost, LightGBM or CatBoost, which its library's own exporter turns into one. Each of `examples` is an
     array [n, ...], a dict of arrays by the model's inputs, a data frame, a path, or a mapping as in an audit file whose
-    sources may be such objects, lists of PIL pictures or lists of strings. All else is as in an audit file.
+    sources may be such objects, lists of PIL pictures or lists of strings. All else is as in an audit file; with
+    `keep="maps"` the result's `maps` have every number of the figures that `explain` asks for.
 
     Raises `caveat.ProblemError` where the audit cannot be run.
     """
     asked: dict[str, Any] = {"concepts": concepts or {}, "targets": targets or {}, "groups": groups or {}}
     asked |= {"gate": [dict(line) for line in gate], **fields}
     with _written(model, examples, asked) as (file, folder):
-        resolved = resolve(fetched(file, folder))
+        resolved, kept = resolve(fetched(file, folder)), list[bytes]()
         if show_progress:
             with terminal.progress() as on_progress:
-                written = local.run_audit(resolved, on_progress)
+                written = local.run_audit(resolved, on_progress, keep_maps=kept.append)
         else:
-            written = local.run_audit(resolved, lambda stage, share: None)
-    result = AuditResult(Report.model_validate_json(written), written)
+            written = local.run_audit(resolved, lambda stage, share: None, keep_maps=kept.append)
+    report = Report.model_validate_json(written)
+    result = AuditResult(report, written, Maps.read(kept[0], report.maps) if kept else None)
     for observer in observers:
         observer(result)
     return result

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from caveat.maps import Maps
 from caveat.outputs import rendered, write
 from caveat.problems import problem
 from caveat_reports import summary
@@ -30,6 +31,8 @@ class AuditResult:
     report: Report
     canonical: bytes = field(repr=False)
     """The report's canonical JSON, which its digest and its signature are of."""
+    maps: Maps | None = field(default=None, repr=False)
+    """Every number of the report's figures, of an audit with `keep="maps"`."""
 
     @property
     def outcome(self) -> Outcome | None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import caveat
 from caveat.cli import cli
 from caveat_reports.canonical import canonical
 from caveat_spec.maps import MapsContents
@@ -183,3 +184,29 @@ def test_the_command_writes_the_file(glyphs: Bench) -> None:
     assert named is not None
     assert named.digest == f"sha256:{hashlib.sha256(maps.read_bytes()).hexdigest()}"
     assert opened(maps.read_bytes())[0].figures
+
+
+def test_from_python_they_are_arrays_with_what_they_are_of(glyphs: Bench, tmp_path: Path) -> None:
+    show(glyphs, "gradient_x_input")
+    asked = {name: glyphs.document[name] for name in ("targets", "explain")}
+    arrays = {name: np.load(glyphs.folder / f"{name}.npy") for name in ("base", "marked")}
+    examples = {"base": arrays["base"], "marked": {"arrays": arrays["marked"], "pairs_with": "base"}}
+    model = glyphs.folder / "model.onnx"
+    fields = {**asked, "integrity": {"sanity": "none"}}
+    result = caveat.audit(model, examples=examples, show_progress=False, keep="maps", **fields)
+    assert result.maps is not None
+    panels = result.report.explanations[0].panels
+    for one, panel in zip(result.maps.figures, panels, strict=True):
+        assert (one.figure.example, one.axes) == (panel.example, ("row", "column"))
+        assert one.values is not None
+        assert one.values.shape == (SIZE, SIZE)
+        assert one.values.sum(dtype=float) == pytest.approx(panel.value, rel=1e-5)
+        assert (one.standard_errors, one.pairs, one.upper) == (None, None, None)
+    content = result.maps.save(tmp_path / "maps.npz").read_bytes()
+    assert caveat.Maps.read(content, result.report.maps).figures[0].figure == result.maps.figures[0].figure
+    with pytest.raises(caveat.ProblemError, match="not those that the report names"):
+        caveat.Maps.read(content + b"0", result.report.maps)
+    for none in (b"", b"PK", content[:-100], np.lib.format.MAGIC_PREFIX):
+        with pytest.raises(caveat.ProblemError, match="no file of maps"):
+            caveat.Maps.read(none)
+    assert caveat.audit(model, examples=examples, show_progress=False, **fields).maps is None
