@@ -324,9 +324,9 @@ class TestDeepLift:
         model = net.model(("n", 1, 13, 13), net.dense(net.op("Flatten", net.op("GlobalMaxPool", x)), 4, 2))
         for seed in range(5):
             runs, both = around_noise(model, n=2, seed=seed)
-            m = runs.gradient(both[:1], rules="rescale", reference=both[1:])
-            whole = runs.scores(both)
-            assert ((both[0] - both[1]) * m[0]).sum() == pytest.approx(whole[0] - whole[1], abs=1e-5)
+            *ends, m = runs.multipliers(both[:1], both[1:])
+            assert np.ravel(ends) == pytest.approx(runs.scores(both), abs=1e-6)
+            assert ((both[0] - both[1]) * m[0]).sum() == pytest.approx(ends[0][0] - ends[1][0], abs=1e-5)
 
     @pytest.mark.parametrize(("offset", "name"), [(0, "or"), (-1, "and")])
     def test_both_inputs_of_a_gate_have_half(self, offset: int, name: str) -> None:
@@ -340,6 +340,17 @@ class TestDeepLift:
         runs, _ = around_noise(net.model(("n", 2), y), index=None)
         found = explain("deeplift_rescale", runs, np.ones((1, 2), np.float32))
         assert found.values[0] == pytest.approx([0.5, 0.5], abs=1e-6)
+
+    @pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
+    def test_scores_far_below_those_of_the_reference_add_up(self, operator: str) -> None:
+        """As attention's to an empty sentence, beside which the exponentials of the example vanish."""
+        net = Net(3)
+        guarded = net.op(operator, net.op("Mul", net.dense("x", 4, 5), net.constant(300.0)), axis=-1)
+        whole = net.op("Where", net.op("IsNaN", guarded), net.constant(0.0), guarded)
+        runs, both = around_noise(net.model(("n", 4), net.dense(whole, 5, 2)), n=2)
+        *ends, m = runs.multipliers(both[:1], both[1:])
+        assert np.abs(m).max() < 1e5
+        assert ((both[0] - both[1]) * m[0]).sum() == pytest.approx(ends[0][0] - ends[1][0], rel=1e-4, abs=1e-5)
 
     def test_a_maximum_over_all_axes_goes_to_its_element(self) -> None:
         net = Net(8)

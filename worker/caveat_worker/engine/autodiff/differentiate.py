@@ -10,7 +10,7 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from caveat_worker.engine.autodiff.backward import Blocked, Cotangent, backward
-from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor
+from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, ref
 from caveat_worker.engine.autodiff.chosen_scores import chosen_scores
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.reference import write_reference
@@ -42,7 +42,8 @@ def differentiate(
 
     Each example has its own gradient, because h_k is summed over a batch whose examples do not interact. `also` names
     tensors of the forward graph that become outputs too; `rules` is the table of backward rules. Rules that compare
-    with a reference find it in a further input, `reference/<tensor>`, for each tensor of `against`. `alone` computes
+    with a reference find it in a further input, `reference/<tensor>`, for each tensor of `against`, and the target's
+    value there is a further output, `reference/<target>` [n]. `alone` computes
     the scores of the targets' classes and no others, whose last bits may differ. Raises `InvalidInput` for unknown
     layers and targets, and for layers that no gradient reaches.
     """
@@ -57,6 +58,8 @@ def differentiate(
     for one in resolved:
         value, cotangents = _backpropagate(builder, copy, nodes, one, list(chosen), rules, references, alone=alone)
         outputs.append(_output(builder, f"value/{one.target.name}", value, _batch_of(model)))
+        if references:
+            outputs.append(_output(builder, f"reference/{one.target.name}", ref(value), _batch_of(model)))
         for layer in chosen:
             cotangent = cotangents.get(layer)
             if not isinstance(cotangent, Tensor):

@@ -17,16 +17,15 @@ _ROUNDING = 1e-4
 
 
 def cost(options: ReferenceOptions, shapes: Shapes) -> int:
-    """One gradient by the table `rescale`, and two scores."""
+    """One gradient by the table `rescale`, whose forward pass is made on the reference too."""
     return GRADIENT + 2 * FORWARD
 
 
 def deeplift_rescale(runs: Runs, x: AnyArray, options: ReferenceOptions) -> Attributed:
     """(x - x̄) times the multipliers, summed over colours [n, *positions]."""
     before, reference = runs.passes, reference_of(runs, x, options.reference)
-    multipliers = runs.gradient(x, rules="rescale", reference=reference)
+    *ends, multipliers = runs.multipliers(x, reference)
     values = summed_over_channels((x - reference).astype(float) * multipliers)
-    ends = runs.scores(x), runs.scores(reference)
     total, parts = ends[0] - ends[1], values.reshape(len(values), -1).sum(1)
     return Attributed(
         values,

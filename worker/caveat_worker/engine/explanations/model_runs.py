@@ -142,27 +142,34 @@ class ModelRuns:
         session = opened.session("scores", graph=lambda: differentiate(opened.behind, [], [opened.target], alone=True))
         return np.asarray(self._run(session, f"value/{opened.target.name}", FORWARD, x), float)
 
-    def gradient(
-        self, x: AnyArray, at: str = INPUT, *, rules: str = "vjp", reference: AnyArray | None = None
-    ) -> Float32Array:
-        """∂S/∂a [n, …] at the input or at a layer a, by a table of backward rules."""
-        return self._scored_gradient(x, at, rules, reference)[1]
+    def gradient(self, x: AnyArray, at: str = INPUT, *, rules: str = "vjp") -> Float32Array:
+        """∂S/∂a [n, …] at the input or at a layer a, by a table of backward rules that need no reference."""
+        found: Float32Array = self._backward(x, at, rules)[1]
+        return found
 
     def scored_gradient(self, x: AnyArray) -> tuple[Float64Array, Float32Array]:
         """S [n] and ∂S/∂x [n, …] at inputs [n, …], for the price of the gradient."""
-        return self._scored_gradient(x, INPUT, "vjp", None)
+        return self._backward(x, INPUT, "vjp")
 
-    def _scored_gradient(
-        self, x: AnyArray, at: str, rules: str, reference: AnyArray | None
-    ) -> tuple[Float64Array, Float32Array]:
+    def multipliers(self, x: AnyArray, reference: AnyArray) -> tuple[Float64Array, Float64Array, Float32Array]:
+        """S at inputs and at their references [n], and multipliers m [n, …] with Σ m·(x - x̄) = S(x) - S(x̄)."""
+        further = {f"reference/{name}": array for name, array in self._split(reference).items()}
+        also = f"reference/{self.opened.target.name}"
+        scores, found, others = self._backward(x, INPUT, "rescale", further, also)
+        return scores, others, found
+
+    def _backward(
+        self, x: AnyArray, at: str, rules: str, further: Mapping[str, AnyArray] | None = None, *also: str
+    ) -> tuple[Any, ...]:
+        """S [n], what a table of rules passes back to the input or a layer [n, …], and further outputs of the graph."""
         opened, layers = self.opened, self.opened.layers(at)
         session = opened.session("gradient", at, rules, graph=lambda: opened.gradient_graph(at, rules))
-        compared = self._split(x if reference is None else reference) if rules in COMPARES else {}
-        further = {f"reference/{name}": array for name, array in compared.items()}
         value, names = f"value/{opened.target.name}", [f"gradient/{opened.target.name}/{layer}" for layer in layers]
-        found = self._run_all(session, [value, *names], GRADIENT, x, further)
+        price = GRADIENT if further is None else GRADIENT + 2 * FORWARD
+        found = self._run_all(session, [value, *names, *also], price, x, further)
         gradient = found[names[0]] if at != INPUT else opened.entry.gathered(found, names, x)
-        return np.asarray(found[value], float), opened.layout(at).seen(gradient)
+        others = (np.asarray(found[name], float) for name in also)
+        return np.asarray(found[value], float), opened.layout(at).seen(gradient), *others
 
     def activations(self, x: AnyArray, layer: str) -> Float32Array:
         """The activations of a layer [n, …]; of the layer `input`, the input itself."""

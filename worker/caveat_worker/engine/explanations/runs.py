@@ -52,14 +52,16 @@ class Runs(Protocol):
         """The target's number S [n] at inputs [n, …]."""
         ...
 
-    def gradient(
-        self, x: AnyArray, at: str = INPUT, *, rules: str = "vjp", reference: AnyArray | None = None
-    ) -> Float32Array:
-        """∂S/∂a [n, …] at the input or at a layer a, by a table of backward rules; some compare with a reference."""
+    def gradient(self, x: AnyArray, at: str = INPUT, *, rules: str = "vjp") -> Float32Array:
+        """∂S/∂a [n, …] at the input or at a layer a, by a table of backward rules that need no reference."""
         ...
 
     def scored_gradient(self, x: AnyArray) -> tuple[Float64Array, Float32Array]:
         """S [n] and ∂S/∂x [n, …] at inputs [n, …], for the price of the gradient."""
+        ...
+
+    def multipliers(self, x: AnyArray, reference: AnyArray) -> tuple[Float64Array, Float64Array, Float32Array]:
+        """S at inputs and at their references [n], and multipliers m [n, …] with Σ m·(x - x̄) = S(x) - S(x̄)."""
         ...
 
     def activations(self, x: AnyArray, layer: str) -> Float32Array:

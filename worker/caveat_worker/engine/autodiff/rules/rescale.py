@@ -77,7 +77,9 @@ def power(g, y, a, b):
 
 
 def where(g, y, condition, a, b):
-    if ref(condition) is not condition:
+    """A choice that an example does not change; exporters guard softmax by one of IsNaN, which is false for numbers."""
+    maker = None if condition.array is not None else condition.value.producer()
+    if ref(condition) is not condition and (maker is None or maker.op_type != "IsNaN"):
         raise UnsupportedOperator("its condition may be another one on the reference")
     return VJP["", "Where"](g, y, condition, a, b)
 
@@ -94,6 +96,11 @@ def _extreme(sign):
         return g * (1.0 - share), g * share
 
     return extreme
+
+
+def relu(g, y, x):
+    """Δy / Δx = (y + ȳ) / (|x| + |x̄|), which holds where Δx vanishes too."""
+    return (g * (y + ref(y)) / op.Max(op.Abs(x) + op.Abs(ref(x)), float(np.finfo(y.dtype.numpy()).tiny)),)
 
 
 def max_pool(g, y, x, *, storage_order, **attributes):
@@ -135,21 +142,30 @@ def _largest(sign, first=0):
 
 
 def softmax(g, y, x, *, axis):
-    """e^z over its sum: the slopes of the exponential, and the rule of the quotient."""
-    top = op.Max(op.ReduceMax(x, [axis]), op.ReduceMax(ref(x), [axis]))
-    e, e0 = op.Exp(x - top), op.Exp(ref(x) - top)
-    s, s0 = sum_over(e, [axis]), sum_over(e0, [axis])
-    through_sum = sum_over(g * 0.5 * (e + e0), [axis]) / (s * s0)
-    return ((g * 0.5 * (1 / s + 1 / s0) - through_sum) * slope(e - e0, change(x), e),)
+    """e^z of z = log softmax: the slope of the exponential, which is at most 1, and the rule of z."""
+    moved, weights = _log_of_sum(x, axis)
+    g = g * slope(change(y), change(x) - moved, y)
+    return (g - sum_over(g, [axis]) * weights,)
 
 
 def log_softmax(g, y, x, *, axis):
     """z - log Σ e^z."""
-    top = op.Max(op.ReduceMax(x, [axis]), op.ReduceMax(ref(x), [axis]))
-    e, e0 = op.Exp(x - top), op.Exp(ref(x) - top)
+    _, weights = _log_of_sum(x, axis)
+    return (g - sum_over(g, [axis]) * weights,)
+
+
+def _log_of_sum(x, axis):
+    """Δ log Σ e^z, and the multipliers of z in it: the slopes of the logarithm and of the exponentials.
+
+    The sums have exponentials below the larger of two maxima, so that one may vanish; logarithms are of sums below
+    their own maximum.
+    """
+    tops = [op.ReduceMax(t, [axis]) for t in (x, ref(x))]
+    whole, other = (top + op.Log(sum_over(op.Exp(t - top), [axis])) for t, top in zip((x, ref(x)), tops, strict=True))
+    e, e0 = (op.Exp(t - op.Max(*tops)) for t in (x, ref(x)))
     s, s0 = sum_over(e, [axis]), sum_over(e0, [axis])
-    logarithm = slope(op.Log(s) - op.Log(s0), s - s0, 1 / s)
-    return (g - sum_over(g, [axis]) * logarithm * slope(e - e0, change(x), e),)
+    moved = whole - other
+    return moved, slope(moved, s - s0, 1 / op.Max(s, s0)) * slope(e - e0, change(x), e)
 
 
 def layer_normalization(g, y, x, scale, bias=None, *, axis, epsilon, stash_type):
@@ -177,6 +193,7 @@ RESCALE: Table = {
     **{("", name): VJP["", name] for name in LINEAR},
     **{("", name): Rule(("", name), _function(name)) for name in (*ACTIVATIONS, *FUNCTIONS)},
     **{("", name): Rule(("", name), _product(name), elementwise=VJP["", name].elementwise) for name in BILINEAR},
+    **_row("Relu", relu),
     **_row("Div", quotient, elementwise=True),
     **_row("Pow", power),
     **_row("Where", where, elementwise=True),
