@@ -150,6 +150,7 @@ def layer_normalization(x: Tensor, scale: Tensor, b: Any = None, *, axis: int, e
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     "Abs": torch.abs,
+    "And": torch.logical_and,
     "Add": torch.add,
     "AveragePool": average_pool,
     "BatchNormalization": batch_normalization,
@@ -159,19 +160,23 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Div": torch.div,
     "Dropout": lambda x, *_, **__: x,
     "Elu": lambda x, alpha: F.elu(x, alpha),
+    "Expand": lambda x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(shape.tolist()))),
     "Erf": torch.erf,
     "Cast": lambda x, to, **_: x,
     "Flatten": lambda x, axis: x.flatten(axis) if axis == 1 else x.reshape(int(np.prod(x.shape[:axis])), -1),
     "Gather": lambda x, i, axis: torch.index_select(x, axis, i.reshape(-1)).reshape(
         *x.shape[:axis], *i.shape, *x.shape[axis % x.ndim + 1 :]
     ),
+    "GatherND": lambda x, i, batch_dims: x[i.unbind(-1)],
     "Gelu": lambda x, approximate: F.gelu(x, approximate=approximate),
     "Gemm": gemm,
     "GlobalAveragePool": lambda x: x.mean(dim=tuple(range(2, x.ndim)), keepdim=True),
     "GlobalMaxPool": lambda x: x.amax(dim=tuple(range(2, x.ndim)), keepdim=True),
+    "GreaterOrEqual": torch.ge,
     "HardSigmoid": lambda x, alpha, beta: torch.clamp(alpha * x + beta, 0, 1),
     "HardSwish": F.hardswish,
     "Identity": lambda x: x,
+    "IsNaN": lambda x, **_: torch.isnan(x),
     "LRN": lrn,
     "LayerNormalization": layer_normalization,
     "LeakyRelu": lambda x, alpha: F.leaky_relu(x, alpha),
@@ -182,11 +187,12 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Mul": torch.mul,
     "Pad": lambda x, pads, fill=None, axes=None, mode="constant": _padded(x, pads.tolist()),
     "Pow": torch.pow,
+    "Range": lambda start, limit, delta: torch.arange(start.item(), limit.item(), delta.item()),
     "ReduceMax": lambda x, axes, keepdims, **_: x.amax(dim=tuple(axes.tolist()), keepdim=bool(keepdims)),
     "ReduceMean": lambda x, axes, keepdims, **_: x.mean(dim=tuple(axes.tolist()), keepdim=bool(keepdims)),
     "Relu": torch.relu,
     "Reshape": reshape,
-    "Shape": lambda x, **_: torch.tensor(x.shape),
+    "Shape": lambda x, start=0, end=None: torch.tensor(x.shape)[slice(start, end)],
     "Sigmoid": torch.sigmoid,
     "Slice": slice_,
     "Softmax": lambda x, axis: torch.softmax(x, axis),
@@ -202,6 +208,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Unsqueeze": lambda x, axes: (
         x[(None,) * len(axes)] if axes.tolist() == list(range(len(axes))) else _unsqueezed(x, axes)
     ),
+    "Where": torch.where,
 }
 
 
