@@ -50,6 +50,7 @@ def test_there_and_here_give_the_same_bytes(tmp_path: Path, command: Command, se
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "here.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_fault_that_the_service_finds_points_into_the_audit_file(
     tmp_path: Path, command: Command, service: str
 ) -> None:
@@ -146,6 +147,7 @@ def interrupted(folder: Path, ready: Callable[[subprocess.Popen[str]], None], **
     return said
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_child_here(tmp_path: Path) -> None:
     parts: list[int] = []
 
@@ -208,14 +210,8 @@ def test_one_ctrl_c_stops_everything_and_the_data_stay(tmp_path: Path) -> None:
     assert (tmp_path / ".caveat" / "caveat.db").exists()
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        pytest.param(0, id="valkey", marks=pytest.mark.slow),
-        pytest.param(1, id="worker"),
-        pytest.param(2, id="api", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [0, 1, 2], ids=["valkey", "worker", "api"])
 def test_where_a_part_dies_everything_stops_and_says_so(tmp_path: Path, part: int) -> None:
     with started(tmp_path) as (process, _):
         parts = children(process.pid)

@@ -97,6 +97,7 @@ def test_nothing_is_left_of_whoever_supervised_and_was_killed(who: signal.Signal
     assert _awaited(lambda: not any(map(_runs, left)))
 
 
+@pytest.mark.slow
 def test_a_forkserver_that_was_stopped_holds_a_slot_no_longer_than_the_limit() -> None:
     began = list[float]()
 

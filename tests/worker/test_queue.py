@@ -231,6 +231,7 @@ def test_a_job_whose_workers_keep_vanishing_fails_and_says_so(fresh: Live) -> No
     assert "2 times" in record["problem"]["detail"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_leave_gives_its_job_back_and_the_attempt_does_not_count(fresh: Live) -> None:
     job_id = fresh.submit(2500)
     with fresh.worker("leaving") as worker:

@@ -151,6 +151,7 @@ def test_two_workers_send_each_message_once(installation: Live) -> None:
     assert len(letters) == len({letter.id for letter in letters}) == len(audits)
 
 
+@pytest.mark.slow
 def test_a_silent_receiver_delays_no_message_of_another_tenant(installation: Live) -> None:
     database: Database = installation.client.application.extensions["caveat"].database
     with receiver() as silent, receiver() as there:
