@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from bench import sections
+from bench import sections, waiting
 from bench.measure import installed
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -23,7 +23,9 @@ SECTIONS: dict[str, Callable[[Path, int, bool], str]] = {
     "audit": sections.against_the_bound,
     "captum": sections.against_captum,
     "gradients": sections.against_eager,
+    "waiting": waiting.commands,
     "scaling": sections.scaling,
+    "tables": sections.large_tables,
     "memory": sections.bounded_memory,
     "service": sections.under_load,
     "shards": sections.in_shards,

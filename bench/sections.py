@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -14,6 +14,7 @@ from typing import Any
 from bench.audits import Question, of_pictures, of_rows
 from bench.measure import Case, Spent, in_turns, measured
 from bench.networks import GOOGLENET_LAYERS, RESNET_LAYER, googlenet, resnet50
+from bench.page import at_least, at_most, table, yes
 from examples.graph import save
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -56,7 +57,7 @@ everything from its document to its report: it reads and decodes pictures from z
 gradients, and takes a finite step beside each slope, none of which is part of the bound.
 
 {
-        _table(
+        table(
             ["", "wall s", "CPU s", "peak MiB", "against the bound, wall", "CPU", "aim", "met"],
             [
                 ["bound", *_spent(bound), "1", "1", "", ""],
@@ -78,7 +79,7 @@ def _asked_again(spent: Mapping[str, Spent]) -> str:
 The cache holds the arrays of the cold audit. Engine time, in a process that has already imported the engine.
 
 {
-        _table(
+        table(
             ["", "wall s", "CPU s", "cold : warm, wall", "CPU", "aim", "met"],
             [
                 ["cold", *_spent(cold)[:2], "1", "1", "", ""],
@@ -126,7 +127,7 @@ concepts against R random sets of {each} pictures, and random sets against each 
 one process. Both use all cores.
 
 {
-        _table(
+        table(
             ["", "pictures", "experiments", "wall s", "CPU s", "peak MiB", "captum : ours, CPU", "aim", "met"],
             [
                 ["captum, R = 2", each * (few + 3), 3 * few, *_spent(first), "", "", ""],
@@ -136,7 +137,7 @@ one process. Both use all cores.
                     each * (many + 3),
                     "10 runs, 499 permutations",
                     *_spent(ours),
-                    *_aimed(last.cpu / ours.cpu, 6),
+                    *at_least(last.cpu / ours.cpu, 6),
                 ],
                 ["captum, R = 500, extrapolated", each * 503, 1500, f"{wall:,.0f}", f"{whole:,.0f}", "", "", "", ""],
                 [
@@ -144,7 +145,7 @@ one process. Both use all cores.
                     each * (many + 3),
                     "500 runs, 499 permutations",
                     *_spent(larger),
-                    *_aimed(whole / larger.cpu, 200),
+                    *at_least(whole / larger.cpu, 200),
                 ],
             ],
         )
@@ -186,7 +187,7 @@ def against_eager(folder: Path, rounds: int, quick: bool) -> str:
                 f"{ours.cpu / 3:.2f}",
                 f"{eager.cpu / 3:.2f}",
                 f"{ours.wall / eager.wall:.2f}",
-                *_at_most(ours.cpu / eager.cpu, 0.9),
+                *at_most(ours.cpu / eager.cpu, 0.9),
             ]
         )
     return f"""## Gradients against torch
@@ -196,7 +197,7 @@ in ONNX Runtime, and autograd in torch's eager mode with no gradients below the 
 torch with channels last, would be faster than eager.
 
 {
-        _table(
+        table(
             ["a batch", "ours, wall s", "torch, wall s", "ours, CPU s", "torch, CPU s", "wall", "CPU", "aim", "met"],
             rows,
         )
@@ -233,10 +234,33 @@ def scaling(folder: Path, rounds: int, quick: bool) -> str:
 A perceptron whose layers have 1,024 features, so that the model itself costs next to nothing: a reference set of 1,000
 rows, 50 rows of one concept and 50 of the target, one layer, 500 runs; each row of the table raises one of these.
 
-{_table(["raised", "how many", "CPU s", "memory on top, MiB"], rows)}
-Time grows with the square of the number of examples, because the Gram matrix holds every pair of them, and linearly
-with layers, concepts and runs.
+{table(["raised", "how many", "CPU s", "memory on top, MiB"], rows)}
+Time grows with the square of the number of examples while they are fewer than two for each feature, because the Gram
+matrix holds every pair of them; from there on linearly, as with layers, concepts and runs.
 """
+
+
+def large_tables(folder: Path, rounds: int, quick: bool) -> str:
+    """(i) Tables of many rows under a layer of few features."""
+    sizes = (1_000, 2_000) if quick else (25_000, 50_000, 100_000)
+    asked = {"50 rows": lambda size: 50, "a third of the rows": lambda size: size // 3}
+    rows = []
+    for what, concept in asked.items():
+        cases = {}
+        for size in sizes:
+            share = {"concept": concept(size), "targets": 200, "features": 40}
+            question = of_rows(folder / f"{what}{size}", reference=size - concept(size) - 200, **share)
+            cases[f"{size:,}"] = Case("bench.cases:audit", _arguments(question), GIB)
+        for size, spent in in_turns(cases, rounds).items():
+            aimed = at_most(spent.wall, 10) if size == "100,000" else [f"{spent.wall:.2f}", "", ""]
+            rows.append([what, size, f"{spent.cpu:.2f}", f"{spent.peak / MIB:,.0f}", *aimed])
+    return f"""## Large tables
+
+Rows of 40 columns, a layer of 64 features, one concept of so many of the rows, 200 target examples, 500 runs, 499
+permutations, 499 resamples and 99 shuffled labellings in 5 folds. The process may allocate 1 GiB (`RLIMIT_DATA`), the
+libraries included. A layer with so few features is not multiplied out into inner products of all rows.
+
+{table(["concept", "rows", "CPU s", "peak MiB", "wall s", "aim", "met"], rows)}"""
 
 
 def bounded_memory(folder: Path, rounds: int, quick: bool) -> str:
@@ -272,7 +296,7 @@ libraries included; past {512} MiB, arrays go to files, activations first and th
 gives the activations; a network of ordinary depth would only take longer.
 
 {
-        _table(
+        table(
             ["reference set", "activations, GiB", "wall s", "CPU s", "peak MiB", "limit", "report"],
             rows,
         )
@@ -308,18 +332,18 @@ def under_load(folder: Path, rounds: int, quick: bool) -> str:
 The API runs in two processes over PostgreSQL and Valkey; its HTTP clients run on the same machine and share its cores.
 
 {
-        _table(
+        table(
             ["", "measured", "aim", "met"],
             [
-                ["POST /v1/audits, 8 clients, a second", *_aimed(rate["rate"], 150, "")],
-                ["… its 99th percentile, ms", *_at_most(rate["p99"], 100)],
+                ["POST /v1/audits, 8 clients, a second", *at_least(rate["rate"], 150, "")],
+                ["… its 99th percentile, ms", *at_most(rate["p99"], 100)],
                 ["… its median, ms", f"{rate['p50']:.0f}", "", ""],
                 ["tiny audit (200 rows), engine alone, s", f"{engine:.2f}", "", ""],
                 ["… from POST to report, s", f"{back['wall']:.2f}", "", ""],
-                ["… beyond its engine time, s", *_at_most(back["wall"] - engine, 1.5)],
+                ["… beyond its engine time, s", *at_most(back["wall"] - engine, 1.5)],
                 ["audits an hour, one worker", f"{one:.0f}", "", ""],
                 ["audits an hour, two workers", f"{two:.0f}", "", ""],
-                ["… two workers : one", *_aimed(two / one, 1.7)],
+                ["… two workers : one", *at_least(two / one, 1.7)],
             ],
         )
     }
@@ -358,12 +382,12 @@ An audit of pictures ({", ".join(f"{count} {name}" for name, count in sizes.item
 take {shards["of"]} shards from the queue, and one of them merges the results.
 
 {
-        _table(
+        table(
             ["", "wall s", "one : two", "aim", "met"],
             [
                 ["one worker", f"{one:.1f}", "", "", ""],
-                ["two workers, in shards", f"{two:.1f}", *_aimed(one / two, 1.6)],
-                ["reports equal, byte for byte", _yes(len(reports) == 1), "", "", ""],
+                ["two workers, in shards", f"{two:.1f}", *at_least(one / two, 1.6)],
+                ["reports equal, byte for byte", yes(len(reports) == 1), "", "", ""],
             ],
         )
     }"""
@@ -393,28 +417,11 @@ def _spent(spent: Spent) -> list[str]:
 
 def _against(name: str, spent: Spent, bound: Spent, aim: float | None) -> list[str]:
     ratio = spent.wall / bound.wall
-    met = ["≤ 1.4", _yes(ratio <= aim)] if aim is not None else ["", ""]
+    met = ["≤ 1.4", yes(ratio <= aim)] if aim is not None else ["", ""]
     return [name, *_spent(spent), f"{ratio:.2f}", f"{spent.cpu / bound.cpu:.2f}", *met]
 
 
 def _faster(name: str, cold: Spent, warm: Spent, aim: float | None) -> list[str]:
     ratio = cold.wall / warm.wall
-    met = [f"≥ {aim:g}", _yes(ratio >= aim)] if aim is not None else ["", ""]
+    met = [f"≥ {aim:g}", yes(ratio >= aim)] if aim is not None else ["", ""]
     return [name, f"{warm.wall:.2f}", f"{warm.cpu:.2f}", f"{ratio:.0f}", f"{cold.cpu / warm.cpu:.0f}", *met]
-
-
-def _aimed(figure: float, aim: float, unit: str = " x") -> list[str]:
-    return [f"{figure:.3g}{unit}", f"≥ {aim:g}{unit}", _yes(figure >= aim)]
-
-
-def _at_most(figure: float, aim: float) -> list[str]:
-    return [f"{figure:.3g}", f"≤ {aim:g}", _yes(figure <= aim)]
-
-
-def _yes(met: bool) -> str:
-    return "yes" if met else "**no**"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"

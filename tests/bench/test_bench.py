@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bench import sections
+from bench import page
 from bench.__main__ import known
 from bench.audits import of_pictures, of_rows
 from bench.measure import Case, Spent, measured, middle
@@ -60,8 +60,8 @@ def test_the_middle_of_several_runs_is_their_median() -> None:
 
 
 def test_a_missed_aim_is_said_so() -> None:
-    assert sections._aimed(1.5, 1.7) == ["1.5 x", "≥ 1.7 x", "**no**"]
-    assert sections._at_most(0.9, 1) == ["0.9", "≤ 1", "yes"]
+    assert page.at_least(1.5, 1.7) == ["1.5 x", "≥ 1.7 x", "**no**"]
+    assert page.at_most(0.9, 1) == ["0.9", "≤ 1", "yes"]
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ from typing import Any
 
 from caveat_spec.audit import Examples
 from caveat_worker.engine.activations.batches import batch_size
+from caveat_worker.engine.activations.feature_space import in_feature_space
+from caveat_worker.engine.activations.pooling import features
 from caveat_worker.engine.activations.requirements import Layer, Plan, SetRequirements
 from caveat_worker.engine.autodiff.channels import usual_axis
 from caveat_worker.engine.base.store import key_of
@@ -105,15 +107,35 @@ def inner_key(left: str, right: str) -> str:
     return key_of(inner_products=[left, right])
 
 
+def works_on_features(plan: Plan, layer: Layer) -> bool:
+    """Whether statistics of a layer read its activations and gradients themselves, because it has few features."""
+    width = features(layer.shape, layer.reduce, layer.channels)
+    return width is not None and in_feature_space(width, plan.examples)
+
+
+def arrays_read(plan: Plan) -> Iterator[Array]:
+    """Every array that the statistics read itself, in place of inner products."""
+    for layer in plan.layers if plan.requires.products else ():
+        if works_on_features(plan, layer):
+            yield from (("activations", name, layer.name) for name in plan.row_ranges)
+            yield from _gradients_at(plan, layer)
+
+
 def inner_pairs(plan: Plan) -> Iterator[tuple[Array, Array]]:
     """Every two arrays whose inner products the statistics read."""
     for layer in plan.layers:
+        if works_on_features(plan, layer):
+            continue
         placed = [("activations", name, layer.name) for name in plan.row_ranges]
         yield from combinations_with_replacement(placed, 2)
-        for target, asked in plan.audit.targets.items():
-            if asked.examples not in plan.needs or target not in plan.needs[asked.examples].gradients:
-                continue
-            yield from ((("gradients", asked.examples, target, layer.name), array) for array in placed)
+        yield from ((gradients, array) for gradients in _gradients_at(plan, layer) for array in placed)
+
+
+def _gradients_at(plan: Plan, layer: Layer) -> Iterator[Array]:
+    """The gradients of each target that are taken at a layer."""
+    for target, asked in plan.audit.targets.items():
+        if asked.examples in plan.needs and target in plan.needs[asked.examples].gradients:
+            yield ("gradients", asked.examples, target, layer.name)
 
 
 def piece_key(key: str, start: int) -> str:

@@ -20,6 +20,7 @@ from caveat_worker.engine.activations.array_keys import (
     CHECK_FIGURES,
     Array,
     all_keys,
+    arrays_read,
     inner_key,
     inner_pairs,
     layer_tensors,
@@ -140,6 +141,7 @@ def recalled(
     needed = {array for array in keys if array[0] not in ("activations", "gradients")}
     if plan.requires.arrays:
         needed.update(keys)
+    needed.update(arrays_read(plan))
     for pair in inner_pairs(plan):
         if store.get(inner_key(keys[pair[0]], keys[pair[1]])) is None:
             needed.update(pair)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from caveat_worker.engine.activations.feature_space import AnyProducts, FactoredProducts, in_feature_space
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.base.threads import on_one_thread
@@ -37,6 +38,14 @@ def gram(
 ) -> Float64Array:
     """`K = X Xᵀ` of `X` [n, d] in float64 [n, n], read a tile of features at a time; `X` may be a float32 memmap."""
     return products(activations, activations, tile_bytes, out=out, threads=threads)
+
+
+def inner_products(activations: NDArray[Any]) -> AnyProducts:
+    """The Gram matrix of `X` [n, d], multiplied out where features are not few beside the examples."""
+    if in_feature_space(activations.shape[1], len(activations)):
+        x = finite(_float64(activations))
+        return FactoredProducts(x, x)
+    return gram(activations)
 
 
 def products(
@@ -113,8 +122,14 @@ def panels(count: int) -> Iterator[slice]:
     return (slice(start, start + PANEL) for start in range(0, count, PANEL))
 
 
-def centred(k: Float64Array, *, out: Float64Array | None = None) -> Float64Array:
+@overload
+def centred(k: Float64Array, *, out: Float64Array | None = None) -> Float64Array: ...
+@overload
+def centred(k: FactoredProducts, *, out: Float64Array | None = None) -> FactoredProducts: ...
+def centred(k: AnyProducts, *, out: Float64Array | None = None) -> AnyProducts:
     """The Gram matrix [n, n] of the same examples with their mean as the origin; `out` may be `k` itself."""
+    if isinstance(k, FactoredProducts):
+        return k.centred()
     column = k.mean(0)
     mean = column.mean()
     moved: Float64Array = np.subtract(k, column, out=out)
@@ -123,11 +138,21 @@ def centred(k: Float64Array, *, out: Float64Array | None = None) -> Float64Array
     return moved
 
 
-def isometric_features(k: Float64Array, tolerance: float = 1e-12) -> tuple[Float64Array, Float64Array]:
+def trace(k: AnyProducts) -> float:
+    """The sum of the squared norms of a Gram matrix's examples."""
+    return float(k.diagonal().sum() if isinstance(k, FactoredProducts) else np.trace(k))
+
+
+def isometric_features(k: AnyProducts, tolerance: float = 1e-12) -> tuple[Float64Array, Float64Array]:
     """Features `Z` [n, r] with `Z Zᵀ = K`, and `Z (ZᵀZ)⁻¹` [n, r], which turns a normal over them into `α`.
 
     Directions whose eigenvalue is under `tolerance` of the largest are rounding, and are left out.
     """
+    if isinstance(k, FactoredProducts):
+        values, turned = np.linalg.eigh(k.left.T @ k.left)
+        kept = values > tolerance * max(values[-1], 0.0)
+        features = k.left @ turned[:, kept]
+        return features, features / values[kept]
     values, vectors = np.linalg.eigh(k)
     kept = values > tolerance * max(values[-1], 0.0)
     roots = np.sqrt(values[kept])

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from caveat_worker.engine.activations.gram import centred, isometric_features
+from caveat_worker.engine.activations.feature_space import AnyProducts, FactoredProducts
+from caveat_worker.engine.activations.gram import centred, isometric_features, trace
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.concepts.linear_models import Normals, logistic, minimise
@@ -32,7 +33,7 @@ class Cavs:
 class Estimator(Protocol):
     """Normals of R classifiers over a centred Gram matrix."""
 
-    def __call__(self, k: Float64Array, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
+    def __call__(self, k: AnyProducts, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
         """Weights [R, n] sum to the number of examples; `signs` [R, n] are 1 for the concept, -1 for the rest."""
         ...
 
@@ -43,7 +44,7 @@ MOST_FEATURES, MOST_NUMBERS = 1 << 9, 1 << 23
 
 
 def fit_cavs(
-    k: Float64Array,
+    k: AnyProducts,
     positives: NDArray[Any],
     negatives: NDArray[Any],
     estimator: str = "logistic",
@@ -60,28 +61,31 @@ def fit_cavs(
     estimator, an empty side, or activations that are all the same.
     """
     origin, k = k.mean(1), centred(k) if centre else k
-    scale = float(np.trace(k)) / len(k)
+    scale = trace(k) / len(k)
     if not scale > 0:
         raise InvalidInput(
             "layer-constant",
             f"The layer is the same for all {len(k)} examples, so no direction in it can mean anything.",
             "Audit another layer.",
         )
-    positives, negatives = np.asarray(positives, dtype=float), np.asarray(negatives, dtype=float)
-    n_positive, n_negative = positives.sum(1, keepdims=True), negatives.sum(1, keepdims=True)
+    n_positive, n_negative = (side.sum(1, keepdims=True, dtype=float) for side in (positives, negatives))
     if not (n_positive.all() and n_negative.all()):
         raise InvalidInput(
             "few-examples",
             "A CAV needs examples on both sides.",
             "Give the concept and its reference set more examples.",
         )
-    half = (n_positive + n_negative) / 2
-    weights = half * (positives / n_positive + negatives / n_negative)
+    weights = positives / n_positive  # in place from here on: of many examples, room takes longer than arithmetic
+    weights += negatives / n_negative
+    weights *= (n_positive + n_negative) / 2
     signs = np.where(positives > 0, 1.0, -1.0)
     normals = estimator_named(estimator)(k, weights, signs, regularisation * scale)
-    alpha = normals.alpha - normals.alpha.mean(1, keepdims=True)
-    norm = np.sqrt(np.maximum(np.vecdot(normals.fitted, alpha), 0.0))[:, None]
-    alpha, along = (np.divide(each, norm, out=np.zeros_like(each), where=norm > 0) for each in (alpha, normals.fitted))
+    alpha, along = normals.alpha, normals.fitted
+    alpha -= alpha.mean(1, keepdims=True)
+    norm = np.sqrt(np.maximum(np.vecdot(along, alpha), 0.0))[:, None]
+    for each in (alpha, along):
+        np.divide(each, norm, out=each, where=norm > 0)
+        each[norm[:, 0] == 0] = 0.0
     intercept = np.divide(normals.intercept, norm[:, 0], out=np.zeros(len(alpha)), where=norm[:, 0] > 0)
     return Cavs(alpha, intercept - alpha @ origin, along)
 
@@ -109,15 +113,17 @@ def estimator(name: str) -> Callable[[Estimator], Estimator]:
 
 
 @estimator("logistic")
-def logistic_regression(k: Float64Array, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
+def logistic_regression(k: AnyProducts, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
     """Logistic regression with an L2 penalty, solved to its optimum."""
     return minimise(k, weights, signs, logistic, penalty)
 
 
 @estimator("mean_difference")
-def mean_difference(k: Float64Array, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
+def mean_difference(k: AnyProducts, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
     """`w = μ⁺ − μ⁻`, the boundary half-way (FastCAV, Schmalwasser et al. 2025; pattern CAVs, Pahde et al. 2025)."""
-    alpha = 2 * signs * weights / weights.sum(1, keepdims=True)
+    alpha = signs * weights
+    alpha *= 2
+    alpha /= weights.sum(1, keepdims=True)
     fitted = alpha @ k
     middle = np.vecdot(fitted, np.abs(alpha)) / 2
     return Normals(alpha, -middle, fitted)
@@ -130,8 +136,8 @@ def from_scikit_learn(make: Callable[[], Any]) -> Estimator:
     rotation (any L2 penalty, or none).
     """
 
-    def fit(k: Float64Array, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
-        scale = float(np.trace(k)) / len(k)
+    def fit(k: AnyProducts, weights: Float64Array, signs: Float64Array, penalty: float) -> Normals:
+        scale = trace(k) / len(k)
         features, inverse = isometric_features(k / scale)
         normals, intercepts = [], []
         for weight, sign in zip(weights, signs, strict=True):
@@ -169,7 +175,7 @@ def direction(alpha: Float64Array, activations: NDArray[Any]) -> Float64Array:
     return v
 
 
-def cosine_matrix(k: Float64Array, alphas: Float64Array, *, out: Float64Array | None = None) -> Float64Array:
+def cosine_matrix(k: AnyProducts, alphas: Float64Array, *, out: Float64Array | None = None) -> Float64Array:
     """Cosines [q, q] between CAVs `alphas` [q, n] over one Gram matrix [n, n]: how entangled concepts are.
 
     `out` [n, n] takes the centred matrix.
@@ -189,12 +195,15 @@ class Residual:
     given. With `Pᵥ` the projection on their span, `X` becomes `X (1 − Pᵥ)`.
     """
 
-    k: Float64Array  # [n, n] inner products of what is left
+    k: AnyProducts  # [n, n] inner products of what is left
     alphas: Float64Array  # [q, n]
     shares: Float64Array  # [q, n] each example's part in their span, as a combination of the CAVs
 
-    def products(self, gx: Float64Array) -> Float64Array:
+    def products(self, gx: AnyProducts) -> AnyProducts:
         """`G Xᵀ` [m, n] of any gradients with what is left of the examples."""
+        if isinstance(gx, FactoredProducts):
+            assert isinstance(self.k, FactoredProducts), "one layer is in one space"
+            return FactoredProducts(gx.left, self.k.right)
         left: Float64Array = gx - (gx @ self.alphas.T) @ self.shares
         return left
 
@@ -204,7 +213,7 @@ class Residual:
         return whole
 
 
-def residual(k: Float64Array, alphas: Float64Array) -> Residual:
+def residual(k: AnyProducts, alphas: Float64Array) -> Residual:
     """The layer `k` [n, n] without the directions of `alphas` [q, n], each of which sums to zero.
 
     Raises InvalidInput where one CAV is a combination of the others.
@@ -218,10 +227,13 @@ def residual(k: Float64Array, alphas: Float64Array) -> Residual:
             "Name fewer concepts in 'controlling_for'.",
         )
     shares = np.linalg.solve(inner, along).astype(np.float64, copy=False)
+    if isinstance(k, FactoredProducts):
+        rest = k.left - shares.T @ (alphas @ k.left)
+        return Residual(FactoredProducts(rest, rest), alphas, shares)
     return Residual(k - along.T @ shares, alphas, shares)
 
 
-def projections(cross: Float64Array, alpha: Float64Array) -> Float64Array:
+def projections(cross: AnyProducts, alpha: Float64Array) -> Float64Array:
     """Where examples [e] lie along a CAV, in standard deviations from their mean; `cross` [e, n] is `E Xᵀ`."""
     along: Float64Array = cross @ alpha
     spread = float(along.std())

@@ -7,7 +7,9 @@ if they were independent, and reject 40 to 85 % of meaningless concepts; here a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from caveat_spec.results import (
     NullKind,
     Score,
 )
+from caveat_worker.engine.activations.feature_space import AnyProducts, FactoredProducts
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.base.threads import on_one_thread
@@ -90,9 +93,11 @@ def cav_of(data: ConceptData, settings: Settings) -> Float64Array:
 
 @on_one_thread
 def run_concept_test(
-    data: ConceptData, targets: Sequence[TargetData], settings: Settings, rng: np.random.Generator
+    data: ConceptData, targets: Sequence[TargetData], settings: Settings, rng: np.random.Generator, threads: int = 1
 ) -> ConceptTested:
     """The whole test of one concept at one layer, for all targets at once: the CAVs do not depend on the target.
+
+    Draws of each kind have a generator of their own, so that the numbers do not depend on threads.
 
     Raises InvalidInput for sets that overlap or have fewer than two examples, a constant layer, an unknown estimator,
     and targets that do not fit the layer or are constant.
@@ -105,10 +110,12 @@ def run_concept_test(
 
     cav = fit(problem, *problem.sides)
     other = None if settings.cross_check is None else fit(problem, *problem.sides, settings.cross_check)
-    null = _measured(problem, gxs, null_draws(problem, settings.permutations, for_null))
-    runs = _measured(problem, gxs, run_draws(problem, settings.runs, for_runs))
-    resampled = _bootstrap(problem, gxs, [target.values for target in targets], for_bootstrap)
-    accuracy, spread = encoding(problem, for_folds)
+    draws = [null_draws(problem, settings.permutations, for_null), run_draws(problem, settings.runs, for_runs)]
+    with ThreadPoolExecutor(threads) as side_by_side:
+        encoded = side_by_side.submit(encoding, problem, for_folds)
+        bootstrap = side_by_side.submit(_bootstrap, problem, gxs, [one.values for one in targets], for_bootstrap)
+        null, runs = side_by_side.map(partial(_measured, problem, gxs), draws)
+    (accuracy, spread), resampled = encoded.result(), bootstrap.result()
     place = None if against_targets is None else (against_targets, place_of_targets(data, problem, cav))
     fitted = _Fitted(problem, cav, other, accuracy, spread, place, set_separation(problem))
 
@@ -151,7 +158,7 @@ class _Draws:
     """The target's scale in each resample of its examples."""
 
 
-def _figures(fitted: _Fitted, target: TargetData, gx: Float64Array, draws: _Draws) -> Figures:
+def _figures(fitted: _Fitted, target: TargetData, gx: AnyProducts, draws: _Draws) -> Figures:
     """One target's figures, with the flags that go with them."""
     problem, cav = fitted.problem, fitted.cav
     observed = _measure(problem, gx, cav, *problem.sides)
@@ -175,7 +182,7 @@ def _figures(fitted: _Fitted, target: TargetData, gx: Float64Array, draws: _Draw
 
 
 def _flags(
-    fitted: _Fitted, gx: Float64Array, score: Score, effect: Effect, second: CrossCheck | None, draws: _Draws
+    fitted: _Fitted, gx: AnyProducts, score: Score, effect: Effect, second: CrossCheck | None, draws: _Draws
 ) -> list[Flag]:
     """Every reason to doubt the figures of one target."""
     problem, settings, accuracy = fitted.problem, fitted.problem.settings, fitted.accuracy
@@ -240,7 +247,7 @@ def _fewest(problem: FitProblem, over_targets: Float64Array) -> int:
     return max(2, min(problem.n_concept, problem.n_reference, len(over_targets)))
 
 
-def _cross_check(problem: FitProblem, gx: Float64Array, cav: Cavs, other: Cavs, values: Float64Array) -> CrossCheck:
+def _cross_check(problem: FitProblem, gx: AnyProducts, cav: Cavs, other: Cavs, values: Float64Array) -> CrossCheck:
     second = _measure(problem, gx, other, *problem.sides)
     effect = float(second.effects[0])
     return CrossCheck(
@@ -263,7 +270,7 @@ class _Measured:
 
 
 def _measure(
-    problem: FitProblem, gx: Float64Array, cavs: Cavs, positives: NDArray[Any], negatives: NDArray[Any]
+    problem: FitProblem, gx: AnyProducts, cavs: Cavs, positives: NDArray[Any], negatives: NDArray[Any]
 ) -> _Measured:
     """Score and effect of each CAV: `T = mean ∇h·v · (v·(μ⁺ − μ⁻))`."""
     sensitivity = cavs.alpha @ gx.T  # [R, m]
@@ -272,7 +279,7 @@ def _measure(
     return _Measured((sensitivity > 0).mean(1), sensitivity.mean(1) * step, step, reach)
 
 
-def _measured(problem: FitProblem, gxs: list[Float64Array], draws: Iterable[tuple[Sets, Sets]]) -> list[_Measured]:
+def _measured(problem: FitProblem, gxs: Sequence[AnyProducts], draws: Iterable[tuple[Sets, Sets]]) -> list[_Measured]:
     """Every draw's CAV, fitted once and measured against every target."""
     parts: list[list[_Measured]] = [[] for _ in gxs]
     for positives, negatives in draws:
@@ -292,7 +299,7 @@ def _joined(parts: list[_Measured]) -> _Measured:
 
 
 def _bootstrap(
-    problem: FitProblem, gxs: list[Float64Array], values: list[Float64Array], rng: np.random.Generator
+    problem: FitProblem, gxs: Sequence[AnyProducts], values: list[Float64Array], rng: np.random.Generator
 ) -> list[tuple[Float64Array, Float64Array, Float64Array]]:
     """Effects, scores and scales [B] for each target, over resamples of concept, reference and target examples."""
     parts: list[list[tuple[Float64Array, Float64Array, Float64Array]]] = [[] for _ in gxs]
@@ -346,7 +353,7 @@ def _summary(kind: NullKind, values: Float64Array, limits: tuple[float, float] |
     )
 
 
-def _centred_products(target: TargetData, data: ConceptData, problem: FitProblem) -> Float64Array:
+def _centred_products(target: TargetData, data: ConceptData, problem: FitProblem) -> AnyProducts:
     """Gradient products [m, n] with concept and reference, from their mean: CAVs sum to zero, so nothing is lost."""
     if not len(target.values) or target.gx.shape != (len(target.values), len(data.k)):
         raise InvalidInput(
@@ -355,6 +362,9 @@ def _centred_products(target: TargetData, data: ConceptData, problem: FitProblem
             f"{len(data.k)} examples.",
             "Give one row for each target example and one column for each example of the Gram matrix.",
         )
+    if isinstance(target.gx, FactoredProducts):  # of the same layer, whose centred factor the problem has
+        assert isinstance(problem.k, FactoredProducts), "one layer is in one space"
+        return FactoredProducts(target.gx.left, problem.k.right)
     gx = target.gx[:, problem.taken]
     centred: Float64Array = gx - gx.mean(1, keepdims=True)
     return centred

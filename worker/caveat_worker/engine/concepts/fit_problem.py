@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from caveat_spec.audit import Method
 from caveat_spec.results import NullKind
+from caveat_worker.engine.activations.feature_space import AnyProducts, FactoredProducts
 from caveat_worker.engine.activations.gram import centred, panels
 from caveat_worker.engine.base.arrays import Float64Array, Indices
 from caveat_worker.engine.base.errors import InvalidInput
@@ -41,7 +42,7 @@ class Settings:
 class ConceptData:
     """A concept and its reference set at a layer: inner products `k` [N, N] of all examples, and the rows of each."""
 
-    k: Float64Array
+    k: AnyProducts
     concept: Indices  # [n_c] rows of k
     reference: Indices  # [n_p] rows of k
     pairs: Indices | None = None
@@ -56,7 +57,7 @@ class ConceptData:
 class TargetData:
     """A target at a layer: `gx` [m, N], gradients times activations, and `values` [m], the target itself."""
 
-    gx: Float64Array
+    gx: AnyProducts
     values: Float64Array
 
 
@@ -64,7 +65,7 @@ class TargetData:
 class FitProblem:
     """A concept and its reference set as n examples, the concept's first."""
 
-    k: Float64Array  # [n, n] centred
+    k: AnyProducts  # [n, n] centred
     taken: Indices  # [n] rows of ConceptData.k
     n_concept: int
     partners: Indices | None  # [n_concept] the same example without the concept
@@ -127,12 +128,13 @@ def fit_problem_of(data: ConceptData, settings: Settings) -> FitProblem:
         partners = np.asarray(data.pairs, dtype=np.intp) + len(data.concept)
     taken = np.concatenate([data.concept, data.reference])
     own = _part(data, taken)
-    return FitProblem(centred(own, out=own), taken, len(data.concept), partners, settings)
+    moved = own.centred() if isinstance(own, FactoredProducts) else centred(own, out=own)
+    return FitProblem(moved, taken, len(data.concept), partners, settings)
 
 
-def _part(data: ConceptData, taken: Indices) -> Float64Array:
+def _part(data: ConceptData, taken: Indices) -> AnyProducts:
     """The inner products [n, n] of some rows."""
-    if data.work is None:
+    if data.work is None or isinstance(data.k, FactoredProducts):
         return data.k[np.ix_(taken, taken)]
     own = data.work[: len(taken) ** 2].reshape(len(taken), len(taken))
     for rows in panels(len(taken)):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from caveat_spec.results import Flag
+from caveat_worker.engine.activations.feature_space import AnyProducts, FactoredProducts
 from caveat_worker.engine.base.arrays import Float64Array
 
 DEGENERATE = 0.01
@@ -23,9 +24,9 @@ SEPARATION, SPREAD = 0.5, 2.0
 the ratio of their variances. A concept that is added to examples moves them and leaves them about as varied."""
 
 
-def flag_gradient(gx: Float64Array) -> list[Flag]:
+def flag_gradient(gx: AnyProducts) -> list[Flag]:
     """Gradients that are zero, or the same at every target example; `gx` [m, n] over examples centred on their mean."""
-    dead = int((~gx.any(axis=1)).sum())
+    dead = int((~(gx.left if isinstance(gx, FactoredProducts) else gx).any(axis=1)).sum())
     flags = []
     if dead:
         flags.append(
@@ -36,8 +37,7 @@ def flag_gradient(gx: Float64Array) -> list[Flag]:
                 blocking=2 * dead >= len(gx),
             )
         )
-    size = float(np.linalg.norm(gx))
-    if dead < len(gx) and (varies := float(np.linalg.norm(gx - gx.mean(0))) / size) < DEGENERATE:
+    if dead < len(gx) and (varies := _size(_from_mean(gx)) / _size(gx)) < DEGENERATE:
         flags.append(
             Flag(
                 code="degenerate",
@@ -48,6 +48,19 @@ def flag_gradient(gx: Float64Array) -> list[Flag]:
             )
         )
     return flags
+
+
+def _size(products: AnyProducts) -> float:
+    """The Frobenius norm."""
+    return products.size() if isinstance(products, FactoredProducts) else float(np.linalg.norm(products))
+
+
+def _from_mean(products: AnyProducts) -> AnyProducts:
+    """Rows [m, n] from their mean."""
+    if isinstance(products, FactoredProducts):
+        return FactoredProducts(products.left - products.left.mean(0), products.right)
+    from_mean: Float64Array = products - products.mean(0)
+    return from_mean
 
 
 def flag_examples(n_concept: int, n_reference: int, n_target: int, fewest: int) -> list[Flag]:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.activations.feature_space import AnyProducts, FactoredProducts
+from caveat_worker.engine.base.arrays import Float64Array, Indices
 from caveat_worker.engine.base.errors import InvalidInput
 
 Loss = Callable[[Float64Array], tuple[Float64Array, Float64Array, Float64Array]]
@@ -26,6 +27,8 @@ Loss = Callable[[Float64Array], tuple[Float64Array, Float64Array, Float64Array]]
 
 BLOCK = 128
 """Problems solved together: few enough for the cache, and always the same, so that results do not depend on memory."""
+MOST_WEIGHTS = 1 << 20
+"""Of many examples fewer problems are solved together: their weights, slopes and steps are held at a time."""
 FEW = 1 / 3
 """Of the examples: where no problem of a block has more than these, each is solved over its own."""
 NEWTON_STEPS = 200
@@ -48,14 +51,15 @@ def logistic(margin: Float64Array) -> tuple[Float64Array, Float64Array, Float64A
 
 
 def minimise(
-    k: Float64Array, weights: Float64Array, signs: Float64Array, loss: Loss, penalty: float, tolerance: float = 1e-9
+    k: AnyProducts, weights: Float64Array, signs: Float64Array, loss: Loss, penalty: float, tolerance: float = 1e-9
 ) -> Normals:
     """The minimisers of R problems over a centred Gram matrix [n, n]; `weights` and `signs` [R, n].
 
     `‖w − w*‖ ≤ ‖gradient‖ / λ` by strong convexity, and a fit ends when that is under `tolerance` times `‖w‖`: the
     error of every normal is bounded, not hoped for. Raises InvalidInput for problems that do not get there.
     """
-    blocks = [slice(start, start + BLOCK) for start in range(0, len(weights), BLOCK)]
+    size = min(BLOCK, max(1, MOST_WEIGHTS // len(k)))
+    blocks = [slice(start, start + size) for start in range(0, len(weights), size)]
     solved = [_over_support(k, weights[block], signs[block], loss, penalty, tolerance) for block in blocks]
     alpha, intercept, fitted = (
         np.concatenate([getattr(one, name) for one in solved]) for name in ("alpha", "intercept", "fitted")
@@ -64,22 +68,30 @@ def minimise(
 
 
 def _over_support(
-    k: Float64Array, weights: Float64Array, signs: Float64Array, loss: Loss, penalty: float, tolerance: float
+    k: AnyProducts, weights: Float64Array, signs: Float64Array, loss: Loss, penalty: float, tolerance: float
 ) -> Normals:
     """A block's minimisers, over the examples that weigh anything where those are few: the others' α is zero."""
     most = int((weights > 0).sum(1).max())
-    if most > FEW * len(k):
+    if most > FEW * len(k) or (isinstance(k, FactoredProducts) and most > k.left.shape[1]):
         return _newton(k, weights, signs, loss, penalty, tolerance)
     own = np.argsort(weights <= 0, axis=1, kind="stable")[:, :most]
     weights_there, signs_there = (np.take_along_axis(each, own, axis=1) for each in (weights, signs))
-    found = _newton(k[own[:, :, None], own[:, None, :]], weights_there, signs_there, loss, penalty, tolerance)
+    found = _newton(_own_products(k, own), weights_there, signs_there, loss, penalty, tolerance)
     alpha = np.zeros_like(weights)
     np.put_along_axis(alpha, own, found.alpha, axis=1)
     return Normals(alpha, found.intercept, alpha @ k)
 
 
+def _own_products(k: AnyProducts, own: Indices) -> Float64Array:
+    """The inner products [R, s, s] of each problem's own examples [R, s]."""
+    if isinstance(k, FactoredProducts):
+        there = k.left[own]
+        return there @ np.swapaxes(there, 1, 2)
+    return k[own[:, :, None], own[:, None, :]]
+
+
 def _newton(
-    k: Float64Array, weights: Float64Array, signs: Float64Array, loss: Loss, penalty: float, tolerance: float
+    k: AnyProducts, weights: Float64Array, signs: Float64Array, loss: Loss, penalty: float, tolerance: float
 ) -> Normals:
     """The same over `k` [n, n], or over one for each problem [R, n, n]."""
     found = Normals(np.zeros_like(weights), np.zeros(len(weights)), np.zeros_like(weights))
@@ -102,7 +114,7 @@ def _newton(
             return found
         if done.any():
             rest = ~done
-            k = k if k.ndim == 2 else k[rest]
+            k = k if isinstance(k, FactoredProducts) or k.ndim == 2 else k[rest]
             active, alpha, fitted, intercept, weights, signs, total = (
                 each[rest] for each in (active, alpha, fitted, intercept, weights, signs, total)
             )
@@ -125,7 +137,7 @@ def _newton(
 
 
 def _conjugate_gradients(
-    k: Float64Array,
+    k: AnyProducts,
     curvature: Float64Array,
     bend: Float64Array,
     penalty: float,
@@ -179,9 +191,9 @@ def _line_search(
     return length
 
 
-def _product(rows: Float64Array, k: Float64Array) -> Float64Array:
+def _product(rows: Float64Array, k: AnyProducts) -> Float64Array:
     """Each row [R, n] times `k` [n, n], or times its own of `k` [R, n, n]."""
-    found: Float64Array = rows @ k if k.ndim == 2 else (rows[:, None] @ k)[:, 0]
+    found: Float64Array = rows @ k if isinstance(k, FactoredProducts) or k.ndim == 2 else (rows[:, None] @ k)[:, 0]
     return found
 
 

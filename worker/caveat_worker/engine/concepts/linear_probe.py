@@ -14,6 +14,7 @@ from caveat_worker.engine.concepts.fit_problem import (
     ConceptData,
     FitProblem,
     Settings,
+    batches,
     fit,
     fit_problem_of,
     permuted_sets,
@@ -90,7 +91,7 @@ def set_separation(problem: FitProblem) -> tuple[float, float]:
     if problem.partners is not None:
         return 0.0, 1.0
     (concept,), (reference,) = problem.sides
-    diagonal = np.diag(problem.k)
+    diagonal = problem.k.diagonal()
 
     def inner(left: Sets, right: Sets) -> float:
         return float(left @ (problem.k @ right)) / float(left.sum() * right.sum())
@@ -114,9 +115,19 @@ def _held_out(problem: FitProblem, labels: Sets, rng: np.random.Generator) -> tu
     concept.
     """
     folds = max(2, min(problem.settings.folds, problem.n_concept, problem.n_reference))
+    found, done = [], 0
+    for size in batches(problem, len(labels)):
+        found.append(_folded(problem, labels[done : done + size], folds, rng))
+        done += size
+    spread = math.sqrt(found[0][1] / max(1, problem.n_reference - folds))
+    return np.concatenate([accuracy for accuracy, _ in found]), spread
+
+
+def _folded(problem: FitProblem, labels: Sets, folds: int, rng: np.random.Generator) -> tuple[Float64Array, float]:
+    """Balanced accuracy of each labelling [R], and the sum of squares of the first one's held-out negatives."""
     numbers = fold_numbers(labels, folds, problem.partners, rng)
     right = np.zeros(labels.shape, dtype=bool)
-    squares = 0.0  # of held-out negatives' distances from their mean along each fold's CAV
+    squares = 0.0  # of distances from their mean along each fold's CAV
     for fold in range(folds):
         held = numbers == fold
         cavs = fit(problem, *matched(labels & ~held, ~labels & ~held, rng))
@@ -124,4 +135,4 @@ def _held_out(problem: FitProblem, labels: Sets, rng: np.random.Generator) -> tu
         negatives = cavs.along[0, held[0] & ~labels[0]]
         squares += float(((negatives - negatives.mean()) ** 2).sum()) if len(negatives) else 0.0
     accuracy = ((right & labels).sum(1) / labels.sum(1) + (right & ~labels).sum(1) / (~labels).sum(1)) / 2
-    return accuracy, math.sqrt(squares / max(1, problem.n_reference - folds))
+    return accuracy, squares

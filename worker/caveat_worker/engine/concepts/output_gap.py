@@ -12,7 +12,7 @@ from caveat_spec.results import OutputGap
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.concepts.fit_problem import Settings
 from caveat_worker.engine.statistics.intervals import difference_interval, scaled_interval
-from caveat_worker.engine.statistics.resampling import bootstrap_counts
+from caveat_worker.engine.statistics.resampling import bootstrap_counts, bootstrap_means
 from caveat_worker.engine.statistics.scale import resampled_scales, scale
 
 
@@ -22,11 +22,12 @@ def output_gap(
     """The difference of the target's means at concept [n_c] and reference [n_r]; `over` [m] gives its scale."""
     value = float(concept.mean() - reference.mean())
     ends = difference_interval(concept, reference, settings.alpha)
-    first, second, third = (bootstrap_counts(len(each), settings.bootstrap, rng) for each in (concept, reference, over))
-    resamples = first @ concept / len(concept) - second @ reference / len(reference)
+    resamples = bootstrap_means(concept, settings.bootstrap, rng)
+    resamples -= bootstrap_means(reference, settings.bootstrap, rng)
+    counts = bootstrap_counts(len(over), settings.bootstrap, rng)
     return OutputGap(
         value=value,
         interval=ends,
         in_sd=value / (scale(over) or 1.0),
-        interval_in_sd=scaled_interval(value, ends, resamples, resampled_scales(over, third), settings.alpha),
+        interval_in_sd=scaled_interval(value, ends, resamples, resampled_scales(over, counts), settings.alpha),
     )

@@ -23,7 +23,8 @@ from caveat_spec.results import (
     SpatialMap,
 )
 from caveat_worker.engine.activations.collected import Collected, Runtime, StepDirection
-from caveat_worker.engine.activations.layer_products import layer_products
+from caveat_worker.engine.activations.feature_space import AnyProducts, FactoredProducts
+from caveat_worker.engine.activations.layer_products import gram_room, layer_products
 from caveat_worker.engine.activations.requirements import (
     Activations,
     FiniteSteps,
@@ -167,10 +168,10 @@ def _layer_tests(collected: Collected, runtime: Runtime, settings: Settings) -> 
     plan, store = collected.plan, runtime.store
     tests: list[LayerTest] = []
     matrices = []
-    k = store.scratch((plan.examples, plan.examples), np.float64)
-    work = store.scratch((k.size,), np.float64) if k.nbytes > SIDE_BY_SIDE_BYTES else None
+    room = gram_room(plan, store)
+    work = None if room is None or room.nbytes <= SIDE_BY_SIDE_BYTES else store.scratch((room.size,), np.float64)
     for layer in plan.layers:
-        gx = layer_products(collected, runtime, layer, k)
+        k, gx = layer_products(collected, runtime, layer, room)
         targets = [TargetData(gx[name], collected.values(name)) for name in plan.targets]
         found, cosines = _at_layer(collected, runtime, layer, k, work, targets, settings)
         tests += found
@@ -192,7 +193,7 @@ def _at_layer(
     collected: Collected,
     runtime: Runtime,
     layer: Layer,
-    k: Float64Array,
+    k: AnyProducts,
     work: Float64Array | None,
     targets: list[TargetData],
     settings: Settings,
@@ -202,10 +203,12 @@ def _at_layer(
 
     def test(concept: str) -> tuple[ConceptTested, Float64Array]:
         data = concept_data(plan, k, work, concept)
-        return _tested(plan, data, concept, targets, settings, collected.generator(layer.name, concept))
+        return _tested(plan, data, concept, targets, settings, collected.generator(layer.name, concept), threads)
 
     tests, alphas = [], []
-    with ThreadPoolExecutor(runtime.cores if work is None else 1) as workers:
+    side_by_side = min(runtime.cores, len(plan.audit.concepts)) if k.nbytes <= SIDE_BY_SIDE_BYTES else 1
+    threads = max(1, runtime.cores // side_by_side)
+    with ThreadPoolExecutor(side_by_side) as workers:
         for concept, (tested, step) in zip(plan.audit.concepts, workers.map(test, plan.audit.concepts), strict=True):
             alphas.append(tested.alpha)
             tests.append(
@@ -222,11 +225,18 @@ def _at_layer(
                 )
             )
             runtime.progress(1)
-    return tests, cosine_matrix(k, np.stack(alphas), out=None if work is None else work.reshape(k.shape))
+    room = None if work is None or isinstance(k, FactoredProducts) else work.reshape(k.shape)
+    return tests, cosine_matrix(k, np.stack(alphas), out=room)
 
 
 def _tested(
-    plan: Plan, data: ConceptData, concept: str, targets: list[TargetData], settings: Settings, rng: np.random.Generator
+    plan: Plan,
+    data: ConceptData,
+    concept: str,
+    targets: list[TargetData],
+    settings: Settings,
+    rng: np.random.Generator,
+    threads: int,
 ) -> tuple[ConceptTested, Float64Array]:
     """A concept's test at a layer, after the directions of the concepts it controls for are taken out.
 
@@ -234,9 +244,9 @@ def _tested(
     """
     step, left = mean_step(data), without_controlled(plan, data, concept, settings)
     if left is None:
-        return run_concept_test(data, targets, settings, rng), step
+        return run_concept_test(data, targets, settings, rng, threads), step
     there = [TargetData(left.products(target.gx), target.values) for target in targets]
-    tested = run_concept_test(replace(data, k=left.k), there, settings, rng)
+    tested = run_concept_test(replace(data, k=left.k), there, settings, rng, threads)
     return replace(tested, alpha=left.lifted(tested.alpha)), left.lifted(step)
 
 
@@ -275,7 +285,7 @@ def _spatial_maps(collected: Collected, layer: Layer, tested: ConceptTested) -> 
     return maps
 
 
-def concept_data(plan: Plan, k: Float64Array, work: Float64Array | None, concept: str) -> ConceptData:
+def concept_data(plan: Plan, k: AnyProducts, work: Float64Array | None, concept: str) -> ConceptData:
     """Which rows of the layer's Gram matrix are the concept, the reference and the targets.
 
     Where the reference set holds the concept's matched pairs, they alone are the reference: they differ in the concept

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from caveat_worker.engine.activations.collected import generator
-from caveat_worker.engine.activations.gram import gram
+from caveat_worker.engine.activations.feature_space import AnyProducts
+from caveat_worker.engine.activations.gram import inner_products
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.differentiate import expose, find_layer
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
@@ -33,7 +34,7 @@ class ConceptLayer:
     rows: tuple[Row, ...]
     features: Float32Array
     """[n, d]"""
-    k: Float64Array
+    k: AnyProducts
     """Their inner products [n, n]."""
     shape: tuple[int, ...]
     """Of the layer, for one example, as explanations see it."""
@@ -75,7 +76,7 @@ class Directions:
         if key not in opened.kept:
             rows = rows_to_fit(self.plan, self.source.names, concept)
             features, shape = self._features(opened, rows, layer, reduce)
-            data = self._data(gram(features), rows, concept)
+            data = self._data(inner_products(features), rows, concept)
             left = self._without_controlled(data, rows, concept)
             problem = fit_problem_of(data if left is None else replace(data, k=left.k), self._settings)
             told, _ = encoding(problem, generator(self.plan.audit.method.seed, layer, concept))
@@ -122,7 +123,7 @@ class Directions:
     def _settings(self) -> Settings:
         return Settings(**{field.name: getattr(self.plan.audit.method, field.name) for field in fields(Settings)})
 
-    def _data(self, k: Float64Array, rows: Sequence[Row], concept: str) -> ConceptData:
+    def _data(self, k: AnyProducts, rows: Sequence[Row], concept: str) -> ConceptData:
         """A concept and its reference set among some rows."""
         place, sides = (
             {row: number for number, row in enumerate(rows)},

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from caveat_worker.engine.base.arrays import Float64Array, Indices
 
 Sets = NDArray[np.bool_]
+MOST_COUNTS = 1 << 24
+"""Counts of resampled examples that are held at a time."""
 
 
 def random_sets(n: int, size: int, count: int, rng: np.random.Generator) -> Sets:
@@ -77,15 +79,35 @@ def fold_numbers(sets: Sets, folds: int, partners: Indices | None, rng: np.rando
     return numbers
 
 
+def bootstrap_means(values: Float64Array, count: int, rng: np.random.Generator) -> Float64Array:
+    """The mean of each of `count` resamples of values [n], whose counts are not held all at once."""
+    n, most = len(values), max(1, MOST_COUNTS // len(values))
+    sizes = [min(most, count - start) for start in range(0, count, most)]
+    return np.concatenate([bootstrap_counts(n, size, rng) @ values / n for size in sizes])
+
+
 def matched(positives: Sets, negatives: Sets, rng: np.random.Generator) -> tuple[Sets, Sets]:
     """Random subsets of both sides [R, n] that have as many examples as the smaller side."""
-    size = np.minimum(positives.sum(1), negatives.sum(1))[:, None]
-    return _ranks(positives, rng) < size, _ranks(negatives, rng) < size
+    size = np.minimum(positives.sum(1), negatives.sum(1))
+    return _some(positives, size, rng), _some(negatives, size, rng)
+
+
+def _some(members: Sets, sizes: Indices, rng: np.random.Generator) -> Sets:
+    """Random `sizes` [R] of each row's members: those with the smallest of as many random numbers."""
+    drawn = rng.random(members.shape)
+    chosen = np.zeros(members.shape, dtype=bool)
+    for row, (there, size) in enumerate(zip(members, sizes, strict=True)):
+        (own,) = there.nonzero()
+        smallest = own if size >= len(own) else own[drawn[row, own].argpartition(size)[:size]]
+        chosen[row, smallest] = True
+    return chosen
 
 
 def _ranks(members: Sets, rng: np.random.Generator) -> Indices:
-    """A random order of each row's members from 0; others come after all of them [R, n]."""
-    order = (rng.random(members.shape) + ~members).argsort(axis=1)
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.arange(members.shape[1])[None], axis=1)
+    """A random order of each row's members from 0 [R, n]; 0 for others."""
+    drawn = rng.random(members.shape)
+    ranks = np.zeros(members.shape, dtype=np.intp)
+    for row, there in enumerate(members):
+        (own,) = there.nonzero()
+        ranks[row, own[drawn[row, own].argsort()]] = np.arange(len(own))
     return ranks
