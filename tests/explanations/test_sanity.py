@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from caveat_worker.engine.autodiff.redrawn import redrawn_weights, weights_of, with_redrawn_weights
 from caveat_worker.engine.explanations import explanation
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.runs import Runs
@@ -15,7 +17,7 @@ from caveat_worker.engine.explanations.sanity import cascade, sanity_of_labels, 
 from tests.engine.ordinary import Ordinary
 from tests.explanations.digits import digits, perceptron
 from tests.explanations.models import opened
-from tests.explanations.networks import FAMILIES
+from tests.explanations.networks import FAMILIES, example
 
 
 def by(name: str) -> Callable[[Runs, Any], Attributed]:
@@ -85,3 +87,18 @@ def test_weights_are_redrawn_from_the_output_down() -> None:
         np.array_equal(before[name], value.const_value.numpy())
         for name, value in model.model.ir.graph.initializers.items()
     )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_that_share_sessions_are_those_that_have_their_own(family: str) -> None:
+    """Gradients, and the part of the biases, which are inputs of the graph there and still no part of the example."""
+    runs, x = example(family, 0)
+    weights = redrawn_weights(runs.opened.model, 7)
+    alone, _ = runs.opened.of(with_redrawn_weights(runs.opened.model, 7)).around({runs.opened.entry.names[0]: x})
+    fed = replace(runs.opened, fed=weights_of(runs.opened.model), sessions={}, kept={})
+    for others in (weights_of(runs.opened.model), weights):
+        shared, _ = fed.with_weights(others).around({runs.opened.entry.names[0]: x})
+        of_its_own = alone if others is weights else runs
+        assert shared.gradient(x) == pytest.approx(of_its_own.gradient(x), rel=1e-3, abs=1e-5)
+        assert shared.bias_part(x) == pytest.approx(of_its_own.bias_part(x), rel=1e-3, abs=1e-4)
+    assert len(fed.sessions) == 2

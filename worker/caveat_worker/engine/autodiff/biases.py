@@ -59,7 +59,8 @@ def _biases(model: Model, nodes: list[ir.Node]) -> list[ir.Value]:
 
     They may be made by operators, as where weights are reshaped or expanded to an example's sizes.
     """
-    moving = reached_from(of_numbers(nodes), [v for v in model.ir.graph.inputs if not v.is_initializer()])
+    inputs = [v for v in model.ir.graph.inputs if not v.is_initializer() and v.name not in model.weights]
+    moving = reached_from(of_numbers(nodes), inputs)
     found: dict[ir.Value, None] = {}
     for node in nodes:
         if node.domain or node.op_type not in _ADDED or not any(x in moving for x in node.inputs):

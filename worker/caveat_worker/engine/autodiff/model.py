@@ -29,6 +29,8 @@ class Model:
     """What the file's maker wrote into it, by its own keys."""
     class_names: tuple[tuple[str, ...], ...] = ()
     """Each list of class names that the file holds, in the order of an output's scores."""
+    weights: tuple[str, ...] = ()
+    """The inputs of its graph that stand for weights, which no example changes."""
 
     def value(self, name: str) -> onnx_ir.Value | None:
         """The tensor of that name, or the first output of the node of that name; None if there is neither."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from caveat_worker.engine.activations.batches import BATCH_BYTES, LARGEST_BATCH,
 from caveat_worker.engine.autodiff.biases import bias_part
 from caveat_worker.engine.autodiff.differentiate import cut_at, differentiate, expose, find_layer, opened_at, vjp
 from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.redrawn import with_weights_as_inputs
 from caveat_worker.engine.autodiff.rules import COMPARES, TABLES
 from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
@@ -45,10 +47,13 @@ class OpenModel:
     layouts: dict[str, Layout] = field(default_factory=dict)
     kept: dict[tuple[str, ...], Any] = field(default_factory=dict)
     """What else was found with this model and does not depend on the example."""
+    fed: Feeds | None = None
+    """Its weights by name, where sessions take them as inputs and are shared with models of other weights."""
 
     def __post_init__(self) -> None:
         entry = find_entry(self.model, self.target)
-        behind = opened_at(self.model, entry.names[0]) if entry.embeds else self.model
+        model = self.model if self.fed is None else with_weights_as_inputs(self.model)
+        behind = opened_at(model, entry.names[0]) if entry.embeds else model
         object.__setattr__(self, "entry", entry)
         object.__setattr__(self, "behind", behind)
         object.__setattr__(self, "scores_at", resolve_target(self.model, self.target).tensor)
@@ -61,6 +66,13 @@ class OpenModel:
     def of(self, model: Model) -> OpenModel:
         """Another model, opened for the same target."""
         return OpenModel(model, self.target, self.provider, self.threads)
+
+    def with_weights(self, weights: Feeds) -> OpenModel:
+        """The same model with other weights in the same sessions; of one that is fed its own."""
+        other = copy(self)
+        object.__setattr__(other, "fed", {**(self.fed or {}), **weights})
+        object.__setattr__(other, "kept", {})
+        return other
 
     def session(self, *key: str, graph: Callable[[], Graph]) -> Session:
         """The session of a graph, opened once."""
@@ -261,7 +273,7 @@ class ModelRuns:
 
     def _feeds(self, x: AnyArray, further: Mapping[str, AnyArray]) -> Feeds:
         others = {name: np.repeat(array, len(x), axis=0) for name, array in self.others.items()}
-        return {**others, **self._split(x), **further}
+        return {**others, **(self.opened.fed or {}), **self._split(x), **further}
 
     def _split(self, x: AnyArray) -> dict[str, AnyArray]:
         """What stands for the input, in the model's own tensors, types and order of axes."""

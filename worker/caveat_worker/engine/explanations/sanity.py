@@ -6,12 +6,18 @@ random weights agree as well, because they show the same example. That is the nu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
-from caveat_worker.engine.autodiff.redrawn import operators_with_weights, with_redrawn_weights
+from caveat_worker.engine.autodiff.redrawn import (
+    operators_with_weights,
+    redrawn_weights,
+    weights_of,
+    with_redrawn_weights,
+)
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 from caveat_worker.engine.explanations.attributed import Attributed, Check
 from caveat_worker.engine.explanations.checks import rank_correlation
@@ -35,10 +41,15 @@ explanations, and to 0.43 at one digit. A map that is about the example alone co
 _POINT = 0.975
 
 
-def sanity_of_weights(explain: Explain, opened: OpenModel, examples: Sequence[Example], *, seed: int = 0) -> Check:
-    """Whether maps are no more like those of redrawn models than the maps of two redrawn models are like each other."""
+def sanity_of_weights(
+    explain: Explain, opened: OpenModel, examples: Sequence[Example], *, seed: int = 0, few: bool = False
+) -> Check:
+    """Whether maps are no more like those of redrawn models than the maps of two redrawn models are like each other.
+
+    `few` says that an explanation takes few passes, so that opening a session for each redrawn model would cost more.
+    """
     found = _maps(explain, [opened], examples)[0]
-    redrawn = _maps(explain, _redrawn(opened, seed), examples)
+    redrawn = _maps(explain, _redrawn(opened, seed, few=few), examples)
     alike = [_alike(found, other) for other in redrawn]
     return _judged(
         "sanity_weights",
@@ -50,17 +61,23 @@ def sanity_of_weights(explain: Explain, opened: OpenModel, examples: Sequence[Ex
 
 
 def sanity_of_labels(
-    explain: Explain, opened: OpenModel, shuffled: OpenModel, examples: Sequence[Example], *, seed: int = 0
+    explain: Explain,
+    opened: OpenModel,
+    shuffled: OpenModel,
+    examples: Sequence[Example],
+    *,
+    seed: int = 0,
+    few: bool = False,
 ) -> Check:
     """Whether maps are no more like those of a model that was trained on random labels than redrawn models' are.
 
-    Up to 0.5 they may be, as both models were trained on the same examples.
+    Up to 0.5 they may be, as both models were trained on the same examples. `few` is as in `sanity_of_weights`.
     """
     found, other = _maps(explain, [opened, shuffled], examples)
     return _judged(
         "sanity_labels",
         _middle([_alike(found, other)]),
-        max(_null(_maps(explain, _redrawn(shuffled, seed), examples)), _SHARED),
+        max(_null(_maps(explain, _redrawn(shuffled, seed, few=few), examples)), _SHARED),
         "This map is much the same for a model that was trained on random labels",
         "The map is another one for a model that was trained on random labels",
     )
@@ -73,20 +90,27 @@ def cascade(
     found = _maps(explain, [opened], examples)[0]
     count = operators_with_weights(opened.model)
     steps = np.unique(np.linspace(1, count, min(stages, count)).round().astype(int))
-    models = [_with(opened, seed, last=int(last)) for last in steps]
+    drawn = redrawn_weights(opened.model, seed)
+    chosen = [weights_of(opened.model, last=int(last)) for last in steps]
+    models = _sharing(opened, ({name: drawn[name] for name in names} for names in chosen))
     maps = _maps(explain, models, examples)
     return tuple((int(last), _middle([_alike(found, other)])) for last, other in zip(steps, maps, strict=True))
 
 
-def _redrawn(opened: OpenModel, seed: int) -> list[OpenModel]:
-    return [_with(opened, seed * MODELS + number) for number in range(MODELS)]
+def _redrawn(opened: OpenModel, seed: int, *, few: bool = False) -> Iterable[OpenModel]:
+    seeds = [seed * MODELS + number for number in range(MODELS)]
+    if few and not opened.entry.embeds:  # whose embeddings may be weights themselves
+        return _sharing(opened, (redrawn_weights(opened.model, one) for one in seeds))
+    return (opened.of(with_redrawn_weights(opened.model, one)) for one in seeds)
 
 
-def _with(opened: OpenModel, seed: int, *, last: int | None = None) -> OpenModel:
-    return opened.of(with_redrawn_weights(opened.model, seed, last=last))
+def _sharing(opened: OpenModel, weights: Iterable[Mapping[str, AnyArray]]) -> Iterable[OpenModel]:
+    """The model with each of several weights, in sessions that take them as inputs."""
+    fed = replace(opened, fed=weights_of(opened.model), sessions={}, kept={})
+    return (fed.with_weights(dict(one)) for one in weights)
 
 
-def _maps(explain: Explain, models: Sequence[OpenModel], examples: Sequence[Example]) -> list[list[Float64Array]]:
+def _maps(explain: Explain, models: Iterable[OpenModel], examples: Sequence[Example]) -> list[list[Float64Array]]:
     """The map of each example by each model, flat."""
     return [[explain(*opened.around(one)).values.reshape(-1) for one in examples] for opened in models]
 

@@ -29,6 +29,9 @@ FEWEST = 16
 ALIKE = 0.5
 """The rank correlation up to which two maps of one example are not alike, whatever redrawn models come to."""
 
+FEW = 80
+"""Passes up to which an explanation of a redrawn model takes less time than a session of its own would save."""
+
 WHERE = "This was checked at the first example only."
 """Said after each check, because it stands under the figures of all examples."""
 
@@ -54,11 +57,12 @@ def integrity(
     if operators_with_weights(opened.model) == 0:
         return ()
     checks = []
+    few = one.concept is None and one.way.cost(one.options, one.shapes) <= FEW
     if sanity == "weights":
-        checks.append(sanity_of_weights(run, opened, [example], seed=seed))  # type: ignore[arg-type]
+        checks.append(sanity_of_weights(run, opened, [example], seed=seed, few=few))  # type: ignore[arg-type]
     if shuffled is not None:
         other = opened.of(shuffled)
-        checks.append(sanity_of_labels(run, opened, other, [example], seed=seed))  # type: ignore[arg-type]
+        checks.append(sanity_of_labels(run, opened, other, [example], seed=seed, few=few))  # type: ignore[arg-type]
     return tuple(_at_one_example(check_of(one)) for one in checks if np.isfinite(one.value))
 
 
