@@ -27,7 +27,7 @@ MOST_PICTURES = 8
 MOST_ATOMS = 8
 MOST_ELEMENTS = 8
 
-Atoms = Literal["pixels", "positions", "channels", "neurons", "concepts"]
+Atoms = Literal["pixels", "positions", "channels", "neurons", "concepts", "groups"]
 """What a layer is cut into; `pixels` are a picture's places, a table's columns, a text's tokens."""
 Presentation = Literal["map", "strip", "flow", "grid", "bars", "icons", "table"]
 """`flow` and `grid` are of two layers: ribbons from atom to atom, and a small map for each atom of the upper one.
@@ -40,6 +40,7 @@ PRESENTATIONS: dict[Atoms, tuple[Presentation, ...]] = {
     "channels": ("flow", "grid", "bars", "icons", "table"),
     "neurons": ("bars", "icons", "table"),
     "concepts": ("icons", "bars", "table"),
+    "groups": ("icons", "bars", "table"),
 }
 """How atoms of each kind may be shown: the first that suits the examples is the default."""
 

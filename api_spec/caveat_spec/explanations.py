@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from caveat_spec.base import Document, Integer
 
@@ -164,6 +164,30 @@ class ConceptScoreOptions(Document):
     reduce: Literal["mean", "flatten"] = "mean"
     """As for `cav_attribution`."""
     atoms: Literal["concepts"] = "concepts"
+
+
+MOST_GROUPS = 6
+
+
+def _comparable(count: int) -> int:
+    """A number of groups that a person can compare."""
+    if count > MOST_GROUPS:
+        raise ValueError(f"{count} groups are more than anybody compares at a glance; the most is {MOST_GROUPS}")
+    return count
+
+
+class GroupsOptions(Document):
+    """Options of `groups`."""
+
+    layer: str
+    """The layer whose channels are put into groups."""
+    count: Annotated[Integer, Field(ge=2, json_schema_extra={"maximum": MOST_GROUPS}), AfterValidator(_comparable)] = (
+        MOST_GROUPS
+    )
+    """How many groups there are."""
+    by: Literal["activations", "attributions"] = "activations"
+    """What is factorised: what the channels are, or what each does for the target."""
+    atoms: Literal["groups"] = "groups"
 
 
 @dataclass(frozen=True)
@@ -351,6 +375,17 @@ EXPLANATIONS = (
         options=ConceptScoreOptions,
         most="has the score",
         presentation="icons",
+    ),
+    ExplanationEntry(
+        "groups",
+        "Puts a layer's channels into a few groups that act together, with the effect and the place of each.",
+        module="caveat_worker.engine.explanations.groups",
+        needs="gradient",
+        relation="Σ effects + what no group has = Σ a·∂S/∂a exactly; effect k = Σ (u_k v_k)·∂S/∂a for A ≈ UV "
+        "(Olah et al. 2018)",
+        options=GroupsOptions,
+        presentation="icons",
+        sanity=False,
     ),
 )
 

@@ -20,9 +20,11 @@ DIGITS = 6
 LARGEST_MAPS = 256 << 20
 """Bytes that a file of maps may have."""
 
-Axis = Literal["depth", "row", "column", "position", "token", "channel", "neuron", "part", "concept", "upper atom"]
+Axis = Literal[
+    "depth", "row", "column", "position", "token", "channel", "neuron", "part", "concept", "group", "upper atom"
+]
 """What an axis counts; `part` is a column of a table."""
-Kept = Literal["values", "standard_errors", "pairs", "upper"]
+Kept = Literal["values", "standard_errors", "pairs", "upper", "maps"]
 
 
 class KeptArray(Document):
@@ -32,7 +34,7 @@ class KeptArray(Document):
     """Its name in the file: explanation, element, panel and what it is, such as `why/0/2/values`."""
     what: Kept
     """`values` of the atoms; their `standard_errors`; `pairs`: what each atom does for each of the atoms of an upper
-    layer; `upper`: the numbers of those atoms, the largest first."""
+    layer; `upper`: the numbers of those atoms, the largest first; `maps`: what each group does at each place."""
     axes: list[Axis]
     shape: list[Count]
 

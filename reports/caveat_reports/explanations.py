@@ -33,6 +33,7 @@ class Room:
 
 def _size(figure: Figure) -> int:
     maps = sum(_SMALL + 4 * len(atom.map.cells) for atom in figure.upper if atom.map is not None)
+    maps += sum(_SMALL + 2 * len(atom.map.cells) for atom in figure.atoms if atom.map is not None)
     spectra = [] if figure.icons is None else figure.icons.spectra
     maps += sum(_ICON + len(one.picture or "") for each in spectra for one in each.icons)
     maps += sum(len(name) + 4 for each in spectra for name in each.highest)

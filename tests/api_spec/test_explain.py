@@ -101,6 +101,7 @@ def test_only_what_is_explained_is_left() -> None:
         ([{"saliency": {}, "gradient_x_input": {}}], None, "an element has one method"),
         ([7], None, "an element is a method's name"),
         ([], None, "at least 1 item"),
+        ([{"groups": {"layer": "x", "count": 9}}], None, "9 groups are more than anybody compares at a glance"),
         ([{"activation": {"only": [*range(9)]}}], None, "9 atoms are more than anybody compares at a glance"),
         ([{"layer": "x", "as": "bars", "icons": "others"}], None, "this element is drawn as bars"),
         ([{"activation": {"icons": "photoes"}}], None, "show/0/icons names the example set 'photoes', which is not"),

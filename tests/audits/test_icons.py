@@ -126,9 +126,43 @@ def test_shards_and_a_cache_give_the_same_bytes(crosses: Bench, monkeypatch: pyt
     assert canonical(crosses.run(store=partial(together, pieces))) == alone
 
 
+def test_groups_have_maps_that_add_up_to_their_effects_and_icons_of_their_own(crosses: Bench) -> None:
+    show(crosses, {"groups": {"layer": "seen", "count": 4, "icons": "crossed"}})
+    crosses.document["keep"] = "maps"
+    written: list[bytes] = []
+    (one,) = crosses.run(keep_maps=written.append).explanations
+    kept = np.load(io.BytesIO(written[0]))
+    for number, (_, figure) in enumerate(one.figures):
+        assert figure.withheld is None
+        assert [atom.id for atom in figure.atoms] == ["group 1", "group 2", "group 3", "group 4"]
+        assert figure.icons is not None
+        for atom in figure.atoms:
+            assert atom.map is not None
+            assert atom.map.shape == (SIDE, SIDE)
+            summed = np.array(atom.map.rows()).sum() * atom.map.scale / 127
+            assert summed == pytest.approx(atom.value, abs=SIDE**2 / 2 * atom.map.scale / 127)
+        maps = kept[f"where/0/{number}/maps"]
+        assert maps.sum((1, 2)) == pytest.approx([atom.value for atom in figure.atoms], rel=1e-3)
+        assert {spectrum.atom for spectrum in figure.icons.spectra} == {atom.id for atom in figure.atoms}
+        values = [icon.value for icon in figure.icons.spectra[0].icons]
+        assert values == sorted(values, reverse=True)
+
+
+def test_groups_of_a_text_say_at_which_words_they_are(words: Bench) -> None:
+    show_groups = [{"groups": {"layer": "state", "count": 2}}]
+    asked = {"of": "answer", "examples": {"set": "he", "count": 1}, "show": show_groups}
+    words.document |= {"concepts": {}, "gate": [], "explain": {"why": asked}}
+    (figure,) = drawn(words)
+    assert figure.withheld is None
+    assert any(note.startswith("Where each is most: group 1: ") for note in figure.notes)
+
+
 @pytest.mark.parametrize(
     ("element", "sentence", "remedy"),
     [
+        ({"groups": {"layer": "input"}}, "the input has none that act together", "Name a layer inside the model"),
+        ({"groups": {"layer": "seen", "only": [1]}}, "groups here has groups", "Leave 'only' out"),
+        ({"groups": {"layer": "seen", "as": "map"}}, "at groups of these examples makes no map", "icons or bars or"),
         ({"activation": {"layer": "seen", "only": [16]}}, "'seen' has no channel 16, only 16 of them", "from 0 to 15"),
         ({"saliency": {"only": [1]}}, "saliency here has pixels", "Leave 'only' out"),
         ({"layer": "seen", "as": "icons", "atoms": "positions"}, "makes no icons", "It is shown as map"),

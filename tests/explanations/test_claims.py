@@ -76,6 +76,7 @@ CLAIMS = [
     Claim("layer_to_layer", None, apart=True),
     Claim("cav_attribution", None, apart=True),
     Claim("concept_score", None, apart=True),
+    Claim("groups", None, apart=True),
 ]
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 

@@ -11,6 +11,7 @@ from caveat_reports.figures.table import adopted
 from caveat_spec.explained import Atom, Figure, Icon, Icons, Spectrum
 from caveat_spec.report import Report
 from tests.reports.conftest import HOSTILE, listed, thumbnail
+from tests.reports.test_grid import small
 from tests.reports.test_html import parsed, text
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
@@ -87,3 +88,20 @@ def test_numbers_are_behind_the_icons(explained: Report, count: int) -> None:
     tables = [*behind.iter("table")]
     assert len(tables) == 2
     assert text(tables[1]).startswith("Namehighest75 %median25 %lowest channel 0")
+
+
+def test_a_group_is_a_map_over_the_example_without_icons(explained: Report) -> None:
+    figure = figure_of(with_icons(explained, spectrum("group 1")))
+    cells = small(127, -127, 0, 64, width=2)
+    atoms = [figure.atoms[0].model_copy(update={"map": cells, "id": f"group {n}"}) for n in (1, 2)]
+    figure = figure.model_copy(update={"icons": None, "atoms": atoms, "atoms_of": "groups"})
+    one = explained.explanations[0]
+    panel = one.panels[0].model_copy(update={"figures": [figure]})
+    page = parsed(explained.model_copy(update={"explanations": [one.model_copy(update={"panels": [panel]})]}))
+    rows = [one for one in page.iter("div") if one.get("class") == "spectrum"]
+    assert len(rows) == 2
+    for row in rows:
+        stage = next(one for one in row.iter("div") if one.get("class") == "stage")
+        assert next(stage.iter("img")).get("src", "").startswith("data:image/png")
+        assert not list(row.iter("ol"))
+    assert scale_words(figure, "logit") == ""

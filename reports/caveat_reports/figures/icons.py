@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from caveat_reports.figures.map import below, cells
 from caveat_reports.figures.table import PLACES
 from caveat_reports.formatting import plain, signed
 from caveat_spec.explained import Atom, Figure, Icon, Panel, Spectrum
@@ -11,9 +12,10 @@ from caveat_spec.sanitize import raster, sanitized
 
 _SPECTRA = Markup('<div class="spectra" role="group" aria-label="{what}">\n{rows}</div>')
 _SPECTRUM = Markup(
-    '<div class="spectrum"><p class="of">{name}<span class="value">{value}</span></p><ol aria-label="{name}">{icons}'
-    "</ol></div>\n"
+    '<div class="spectrum"><div><p class="of">{name}<span class="value">{value}</span></p>{map}</div>{icons}</div>\n'
 )
+_ICONS = Markup('<ol aria-label="{name}">{icons}</ol>')
+_MAP = Markup('<div class="stage{alone}" role="img" tabindex="0" aria-label="{what}">{seen}{cells}</div>')
 _ICON = Markup('<li>{shown}<span class="at">{at}</span><span>{value}</span></li>')
 _PICTURE = Markup('<img src="{source}" alt="{name}">')
 _WORD, _MARK, _OF_A_TEXT, _OF_A_ROW = map(Markup, ("{}", "<mark>{}</mark>", " ", ", "))
@@ -21,16 +23,26 @@ _WORDS = Markup('<span class="words">{}</span>')
 
 
 def draw(figure: Figure, panel: Panel, key: str) -> Markup:
-    """A row for each atom: its number in this example, and its icons, each with its own number."""
+    """A row for each atom: its number in this example, where it is there, and its icons, each with its own number."""
     spectra = {} if figure.icons is None else {one.atom: one for one in figure.icons.spectra}
-    number = signed if figure.signed else plain
-    rows = Markup("").join(_row(atom, spectra.get(atom.id), number(atom.value)) for atom in figure.atoms)
+    number, seen = signed if figure.signed else plain, below(panel, key)
+    rows = Markup("").join(_row(atom, spectra.get(atom.id), number(atom.value), seen) for atom in figure.atoms)
     return _SPECTRA.format(what=sanitized(figure.title), rows=rows)
 
 
-def _row(atom: Atom, spectrum: Spectrum | None, value: str) -> Markup:
-    icons = Markup("").join(_icon(icon) for icon in (spectrum.icons if spectrum is not None else ()))
-    return _SPECTRUM.format(name=sanitized(atom.id), value=value, icons=icons)
+def _row(atom: Atom, spectrum: Spectrum | None, value: str, seen: Markup) -> Markup:
+    name = sanitized(atom.id)
+    icons = Markup("")
+    if spectrum is not None:
+        icons = _ICONS.format(name=name, icons=icons.join(_icon(icon) for icon in spectrum.icons))
+    return _SPECTRUM.format(name=name, value=value, icons=icons, map=_map(atom, f"{name}: {value}", seen))
+
+
+def _map(atom: Atom, what: str, seen: Markup) -> Markup:
+    """Where an atom is in the example; nothing for atoms without a map."""
+    if atom.map is None:
+        return Markup("")
+    return _MAP.format(alone="" if seen else " alone", what=what, seen=seen, cells=cells(atom.map))
 
 
 def _icon(icon: Icon) -> Markup:

@@ -6,12 +6,9 @@ non-negative factors of their positive parts are the two colours; the legend has
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.decomposition import NMF
-from sklearn.exceptions import ConvergenceWarning
 
 from caveat_spec.explanations import MultiClassOptions
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array, Indices
@@ -20,6 +17,7 @@ from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import summed_over_channels
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.checks import not_flat
+from caveat_worker.engine.explanations.factors import factors
 from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Runs
 
 _LEGEND = 5
@@ -77,7 +75,7 @@ class _Classes:
         pulled = runs.pull(runs.scores_at, _one_hot(classes, scores.shape[1]), options.layer, x)
         products = runs.activations(x, options.layer).astype(float) * pulled.astype(float)
         attributions = summed_over_channels(products)
-        positions, shares = _factors(np.maximum(attributions, 0).reshape(len(classes), -1).T)
+        positions, shares = factors(np.maximum(attributions, 0).reshape(len(classes), -1).T, 2)
         first = int(shares[:, 0].argmax())
         order = [first, 1 - first]
         sizes = (positions * shares.sum(1)).T.reshape(2, *attributions.shape[1:])
@@ -100,14 +98,3 @@ class _Classes:
 
 def _one_hot(classes: Indices, count: int) -> Float32Array:
     return np.eye(count, dtype=np.float32)[classes]
-
-
-def _factors(positive: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Two non-negative factors of [positions, k]: their sizes at positions [positions, 2], and their classes [2, k]."""
-    if not positive.any() or min(positive.shape) < 2:
-        return np.zeros((len(positive), 2)), np.zeros((2, positive.shape[1]))
-    model = NMF(2, init="nndsvda", max_iter=500, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        positions = model.fit_transform(positive / positive.max())
-    return np.asarray(positions * positive.max()), np.asarray(model.components_)

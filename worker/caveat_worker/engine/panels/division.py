@@ -52,7 +52,7 @@ def _units(one: PlannedExplanation) -> Iterator[tuple[Part, int]]:
 
 def _price(element: PlannedElement, *, first: bool) -> int:
     checks = element.held_against * (element.cost + element.to_fit) if first else 0
-    orders = element.to_order if first or element.concept is not None else 0
+    orders = element.to_order if first or element.own_order else 0
     return element.cost + checks + orders
 
 

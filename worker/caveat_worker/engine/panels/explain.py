@@ -33,12 +33,14 @@ from caveat_worker.engine.panels.figures import Asked, Found, Subject, figures
 from caveat_worker.engine.panels.grids import Box, changed_box
 from caveat_worker.engine.panels.icons import (
     Crop,
+    Measure,
     Pictured,
     Responses,
     Sight,
     Words,
     keep_responses,
     of_concept,
+    of_groups,
     recalled_responses,
     responses,
     responses_key,
@@ -53,6 +55,13 @@ from caveat_worker.engine.panels.planned import PlannedElement, PlannedExplanati
 Thumbnail = Callable[[str, int], str | None]
 """(example set, position) → what the model sees, as a data URI."""
 
+MEASURES: Mapping[str, Callable[..., Measure]] = {
+    "concepts": of_concept,
+    "groups": lambda *mixes: of_groups(np.array(mixes)),
+}
+"""Atoms with directions → what examples are measured by along them."""
+ORDERED_BY = {"concepts": "concept score", "groups": "part along the group"}
+"""The same in words; by activation otherwise."""
 TYPICAL = 64
 """Examples of which the mean is a typical one."""
 
@@ -259,7 +268,7 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
     drawn = figures(asked, found, [example.subject for example in shown])
     if one.icons is not None:
         drawn = [_with_icons(question, one, *each) for each in zip(drawn, found, shown, strict=True)]
-        passes += one.to_order * (bool(shown) if one.concept is None else len(shown))
+        passes += one.to_order * (len(shown) if one.own_order else bool(shown))
     return drawn, found, passes
 
 
@@ -275,7 +284,7 @@ def _with_icons(question: Question, one: PlannedElement, figure: Figure, found: 
         {atom.id: atom.place[0] for atom in figure.atoms},
         Sight.of(opened, one.layer, (1, *one.shapes[one.layer]), example.x.shape),
         Pictured(means.source, means.crop, means.words),
-        measure="activation" if one.concept is None else "concept score",
+        measure=ORDERED_BY.get(one.atoms, "activation"),
         unit="activation" if one.concept is None else "sd",
         adopted=plan.audit.method.min_examples,
     )
@@ -286,11 +295,11 @@ def _responses(question: Question, one: PlannedElement, example: Shown, found: F
     assert one.icons is not None, "asked for by whoever calls"
     means = question.means
     key = responses_key(
-        question.plan, one, means.provider, means.versions, "" if one.concept is None else _key(question, one, example)
+        question.plan, one, means.provider, means.versions, _key(question, one, example) if one.own_order else ""
     )
     there = recalled_responses(means.store, key)
     if there is None:
-        measure = strongest if found.directions is None else of_concept(*found.directions)
+        measure = MEASURES[one.atoms](*found.directions) if found.directions is not None else strongest
         there = responses(question.opened, means.source, one.icons, one.layer, measure)
         keep_responses(means.store, key, there)
     return there

@@ -13,6 +13,8 @@ from caveat_spec.explained import MOST_PAIR_CELLS, Atom, Check, Figure, Focus, L
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array, Indices
 from caveat_worker.engine.panels.grids import Box, block_side, blocks, focus, grid, weight
 
+MOST_WORDS = 3
+"""Tokens that a note names for each group."""
 MOST_SINKS, MOST_LINKS = 6, 4
 """Atoms of an upper layer that are shown with what they come from, and how many links each of them has."""
 
@@ -59,9 +61,11 @@ class Found:
     """What each atom does for each of the largest atoms of an upper layer [upper, *atoms], where there is one."""
     upper: Indices | None = None
     """The numbers of those atoms [upper], the largest first."""
+    maps: Float64Array | None = None
+    """What each atom does at each place [atoms, *positions], where it has places."""
     directions: Float64Array | None = None
     """What other examples are measured by, to be in the order of this atom: of a concept, its vector and its origin
-    [2, *layer]."""
+    [2, *layer]; of groups, their vectors [k, channels]."""
     signs: Literal["target", "classes"] = "target"
     """Whether the signs say for and against the target, or tell two groups of classes apart."""
     notes: tuple[str, ...] = ()
@@ -86,7 +90,7 @@ class Found:
 def flat(values: AnyArray, atoms: Atoms) -> Float64Array:
     """Values at positions [h, w], at atoms [k], or one alone; volumes are summed over their depth."""
     wide = np.asarray(values, float)
-    if atoms in ("neurons", "channels", "concepts"):
+    if atoms in ("neurons", "channels", "concepts", "groups"):
         return wide.ravel()
     while wide.ndim > 2:
         wide = wide.sum(0)
@@ -113,7 +117,51 @@ def figures(asked: Asked, found: Sequence[Found], subjects: Sequence[Subject]) -
     said = [
         _figure(asked, one, part, subject, scale) for one, part, subject in zip(found, cells, subjects, strict=True)
     ]
-    return _with_grids(asked, said, found, subjects) if asked.presentation == "grid" else said
+    if asked.presentation == "grid":
+        return _with_grids(asked, said, found, subjects)
+    if any(one.maps is not None and one.maps.ndim > 2 for one in found):
+        return _with_maps(said, found)
+    return [_with_words(*each) for each in zip(said, found, subjects, strict=True)]
+
+
+def _with_words(figure: Figure, found: Found, subject: Subject) -> Figure:
+    """A figure with a note of the tokens at which each of its atoms is most, where it says how much is at each."""
+    if found.maps is None or figure.withheld or not subject.names:
+        return figure
+    named = []
+    for atom in figure.atoms:
+        sizes = np.abs(found.maps[atom.place[0]])[: len(subject.names)]
+        most = [place for place in np.argsort(-sizes, kind="stable")[:MOST_WORDS] if sizes[place] > 0]
+        named.append(f"{atom.id}: {', '.join(subject.names[place] for place in most)}")
+    return figure.model_copy(update={"notes": [*figure.notes, f"Where each is most: {'; '.join(named)}."]})
+
+
+def _with_maps(said: Sequence[Figure], found: Sequence[Found]) -> list[Figure]:
+    """Figures whose atoms have a small map each, all on one scale."""
+    maps = [
+        [] if one.maps is None or figure.withheld else [_small(one.maps[atom.place[0]]) for atom in figure.atoms]
+        for figure, one in zip(said, found, strict=True)
+    ]
+    scale = _scale(max((float(np.abs(part).max(initial=0.0)) for several in maps for part in several), default=0.0))
+    return [
+        figure.model_copy(
+            update={
+                "atoms": [
+                    atom.model_copy(update={"map": grid(cells, scale)})
+                    for atom, cells in zip(figure.atoms, several, strict=True)
+                ],
+                "notes": [*figure.notes, f"The maps end at ±{scale:.3g} a cell."],
+            }
+        )
+        if several
+        else figure
+        for figure, several in zip(said, maps, strict=True)
+    ]
+
+
+def _small(values: AnyArray) -> Float64Array:
+    """A map [h, w] over blocks that add its places up; volumes are summed over their depth."""
+    return blocks(flat(values, "positions"), additive=True, most=MOST_PAIR_CELLS)
 
 
 def _with_grids(
@@ -256,6 +304,8 @@ def _name(asked: Asked, place: int, shape: Sequence[int], subject: Subject) -> s
         return f"neuron {', '.join(str(axis) for axis in np.unravel_index(place, asked.shape))}"
     if asked.atoms == "concepts":
         return asked.element.concept or "concept"
+    if asked.atoms == "groups":
+        return f"group {place + 1}"
     names = _names(asked, subject)
     return names[place] if place < len(names) else f"{asked.atoms.removesuffix('s')} {place}"
 

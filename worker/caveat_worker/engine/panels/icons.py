@@ -17,7 +17,7 @@ from caveat_worker.engine.autodiff.differentiate import expose, find_layer
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array, Indices
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.base.store import ArrayStore, key_of
-from caveat_worker.engine.explanations.atoms import channel_axis, summed_over_channels
+from caveat_worker.engine.explanations.atoms import by_position, channel_axis, strongest, summed_over_channels
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.receptive_field import Axes, Sees, receptive_field
 from caveat_worker.engine.explanations.runs import INPUT
@@ -71,6 +71,17 @@ def of_concept(v: Float64Array, origin: Float64Array) -> Measure:
         products = summed_over_channels((a - origin) * v).reshape(len(a), -1)
         places = products.argmax(1) if channel_axis(a.shape) is not None else np.zeros(len(a), np.intp)
         return products.sum(1)[:, None], places[:, None]
+
+    return measured
+
+
+def of_groups(mixes: Float64Array) -> Measure:
+    """Each example's largest part along a group's direction [k, channels] over positions, and where it is."""
+    sizes = np.maximum(np.linalg.norm(mixes, axis=1), np.finfo(float).tiny)
+
+    def measured(a: AnyArray, tokens: Indices | None) -> tuple[Float64Array, Indices]:
+        along = by_position(a).astype(float) @ (mixes / sizes[:, None]).T
+        return strongest(along, tokens)
 
     return measured
 

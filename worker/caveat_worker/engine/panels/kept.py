@@ -82,6 +82,7 @@ def recalled(store: ArrayStore, key: str, atoms: Atoms) -> tuple[Found, int] | N
         removed={int(place): effect for place, effect in told["removed"]},
         pairs=store.get(part_key(key, "pairs")),
         upper=store.get(part_key(key, "upper")),
+        maps=store.get(part_key(key, "maps")),
         directions=store.get(part_key(key, "directions")),
         signs=told["signs"],
         notes=tuple(told["notes"]),
@@ -98,7 +99,7 @@ def keep(store: ArrayStore, key: str, found: Found, passes: int) -> None:
         "notes": found.notes,
         "passes": passes,
     }
-    for name in ("pairs", "upper", "directions", "spread", "whole"):
+    for name in ("pairs", "upper", "maps", "directions", "spread", "whole"):
         array = getattr(found, name)
         if array is not None:
             store.put(part_key(key, name), array)
@@ -130,6 +131,7 @@ def found_in(answer: Attributed, atoms: Atoms) -> Found:
         removed={int(place): float(effect) for place, effect in removed},
         pairs=np.asarray(answer.parts["pairs"][0], float) if "pairs" in answer.parts else None,
         upper=np.asarray(answer.parts["upper"][0]) if "pairs" in answer.parts else None,
+        maps=np.asarray(answer.parts["maps"][0], float) if "maps" in answer.parts else None,
         directions=np.asarray(answer.parts["directions"][0], float) if "directions" in answer.parts else None,
         signs="classes" if "legend_classes" in answer.parts else "target",
         checks=tuple(map(check_of, answer.checks)),

@@ -17,6 +17,8 @@ from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.panels.figures import Found, Subject
 
 _PLACES: dict[int, tuple[Axis, ...]] = {1: ("position",), 2: ("row", "column"), 3: ("depth", "row", "column")}
+_ALONE: dict[str, Axis] = {"channels": "channel", "concepts": "concept", "groups": "group"}
+"""Atoms that have one axis, and what that counts."""
 _NEURONS: dict[int, tuple[Axis, ...]] = {1: ("neuron",), 2: ("position", "channel")}
 
 
@@ -117,13 +119,15 @@ def _arrays(figure: Figure, found: Found, drawn: Drawn) -> Iterator[tuple[Kept, 
     if found.pairs is not None and found.upper is not None:
         yield "pairs", (_rounded(found.pairs), ("upper atom", *axes))
         yield "upper", (found.upper.astype(np.int64), ("upper atom",))
+    if found.maps is not None:
+        yield "maps", (_rounded(found.maps), ("group", *_PLACES[found.maps.ndim - 1]))
 
 
 def _axes(figure: Figure, found: Found, drawn: Drawn) -> tuple[Axis, ...]:
     """What the axes of an element's values count."""
     count = found.whole.ndim
-    if figure.atoms_of in ("channels", "concepts"):
-        return ("channel",) if figure.atoms_of == "channels" else ("concept",)
+    if figure.atoms_of in _ALONE:
+        return (_ALONE[figure.atoms_of],)
     if figure.atoms_of == "neurons":
         return _NEURONS.get(count, ("channel", *_PLACES.get(count - 1, ())))
     if count == 1 and drawn.text:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from caveat_spec.audit import Audit, Text
 from caveat_spec.base import Document
 from caveat_spec.explain import PRESENTATIONS, Atoms, Element, Explanation, Presentation
-from caveat_spec.explanations import LayerToLayerOptions
+from caveat_spec.explanations import MOST_GROUPS, LayerToLayerOptions
 from caveat_spec.maps import LARGEST_MAPS
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.differentiate import find_layer, gradient_state, opened_at, vjp
@@ -78,12 +78,18 @@ class PlannedElement:
         return self.way.cost(self.options, self.shapes)
 
     @property
+    def own_order(self) -> bool:
+        """Whether the order of icons is another one for each example: CAVs and groups are."""
+        return self.atoms in ("concepts", "groups")
+
+    @property
     def kept_numbers(self) -> int:
         """Numbers of one example that a file of maps has at most, beside those that a model leaves open."""
         shape = self.shapes[self.layer]
         places = shape[1:] if len(shape) > 2 else shape[:1]
         channels = shape[:1] if len(shape) > 2 else shape[-1:]
-        atoms = {"channels": channels, "neurons": shape, "concepts": (1,)}.get(self.atoms, places)
+        known = {"channels": channels, "neurons": shape, "concepts": (1,), "groups": (MOST_GROUPS, *places)}
+        atoms = known.get(self.atoms, places)
         return prod(atoms) * (1 + (self.options.most if isinstance(self.options, LayerToLayerOptions) else 1))
 
     def cost_with(self, option: str, value: int) -> int | None:
@@ -119,7 +125,7 @@ class PlannedExplanation:
 
     def price(self, one: PlannedElement) -> int:
         """Forward passes at most that an element takes."""
-        orders = 1 if one.concept is None else self.pictures  # a CAV is another one for each example
+        orders = self.pictures if one.own_order else 1
         return self.times(one) * one.cost + (1 + one.held_against) * one.to_fit + orders * one.to_order
 
     def times(self, one: PlannedElement) -> int:
@@ -209,7 +215,7 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
     text, linked = isinstance(plan.audit.examples[examples], Text), "upper" in element.options
     drawn = _as_method(element, way)
     presentation = _presentation(drawn, atoms, shapes[layer], text=text, linked=linked, inside=layer != INPUT)
-    icons = (element.icons or examples) if presentation == "icons" else None
+    icons = (element.icons or (None if atoms == "groups" else examples)) if presentation == "icons" else None
     _check_icons(element, icons, names)
     return PlannedElement(
         element,
@@ -283,7 +289,13 @@ def _atoms(way: Way, options: Document, layer: str, shapes: Shapes) -> Atoms:
     places = len(shapes[layer]) > 1
     if way.entry.of_features:
         return "channels" if places else "neurons"
-    if asked in ("positions", "channels") and not places:
+    if asked == "groups" and layer == INPUT:
+        raise InvalidInput(
+            "groups-of-the-input",
+            "Groups are of a layer's channels, and the input has none that act together.",
+            "Name a layer inside the model; `caveat layers` lists them.",
+        )
+    if asked in ("positions", "channels", "groups") and not places:
         raise InvalidInput(
             "no-positions",
             f"'{layer}' has no positions and no channels, only {shapes[layer][0] if shapes[layer] else 1} numbers.",
@@ -298,7 +310,7 @@ def _presentation(
     """How an element is drawn: as it asks, or as suits what it shows; raises InvalidInput for what cannot be drawn."""
     flat = atoms in ("pixels", "positions") and len(shape) > 2
     suits = {"map": flat, "strip": text and not flat, "bars": not flat, "table": True}
-    alone = atoms in ("channels", "concepts") or len(shape) == 1
+    alone = atoms in ("channels", "concepts", "groups") or len(shape) == 1
     suits |= {"flow": linked, "grid": linked, "icons": inside and alone and not linked}
     can = [one for one in PRESENTATIONS[atoms] if suits[one]]
     if element.as_ is None:
