@@ -56,6 +56,18 @@ def test_pairs_that_the_model_cannot_tell_apart(bench: Bench) -> None:
     assert "'used'" not in said
 
 
+def test_pairs_by_name_only(bench: Bench) -> None:
+    """Rows in another order are no pairs; a mask in each, or all of them brighter or inverted, leaves them alike."""
+    base = np.load(bench.folder / "base.npy")
+    bench.save("used.npy", np.roll(np.load(bench.folder / "used.npy"), 1, axis=0))
+    assert "The pairs of 'used' and 'base' are no more alike than examples that do not belong" in warnings(bench)
+    masked = base.copy()
+    masked[:, : base.shape[1] // 3] = 9
+    for edited in (masked, 3 * base + 5, -base):
+        bench.save("used.npy", edited)
+        assert "alike" not in warnings(bench)
+
+
 def test_arrays_that_share_examples(bench: Bench) -> None:
     used = np.load(bench.folder / "used.npy")
     bench.save("used.npy", np.concatenate([used[:37], np.load(bench.folder / "base.npy")[37:]]))

@@ -463,8 +463,19 @@ def a_concept_and_photos(folder: Path) -> None:
 @runs
 def pairs_of_pictures(folder: Path) -> None:
     cnn(folder)
-    pictures(folder / "watermarked", 24, shade=100)
     pictures(folder / "photos", 24)
+    (folder / "watermarked").mkdir()
+    for path in (folder / "photos").iterdir():
+        with Image.open(path) as picture:
+            picture.paste((255, 255, 255), (0, 0, 6, 6))
+            picture.save(folder / "watermarked" / path.name)
+
+
+@runs
+def classes_whose_pictures_have_the_same_names(folder: Path) -> None:
+    cnn(folder, classes=2)
+    pictures(folder / "cat", 24, shade=100)
+    pictures(folder / "dog", 24)
 
 
 @runs

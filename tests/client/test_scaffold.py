@@ -180,6 +180,16 @@ def test_folders_by_class_give_the_class(caveat: Caveat, tmp_path: Path) -> None
     assert set(audit.concepts[concept].reference_sets) == {"cat", "dog", "emu"} - {concept}
 
 
+def test_only_pictures_that_are_alike_are_pairs(caveat: Caveat, tmp_path: Path) -> None:
+    """Classes often number their pictures from 1, and a cat is not a dog with something added."""
+    assert drafted(caveat, tmp_path, "classes_whose_pictures_have_the_same_names").examples["cat"].pairs_with is None
+
+
+@pytest.mark.slow
+def test_pictures_with_and_without_a_mark_are_pairs(caveat: Caveat, tmp_path: Path) -> None:
+    assert drafted(caveat, tmp_path, "pairs_of_pictures").examples["watermarked"].pairs_with == "photos"
+
+
 @pytest.mark.slow
 def test_preprocessing_comes_from_the_config(caveat: Caveat, tmp_path: Path) -> None:
     audit = drafted(caveat, tmp_path, "a_preprocessor_config")

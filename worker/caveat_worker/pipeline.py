@@ -62,6 +62,7 @@ from caveat_worker.readers.icons import crop_of, words_of
 from caveat_worker.readers.overlap import check_overlaps
 from caveat_worker.readers.shown_pairs import shown_pairs
 from caveat_worker.readers.source import ExampleSource
+from caveat_worker.readers.unlike_pairs import check_pairs
 from caveat_worker.sequential import (
     is_last,
     look_of,
@@ -275,7 +276,7 @@ def measure(
         sets=summaries(audit, ready.sources),
         thumbnail=thumbnail,
         engine=ready.engine,
-        warnings=[*ready.notes, *cautions, *check_overlaps(audit, ready.sources)],
+        warnings=[*ready.notes, *cautions, *check_overlaps(audit, ready.sources), *check_pairs(audit, ready.sources)],
         threads=runtime.cores,
     )
     shown = {

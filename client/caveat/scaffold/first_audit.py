@@ -25,6 +25,7 @@ from caveat.scaffold.target import Question, choose_question
 from caveat.scaffold.texts import propose_texts
 from caveat.terminal import progress
 from caveat_spec.audit import Audit, ConceptLine
+from caveat_spec.cautions import unlike_pairs
 from caveat_spec.power import amount, plan_audit
 from caveat_spec.report import Report
 
@@ -79,6 +80,9 @@ def first_draft(beside: Beside, question: Question | None, run: Run) -> Draft:
             tries += 1
             try:
                 report = _trial(beside, draft, run)
+                if (unpaired := _without_unlike_pairs(draft, report)) is not draft:
+                    draft = unpaired
+                    continue
                 tested = _with_tolerances(_without_untested(draft, report), report)
                 return _with_a_class(beside, tested, question, report, run)
             except ProblemError as error:
@@ -124,6 +128,20 @@ def _without_untested(draft: Draft, report: Report) -> Draft:
         f"{'that column' if len(untested) == 1 else 'those columns'}, so that no edit can show what it changes."
     )
     return replace(rest, to_check=(*rest.to_check, sentence))
+
+
+def _without_unlike_pairs(draft: Draft, report: Report) -> Draft:
+    """The draft without pairs whose examples have their names in common, and nothing else."""
+    sets, said = dict(draft.sets), []
+    for name, fields in draft.sets.items():
+        base = fields.get("pairs_with")
+        if base is not None and any(each.startswith(unlike_pairs(name, base)) for each in report.warnings):
+            sets[name] = {key: value for key, value in fields.items() if key != "pairs_with"}
+            said.append(
+                f"{name} and {base} have examples of the same names that are no more alike than others, so they are "
+                "compared as two sets. The same examples without and with the concept would measure its change itself."
+            )
+    return replace(draft, sets=sets, to_check=(*draft.to_check, *said)) if said else draft
 
 
 def _with_tolerances(draft: Draft, report: Report) -> Draft:

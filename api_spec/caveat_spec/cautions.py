@@ -1,0 +1,8 @@
+"""Warnings of a report that the command acts on: the engine writes them, and `caveat init` finds them."""
+
+from __future__ import annotations
+
+
+def unlike_pairs(shown: str, base: str) -> str:
+    """How the warning begins that a set's pairs do not belong together."""
+    return f"The pairs of '{shown}' and '{base}' are no more alike than examples that do not belong together"
