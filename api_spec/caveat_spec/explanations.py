@@ -166,6 +166,14 @@ class ConceptScoreOptions(Document):
     atoms: Literal["concepts"] = "concepts"
 
 
+class BagOptions(Document):
+    """Options of `bag_of_features`."""
+
+    layer: str
+    """The layer before the mean over positions."""
+    atoms: Literal["positions"] = "positions"
+
+
 MOST_GROUPS = 6
 
 
@@ -386,6 +394,16 @@ EXPLANATIONS = (
         options=GroupsOptions,
         presentation="icons",
         sanity=False,
+    ),
+    ExplanationEntry(
+        "bag_of_features",
+        "Shows what each place of a layer says by itself, for models whose score is the mean of that.",
+        module="caveat_worker.engine.explanations.bag_of_features",
+        needs="outputs",
+        relation="mean of S(h_p at every place) = S exactly behind a mean over positions and an affine layer (Brendel "
+        "and Bethge 2019)",
+        options=BagOptions,
+        title="Bag of local features",
     ),
 )
 

@@ -192,3 +192,16 @@ def test_the_budget_counts_the_concept_s_examples(crosses: Bench) -> None:
     with pytest.raises(InvalidInput, match="cav_attribution alone takes 6") as refused:
         crosses.run()
     assert refused.value.pointer == "/explain/where/show/0"
+
+
+def test_a_bag_of_features_is_a_map_that_adds_up_to_the_number(crosses: Bench) -> None:
+    """The network is one by construction: filters of 3 x 3, their mean, and a dense layer."""
+    show(crosses, {"bag_of_features": {"layer": "seen"}})
+    crosses.document["integrity"] = {"sanity": "none"}
+    (one,) = crosses.run().explanations
+    for panel in one.panels:
+        (figure,) = panel.figures
+        assert (figure.withheld, figure.presentation) == (None, "map")
+        assert figure.total == pytest.approx(panel.value, rel=1e-5)
+        assert cells(figure).sum() == pytest.approx(panel.value, abs=SIDE**2 / 2 * figure.scale / 127)
+        assert "A place sees 25% of the input's longer side." in figure.notes[0]

@@ -77,6 +77,7 @@ CLAIMS = [
     Claim("cav_attribution", None, apart=True),
     Claim("concept_score", None, apart=True),
     Claim("groups", None, apart=True),
+    Claim("bag_of_features", None, apart=True),
 ]
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 

@@ -25,8 +25,10 @@ from caveat_worker.engine.autodiff.rules import COMPARES, TABLES
 from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.explanations.atoms import channel_axis
 from caveat_worker.engine.explanations.entry import Entry, find_entry
 from caveat_worker.engine.explanations.layout import SAME, Layout, layout_of
+from caveat_worker.engine.explanations.receptive_field import receptive_field
 from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Direction
 from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import Feeds, Provider, Session, open_session
@@ -182,6 +184,16 @@ class ModelRuns:
         gradient = found[names[0]] if at != INPUT else opened.entry.gathered(found, names, x)
         others = (np.asarray(found[name], float) for name in also)
         return np.asarray(found[value], float), opened.layout(at).seen(gradient), *others
+
+    def sees(self, layer: str, x: AnyArray) -> float:
+        """The share of the longer side of the input [n, …] that one place of a layer sees; 1 for all of it."""
+        opened, own = self.opened, self.opened.layout(INPUT).order or tuple(range(x.ndim))
+        if len(opened.entry.tensors) > 1:
+            return 1.0
+        fields = receptive_field(opened.behind, find_layer(opened.behind, layer), opened.entry.names[0])
+        widths = {sees.axis: sees.width for sees in fields if sees is not None}
+        places = [axis for axis in range(1, x.ndim) if axis != channel_axis(x.shape)]
+        return max((min(widths.get(own[one], x.shape[one]) / x.shape[one], 1.0) for one in places), default=1.0)
 
     def activations(self, x: AnyArray, layer: str) -> Float32Array:
         """The activations of a layer [n, …]; of the layer `input`, the input itself."""

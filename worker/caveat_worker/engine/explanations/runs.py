@@ -64,6 +64,10 @@ class Runs(Protocol):
         """S at inputs and at their references [n], and multipliers m [n, …] with Σ m·(x - x̄) = S(x) - S(x̄)."""
         ...
 
+    def sees(self, layer: str, x: AnyArray) -> float:
+        """The share of the longer side of the input [n, …] that one place of a layer sees; 1 for all of it."""
+        ...
+
     def activations(self, x: AnyArray, layer: str) -> Float32Array:
         """The activations of a layer [n, …]; of the layer `input`, the input itself."""
         ...
