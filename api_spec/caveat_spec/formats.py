@@ -18,6 +18,8 @@ class Format:
     """Whether it shows what moved since a baseline."""
     locates: bool = False
     """Whether its findings point to lines of the audit file."""
+    timed: bool = False
+    """Whether it says how long the audit took, where that is known."""
 
 
 FORMATS = (
@@ -25,7 +27,11 @@ FORMATS = (
     Format("html", "a self-contained HTML page", media_type="text/html", compares=True),
     Format("markdown", "Markdown, for comments on a pull request", media_type="text/markdown", compares=True),
     Format(
-        "junit", "JUnit XML, with a test case for each line of the gate", media_type="application/xml", compares=True
+        "junit",
+        "JUnit XML, with a test case for each line of the gate",
+        media_type="application/xml",
+        compares=True,
+        timed=True,
     ),
     Format("sarif", "SARIF 2.1.0, for code scanning", media_type="application/sarif+json", locates=True),
     Format("gitlab", "a GitLab code quality report", locates=True),

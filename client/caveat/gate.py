@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
@@ -47,6 +48,8 @@ class Decided:
     """The positions of the gate's lines in the audit file or policy."""
     baseline: Report | None
     attest: Attest | None = None
+    seconds: float | None = None
+    """How long the audit took, if it ran now."""
 
 
 def explain_audit(
@@ -127,6 +130,7 @@ def run_audit_file(
                 )
         if server is None and err().is_terminal:
             _say_what_is_out_of_reach(resolved)
+        began = monotonic()
         with terminal.progress() as on_progress:
             if server is None:
                 from caveat import local
@@ -136,12 +140,13 @@ def run_audit_file(
                 from caveat import remote
 
                 started, (written, audit) = _now(), remote.run_audit(server, key, resolved, on_progress, keep_maps=keep)
+    seconds = monotonic() - began
     report = Report.model_validate_json(written)
     if before is not None:
         report = report.model_copy(update={"verdict": decide(report, report.audit.gate, before)})
         written = canonical(report)
     attest = _by_service(server, key, audit) if server and audit and not keys else _by_key(keys, server, audit, started)
-    return Decided(report, written, file.positions, before, attest)
+    return Decided(report, written, file.positions, before, attest, seconds)
 
 
 def _say_what_is_out_of_reach(resolved: Resolved) -> None:
@@ -181,7 +186,7 @@ def finish(
         terminal.show_diff(report, baseline)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         terminal.annotate(report, decided.positions)
-    write_outputs(report, decided.written, wanted, decided.positions, baseline)
+    write_outputs(report, decided.written, wanted, decided.positions, baseline, decided.seconds)
     append_summary(report, baseline)
     written = list(wanted.values())
     if attestation is not None and decided.attest is not None:

@@ -17,6 +17,7 @@ from caveat_spec.report import Report
 
 LOCATED = {form.name for form in FORMATS if form.locates}
 COMPARING = {form.name for form in FORMATS if form.compares}
+TIMED = {form.name for form in FORMATS if form.timed}
 
 
 def write_outputs(
@@ -25,10 +26,15 @@ def write_outputs(
     wanted: dict[str, Path],
     positions: Positions | None,
     baseline: Report | None,
+    seconds: float | None = None,
 ) -> None:
-    """Writes each wanted format to its path; `positions` locate the gate's lines for code scanning."""
+    """Writes each wanted format to its path; `positions` locate the gate's lines for code scanning.
+
+    `seconds` are how long the audit took, if it ran now.
+    """
     for name, path in wanted.items():
-        write(path, canonical if name == "json" else rendered(report, name, positions, baseline).encode(), name)
+        content = canonical if name == "json" else rendered(report, name, positions, baseline, seconds).encode()
+        write(path, content, name)
 
 
 def write(path: Path, content: bytes, option: str) -> None:
@@ -66,7 +72,13 @@ def append_summary(report: Report, baseline: Report | None) -> None:
             file.write(rendered(report, "markdown", None, baseline) + "\n")
 
 
-def rendered(report: Report, name: str, positions: Positions | None, baseline: Report | None) -> str:
+def rendered(
+    report: Report,
+    name: str,
+    positions: Positions | None,
+    baseline: Report | None,
+    seconds: float | None = None,
+) -> str:
     """The report in one format, rendered by the module of that name."""
     render = import_module(f"caveat_reports.{name}").render
     options: dict[str, Any] = {}
@@ -78,5 +90,7 @@ def rendered(report: Report, name: str, positions: Positions | None, baseline: R
         }
     if name in COMPARING:
         options = {"baseline": baseline}
+    if name in TIMED:
+        options["seconds"] = seconds
     text: str = render(report, **options)
     return text

@@ -11,13 +11,18 @@ from caveat_spec.report import Report
 from caveat_spec.sanitize import one_line
 
 
-def render(report: Report, baseline: Report | None = None) -> str:
-    """One suite, its cases in the order of the gate; what it says at its end tells what moved since a `baseline`."""
+def render(report: Report, baseline: Report | None = None, seconds: float | None = None) -> str:
+    """One suite, its cases in the order of the gate; what it says at its end tells what moved since a `baseline`.
+
+    A report holds no clock: `seconds` are how long the audit took for whoever ran it. They stand at the suite, because
+    no line of the gate has a time of its own.
+    """
     cases = lines(report)
     counts = {
         "tests": str(len(cases)),
         "failures": str(sum(case.outcome == "fail" for case in cases)),
         "errors": str(sum(case.outcome == "inconclusive" for case in cases)),
+        **({} if seconds is None else {"time": f"{seconds:.3f}"}),
     }
     suites = ElementTree.Element("testsuites", {"name": "caveat", **counts})
     suite = ElementTree.SubElement(suites, "testsuite", {"name": title(report), **counts, "skipped": "0"})

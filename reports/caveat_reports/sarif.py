@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
+from importlib.metadata import metadata
 from typing import Any
 from urllib.parse import quote
 
@@ -21,35 +23,101 @@ Place = tuple[int, int]
 """A line and a column of the audit file, both from 1."""
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+TCAV = "https://arxiv.org/abs/1711.11279"
+EXPECTED_DIRECTION = (
+    "Look at the report: does the concept's direction show the concept, on examples that a person knows?"
+)
+MORE_EXAMPLES = "If it could not be settled, `caveat plan` says how many examples the line needs."
+PAIRS = "Examples in matched pairs (`pairs_with`) let the change itself be measured, which decides."
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A kind of line of the gate, as code scanning shows it beside each of its alerts."""
+
+    name: str
+    short: str
+    full: str
+    steps: tuple[str, ...]
+    """What to do about an alert."""
+    source: str | None = None
+    """Where the method was published."""
+
+    def described(self, key: str) -> dict[str, Any]:
+        """The rule in SARIF's form."""
+        steps = "".join(f"- {step}\n" for step in self.steps)
+        return {
+            "id": key,
+            "name": self.name,
+            "shortDescription": {"text": self.short},
+            "fullDescription": {"text": self.full},
+            "help": {
+                "text": " ".join((self.full, *self.steps)),
+                "markdown": f"**{self.short}**\n\n{self.full}\n\n{steps}",
+            },
+            **({} if self.source is None else {"helpUri": self.source}),
+            "defaultConfiguration": {"level": "error"},
+            "properties": {"tags": ["fairness", "model-audit"]},
+        }
+
+
 RULES = {
-    "concept/must-not-matter": (
+    "concept/must-not-matter": Rule(
         "ConceptMustNotMatter",
         "A protected concept must not influence the target.",
         "Concept activation vectors (TCAV), a permutation test against random sets, and an equivalence bound; an "
         "intervention on the same examples where they come in pairs.",
+        (
+            EXPECTED_DIRECTION,
+            "`caveat edit` takes a concept out of a model and audits it again; training without it is the other way.",
+            PAIRS,
+            MORE_EXAMPLES,
+        ),
+        TCAV,
     ),
-    "concept/must-matter": (
+    "concept/must-matter": Rule(
         "ConceptMustMatter",
         "A concept that the task needs must influence the target.",
         "Concept activation vectors (TCAV) and a permutation test against random sets; an intervention on the same "
         "examples where they come in pairs.",
+        (EXPECTED_DIRECTION, "Check the target: its output, and the index of the class.", PAIRS, MORE_EXAMPLES),
+        TCAV,
     ),
-    "concept/must-not-grow": (
+    "concept/must-not-grow": Rule(
         "ConceptMustNotGrow",
         "A concept must influence the target no more than in the baseline report.",
         "Effects, interventions and their intervals, compared with those of an earlier report on the same examples.",
+        (
+            "Compare the two versions: `caveat gate --baseline report.json --html report.html` shows what moved.",
+            "If it could not be settled, give the earlier report with `--baseline`, made on the same examples.",
+        ),
+        TCAV,
     ),
-    "group/metric": (
+    "group/metric": Rule(
         "GroupMetric",
         "Decisions must be alike between groups of people.",
         "A group metric, such as the ratio of selection rates, against its bound.",
+        (
+            "Read the table of groups: which group has the lowest rate, and how many people are in it?",
+            "`given` in the group compares people who are alike in other columns.",
+            "If it could not be settled, add people to the smallest groups.",
+        ),
     ),
 }
 
 
+def home() -> str | None:
+    """Where the distribution says that its documentation is, or its home."""
+    named = {
+        label.strip(): url.strip()
+        for label, _, url in (one.partition(",") for one in metadata("caveat").get_all("Project-URL") or [])
+    }
+    return named.get("Documentation") or named.get("Homepage")
+
+
 def render(report: Report, audit_file: str = "audit.yaml", places: Sequence[Place] = ()) -> str:
     """One run; `audit_file`, relative to the repository's root, is where alerts are shown, at the gate's `places`."""
-    said = lines(report)
+    said, address = lines(report), home()
     found = {
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -59,18 +127,7 @@ def render(report: Report, audit_file: str = "audit.yaml", places: Sequence[Plac
                     "driver": {
                         "name": "Caveat",
                         "version": report.engine.caveat,
-                        "rules": [
-                            {
-                                "id": rule,
-                                "name": name,
-                                "shortDescription": {"text": short},
-                                "fullDescription": {"text": full},
-                                "help": {"text": full},
-                                "defaultConfiguration": {"level": "error"},
-                                "properties": {"tags": ["fairness", "model-audit"]},
-                            }
-                            for rule, (name, short, full) in RULES.items()
-                        ],
+                        **({} if address is None else {"informationUri": address}),
                     }
                 },
                 "columnKind": "unicodeCodePoints",
@@ -93,7 +150,9 @@ def render(report: Report, audit_file: str = "audit.yaml", places: Sequence[Plac
             }
         ],
     }
-    return json_text(json.dumps(document(found), ensure_ascii=False, indent=2)) + "\n"
+    clean = document(found)
+    clean["runs"][0]["tool"]["driver"]["rules"] = [rule.described(key) for key, rule in RULES.items()]  # our own lines
+    return json_text(json.dumps(clean, ensure_ascii=False, indent=2)) + "\n"
 
 
 def _result(report: Report, line: Line, audit_file: str, places: Sequence[Place]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,6 +49,14 @@ def test_junit_counts_what_could_not_be_settled_as_an_error(watermark: Report) -
     assert outcomes == ["failure", "error", "system-out", "failure", "system-out"]
 
 
+def test_junit_says_how_long_the_audit_took(watermark: Report, junit_schema: Any) -> None:
+    timed = junit.render(watermark, seconds=61.25)
+    assert list(junit_schema.iter_errors(timed)) == []
+    root = ElementTree.fromstring(timed.partition("\n")[2])
+    assert [one.get("time") for one in (root, root[0])] == ["61.250", "61.250"]
+    assert "time" not in ElementTree.fromstring(junit.render(watermark).partition("\n")[2]).attrib
+
+
 @pytest.mark.parametrize("module", [html, markdown, junit, sarif, gitlab], ids=lambda module: module.__name__)
 def test_a_concept_that_no_layer_encodes_and_a_caution_are_told_in_every_format(
     watermark: Report, module: ModuleType
@@ -81,6 +90,24 @@ def test_sarif_has_an_alert_for_each_line_that_does_not_hold(watermark: Report) 
     assert places == {"audits/a%20b.yaml"}
     rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
     assert all(rules[one["ruleIndex"]] == one["ruleId"] for one in run["results"])
+
+
+def test_sarif_s_rules_say_what_to_do_and_the_tool_where_it_is_from(
+    watermark: Report, monkeypatch: pytest.MonkeyPatch, sarif_schema: Draft4Validator
+) -> None:
+    published = Message()
+    published["Project-URL"] = "Homepage, https://caveat.example/"
+    published["Project-URL"] = "Documentation, https://caveat.example/docs"
+    monkeypatch.setattr(sarif, "metadata", lambda name: published)
+    document = json.loads(sarif.render(watermark))
+    assert list(sarif_schema.iter_errors({**document, "$schema": SARIF_RTM})) == []
+    driver = document["runs"][0]["tool"]["driver"]
+    assert driver["informationUri"] == "https://caveat.example/docs"
+    for rule in driver["rules"]:
+        assert rule["help"]["markdown"].count("\n- ") >= 2, "steps that a person can take"
+        assert rule["shortDescription"]["text"] in rule["help"]["markdown"]
+    monkeypatch.setattr(sarif, "metadata", lambda name: Message())
+    assert "informationUri" not in json.loads(sarif.render(watermark))["runs"][0]["tool"]["driver"]
 
 
 def test_a_line_keeps_its_fingerprint_when_its_figures_move(watermark: Report) -> None:
