@@ -608,6 +608,9 @@ def schema() -> None:
 )
 def up(port: int, host: str, data: Path, workers: int) -> None:
     """Run the whole service on this machine: Valkey, a worker and the API. Ctrl-C stops it."""
+    from caveat.installation import require_linux
+
+    require_linux("`caveat up`")
     from caveat.up import run_up
 
     click.get_current_context().exit(run_up(host, port, data, workers))

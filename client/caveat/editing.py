@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from caveat import local
 from caveat.auditfile import AuditFile, resolve
+from caveat.installation import require_engine
 from caveat.outputs import keep_apart, writing
 from caveat.pack import Archive, addressed, content_of
 from caveat.problems import problem
@@ -87,7 +88,7 @@ def halved(audit: Audit, half: Literal["first", "second"], together: str | None)
 
 def write_edit(file: AuditFile, change: Change, path: Path, on_progress: ProgressCallback) -> EditedFile:
     """Writes the audit's model with a change; its directions are found in the first half of the audit's examples."""
-    local.require_engine()
+    require_engine()
     from caveat_worker.engine.acting.edit import check_edit, edited
     from caveat_worker.engine.autodiff.load import load
 
@@ -119,7 +120,7 @@ def write_edit(file: AuditFile, change: Change, path: Path, on_progress: Progres
 
 def write_monitor(file: AuditFile, path: Path, on_progress: ProgressCallback) -> MonitorFile:
     """Writes the audit's model with each example's concept scores and sensitivities as further outputs."""
-    local.require_engine()
+    require_engine()
     from caveat_worker.engine.acting.monitor import monitoring_graph
     from caveat_worker.engine.plan import target_of
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from caveat.local import engine_errors, require_engine
+from caveat.installation import require_engine
+from caveat.local import engine_errors
 from caveat.outputs import keep_apart, writing
 from caveat.pack import content_of
 from caveat.problems import problem

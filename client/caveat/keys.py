@@ -6,9 +6,9 @@ import getpass
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from caveat.installation import require
 from caveat.problems import ProblemError, problem
 
 if TYPE_CHECKING:
@@ -63,10 +63,7 @@ def operator() -> str:
 @contextmanager
 def opened(url: str) -> Iterator[Database]:
     """Opens the database of a service; raises its errors as a `ProblemError`."""
-    if find_spec("sqlalchemy") is None:
-        raise problem(
-            "not-installed", 503, "This needs SQLAlchemy.", "Install it with `pip install 'caveat[storage]'`."
-        )
+    require("The database of a service", ("sqlalchemy", "alembic"), "storage")
     from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
     from caveat_storage.job_records import Database

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from caveat.auditfile import Resolved
 from caveat.console_output import show_note
-from caveat.local_engine import has_engine
+from caveat.installation import require_engine, require_linux
 from caveat.pack import Content, addressed, changed_file, chunks
 from caveat.problems import ProblemError, problem
 from caveat.progress import ProgressCallback
@@ -102,17 +102,6 @@ def engine_errors() -> Iterator[None]:
         raise problem(error.code, 422, error.sentence, error.remedy) from None
 
 
-def require_engine() -> None:
-    """Raises a `ProblemError` where the engine's packages are not installed."""
-    if not has_engine():
-        raise problem(
-            "no-engine",
-            503,
-            "Only the client is installed, and an audit on this machine needs the engine.",
-            "Set $CAVEAT_URL to a Caveat service, or run `pip install 'caveat[worker]'`.",
-        )
-
-
 def _supervised(
     kind: JobKind,
     payload: dict[str, Any],
@@ -134,6 +123,7 @@ def _ended(
     show_faults: bool,
 ) -> Finished:
     """Runs a job in a supervised child; returns what it wrote, or raises its problem."""
+    require_linux("An audit on this machine")
     require_engine()
     from caveat_worker.jobs.limits import LimitSettings
     from caveat_worker.jobs.supervisor import Failed, Finished, supervise

@@ -1,16 +1,10 @@
-"""The engine on this machine: whether it is installed, and a process that imports it in advance."""
+"""A process that imports the engine in advance."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from importlib.util import find_spec
 
-ENGINE_MODULES = ("onnxruntime", "onnx", "numpy", "sklearn", "pandas", "PIL", "pydantic_settings")
-
-
-def has_engine() -> bool:
-    """Whether the engine's packages are installed."""
-    return all(find_spec(module) for module in ENGINE_MODULES)
+from caveat.installation import can_audit
 
 
 def start_engine() -> None:
@@ -18,7 +12,7 @@ def start_engine() -> None:
 
     Settings that are wrong are reported where they are used.
     """
-    if has_engine():
+    if can_audit():
         from caveat_worker.jobs import forkserver
         from caveat_worker.jobs.environment import environment
         from caveat_worker.jobs.limits import LimitSettings

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from caveat.installation import require
 from caveat.maps import Maps
 from caveat.outputs import rendered, write
 from caveat.problems import problem
@@ -68,7 +69,8 @@ class AuditResult:
 
     def to_frame(self, part: Part = "tests") -> pd.DataFrame:
         """The figures as a data frame: a row for each concept test, each group, or each line of the gate."""
-        import pandas as pd  # the client alone does without it
+        require("A data frame", ("pandas",), "local")
+        import pandas as pd
 
         rows = {"tests": _tests, "groups": _groups, "gate": _gate}[part](self.report)
         return pd.DataFrame(rows)

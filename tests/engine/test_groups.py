@@ -1,4 +1,4 @@
-"""Groups are compared as fairlearn compares them, with intervals and without inventing rates."""
+"""Groups have the figures that fairlearn gives them, with intervals and without inventing rates."""
 
 import numpy as np
 import pytest

@@ -36,7 +36,6 @@ def test_an_audit_loads_no_library_that_it_may_not_need() -> None:
         "scipy.stats",
         "scipy.optimize",
         "pandas",
-        "fairlearn",
         "sklearn",
         "pyarrow",
         "sympy.core",

@@ -18,7 +18,7 @@ from caveat_worker.engine.onnx.session import Provider, installed, why_not
 
 Blob = Callable[[str], Path]
 """Digest → the file that holds its bytes."""
-LIBRARIES = (ort.package_name, "onnx", "numpy", "scipy", "scikit-learn", "pillow", "fairlearn")
+LIBRARIES = (ort.package_name, "onnx", "numpy", "scipy", "scikit-learn", "pillow")
 
 
 def choose_provider(asked: str) -> tuple[Provider, list[str]]:

@@ -1,4 +1,4 @@
-"""Decisions compared between groups of people, by fairlearn's MetricFrame, with intervals that small groups allow."""
+"""Decisions compared between groups of people, with the figures of fairlearn and intervals that small groups allow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from fairlearn.metrics import MetricFrame, false_positive_rate, selection_rate, true_positive_rate
 from numpy.typing import NDArray
 
 from caveat_spec.base import Interval
@@ -37,9 +36,7 @@ def compare_groups(
     values other than 0 and 1, columns of different lengths, or a single group.
     """
     people, left_out = _people(decisions, sensitive, labels, given)
-    frame = _frame(people)
-    by_group = frame.by_group.dropna(subset=["n"])
-    groups = [key if isinstance(key, tuple) else (key,) for key in by_group.index]
+    groups = sorted(set(zip(*people.columns.values(), strict=True)))
     if len(groups) < 2:
         only = " and ".join(map(str, groups[0])) if groups else "none"
         raise InvalidInput(
@@ -55,16 +52,15 @@ def compare_groups(
         _row(
             people,
             key,
-            figures,
             {name: count.of(number) for name, count in counts.items()},
             alpha,
             None if alike is None else alike.rates.get(number),
         )
-        for number, (key, (_, figures)) in enumerate(zip(groups, by_group.iterrows(), strict=True))
+        for number, key in enumerate(groups)
     ]
     return GroupFigures(
         rows=sorted(rows, key=lambda row: (-row.n, row.group)),
-        metrics=_metrics(frame, counts, alpha) | ({} if alike is None else alike.metrics),
+        metrics=_metrics(counts, alpha) | ({} if alike is None else alike.metrics),
         left_out=left_out,
         empty=_empty(people, groups),
         conditional=None if alike is None else alike.difference,
@@ -87,6 +83,12 @@ class _Counts:
         """Those of the groups in which anybody counts."""
         anybody = self.among > 0
         return self.hits[anybody], self.among[anybody]
+
+    @property
+    def rates(self) -> Float64Array:
+        """The rates of those groups."""
+        hits, among = self.known
+        return hits / among
 
     def difference(self, alpha: float) -> Interval:
         """The interval of the largest difference between groups."""
@@ -129,7 +131,7 @@ def _people(
     return people, int((~known).sum())
 
 
-def _members(people: _People, groups: list[tuple[Any, ...]]) -> NDArray[np.bool_]:
+def _members(people: _People, groups: list[tuple[str, ...]]) -> NDArray[np.bool_]:
     """Who is in each group [k, n]."""
     return np.array(
         [
@@ -149,8 +151,7 @@ def _counts(people: _People, members: NDArray[np.bool_]) -> dict[str, _Counts]:
 
 def _row(
     people: _People,
-    key: tuple[Any, ...],
-    figures: Any,
+    key: tuple[str, ...],
     counts: Mapping[str, tuple[int, int]],
     alpha: float,
     standardised: Estimate | None,
@@ -159,65 +160,46 @@ def _row(
 
     def rate(name: str) -> Estimate | None:
         hits, among = counts.get(name, (0, 0))
-        return Estimate(value=figures[name], interval=exact_interval(hits, among, alpha)) if among else None
+        return Estimate(value=hits / among, interval=exact_interval(hits, among, alpha)) if among else None
 
     selected = rate("selection_rate")
     assert selected is not None, "a group has people"
+    chosen, n = counts["selection_rate"]
     return GroupRow(
         group=_group_name(people, key),
-        values=[str(value) for value in key],
-        n=int(figures["n"]),
-        selected=counts["selection_rate"][0],
+        values=list(key),
+        n=n,
+        selected=chosen,
         selection_rate=selected,
         true_positive_rate=rate("true_positive_rate"),
         false_positive_rate=rate("false_positive_rate"),
-        small=bool(figures["n"] < SMALL_GROUP),
+        small=n < SMALL_GROUP,
         standardised_rate=standardised,
     )
 
 
-def _group_name(people: _People, key: tuple[Any, ...]) -> str:
+def _group_name(people: _People, key: tuple[str, ...]) -> str:
     return " and ".join(f"{name}={value}" for name, value in zip(people.columns, key, strict=True))
 
 
-def _empty(people: _People, groups: list[tuple[Any, ...]]) -> list[str]:
+def _empty(people: _People, groups: list[tuple[str, ...]]) -> list[str]:
     """Combinations of values that nobody has."""
     values = [sorted(set(column)) for column in people.columns.values()]
     return [_group_name(people, key) for key in product(*values) if key not in set(groups)]
 
 
-def _frame(people: _People) -> MetricFrame:
-    truth = people.chosen if people.truth is None else people.truth
-    return MetricFrame(
-        metrics={
-            "n": lambda y_true, y_pred: len(y_true),
-            "selection_rate": lambda y_true, y_pred: float(selection_rate(y_true, y_pred)),
-            "true_positive_rate": lambda y_true, y_pred: _rate_or_nan(true_positive_rate, y_true, y_pred, 1),
-            "false_positive_rate": lambda y_true, y_pred: _rate_or_nan(false_positive_rate, y_true, y_pred, 0),
-        },
-        y_true=truth.astype(int),
-        y_pred=people.chosen.astype(int),
-        sensitive_features=pd.DataFrame(people.columns),
-    )
-
-
-def _rate_or_nan(rate: Any, y_true: Any, y_pred: Any, outcome: int) -> float:
-    """fairlearn gives 0 for the rate of a group without such an outcome; here it is unknown."""
-    return float(rate(y_true, y_pred, pos_label=1)) if (np.asarray(y_true) == outcome).any() else float("nan")
-
-
-def _metrics(frame: MetricFrame, counts: Mapping[str, _Counts], alpha: float) -> dict[str, Estimate]:
+def _metrics(counts: Mapping[str, _Counts], alpha: float) -> dict[str, Estimate]:
     """The metrics whose rates at least two groups have."""
-    gap, ratio = frame.difference(method="between_groups"), frame.ratio(method="between_groups")
     found = {
-        f"{name}_difference": Estimate(value=gap[name], interval=count.difference(alpha))
+        f"{name}_difference": Estimate(value=float(np.ptp(count.rates)), interval=count.difference(alpha))
         for name, count in counts.items()
-        if len(count.known[0]) > 1
+        if len(count.rates) > 1
     }
     selected = counts["selection_rate"]
     if selected.hits.any():
+        ratio = float(selected.rates.min() / selected.rates.max())
         interval = smallest_ratio(selected.hits, selected.among, alpha)
-        found = {"selection_rate_ratio": Estimate(value=ratio["selection_rate"], interval=interval)} | found
+        found = {"selection_rate_ratio": Estimate(value=ratio, interval=interval)} | found
     either = [found.get(f"{name}_positive_rate_difference") for name in ("true", "false")]
     if all(either):
         found["equalized_odds_difference"] = _larger(counts, [one.value for one in either if one], alpha)

@@ -41,7 +41,7 @@ def group_comparison(collected: Collected, runtime: Runtime, options: NoOptions)
 
 def _compared(collected: Collected, name: str, asked: Group) -> Comparison:
     from caveat_worker.engine.fairness.conditional import Given
-    from caveat_worker.engine.fairness.groups import compare_groups  # fairlearn takes longer to import than to run
+    from caveat_worker.engine.fairness.groups import compare_groups  # pandas takes longer to import than this to run
 
     plan = collected.plan
     settings = plan.audit.method
