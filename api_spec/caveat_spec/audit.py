@@ -34,6 +34,9 @@ Estimator = Literal[
 Reduction = Annotated[str, Field(pattern=r"^(flatten|mean|max|token:\d+)$")]
 
 
+Kept = Literal["maps", "cavs"]
+
+
 Side = Annotated[Integer, Field(ge=1, le=4096)]
 
 
@@ -524,8 +527,9 @@ class Audit(Document):
     groups: dict[Name, Group] = Field(default_factory=dict)
     explain: dict[Name, Explanation] = Field(default_factory=dict)
     """Where in the examples, and through which features, a target's number arises; it decides no line of the gate."""
-    keep: Literal["maps"] | None = None
-    """`maps`: every number of the figures of `explain`, in a file of arrays (`.npz`) beside the report."""
+    keep: Kept | Annotated[list[Kept], Field(min_length=1)] | None = None
+    """In a file of arrays (`.npz`) beside the report: `maps`, every number of the figures of `explain`; `cavs`, each
+    concept's activation vector at each layer. One of the two, or a list."""
     integrity: Integrity = Integrity()
     random_labels: Source | None = None
     """A model of the same architecture that was trained on shuffled labels: what it shows just as well is not drawn."""
@@ -554,8 +558,10 @@ class Audit(Document):
             raise ValueError(
                 "nothing is asked: give at least one entry in 'concepts', in 'groups', in 'explain' or in 'compare'"
             )
-        if self.keep is not None and not self.explain:
+        if "maps" in self.keeps and not self.explain:
             raise ValueError("/keep keeps what `explain` shows, and there is no entry in 'explain'")
+        if "cavs" in self.keeps and not (self.concepts and self.test_concepts):
+            raise ValueError("/keep keeps the vectors of the tested concepts, and no concept is tested")
         if self.compare and not self.targets:
             raise ValueError("versions are compared by what they give: add at least one entry in 'targets'")
         if self.method.sequential is not None and not any(isinstance(line, ConceptLine) for line in self.gate):
@@ -602,6 +608,11 @@ class Audit(Document):
                 field = "".join(f"/{step}" for step in first["loc"])
                 raise ValueError(f"/methods/{name}{field} {first['msg']}") from None
         return self
+
+    @property
+    def keeps(self) -> frozenset[Kept]:
+        """What is kept beside the report."""
+        return frozenset(self.keep if isinstance(self.keep, list) else [] if self.keep is None else [self.keep])
 
     @property
     def parts(self) -> frozenset[Part]:
@@ -681,7 +692,7 @@ class Audit(Document):
         examples = {name: one for name, one in self.examples.items() if name in (*used, *matches)}
         method = self.method.model_copy(update={"sequential": None})
         nothing: dict[str, Any] = {"test_concepts": False, "groups": {}, "methods": {}, "compare": {}, "gate": []}
-        nothing["method"] = method
+        nothing |= {"method": method, "keep": "maps" if "maps" in self.keeps else None}
         return self.model_copy(update={**nothing, "concepts": concepts, "targets": targets, "examples": examples})
 
     def _shown_concepts(self) -> set[str]:

@@ -1,14 +1,17 @@
 """What a file of maps has inside: a `.npz` of plain arrays beside a report, and their contents in one document.
 
 It holds every number of the figures that a report draws, before they are taken over blocks, cut to the strongest, or
-written as whole numbers of a scale. A figure that is withheld has no array, and its sentence stands in the contents.
+written as whole numbers of a scale, and the concept activation vectors of the audit, where it keeps them. A figure that
+is withheld has no array, and its sentence stands in the contents.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from caveat_spec.base import Count, Digest, Document, Integer, Name
 from caveat_spec.explain import Atoms
@@ -17,6 +20,8 @@ CONTENTS = "contents"
 """The name of the array that holds the contents: one text, a `MapsContents` as JSON."""
 DIGITS = 6
 """Significant digits of each number, as many as a report has, so that the same audit gives the same bytes."""
+NUMBER_BYTES = 4
+"""Of a number in a file of maps."""
 LARGEST_MAPS = 256 << 20
 """Bytes that a file of maps may have."""
 
@@ -65,11 +70,46 @@ class KeptFigure(Document):
     arrays: list[KeptArray] = Field(default_factory=list)
 
 
+class KeptCav(Document):
+    """A concept activation vector, and its array: of length 1, from the reference examples to those of the concept."""
+
+    concept: Name
+    layer: str
+    tensor: str
+    reduce: str
+    name: str
+    """Of its array in the file, such as `cavs/stripes/conv4`."""
+    shape: list[Count]
+    """Of the layer, or one number for each channel or feature where the layer is pooled."""
+    step: float
+    """How far the mean of the concept's examples lies from the mean of the reference examples along it."""
+    origin: float
+    """The mean of the reference examples along it."""
+    n_concept: Count
+    n_reference: Count
+
+
 class MapsContents(Document):
     """The array `contents` of a file of maps."""
 
     schema_version: Literal["1"] = "1"
     figures: list[KeptFigure]
+    cavs: list[KeptCav] = Field(default_factory=list)
+
+
+class CavPlace(Document):
+    """Where the numbers of a concept activation vector lie in the file: float32, little-endian, the last axis first."""
+
+    concept: Name
+    layer: str
+    shape: list[Count]
+    at: Count
+    """The first of its bytes."""
+
+    @property
+    def end(self) -> int:
+        """The byte behind its last one."""
+        return self.at + NUMBER_BYTES * math.prod(self.shape)
 
 
 class MapsFile(Document):
@@ -79,3 +119,18 @@ class MapsFile(Document):
     size: Annotated[Integer, Field(ge=0, le=LARGEST_MAPS)]
     figures: Count
     """How many figures have arrays in it."""
+    cavs: list[CavPlace] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _vectors_lie_in_it(self) -> Self:
+        if any(one.end > self.size for one in self.cavs):
+            raise ValueError("a concept activation vector ends behind the file")
+        return self
+
+
+def npy_head(shape: Sequence[int]) -> bytes:
+    """What stands before the numbers of a float32 array in NumPy's format (.npy, version 1.0)."""
+    said = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {tuple(shape)!r}, }}"
+    magic, aligned = b"\x93NUMPY\x01\x00", 64
+    size = -(-(len(magic) + 2 + len(said) + 1) // aligned) * aligned - len(magic) - 2
+    return magic + size.to_bytes(2, "little") + f"{said:<{size - 1}}\n".encode("latin1")

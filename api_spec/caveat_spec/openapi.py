@@ -34,7 +34,7 @@ from caveat_spec.artifacts import (
 from caveat_spec.attestation import Envelope
 from caveat_spec.attribute_docs import DescribedModel
 from caveat_spec.audit import Audit
-from caveat_spec.base import Digest, Document
+from caveat_spec.base import Digest, Document, Name
 from caveat_spec.formats import FORMATS
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import Report
@@ -153,10 +153,21 @@ class Operation:
         return {name: PATH_PARAMETERS[name] for name in re.findall(r"{(\w+)}", self.path)}
 
 
-PATH_PARAMETERS: dict[str, Any] = {"digest": Digest, "job_id": JobId, "webhook_id": JobId}
+TensorName = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+"""A layer as reports name it; slashes are percent-encoded (`%2F`)."""
+PATH_PARAMETERS: dict[str, Any] = {
+    "digest": Digest,
+    "job_id": JobId,
+    "webhook_id": JobId,
+    "concept": Name,
+    "layer": TensorName,
+}
+"""The types of what stands in paths; only a layer may have slashes, so it stands at the end."""
 
 MAPS_TYPE = "application/zip"
 """Of a file of maps: a `.npz` is a zip of NumPy's own arrays."""
+CAV_TYPE = "application/octet-stream"
+"""Of an array in NumPy's format, which has no registered type."""
 REPORT_TYPES = tuple(form.media_type for form in FORMATS if form.media_type is not None)
 PROBLEMS = {
     400: "Malformed JSON, an unreadable header, or an incomplete body.",
@@ -293,6 +304,17 @@ OPERATIONS = [
             304: Answer("Not modified."),
         },
         problems=(404, 409, 500),
+    ),
+    Operation(
+        "get_cav",
+        "GET",
+        "/v1/audits/{job_id}/cavs/{concept}/{layer}",
+        "Get a concept activation vector, as an audit with `keep: cavs` keeps them (NumPy's .npy)",
+        {
+            200: Answer("The vector, float32; it never changes.", media_types=(CAV_TYPE,), headers=("ETag",)),
+            304: Answer("Not modified."),
+        },
+        problems=(404, 409, 422, 500),
     ),
     Operation(
         "get_attestation",

@@ -160,6 +160,10 @@ class AsyncClient:
         """Every number of a report's figures as arrays (`.npz`), of an audit with `keep: maps`."""
         return await self.do(endpoints.get_maps(audit))
 
+    async def cav(self, audit: str, concept: str, layer: str) -> bytes:
+        """A concept activation vector as an array (`.npy`), of an audit with `keep: cavs`; a report lists them."""
+        return await self.do(endpoints.get_cav(audit, concept, layer))
+
     async def attestation(self, audit: str) -> bytes:
         """The signed attestation of an audit that succeeded; `caveat verify` checks it."""
         return await self.do(endpoints.get_attestation(audit))

@@ -44,7 +44,7 @@ def audit(
     XGBoost, LightGBM or CatBoost, which its library's own exporter turns into one. Each of `examples` is an
     array [n, ...], a dict of arrays by the model's inputs, a data frame, a path, or a mapping as in an audit file whose
     sources may be such objects, lists of PIL pictures or lists of strings. All else is as in an audit file; with
-    `keep="maps"` the result's `maps` have every number of the figures that `explain` asks for.
+    `keep="maps"` the result's `maps` have every number of the figures of `explain`, with `keep="cavs"` the CAVs.
 
     Raises `caveat.ProblemError` where the audit cannot be run.
     """

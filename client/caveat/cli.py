@@ -62,7 +62,7 @@ def _outputs(command: Any) -> Any:
 
 
 _maps = click.option(
-    "--maps", type=PATH, help="Write every number of its figures as arrays (.npz); the audit needs `keep: maps`."
+    "--maps", type=PATH, help="Write what it keeps as arrays (.npz): `keep: maps` its figures, `keep: cavs` its CAVs."
 )
 
 

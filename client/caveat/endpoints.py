@@ -153,6 +153,12 @@ def get_maps(audit: str) -> Call[bytes]:
     return Call("GET", f"/v1/audits/{quote(audit, safe='')}/maps", lambda response: response.content)
 
 
+def get_cav(audit: str, concept: str, layer: str) -> Call[bytes]:
+    """A concept activation vector of an audit that keeps them."""
+    names = "/".join(quote(name, safe="") for name in (concept, layer))
+    return Call("GET", f"/v1/audits/{quote(audit, safe='')}/cavs/{names}", lambda response: response.content)
+
+
 def get_attestation(audit: str) -> Call[bytes]:
     """The signed attestation of an audit that succeeded."""
     return Call("GET", f"/v1/audits/{quote(audit, safe='')}/attestation", lambda response: response.content)

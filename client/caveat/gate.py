@@ -112,10 +112,11 @@ def run_audit_file(
 
     The file of maps that belongs to its report is written to `maps`.
     """
-    if maps is not None and file.audit.keep != "maps":
+    if maps is not None and not file.audit.keeps:
         raise problem(
-            "no-maps", 422, "--maps writes what the audit keeps, and it keeps no maps.", "Add `keep: maps` to the file."
-        )
+            "no-maps", 422, "--maps writes what the audit keeps, and it keeps nothing.",
+            "Add `keep: maps` to the file for the numbers of its figures, or `keep: cavs` for its concepts' vectors.",
+        )  # fmt: skip
     before = baseline if isinstance(baseline, Report) else None
     keep = None if maps is None else partial(write, maps, option="maps")
     with pointing_into(file.positions), tempfile.TemporaryDirectory(prefix="caveat-") as folder:

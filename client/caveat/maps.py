@@ -60,6 +60,8 @@ class Maps:
     figures: tuple[FigureMaps, ...]
     content: bytes = field(repr=False)
     """The file (`.npz`), whose digest the report has."""
+    cavs: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict, repr=False)
+    """Concept and layer → the concept's activation vector there, of an audit with `keep="cavs"`."""
 
     @classmethod
     def read(cls, content: bytes, named: MapsFile | None = None) -> Maps:
@@ -79,6 +81,7 @@ class Maps:
                 FigureMaps(figure, {array.what: arrays[array.name] for array in figure.arrays})
                 for figure in found.figures
             )
+            cavs = {(one.concept, one.layer): arrays[one.name] for one in found.cavs}
         except (
             AttributeError,
             EOFError,
@@ -90,7 +93,7 @@ class Maps:
             zipfile.BadZipFile,
         ):
             raise _no_maps("The bytes are no file of maps.") from None
-        return cls(figures, content)
+        return cls(figures, content, cavs)
 
     def save(self, path: str | Path) -> Path:
         """Writes the file as it is; returns the path."""

@@ -44,6 +44,13 @@ class IdConverter(BaseConverter):
     regex = "[0-9a-hjkmnp-tv-z]{26}"
 
 
+class RestConverter(BaseConverter):
+    """The rest of a path, slashes included."""
+
+    regex = ".+"
+    part_isolating = False
+
+
 def create_app(settings: Settings | None = None) -> Flask:
     """Creates the service, after the database was migrated. Settings come from the environment by default."""
     settings = settings or Settings()
@@ -51,7 +58,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     traces.begin("caveat-api")
     upgrade.prepare(settings.database_url)
     app = Flask("service", static_folder=None)
-    app.url_map.converters["id"] = IdConverter
+    app.url_map.converters.update(id=IdConverter, rest=RestConverter)
     app.url_map.redirect_defaults = False
     app.url_map.merge_slashes = False
     database = Database(settings.database_url)

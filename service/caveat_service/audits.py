@@ -10,7 +10,9 @@ from caveat_service.errors import not_found, refuse
 from caveat_service.state import app_context, principal, tenant
 from caveat_spec.artifacts import AuditPage
 from caveat_spec.audit import Audit
-from caveat_spec.openapi import MAPS_TYPE, EventsHeaders, JobsQuery, SubmitHeaders
+from caveat_spec.maps import npy_head
+from caveat_spec.openapi import CAV_TYPE, MAPS_TYPE, EventsHeaders, JobsQuery, SubmitHeaders
+from caveat_spec.report import Report
 from caveat_storage import job_state
 from caveat_storage.job_records import Record
 from caveat_storage.job_state import EndedError
@@ -66,11 +68,26 @@ def get_maps(job_id: str) -> Response:
             "no-maps", 404, "The audit kept no maps.",
             "Submit it with `keep: maps`, where it has `explain`; its report has the figures in any case.",
         )  # fmt: skip
-    response = Response(app_context().blobs.read(record.maps_digest), content_type=MAPS_TYPE)
-    response.set_etag(record.maps_digest.partition(":")[2])
-    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
-    response.headers["Content-Disposition"] = f'attachment; filename="{job_id}.npz"'
-    return conditional_response(response)
+    return _file(app_context().blobs.read(record.maps_digest), MAPS_TYPE, record.maps_digest, f"{job_id}.npz")
+
+
+@serves(blueprint, "get_cav")
+def get_cav(job_id: str, concept: str, layer: str) -> Response:
+    """Returns the numbers that lie where the report says, behind a head of our own: nothing of the file is parsed."""
+    record, digest = _reported(job_id)
+    maps = Report.model_validate_json(app_context().blobs.read(digest)).maps
+    if maps is None or record.maps_digest is None or not maps.cavs:
+        raise refuse(
+            "no-cavs", 404, "The audit kept no concept activation vectors.", "Submit it with `keep: cavs`."
+        )  # fmt: skip
+    found = next((one for one in maps.cavs if (one.concept, one.layer) == (concept, layer)), None)
+    if found is None:
+        raise refuse(
+            "no-such-cav", 404, "The audit kept no vector of this concept at this layer.",
+            "Its report lists those that it kept under `maps`: `cavs`.",
+        )  # fmt: skip
+    numbers = app_context().blobs.read(record.maps_digest)[found.at : found.end]
+    return _file(npy_head(found.shape) + numbers, CAV_TYPE, f"{record.maps_digest}-{found.at}", f"{concept}.npy")
 
 
 @serves(blueprint, "get_attestation")
@@ -85,6 +102,15 @@ def get_events(job_id: str, headers: EventsHeaders) -> Response:
     """Streams the events of the audit."""
     jobs.find("audit", job_id)
     return events.stream(app_context().database, tenant(), job_id, after=headers.last_event_id)
+
+
+def _file(content: bytes, media_type: str, version: str, name: str) -> Response:
+    """A file that never changes."""
+    response = Response(content, content_type=media_type)
+    response.set_etag(version.partition(":")[2])
+    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return conditional_response(response)
 
 
 def _reported(job_id: str) -> tuple[Record, str]:

@@ -33,11 +33,16 @@ def serves(blueprint: Blueprint, name: str) -> Callable[[View], View]:
                 _check_answer(operation, response)
             return response
 
-        rule = re.sub(r"{(\w+)}", lambda found: f"<{'id:' * found[1].endswith('_id')}{found[1]}>", operation.path)
+        rule = re.sub(r"{(\w+)}", lambda found: f"<{_converter(found[1])}{found[1]}>", operation.path)
         blueprint.add_url_rule(rule, name, serve, methods=[operation.method])
         return view
 
     return register
+
+
+def _converter(parameter: str) -> str:
+    """How the router reads a part of a path: ids end before suffixes, and names of layers may have slashes."""
+    return "id:" if parameter.endswith("_id") else "rest:" if parameter == "layer" else ""
 
 
 def answer(document: Document, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -361,3 +361,10 @@ def test_an_interrupt_cancels_the_servers_audit(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(KeyboardInterrupt):
         remote.run_audit("http://caveat", None, Resolved(Audit.model_validate(AUDIT), {}, []), lambda *_: None)
     assert [request.url.path for request in script.asked][-1] == "/v1/audits/a1:cancel"
+
+
+def test_a_vector_is_asked_for_by_names_that_may_have_slashes() -> None:
+    answer = httpx.Response(200, content=b"\x93NUMPY")
+    for found, script in both(lambda: Script(answer), lambda client: client.cav("a1", "stripes", "/conv/0:out@mean")):
+        assert found == b"\x93NUMPY"
+        assert script.asked[0].url.raw_path == b"/v1/audits/a1/cavs/stripes/%2Fconv%2F0%3Aout%40mean"

@@ -66,6 +66,8 @@ for path in (
     "/%ff%fe",
     "/v1/audits%0d%0aX:1",
     "/v1/audits/00000000000000000000000000:cancel",
+    "/v1/audits/00000000000000000000000000/cavs/a/..%2f..%2f..%2fetc%2fpasswd",
+    "/v1/audits/00000000000000000000000000/cavs/%00/%ff",
     "/v1/models/' OR 1=1--",
     "/.env",
     "/server-status",

@@ -33,18 +33,18 @@ def job(client: FlaskClient) -> str:
     return str(client.post("/v1/audits", json=audit()).json["id"])
 
 
-def run(app: Flask, job: str, maps: bytes | None = None) -> None:
+def run(app: Flask, job: str, maps: bytes | None = None, report: bytes = REPORT) -> None:
     """The work of a worker after another one was lost; it leaves a report, and `maps` beside it."""
     app_context: AppContext = app.extensions["caveat"]
     job_state.claim(app_context.database, job, worker="lost@host", lasts=timedelta(seconds=-1))
     job_state.expire(app_context.database, attempts=3, backoff=timedelta())
     lease = job_state.claim(app_context.database, job, worker="celery@host", lasts=timedelta(hours=1))
     assert lease is not None
-    app_context.blobs.put(io.BytesIO(REPORT), digest(REPORT))
+    app_context.blobs.put(io.BytesIO(report), digest(report))
     if maps is not None:
         app_context.blobs.put(io.BytesIO(maps), digest(maps))
     beside = None if maps is None else digest(maps)
-    assert job_state.succeed(app_context.database, lease, {"outcome": None}, digest(REPORT), beside)
+    assert job_state.succeed(app_context.database, lease, {"outcome": None}, digest(report), beside)
 
 
 def give_keys(app: Flask, where: str) -> None:

@@ -17,8 +17,10 @@ from caveat_spec.artifacts import STAGES, Stage
 from caveat_spec.audit import Audit
 from caveat_spec.explained import Explained
 from caveat_spec.gate import decide
+from caveat_spec.maps import KeptCav
 from caveat_spec.report import Engine, Look, Report
 from caveat_worker.array_stores import scratch
+from caveat_worker.engine.acting.directions import directions_method, find_directions, kept_cav, vector_sizes
 from caveat_worker.engine.activations.batches import Batch
 from caveat_worker.engine.activations.collect import collect
 from caveat_worker.engine.activations.collected import Collected, Examples, Runtime, StepDirection
@@ -30,7 +32,7 @@ from caveat_worker.engine.autodiff.external_gradients import read_external_gradi
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.settle_branches import settle_branches
-from caveat_worker.engine.base.arrays import AnyArray
+from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.store import ArrayStore, Evicted
 from caveat_worker.engine.concepts.activation_intervention import take_steps
@@ -176,7 +178,8 @@ def prepare(
     progress("planning", STAGES["planning"])
     methods = asked_methods(audit) if methods is None else methods
     outlines = {name: outline_of(one) for name, one in sources.items()}
-    plan = make_plan(audit, model, outlines, methods, external, labels)
+    vectors = [directions_method(watch=False)] if "cavs" in audit.keeps else []
+    plan = make_plan(audit, model, outlines, [*methods, *vectors], external, labels)
     methods = [method for method in methods if method.name not in plan.left_out]
     explanations = plan_explanations(plan, {name: source.names for name, source in sources.items()})
     warnings = [*notes, *warnings_of(sources)]
@@ -214,21 +217,27 @@ def conclude(
     """Everything from the first example to the verdict."""
     ending: Stage = "explaining" if ready.explanations else "reporting"
     if ready.plan.audit.method.sequential is None:
-        _, report = measure(ready, progress, kept, threads=threads, until=ending)
+        collected, report = measure(ready, progress, kept, threads=threads, until=ending)
     else:
-        report = look_by_look(ready, progress, kept, threads=threads, until=ending)
+        collected, report = look_by_look(ready, progress, kept, threads=threads, until=ending)
     cores = threads or os.cpu_count() or 1
     explained, drawn, maps = list[Explained](), list[list[Drawn]](), None
     if ready.explanations:
         counted = counter("explaining", "reporting", units(ready.explanations), progress)
         explained, drawn = explain(ready.plan, ready.explanations, means_of(ready, kept, cores, counted))
-    if ready.plan.audit.keep == "maps":
-        written, maps = maps_file(explained, drawn)
+    if keeps := ready.plan.audit.keeps:
+        found = _vectors(collected, _runtime(ready, kept, threads)) if "cavs" in keeps else []
+        written, maps = maps_file(*((explained, drawn) if "maps" in keeps else ([], [])), found)
         if keep_maps is not None:
             keep_maps(written)
     versions = compare_versions(ready.plan, ready.others, ready.batches, ready.labels, provider=ready.provider)
     progress("reporting", STAGES["reporting"])
     return report.model_copy(update={"explanations": explained, "maps": maps, "versions": versions})
+
+
+def _vectors(collected: Collected, runtime: Runtime) -> list[tuple[KeptCav, Float64Array]]:
+    found = find_directions(collected, runtime, watch=False, sizes_of=vector_sizes)
+    return [kept_cav(one) for one in found]
 
 
 def collect_examples(
@@ -297,9 +306,12 @@ def _runtime(ready: Prepared, kept: ArrayStore, threads: int) -> Runtime:
     )
 
 
-def look_by_look(ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int, until: Stage) -> Report:
-    """The report of the first look that settles every line of the gate that all examples would settle, or of the last.
+def look_by_look(
+    ready: Prepared, progress: Progress, kept: ArrayStore, *, threads: int, until: Stage
+) -> tuple[Collected, Report]:
+    """What the model did, and the report, of the look that is the last.
 
+    That is the first look that settles every line of the gate that all examples would settle, or the last of all.
     Each look is an audit of the examples so far, by the alpha that it spends; those of the looks before went through
     the model already. Finite steps, which change with the examples, only keep lines open: a look that goes on without
     them takes none.
@@ -321,7 +333,8 @@ def look_by_look(ready: Prepared, progress: Progress, kept: ArrayStore, *, threa
         found.append(current)
         if is_last(current, len(asked.gate)):
             break
-    return report.model_copy(update={"audit": asked, "sequential": summary(found, looks, ready.plan, report)})
+    assert before is not None, "there is a look"
+    return before, report.model_copy(update={"audit": asked, "sequential": summary(found, looks, ready.plan, report)})
 
 
 def means_of(ready: Prepared, kept: ArrayStore, cores: int, counted: Callable[[int], None]) -> Means:

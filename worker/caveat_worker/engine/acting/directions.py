@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from caveat_spec.maps import DIGITS, KeptCav
 from caveat_spec.methods import NoOptions
 from caveat_spec.results import AnyResult
 from caveat_worker.engine.activations.collected import Collected, Runtime
@@ -74,52 +76,7 @@ def directions_method(*, watch: bool) -> Method:
     return Method("directions", lambda audit: asked, _no_results, lambda plan: 0)
 
 
-def find_directions(collected: Collected, runtime: Runtime, *, watch: bool) -> list[Direction]:
-    """Every concept's direction at every layer; raises InvalidInput for layers that have none to act on."""
-    plan = collected.plan
-    if not plan.layers:
-        raise InvalidInput(
-            "no-layer",
-            "The model has no layer that a gradient reaches, and without one no direction.",
-            "Audit it by matched pairs; `caveat layers` says what it has.",
-        )
-    settings, _ = settings_of(plan)
-    found = []
-    for layer in plan.layers:
-        shape = _sizes(layer, collected.features[layer.name])
-        k = gram_of(collected, runtime, layer)
-        for concept in plan.audit.concepts:
-            data = concept_data(plan, k, None, concept)
-            left = without_controlled(plan, data, concept, settings)
-            alone = cav_of(data if left is None else replace(data, k=left.k), settings)
-            step = float(alone @ (k if left is None else left.k) @ mean_step(data))
-            alpha = alone if left is None else left.lifted(alone)
-            along, rows = k @ alpha, plan.row_ranges
-            first = next(iter(plan.audit.targets.values())).examples
-            vector = np.sum(
-                [
-                    direction(alpha[rows[name]], collected.array(("activations", name, layer.name), runtime.store))
-                    for name in rows
-                    if alpha[rows[name]].any()
-                ],
-                axis=0,
-            )
-            found.append(
-                Direction(
-                    concept=concept,
-                    layer=layer,
-                    vector=vector.reshape(shape),
-                    step=step,
-                    origin=float(along[data.reference].mean()),
-                    n_concept=len(data.concept),
-                    n_reference=len(data.reference),
-                    along=along[plan.rows(first)] if watch else np.zeros(0),
-                )
-            )
-    return found
-
-
-def _sizes(layer: Layer, features: int) -> tuple[int, ...]:
+def movable_sizes(layer: Layer, features: int) -> tuple[int, ...]:
     """The shape of a direction at a layer; raises InvalidInput for reductions along which no layer can be moved."""
     if layer.reduce == "mean":
         return (features,)
@@ -139,3 +96,75 @@ def _sizes(layer: Layer, features: int) -> tuple[int, ...]:
             "layers",
         )
     return tuple(sizes)
+
+
+def vector_sizes(layer: Layer, features: int) -> tuple[int, ...]:
+    """The shape of a vector at any layer: the layer's own where it is whole, else a number for each feature."""
+    sizes = tuple(size for size in layer.shape[1:] if isinstance(size, int))
+    whole = layer.reduce == "flatten" and len(sizes) == len(layer.shape) - 1 and math.prod(sizes) == features
+    return sizes if whole else (features,)
+
+
+def find_directions(
+    collected: Collected,
+    runtime: Runtime,
+    *,
+    watch: bool,
+    sizes_of: Callable[[Layer, int], tuple[int, ...]] = movable_sizes,
+) -> list[Direction]:
+    """Every concept's direction at every layer; raises InvalidInput for layers that have none to act on."""
+    plan = collected.plan
+    if not plan.layers:
+        raise InvalidInput(
+            "no-layer",
+            "The model has no layer that a gradient reaches, and without one no direction.",
+            "Audit it by matched pairs; `caveat layers` says what it has.",
+        )
+    settings, _ = settings_of(plan)
+    found = []
+    for layer in plan.layers:
+        shape = sizes_of(layer, collected.features[layer.name])
+        k = gram_of(collected, runtime, layer)
+        for concept in plan.audit.concepts:
+            data = concept_data(plan, k, None, concept)
+            left = without_controlled(plan, data, concept, settings)
+            alone = cav_of(data if left is None else replace(data, k=left.k), settings)
+            step = float(alone @ (k if left is None else left.k) @ mean_step(data))
+            alpha = alone if left is None else left.lifted(alone)
+            along, rows = k @ alpha, plan.row_ranges
+            first = next(iter(plan.audit.targets.values())).examples
+            parts = [
+                direction(alpha[rows[name]], collected.array(("activations", name, layer.name), runtime.store))
+                for name in rows
+                if alpha[rows[name]].any()
+            ]
+            vector = np.sum([np.zeros(collected.features[layer.name]), *parts], axis=0)
+            found.append(
+                Direction(
+                    concept=concept,
+                    layer=layer,
+                    vector=vector.reshape(shape),
+                    step=step,
+                    origin=float(along[data.reference].mean()),
+                    n_concept=len(data.concept),
+                    n_reference=len(data.reference),
+                    along=along[plan.rows(first)] if watch else np.zeros(0),
+                )
+            )
+    return found
+
+
+def kept_cav(one: Direction) -> tuple[KeptCav, Float64Array]:
+    """A direction as it is kept beside a report, and its vector."""
+    return KeptCav(
+        concept=one.concept,
+        layer=one.layer.name,
+        tensor=one.layer.tensor,
+        reduce=one.layer.reduce,
+        name=f"cavs/{one.concept}/{one.layer.name}",
+        shape=list(one.vector.shape),
+        step=float(f"{one.step:.{DIGITS}g}"),
+        origin=float(f"{one.origin:.{DIGITS}g}"),
+        n_concept=one.n_concept,
+        n_reference=one.n_reference,
+    ), one.vector

@@ -1,4 +1,4 @@
-"""The numbers of an audit's figures as one file of plain arrays, whose bytes depend on nothing else."""
+"""The numbers of an audit's figures and vectors as one file of plain arrays, whose bytes depend on nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from caveat_spec.explained import Explained, Figure
-from caveat_spec.maps import CONTENTS, DIGITS, LARGEST_MAPS, Axis, Kept, KeptArray, KeptFigure, MapsContents, MapsFile
+from caveat_spec.maps import (
+    CONTENTS,
+    DIGITS,
+    LARGEST_MAPS,
+    Axis,
+    CavPlace,
+    Kept,
+    KeptArray,
+    KeptCav,
+    KeptFigure,
+    MapsContents,
+    MapsFile,
+)
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.panels.figures import Found, Subject
@@ -32,8 +44,10 @@ class Drawn:
     """Whether the examples are texts."""
 
 
-def maps_file(explained: Sequence[Explained], drawn: Sequence[Sequence[Drawn]]) -> tuple[bytes, MapsFile]:
-    """A `.npz` of what each element of each explanation found, and what a report says of it.
+def maps_file(
+    explained: Sequence[Explained], drawn: Sequence[Sequence[Drawn]], cavs: Sequence[tuple[KeptCav, AnyArray]] = ()
+) -> tuple[bytes, MapsFile]:
+    """A `.npz` of what each element of each explanation found and of CAVs, and what a report says of it.
 
     Raises InvalidInput for one that is larger than a report's file of maps may be.
     """
@@ -43,33 +57,44 @@ def maps_file(explained: Sequence[Explained], drawn: Sequence[Sequence[Drawn]]) 
         for one, elements in zip(explained, drawn, strict=True)
         for number, element in enumerate(elements)
     ]
-    contents = MapsContents(figures=[figure for several in figures for figure in several])
+    arrays |= {one.name: _rounded(vector) for one, vector in cavs}
+    contents = MapsContents(
+        figures=[figure for several in figures for figure in several], cavs=[one for one, _ in cavs]
+    )
     size = sum(array.nbytes for array in arrays.values())
     if size > LARGEST_MAPS:
         raise too_large(size)
-    written = _npz({CONTENTS: np.array(contents.model_dump_json()), **arrays})
+    written, ends = _npz({CONTENTS: np.array(contents.model_dump_json()), **arrays})
     there = sum(bool(figure.arrays) for figure in contents.figures)
     digest = f"sha256:{hashlib.sha256(written).hexdigest()}"
-    return written, MapsFile(digest=digest, size=len(written), figures=there)
+    places = [
+        CavPlace(concept=one.concept, layer=one.layer, shape=one.shape, at=ends[one.name] - arrays[one.name].nbytes)
+        for one in contents.cavs
+    ]
+    return written, MapsFile(digest=digest, size=len(written), figures=there, cavs=places)
 
 
-def _npz(arrays: Mapping[str, AnyArray]) -> bytes:
-    """Arrays as NumPy keeps several in a file, without the date, the compression and the pickles that it may have."""
-    file = io.BytesIO()
+def _npz(arrays: Mapping[str, AnyArray]) -> tuple[bytes, dict[str, int]]:
+    """Arrays as NumPy keeps several in a file, without the date, the compression and the pickles that it may have.
+
+    With it goes the byte behind each array.
+    """
+    file, ends = io.BytesIO(), dict[str, int]()
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             one = io.BytesIO()
             np.lib.format.write_array(one, array, allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), one.getvalue())
-    return file.getvalue()
+            ends[name] = file.tell()
+    return file.getvalue(), ends
 
 
 def too_large(size: int) -> InvalidInput:
     """The refusal of maps of so many bytes."""
     return InvalidInput(
         "maps-too-large",
-        f"`keep: maps` would write {size / 2**20:,.0f} MiB of maps, and {LARGEST_MAPS >> 20} are allowed.",
-        "Explain fewer examples, leave elements at large layers out, or leave `keep` out.",
+        f"`keep` would write {size / 2**20:,.0f} MiB of maps and vectors, and {LARGEST_MAPS >> 20} are allowed.",
+        "Explain fewer examples, leave large layers out or pool them (`@mean`), or leave `keep` out.",
         "/keep",
     )
 

@@ -14,7 +14,7 @@ from caveat_spec.audit import Audit, Text
 from caveat_spec.base import Document
 from caveat_spec.explain import PRESENTATIONS, Atoms, Element, Explanation, Presentation
 from caveat_spec.explanations import MOST_GROUPS, LayerToLayerOptions
-from caveat_spec.maps import LARGEST_MAPS
+from caveat_spec.maps import LARGEST_MAPS, NUMBER_BYTES
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.differentiate import find_layer, gradient_state, opened_at, vjp
 from caveat_worker.engine.autodiff.layers import choose_layers
@@ -45,8 +45,6 @@ FEWEST_ICONS = 5
 LARGER = ("stride", "window")
 """Options of which more is cheaper."""
 MOST_OF_AN_OPTION = 4096
-NUMBER_BYTES = 4
-"""Of a number in a file of maps."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +136,24 @@ def plan_explanations(plan: Plan, names: Names) -> tuple[PlannedExplanation, ...
     planned = tuple(_planned(plan, name, asked, names) for name, asked in plan.audit.explain.items())
     _check_budget(planned, plan.audit.method.explanation_passes)
     size = NUMBER_BYTES * sum(one.pictures * each.kept_numbers for one in planned for each in one.elements)
-    if plan.audit.keep == "maps" and size > LARGEST_MAPS:
-        raise too_large(size)
+    kept = (size if "maps" in plan.audit.keeps else 0) + (_cav_bytes(plan) if "cavs" in plan.audit.keeps else 0)
+    if kept > LARGEST_MAPS:
+        raise too_large(kept)
     return planned
+
+
+def _cav_bytes(plan: Plan) -> int:
+    """What the vectors of whole layers take; raises InvalidInput where there is no layer."""
+    if not plan.layers:
+        raise InvalidInput(
+            "no-layer",
+            "The model has no layer that a gradient reaches, and without one no concept activation vector.",
+            "Leave `cavs` out of `keep`; `caveat layers` says what the model has.",
+            "/keep",
+        )
+    whole = [layer.shape[1:] for layer in plan.layers if layer.reduce == "flatten"]
+    numbers = sum(prod(size for size in shape if isinstance(size, int)) for shape in whole)
+    return NUMBER_BYTES * numbers * len(plan.audit.concepts)
 
 
 def _planned(plan: Plan, name: str, asked: Explanation, names: Names) -> PlannedExplanation:
