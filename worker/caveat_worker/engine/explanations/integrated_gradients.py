@@ -119,8 +119,8 @@ class _Path:
         """How far off the parts are, as a share of their sizes: half of what those of every second point differ by."""
         even, odd = np.zeros((2, len(self.at)))
         even[::2], odd[1::2] = _widths(self.at[::2]), _widths(self.at[1::2])
-        apart = np.abs(np.tensordot((even - odd) / 2, self.points.products, 1)).sum()
-        return float(apart / max(np.abs(self.parts).sum(), np.finfo(float).tiny))
+        between = np.abs(np.tensordot((even - odd) / 2, self.points.products, 1)).sum()
+        return float(between / max(np.abs(self.parts).sum(), np.finfo(float).tiny))
 
 
 def _widths(at: Float64Array) -> Float64Array:

@@ -20,7 +20,6 @@ from caveat_worker.engine.autodiff.redrawn import (
 )
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 from caveat_worker.engine.explanations.attributed import Attributed, Check
-from caveat_worker.engine.explanations.checks import rank_correlation
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.runs import Runs
 
@@ -111,14 +110,23 @@ def _sharing(opened: OpenModel, weights: Iterable[Mapping[str, AnyArray]]) -> It
 
 
 def _maps(explain: Explain, models: Iterable[OpenModel], examples: Sequence[Example]) -> list[list[Float64Array]]:
-    """The map of each example by each model, flat."""
-    return [[explain(*opened.around(one)).values.reshape(-1) for one in examples] for opened in models]
+    """The ranks of each example's map by each model, centred and of length 1; empty where a map is flat."""
+    return [[_ranks(explain(*opened.around(one)).values) for one in examples] for opened in models]
+
+
+def _ranks(values: Float64Array) -> Float64Array:
+    from scipy.stats import rankdata  # takes half a second to import, which only explanations need
+
+    if not np.ptp(values) > 0:
+        return np.zeros(0)
+    ranks = rankdata(values)
+    centred = ranks - ranks.mean()
+    return np.asarray(centred / np.sqrt(np.square(centred).sum()))
 
 
 def _alike(left: Sequence[Float64Array], right: Sequence[Float64Array]) -> list[float]:
     """The rank correlation of two models' maps at each example; examples whose map is flat for one are left out."""
-    pairs = [(a, b) for a, b in zip(left, right, strict=True) if np.ptp(a) > 0 and np.ptp(b) > 0]
-    return [rank_correlation(a, b) for a, b in pairs]
+    return [float((a * b).sum()) for a, b in zip(left, right, strict=True) if a.size and b.size]
 
 
 def _middle(alike: Sequence[Sequence[float]]) -> float:
