@@ -56,6 +56,8 @@ BY_DEFAULT = "linear"
 """The method of an element that names a layer and nothing else: `{layer: block13, atoms: channels}`."""
 OF_CONCEPTS = "cav_attribution"
 """The method of an element that names a concept: `{concept: watermark}`."""
+TO_LAYER = "layer_to_layer"
+"""The method of an element that says `to` which later layer it goes: `{layer: block10, to: {layer: block13}}`."""
 
 _METHODS = explanations()
 
@@ -169,9 +171,10 @@ class Element(Document):
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """A name, a name with its options, or the element written out."""
         written_out = super().__get_pydantic_json_schema__(core, handler)
-        named = {name: _options_schema(entry.options) for name, entry in _METHODS.items()}
-        short = {"type": "object", "properties": named, "additionalProperties": False, "maxProperties": 1}
-        return {"anyOf": [{"enum": [*_METHODS]}, *_recipe_schemas(), short, written_out]}
+        shared = {name: written_out["properties"][name] for name in sorted(_FIELDS - {"options"})}
+        forms = [{**named, **shared} for named in _short_forms()]
+        short = [{"type": "object", "properties": form, "additionalProperties": False} for form in forms]
+        return {"anyOf": [{"enum": [*_METHODS]}, *_recipe_schemas(), *short, written_out]}
 
 
 _FIELDS = {"options", "as", "top", "sort", "only", "icons"}
@@ -179,8 +182,13 @@ _FIELDS = {"options", "as", "top", "sort", "only", "icons"}
 
 
 def _by_name(asked: dict[str, Any]) -> dict[str, Any]:
-    """`{occlusion: {window: 15, top: 4}}`, `{layer: block13, atoms: channels}` and `{concept: mark}` written out."""
+    """`{occlusion: {window: 15, top: 4}}`, `{layer: block13, atoms: channels}`, `{concept: mark}` and
+    `{layer: block10, to: {layer: block13}}` written out.
+    """
     named = [key for key in asked if key not in _FIELDS]
+    if "to" in named:
+        own = _to_layer({key: asked[key] for key in named})
+        return {"by": TO_LAYER, "options": own, **_shared(asked)}
     for method in (BY_DEFAULT, OF_CONCEPTS) if named else ():
         if method in _METHODS and set(named) <= _METHODS[method].options.model_fields.keys():
             return {"by": method, "options": {key: asked[key] for key in named}, **_shared(asked)}
@@ -192,6 +200,22 @@ def _by_name(asked: dict[str, Any]) -> dict[str, Any]:
     every = {**inner, **{key: value for key, value in asked.items() if key in _FIELDS}}
     own = {key: value for key, value in every.items() if key not in _FIELDS}
     return {"by": named[0], "options": own, **_shared(every)}
+
+
+def _to_layer(asked: dict[str, Any]) -> dict[str, Any]:
+    """The options of two layers; raises ValueError for a target, and for layers that are cut into different atoms."""
+    to = asked.pop("to")
+    example = "{layer: block10, to: {layer: block13}}"
+    if not isinstance(to, dict) or "layer" not in to:
+        raise ValueError(f"'to' is a later layer, such as {example}; a target is named in the explanation's 'of'")
+    if "layer" not in asked:
+        raise ValueError(f"'to' needs the layer that is taken apart beside it, such as {example}")
+    if others := sorted({*to} - {"layer", "atoms"}):
+        raise ValueError(f"'to' has a layer and its atoms, and no '{others[0]}', which is said beside it")
+    atoms = [one["atoms"] for one in (asked, to) if "atoms" in one]
+    if len(atoms) == 2 and atoms[0] != atoms[1]:
+        raise ValueError(f"both layers are cut into the same atoms, and these are {atoms[0]} and {atoms[1]}; name one")
+    return {**asked, **({"atoms": atoms[0]} if atoms else {}), "upper": to["layer"]}
 
 
 def _shared(asked: dict[str, Any]) -> dict[str, Any]:
@@ -222,6 +246,18 @@ def _options_schema(options: type[Document]) -> JsonSchemaValue:
     """A method's options, and beside them what every element may say."""
     own: dict[str, Any] = options.model_json_schema()["properties"] if options.model_fields else {}
     return {"anyOf": [{"type": "object", "properties": own}, {"type": "null"}]}
+
+
+def _short_forms() -> list[dict[str, JsonSchemaValue]]:
+    """The fields of each short form: methods by name, what a layer or a concept is shown by, and two layers."""
+    named = {name: _options_schema(entry.options) for name, entry in _METHODS.items()}
+    by_layer, of_concept, to_layer = (
+        _METHODS[method].options.model_json_schema()["properties"] for method in (BY_DEFAULT, OF_CONCEPTS, TO_LAYER)
+    )
+    upper = {"type": "object", "additionalProperties": False, "required": ["layer"]}
+    ends = {"layer": to_layer["upper"], "atoms": to_layer["atoms"]}
+    linked = {name: field for name, field in to_layer.items() if name != "upper"}
+    return [named, by_layer, of_concept, {**linked, "to": {**upper, "properties": ends}}]
 
 
 def _recipe_schemas() -> list[JsonSchemaValue]:

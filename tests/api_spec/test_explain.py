@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from caveat_spec.audit import Audit
@@ -58,6 +59,17 @@ def test_a_layer_alone_is_taken_apart_and_the_deepest_is_the_default() -> None:
     assert (second.by, second.layer) == ("linear", "auto")
 
 
+def test_a_layer_to_a_later_layer_is_layer_to_layer() -> None:
+    long = {"layer_to_layer": {"layer": "block10", "upper": "block13", "atoms": "channels"}, "as": "grid"}
+    for to in ({"layer": "block13", "atoms": "channels"}, {"layer": "block13"}):
+        short = {"layer": "block10", "atoms": "channels", "to": to, "as": "grid"}
+        assert audit([short]).explain == audit([long]).explain
+    (alone,) = (
+        audit([{"layer": "block10", "to": {"layer": "block13", "atoms": "channels"}, "most": 5}]).explain["why"].show
+    )
+    assert (alone.options["atoms"], alone.options["most"]) == ("channels", 5)
+
+
 def test_the_set_that_icons_are_from_is_kept_with_what_is_explained() -> None:
     only = audit([{"activation": {"icons": "others"}}]).only_explained()
     assert set(only.examples) == {"photos", "others"}
@@ -99,6 +111,17 @@ def test_only_what_is_explained_is_left() -> None:
         ([{"saliency": {"windw": 3}}], None, "saliency: windw: Extra inputs are not permitted"),
         ([{"saliency": 3}], None, "the options of saliency are a mapping"),
         ([{"saliency": {}, "gradient_x_input": {}}], None, "an element has one method"),
+        ([{"layer": "a", "to": "zebra"}], None, "a target is named in the explanation's 'of'"),
+        ([{"layer": "a", "to": {"atoms": "channels"}}], None, "'to' is a later layer, such as {layer: block10, to:"),
+        ([{"to": {"layer": "b"}}], None, "'to' needs the layer that is taken apart beside it"),
+        ([{"layer": "a", "to": {"layer": "b", "most": 3}}], None, "has a layer and its atoms, and no 'most'"),
+        (
+            [{"layer": "a", "atoms": "channels", "to": {"layer": "b", "atoms": "positions"}}],
+            None,
+            "both layers are cut into the same atoms, and these are channels and positions; name one",
+        ),
+        ([{"layer": "a", "confirm": 3, "to": {"layer": "b"}}], None, "layer_to_layer: confirm: Extra inputs are not"),
+        ([{"layer": "a", "to": {"layer": 7}}], None, "layer_to_layer: upper: Input should be a valid string"),
         ([7], None, "an element is a method's name"),
         ([], None, "at least 1 item"),
         ([{"groups": {"layer": "x", "count": 9}}], None, "9 groups are more than anybody compares at a glance"),
@@ -126,7 +149,27 @@ def test_what_cannot_be_asked_is_refused_with_the_reason(show: list[Any], exampl
 
 def test_the_schema_names_every_method_and_its_options() -> None:
     schema = Audit.model_json_schema()["$defs"]["Element"]
-    names, *recipes, short, _ = schema["anyOf"]
+    names, *others, _ = schema["anyOf"]
+    recipes, short = others[: len(RECIPES)], others[len(RECIPES)]
     assert [one["const"] for one in recipes] == list(RECIPES)
     assert "saliency" in names["enum"]
     assert "layer" in short["properties"]["saliency"]["anyOf"][0]["properties"]
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        "saliency",
+        "where",
+        {"occlusion": {"window": 15}, "as": "table", "top": 3},
+        {"layer": "block13", "atoms": "channels", "as": "icons", "icons": "photos"},
+        {"concept": "mark", "layer": "block13"},
+        {"layer": "block10", "to": {"layer": "block13", "atoms": "positions"}, "as": "grid"},
+        {"by": "saliency", "options": {"layer": "input"}},
+    ],
+)
+def test_the_schema_takes_each_short_form_and_no_field_that_it_does_not_know(element: Any) -> None:
+    schema = Audit.model_json_schema()
+    element_alone = Draft202012Validator({"$ref": "#/$defs/Element", "$defs": schema["$defs"]})
+    assert element_alone.is_valid(element)
+    assert isinstance(element, str) or not element_alone.is_valid({**element, "windw": 3})

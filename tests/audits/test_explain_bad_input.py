@@ -98,7 +98,21 @@ REFUSED: list[tuple[str, Change, str, str, str]] = [
         shown({"layer_to_layer": {"layer": "bright", "upper": "x"}}),
         "/explain/why/show/0",
         "Nothing that is differentiable leads from 'bright' up to 'x'",
-        "Name a `layer` below the `upper` one",
+        "Swap them: the one that is taken apart comes first",
+    ),
+    (
+        "two layers, the later first",
+        shown({"layer": "bright", "to": {"layer": "x"}}),
+        "/explain/why/show/0",
+        "Nothing that is differentiable leads from 'bright' up to 'x'",
+        "Swap them",
+    ),
+    (
+        "a later layer that is not there",
+        shown({"layer": "bright", "to": {"layer": "brigt"}}),
+        "/explain/why/show/0",
+        "no layer 'brigt'",
+        "'bright'",
     ),
     (
         "an operator that a table lacks",

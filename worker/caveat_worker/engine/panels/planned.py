@@ -381,11 +381,21 @@ def _check_linked(opened: OpenModel, layer: str, upper: str, shapes: Shapes) -> 
     try:
         opened.between(upper, opened.layers(layer)[0])
     except InvalidInput as error:
+        swapped = "Swap them: the one that is taken apart comes first." if _reaches(opened, upper, layer) else ""
         raise InvalidInput(
             "layers-not-linked",
             f"Nothing that is differentiable leads from '{layer}' up to '{upper}'. {error.sentence}",
-            "Name a `layer` below the `upper` one; `caveat layers` lists them by depth.",
+            swapped or "Name a `layer` below the `upper` one; `caveat layers` lists them by depth.",
         ) from error
+
+
+def _reaches(opened: OpenModel, layer: str, upper: str) -> bool:
+    """Whether anything that is differentiable leads from one layer up to another."""
+    try:
+        opened.between(upper, opened.layers(layer)[0])
+    except InvalidInput:
+        return False
+    return True
 
 
 def _check_classes(way: Way, classes: int | None) -> None:
