@@ -19,6 +19,7 @@ from pydantic import (
 
 from caveat_spec.base import Document, Integer, Name, Source
 from caveat_spec.explain import Explanation, Integrity
+from caveat_spec.explanations import FOLDER
 from caveat_spec.methods import Part, methods
 
 Estimator = Literal[
@@ -571,6 +572,7 @@ class Audit(Document):
             )
         for name, asked in self.explain.items():
             self._check_pairs_to_explain(name, asked)
+            self._check_labels_to_explain(name, asked)
             if asked.examples.label is not None and not isinstance(self.examples[self.explained_set(name)], Table):
                 raise ValueError(
                     f"/explain/{name}/examples/label names a column, and '{self.explained_set(name)}' is not a table; "
@@ -646,6 +648,8 @@ class Audit(Document):
             for position, element in enumerate(explanation.show):
                 if element.concept is not None:
                     yield f"/explain/{key}/show/{position}/concept", element.concept, self.concepts, "concept"
+                if element.training is not None:
+                    yield f"/explain/{key}/show/{position}/training", element.training, self.examples, "example set"
                 if element.icons is not None:
                     yield f"/explain/{key}/show/{position}/icons", element.icons, self.examples, "example set"
         for key, version in self.compare.items():
@@ -687,7 +691,8 @@ class Audit(Document):
         concepts = {name: one for name, one in self.concepts.items() if name in self._shown_concepts()}
         used = [target.examples for target in targets.values()] + [self.explained_set(name) for name in self.explain]
         used += [name for one in concepts.values() for name in (one.examples, *one.reference_sets)]
-        used += [one.icons for asked in self.explain.values() for one in asked.show if one.icons is not None]
+        shown = [one for asked in self.explain.values() for one in asked.show]
+        used += [name for one in shown for name in (one.icons, one.training) if name is not None]
         matches = [name for one in used if (name := self.examples[one].pairs_with) is not None]
         examples = {name: one for name, one in self.examples.items() if name in (*used, *matches)}
         method = self.method.model_copy(update={"sequential": None})
@@ -699,6 +704,18 @@ class Audit(Document):
         """The concepts that `explain` names, and those that they control for."""
         named = {one.concept for asked in self.explain.values() for one in asked.show if one.concept is not None}
         return named | {other for name in named for other in self.concepts[name].controlling_for}
+
+    def _check_labels_to_explain(self, name: str, asked: Explanation) -> None:
+        """Raises ValueError where a labelled set has no such labels."""
+        for position, element in enumerate(asked.show):
+            if element.training is None:
+                continue
+            there, labels = self.examples[element.training], element.options["labels"]
+            if not isinstance(there, Table) and not (isinstance(there, Images) and labels == FOLDER):
+                raise ValueError(
+                    f"/explain/{name}/show/{position}/labels names '{labels}', and '{element.training}' has no such "
+                    f"labels: give a column of a table, or '{FOLDER}' for pictures in a folder for each class"
+                )
 
     def _check_pairs_to_explain(self, name: str, asked: Explanation) -> None:
         """Raises ValueError where matches are asked for and the example set has none."""

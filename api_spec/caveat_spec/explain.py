@@ -27,7 +27,7 @@ MOST_PICTURES = 8
 MOST_ATOMS = 8
 MOST_ELEMENTS = 8
 
-Atoms = Literal["pixels", "positions", "channels", "neurons", "concepts", "groups"]
+Atoms = Literal["pixels", "positions", "channels", "neurons", "concepts", "groups", "examples"]
 """What a layer is cut into; `pixels` are a picture's places, a table's columns, a text's tokens."""
 Presentation = Literal["map", "strip", "flow", "grid", "bars", "icons", "table"]
 """`flow` and `grid` are of two layers: ribbons from atom to atom, and a small map for each atom of the upper one.
@@ -41,6 +41,7 @@ PRESENTATIONS: dict[Atoms, tuple[Presentation, ...]] = {
     "neurons": ("bars", "icons", "table"),
     "concepts": ("icons", "bars", "table"),
     "groups": ("icons", "bars", "table"),
+    "examples": ("bars", "table"),
 }
 """How atoms of each kind may be shown: the first that suits the examples is the default."""
 
@@ -160,6 +161,12 @@ class Element(Document):
     def layer(self) -> str:
         """The layer that is explained."""
         return str(self.options.get("layer", "input"))
+
+    @property
+    def training(self) -> str | None:
+        """The labelled example set that is shown, where the method is about one."""
+        named = self.options.get("training")
+        return None if named is None else str(named)
 
     @property
     def concept(self) -> str | None:

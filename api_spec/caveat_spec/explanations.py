@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from caveat_spec.base import Document, Integer
+from caveat_spec.base import Document, Integer, Name
 
 Needs = Literal["gradient", "outputs"]
 """What an explanation asks of a model: derivatives, or nothing but its outputs."""
@@ -164,6 +164,22 @@ class ConceptScoreOptions(Document):
     reduce: Literal["mean", "flatten"] = "mean"
     """As for `cav_attribution`."""
     atoms: Literal["concepts"] = "concepts"
+
+
+FOLDER = "folder"
+"""The labels of pictures that lie in a folder for each class."""
+
+
+class InfluenceOptions(Document):
+    """Options of `influence`."""
+
+    training: Name
+    """The example set that the model's last layer was fitted on."""
+    labels: Annotated[str, Field(min_length=1)]
+    """Its true classes: a column of a table, by number or name, or `folder` for pictures in a folder for each class."""
+    decay: Annotated[float, Field(ge=0)] | None = None
+    """The weight decay λ in the loss's λ/2·|W|²; by default it is told from the weights."""
+    atoms: Literal["examples"] = "examples"
 
 
 class BagOptions(Document):
@@ -404,6 +420,16 @@ EXPLANATIONS = (
         "and Bethge 2019)",
         options=BagOptions,
         title="Bag of local features",
+    ),
+    ExplanationEntry(
+        "influence",
+        "Shows which examples of a labelled set speak for the target's number, and which against it.",
+        module="caveat_worker.engine.explanations.influence",
+        needs="gradient",
+        relation="S less S fitted without the example, to first order: (y - p)·(H⁻¹∇S)/n at the last layer (Koh and "
+        "Liang 2017)",
+        options=InfluenceOptions,
+        sanity=False,
     ),
 )
 

@@ -26,7 +26,18 @@ LARGEST_MAPS = 256 << 20
 """Bytes that a file of maps may have."""
 
 Axis = Literal[
-    "depth", "row", "column", "position", "token", "channel", "neuron", "part", "concept", "group", "upper atom"
+    "depth",
+    "row",
+    "column",
+    "position",
+    "token",
+    "channel",
+    "neuron",
+    "part",
+    "concept",
+    "group",
+    "example",
+    "upper atom",
 ]
 """What an axis counts; `part` is a column of a table."""
 Kept = Literal["values", "standard_errors", "pairs", "upper", "maps"]

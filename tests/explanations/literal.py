@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
-from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Direction
+from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Direction, Labelled
 
 Function = Callable[[Float64Array], Float64Array]
 
@@ -59,6 +59,9 @@ class Literal:
         """The derivative's own direction, from the origin."""
         v = self.derivative(np.zeros((1, 4)))[0]
         return Direction(v, np.zeros_like(v), held_out=0.9, by_chance=0.6, examples=40)
+
+    def labelled(self, examples: str, labels: str) -> Labelled:
+        raise NotImplementedError
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:
         return float(self.function(np.zeros_like(x))[0])

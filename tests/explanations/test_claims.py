@@ -78,6 +78,7 @@ CLAIMS = [
     Claim("concept_score", None, apart=True),
     Claim("groups", None, apart=True),
     Claim("bag_of_features", None, apart=True),
+    Claim("influence", None, apart=True),
 ]
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 

@@ -29,7 +29,7 @@ from caveat_worker.engine.explanations.atoms import channel_axis
 from caveat_worker.engine.explanations.entry import Entry, find_entry
 from caveat_worker.engine.explanations.layout import SAME, Layout, layout_of
 from caveat_worker.engine.explanations.receptive_field import receptive_field
-from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Direction
+from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Direction, Labelled
 from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import Feeds, Provider, Session, open_session
 from caveat_worker.engine.onnx.values import shape_of_value
@@ -131,6 +131,9 @@ class OpenModel:
 Directions = Callable[[OpenModel, str, str, str], Direction]
 """(model, concept, layer, reduction) → the concept's CAV there, for the example that runs are around."""
 
+LabelledSets = Callable[[OpenModel, str, str], Labelled]
+"""(model, example set, labels) → the set at the model's head."""
+
 
 class ModelRuns:
     """`Runs` of an open model around one example, whose other inputs stay as they are."""
@@ -143,6 +146,7 @@ class ModelRuns:
         self.tokens: int | None = None
         self.scores_at = opened.scores_at
         self.directions: Directions | None = None
+        self.labelled_sets: LabelledSets | None = None
         self._passes = 0
 
     @property
@@ -237,6 +241,12 @@ class ModelRuns:
         if self.directions is None:
             raise ValueError("runs have no concepts of their own; whoever opens them sets `directions`")
         return self.directions(self.opened, concept, layer, reduce)
+
+    def labelled(self, examples: str, labels: str) -> Labelled:
+        """A labelled example set at the model's last affine layer."""
+        if self.labelled_sets is None:
+            raise ValueError("runs have no examples of their own; whoever opens them sets `labelled_sets`")
+        return self.labelled_sets(self.opened, examples, labels)
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:
         """Σ b·∂S/∂b over all biases b, at one input x [1, …]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
+from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array, Indices
 
 FORWARD = 1
 GRADIENT = 5
@@ -28,6 +28,22 @@ class Direction:
     """What held-out accuracy reaches with shuffled labels in 1 of 20 cases."""
     examples: int
     """How many examples it is from."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A labelled example set at the head of a model."""
+
+    layer: str
+    """The tensor of features that the last affine layer reads."""
+    features: Float64Array
+    """[n, d]"""
+    scores: Float64Array
+    """[n, classes]"""
+    classes: Indices
+    """The number of each example's class [n]; of one score, 1 is its yes."""
+    weights: Float64Array
+    """The last layer's [classes, d]."""
 
 
 class Runs(Protocol):
@@ -86,6 +102,10 @@ class Runs(Protocol):
 
     def direction(self, concept: str, layer: str, reduce: str) -> Direction:
         """The CAV of a concept at a layer, in units of the reference set's spread along it."""
+        ...
+
+    def labelled(self, examples: str, labels: str) -> Labelled:
+        """A labelled example set at the model's last affine layer."""
         ...
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:

@@ -49,6 +49,7 @@ from caveat_worker.engine.panels.icons import (
 )
 from caveat_worker.engine.panels.integrity import FEWEST, integrity, keep_checks, recalled_checks
 from caveat_worker.engine.panels.kept import answer_key, found_in, keep, recalled
+from caveat_worker.engine.panels.labelled import LabelledSets
 from caveat_worker.engine.panels.maps import Drawn
 from caveat_worker.engine.panels.planned import PlannedElement, PlannedExplanation
 
@@ -262,6 +263,7 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
         upper=() if upper is None else one.shapes[upper],
         unit=one.way.entry.unit or ("activation" if upper is not None else None if one.concept is None else "sd"),
         most=one.way.entry.most,
+        examples=_names(question, one),
     )
     checked = one.held_against * bool(checks)
     passes = sum(passes for _, passes in answers) + checked * one.cost + (1 + checked) * one.to_fit * bool(shown)
@@ -270,6 +272,12 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
         drawn = [_with_icons(question, one, *each) for each in zip(drawn, found, shown, strict=True)]
         passes += one.to_order * (len(shown) if one.own_order else bool(shown))
     return drawn, found, passes
+
+
+def _names(question: Question, one: PlannedElement) -> Sequence[str]:
+    """The names of the examples that an element's numbers are of, where it is about a labelled set."""
+    training = getattr(one.options, "training", None)
+    return () if training is None else question.means.source.names[training]
 
 
 def _with_icons(question: Question, one: PlannedElement, figure: Figure, found: Found, example: Shown) -> Figure:
@@ -343,6 +351,7 @@ def _settle(question: Question, one: PlannedElement, example: Shown, runs: Model
     runs.typical, runs.ranges = question.usual.typical, question.usual.ranges
     without = means.source.keys[example.examples][example.position]
     runs.directions = Directions(question.plan, means.source, means.store, without)
+    runs.labelled_sets = LabelledSets(means.source)
     if one.way.entry.of_features:
         runs.tokens = tokens_of(question.opened, means.source, example.examples, example.position, one.layer)
 

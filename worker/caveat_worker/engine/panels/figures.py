@@ -39,6 +39,8 @@ class Asked:
     """Of the layer that its atoms are linked to, if they are."""
     unit: str | None = None
     """Of its numbers, where that is not the target's."""
+    examples: Sequence[str] = ()
+    """The names of the examples that its numbers are of, where they are of examples."""
     most: str = ""
     """What a sentence says of the atom with the largest number, where that is not that it moves the target."""
 
@@ -90,7 +92,7 @@ class Found:
 def flat(values: AnyArray, atoms: Atoms) -> Float64Array:
     """Values at positions [h, w], at atoms [k], or one alone; volumes are summed over their depth."""
     wide = np.asarray(values, float)
-    if atoms in ("neurons", "channels", "concepts", "groups"):
+    if atoms in ("neurons", "channels", "concepts", "groups", "examples"):
         return wide.ravel()
     while wide.ndim > 2:
         wide = wide.sum(0)
@@ -304,6 +306,8 @@ def _name(asked: Asked, place: int, shape: Sequence[int], subject: Subject) -> s
         return f"neuron {', '.join(str(axis) for axis in np.unravel_index(place, asked.shape))}"
     if asked.atoms == "concepts":
         return asked.element.concept or "concept"
+    if asked.atoms == "examples":
+        return asked.examples[place]
     if asked.atoms == "groups":
         return f"group {place + 1}"
     names = _names(asked, subject)

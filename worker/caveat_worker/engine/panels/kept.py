@@ -36,9 +36,12 @@ def answer_key(
     without: str = "",
 ) -> str:
     """The key of an element's answer at one example, beside `usual` ones that it may be compared with."""
+    training = getattr(one.options, "training", None)
+    labelled = {} if training is None else {"training": plan.audit.examples[training].model_dump(mode="json")}
     of_concept = {} if one.concept is None else {"concept": _concept_content(plan, one.concept), "without": without}
     return key_of(
         **of_concept,
+        **labelled,
         explanation=[one.element.by, one.options.model_dump(mode="json")],
         model=[plan.audit.model, plan.audit.constants, plan.audit.random_labels],
         target=target_content(plan, target),

@@ -24,6 +24,7 @@ from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.explanations import Explanation as Way
 from caveat_worker.engine.explanations import Shapes, explanation
 from caveat_worker.engine.explanations.entry import Entry
+from caveat_worker.engine.explanations.head import find_head
 from caveat_worker.engine.explanations.layout import layout_of
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.runs import INPUT
@@ -64,7 +65,7 @@ class PlannedElement:
     concept: str | None = None
     """The concept that its numbers are about, where they are about one and not about the target."""
     to_fit: int = 0
-    """The examples of that concept and its reference set, which go through each model first."""
+    """The examples that go through each model first: of that concept and its reference set, or of a labelled set."""
     icons: str | None = None
     """The example set that its icons are from, where it is drawn with icons."""
     to_order: int = 0
@@ -87,6 +88,7 @@ class PlannedElement:
         places = shape[1:] if len(shape) > 2 else shape[:1]
         channels = shape[:1] if len(shape) > 2 else shape[-1:]
         known = {"channels": channels, "neurons": shape, "concepts": (1,), "groups": (MOST_GROUPS, *places)}
+        known["examples"] = (self.to_fit,)
         atoms = known.get(self.atoms, places)
         return prod(atoms) * (1 + (self.options.most if isinstance(self.options, LayerToLayerOptions) else 1))
 
@@ -218,6 +220,8 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
         opened.gradient_graph(INPUT, way.entry.rules)  # refuses a model that the table does not cover
     _check_classes(way, plan.resolved[of].classes)
     shapes = _shapes(plan.model, entry, {layer, settled.get("upper", layer)})
+    if element.training is not None:
+        find_head(plan.model, opened.scores_at)
     if "upper" in settled:
         _check_linked(opened, layer, settled["upper"], shapes)
     if getattr(options, "at", None) == "input":
@@ -240,10 +244,17 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
         shapes,
         _held_against(plan.audit) if way.entry.sanity else 0,
         concept,
-        0 if concept is None else len(rows_to_fit(plan, names, concept)),
+        _to_fit(plan, element, names),
         icons,
         0 if icons is None else len(names[icons]),
     )
+
+
+def _to_fit(plan: Plan, element: Element, names: Names) -> int:
+    """How many examples go through a model before an element says anything."""
+    if element.training is not None:
+        return len(names[element.training])
+    return 0 if element.concept is None else len(rows_to_fit(plan, names, element.concept))
 
 
 def _as_method(element: Element, way: Way) -> Element:

@@ -1,0 +1,137 @@
+"""Influence at the head is what leaving an example out does, and finds labels that are wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.explanations import explanation
+from caveat_worker.engine.explanations.attributed import Attributed
+from caveat_worker.engine.explanations.head import find_head
+from caveat_worker.engine.panels.choice import Source
+from caveat_worker.engine.panels.labelled import LabelledSets
+from tests.engine.nets import Net
+from tests.explanations.models import opened
+
+D = 5
+
+
+def clouds(n: int, classes: int, seed: int, apart: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Points around a middle for each class [n, 5], and their classes [n]."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    middles = np.random.default_rng(99).standard_normal((classes, D)) * apart
+    return (middles[y] + rng.standard_normal((n, D))).astype(np.float32), y
+
+
+def fitted(x: np.ndarray, y: np.ndarray, c: float) -> LogisticRegression:
+    return LogisticRegression(C=c, tol=1e-10, max_iter=10_000).fit(x, y)
+
+
+def network(head: LogisticRegression, **target: Any) -> Any:
+    """The fitted head behind features that are the input itself."""
+    net = Net(0)
+    weights, bias = net.constant(head.coef_.T), net.constant(head.intercept_)
+    scores = net.op("Add", net.op("MatMul", net.op("Identity", "x"), weights), bias)
+    return opened(net.model(("n", D), scores), **target)
+
+
+def influence(model: Any, example: np.ndarray, x: np.ndarray, y: Any, **options: Any) -> Attributed:
+    runs, there = model.around({"x": example})
+    source = Source(
+        names={"train": [str(row) for row in range(len(x))]},
+        keys={},
+        feeds=lambda name, rows: {"x": x[list(rows)]},
+        columns=lambda name, columns: {"y": np.asarray(y)},
+        parts=lambda name, row: {},
+    )
+    runs.labelled_sets = LabelledSets(source)
+    one = explanation("influence")
+    return one.run(runs, there, one.entry.options(training="train", labels="y", **options))
+
+
+@pytest.mark.parametrize(
+    ("classes", "target"),
+    [
+        (2, {"index": None}),
+        pytest.param(3, {"index": 0, "versus": 2}, marks=pytest.mark.slow),
+        pytest.param(4, {"index": 1, "versus": 3}, marks=pytest.mark.slow),
+    ],
+)
+def test_it_is_what_leaving_each_example_out_does(classes: int, target: dict[str, Any]) -> None:
+    n, c = 120, 1.0
+    x, y = clouds(n, classes, seed=classes)
+    example = clouds(1, classes, seed=50)[0]
+
+    def number(head: LogisticRegression) -> float:
+        scores = head.decision_function(example).reshape(-1)
+        return float(scores[0] if classes == 2 else scores[target["index"]] - scores[target["versus"]])
+
+    whole = fitted(x, y, c)
+    found = influence(network(whole, **target), example, x, y)
+    assert found.withheld is None
+    others = [np.delete(np.arange(n), row) for row in range(n)]
+    left_out = [number(whole) - number(fitted(x[rest], y[rest], c)) for rest in others]
+    assert np.corrcoef(found.values[0], left_out)[0, 1] > 0.99
+    assert np.median(np.abs(found.values[0] - left_out)) < 0.2 * np.abs(left_out).mean()
+    assert f"Weight decay {1 / (n * c):.3g}"[:18] in found.notes[0], "what the fit was given is told from its weights"
+
+
+def test_planted_mislabels_speak_against_their_own_classes() -> None:
+    """Fifteen of 150 labels are wrong: 13 or more are among the fifteen that most harm other examples' classes."""
+    x, y = clouds(150, 3, seed=7, apart=2.0)
+    rng = np.random.default_rng(8)
+    wrong = rng.choice(150, 15, replace=False)
+    given = y.copy()
+    given[wrong] = (given[wrong] + rng.integers(1, 3, 15)) % 3
+    head = fitted(x, given, 0.3)
+    others, truth = clouds(30, 3, seed=9, apart=2.0)
+    harm = np.zeros(150)
+    for row, label in enumerate(truth):
+        model = network(head, index=int(label), scale="log_probability")
+        harm -= influence(model, others[[row]], x, given).values[0]
+    assert len(set(np.argsort(-harm)[:15]) & set(wrong)) >= 13
+
+
+def test_a_head_that_was_fitted_on_something_else_is_withheld() -> None:
+    x, y = clouds(60, 3, seed=3)
+    model, example = network(fitted(x, y, 1.0), index=0), clouds(1, 3, seed=5)[0]
+    shuffled = np.random.default_rng(0).permutation(y)
+    found = influence(model, example, x, shuffled)
+    assert found.withheld is not None
+    assert "not at a minimum of the loss over these examples" in found.withheld
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [([0, 1, 5] * 20, "'y' holds '5', which is neither one of the numbers 0 to 2"), ([1] * 60, "All 60 labels by 'y'")],
+)
+def test_labels_that_are_no_classes_are_refused(labels: list[int], sentence: str) -> None:
+    x, y = clouds(60, 3, seed=3)
+    with pytest.raises(InvalidInput) as refused:
+        influence(network(fitted(x, y, 1.0), index=0), x[:1], x, labels)
+    assert sentence in refused.value.sentence
+
+
+def test_a_head_that_is_not_affine_is_refused() -> None:
+    net = Net(0)
+    scores = net.op("Tanh", net.dense("x", D, 3))
+    model = opened(net.model(("n", D), scores), index=0)
+    with pytest.raises(InvalidInput, match="it comes from an operator Tanh"):
+        find_head(model.model, model.scores_at)
+
+
+def test_a_dense_layer_may_be_written_in_two_ways() -> None:
+    for build in (
+        lambda net: net.dense("x", D, 3),
+        lambda net: net.op("Add", net.op("MatMul", "x", net.weight(D, 3)), net.weight(3)),
+    ):
+        net = Net(4)
+        model = opened(net.model(("n", D), build(net)), index=0)
+        head = find_head(model.model, model.scores_at)
+        runs, x = model.around({"x": np.ones((1, D), np.float32)})
+        assert runs.pull(model.scores_at, np.eye(3, dtype=np.float32), "input", x) == pytest.approx(head.weights)
