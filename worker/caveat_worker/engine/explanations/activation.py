@@ -17,8 +17,8 @@ from caveat_worker.engine.explanations.runs import FORWARD, Runs
 
 
 def cost(options: ActivationOptions, shapes: Shapes) -> int:
-    """A forward pass to the layer."""
-    return FORWARD
+    """A forward pass to the layer; nothing for the input itself."""
+    return 0 if options.layer == "input" else FORWARD
 
 
 def activation(runs: Runs, x: AnyArray, options: ActivationOptions) -> Attributed:
