@@ -109,6 +109,11 @@ def test_the_page_of_a_list_is_marked_among_the_links(pages: dict[str, str], nam
     assert re.findall(r'aria-current="page">([^<]*)<', pages[name]) == [word]
 
 
+def test_audits_of_one_title_are_told_apart_where_a_narrow_screen_cuts_them(pages: dict[str, str]) -> None:
+    choices = re.findall(r">([^<]*)</option>", pages["audits"].partition('name="now"')[2])
+    assert len({choice[:16] for choice in choices}) == len(choices) == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
