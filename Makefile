@@ -10,7 +10,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .PHONY: explain help demo test test-all programs check format generate gradients validation truths bench zoo chaos load tamper fuzz
-.PHONY: faults neighbours contain up clean
+.PHONY: faults neighbours contain site up clean
 
 PROGRAMS := curl jq openssl ps chromium node npm
 test: PROGRAMS := curl openssl ps
@@ -137,6 +137,9 @@ contain: $(VENV)/.dev  ## 500 hostile children of 32 kinds, on this kernel and o
 fuzz: $(VENV)/.fuzz  ## readers and model loading, SECONDS each (60)
 	for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
 	  $(BIN)/python -m tests.fuzz $$target -max_total_time=$(or $(SECONDS),60) -seed=0 || exit 1; done
+
+site: $(VENV)/.dev  ## the documentation as a site, in build/site; a link that leads nowhere is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs/site . build/site
 
 up: $(VENV)/.demo  ## the whole service on this machine
 	$(BIN)/caveat up

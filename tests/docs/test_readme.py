@@ -7,18 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from examples.loans.build import FOLDER, build
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-COMMANDS = {"two commands": "make demo", "the gate": "caveat gate", "the service": "CAVEAT_URL"}
+COMMANDS = {"two commands": "make demo", "the gate": "caveat gate"}
 
 
 @pytest.fixture(scope="module")
@@ -29,29 +26,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ".venv").symlink_to(Path(sys.prefix))
     build(folder / FOLDER)
     return folder
-
-
-@pytest.fixture(scope="module")
-def service(place: Path) -> Iterator[str]:
-    """`caveat up`, on a free port."""
-    command = [sys.executable, "-m", "caveat", "up", "--port", "0", "--data", str(place / "data")]
-    with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        url = next(found[0] for line in process.stdout if (found := re.findall(r"http://[\w.:]+", line)))
-        _wait_until_ready(url)
-        yield url
-        process.terminate()
-        process.stdout.read()
-
-
-def _wait_until_ready(url: str) -> None:
-    for _ in range(100):
-        try:
-            if httpx.get(f"{url}/readyz").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
 
 
 def run(block: str, folder: Path) -> str:
@@ -88,10 +62,3 @@ def test_the_gate_block(place: Path) -> None:
     assert "the gate is closed: 1" in output
     assert (place / "race.html").stat().st_size > 10_000
     assert "<testsuite" in (place / "race.xml").read_text()
-
-
-@pytest.mark.xdist_group("service")
-def test_the_service_block(place: Path, service: str) -> None:
-    output = run(BLOCKS[2].replace("http://127.0.0.1:8000", service), place)
-    assert "race must not matter to approval" in output
-    assert "<!doctype html>" in (place / "race.html").read_text().lower()
