@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from caveat_spec.base import Document, Integer, Name
+from caveat_spec.base import Document, Integer
 
 Needs = Literal["gradient", "outputs"]
 """What an explanation asks of a model: derivatives, or nothing but its outputs."""
@@ -173,7 +173,7 @@ FOLDER = "folder"
 class InfluenceOptions(Document):
     """Options of `influence`."""
 
-    training: Name
+    training: Annotated[str, Field(min_length=1)]
     """The example set that the model's last layer was fitted on."""
     labels: Annotated[str, Field(min_length=1)]
     """Its true classes: a column of a table, by number or name, or `folder` for pictures in a folder for each class."""

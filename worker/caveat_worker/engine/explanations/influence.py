@@ -40,12 +40,12 @@ def influence(runs: Runs, x: AnyArray, options: InfluenceOptions) -> Attributed:
     before, data = runs.passes, runs.labelled(options.training, options.labels)
     _check_size(data, options)
     head = _Head.of(data, options.decay)
-    slopes = runs.gradient(x, runs.scores_at)
+    derivatives = runs.gradient(x, runs.scores_at)
     features = np.concatenate([runs.activations(x, data.layer).astype(float), np.ones((len(x), 1))], axis=1)
-    values = np.stack([head.influences(*each) for each in zip(slopes.astype(float), features, strict=True)])
+    values = np.stack([head.influences(*each) for each in zip(derivatives.astype(float), features, strict=True)])
     return Attributed(
         values,
-        checks=(not_flat(slopes), head.at_a_minimum()),
+        checks=(not_flat(derivatives), head.at_a_minimum()),
         passes=runs.passes - before,
         notes=(
             f"Of {len(data.classes)} examples of {options.training}, labelled by {options.labels}; each number is what "
@@ -93,9 +93,11 @@ class _Head:
         left = float(np.linalg.norm(mean + used * weights)) / max(size, np.finfo(float).tiny)
         return cls(features, p, off, left, max(used, _LEAST_DECAY * float((data.features**2).sum(1).mean())))
 
-    def influences(self, slopes: Float64Array, features: Float64Array) -> Float64Array:
+    def influences(self, derivatives: Float64Array, features: Float64Array) -> Float64Array:
         """What each example adds to a number whose derivatives are these by scores [classes], at these features."""
-        towards = slopes - slopes.mean() if len(slopes) > 1 else slopes  # no loss moves all scores together
+        towards = (
+            derivatives - derivatives.mean() if len(derivatives) > 1 else derivatives
+        )  # no loss moves all scores together
         u = self._solve(np.outer(towards, features))
         return np.asarray((self.off * (self.features @ u.T)).sum(1) / len(self.features))
 
