@@ -150,11 +150,16 @@ def _check_domains(model: ir.Model) -> None:
             )
 
 
+WEIGHTS_ARE_NO_INPUTS = 4
+"""The version of ONNX's format from which weights need not be inputs; in an older one the converter misses them."""
+
+
 def _converted(model: ir.Model, opset: int) -> ir.Model:
     for node in model.graph.all_nodes():
         if is_of_runtime(node.domain, node.op_type, opset):
             node.domain = _CONVERTING  # so that the converter leaves it alone
     model.graph.opset_imports.setdefault(_CONVERTING, 1)
+    model.ir_version = max(model.ir_version, WEIGHTS_ARE_NO_INPUTS)
     try:
         model = without_weights(model, lambda proto: onnx.version_converter.convert_version(proto, OLDEST_OPSET))
         for node in model.graph.all_nodes():
