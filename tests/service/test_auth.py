@@ -60,9 +60,17 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
+def identifiers(job_id: str) -> dict[str, str]:
+    """What stands in paths about the resources of an audit's tenant."""
+    webhook = WEBHOOKS.get(job_id, job_id)
+    return {
+        "job_id": job_id, "webhook_id": webhook, "digest": digest(MODEL), "concept": "stripes", "layer": "block",
+    }  # fmt: skip
+
+
 def ask(client: FlaskClient, operation: Operation, job_id: str, headers: dict[str, str]) -> Any:
     """Calls the operation on resources of another tenant."""
-    path = operation.path.format(job_id=job_id, webhook_id=WEBHOOKS.get(job_id, job_id), digest=digest(MODEL))
+    path = operation.path.format(**identifiers(job_id))
     sent: dict[str, Any] = {}
     if operation.name == "create_audit":
         sent = {"json": audit()}
@@ -220,14 +228,14 @@ def test_a_stranger_is_answered_401_403_or_404_over_every_route(
     expired = keys.issue(database, "theirs", "old", ["admin"], lasts=timedelta(seconds=-1))
     powerless = keys.issue(database, "mine", "powerless", [])
     client = app.test_client()
-    there = {"job_id": theirs, "webhook_id": WEBHOOKS.get(theirs, theirs), "digest": digest(MODEL)}
+    there = identifiers(theirs)
     for headers, status in (({}, 401), (bearer(expired), 401), (bearer(powerless), 403)):
         with client.open(path.format(**there), method=method, headers=headers) as answer:
             assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
     names = re.findall(r"{(\w+)}", path)
     if not names or "upload" in path:
         return  # creates resources, which have no owner yet; the tests above check such answers
-    nowhere = {"job_id": "0" * 26, "webhook_id": "0" * 26, "digest": digest(b"nobody has this")}
+    nowhere = there | {"job_id": "0" * 26, "webhook_id": "0" * 26, "digest": digest(b"nobody has this")}
     key = keys.issue(database, "mine", "ci", ["admin"])
     answers = []
     for ids in (there, nowhere):
