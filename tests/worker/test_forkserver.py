@@ -45,12 +45,14 @@ def _command(process: int) -> bytes:
 
 
 def at_work() -> list[int]:
-    """The forkserver of a job that is stopped as soon as it runs."""
+    """The forkserver of a job that is stopped when it was seen to run."""
     seen: list[int] = []
 
     def stop() -> bool:
-        seen.extend(parent for _, parent in jobs())
-        return bool(seen)
+        """Not at first sight: the forkserver may not have said yet that it forked, and would be killed for that."""
+        before = list(seen)
+        seen[:] = [parent for _, parent in jobs()]
+        return bool(before)
 
     assert run(stub.SLEEP, should_stop=stop) == Stopped()
     return seen
