@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from caveat_service import attestations, events, jobs, reports
-from caveat_service.contract import answer, conditional_response, serves
+from caveat_service.contract import answer, conditional_response, serves, unchanging
 from caveat_service.errors import not_found, refuse
 from caveat_service.state import app_context, principal, tenant
 from caveat_spec.artifacts import AuditPage
@@ -105,12 +105,10 @@ def get_events(job_id: str, headers: EventsHeaders) -> Response:
 
 
 def _file(content: bytes, media_type: str, version: str, name: str) -> Response:
-    """A file that never changes."""
+    """A file to keep, under its name."""
     response = Response(content, content_type=media_type)
-    response.set_etag(version.partition(":")[2])
-    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    return conditional_response(response)
+    return conditional_response(unchanging(response, version.partition(":")[2]))
 
 
 def _reported(job_id: str) -> tuple[Record, str]:

@@ -50,6 +50,13 @@ def answer(document: Document, status: int = 200, headers: dict[str, str] | None
     return Response(document.model_dump_json(), status, headers, content_type="application/json")
 
 
+def unchanging(response: Response, version: str) -> Response:
+    """The response of bytes that have only this version, which clients may keep for a year."""
+    response.set_etag(version)
+    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    return response
+
+
 def conditional_response(response: Response) -> Response:
     """The response with its ETag, or 304 if the client has this version."""
     response.add_etag()

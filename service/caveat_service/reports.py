@@ -7,6 +7,7 @@ from importlib import import_module
 
 from flask import Response, request
 
+from caveat_service.contract import unchanging
 from caveat_service.errors import refuse
 from caveat_spec.formats import FORMATS
 from caveat_spec.openapi import REPORT_TYPES
@@ -39,8 +40,6 @@ def shown(stored: bytes, digest: str) -> Response:
     response = Response(
         body, content_type=media_type if media_type.endswith("json") else f"{media_type}; charset=utf-8"
     )
-    response.set_etag(f"{digest.partition(':')[2]}-{media_type.replace('/', '-')}")
-    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
     response.headers["Content-Security-Policy"] = PAGE_POLICY
     response.headers["Vary"] = "Accept"
-    return response
+    return unchanging(response, f"{digest.partition(':')[2]}-{media_type.replace('/', '-')}")
