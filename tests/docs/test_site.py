@@ -18,6 +18,7 @@ from PIL import Image
 
 from examples.loans.build import FOLDER, build
 from tests.client.first_audits import a_table_with_a_protected_column, pairs_of_pictures, two_files_of_texts
+from tests.docs.blocks import run
 from tests.needed import program
 from tests.reports.test_browser import QUIET
 
@@ -109,22 +110,6 @@ def test_the_first_audits_run_as_they_stand(number: int, build_folder: object, t
     assert "the gate is closed: 2" not in said
     assert "the gate is closed: 3" not in said
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
-
-
-def run(block: str, folder: Path) -> str:
-    """What a block of a page prints, in a folder of its own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CAVEAT_")}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -168,7 +168,8 @@ def test_a_stolen_code_is_worth_nothing_without_its_verifier(app: Flask) -> None
     stolen = parse_qs(urlsplit(begun(app.test_client())).query)["code"][0]
     thief = app.test_client()
     own = parse_qs(urlsplit(begun(thief)).query)["state"][0]
-    refused(thief.get(f"{CALLBACK}?code={stolen}&state={own}", **TLS), 401, thief)
+    page = refused(thief.get(f"{CALLBACK}?code={stolen}&state={own}", **TLS), 401, thief)
+    assert "does not take the code" in page
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,8 @@ def test_an_answer_without_a_code_is_refused(app: Flask, query: str) -> None:
 def test_an_answer_of_another_issuer_is_refused(app: Flask) -> None:
     browser = app.test_client()
     back = begun(browser)
-    refused(browser.get(f"{back}&iss=https%3A%2F%2Fevil.example", **TLS), 403, browser)
+    page = refused(browser.get(f"{back}&iss=https%3A%2F%2Fevil.example", **TLS), 403, browser)
+    assert "comes from another issuer" in page
 
 
 def test_no_url_says_where_a_sign_in_leads(app: Flask) -> None:
@@ -321,13 +323,13 @@ def test_a_silent_issuer_is_waited_for_briefly_and_keys_work_on(
 def test_nonsense_of_the_issuer_signs_nobody_in(app: Flask, issuer: Issuer, answer: Answer) -> None:
     issuer.token_answer = answer
     browser, answered = signed_in(app)
-    refused(answered, 503, browser)
+    assert "does not answer as it should" in refused(answered, 503, browser)
 
 
 def test_tokens_without_one_of_identity_sign_nobody_in(app: Flask, issuer: Issuer) -> None:
     issuer.token_answer = Answer(200, body=b'{"access_token": "x", "token_type": "Bearer"}')
     browser, answered = signed_in(app)
-    refused(answered, 401, browser)
+    assert "not valid for this sign-in" in refused(answered, 401, browser)
 
 
 @pytest.mark.parametrize("discovery", [
@@ -337,7 +339,9 @@ def test_tokens_without_one_of_identity_sign_nobody_in(app: Flask, issuer: Issue
 def test_an_issuer_that_describes_another_is_not_asked(app: Flask, issuer: Issuer, discovery: dict[str, Any]) -> None:
     issuer.discovery = discovery
     browser = app.test_client()
-    refused(browser.get("/sign-in/oidc", **TLS), 503, browser)
+    page = refused(browser.get("/sign-in/oidc", **TLS), 503, browser)
+    assert "does not answer as it should" in page
+    assert set(issuer.asked) <= {"/.well-known/openid-configuration"}
 
 
 @pytest.mark.parametrize(("secret", "methods"), [(None, None), (SECRET, ["client_secret_post"]), (SECRET, None)])
@@ -364,7 +368,9 @@ def test_few_requests_wait_for_the_issuer(app: Flask, issuer: Issuer, monkeypatc
     for _ in range(4):
         assert sign._asking.acquire(blocking=False)
     browser = app.test_client()
-    refused(browser.get("/sign-in/oidc", **TLS), 503, browser)
+    page = refused(browser.get("/sign-in/oidc", **TLS), 503, browser)
+    assert "does not answer as it should" in page
+    assert set(issuer.asked) <= {"/.well-known/openid-configuration"}
     assert issuer.asked == []
 
 

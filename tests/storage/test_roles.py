@@ -536,7 +536,7 @@ def test_an_example_set_of_a_url_is_given_to_its_tenant(roles: Roles) -> None:
         lease = claim(roles, job)
         with roles.worker.writing() as connection:
             job_state.show(connection, lease)
-            job_records.own_within(connection, "acme", digest, 5, most=0)
+            assert job_records.own_within(connection, "acme", digest, 5, most=0)
         job_state.fail(roles.worker, lease, PROBLEM)
         with roles.owner.writing() as connection:
             connection.execute(text("DELETE FROM blobs"))
