@@ -32,7 +32,7 @@ RESAMPLES = Method().bootstrap
 TAILS = ("normal", "mixture")
 """The targets of the other intervals: normal, and of kurtosis 26."""
 LOW, HIGH = 0.93, 0.97
-"""Within these a rate of 95 % is taken to hold; a thousand draws miss them by chance in one row of some hundred."""
+"""Within these a rate of 95 % is taken to hold; a thousand draws of it lie outside in one study of 330."""
 
 TEXT = """### A measured change, and a finite step
 
