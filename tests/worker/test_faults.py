@@ -496,36 +496,39 @@ pytestmark = [
 ]
 
 
-@pytest.mark.xdist_group("faults on SQLite")
-class TestOnSQLite:
-    kind = "sqlite"
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every fault that the database of a class can have."""
+    if "name" in metafunc.fixturenames:
+        metafunc.parametrize("name", on(metafunc.cls.kind))
 
-    @pytest.mark.parametrize("name", on(kind))
+
+class Faults:
+    """What holds of every fault, on a database of the `kind`."""
+
+    kind: str
+
     def test_a_fault_ends_in_time_with_its_cause_and_every_audit_ends_once(self, there: Place, name: str) -> None:
-        _try(there, name)
+        began, first = time.monotonic(), len(there.accepted)
+        outcome = FAULTS[name](there)
+        took = time.monotonic() - began
+        _calm(there)
+        accepted = there.accepted[first:]
+        ends = [_ends(there, job) for job in accepted]
+        print(f"\n  {there.kind:<11}{name:<44}{outcome[0]:<10} {outcome[1]:<34}{took:5.1f} s, {len(accepted)} audits")
+        jumps = there.kind == "sqlite" and name.startswith("clock")
+        assert outcome == (("succeeded", "any attempt") if jumps else EXPECTED[name])
+        assert took <= MOST_SECONDS
+        assert ends == [1] * len(accepted), "none is lost, and none ended twice"
+
+
+@pytest.mark.xdist_group("faults on SQLite")
+class TestOnSQLite(Faults):
+    kind = "sqlite"
 
 
 @pytest.mark.xdist_group("faults on PostgreSQL")
-class TestOnPostgreSQL:
+class TestOnPostgreSQL(Faults):
     kind = "postgresql"
-
-    @pytest.mark.parametrize("name", on(kind))
-    def test_a_fault_ends_in_time_with_its_cause_and_every_audit_ends_once(self, there: Place, name: str) -> None:
-        _try(there, name)
-
-
-def _try(there: Place, name: str) -> None:
-    began, first = time.monotonic(), len(there.accepted)
-    outcome = FAULTS[name](there)
-    took = time.monotonic() - began
-    _calm(there)
-    accepted = there.accepted[first:]
-    ends = [_ends(there, job) for job in accepted]
-    print(f"\n  {there.kind:<11}{name:<44}{outcome[0]:<10} {outcome[1]:<34}{took:5.1f} s, {len(accepted)} audits")
-    jumps = there.kind == "sqlite" and name.startswith("clock")
-    assert outcome == (("succeeded", "any attempt") if jumps else EXPECTED[name])
-    assert took <= MOST_SECONDS
-    assert ends == [1] * len(accepted), "none is lost, and none ended twice"
 
 
 def _ends(there: Place, job: str) -> int:
