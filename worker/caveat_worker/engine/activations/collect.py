@@ -30,6 +30,7 @@ from caveat_worker.engine.activations.array_keys import (
 )
 from caveat_worker.engine.activations.batches import Batch, Read, batch_size
 from caveat_worker.engine.activations.collected import Collected, Examples
+from caveat_worker.engine.activations.constant_layers import constant_layers
 from caveat_worker.engine.activations.pooling import reduced, reduced_gradient, scores
 from caveat_worker.engine.activations.requirements import Plan, SetRequirements
 from caveat_worker.engine.activations.target_values import reduced_value
@@ -72,8 +73,9 @@ def collect(
 
     `before` is what an earlier look collected of the first of these examples, which go through the model no more.
 
-    `progress` counts examples. Raises InvalidInput for numbers that are not finite (naming the example) and for
-    gradients that fail their check; layers that the plan chose itself are left out instead, with a warning.
+    `progress` counts examples. Raises InvalidInput for numbers that are not finite (naming the example), for gradients
+    that fail their check, and for layers that are the same at all examples; layers that the plan chose itself are left
+    out instead, with a warning.
     """
     keys = all_keys(plan, provider, versions)
     arrays, unseen = recalled(plan, keys, counts, store)
@@ -82,7 +84,7 @@ def collect(
     allocate = _grown(_allocator(store, arrays, keys.__getitem__), arrays, rows, before)
     some = {name: of for name, of in rows.items() if of}
     _run_rows(plan, some, partial(read, rows=rows), allocate, provider=provider, threads=threads, progress=progress)
-    return _collected(plan, keys, arrays, examples)
+    return _collected(plan, keys, arrays, examples, store)
 
 
 def _known_rows(name: str, keys: Mapping[Array, str], before: Collected | None) -> int:
@@ -333,13 +335,17 @@ def _check_gradients(
 
 
 def _collected(
-    plan: Plan, keys: Mapping[Array, str], arrays: Mapping[Array, NDArray[Any]], examples: Mapping[str, Examples]
+    plan: Plan,
+    keys: Mapping[Array, str],
+    arrays: Mapping[Array, NDArray[Any]],
+    examples: Mapping[str, Examples],
+    store: ArrayStore,
 ) -> Collected:
-    """The arrays with the sizes of the layers and the gradient checks, without layers that failed theirs."""
+    """The arrays with the sizes of the layers and the gradient checks, without layers that have no figures to give."""
     sizes = next((arrays["features", name] for name in plan.row_ranges), np.zeros(0, np.int64))
     features = {layer.name: int(size) for layer, size in zip(plan.layers, sizes, strict=bool(len(sizes)))}
     checks = list(_checks(plan, arrays))
-    plan = _without_failed(plan, checks)
+    plan = _without_constant(_without_failed(plan, checks), constant_layers(plan, keys, arrays, store.get))
     return Collected(
         plan=plan,
         keys=keys,
@@ -365,18 +371,39 @@ def _without_failed(plan: Plan, checks: Iterable[GradientCheck]) -> Plan:
     """The plan without the layers whose gradients failed their check; raises InvalidInput if it has no others."""
     tolerance = plan.audit.method.gradient_tolerance
     failed = {check.layer: check.explain(tolerance) for check in checks if not check.ok}
-    if not failed:
-        return plan
-    kept = tuple(layer for layer in plan.layers if layer.tensor not in failed)
-    if not kept:
+    if failed and all(layer.tensor in failed for layer in plan.layers):
         raise InvalidInput(
             "gradient-check-failed",
             f"Every layer that `layers: auto` chose fails the gradient check. {next(iter(failed.values()))}",
             "Name other layers (`caveat layers` lists them), and please report the model.",
             "/layers",
         )
-    warnings = [f"Layer '{layer}' was chosen by `layers: auto` and left out. {why}" for layer, why in failed.items()]
+    return _without(plan, {layer.name: failed[layer.tensor] for layer in plan.layers if layer.tensor in failed})
+
+
+def _without_constant(plan: Plan, constant: Mapping[str, str]) -> Plan:
+    """The plan without chosen layers that do not vary; raises InvalidInput for one that the audit names, or for all."""
+    here = [layer for layer in plan.layers if layer.name in constant]
+    for layer in here:
+        if not layer.chosen or len(here) == len(plan.layers):
+            raise InvalidInput(
+                "layer-constant",
+                f"Layer '{layer.name}' cannot be audited. {constant[layer.name]}",
+                "Name other layers (`caveat layers` lists them)."
+                if layer.chosen
+                else "Leave the layer out, or name another; `layers: auto` leaves such layers out by itself.",
+                "/layers",
+            )
+    return _without(plan, {layer.name: constant[layer.name] for layer in here})
+
+
+def _without(plan: Plan, reasons: Mapping[str, str]) -> Plan:
+    """The plan without some of the layers that it chose, and with a sentence about each of them."""
+    kept = tuple(layer for layer in plan.layers if layer.name not in reasons)
+    if len(kept) == len(plan.layers):
+        return plan
     partial_passes = plan.passes.partial * len(kept) // len(plan.layers)
+    warnings = [f"Layer '{layer}' was chosen by `layers: auto` and left out. {why}" for layer, why in reasons.items()]
     return replace(
         plan,
         layers=kept,

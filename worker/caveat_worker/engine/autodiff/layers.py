@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from caveat_worker.engine.autodiff.backward import reached_from, read_by
+from caveat_worker.engine.autodiff.backward import of_numbers, reached_from, read_by
 from caveat_worker.engine.autodiff.differentiate import expose, gradient_state
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.noise import UNUSUAL_BATCH, noises, runs
@@ -63,6 +63,7 @@ def list_layers(
     depth = depths(model)
     layers = []
     scores = model.value(resolved.tensor)
+    varying = reached_from(of_numbers(nodes), [v for v in model.ir.graph.inputs if not v.is_initializer()])
     not_batch_first = _not_batch_first(model, [output for output, _ in candidates] + ([scores] if scores else []))
     if resolved.tensor in not_batch_first and model.symbolic_batch:
         raise InvalidInput(
@@ -77,6 +78,8 @@ def list_layers(
         if name in external:
             reason = None
         shape = shape_of_value(output) or ()
+        if output not in varying:
+            reason = "It is the same for every example: it depends on the sizes of the inputs alone."
         if reason is None and output.shape is None:
             reason = "Its shape could not be inferred."
         if reason is None and name in not_batch_first:
