@@ -16,6 +16,7 @@ from caveat_worker.engine.autodiff.layers import list_layers
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.onnx.read import read_proto
 from caveat_worker.engine.onnx.session import open_session
 from tests.engine import nets
 
@@ -139,6 +140,19 @@ def test_sizes_of_minus_one_are_any_size() -> None:
     model = load(proto.SerializeToString())
     assert model.symbolic_batch
     assert not model.warnings
+
+
+def test_an_output_of_unknown_rank_is_read_and_left_as_it_was() -> None:
+    proto = changed(nets.resnet)
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    source = proto.SerializeToString()
+    with pytest.raises(onnx.checker.ValidationError):
+        onnx.checker.check_model(source)
+    assert not read_proto(source)[0].graph.output[0].type.tensor_type.HasField("shape")
+    model, known = load(source), load(nets.resnet())
+    assert model.outputs[0].shape == known.outputs[0].shape
+    layers = [layer.tensor for layer in list_layers(model, Target("t", index=1))]
+    assert layers == [layer.tensor for layer in list_layers(known, Target("t", index=1))]
 
 
 def test_examples_that_influence_each_other_are_said() -> None:

@@ -20,6 +20,7 @@ from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.session import open_session
 from tests.engine import nets
 
+MS = "com.microsoft"
 TARGET = Target("t", index=1)
 
 
@@ -98,3 +99,27 @@ def test_a_layout_of_one_processor_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="memory layout of one processor") as caught:
         load(content)
     assert "ORT_ENABLE_EXTENDED" in caught.value.remedy
+
+
+def test_the_lengths_of_texts_go_from_the_fused_embedding_to_fused_attention() -> None:
+    """As the optimiser of transformers writes BERT: no shapes between, and a mask that is each text's length."""
+    net = nets.Net(7)
+    mask = net.op("Cast", net.op("Greater", "x", net.constant(0, np.int32)), to=onnx.TensorProto.INT32)
+    tables = net.weight(9, 8), net.weight(6, 8)
+    normal, lengths = net.op(
+        "EmbedLayerNormalization", "x", "", *tables, "", net.weight(8), net.weight(8), mask, outputs=2, domain=MS
+    )
+    mixed = net.op("Attention", normal, net.weight(8, 24), net.weight(24), lengths, num_heads=2, domain=MS)
+    hidden = net.op("SkipLayerNormalization", mixed, normal, net.weight(8), net.weight(8), domain=MS)
+    first = net.op("Gather", hidden, net.constant(0, np.int64), axis=1)
+    content = net.model(("n", "m"), net.dense(first, 8, 3), dtype=onnx.TensorProto.INT32)
+    ids = np.asarray([[3, 1, 8, 2], [5, 7, 0, 0], [4, 0, 0, 0]], np.int32)
+    model = load(content)
+    layers = [layer.tensor for layer in list_layers(model, TARGET) if layer.auditable]
+    assert {normal, mixed, hidden, first} <= set(layers)
+    (expected,) = ort.InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, {"x": ids})
+    found = open_session(differentiate(model, [normal], [TARGET])).run({"x": ids})
+    np.testing.assert_allclose(found["value/t"].ravel(), expected[:, 1], rtol=1e-4, atol=1e-5)
+    hidden_keys = np.abs(found[f"gradient/t/{normal}"]).max(-1) == 0
+    np.testing.assert_array_equal(hidden_keys, ids == 0)
+    assert all(check.ok for check in check_gradients(model, layers, [TARGET], {"x": ids}, seed=0))

@@ -115,8 +115,9 @@ def _check(proto: onnx.ModelProto, content: bytes) -> None:
                 f"Export it with opset_version={newest} or lower.",
             )
     nodes = [node for node in proto.graph.node if is_of_runtime(node.domain, node.op_type, _opset(proto))]
-    if nodes:
-        content = _under_runtime_domain(proto, nodes)
+    unknown = [value.type.tensor_type for value in proto.graph.output if _has_no_rank(value)]
+    if nodes or unknown:
+        content = _as_it_is_checked(proto, nodes, unknown)
     try:
         onnx.checker.check_model(_without_external_data(proto, content))
     except (onnx.checker.ValidationError, ValueError) as error:
@@ -137,18 +138,31 @@ def _opset(proto: onnx.ModelProto) -> int:
     return max((one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")), default=1)
 
 
-def _under_runtime_domain(proto: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> bytes:
-    """The message as it is to be checked: with these nodes in the runtime's own domain, which has no rules."""
+def _has_no_rank(value: onnx.ValueInfoProto) -> bool:
+    return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
+
+
+def _as_it_is_checked(
+    proto: onnx.ModelProto, nodes: list[onnx.NodeProto], unknown: list[onnx.TypeProto.Tensor]
+) -> bytes:
+    """The message with these nodes in the runtime's own domain, which has no rules, and a shape for these outputs.
+
+    Runtimes run outputs of unknown rank, which tf2onnx and others write; the checker's rule is that each has a shape.
+    """
     imports = len(proto.opset_import)
     proto.opset_import.append(onnx.helper.make_opsetid(RUNTIME_DOMAIN, 1))
     for node in nodes:
         node.domain = RUNTIME_DOMAIN
+    for tensor in unknown:
+        tensor.shape.SetInParent()
     try:
         return bytes(proto.SerializeToString())
     finally:
         del proto.opset_import[imports:]
         for node in nodes:
             node.domain = ""
+        for tensor in unknown:
+            tensor.ClearField("shape")
 
 
 def _without_external_data(proto: onnx.ModelProto, content: bytes) -> bytes:

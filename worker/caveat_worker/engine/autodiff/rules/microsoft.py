@@ -83,12 +83,14 @@ def simplified_layer_normalization(x, scale, *, axis=-1, epsilon=1e-5, stash_typ
 @lowered("EmbedLayerNormalization", domain=MS)
 def embed_layer_normalization(ids, segments, words, places, segment_vectors, gamma, beta, mask=None, positions=None, *,
                               epsilon=1e-12, mask_index_type=0):  # fmt: skip
-    """The normalised sum of the embeddings of words, places and segments (Devlin et al. 2019)."""
+    """The normalised sum of the embeddings of words, places and segments (Devlin et al. 2019), and texts' lengths."""
     place = op.Slice(places, [0], size_of(ids, 1), [0]) if positions is None else op.Gather(places, positions)
     total = op.Gather(words, ids) + place
     if segments is not None:
         total = total + op.Gather(segment_vectors, segments)
-    return op.LayerNormalization(total, gamma, beta, epsilon=epsilon, axis=-1), None, total
+    shown = ids * 0 if mask is None else op.Cast(op.Equal(mask, np.int32(1)), to=int(ids.dtype))
+    lengths = op.ReduceSum(shown, [1], keepdims=0)
+    return op.LayerNormalization(total, gamma, beta, epsilon=epsilon, axis=-1), lengths, total
 
 
 @lowered("Attention", domain=MS)
