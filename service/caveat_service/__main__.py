@@ -36,6 +36,7 @@ class Server(BaseApplication):
             "threads": self.settings.request_threads,
             "graceful_timeout": 10,
             "keepalive": KEPT_OPEN,
+            "limit_request_line": 0,  # none of its own: the worker limits the whole head
             "logger_class": GunicornLogger,
         }
         for name, value in options.items():

@@ -13,9 +13,11 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from selectors import EVENT_READ
 from typing import Any
 
+from gunicorn.http.errors import LimitRequestHeaders, ParseException
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from caveat_spec.problem import ProblemDetails
@@ -30,16 +32,12 @@ LEAVE_SECONDS = 5.0
 PROBES = (b"GET /healthz ", b"GET /readyz ")
 NOT_WATCHED = -1
 END = b"\r\n\r\n"
-PROBLEM = ProblemDetails.of(
+TOO_LONG = ProblemDetails.of(
     "request-header-fields-too-large",
     431,
     f"The head of the request is longer than {LONGEST_HEAD:,} bytes.",
-    "Send fewer or shorter headers.",
-).model_dump_json()
-TOO_LONG = (
-    "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
-    f"Content-Type: application/problem+json\r\nContent-Length: {len(PROBLEM)}\r\n\r\n{PROBLEM}"
-).encode()
+    "Send a shorter URL, or fewer or shorter headers.",
+)
 
 
 class Turns:
@@ -91,6 +89,15 @@ class GunicornWorker(ThreadWorker):
             super().finish_request(conn, fs)
         else:
             self._leave(conn)
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        """Answers a request that is not valid HTTP with a problem document in place of gunicorn's page."""
+        if isinstance(exc, ParseException):
+            self.log.warning("a request cannot be read: %s", type(exc).__name__)
+            with suppress(OSError):
+                client.send(_answer(TOO_LONG if isinstance(exc, LimitRequestHeaders) else _unreadable(exc)))
+        else:
+            super().handle_error(req, client, addr, exc)
 
     def _leave(self, conn: TConn) -> None:
         """Shuts down sending, and waits for the peer to close."""
@@ -152,7 +159,7 @@ class GunicornWorker(ThreadWorker):
             if self._coming.pop(conn) != NOT_WATCHED:
                 self.poller.unregister(conn.sock)
             with suppress(OSError):
-                conn.sock.send(TOO_LONG)
+                conn.sock.send(_answer(TOO_LONG))
             self._leave(conn)
         else:
             if self._coming[conn] == NOT_WATCHED:
@@ -192,6 +199,21 @@ class GunicornWorker(ThreadWorker):
     def _close(self, conn: TConn) -> None:
         self.nr_conns -= 1
         conn.close()
+
+
+def _unreadable(fault: ParseException) -> ProblemDetails:
+    """What is wrong with a head that gunicorn cannot parse."""
+    detail = f"The head of the request cannot be read: {type(fault).__name__}."
+    return ProblemDetails.of("bad-request", 400, detail, "Send a well-formed HTTP request.")
+
+
+def _answer(problem: ProblemDetails) -> bytes:
+    """A whole answer that says the problem and closes the connection."""
+    body = problem.model_dump_json().encode()
+    return (
+        f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\nConnection: close\r\n"
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
 
 
 def _address(conn: TConn) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -157,6 +159,26 @@ def test_a_head_that_is_too_long_is_told_so(server: str) -> None:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + b"X: " + b"y" * 100_000)
         assert answers.readline().startswith(b"HTTP/1.1 431 ")
         assert b"application/problem+json" in answers.read()
+
+
+def test_the_longest_name_of_a_layer_fits_into_a_path(server: str) -> None:
+    path = f"/v1/audits/{'0' * 26}/cavs/stripes/{quote('𝕏' * 1024)}"
+    assert len(path) > 12_000
+    refused = httpx.get(f"{server}{path}")
+    assert (refused.status_code, refused.json()["type"]) == (404, "urn:caveat:problem:not-found")
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET\r\n", b"GET /healthz HTTP/7.0\r\n", b"g(t /healthz HTTP/1.1\r\n", b"\x16\x03\x01\r\n"]
+)
+def test_what_is_not_http_is_answered_with_a_problem(server: str, line: bytes) -> None:
+    host, port = server.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection, connection.makefile("rb") as answers:
+        connection.sendall(line + b"Host: localhost\r\n\r\n")
+        assert answers.readline() == b"HTTP/1.1 400 Bad Request\r\n"
+        head, _, body = answers.read().partition(b"\r\n\r\n")
+    assert b"Content-Type: application/problem+json" in head
+    assert json.loads(body)["type"] == "urn:caveat:problem:bad-request"
 
 
 def _rest(answers: IO[bytes]) -> None:
