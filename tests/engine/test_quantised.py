@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 from caveat_worker.engine.autodiff.differentiate import differentiate, expose
@@ -106,18 +107,82 @@ def test_a_wrong_rule_behind_the_rounding_is_caught(tmp_path: Path) -> None:
     assert not check.ok
 
 
-def test_layers_behind_the_last_integers_of_a_dynamically_quantised_model(tmp_path: Path) -> None:
-    (tmp_path / "float.onnx").write_bytes(nets.mlp())
-    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "int8.onnx", weight_type=QuantType.QInt8)
-    model = load(tmp_path / "int8.onnx")
+def dynamically(folder: Path, make: Any, **options: Any) -> bytes:
+    """A network quantised by ONNX Runtime by the range of each tensor as it comes."""
+    (folder / "float.onnx").write_bytes(make())
+    quantize_dynamic(folder / "float.onnx", folder / "int8.onnx", weight_type=QuantType.QInt8, **options)
+    return (folder / "int8.onnx").read_bytes()
+
+
+DYNAMIC: dict[str, tuple[Any, Target, dict[str, Any], str]] = {
+    "products": (nets.mlp, Target("t"), {}, "MatMulInteger"),
+    "products of each channel": (nets.mlp, Target("t"), {"per_channel": True}, "MatMulInteger"),
+    "convolutions": (nets.resnet, TARGET, {"op_types_to_quantize": ["Conv", "MatMul"]}, "ConvInteger"),
+}
+
+
+@pytest.mark.parametrize("case", DYNAMIC)
+def test_layers_of_a_dynamically_quantised_model(tmp_path: Path, case: str) -> None:
+    make, target, options, kind = DYNAMIC[case]
+    model, twin = load(dynamically(tmp_path, make, **options)), load(make())
+    assert {node.op_type for node in model.ir.graph} >= {"DynamicQuantizeLinear", kind}
+    assert "straight through" in model.warnings[0]
+    layers = [layer.tensor for layer in list_layers(model, target) if layer.auditable]
+    assert {layer.tensor for layer in list_layers(twin, target)} - {f"{one}_quantized" for one in layers} <= set(layers)
+    feeds = nets.noise(model, 6, seed=9)
+    checks = check_gradients(model, layers, [target], feeds, seed=0)
+    assert [check.layer for check in checks if not check.ok] == []
+    ours, theirs = (
+        open_session(differentiate(one, ["x"], [target])).run(feeds)["gradient/t/x"].ravel() for one in (model, twin)
+    )
+    assert ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs) > 0.9
+    assert 0.9 < np.linalg.norm(ours) / np.linalg.norm(theirs) < 1.1
+
+
+def test_integers_that_another_operator_moves_are_refused_by_name() -> None:
+    net = nets.Net()
+    quantised, scale, zero = net.op("DynamicQuantizeLinear", "x", outputs=3)
+    moved = net.op("Transpose", net.op("Transpose", quantised, perm=[1, 0]), perm=[1, 0])
+    product = net.op("MatMulInteger", moved, net.constant(np.eye(3), np.int8), zero)
+    number = net.op("Mul", net.op("Cast", product, to=onnx.TensorProto.FLOAT), scale)
+    hidden = net.op("Tanh", "x")
+    model = load(net.model(("n", 3), net.op("Add", number, net.op("Tanh", hidden))))
+    (state,) = list_layers(model, TARGET, ["x"])
+    assert "DynamicQuantizeLinear" in (state.reason or "")
+    assert "only their scale" in (state.reason or "")
+
+
+FUSED = {
+    "DynamicQuantizeMatMul": ("x", "weight", "scale", "zero", "bias"),
+    "MatMulIntegerToFloat": ("quantised", "weight", "x scale", "scale", "x zero", "zero", "bias"),
+}
+
+
+@pytest.mark.parametrize("optional", [True, False])
+@pytest.mark.parametrize("kind", FUSED)
+def test_products_that_the_optimiser_fuses_are_those_of_its_kernels(kind: str, optional: bool) -> None:
+    net, weight = nets.Net(), np.random.default_rng(3).integers(-100, 100, (6, 4))
+    named = {
+        "x": "x",
+        "weight": net.constant(weight, np.int8),
+        "scale": net.constant(0.02),
+        "zero": net.constant(3, np.int8) if optional else "",
+        "bias": net.weight(4) if optional else "",
+    }
+    if "quantised" in FUSED[kind]:
+        named |= dict(
+            zip(("quantised", "x scale", "x zero"), net.op("DynamicQuantizeLinear", "x", outputs=3), strict=True)
+        )
+    content = net.model(("n", 6), net.op(kind, *(named[one] for one in FUSED[kind]), domain="com.microsoft"))
+    model = load(content)
     assert {node.op_type for node in model.ir.graph} >= {"DynamicQuantizeLinear", "MatMulInteger"}
-    layers = list_layers(model, Target("t"))
-    assert any(layer.auditable for layer in layers)
-    before = next(layer for layer in layers if layer.tensor == "tanh_4")
-    assert "DynamicQuantizeLinear" in (before.reason or "")
-    open_layers = [layer.tensor for layer in layers if layer.auditable]
-    checks = check_gradients(model, open_layers, [Target("t")], nets.noise(model, 4), seed=0)
-    assert all(check.ok for check in checks)
+    feeds = nets.noise(model, 5)
+    name = model.outputs[0].name
+    (expected,) = InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, feeds)
+    np.testing.assert_allclose(open_session(expose(model, [name])).run(feeds)[name], expected, rtol=1e-4, atol=1e-4)
+    assert all(check.ok for check in check_gradients(model, ["x"], [TARGET], feeds, seed=0))
+    gradient = open_session(differentiate(model, ["x"], [TARGET])).run(feeds)["gradient/t/x"]
+    np.testing.assert_allclose(gradient, np.tile(0.02 * (weight[:, 1] - 3 * optional), (5, 1)), rtol=1e-5)
 
 
 def test_no_gradient_passes_around_an_operator_of_integers(tmp_path: Path) -> None:

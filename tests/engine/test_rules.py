@@ -394,7 +394,11 @@ COMPARED = [(r, shapes) for r, shapes in CASES if r.compare]
 """The cases that ONNX Runtime can run in float32."""
 
 
-ROUNDING = {(domain, f"{kind}Linear") for domain in ("", "com.microsoft") for kind in ("Quantize", "Dequantize")}
+ROUNDING = {
+    *((domain, f"{kind}Linear") for domain in ("", "com.microsoft") for kind in ("Quantize", "Dequantize")),
+    *(("", kind) for kind in ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")),
+    *(("com.microsoft", kind) for kind in ("DynamicQuantizeMatMul", "MatMulIntegerToFloat")),
+}
 """Straight through, which no finite difference agrees with; `test_quantised.py` has their tests."""
 
 

@@ -103,8 +103,12 @@ def _carries(x: ir.Value | None, active: set[ir.Value]) -> bool:
     if x is None or x not in active:
         return False
     maker = x.producer()
-    rounded = maker is not None and maker.op_type == "QuantizeLinear"
+    rounded = maker is not None and maker.op_type in _ROUNDED and x is maker.outputs[0]
     return rounded or x.dtype is None or x.dtype.is_floating_point()
+
+
+_ROUNDED = {"QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
+"""Operators whose first output is integers that numbers were rounded to, or products of such."""
 
 
 def _sum(parts: list[Cotangent], value: ir.Value) -> Cotangent:

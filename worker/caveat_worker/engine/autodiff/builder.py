@@ -336,6 +336,10 @@ def _dtype(kind: str, inputs: Sequence[Tensor | None], attributes: dict[str, Any
         return ir.DataType.BOOL
     if kind in _INTEGER or (kind in {"TopK", "MaxPool"} and index == 1):
         return ir.DataType.INT64
+    if kind in {"ConvInteger", "MatMulInteger"}:
+        return ir.DataType.INT32
+    if kind == "DynamicQuantizeLinear":
+        return ir.DataType.FLOAT if index == 1 else ir.DataType.UINT8
     if kind == "Cast":
         return ir.DataType(attributes["to"])
     if kind == "ConstantOfShape":

@@ -19,7 +19,7 @@ from caveat_worker.engine.autodiff.equivalence import compare_with_file, example
 from caveat_worker.engine.autodiff.lowering import lower, name_everything
 from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model
 from caveat_worker.engine.autodiff.output_forms import unwrap_outputs
-from caveat_worker.engine.autodiff.straight_through import WARNING, rounding_pairs
+from caveat_worker.engine.autodiff.straight_through import WARNING, rounds
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.data_files import DataFiles
 from caveat_worker.engine.onnx.graph import Graph, describe_value, without_weights
@@ -67,7 +67,7 @@ def load(
     warnings += [_zero_state(name) for name in numbers if name not in (constants or {})]
     symbolic = free_batch_axis(model, warnings)
     model = lower(model)
-    if any(True for _ in rounding_pairs(model)):
+    if rounds(model):
         warnings.append(WARNING)
     if original is not None:
         session = open_session(Graph(model), threads=1, optimise=False)

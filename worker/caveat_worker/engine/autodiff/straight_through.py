@@ -13,13 +13,18 @@ from caveat_worker.engine.autodiff.backward import attributes_of
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.rules import VJP
-from caveat_worker.engine.autodiff.rules.quantised import along, as_float, range_of, unrounded
+from caveat_worker.engine.autodiff.rules.quantised import OF_INTEGERS, along, as_float, less_zero, range_of, unrounded
 from caveat_worker.engine.autodiff.rules.table import UnsupportedOperator
 
 WARNING = (
     "The model is quantised. Its values are those of the quantised model. Gradients pass straight through its "
     "rounding, and their check compares the model without rounding, with the same clipping."
 )
+
+
+def rounds(model: ir.Model) -> bool:
+    """Whether gradients of the model pass through rounding."""
+    return any(True for _ in rounding_pairs(model)) or any(True for _ in _dynamic(model))
 
 
 def rounding_pairs(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Node]]:
@@ -31,12 +36,18 @@ def rounding_pairs(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Node]]:
 
 
 def without_rounding(model: Model) -> Model:
-    """The model with every pair of rounding to integers and back replaced by clipping; itself if it has none."""
-    if not any(True for _ in rounding_pairs(model.ir)):
+    """The model with every pair of rounding to integers and back replaced by clipping; itself if it has none.
+
+    Where it rounds by the range of the numbers themselves, nothing is clipped, and products of integers are products of
+    numbers.
+    """
+    if not rounds(model.ir):
         return model
     copy = replace(model, ir=model.ir.clone())
     graph = copy.ir.graph
     builder = GraphBuilder(graph, "unrounded")
+    for node in list(_dynamic(copy.ir)):
+        _leave_unrounded(builder, node)
     for quantize, dequantize in list(rounding_pairs(copy.ir)):
         builder.nodes.clear()
         builder.prefix = f"unrounded/{dequantize.name}"
@@ -51,6 +62,42 @@ def without_rounding(model: Model) -> Model:
         new.name = name
         graph.remove(dequantize, safe=True)
     return copy
+
+
+def _dynamic(model: ir.Model) -> Iterator[ir.Node]:
+    """Yields each DynamicQuantizeLinear whose integers go into products of integers alone."""
+    for node in model.graph:
+        if node.op_type == "DynamicQuantizeLinear" and not node.outputs[0].is_graph_output():
+            readers = [(reader.op_type, place) for reader, place in node.outputs[0].uses()]
+            if readers and all(kind in OF_INTEGERS and place < 2 for kind, place in readers):
+                yield node
+
+
+def _leave_unrounded(builder: GraphBuilder, quantize: ir.Node) -> None:
+    """Replaces the integers of a DynamicQuantizeLinear by x / s + z, in place, and their products by those of numbers.
+
+    The operator stays for its scale and its zero point.
+    """
+    graph, whole = builder.graph, quantize.outputs[0]
+    products = list(dict.fromkeys(reader for reader, _ in whole.uses()))
+    (x,) = _operands(builder, quantize)[:1]
+    scale, zero = (builder.read(one) for one in quantize.outputs[1:])
+    builder.nodes.clear()
+    builder.prefix = f"unrounded/{quantize.name}"
+    levels: Any = x / scale + as_float(zero, x)
+    graph.insert_after(quantize, builder.nodes)
+    whole.replace_all_uses_with(levels.value)
+    for product in products:
+        builder.nodes.clear()
+        builder.prefix = f"unrounded/{product.name}"
+        left, right, left_zero, right_zero = (builder.read(one) for one in (*product.inputs, None, None)[:4])
+        attributes = {name: attribute.value for name, attribute in product.attributes.items()}
+        write = getattr(op, OF_INTEGERS[product.op_type])
+        result: Any = write(less_zero(left, left_zero, x), less_zero(right, right_zero, x), **attributes)
+        graph.insert_before(product, builder.nodes)
+        result.value.shape = product.outputs[0].shape
+        product.outputs[0].replace_all_uses_with(result.value, replace_graph_outputs=True)
+        graph.remove(product, safe=True)
 
 
 def _clipped(builder: GraphBuilder, quantize: ir.Node, dequantize: ir.Node) -> Tensor:

@@ -15,7 +15,7 @@ undifferentiable(
     "its output is an index, a size or another integer",
     [
         "ArgMax", "ArgMin", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "NonMaxSuppression",
-        "NonZero", "Shape", "Size", "ConvInteger", "MatMulInteger",
+        "NonZero", "Shape", "Size",
     ],
 )  # fmt: skip
 undifferentiable(

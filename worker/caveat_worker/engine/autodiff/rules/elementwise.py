@@ -67,7 +67,7 @@ def dropout(g, y, x, ratio=None, training_mode=None, *, seed=None):
 
 @elementwise("Cast", "CastLike")
 def cast(g, y, x, target=None, *, to=None, saturate=None, round_mode=None):
-    return op.Cast(g, to=int(x.dtype)), None
+    return (op.Cast(g, to=int(x.dtype)) if x.dtype.is_floating_point() else g), None  # integers that were rounded to
 
 
 @elementwise("LeakyRelu")

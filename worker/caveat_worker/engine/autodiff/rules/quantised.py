@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from caveat_worker.engine.autodiff.builder import op
-from caveat_worker.engine.autodiff.rules.table import UnsupportedOperator, vjp
+from caveat_worker.engine.autodiff.builder import op, ops
+from caveat_worker.engine.autodiff.rules.table import VJP, UnsupportedOperator, lowered, vjp
 
 MS = "com.microsoft"
+OF_INTEGERS = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
+"""Products of integers less their zero points, and the same products of numbers."""
 _RANGES = {
     ir.DataType.INT8: (-128, 127), ir.DataType.UINT8: (0, 255), ir.DataType.INT16: (-(2**15), 2**15 - 1),
     ir.DataType.UINT16: (0, 2**16 - 1), ir.DataType.INT4: (-8, 7), ir.DataType.UINT4: (0, 15),
@@ -41,6 +43,61 @@ def dequantize_linear(g, y, q, scale, zero=None, *, axis=1, block_size=0, output
     if q.active and maker is not None and maker.op_type != "QuantizeLinear":
         raise UnsupportedOperator(f"it reads integers that a {maker.op_type} computes")
     return g * along(scale, q, axis), None, None
+
+
+@vjp("DynamicQuantizeLinear", several=3)
+def dynamic_quantize_linear(g, outputs, x):
+    """q = round(x / s) + z, with s and z from the range of x: dx = g / s.
+
+    Less its zero point and times its scale, q is x but for the rounding, whatever the scale: so the scale and the zero
+    point count as constants, and nothing is clipped.
+    """
+    if g[0] is None and outputs[0].value.uses():
+        raise UnsupportedOperator("no gradient reaches its integers, only their scale")
+    return (None if g[0] is None else g[0] / outputs[1],)
+
+
+@vjp("MatMulInteger")
+def matmul_integer(g, y, a, b, a_zero=None, b_zero=None):
+    """Y = (A - a)(B - b)."""
+    return *_of_numbers("MatMul", g, y, a, b, a_zero, b_zero), None, None
+
+
+@vjp("ConvInteger")
+def conv_integer(g, y, x, w, x_zero=None, w_zero=None, **window):
+    """Y = (X - x) * (W - w)."""
+    dx, dw, *_ = _of_numbers("Conv", g, y, x, w, x_zero, w_zero, **window)
+    return dx, dw, None, None
+
+
+@lowered("MatMulIntegerToFloat", domain=MS)
+def matmul_integer_to_float(a, b, a_scale, b_scale, a_zero=None, b_zero=None, bias=None):
+    """(A - a)(B - b) times both scales, and a bias."""
+    y = op.Cast(op.MatMulInteger(a, b, a_zero, b_zero), to=int(a_scale.dtype)) * (a_scale * b_scale)
+    return y if bias is None else y + bias
+
+
+@lowered("DynamicQuantizeMatMul", domain=MS)
+def dynamic_quantize_matmul(a, b, b_scale, b_zero=None, bias=None):
+    """A rounded by its own range, times B in numbers, and a bias."""
+    quantised, scale, zero = ops.DynamicQuantizeLinear(a, outputs=3)
+    return matmul_integer_to_float(quantised, b, scale, b_scale, zero, b_zero, bias)
+
+
+def _of_numbers(kind, g, y, x, w, x_zero, w_zero, **attributes):
+    """The cotangents of a product of integers by the rule for numbers; those of integers that `x` was rounded to."""
+    for one in (x, w):
+        maker = one.value.producer() if one.array is None else None
+        if one.active and (maker is None or maker.op_type != "DynamicQuantizeLinear"):
+            raise UnsupportedOperator(f"it reads integers that a {maker.op_type if maker else 'layer'} computes")
+    left, right = less_zero(x, x_zero, g), less_zero(w, w_zero, g)
+    return VJP["", kind].function(g, y, left, right, **attributes)
+
+
+def less_zero(q, zero, like):
+    """Integers less their zero point, as numbers of the type of `like`."""
+    level = op.Cast(q, to=int(like.dtype))
+    return level if zero is None else level - op.Cast(zero, to=int(like.dtype))
 
 
 def range_of(dtype):
