@@ -1,7 +1,8 @@
 """`python -m bench.zoo` takes every model of the zoo through the command, and writes docs/zoo.md.
 
-`--only` runs the models whose names hold one of some words. Rows of the others stay as the last run left them: as their
-journeys in `.cache/zoo` have them, or as the page itself does.
+`--only` runs the models whose names hold one of some words, and `--first` begins with some. The page is written after
+each model, so that a run that is stopped keeps its rows. Rows of models that did not run stay as the last run left
+them: as their journeys in `.cache/zoo` have them, or as the page itself does.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def main(arguments: list[str]) -> int:
     """Runs what was asked for; 1 where a model crashed, was wrongly refused, or an aim is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench.zoo", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="WORD", help="models whose names hold one of these words")
+    parser.add_argument("--first", nargs="+", metavar="WORD", default=[], help="run these models before the others")
     parser.add_argument("--family", nargs="+", choices=FAMILIES, default=FAMILIES, help="modules of the collection")
     parser.add_argument("--made", action="store_true", help="use the models that an earlier run made")
     parser.add_argument("--list", action="store_true", help="only list the models")
@@ -32,24 +34,38 @@ def main(arguments: list[str]) -> int:
     if options.make:
         return _make(options.make, options.family)
     every = models(tuple(options.family))
-    chosen = [one for one in every if options.only is None or any(word in one.name for word in options.only)]
+    chosen = [one for one in every if options.only is None or matches(one, options.only)]
+    chosen.sort(key=lambda one: not matches(one, options.first))
     if options.list:
         print("\n".join(f"{one.name}  {one.source}: {one.words}" for one in chosen))
         return 0
+    whole = tuple(options.family) == FAMILIES  # the page has every model, or is left as it is
     for number, one in enumerate(chosen, 1):
         journey = visit(one, CAGES / one.name, made=options.made)
         print(
             f"{number}/{len(chosen)} {one.name}: {journey.result} ({journey.total:.0f} s) {journey.words}", flush=True
         )
-    if tuple(options.family) != FAMILIES:
-        return 0  # the page has every model, or is left as it is
+        if whole:
+            write_page(every)
+    return 0 if not whole or write_page(every) else 1
+
+
+def matches(one: Model, words: list[str]) -> bool:
+    """Whether a model's name holds one of some words."""
+    return any(word in one.name for word in words)
+
+
+def write_page(every: list[Model]) -> bool:
+    """Writes the rows of all models that have run, now or earlier; whether every aim is met."""
     journeys = page.kept(PAGE.read_text(encoding="utf-8"), every) if PAGE.exists() else {}
     for one in every:
         if (path := CAGES / one.name / "journey.json").exists():
             journeys[one.name] = Journey.load(path)
     rows = [(one, journeys[one.name]) for one in every if one.name in journeys]
-    PAGE.write_text(page.written(rows, len(every) - len(rows)), encoding="utf-8")
-    return 0 if page.holds(rows, len(every) - len(rows)) else 1
+    draft = PAGE.with_suffix(".tmp")  # a run that is stopped leaves a whole page
+    draft.write_text(page.written(rows, len(every) - len(rows)), encoding="utf-8")
+    draft.replace(PAGE)
+    return page.holds(rows, len(every) - len(rows))
 
 
 def visit(one: Model, folder: Path, *, made: bool = False) -> Journey:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.zoo import __main__ as zoo
 from bench.zoo.collection import ExpectedRefusal, Model, models
 from bench.zoo.journey import Journey, make_keys, travel, without_folders
 from bench.zoo.page import holds, kept, written
@@ -70,6 +71,24 @@ def test_a_page_keeps_what_it_shows(result: str, refusal: ExpectedRefusal | None
     assert {name: (one.result, one.words, one.total) for name, one in found.items()} == {
         model.name: (one.result, one.words, one.total) for model, one in page
     }
+
+
+def test_the_page_grows_by_a_row_for_each_model_that_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "CAGES", tmp_path)
+    monkeypatch.setattr(zoo, "PAGE", tmp_path / "zoo.md")
+    every = [model for model, _ in rows(Journey("audited", "pass: 1 intervention"), count=2)]
+    for ran, one in enumerate(every, 1):
+        (tmp_path / one.name).mkdir()
+        Journey("audited", "pass: 1 intervention", {"gate": 2.0}).save(tmp_path / one.name / "journey.json")
+        assert not zoo.write_page(every)
+        assert list(kept(zoo.PAGE.read_text(), every)) == [model.name for model in every[:ran]]
+
+
+def test_some_models_come_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert zoo.main(["--family", "scikit_learn", "--first", "wages", "SVC", "--list"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names[:3] == ["SVC", "linear-wages", "mlp-wages"]
+    assert "LogisticRegression" in names[3:]
 
 
 def test_messages_hold_no_folders_of_the_machine() -> None:
