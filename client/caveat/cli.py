@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from caveat.trackers import TRACKERS
 from caveat_spec.annexes import ANNEXES
 from caveat_spec.formats import FORMATS
 
@@ -98,6 +99,13 @@ _maps = click.option(
     show_default=True,
     help="Exit code of an inconclusive gate: that of a pass, that of a failure, or 4.",
 )
+@click.option(
+    "--log-to",
+    "trackers",
+    type=click.Choice(list(TRACKERS)),
+    multiple=True,
+    help="Log verdict, figures and files to this experiment tracker; repeatable.",
+)
 def gate(
     audit: Path | None,
     local: bool,
@@ -111,6 +119,7 @@ def gate(
     attestation: Path | None,
     sign_key: str | None,
     inconclusive: Any,
+    trackers: tuple[str, ...],
     **wanted: Path | None,
 ) -> None:
     """Run the audit in the file AUDIT (YAML or JSON) and decide its gate.
@@ -131,6 +140,11 @@ def gate(
         raise click.UsageError(
             "--attestation needs an audit that runs now: the origin of an existing report is unknown."
         )
+    if trackers:
+        from caveat.trackers.log_report import require_tracker
+
+        for name in trackers:
+            require_tracker(name)
     if report is None and (local or url is None):
         from caveat.local_engine import start_engine
 
@@ -152,7 +166,7 @@ def gate(
             maps=maps,
         )
     paths = {name.removesuffix("_"): path for name, path in wanted.items() if path is not None}
-    click.get_current_context().exit(finish(decided, paths, attestation, inconclusive))
+    click.get_current_context().exit(finish(decided, paths, attestation, inconclusive, trackers, maps))
 
 
 @cli.command(short_help="Say which tolerances the examples can settle, before the model runs.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +21,7 @@ from caveat.baseline import LAST, last_passing
 from caveat.console_output import err, show_note
 from caveat.outputs import append_summary, write, write_outputs
 from caveat.positions import Positions
-from caveat.problems import FAIL, INCONCLUSIVE, PASS, ProblemError, pointing_into, problem
+from caveat.problems import FAIL, INCONCLUSIVE, INFRASTRUCTURE, PASS, ProblemError, pointing_into, problem
 from caveat_reports.canonical import canonical, digest
 from caveat_spec.audit import Audit
 from caveat_spec.gate import decide
@@ -178,9 +178,17 @@ def gate_report(path: Path, policy: Path | None, *, baseline: Path | None) -> De
 
 
 def finish(
-    decided: Decided, wanted: dict[str, Path], attestation: Path | None, when_inconclusive: WhenInconclusive
+    decided: Decided,
+    wanted: dict[str, Path],
+    attestation: Path | None,
+    when_inconclusive: WhenInconclusive,
+    trackers: Sequence[str] = (),
+    maps: Path | None = None,
 ) -> int:
-    """Shows the verdict, writes the requested files, and returns the exit code."""
+    """Shows the verdict, writes the requested files, logs to trackers, and returns the exit code.
+
+    A report that could not be logged turns the code of a pass into 3; a gate that fails or is open keeps its own.
+    """
     report, baseline = decided.report, decided.baseline
     terminal.show_verdict(report)
     if baseline is not None:
@@ -189,16 +197,34 @@ def finish(
         terminal.annotate(report, decided.positions)
     write_outputs(report, decided.written, wanted, decided.positions, baseline, decided.seconds)
     append_summary(report, baseline)
-    written = list(wanted.values())
+    written = dict(wanted)
     if attestation is not None and decided.attest is not None:
         envelope = decided.attest(decided.written, None if baseline is None else digest(baseline))
         write(attestation, envelope, "attestation")
-        written.append(attestation)
+        written["attestation"] = attestation
     if written:
-        show_note(f"Wrote {', '.join(map(str, written))}.")
+        show_note(f"Wrote {', '.join(map(str, written.values()))}.")
+    if maps is not None:
+        written["maps"] = maps
+    code = exit_code(report)
     if report.verdict.outcome == "inconclusive" and when_inconclusive != "4":
-        return PASS if when_inconclusive == "pass" else FAIL
-    return exit_code(report)
+        code = PASS if when_inconclusive == "pass" else FAIL
+    return code if _logged(decided, written, trackers) else code or INFRASTRUCTURE
+
+
+def _logged(decided: Decided, written: dict[str, Path], trackers: Sequence[str]) -> bool:
+    """Logs the report to each tracker, and says where, or why not; whether all of them have it."""
+    whole = True
+    for name in trackers:
+        from caveat.trackers.log_report import log_report
+
+        try:
+            where = log_report(name, decided.report, decided.written, decided.seconds, written)
+            show_note(f"Logged to {where}.")
+        except ProblemError as error:
+            terminal.show_problem(error)
+            whole = False
+    return whole
 
 
 def exit_code(report: Report) -> int:

@@ -6,13 +6,13 @@ digest that its bytes must have; one of `https://` has to, as nothing else says 
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
+from caveat.mlflow_library import import_mlflow
 from caveat.pack import addressed
 from caveat_spec.source_urls import parsed
 
@@ -36,9 +36,7 @@ def _with_mlflow(url: str, folder: Path) -> Path:
 
     The folder of a logged model stands for the one ONNX file in it.
     """
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from mlflow.artifacts import download_artifacts  # only sources of MLflow need it
-
+    download_artifacts = import_mlflow().artifacts.download_artifacts
     address = url.replace("mlflow:/", "runs:/", 1)
     parent, _, name = address.rpartition("/")
     if name.endswith(".onnx"):

@@ -99,6 +99,15 @@ class AuditResult:
         ax.set_xlabel("effect, in standard deviations of the target; hollow: may not decide")
         return ax
 
+    def log_to(self, tracker: str) -> str:
+        """Logs the report to an experiment tracker (`mlflow` or `wandb`) as a run of its own; says where.
+
+        Below the run that is active there is one. Raises `caveat.ProblemError` where it could not be logged.
+        """
+        from caveat.trackers.log_report import log_report
+
+        return log_report(tracker, self.report, self.canonical)
+
     def save(self, path: str | Path) -> Path:
         """Writes the report as .json, .html, .md (Markdown), .xml (JUnit) or .sarif; returns the path."""
         path = Path(path)
