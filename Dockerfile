@@ -24,6 +24,7 @@ COPY constraints.txt /constraints/all.txt
 COPY deploy/constraints.txt /constraints/images.txt
 COPY deploy/hashes /constraints/hashes
 COPY pyproject.toml README.md ./
+COPY docs/man docs/man
 
 # ---- one environment per image: first what seldom changes, then the packages of Caveat that its process uses -----------
 # The drivers of databases and buckets can be chosen. The default is PostgreSQL and S3; Google's buckets need gcsfs.

@@ -20,3 +20,5 @@ html_title = "Caveat"
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"light_css_variables": {"font-stack": "system-ui, sans-serif"}}
+
+man_pages = [("docs/command", "caveat", "audit what an ONNX model depends on", "", 1)]

@@ -46,6 +46,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("wheel", tmp_path_factory.mktemp("wheel"))
 
 
+def test_the_manual_page_is_where_man_looks(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        (page,) = [name for name in archive.namelist() if name.endswith("data/data/share/man/man1/caveat.1")]
+        assert archive.read(page) == (ROOT / "docs" / "man" / "caveat.1").read_bytes()
+
+
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment that has the wheel, and the dependencies from this one."""
@@ -70,7 +76,8 @@ def project(tmp_path: Path) -> Path:
 def test_the_wheel_takes_no_generic_name(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == PACKAGES
+    beside = (".dist-info/", ".data/data/share/man/")
+    assert {name.partition("/")[0] for name in names if not any(one in name for one in beside)} == PACKAGES
 
 
 def test_every_package_says_that_it_is_typed(wheel: Path) -> None:
