@@ -28,7 +28,7 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
-	$(PIP) --no-deps rapidocr-onnxruntime  # only its model file is read
+	$(PIP) --no-deps rapidocr-onnxruntime kserve  # only a model and types are read, as files
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.oracle: $(VENV)/.dev

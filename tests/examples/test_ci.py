@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from caveat_storage import keyring
 from tests.api_spec import handmade
 from tests.client.conftest import ROOT
 from tests.client.models import write_audit
+from tests.examples.cluster_types import faults_of_argo, faults_of_kserve
 
 CI = ROOT / "examples" / "ci"
 BASH = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"]
@@ -112,6 +115,94 @@ def test_jenkins(checkout: Path) -> None:
         assert list(checkout.glob(pattern))
     code = re.sub(r"'''.*?'''|'[^']*'|\"[^\"]*\"|//[^\n]*", "", said, flags=re.S)
     assert all(code.count(one) == code.count(other) > 0 for one, other in ("{}", "()"))
+
+
+class TestArgo:
+    TEMPLATE = yaml(CI / "argo" / "gate.yaml")
+
+    def gate(self, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The step, with `/tmp/caveat` below the folder."""
+        (template,) = self.TEMPLATE["spec"]["templates"]
+        script = template["script"]
+        assert "{{" not in script["source"], "what comes from outside reaches a script by its environment only"
+        source = script["source"].replace("/tmp/caveat", str(folder / "tmp"))
+        return run([*script["command"], "-c", source], folder, INCONCLUSIVE="4", **environment)
+
+    def test_a_gate_that_fails_fails_the_step_and_leaves_its_reports(self, checkout: Path) -> None:
+        done = self.gate(checkout, AUDIT="audit.yaml")
+        assert done.returncode == 1, done.stderr
+        (template,) = self.TEMPLATE["spec"]["templates"]
+        given = {
+            one["name"]: Path(one["valueFrom"]["path"].replace("/tmp/caveat", str(checkout / "tmp"))).read_text()
+            for one in template["outputs"]["parameters"]
+        }
+        (reports,) = template["outputs"]["artifacts"]
+        kept = Path(reports["path"].replace("/tmp/caveat", str(checkout / "tmp")))
+        assert given == {"outcome": "fail", "report": sha256((kept / "report.json").read_bytes()).hexdigest()}
+        assert {file.name for file in kept.iterdir()} == {"report.json", "report.html", "junit.xml"}
+
+    def test_what_is_no_audit_is_an_error_and_has_no_report(self, checkout: Path) -> None:
+        assert self.gate(checkout, AUDIT="absent.yaml").returncode == 2
+        assert (checkout / "tmp" / "outcome").read_text() == "error"
+        assert not (checkout / "tmp" / "digest").exists()
+
+    def test_only_a_failure_of_the_infrastructure_is_tried_again(self, checkout: Path) -> None:
+        (template,) = self.TEMPLATE["spec"]["templates"]
+        assert template["retryStrategy"]["expression"] == "asInt(lastRetry.exitCode) == 3"
+        done = self.gate(checkout, AUDIT="audit.yaml", CAVEAT_URL="http://127.0.0.1:9", CAVEAT_KEY="x")
+        assert done.returncode == 3, done.stderr
+
+    def test_the_image_is_that_of_this_version(self) -> None:
+        (template,) = self.TEMPLATE["spec"]["templates"]
+        assert template["script"]["image"].partition(":")[2] == version("caveat")
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"), [("argo/gate.yaml", "WorkflowTemplate"), ("kserve/release.yaml", "Workflow")]
+)
+def test_workflows_fit_the_types_of_argo(file: str, kind: str) -> None:
+    workflow = yaml(CI / file)
+    assert faults_of_argo(workflow, kind) == []
+    workflow["spec"]["templates"][0]["retryStratgy"] = {}
+    assert faults_of_argo(workflow, kind) == ["/spec/templates/0/retryStratgy: Argo has no such field"]
+    workflow["spec"]["entrypoint"] = 3
+    assert faults_of_argo(workflow, kind) == ["/spec/entrypoint: Input should be a valid string"]
+
+
+def test_the_release_serves_what_its_gate_let_through() -> None:
+    workflow = yaml(CI / "kserve" / "release.yaml")
+    release, serve = workflow["spec"]["templates"]
+    first, second = release["steps"]
+    used = TestArgo.TEMPLATE
+    assert first[0]["templateRef"] == {
+        "name": used["metadata"]["name"],
+        "template": used["spec"]["templates"][0]["name"],
+    }
+    assert second[0]["template"] == serve["name"]
+    service = YAML(typ="safe").load(serve["resource"]["manifest"])
+    assert faults_of_kserve(service, "V1beta1InferenceService") == []
+    status = serve["resource"]["successCondition"].partition(" ")[0].split(".")
+    assert faults_of_kserve({"modelStatus": {status[-1]: "UpToDate"}}, "V1beta1InferenceServiceStatus") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"predictr": {}}, "/spec/predictr: KServe has no such field"),
+        (
+            {"predictor": {"model": {"storageURI": "s3://x"}}},
+            "/spec/predictor/model/storageURI: KServe has no such field",
+        ),
+        ({"predictor": {"minReplicas": "1"}}, "/spec/predictor/minReplicas: '1' is no int"),
+        (
+            {"predictor": {"model": {"resources": {"request": {}}}}},
+            "/spec/predictor/model/resources/request: Kubernetes has no such field",
+        ),
+    ],
+)
+def test_the_check_of_services_would_tell(change: dict[str, Any], fault: str) -> None:
+    service = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "spec": change}
+    assert faults_of_kserve(service, "V1beta1InferenceService") == [fault]
 
 
 @pytest.mark.parametrize(
