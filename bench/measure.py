@@ -31,13 +31,14 @@ Prepared = Callable[[], Mapping[str, Any] | None]
 class Spent:
     """Seconds on the clock and of processors, and bytes of memory: at the peak, and before the measured part began.
 
-    Only anonymous memory counts; mapped pages of files do not.
+    Only anonymous memory counts there; `resident` is the peak of all, mapped pages of files included.
     """
 
     wall: float
     cpu: float
     peak: int
     before: int
+    resident: int
     figures: dict[str, Any] = field(default_factory=dict)
     """Figures that the case returned."""
 
@@ -48,8 +49,8 @@ class Case:
 
     function: str
     arguments: Mapping[str, Any]
-    address_space: int | None = None
-    """The most bytes that the process may allocate, as the sandbox limits its child."""
+    most_data: int | None = None
+    """The most bytes that the process may allocate (`RLIMIT_DATA`), as the sandbox limits its child."""
 
 
 def installed(library: str) -> str:
@@ -72,8 +73,9 @@ def in_turns(cases: Mapping[str, Case], repeats: int) -> dict[str, Spent]:
 
 def middle(runs: list[Spent]) -> Spent:
     """The median of each figure."""
-    figures = {name: median(getattr(run, name) for run in runs) for name in ("wall", "cpu", "peak", "before")}
-    return Spent(figures["wall"], figures["cpu"], int(figures["peak"]), int(figures["before"]), runs[-1].figures)
+    wall, cpu = (median(getattr(run, name) for run in runs) for name in ("wall", "cpu"))
+    memory = (int(median(getattr(run, name) for run in runs)) for name in ("peak", "before", "resident"))
+    return Spent(wall, cpu, *memory, runs[-1].figures)
 
 
 def measured(case: Case) -> Spent:
@@ -91,8 +93,8 @@ def measured(case: Case) -> Spent:
 
 def main(case: Case) -> Spent:
     """Prepares and measures a case in this process."""
-    if case.address_space is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (case.address_space, case.address_space))
+    if case.most_data is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (case.most_data, case.most_data))
     module, _, name = case.function.partition(":")
     action: Prepared = getattr(import_module(module), name)(**case.arguments)
     before = held_bytes()
@@ -100,7 +102,7 @@ def main(case: Case) -> Spent:
         wall, cpu = time.perf_counter(), time.process_time()
         own = action()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return Spent(wall, cpu, most[0], before, dict(own or {}))
+    return Spent(wall, cpu, most[0], before, resident_peak(), dict(own or {}))
 
 
 @contextmanager
@@ -123,11 +125,20 @@ def peak_memory() -> Iterator[list[int]]:
 
 def held_bytes() -> int:
     """Anonymous memory of this process; elsewhere than on Linux, the most that it ever had."""
+    return _status("RssAnon")
+
+
+def resident_peak() -> int:
+    """The most memory that this process ever had, by the kernel's own count."""
+    return _status("VmHWM")
+
+
+def _status(line: str) -> int:
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
-    return int(line.split()[1]) * 1024
+    found = next(each for each in status.read_text().splitlines() if each.startswith(line))
+    return int(found.split()[1]) * 1024
 
 
 if __name__ == "__main__":

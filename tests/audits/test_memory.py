@@ -63,5 +63,5 @@ def test_a_block_of_a_gram_matrix_is_filled_in_place() -> None:
 def test_memory_holds_the_budget_and_what_is_worked_on(tmp_path: Path, reference: int) -> None:
     """100,352 features: activations of 574 and of 2,296 MiB, inner products of 20 and of 284."""
     given = {"folder": str(tmp_path), "reference": reference, "concept": 50, "features": 100_352}
-    spent = measured(Case("bench.cases:wide", given, address_space=2 << 30))
+    spent = measured(Case("bench.cases:wide", given, most_data=2 << 30))
     assert spent.peak - spent.before < MEMORY_BYTES + (256 << 20)
