@@ -18,12 +18,23 @@ from bench.page import at_least, at_most, table, yes
 from examples.graph import save
 
 MIB, GIB = 1 << 20, 1 << 30
+CHANGED: dict[str, dict[str, Any]] = {
+    "alpha 0.01": {"alpha": 0.01},
+    "correction none": {"correction": "none"},
+    "cross-check none": {"cross_check": None},
+    "estimator logistic": {"estimator": "logistic"},
+    "estimator logistic, cross-check mean_difference, alpha 0.01": {
+        "estimator": "logistic",
+        "cross_check": "mean_difference",
+        "alpha": 0.01,
+    },
+}
+"""Questions of examples that the cache knows."""
 
 
 def against_the_bound(folder: Path, rounds: int, quick: bool) -> str:
     """(a) An audit against one pass over its examples, and the same audit again from the cache."""
     question = of_pictures(folder, **({"concept": 20, "reference": 60, "targets": 20} if quick else {}))
-    again = {"estimator": "logistic", "cross_check": "mean_difference", "alpha": 0.01}
     kept, empty = folder / "kept", folder / "empty"
     for place in (kept, empty):
         place.mkdir()
@@ -40,7 +51,10 @@ def against_the_bound(folder: Path, rounds: int, quick: bool) -> str:
             ),
             "cold": Case("bench.cases:audit", _arguments(question) | {"kept": str(empty)}),
             "warm": Case("bench.cases:audit", _arguments(question) | {"kept": str(kept)}),
-            "other": Case("bench.cases:audit", _arguments(question, **again) | {"kept": str(kept)}),
+            **{
+                name: Case("bench.cases:audit", _arguments(question, **method) | {"kept": str(kept)})
+                for name, method in CHANGED.items()
+            },
         },
         rounds,
     )
@@ -58,13 +72,13 @@ gradients, and takes a finite step beside each slope, none of which is part of t
 
 {
         table(
-            ["", "wall s", "CPU s", "peak MiB", "against the bound, wall", "CPU", "aim", "met"],
+            ["", "wall s", "CPU s", "peak MiB", "wall : bound", "aim", "met", "CPU : bound", "aim", "met"],
             [
-                ["bound", *_spent(bound), "1", "1", "", ""],
-                _against("bound, side by side", spent["side by side"], bound, None),
-                _against("audit", spent["audit"], bound, 1.4),
-                _against("audit, logistic CAVs", spent["logistic"], bound, None),
-                _against("audit that fills an empty cache", spent["cold"], bound, None),
+                ["bound", *_spent(bound), "1", "", "", "1", "", ""],
+                _against("bound, side by side", spent["side by side"], bound, None, None),
+                _against("audit", spent["audit"], bound, 1.15, 1.12),
+                _against("audit, logistic CAVs", spent["logistic"], bound, None, 1.25),
+                _against("audit that fills an empty cache", spent["cold"], bound, None, 1.15),
             ],
         )
     }
@@ -72,11 +86,13 @@ gradients, and takes a finite step beside each slope, none of which is part of t
 
 
 def _asked_again(spent: Mapping[str, Spent]) -> str:
-    """(f) The same audit again, with a full cache."""
+    """(f) The same audit again, and with another question of the same examples, with a full cache."""
     cold = spent["cold"]
-    return f"""## The same question again
+    return f"""## The same question again, and another one
 
-The cache holds the arrays of the cold audit. Engine time, in a process that has already imported the engine.
+The cache holds what the cold audit left: by mean differences, cross-checked by logistic regression, alpha 0.05. Each
+row changes one thing of the audit's method, and the last three at once. Engine time, in a process that has already
+imported the engine.
 
 {
         table(
@@ -84,7 +100,7 @@ The cache holds the arrays of the cold audit. Engine time, in a process that has
             [
                 ["cold", *_spent(cold)[:2], "1", "1", "", ""],
                 _faster("the same audit", cold, spent["warm"], 20),
-                _faster("estimator logistic, cross-check mean_difference, alpha 0.01", cold, spent["other"], None),
+                *(_faster(name, cold, spent[name], 8) for name in CHANGED),
             ],
         )
     }"""
@@ -417,10 +433,12 @@ def _spent(spent: Spent) -> list[str]:
     return [f"{spent.wall:.1f}", f"{spent.cpu:.1f}", f"{spent.peak / MIB:,.0f}"]
 
 
-def _against(name: str, spent: Spent, bound: Spent, aim: float | None) -> list[str]:
-    ratio = spent.wall / bound.wall
-    met = ["≤ 1.4", yes(ratio <= aim)] if aim is not None else ["", ""]
-    return [name, *_spent(spent), f"{ratio:.2f}", f"{spent.cpu / bound.cpu:.2f}", *met]
+def _against(name: str, spent: Spent, bound: Spent, wall: float | None, cpu: float | None) -> list[str]:
+    ratios = (spent.wall / bound.wall, wall), (spent.cpu / bound.cpu, cpu)
+    shown = [
+        each for ratio, aim in ratios for each in ([f"{ratio:.2f}", "", ""] if aim is None else at_most(ratio, aim))
+    ]
+    return [name, *_spent(spent), *shown]
 
 
 def _faster(name: str, cold: Spent, warm: Spent, aim: float | None) -> list[str]:

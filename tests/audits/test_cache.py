@@ -16,7 +16,7 @@ from caveat_worker.array_stores import cached
 from caveat_worker.engine.activations import collect
 from caveat_worker.engine.autodiff import load
 from caveat_worker.engine.base.store import ArrayStore
-from caveat_worker.engine.concepts import activation_intervention
+from caveat_worker.engine.concepts import activation_intervention, fit_problem
 from caveat_worker.engine.onnx.session import Session
 from caveat_worker.jobs.cache import Cache
 from caveat_worker.jobs.limits import Limits
@@ -108,6 +108,79 @@ def test_another_question_of_the_same_arrays_does_not_touch_the_model(
     plain = canonical(bench.run())
     for module in (collect, load, activation_intervention):  # nor is the model run again to be compared with its file
         monkeypatch.setattr(module, "open_session", _must_not_be_opened)
+    assert canonical(bench.run(store=kept.store)) == plain
+
+
+def another_alpha(bench: Bench) -> None:
+    bench.document["method"] |= {"alpha": 0.06}
+
+
+def another_correction(bench: Bench) -> None:
+    bench.document["method"] |= {"correction": "none"}
+
+
+def another_cross_check(bench: Bench) -> None:
+    bench.document["method"] |= {"cross_check": "mean_difference"}
+
+
+@pytest.mark.parametrize(
+    ("change", "most"), [(gate, 1), (another_correction, 1), (another_cross_check, 2), (another_alpha, 8)]
+)
+def test_another_question_draws_only_what_it_does_not_share(
+    bench: Bench, kept: Kept, change: Change, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CAV by each estimator, and for another alpha the folds of as many shuffles; no draw of any other kind."""
+    bench.document["method"] |= {"estimator": "logistic", "cross_check": None, "permutations": 299}
+    bench.run(store=kept.store)
+    change(bench)
+    plain = canonical(bench.run())
+    fits: list[int] = []
+
+    def counted(k: Any, positives: Any, *rest: Any, **options: Any) -> Any:
+        fits.append(len(positives))
+        return fit_cavs(k, positives, *rest, **options)
+
+    fit_cavs = fit_problem.fit_cavs
+    monkeypatch.setattr(fit_problem, "fit_cavs", counted)
+    assert canonical(bench.run(store=kept.store)) == plain
+    tests = len(bench.document["concepts"]) * len(bench.document["layers"])
+    assert 0 < len(fits) <= most * tests
+
+
+def another_seed(bench: Bench) -> None:
+    bench.document["method"] |= {"seed": 8}
+
+
+def another_penalty(bench: Bench) -> None:
+    bench.document["method"] |= {"regularisation": 3.0}
+
+
+def other_folds(bench: Bench) -> None:
+    bench.document["method"] |= {"folds": 3}
+
+
+def controlled(bench: Bench) -> None:
+    bench.document["concepts"]["used"]["controlling_for"] = ["ignored"]
+
+
+def another_name(bench: Bench) -> None:
+    bench.document["concepts"]["renamed"] = bench.document["concepts"].pop("used")
+    bench.document.pop("gate")
+
+
+def another_reference(bench: Bench) -> None:
+    bench.document["concepts"]["used"]["against"] = "ignored"
+
+
+@pytest.mark.parametrize(
+    "change", [another_seed, another_penalty, other_folds, controlled, another_name, another_reference]
+)
+def test_what_a_draw_depends_on_is_in_its_key(bench: Bench, kept: Kept, change: Change) -> None:
+    bench.document["method"] |= {"estimator": "logistic"}
+    before = canonical(bench.run(store=kept.store))
+    change(bench)
+    plain = canonical(bench.run())
+    assert plain != before
     assert canonical(bench.run(store=kept.store)) == plain
 
 

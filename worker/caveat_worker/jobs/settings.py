@@ -61,7 +61,7 @@ class Settings(SharedSettings, LimitSettings):
     heartbeat_file: str | None = None
     """File that is touched every `reap_seconds`, for a liveness probe."""
     cache_bytes: int = Field(8 << 30, ge=0)
-    """Size in bytes of the disk cache, which lets an audit reuse the activations of earlier ones; 0 disables it."""
+    """Bytes of the disk cache, which lets an audit reuse activations and draws of earlier ones; 0 disables it."""
     cache_folder: Path = Path(".caveat/cache")
     """Folder of the cache, which several workers can share."""
 

@@ -55,6 +55,7 @@ from caveat_worker.engine.concepts.flags import (
     flag_sets,
     flag_weak_cav,
 )
+from caveat_worker.engine.concepts.kept_draws import NOT_KEPT, KeptDraws
 from caveat_worker.engine.concepts.linear_probe import (
     encoding,
     place_of_targets,
@@ -93,36 +94,37 @@ def cav_of(data: ConceptData, settings: Settings) -> Float64Array:
 
 @on_one_thread
 def run_concept_test(
-    data: ConceptData, targets: Sequence[TargetData], settings: Settings, rng: np.random.Generator, threads: int = 1
+    data: ConceptData,
+    targets: Sequence[TargetData],
+    settings: Settings,
+    rng: np.random.Generator,
+    threads: int = 1,
+    kept: KeptDraws = NOT_KEPT,
 ) -> ConceptTested:
     """The whole test of one concept at one layer, for all targets at once: the CAVs do not depend on the target.
 
-    Draws of each kind have a generator of their own, so that the numbers do not depend on threads.
+    Draws of each kind have a generator of their own, so that the numbers do not depend on threads, nor on which of them
+    were `kept`.
 
     Raises InvalidInput for sets that overlap or have fewer than two examples, a constant layer, an unknown estimator,
     and targets that do not fit the layer or are constant.
     """
     for_null, for_runs, for_bootstrap, for_folds, for_reference = rng.spawn(5)
     # First, because memory holds one large problem at a time.
-    against_targets = reference_against_targets(data, settings, for_reference)
+    against_targets = reference_against_targets(data, settings, for_reference, kept)
     problem = fit_problem_of(data, settings)
     gxs = [_centred_products(target, data, problem) for target in targets]  # [m, n] each
 
     cav = fit(problem, *problem.sides)
     other = None if settings.cross_check is None else fit(problem, *problem.sides, settings.cross_check)
-    draws = [null_draws(problem, settings.permutations, for_null), run_draws(problem, settings.runs, for_runs)]
     with ThreadPoolExecutor(threads) as side_by_side:
-        encoded = side_by_side.submit(encoding, problem, for_folds)
-        bootstrap = side_by_side.submit(_bootstrap, problem, gxs, [one.values for one in targets], for_bootstrap)
-        null, runs = side_by_side.map(partial(_measured, problem, gxs), draws)
-    (accuracy, spread), resampled = encoded.result(), bootstrap.result()
+        encoded = side_by_side.submit(encoding, problem, for_folds, kept)
+        draws = _draws(problem, targets, gxs, (for_null, for_runs, for_bootstrap), side_by_side, kept)
+    accuracy, spread = encoded.result()
     place = None if against_targets is None else (against_targets, place_of_targets(data, problem, cav))
     fitted = _Fitted(problem, cav, other, accuracy, spread, place, set_separation(problem))
 
-    figures = [
-        _figures(fitted, target, gx, _Draws(by_chance, by_run, *bootstrap))
-        for target, gx, by_chance, by_run, bootstrap in zip(targets, gxs, null, runs, resampled, strict=True)
-    ]
+    figures = [_figures(fitted, target, gx, drawn) for target, gx, drawn in zip(targets, gxs, draws, strict=True)]
     if problem.partners is None:
         alike = flag_moves_all([one.effect.in_sd for one in figures], [one.effect.p for one in figures], settings.alpha)
         figures = [one.model_copy(update={"flags": [*one.flags, *alike]}) for one in figures]
@@ -156,6 +158,44 @@ class _Draws:
     scores: Float64Array
     scales: Float64Array
     """The target's scale in each resample of its examples."""
+
+    @classmethod
+    def of(cls, vectors: Sequence[Float64Array]) -> _Draws:
+        """The same from all vectors in their order."""
+        return cls(_Measured(*vectors[:4]), _Measured(*vectors[4:8]), *vectors[8:])
+
+
+def _draws(
+    problem: FitProblem,
+    targets: Sequence[TargetData],
+    gxs: Sequence[AnyProducts],
+    generators: tuple[np.random.Generator, np.random.Generator, np.random.Generator],
+    side_by_side: ThreadPoolExecutor,
+    kept: KeptDraws,
+) -> list[_Draws]:
+    """Every target under every draw, by generators of the null, the runs and the resamples."""
+    settings, (for_null, for_runs, for_bootstrap) = problem.settings, generators
+
+    def draw() -> list[Float64Array]:
+        sets = [null_draws(problem, settings.permutations, for_null), run_draws(problem, settings.runs, for_runs)]
+        bootstrap = side_by_side.submit(_bootstrap, problem, gxs, [one.values for one in targets], for_bootstrap)
+        null, runs = side_by_side.map(partial(_measured, problem, gxs), sets)
+        return [
+            vector
+            for by_chance, by_run, resampled in zip(null, runs, bootstrap.result(), strict=True)
+            for vector in (*by_chance.vectors, *by_run.vectors, *resampled)
+        ]
+
+    counts = [settings.permutations] * 3, [settings.runs] * 3, [settings.bootstrap] * 3
+    lengths = [[*counts[0], len(gx), *counts[1], len(gx), *counts[2]] for gx in gxs]
+    vectors = iter(
+        kept.vectors(
+            [length for each in lengths for length in each],
+            draw,
+            draws=[settings.permutations, settings.runs, settings.bootstrap],
+        )
+    )
+    return [_Draws.of([next(vectors) for _ in each]) for each in lengths]
 
 
 def _figures(fitted: _Fitted, target: TargetData, gx: AnyProducts, draws: _Draws) -> Figures:
@@ -267,6 +307,11 @@ class _Measured:
     effects: Float64Array  # [R]
     projected_gaps: Float64Array  # [R] the step from negatives to positives, along the CAV
     reach: Float64Array  # [m] root mean square of each example's sensitivity over the CAVs
+
+    @property
+    def vectors(self) -> tuple[Float64Array, ...]:
+        """All of them in their order."""
+        return self.scores, self.effects, self.projected_gaps, self.reach
 
 
 def _measure(

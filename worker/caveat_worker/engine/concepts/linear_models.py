@@ -8,21 +8,29 @@ by Newton steps (Keerthi and DeCoste 2005; Chapelle 2007, "Training a support ve
 linear systems conjugate gradients solve in the inner product of `K`. One iteration of all problems is one matrix
 product [R, n] @ [n, n], which is why five hundred fits take about as long as one over 100,000 features. Where the
 examples that weigh anything are few, as in a run or a fold, each problem has a small Gram matrix of its own.
+
+A fit begins in single precision, in which a product costs half. It ends in double: directions still come from single
+precision there, but where they led to, and when a fit may end, is computed in double.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from scipy.special import expit
+from numpy.typing import NDArray
 
 from caveat_worker.engine.activations.feature_space import AnyProducts, FactoredProducts
+from caveat_worker.engine.activations.gram import trace
 from caveat_worker.engine.base.arrays import Float64Array, Indices
 from caveat_worker.engine.base.errors import InvalidInput
 
-Loss = Callable[[Float64Array], tuple[Float64Array, Float64Array, Float64Array]]
+Floats = NDArray[np.floating[Any]]
+"""Numbers in single or double precision."""
+AnyFloatProducts = Floats | FactoredProducts
+Loss = Callable[[Floats], tuple[Floats, Floats, Floats]]
 """Margins to value, slope and curvature."""
 
 BLOCK = 128
@@ -33,6 +41,15 @@ FEW = 1 / 3
 """Of the examples: where no problem of a block has more than these, each is solved over its own."""
 NEWTON_STEPS = 200
 CONJUGATE_STEPS = 400
+ROUGH = 3e-5
+"""Where single precision ends: its rounding is under this."""
+ROUGH_STEPS = 20
+"""Newton steps that may take directions from single precision; a fit that needs more goes on in double alone."""
+ROUGH_BYTES = 64 * 2**20
+"""The largest Gram matrix that is copied in single precision."""
+LARGEST_ROUGH = 1e6
+"""The largest `K / λ`, by its trace, on whose products rounding to single precision has no say."""
+TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -44,10 +61,12 @@ class Normals:
     fitted: Float64Array
 
 
-def logistic(margin: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """log(1 + e⁻ᵐ)."""
-    miss = expit(-margin)
-    return np.logaddexp(0.0, -margin), -miss, miss * (1 - miss)
+def logistic(margin: Floats) -> tuple[Floats, Floats, Floats]:
+    """log(1 + e⁻ᵐ), by one exponential that cannot overflow."""
+    small = np.exp(-np.abs(margin))
+    larger = 1 / (1 + small)
+    smaller = small * larger
+    return np.log1p(small) - np.minimum(margin, 0), -np.where(margin < 0, larger, smaller), smaller * larger
 
 
 def minimise(
@@ -94,118 +113,192 @@ def _newton(
     k: AnyProducts, weights: Float64Array, signs: Float64Array, loss: Loss, penalty: float, tolerance: float
 ) -> Normals:
     """The same over `k` [n, n], or over one for each problem [R, n, n]."""
-    found = Normals(np.zeros_like(weights), np.zeros(len(weights)), np.zeros_like(weights))
-    active = np.arange(len(weights))
-    alpha, fitted, intercept = np.zeros_like(weights), np.zeros_like(weights), np.zeros((len(weights), 1))
-    total = weights.sum(1, keepdims=True)
-    for _ in range(NEWTON_STEPS):
-        value, slope, curvature = loss(signs * (fitted + intercept))
-        slope, curvature = weights * signs * slope, weights * curvature
-        objective = _dot(weights, value) + penalty / 2 * _dot(alpha, fitted)
-        gradient, drift = penalty * alpha + slope, _sum(slope)  # by α, and by the intercept
-        bend = np.maximum(_sum(curvature), 1e-300)
-        residual = curvature * (drift / bend) - gradient  # the intercept's step is eliminated
-        reach = _product(residual, k)
-        error, size = _dot(residual, reach), _dot(alpha, fitted)
-        done = ((error <= (tolerance * penalty) ** 2 * size) & (np.abs(drift) <= tolerance * total))[:, 0]
-        found.alpha[active[done]], found.intercept[active[done]] = alpha[done], intercept[done, 0]
-        found.fitted[active[done]] = fitted[done]
-        if done.all():
-            return found
+    rough = _in_single_precision(k, penalty)
+    alpha, intercept = np.zeros_like(weights), np.zeros((len(weights), 1))
+    if rough is not None:
+        start = _State.of(rough, *(each.astype(np.float32) for each in (weights, signs, alpha, intercept)))
+        begun, _ = _descend(start, None, loss, 1.0, ROUGH, ROUGH_STEPS)
+        alpha, intercept = begun.alpha.astype(np.float64) / penalty, begun.intercept[:, None].astype(np.float64)
+    found, left = _descend(
+        _State.of(k, weights, signs, alpha, intercept), rough, loss, penalty, tolerance, NEWTON_STEPS
+    )
+    if left:
+        raise InvalidInput(
+            "cav-does-not-converge",
+            f"{left} CAVs did not converge in {NEWTON_STEPS} Newton steps.",
+            "Raise 'method.regularisation': it keeps a CAV determined where concept and reference are separable.",
+        )
+    return found
+
+
+def _in_single_precision(k: AnyProducts, penalty: float) -> AnyFloatProducts | None:
+    """`K / λ` in single precision, if the copy is small and the penalty not."""
+    sizes = trace(k) if isinstance(k, FactoredProducts) else np.trace(k, axis1=-2, axis2=-1).max()
+    if sizes > LARGEST_ROUGH * penalty:
+        return None
+    if isinstance(k, FactoredProducts):
+        left = (k.left / np.sqrt(penalty)).astype(np.float32)
+        return FactoredProducts(left, left)
+    if k.ndim == 2 and k.nbytes > ROUGH_BYTES:
+        return None
+    return np.multiply(k, 1 / penalty, out=np.empty(k.shape, np.float32), casting="same_kind")
+
+
+@dataclass(frozen=True)
+class _State:
+    """R problems on their way, all in one precision."""
+
+    k: AnyFloatProducts
+    """[n, n], or one for each problem [R, n, n]."""
+    weights: Floats  # [R, n]
+    signs: Floats  # [R, n]
+    alpha: Floats  # [R, n]
+    intercept: Floats  # [R, 1]
+    fitted: Floats  # [R, n]
+
+    @classmethod
+    def of(cls, k: AnyFloatProducts, weights: Floats, signs: Floats, alpha: Floats, intercept: Floats) -> _State:
+        """The state at some normals and intercepts."""
+        return cls(k, weights, signs, alpha, intercept, _product(alpha, k))
+
+    def rows(self, rest: NDArray[np.bool_]) -> _State:
+        """Some of the problems."""
+        rows = (each[rest] for each in (self.weights, self.signs, self.alpha, self.intercept, self.fitted))
+        return _State(_own(self.k, rest), *rows)
+
+
+def _descend(
+    state: _State, rough: AnyFloatProducts | None, loss: Loss, penalty: float, tolerance: float, most: int
+) -> tuple[Normals, int]:
+    """Where at most so many Newton steps lead, in the precision of the state, and how many problems did not arrive.
+
+    Directions come from `rough`, `K / λ` in single precision, where it is given.
+    """
+    found = Normals(np.zeros_like(state.alpha), np.zeros_like(state.alpha[:, 0]), np.zeros_like(state.alpha))
+    active: Indices = np.arange(len(state.alpha))
+    value, by_margin, bends = loss(state.signs * (state.fitted + state.intercept))
+    for step in range(most + 1):
+        slope: Floats = state.weights * state.signs * by_margin
+        curvature: Floats = state.weights * bends
+        gradient: Floats = penalty * state.alpha + slope  # by α
+        drift = _sum(slope)  # by the intercept
+        bend: Floats = np.maximum(_sum(curvature), TINY)
+        residual: Floats = curvature * (drift / bend) - gradient  # the intercept's step is eliminated
+        reach = _product(residual, state.k)
+        error, size = _dot(residual, reach), _dot(state.alpha, state.fitted)
+        close = np.abs(drift) <= tolerance * _sum(state.weights)
+        done = ((error <= (tolerance * penalty) ** 2 * size) & close)[:, 0]
+        ended = done if step < most else np.ones_like(done)
+        found.alpha[active[ended]], found.fitted[active[ended]] = state.alpha[ended], state.fitted[ended]
+        found.intercept[active[ended]] = state.intercept[ended, 0]
+        if ended.all():
+            break
         if done.any():
             rest = ~done
-            k = k if isinstance(k, FactoredProducts) or k.ndim == 2 else k[rest]
-            active, alpha, fitted, intercept, weights, signs, total = (
-                each[rest] for each in (active, alpha, fitted, intercept, weights, signs, total)
+            active, state, rough = active[rest], state.rows(rest), None if rough is None else _own(rough, rest)
+            curvature, bend, drift, gradient, residual, reach, error, size, value = (
+                each[rest] for each in (curvature, bend, drift, gradient, residual, reach, error, size, value)
             )
-            curvature, bend, drift, gradient, objective, residual, reach, error, size = (
-                each[rest] for each in (curvature, bend, drift, gradient, objective, residual, reach, error, size)
-            )
-        off = np.sqrt(np.maximum(error, 0.0)) / np.maximum(penalty * np.sqrt(np.maximum(size, 0.0)), 1e-30)
-        step, move = _conjugate_gradients(k, curvature, bend, penalty, residual, reach, error, np.minimum(0.1, off))
-        shift = -(drift + _dot(curvature, move)) / bend
-        descent = _dot(gradient, move) + drift * shift
-        length = _line_search(
-            loss, weights, signs, penalty, (alpha, fitted, intercept), (step, move, shift), objective, descent
+        off = np.sqrt(np.maximum(error, 0)) / np.maximum(penalty * np.sqrt(np.maximum(size, 0)), TINY)
+        directions = state.k if rough is None or step >= ROUGH_STEPS else rough
+        scale = penalty if directions is state.k else 1.0
+        residual, reach = residual / penalty, reach / penalty * (scale / penalty)
+        along, ahead = _conjugate_gradients(directions, scale, curvature, bend, residual, reach, np.minimum(0.1, off))
+        if directions is not state.k:
+            along = along.astype(np.float64)
+            ahead = _product(along, state.k)
+        state, (value, by_margin, bends) = _moved(
+            state, (along, ahead), value, loss, penalty, (gradient, drift, curvature, bend)
         )
-        alpha, fitted, intercept = alpha + length * step, fitted + length * move, intercept + length * shift
-    raise InvalidInput(
-        "cav-does-not-converge",
-        f"{len(active)} CAVs did not converge in {NEWTON_STEPS} Newton steps.",
-        "Raise 'method.regularisation': it keeps a CAV determined where concept and reference are separable.",
-    )
+    return found, int((~done).sum())
 
 
 def _conjugate_gradients(
-    k: AnyProducts,
-    curvature: Float64Array,
-    bend: Float64Array,
-    penalty: float,
-    residual: Float64Array,
-    reach: Float64Array,
-    error: Float64Array,
-    accuracy: Float64Array,
-) -> tuple[Float64Array, Float64Array]:
-    """Solves `(λ + D̃ K) step = residual` for each problem, D̃ the curvature less its mean; returns `step`, `step K`."""
-    step, move = np.zeros_like(residual), np.zeros_like(residual)
-    direction, ahead = residual, reach
-    goal = accuracy**2 * error
+    k: AnyFloatProducts,
+    scale: float,
+    curvature: Floats,
+    bend: Floats,
+    residual: Floats,
+    reach: Floats,
+    accuracy: Floats,
+) -> tuple[Floats, Floats]:
+    """Solves `(1 + D̃ K / scale) step = residual` in the precision of `k`, D̃ the curvature less its mean.
+
+    `reach` is `residual K`; returns `step` and `step K`.
+    """
+    dtype = k.left.dtype if isinstance(k, FactoredProducts) else k.dtype
+    curvature, bend, residual, ahead = (each.astype(dtype) for each in (curvature, bend, residual, reach))
+    step, move, direction = np.zeros_like(residual), np.zeros_like(residual), residual.copy()
+    error = _dot(residual, ahead)
+    goal = np.maximum(accuracy, 8 * np.finfo(dtype).eps).astype(dtype) ** 2 * error
     for _ in range(CONJUGATE_STEPS):
-        bent = curvature * ahead
-        bent -= curvature * (_sum(bent) / bend)
-        bent += penalty * direction
+        bent = ahead - _dot(curvature, ahead) / bend
+        bent *= curvature / dtype.type(scale)
+        bent += direction
         length = _ratio(error, _dot(bent, ahead))
         step += length * direction
         move += length * ahead
-        residual = residual - length * bent
+        bent *= length
+        residual -= bent
         reach = _product(residual, k)
         left = _dot(residual, reach)
         if (left <= goal).all():
             break
-        turn = np.where(left > goal * 1e-2, _ratio(left, error), 0.0)
-        direction, ahead, error = residual + turn * direction, reach + turn * ahead, left
+        turn = np.where(left > goal * 1e-2, _ratio(left, error), 0)
+        direction *= turn
+        direction += residual
+        ahead *= turn
+        ahead += reach
+        error = left
     return step, move
 
 
-def _line_search(
+def _moved(
+    state: _State,
+    step: tuple[Floats, Floats],
+    value: Floats,
     loss: Loss,
-    weights: Float64Array,
-    signs: Float64Array,
     penalty: float,
-    at: tuple[Float64Array, Float64Array, Float64Array],
-    along: tuple[Float64Array, Float64Array, Float64Array],
-    objective: Float64Array,
-    descent: Float64Array,
-) -> Float64Array:
-    """The first of 1, 1/2, 1/4 ... that lowers each objective enough (Armijo), up to rounding."""
-    (alpha, fitted, intercept), (step, move, shift) = at, along
-    length = np.ones_like(objective)
+    at: tuple[Floats, Floats, Floats, Floats],
+) -> tuple[_State, tuple[Floats, Floats, Floats]]:
+    """The first of 1, 1/2, 1/4 ... of a step that lowers each objective enough (Armijo), up to rounding."""
+    (along, ahead), (gradient, drift, curvature, bend) = step, at
+    shift = -(drift + _dot(curvature, ahead)) / bend
+    descent = _dot(gradient, ahead) + drift * shift
+    objective = _dot(state.weights, value) + penalty / 2 * _dot(state.alpha, state.fitted)
+    length, rounding = np.ones_like(objective), 1e3 * np.finfo(objective.dtype).eps * np.abs(objective)
     for _ in range(40):
-        value = loss(signs * (fitted + length * move + intercept + length * shift))[0]
-        norm = _dot(alpha + length * step, fitted + length * move)
-        reached = _dot(weights, value) + penalty / 2 * norm
-        high = reached > objective + 1e-4 * length * descent + 1e-12 * np.abs(objective)
+        alpha, fitted = state.alpha + length * along, state.fitted + length * ahead
+        intercept = state.intercept + length * shift
+        losses = loss(state.signs * (fitted + intercept))
+        reached = _dot(state.weights, losses[0]) + penalty / 2 * _dot(alpha, fitted)
+        high = reached > objective + 1e-4 * length * descent + rounding
         if not high.any():
             break
         length = np.where(high, length / 2, length)
-    return length
+    return replace(state, alpha=alpha, fitted=fitted, intercept=intercept), losses
 
 
-def _product(rows: Float64Array, k: AnyProducts) -> Float64Array:
+def _own(k: AnyFloatProducts, rest: NDArray[np.bool_]) -> AnyFloatProducts:
+    """The products of some problems, which may be common to all."""
+    return k if isinstance(k, FactoredProducts) or k.ndim == 2 else k[rest]
+
+
+def _product(rows: Floats, k: AnyFloatProducts) -> Floats:
     """Each row [R, n] times `k` [n, n], or times its own of `k` [R, n, n]."""
-    found: Float64Array = rows @ k if isinstance(k, FactoredProducts) or k.ndim == 2 else (rows[:, None] @ k)[:, 0]
+    found: Floats = rows @ k if isinstance(k, FactoredProducts) or k.ndim == 2 else (rows[:, None] @ k)[:, 0]
     return found
 
 
-def _sum(rows: Float64Array) -> Float64Array:
-    total: Float64Array = rows.sum(1, keepdims=True)
+def _sum(rows: Floats) -> Floats:
+    total: Floats = rows.sum(1, keepdims=True)
     return total
 
 
-def _dot(left: Float64Array, right: Float64Array) -> Float64Array:
-    total: Float64Array = np.vecdot(left, right)[:, None]
+def _dot(left: Floats, right: Floats) -> Floats:
+    total: Floats = np.vecdot(left, right)[:, None]
     return total
 
 
-def _ratio(over: Float64Array, under: Float64Array) -> Float64Array:
-    return np.where(under > 0, over / np.where(under > 0, under, 1.0), 0.0)
+def _ratio(over: Floats, under: Floats) -> Floats:
+    return np.divide(over, under, out=np.zeros_like(over), where=under > 0)

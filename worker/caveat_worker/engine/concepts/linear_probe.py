@@ -19,18 +19,23 @@ from caveat_worker.engine.concepts.fit_problem import (
     fit_problem_of,
     permuted_sets,
 )
+from caveat_worker.engine.concepts.kept_draws import NOT_KEPT, KeptDraws
 from caveat_worker.engine.statistics.resampling import Sets, fold_numbers, matched
 
 
-def encoding(problem: FitProblem, rng: np.random.Generator) -> tuple[Accuracy, float]:
+def encoding(problem: FitProblem, rng: np.random.Generator, kept: KeptDraws = NOT_KEPT) -> tuple[Accuracy, float]:
     """Accuracy by k-fold against shuffled labels, and the reference's held-out standard deviation along the CAV.
 
     A shuffle is a permutation as in the test itself, so that this comparison is exact too.
     """
     alpha = problem.settings.alpha
     shuffles = shuffles_for(alpha)
-    labels = np.vstack([problem.sides[0], permuted_sets(problem, shuffles, rng)])  # [1 + shuffles, n]
-    accuracy, spread = _held_out(problem, labels, rng)
+
+    def draw() -> list[Float64Array]:
+        labels = np.vstack([problem.sides[0], permuted_sets(problem, shuffles, rng)])  # [1 + shuffles, n]
+        return _held_out(problem, labels, rng)
+
+    accuracy, spread = kept.vectors([1 + shuffles, 1], draw, shuffles=shuffles, folds=problem.settings.folds)
     high = float(np.sort(accuracy[1:])[math.ceil((1 - alpha) * (shuffles + 1)) - 1])
     found = Accuracy(
         held_out=float(accuracy[0]),
@@ -39,7 +44,7 @@ def encoding(problem: FitProblem, rng: np.random.Generator) -> tuple[Accuracy, f
         encoded=bool(accuracy[0] > high),
         detectable=detectable_accuracy(high, float(accuracy[1:].std(ddof=1))),
     )
-    return found, spread
+    return found, float(spread[0])
 
 
 def detectable_accuracy(threshold: float, spread: float) -> float | None:
@@ -60,7 +65,9 @@ def shuffles_for(alpha: float) -> int:
     return math.ceil(5 / alpha) - 1
 
 
-def reference_against_targets(data: ConceptData, settings: Settings, rng: np.random.Generator) -> float | None:
+def reference_against_targets(
+    data: ConceptData, settings: Settings, rng: np.random.Generator, kept: KeptDraws = NOT_KEPT
+) -> float | None:
     """Held-out accuracy between reference and targets.
 
     None where that says nothing: pairs match the reference set to the concept, and reference examples may be target
@@ -70,8 +77,13 @@ def reference_against_targets(data: ConceptData, settings: Settings, rng: np.ran
         return None
     if min(len(data.targets), len(data.reference)) < 2:
         return None
-    other = fit_problem_of(ConceptData(data.k, data.targets, data.reference, work=data.work), settings)
-    accuracy, _ = _held_out(other, other.sides[0], rng)
+    other = ConceptData(data.k, data.targets, data.reference, work=data.work)
+
+    def draw() -> list[Float64Array]:
+        problem = fit_problem_of(other, settings)
+        return _held_out(problem, problem.sides[0], rng)
+
+    accuracy, _ = kept.vectors([1, 1], draw, against="targets", folds=settings.folds)
     return float(accuracy[0])
 
 
@@ -107,8 +119,8 @@ def set_separation(problem: FitProblem) -> tuple[float, float]:
     return max(0.0, step) / (sum(varies) / 2), varies[0] / varies[1]
 
 
-def _held_out(problem: FitProblem, labels: Sets, rng: np.random.Generator) -> tuple[Float64Array, float]:
-    """Balanced accuracy of each labelling [R], and for the first the held-out spread of its negatives.
+def _held_out(problem: FitProblem, labels: Sets, rng: np.random.Generator) -> list[Float64Array]:
+    """Balanced accuracy of each labelling [R], and for the first the held-out spread of its negatives [1].
 
     Each fold fits as many examples of either side, like the published runs: with sides of very different sizes the
     boundary of a classifier in many dimensions leans to the larger one, and held-out accuracy shows that, not the
@@ -120,7 +132,7 @@ def _held_out(problem: FitProblem, labels: Sets, rng: np.random.Generator) -> tu
         found.append(_folded(problem, labels[done : done + size], folds, rng))
         done += size
     spread = math.sqrt(found[0][1] / max(1, problem.n_reference - folds))
-    return np.concatenate([accuracy for accuracy, _ in found]), spread
+    return [np.concatenate([accuracy for accuracy, _ in found]), np.array([spread])]
 
 
 def _folded(problem: FitProblem, labels: Sets, folds: int, rng: np.random.Generator) -> tuple[Float64Array, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from caveat_spec.results import (
     Ranking,
     SpatialMap,
 )
+from caveat_worker.engine.activations.array_keys import works_on_features
 from caveat_worker.engine.activations.collected import Collected, Runtime, StepDirection
 from caveat_worker.engine.activations.feature_space import AnyProducts, FactoredProducts
 from caveat_worker.engine.activations.layer_products import gram_room, layer_products
@@ -51,6 +53,7 @@ from caveat_worker.engine.concepts.cav import (
 )
 from caveat_worker.engine.concepts.concept_test import ConceptTested, cav_of, run_concept_test
 from caveat_worker.engine.concepts.fit_problem import ConceptData, Settings, TargetData
+from caveat_worker.engine.concepts.kept_draws import KeptDraws
 from caveat_worker.engine.concepts.output_gap import output_gap
 from caveat_worker.engine.methods import method
 from caveat_worker.engine.statistics.correction import fewest_permutations
@@ -203,7 +206,9 @@ def _at_layer(
 
     def test(concept: str) -> tuple[ConceptTested, Float64Array]:
         data = concept_data(plan, k, work, concept)
-        return _tested(plan, data, concept, targets, settings, collected.generator(layer.name, concept), threads)
+        kept = KeptDraws(runtime.store, _depends_on(collected, layer, concept))
+        rng = collected.generator(layer.name, concept)
+        return _tested(plan, data, concept, targets, settings, rng, threads, kept)
 
     tests, alphas = [], []
     side_by_side = min(runtime.cores, len(plan.audit.concepts)) if k.nbytes <= SIDE_BY_SIDE_BYTES else 1
@@ -237,6 +242,7 @@ def _tested(
     settings: Settings,
     rng: np.random.Generator,
     threads: int,
+    kept: KeptDraws,
 ) -> tuple[ConceptTested, Float64Array]:
     """A concept's test at a layer, after the directions of the concepts it controls for are taken out.
 
@@ -244,10 +250,38 @@ def _tested(
     """
     step, left = mean_step(data), without_controlled(plan, data, concept, settings)
     if left is None:
-        return run_concept_test(data, targets, settings, rng, threads), step
+        return run_concept_test(data, targets, settings, rng, threads, kept), step
     there = [TargetData(left.products(target.gx), target.values) for target in targets]
-    tested = run_concept_test(replace(data, k=left.k), there, settings, rng, threads)
+    tested = run_concept_test(replace(data, k=left.k), there, settings, rng, threads, kept)
     return replace(tested, alpha=left.lifted(tested.alpha)), left.lifted(step)
+
+
+def _depends_on(collected: Collected, layer: Layer, concept: str) -> dict[str, Any]:
+    """What the draws of a concept's test depend on beside the settings of each part."""
+    plan, audit = collected.plan, collected.plan.audit
+    sets = list(dict.fromkeys(asked.examples for asked in audit.targets.values()))
+    return {
+        "draws_of": [audit.method.seed, layer.name, concept],
+        "factored": works_on_features(plan, layer),
+        "concepts": [
+            [
+                [collected.keys["activations", name, layer.name] for name in (asked.examples, *asked.reference_sets)],
+                None if pairing is None else [pairing.base, list(pairing.without)],
+            ]
+            for name in (concept, *audit.concepts[concept].controlling_for)
+            for asked, pairing in [(audit.concepts[name], plan.pairings.get(name))]
+        ],
+        "regularisation": audit.method.regularisation,
+        "estimator": audit.method.estimator,
+        "targets": [
+            [
+                collected.keys["gradients", asked.examples, name, layer.name],
+                collected.keys["values", asked.examples, name],
+            ]
+            for name, asked in audit.targets.items()
+        ],
+        "placed": [collected.keys["activations", name, layer.name] for name in sets if name in plan.row_ranges],
+    }
 
 
 def mean_step(data: ConceptData) -> Float64Array:
