@@ -6,6 +6,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,6 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 def exported() -> Iterator[Export]:
     """Every network by both of torch's exporters, and scikit-learn's."""
-    logging.disable(logging.CRITICAL)
     for name, (make, shape) in NETWORKS.items():
         for dynamo in (False, True):
             torch.manual_seed(0)
@@ -137,9 +137,19 @@ def as_onnx(network: nn.Module, x: Tensor) -> bytes:
     return _export(network, x, dynamo=False)
 
 
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """No library logs anything meanwhile."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def _export(network: nn.Module, x: Tensor, dynamo: bool) -> bytes:
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_logs():
         warnings.simplefilter("ignore")
         if dynamo:
             dynamic = ({0: torch.export.Dim("n")},)

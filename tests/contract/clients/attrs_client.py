@@ -28,7 +28,7 @@ while record.state not in ("succeeded", "failed"):
     assert isinstance(record, AuditRecord), record
 page = list_audits.sync(client=client)
 assert isinstance(page, AuditPage)
-assert [one.id for one in page.audits] == [record.id]
+assert record.id in [one.id for one in page.audits]
 report = get_report.sync(record.id, client=client)
 assert isinstance(report, Report), report
 print(report.verdict.outcome, report.tests[0].effect.in_sd)
