@@ -112,6 +112,10 @@ DATASETS = frozenset({".arrow", ".parquet"})
 """Endings of the files of a dataset on disk."""
 
 
+NAMES_OF_FILES = ("file_name", "filename", "file", "path", "image_path", "image", "img")
+"""Columns of annotations that are taken for file names, the first that is there."""
+
+
 class Images(ExampleSet):
     """Pictures (PNG, JPEG, WebP) in a zip, a tar or a Parquet or Arrow dataset; on the command line also a folder."""
 

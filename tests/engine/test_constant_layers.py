@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caveat_worker.engine.activations.array_keys import Array, inner_key
-from caveat_worker.engine.activations.constant_layers import apart
+from caveat_worker.engine.activations.constant_layers import examples_differ
 from caveat_worker.engine.autodiff.layers import choose_layers, list_layers
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.target import Target
@@ -27,12 +27,12 @@ def test_inner_products_tell_whether_examples_differ(departure: float, expected:
     keys = {X: "x", Y: "y"}
     between = (inner_key("y", "x"), y @ x.T) if turned else (inner_key("x", "y"), x @ y.T)
     store = dict([(inner_key("x", "x"), x @ x.T), (inner_key("y", "y"), y @ y.T), between])
-    assert apart(X, Y, keys, store.get) is expected
-    assert apart(X, X, keys, store.get) is False
+    assert examples_differ(X, Y, keys, store.get) is expected
+    assert examples_differ(X, X, keys, store.get) is False
 
 
 def test_what_nobody_kept_is_taken_to_vary() -> None:
-    assert apart(X, Y, {X: "x", Y: "y"}, lambda key: None) is True
+    assert examples_differ(X, Y, {X: "x", Y: "y"}, lambda key: None) is True
 
 
 def test_a_layer_that_only_sizes_decide_is_not_chosen() -> None:

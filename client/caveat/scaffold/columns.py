@@ -1,4 +1,4 @@
-"""The columns of a CSV file, or the fields of JSON lines, judged by the first rows."""
+"""The columns of a CSV file or a dataset, or the fields of JSON lines, judged by the first rows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
+
+from caveat.scaffold.datasets import is_dataset, plain_columns
 
 ROWS_READ = 50_000
 MOST_VALUES = 50
@@ -53,19 +55,25 @@ class Columns:
     path: Path
     columns: dict[str, Column]
     rows: int
+    cells: dict[str, list[str]]
+    """Every column's cells as texts, as far as they were read."""
 
 
 def read_columns(path: Path) -> Columns | None:
     """The columns of a file; None where it cannot be read, or has no row."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header, rows = _of_json_lines(file) if path.suffix.lower() == ".jsonl" else _of_csv(file)
+        if is_dataset(path):
+            header, values = plain_columns(path, ROWS_READ)
+            rows = [list(map(_cell, row)) for row in values]
+        else:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                header, rows = _of_json_lines(file) if path.suffix.lower() == ".jsonl" else _of_csv(file)
     except (OSError, ValueError, csv.Error, RecursionError):
         return None
     if not rows or len(set(header)) < len(header):
         return None
     cells = {name: [row[place] if place < len(row) else "" for row in rows] for place, name in enumerate(header)}
-    return Columns(path, {name: _column(name, column) for name, column in cells.items()}, len(rows))
+    return Columns(path, {name: column_of(name, column) for name, column in cells.items()}, len(rows), cells)
 
 
 def _of_csv(file: TextIO) -> tuple[list[str], list[list[str]]]:
@@ -89,7 +97,8 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _column(name: str, cells: list[str]) -> Column:
+def column_of(name: str, cells: list[str]) -> Column:
+    """A column by its cells as texts."""
     present = [cell for cell in cells if cell.strip() not in MISSING]
     if {cell.lower() for cell in present} <= {"true", "false"}:  # which readers take as 1 and 0
         present = ["1" if cell.lower() == "true" else "0" for cell in present]

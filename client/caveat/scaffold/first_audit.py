@@ -18,6 +18,7 @@ from caveat.progress import ProgressCallback
 from caveat.scaffold.arrays import propose_arrays
 from caveat.scaffold.beside import Beside, described
 from caveat.scaffold.draft import Draft
+from caveat.scaffold.labelled_pictures import propose_labelled_pictures
 from caveat.scaffold.missing import what_to_put_where
 from caveat.scaffold.pictures import propose_pictures
 from caveat.scaffold.tables import propose_tables
@@ -104,7 +105,7 @@ def _reduced(draft: Draft, error: ProblemError) -> Draft | None:
 
 
 def _proposals(beside: Beside, question: Question) -> Iterator[Draft]:
-    for propose in (propose_pictures, propose_texts, propose_tables, propose_arrays):
+    for propose in (propose_labelled_pictures, propose_pictures, propose_texts, propose_tables, propose_arrays):
         yield from (_with_constants(draft, beside.constants) for draft in propose(beside, question))
 
 

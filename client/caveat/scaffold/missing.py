@@ -41,7 +41,8 @@ def _pictures(beside: Beside) -> tuple[str, str]:
         f"{beside.model} takes pictures of {sizes(beside.inputs[0])}, and beside it there is no folder of {FEWEST} or "
         f"more{f'; found: {there}' if there else ''}.",
         f"Put pictures that show the concept into {_folder(beside)}concept/, and others, typical of what it sees, "
-        f"into {_folder(beside)}photos/: at least {FEWEST} each, better 50.",
+        f"into {_folder(beside)}photos/: at least {FEWEST} each, better 50. Or put one folder beside it and a table of "
+        "their file names and labels: a CSV file, JSON lines, COCO's annotations, or a Parquet or Arrow dataset.",
     )
 
 
@@ -69,7 +70,7 @@ def _column_of_texts(beside: Beside) -> tuple[str, str]:
 
 def _table(beside: Beside) -> tuple[str, str]:
     width = sizes(beside.inputs[0])
-    tables = [table for path in beside.files(".csv") if (table := read_columns(path)) is not None]
+    tables = [table for path in beside.files(".csv", ".parquet", ".arrow") if (table := read_columns(path)) is not None]
     absent = f"{beside.model} takes {width} numbers a row, and beside it there is no CSV file."
     return (
         unfitting(tables[0], beside.inputs) if tables else absent,

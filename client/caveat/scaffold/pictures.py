@@ -19,6 +19,8 @@ BRIGHTER = 20
 """Of 255 levels, by which every pixel is brighter in a pair that is made from one folder."""
 PIXELS = "The model's input is (pixel - mean) / std, with pixels from 0 to 255. Use the values it was trained with."
 
+CHECK_PIXELS = "`preprocess`: mean and std should be those that the model was trained with."
+
 
 def picture_folders(beside: Beside) -> dict[Path, int]:
     """Folders of pictures and how many each holds: those beside the model, or inside the only one beside it."""
@@ -44,7 +46,7 @@ def propose_pictures(beside: Beside, question: Question) -> Iterator[Draft]:
     found = picture_folders(beside)
     enough = {path: count for path, count in found.items() if count >= FEWEST}
     sizes = sizes_to_try(beside.inputs[0], (file for path in enough for file in list(pictures(path).values())[:FEWEST]))
-    ways = [_preprocess(beside, size) for size in sizes]
+    ways = [preprocessing(beside, size) for size in sizes]
     if len(enough) > 1:
         yield from (_of_folders(beside, enough, len(found), how, question) for how in ways)
     for path in reversed(likeliest(enough)):
@@ -80,7 +82,7 @@ def _of_folders(
         target=question.fields,
         class_is_known=is_class,
         comments=(PIXELS,),
-        to_check=("`preprocess`: mean and std should be those that the model was trained with.",),
+        to_check=(CHECK_PIXELS,),
     )
 
 
@@ -100,14 +102,14 @@ def _of_one_folder(beside: Beside, path: Path, preprocess: dict[str, Any], quest
         target=question.fields,
         comments=(PIXELS, f"`brighter` has the same pictures, every pixel {BRIGHTER} of 255 levels brighter."),
         to_check=(
-            "`preprocess`: mean and std should be those that the model was trained with.",
+            CHECK_PIXELS,
             f"the concept is brightness, because there is one folder of pictures; put pictures that show yours into "
             f"concept/ (at least {FEWEST}, better 50) and run `caveat init --force` again.",
         ),
     )
 
 
-def _preprocess(beside: Beside, size: Size) -> dict[str, Any]:
+def preprocessing(beside: Beside, size: Size) -> dict[str, Any]:
     """Layout and channels by the model; mean and std by its preprocessor_config.json, else the common ones."""
     tensor = beside.inputs[0]
     gray = 1 in (tensor.shape[1], tensor.shape[3])

@@ -32,8 +32,8 @@ class Contrast:
 
 
 def propose_tables(beside: Beside, question: Question) -> Iterator[Draft]:
-    """A draft for each CSV file whose columns fit the model."""
-    for path in beside.files(".csv"):
+    """A draft for each table whose columns fit the model."""
+    for path in beside.files(".csv", ".parquet", ".arrow"):
         table = read_columns(path)
         features = choose_features(table, beside.inputs) if table is not None else None
         if table is not None and features is not None:

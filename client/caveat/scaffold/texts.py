@@ -42,7 +42,11 @@ def propose_texts(beside: Beside, question: Question) -> Iterator[Draft]:
     parts, tokenizer = token_inputs(beside.inputs), tokenizer_of(beside)
     if parts is None or tokenizer is None:
         return
-    found = {path: (table, field) for path in beside.files(".jsonl", ".csv") for table, field in _texts(path)}
+    found = {
+        path: (table, field)
+        for path in beside.files(".jsonl", ".csv", ".parquet", ".arrow")
+        for table, field in _texts(path)
+    }
     shared = {"tokenizer": beside.relative(tokenizer), "length": _length(beside.inputs)}
     if parts != {name: BERT_INPUTS.get(name) for name in parts}:
         shared["inputs"] = parts

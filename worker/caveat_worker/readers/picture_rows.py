@@ -11,15 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from caveat_spec.audit import Images
+from caveat_spec.audit import NAMES_OF_FILES, Images
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.readers.archives import Entries
 from caveat_worker.readers.conditions import selected
 from caveat_worker.readers.rows import read_rows
 
 MAX_ANNOTATION_BYTES = 512 * 2**20
-_NAMES_OF_FILES = ("file_name", "filename", "file", "path", "image_path", "image", "img")
-"""Columns of annotations that are taken for file names, the first that is there."""
 
 
 def annotated_names(declared: Images, annotations: Path) -> list[str]:
@@ -71,7 +69,7 @@ def _of_coco(document: dict[str, Any]) -> pa.Table:
 
 def _file_names(declared: Images, table: pa.Table) -> list[str]:
     """The file names of annotations, each once, in order; raises `InvalidInput` if no column holds them."""
-    column = declared.column or next((name for name in _NAMES_OF_FILES if name in table.column_names), None)
+    column = declared.column or next((name for name in NAMES_OF_FILES if name in table.column_names), None)
     if column not in table.column_names:
         raise _no_column(column, "the file names", table)
     values = table.column(column).to_pylist()

@@ -61,10 +61,10 @@ def _departures(
                 away = np.abs(rows[start : start + step] - origin[0]).max(initial=0)
                 yield bool(away > ROUNDING * np.abs(origin[0]).max(initial=0))
         else:
-            yield apart(first, array, keys, find)
+            yield examples_differ(first, array, keys, find)
 
 
-def apart(first: Array, other: Array, keys: Mapping[Array, str], find: Find) -> bool:
+def examples_differ(first: Array, other: Array, keys: Mapping[Array, str], find: Find) -> bool:
     """Whether any example of a set departs from the first of another, by ‖x − y‖² = x·x − 2 x·y + y·y."""
     whole, own = (find(inner_key(keys[array], keys[array])) for array in (first, other))
     between = find(inner_key(keys[first], keys[other]))
