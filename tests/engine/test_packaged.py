@@ -8,8 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import InferenceSession
 
 from caveat_worker.engine.autodiff.differentiate import differentiate, expose
+from caveat_worker.engine.autodiff.gradient_check import check_gradients
 from caveat_worker.engine.autodiff.layers import list_layers
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.target import Target, resolve_target
@@ -141,6 +143,57 @@ def test_a_recurrent_state_is_zero_and_other_inputs_hold_the_numbers_of_the_audi
 
 def test_a_state_that_an_example_set_feeds_stays_an_input() -> None:
     assert [one.name for one in load(recurrent(), constants={}, fed={"state"}).inputs] == ["x", "state", "rate"]
+
+
+def decoder(*, named: bool = True, width: int = 4) -> bytes:
+    """Attention of tokens [n, tokens, 4] over themselves and over the keys and values of earlier ones, as two heads."""
+    net = nets.Net()
+    shape = net.constant([0, 0, 2, 2], np.int64)
+    q, k, v = (
+        net.op("Transpose", net.op("Reshape", net.op("MatMul", "x", net.weight(width, 4)), shape), perm=[0, 2, 1, 3])
+        for _ in range(3)
+    )
+    keys, values = (
+        net.op("Concat", f"past_key_values.0.{kind}", one, axis=2) for kind, one in (("key", k), ("value", v))
+    )
+    weights = net.op("Softmax", net.op("MatMul", q, net.op("Transpose", keys, perm=[0, 1, 3, 2])))
+    mixed = net.op("Transpose", net.op("MatMul", weights, values), perm=[0, 2, 1, 3])
+    y = net.op("MatMul", net.op("Reshape", mixed, net.constant([0, 0, 4], np.int64)), net.weight(4, 5))
+    proto = onnx.ModelProto.FromString(net.model(("n", "tokens", width), y))
+    ends = {"present.0.key": keys, "present.0.value": values}
+    for name, made in ends.items():
+        proto.graph.node.append(helper.make_node("Identity", [made], [name]))
+        proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2, "total", 2]))
+        past = name.replace("present", "past_key_values")
+        size = "past" if named else None
+        proto.graph.input.append(helper.make_tensor_value_info(past, TensorProto.FLOAT, ["n", 2, size, 2]))
+    return bytes(proto.SerializeToString())
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_cache_of_earlier_tokens_is_empty(named: bool) -> None:
+    source = decoder(named=named)
+    model = load(source, constants={})
+    assert [one.name for one in model.inputs] == ["x"]
+    assert model.warnings == (
+        "Inputs 'past_key_values.0.key' and 1 other hold earlier tokens, and no example feeds any: there are none, as "
+        "at the start of a text.",
+    )
+    x = np.random.default_rng(0).standard_normal((3, 6, 4)).astype(np.float32)
+    none = np.zeros((3, 2, 0, 2), np.float32)
+    y = model.outputs[0].name
+    fed = {"x": x, "past_key_values.0.key": none, "past_key_values.0.value": none}
+    (expected,) = InferenceSession(source, providers=["CPUExecutionProvider"]).run([y], fed)
+    np.testing.assert_allclose(open_session(expose(model, [y])).run({"x": x})[y], expected, rtol=1e-5, atol=1e-6)
+    target = Target("t", y, index=1, reduce="mean")
+    layers = [layer.tensor for layer in list_layers(model, target) if layer.auditable]
+    assert len(layers) > 10
+    assert all(check.ok for check in check_gradients(model, layers, [target], {"x": x}, seed=0))
+
+
+def test_a_cache_that_an_example_set_feeds_stays_an_input() -> None:
+    fed = {"past_key_values.0.key", "past_key_values.0.value"}
+    assert {one.name for one in load(decoder(), constants={}, fed=fed).inputs} == {"x", *fed}
 
 
 def test_a_constant_that_is_no_input_is_refused() -> None:

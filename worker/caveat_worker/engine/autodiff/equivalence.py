@@ -21,17 +21,24 @@ _ROUNDS_BY_BATCH = {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuan
 
 
 def compare_with_file(
-    original: ir.Model, before: Session, model: ir.Model, after: Session, constants: Mapping[str, float]
+    original: ir.Model,
+    before: Session,
+    model: ir.Model,
+    after: Session,
+    constants: Mapping[str, float],
+    empty: Mapping[str, int],
 ) -> None:
     """Runs a model as its file has it and as it was rewritten; raises `InvalidInput` if their outputs differ.
 
-    `constants` are the numbers of inputs that the rewritten model no longer has. A model that runs on no noise is not
-    compared.
+    `constants` are the numbers of inputs that the rewritten model no longer has, and `empty` the axis of some of them
+    along which there is none. A model that runs on no noise is not compared.
     """
-    feeds_of_file = (
-        {name: np.full_like(x, constants[name]) if name in constants else x for name, x in feeds.items()}
-        for feeds in noises(original)
-    )
+
+    def of_file(name: str, x: NDArray[Any]) -> NDArray[Any]:
+        whole = np.full_like(x, constants[name]) if name in constants else x
+        return np.take(whole, np.arange(0), axis=empty[name]) if name in empty else whole
+
+    feeds_of_file = ({name: of_file(name, x) for name, x in feeds.items()} for feeds in noises(original))
     first = next(runs(before, feeds_of_file), None)
     if first is None:
         return

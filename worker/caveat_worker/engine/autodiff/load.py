@@ -63,15 +63,17 @@ def load(
         warnings.append(
             "The model's half-precision numbers are computed in float32, which changes its outputs a little."
         )
-    numbers = {} if constants is None else fix_inputs(model, constants, fed)
-    warnings += [_zero_state(name) for name in numbers if name not in (constants or {})]
+    numbers, empty = ({}, {}) if constants is None else fix_inputs(model, constants, fed)
+    states = [name for name in numbers if name not in (constants or {})]
+    warnings += [_zero_state(name) for name in states if name not in empty]
+    warnings += [_empty_caches(list(empty))] if empty else []
     symbolic = free_batch_axis(model, warnings)
     model = lower(model)
     if rounds(model):
         warnings.append(WARNING)
     if original is not None:
         session = open_session(Graph(model), threads=1, optimise=False)
-        compare_with_file(*original, model, session, numbers)
+        compare_with_file(*original, model, session, numbers, empty)
         interacts = symbolic and examples_interact(model, session)
     if interacts:
         warnings.append("Examples of one batch influence each other's outputs; their gradients are not their own.")
@@ -93,6 +95,13 @@ def _zero_state(name: str) -> str:
         f"Input '{name}' is a recurrent state that no example feeds: it is zero, as at the start of a sequence. "
         f"`constants: {{{name}: ...}}` sets another number."
     )
+
+
+def _empty_caches(names: list[str]) -> str:
+    subject = f"Input '{names[0]}' holds"
+    if len(names) > 1:
+        subject = f"Inputs '{names[0]}' and {len(names) - 1} other{'s' * (len(names) > 2)} hold"
+    return f"{subject} earlier tokens, and no example feeds any: there are none, as at the start of a text."
 
 
 def _as_written(proto: onnx.ModelProto, files: DataFiles | None) -> tuple[ir.Model, Session]:
