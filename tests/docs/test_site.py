@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import chdir
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from caveat.view import read
 from examples.loans.build import FOLDER, build
 from tests.client.first_audits import a_table_with_a_protected_column, pairs_of_pictures, two_files_of_texts
 from tests.docs.blocks import run
@@ -114,26 +117,38 @@ def test_the_first_audits_run_as_they_stand(number: int, build_folder: object, t
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the example with loans, and a model card."""
+    """The reports of the example with loans, a model card, and pages of the console that `caveat view` shows."""
     folder = tmp_path_factory.mktemp("gallery")
     build(folder / FOLDER)
     shutil.copytree(ROOT / "examples" / "loans", folder / "examples" / "loans")
     run(
-        "caveat gate examples/loans/with-race.yaml --html report.html --json report.json || true\n"
-        "caveat annex report.json --kind model-card --html card.html",
+        "caveat gate examples/loans/with-race.yaml --html report.html --json with-race.json || true\n"
+        "caveat gate examples/loans/without-race.yaml --json without-race.json || true\n"
+        "caveat annex with-race.json --kind model-card --html card.html",
         folder,
     )
+    with chdir(folder):
+        files = read([Path("without-race.json"), Path("with-race.json")])
+    for name, address in {"list": "/", "audit": "/audits/1", "compared": "/compare?now=1&before=2"}.items():
+        page = files.page(address)
+        assert page is not None, address
+        (folder / f"{name}.html").write_text(page, encoding="utf-8")
     return folder
 
 
-def shown(url: str, into: Path, width: int, height: int, profile: Path) -> Path:
-    """A picture of a page in a browser."""
+def shown(page: Path, into: Path, width: int, height: int) -> Path:
+    """A picture of a page in a browser, in a frame, because a window is at least 500 pixels wide."""
     chromium = program("chromium", "chromium-browser", "google-chrome")
-    size = f"--window-size={width},{height}"
-    command = [chromium, *QUIET, "--hide-scrollbars", f"--user-data-dir={profile}", size, f"--screenshot={into}", url]
+    around = into.with_suffix(".html")
+    frame = f'<iframe width="{width}" height="{height}" srcdoc="{escape(page.read_text(encoding="utf-8"))}"></iframe>'
+    style = "<style>body { margin: 0 } iframe { border: 0; display: block }</style>"
+    around.write_text(f'<!doctype html><meta charset="utf-8">{style}{frame}', encoding="utf-8")
+    flags = ("--hide-scrollbars", f"--user-data-dir={into.parent / 'profile'}", f"--window-size={width},{height}")
+    command = [chromium, *QUIET, *flags, f"--screenshot={into}", around.as_uri()]
     subprocess.run(command, capture_output=True, timeout=120, check=True)
     with Image.open(into) as picture:
-        picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=64).save(into, optimize=True)
+        wanted = picture.crop((0, 0, width, height))
+    wanted.convert("P", palette=Image.Palette.ADAPTIVE, colors=64).save(into, optimize=True)
     return into
 
 
@@ -141,14 +156,17 @@ def shown(url: str, into: Path, width: int, height: int, profile: Path) -> Path:
     ("name", "page", "width", "height"),
     [
         ("report", "report.html", 1280, 900),
-        ("report-narrow", "report.html", 500, 900),
+        ("report-narrow", "report.html", 390, 844),
+        ("console", "list.html", 1280, 640),
+        ("console-narrow", "audit.html", 390, 844),
+        ("compared", "compared.html", 1280, 900),
         ("annex", "card.html", 1280, 900),
     ],
 )
 def test_the_gallery_shows_what_an_audit_gives(
     name: str, page: str, width: int, height: int, pages: Path, tmp_path: Path
 ) -> None:
-    made = shown((pages / page).as_uri(), tmp_path / f"{name}.png", width, height, tmp_path / "profile")
+    made = shown(pages / page, tmp_path / f"{name}.png", width, height)
     kept = GALLERY / made.name
     if os.environ.get("REGENERATE_GOLDENS"):
         kept.parent.mkdir(exist_ok=True)
