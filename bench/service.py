@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 
 from bench.audits import Question
@@ -56,7 +56,7 @@ class Service:
     def upload(self, question: Question) -> dict[str, Any]:
         """Uploads an audit's files; returns the audit with their digests."""
         audit = question.audit()
-        with httpx.Client(base_url=self.url, timeout=60) as client:
+        with httpx2.Client(base_url=self.url, timeout=60) as client:
             for digest in set(audit.sources().values()):
                 data = question.blob(digest).read_bytes()
                 client.put(f"/v1/blobs/{digest}", content=data).raise_for_status()
@@ -64,18 +64,18 @@ class Service:
         return document
 
     def submit(self, audit: dict[str, Any]) -> str:
-        with httpx.Client(base_url=self.url, timeout=60) as client:
+        with httpx2.Client(base_url=self.url, timeout=60) as client:
             return str(client.post("/v1/audits", json=audit).raise_for_status().json()["id"])
 
     def report(self, job: str) -> bytes:
         """The stored bytes of an audit's report."""
-        with httpx.Client(base_url=self.url, timeout=60) as client:
+        with httpx2.Client(base_url=self.url, timeout=60) as client:
             return client.get(f"/v1/audits/{job}/report").raise_for_status().content
 
     def ended(self, jobs: Sequence[str], every: float = 0.02) -> list[dict[str, Any]]:
         """The records of jobs once all have ended, polled every `every` seconds: polling takes CPU time too."""
         left, records = list(jobs), {}
-        with httpx.Client(base_url=self.url, timeout=60) as client:
+        with httpx2.Client(base_url=self.url, timeout=60) as client:
             while left:
                 record = client.get(f"/v1/audits/{left[0]}").raise_for_status().json()
                 if record["state"] in ENDED:
@@ -115,7 +115,7 @@ def submissions(at: Service, audit: dict[str, Any], count: int, clients: int) ->
     waits: list[float] = []
 
     def client(number: int) -> None:
-        with httpx.Client(base_url=at.url, timeout=60) as session:
+        with httpx2.Client(base_url=at.url, timeout=60) as session:
             for _ in range(count // clients):
                 started = time.perf_counter()
                 session.post("/v1/audits", json=audit).raise_for_status()
@@ -183,6 +183,6 @@ def until(holds: Any, seconds: float = 60) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", timeout=2).is_success
-    except httpx.HTTPError:
+        return httpx2.get(f"{url}/readyz", timeout=2).is_success
+    except httpx2.HTTPError:
         return False

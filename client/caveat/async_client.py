@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 from uuid import uuid4
 
-import httpx
+import httpx2
 import stamina
 
 from caveat import endpoints
@@ -60,11 +60,11 @@ class AsyncClient:
         *,
         timeout: float = 60.0,
         retry_for: float | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = base_url(url)
         self._retry_for = retry_for
-        self._http = httpx.AsyncClient(
+        self._http = httpx2.AsyncClient(
             base_url=self.url,
             headers=default_headers(key),
             timeout=timeout,
@@ -192,7 +192,7 @@ class AsyncClient:
             async for attempt in stamina.retry_context(**policy.options()):
                 with attempt:
                     return await action()
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise endpoints.unreachable(self.url, error) from error
         raise AssertionError("stamina returns a value or raises the last error")
 

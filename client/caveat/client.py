@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 from uuid import uuid4
 
-import httpx
+import httpx2
 import stamina
 
 from caveat import endpoints
@@ -60,11 +60,11 @@ class Client:
         *,
         timeout: float = 60.0,
         retry_for: float | None = None,
-        transport: httpx.BaseTransport | None = None,
+        transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.url = base_url(url)
         self._retry_for = retry_for
-        self._http = httpx.Client(
+        self._http = httpx2.Client(
             base_url=self.url,
             headers=default_headers(key),
             timeout=timeout,
@@ -190,7 +190,7 @@ class Client:
             for attempt in stamina.retry_context(**policy.options()):
                 with attempt:
                     return action()
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise endpoints.unreachable(self.url, error) from error
         raise AssertionError("stamina returns a value or raises the last error")
 

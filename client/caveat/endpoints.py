@@ -10,7 +10,7 @@ from time import time
 from typing import Generic, TypeVar
 from urllib.parse import quote
 
-import httpx
+import httpx2
 from pydantic import BaseModel, ValidationError
 
 from caveat.problems import ProblemError
@@ -47,7 +47,7 @@ class Call(Generic[T]):
 
     method: str
     path: str
-    read: Callable[[httpx.Response], T]
+    read: Callable[[httpx2.Response], T]
     headers: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
@@ -125,8 +125,8 @@ def list_examples(page_token: str | None) -> Call[ExamplesPage]:
 def poll(kind: type[Ended], path: str, etag: str | None) -> Call[Polled[Ended]]:
     """Polls a job; the response is empty (304) where nothing has changed."""
 
-    def read(response: httpx.Response) -> Polled[Ended]:
-        fresh = response.status_code != httpx.codes.NOT_MODIFIED
+    def read(response: httpx2.Response) -> Polled[Ended]:
+        fresh = response.status_code != httpx2.codes.NOT_MODIFIED
         pause = _retry_after(response)
         return Polled(
             _read(kind)(response) if fresh else None,
@@ -174,7 +174,7 @@ def read_report(report: bytes) -> Report:
     return Report.model_validate_json(report)
 
 
-def read_response(call: Call[T], response: httpx.Response) -> T:
+def read_response(call: Call[T], response: httpx2.Response) -> T:
     """The value of a response; raises `ServerError`, with the server's own problem where it sent one."""
     if response.is_success or response.status_code in _EXPECTED.get(call.method, ()):
         try:
@@ -202,14 +202,14 @@ def read_response(call: Call[T], response: httpx.Response) -> T:
 
 def should_retry(error: Exception) -> bool | timedelta:
     """Whether to send a request again; where the server asks for a pause, that pause."""
-    if isinstance(error, httpx.TransportError):
-        return not isinstance(error, httpx.UnsupportedProtocol)
+    if isinstance(error, httpx2.TransportError):
+        return not isinstance(error, httpx2.UnsupportedProtocol)
     if isinstance(error, ServerError) and error.status in (425, 429, 502, 503, 504):
         return True if error.retry_after is None else timedelta(seconds=error.retry_after)
     return isinstance(error, ServerError) and error.problem.type.endswith(":other-offset")
 
 
-def unreachable(url: str, error: httpx.TransportError) -> ProblemError:
+def unreachable(url: str, error: httpx2.TransportError) -> ProblemError:
     """The problem of a server that does not respond."""
     return ProblemError(
         ProblemDetails.of(
@@ -235,11 +235,11 @@ def _post(path: str, body: BaseModel, kind: type[Document], headers: dict[str, s
     )
 
 
-def _read(kind: type[Document]) -> Callable[[httpx.Response], Document]:
+def _read(kind: type[Document]) -> Callable[[httpx2.Response], Document]:
     return lambda response: kind.model_validate_json(response.content)
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def _retry_after(response: httpx2.Response) -> float | None:
     """The pause that `Retry-After` asks for, in either of its forms: in seconds, at most 60."""
     value = response.headers.get("Retry-After", "")
     try:

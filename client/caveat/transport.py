@@ -9,7 +9,7 @@ from datetime import timedelta
 from time import monotonic
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 
 from caveat import endpoints
 from caveat.endpoints import Call
@@ -109,9 +109,9 @@ def default_headers(key: str | None) -> dict[str, str]:
 
 
 def request_options(
-    call: Call[T], content: Iterator[bytes] | AsyncIterator[bytes] | None, timeout: httpx.Timeout
+    call: Call[T], content: Iterator[bytes] | AsyncIterator[bytes] | None, timeout: httpx2.Timeout
 ) -> dict[str, Any]:
-    """Keyword arguments for `httpx.Client.request`; a call that takes longer extends the read timeout."""
+    """Keyword arguments for `httpx2.Client.request`; a call that takes longer extends the read timeout."""
     read = call.read_timeout or timeout.read
     return {
         "method": call.method,
@@ -119,7 +119,7 @@ def request_options(
         "headers": call.headers,
         "params": call.params,
         "content": content or call.body,
-        "timeout": httpx.Timeout(connect=timeout.connect, read=read, write=timeout.write, pool=timeout.pool),
+        "timeout": httpx2.Timeout(connect=timeout.connect, read=read, write=timeout.write, pool=timeout.pool),
     }
 
 

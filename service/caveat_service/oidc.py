@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 import jwt
 from jwt import PyJWK, PyJWKClient
 from jwt.exceptions import PyJWTError
@@ -108,7 +108,7 @@ class Issuer:
 def discovered(issuer: str) -> dict[str, Any]:
     """What the issuer says of itself (OpenID Connect Discovery 1.0)."""
     found = (
-        httpx.get(f"{issuer.rstrip('/')}/.well-known/openid-configuration", timeout=SECONDS).raise_for_status().json()
+        httpx2.get(f"{issuer.rstrip('/')}/.well-known/openid-configuration", timeout=SECONDS).raise_for_status().json()
     )
     if not isinstance(found, dict) or found.get("issuer") != issuer:
         raise IssuerAwayError("the discovery document does not describe the issuer")

@@ -15,7 +15,7 @@ from threading import BoundedSemaphore
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import httpx
+import httpx2
 from jwt.exceptions import PyJWTError
 from oauthlib.oauth2 import MismatchingStateError, OAuth2Error, WebApplicationClient
 
@@ -116,7 +116,7 @@ class OIDCSignIn:
         head = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         names = (quote(self._client_id, safe=""), quote(self._secret or "", safe=""))  # RFC 6749, section 2.3.1
         with self._asked():
-            answered = httpx.post(
+            answered = httpx2.post(
                 endpoints["token_endpoint"], content=body, headers=head, auth=names if in_head else None,
                 timeout=SECONDS,
             )  # fmt: skip
@@ -166,7 +166,7 @@ class OIDCSignIn:
             raise IssuerAwayError
         try:
             yield
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as fault:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as fault:
             raise IssuerAwayError from fault
         finally:
             self._asking.release()

@@ -8,7 +8,7 @@ import os
 import tarfile
 from pathlib import Path
 
-import httpx
+import httpx2
 import numpy as np
 import onnx
 import pytest
@@ -58,7 +58,7 @@ def test_a_model_is_downloaded_as_files_that_work(model: Path, service: str, tmp
     with Client(service) as client:
         name = client.put(model)
         assert client.put(model) == name
-    archive = httpx.get(f"{service}/v1/blobs/{name}").content
+    archive = httpx2.get(f"{service}/v1/blobs/{name}").content
     assert f"sha256:{hashlib.sha256(archive).hexdigest()}" == name == addressed(model)[1]
     (tmp_path / "unpacked").mkdir()
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
@@ -103,7 +103,7 @@ def test_an_upload_of_a_pair_goes_on_where_its_connection_was_cut(tmp_path: Path
         name = client.put(model)
     assert proxy.cut == 2
     assert proxy.passed < (24 << 20) + (9 << 20), "bytes that had arrived were sent again"
-    sent = hashlib.sha256(httpx.get(f"{service}/v1/blobs/{name}").content).hexdigest()
+    sent = hashlib.sha256(httpx2.get(f"{service}/v1/blobs/{name}").content).hexdigest()
     assert f"sha256:{sent}" == name == addressed(model)[1]
 
 

@@ -11,7 +11,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from caveat import AsyncClient, Client, ProblemError, remote
@@ -35,7 +35,7 @@ RECORD: dict[str, Any] = {
     "outcome": None,
     "report_digest": None,
 }
-Answer = httpx.Response | Exception
+Answer = httpx2.Response | Exception
 
 
 @pytest.fixture(autouse=True)
@@ -51,30 +51,30 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return taken
 
 
-def record(**changes: Any) -> httpx.Response:
-    return httpx.Response(200, json=RECORD | changes, headers={"ETag": '"1"'})
+def record(**changes: Any) -> httpx2.Response:
+    return httpx2.Response(200, json=RECORD | changes, headers={"ETag": '"1"'})
 
 
-def refusal(status: int, **headers: str) -> httpx.Response:
+def refusal(status: int, **headers: str) -> httpx2.Response:
     problem = ProblemDetails.of("busy", status, "The server is busy.", "Wait.")
-    return httpx.Response(status, content=problem.model_dump_json(), headers=headers)
+    return httpx2.Response(status, content=problem.model_dump_json(), headers=headers)
 
 
 class Script:
     """A server that gives these answers, one after the other, and remembers what it was asked."""
 
     def __init__(self, *answers: Answer) -> None:
-        self.answers, self.asked = list(answers), list[httpx.Request]()
+        self.answers, self.asked = list(answers), list[httpx2.Request]()
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
         request.read()
         self.asked.append(request)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return httpx.Response(answer.status_code, content=answer.content, headers=answer.headers)
+        return httpx2.Response(answer.status_code, content=answer.content, headers=answer.headers)
 
-    async def later(self, request: httpx.Request) -> httpx.Response:
+    async def later(self, request: httpx2.Request) -> httpx2.Response:
         await request.aread()
         return self(request)
 
@@ -82,23 +82,23 @@ class Script:
 def both(script: Callable[[], Script], use: Callable[[Any], Any]) -> Iterator[tuple[Any, Script]]:
     """What `use` makes of the sync and of the async client, each with a script of its own."""
     one, two = script(), script()
-    with Client("http://caveat", "key", transport=httpx.MockTransport(one)) as client:
+    with Client("http://caveat", "key", transport=httpx2.MockTransport(one)) as client:
         yield use(client), one
 
     async def later() -> Any:
-        async with AsyncClient("http://caveat", "key", transport=httpx.MockTransport(two.later)) as client:
+        async with AsyncClient("http://caveat", "key", transport=httpx2.MockTransport(two.later)) as client:
             return await use(client)
 
     yield asyncio.run(later()), two
 
 
-def kept(offset: int, *, complete: bool = False) -> httpx.Response:
+def kept(offset: int, *, complete: bool = False) -> httpx2.Response:
     """What the server says of an upload."""
-    return httpx.Response(200, json={"digest": "sha256:" + "0" * 64, "offset": offset, "complete": complete})
+    return httpx2.Response(200, json={"digest": "sha256:" + "0" * 64, "offset": offset, "complete": complete})
 
 
-def done(size: int) -> httpx.Response:
-    return httpx.Response(201, json={"digest": "sha256:" + "0" * 64, "size": size})
+def done(size: int) -> httpx2.Response:
+    return httpx2.Response(201, json={"digest": "sha256:" + "0" * 64, "size": size})
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_blob_is_streamed_unless_it_is_there(file: Path, missing: bool) -> Non
 
 def test_an_upload_that_broke_off_goes_on_where_it_did(file: Path) -> None:
     shares: list[float] = []
-    answers = [kept(0), httpx.ReadError("reset"), kept(2 << 20), done(3 << 20)]
+    answers = [kept(0), httpx2.ReadError("reset"), kept(2 << 20), done(3 << 20)]
     for _, script in both(
         lambda: Script(*answers), lambda client: client.put(file, None, lambda _, s: shares.append(s))
     ):
@@ -139,21 +139,21 @@ def test_an_upload_that_broke_off_goes_on_where_it_did(file: Path) -> None:
 
 
 def test_an_upload_that_broke_after_it_had_arrived_is_not_sent_again(file: Path) -> None:
-    answers = [kept(0), httpx.ReadError("reset"), kept(3 << 20, complete=True)]
+    answers = [kept(0), httpx2.ReadError("reset"), kept(3 << 20, complete=True)]
     for _, script in both(lambda: Script(*answers), lambda client: client.put(file)):
         assert [request.method for request in script.asked] == ["GET", "PATCH", "GET"]
 
 
 def test_an_upload_asks_again_where_the_server_stands_elsewhere(file: Path) -> None:
     other = ProblemDetails.of("other-offset", 409, "1 byte of this upload is kept.", "Go on at 1.")
-    refused = httpx.Response(409, content=other.model_dump_json())
+    refused = httpx2.Response(409, content=other.model_dump_json())
     for _, script in both(lambda: Script(kept(0), refused, kept(1), done(3 << 20)), lambda client: client.put(file)):
         assert script.asked[-1].headers["Upload-Offset"] == "1"
 
 
 def test_an_upload_may_take_longer_than_a_server_may_be_away(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time limit counts from the last byte that was sent, not from the first."""
-    script = Script(kept(0), httpx.WriteError("broken"), kept(0), done(3 << 20))
+    script = Script(kept(0), httpx2.WriteError("broken"), kept(0), done(3 << 20))
 
     def slow(file: Path, offset: int) -> Iterator[bytes]:
         for chunk in chunks(file, offset):
@@ -161,7 +161,7 @@ def test_an_upload_may_take_longer_than_a_server_may_be_away(file: Path, monkeyp
             yield chunk
 
     monkeypatch.setattr("caveat.transport.chunks", slow)
-    with Client("http://caveat", retry_for=0.3, transport=httpx.MockTransport(script)) as client:
+    with Client("http://caveat", retry_for=0.3, transport=httpx2.MockTransport(script)) as client:
         assert client.put(file) == digest(file)
     assert script.asked[-1].content == file.read_bytes()
 
@@ -170,9 +170,9 @@ def test_an_upload_that_breaks_off_at_the_same_byte_again_and_again_is_given_up(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("caveat.transport.UPLOAD_ATTEMPTS", 2)
-    broken = httpx.WriteError("broken")
+    broken = httpx2.WriteError("broken")
     script = Script(*[kept(0), broken] * 2, *[kept(5), broken] * 2, *[kept(7), broken] * 2, kept(7))
-    client = Client("http://caveat", transport=httpx.MockTransport(script))
+    client = Client("http://caveat", transport=httpx2.MockTransport(script))
     with client, pytest.raises(ProblemError, match="repeatedly breaks off at byte 7") as caught:
         client.put(file)
     assert caught.value.exit_code == 3
@@ -181,7 +181,7 @@ def test_an_upload_that_breaks_off_at_the_same_byte_again_and_again_is_given_up(
 
 @pytest.mark.parametrize(
     "trouble",
-    [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), refusal(503), refusal(429, **{"Retry-After": "0"})],
+    [httpx2.ConnectError("refused"), httpx2.ReadTimeout("slow"), refusal(503), refusal(429, **{"Retry-After": "0"})],
 )
 def test_passing_trouble_is_waited_out_with_the_same_key(trouble: Answer) -> None:
     audit = Audit.model_validate(AUDIT)
@@ -198,7 +198,7 @@ def test_a_server_says_when_to_come_back(said: str | None, seconds: float | None
     said = formatdate(time.time() + 30, usegmt=True) if said == "a date" else said
     answer = refusal(429, **({} if said is None else {"Retry-After": said}))
     with (
-        Client("http://caveat", retry_for=0.0, transport=httpx.MockTransport(Script(answer))) as client,
+        Client("http://caveat", retry_for=0.0, transport=httpx2.MockTransport(Script(answer))) as client,
         pytest.raises(ServerError) as caught,
     ):
         client.audit("a1")
@@ -212,7 +212,7 @@ def test_a_server_says_when_to_come_back(said: str | None, seconds: float | None
 
 def test_a_request_is_sent_again_after_the_pause_that_the_server_asked_for() -> None:
     script = Script(refusal(503, **{"Retry-After": "1"}), record())
-    with Client("http://caveat", transport=httpx.MockTransport(script)) as client:
+    with Client("http://caveat", transport=httpx2.MockTransport(script)) as client:
         asked = time.monotonic()
         client.audit("a1")
     assert time.monotonic() - asked >= 1.0
@@ -221,7 +221,7 @@ def test_a_request_is_sent_again_after_the_pause_that_the_server_asked_for() -> 
 def test_a_refusal_is_told_in_the_servers_words_and_not_repeated() -> None:
     for status, code in ((422, 2), (401, 3), (500, 3)):
         script = Script(refusal(status))
-        client = Client("http://caveat", transport=httpx.MockTransport(script))
+        client = Client("http://caveat", transport=httpx2.MockTransport(script))
         with client, pytest.raises(ProblemError, match=r"The server is busy\. Wait\.") as caught:
             client.audit("a1")
         assert caught.value.exit_code == code
@@ -229,18 +229,19 @@ def test_a_refusal_is_told_in_the_servers_words_and_not_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [httpx.Response(200, text="<html>"), httpx.Response(404, text="nginx"), httpx.Response(301, text="moved")]
+    "answer",
+    [httpx2.Response(200, text="<html>"), httpx2.Response(404, text="nginx"), httpx2.Response(301, text="moved")],
 )
-def test_what_is_not_caveat_is_said_to_be_infrastructure(answer: httpx.Response) -> None:
-    client = Client("http://caveat", transport=httpx.MockTransport(Script(answer)))
+def test_what_is_not_caveat_is_said_to_be_infrastructure(answer: httpx2.Response) -> None:
+    client = Client("http://caveat", transport=httpx2.MockTransport(Script(answer)))
     with client, pytest.raises(ProblemError, match="Check that the URL is a Caveat service") as caught:
         client.audit("a1")
     assert caught.value.exit_code == 3
 
 
 def test_a_server_that_stays_away_is_given_up() -> None:
-    script = Script(*[httpx.ConnectError("refused")] * 50)
-    client = Client("http://caveat", retry_for=0.3, transport=httpx.MockTransport(script))
+    script = Script(*[httpx2.ConnectError("refused")] * 50)
+    client = Client("http://caveat", retry_for=0.3, transport=httpx2.MockTransport(script))
     with client, pytest.raises(ProblemError, match="does not respond: refused") as caught:
         client.audit("a1")
     assert caught.value.exit_code == 3
@@ -252,10 +253,10 @@ def test_waiting_looks_as_often_as_it_is_told_and_costs_little(pauses: list[floa
     def answers() -> Script:
         return Script(
             record(),
-            httpx.Response(
+            httpx2.Response(
                 200, json=RECORD | {"stage": "collecting", "progress": 0.4}, headers={"ETag": '"2"', "Retry-After": "7"}
             ),
-            httpx.Response(304, headers={"Retry-After": "3"}),
+            httpx2.Response(304, headers={"Retry-After": "3"}),
             record(state="succeeded", stage="done", progress=1.0, outcome="pass"),
         )
 
@@ -271,7 +272,7 @@ def test_a_failed_audit_raises_its_problem(status: int, code: int) -> None:
     problem = json.loads(ProblemDetails.of("broken", status, "The model is broken.", "Mend it.").model_dump_json())
     with (
         Client(
-            "http://caveat", transport=httpx.MockTransport(Script(record(state="failed", problem=problem)))
+            "http://caveat", transport=httpx2.MockTransport(Script(record(state="failed", problem=problem)))
         ) as client,
         pytest.raises(ProblemError, match="The model is broken") as caught,
     ):
@@ -280,7 +281,7 @@ def test_a_failed_audit_raises_its_problem(status: int, code: int) -> None:
 
 
 def test_a_cancelled_audit_is_no_verdict() -> None:
-    client = Client("http://caveat", transport=httpx.MockTransport(Script(record(state="cancelled"))))
+    client = Client("http://caveat", transport=httpx2.MockTransport(Script(record(state="cancelled"))))
     with client, pytest.raises(ProblemError, match="cancelled") as caught:
         client.wait("a1")
     assert caught.value.exit_code == 3
@@ -295,7 +296,7 @@ def test_pages_are_followed() -> None:
     def use(client: Any) -> Any:
         return list(client.audits()) if isinstance(client, Client) else collected(client)
 
-    for audits, script in both(lambda: Script(*[httpx.Response(200, json=page) for page in pages]), use):
+    for audits, script in both(lambda: Script(*[httpx2.Response(200, json=page) for page in pages]), use):
         assert [one.id for one in audits] == ["a1", "a2"]
         assert script.asked[1].url.query == b"page_token=n"
 
@@ -318,7 +319,7 @@ def test_models_and_example_sets_are_listed_too(method: str, path: str, field: s
     def use(client: Any) -> Any:
         return list(getattr(client, method)()) if isinstance(client, Client) else collected(client)
 
-    for listed, script in both(lambda: Script(*[httpx.Response(200, json=page) for page in pages]), use):
+    for listed, script in both(lambda: Script(*[httpx2.Response(200, json=page) for page in pages]), use):
         assert [each.id for each in listed] == ["b", "a"]
         assert [(str(asked.url.path), asked.url.query) for asked in script.asked] == [
             (path, b""),
@@ -327,7 +328,7 @@ def test_models_and_example_sets_are_listed_too(method: str, path: str, field: s
 
 
 def test_an_attestation_is_fetched_as_it_is() -> None:
-    for fetched, script in both(lambda: Script(httpx.Response(200, content=b"{}")), lambda one: one.attestation("a1")):
+    for fetched, script in both(lambda: Script(httpx2.Response(200, content=b"{}")), lambda one: one.attestation("a1")):
         assert fetched == b"{}"
         assert script.asked[0].url.path == "/v1/audits/a1/attestation"
 
@@ -338,7 +339,7 @@ def test_the_address_and_the_key_come_from_the_environment(monkeypatch: pytest.M
     monkeypatch.setenv("CAVEAT_URL", "http://elsewhere/")
     monkeypatch.setenv("CAVEAT_KEY", "secret")
     script = Script(record())
-    with Client(transport=httpx.MockTransport(script)) as client:
+    with Client(transport=httpx2.MockTransport(script)) as client:
         client.audit("a/1")
     assert str(script.asked[0].url) == "http://elsewhere/v1/audits/a%2F1"
     assert script.asked[0].headers["Authorization"] == "Bearer secret"
@@ -348,15 +349,15 @@ def test_an_interrupt_cancels_the_servers_audit(monkeypatch: pytest.MonkeyPatch)
     from caveat.auditfile import Resolved
 
     script = Script(record(), record(), record(), record(state="cancelled"))
-    real = httpx.Client
+    real = httpx2.Client
 
-    def scripted(**options: Any) -> httpx.Client:
-        return real(**options | {"transport": httpx.MockTransport(script)})
+    def scripted(**options: Any) -> httpx2.Client:
+        return real(**options | {"transport": httpx2.MockTransport(script)})
 
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("caveat.client.httpx.Client", scripted)
+    monkeypatch.setattr("caveat.client.httpx2.Client", scripted)
     monkeypatch.setattr("caveat.client.sleep", interrupted)
     with pytest.raises(KeyboardInterrupt):
         remote.run_audit("http://caveat", None, Resolved(Audit.model_validate(AUDIT), {}, []), lambda *_: None)
@@ -364,7 +365,7 @@ def test_an_interrupt_cancels_the_servers_audit(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_vector_is_asked_for_by_names_that_may_have_slashes() -> None:
-    answer = httpx.Response(200, content=b"\x93NUMPY")
+    answer = httpx2.Response(200, content=b"\x93NUMPY")
     for found, script in both(lambda: Script(answer), lambda client: client.cav("a1", "stripes", "/conv/0:out@mean")):
         assert found == b"\x93NUMPY"
         assert script.asked[0].url.raw_path == b"/v1/audits/a1/cavs/stripes/%2Fconv%2F0%3Aout%40mean"

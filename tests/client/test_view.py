@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from click.testing import CliRunner
 
@@ -41,7 +41,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ],
 )
 def test_files_have_the_pages_of_the_console(url: str, path: str, words: str) -> None:
-    answered = httpx.get(url + path)
+    answered = httpx2.get(url + path)
     assert answered.status_code == 200
     assert words in answered.text
     assert "Sign" not in answered.text
@@ -50,13 +50,13 @@ def test_files_have_the_pages_of_the_console(url: str, path: str, words: str) ->
 
 @pytest.mark.parametrize("path", ["/audits/3", "/audits/1/x", "/compare?now=1", "/models", "/../../etc/passwd"])
 def test_there_is_nothing_else(url: str, path: str) -> None:
-    answered = httpx.get(url + path)
+    answered = httpx2.get(url + path)
     assert answered.status_code == 404
     assert "root:" not in answered.text
 
 
 def test_a_page_of_another_site_cannot_read_it(url: str) -> None:
-    assert httpx.get(url, headers={"Host": "evil.example"}).status_code == 404
+    assert httpx2.get(url, headers={"Host": "evil.example"}).status_code == 404
 
 
 def test_a_file_that_is_no_report_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 
-import httpx
+import httpx2
 import pytest
 
 from tests.hostile.requests import CASES, Sent
@@ -37,8 +37,8 @@ def test_it_is_answered_as_promised(case: Sent, url: str) -> None:
 
 
 def test_it_stands_at_the_end(url: str) -> None:
-    assert httpx.get(f"{url}/healthz").json() == {"status": "alive"}
-    assert httpx.get(f"{url}/v1/audits").json()["audits"] == []
+    assert httpx2.get(f"{url}/healthz").json() == {"status": "alive"}
+    assert httpx2.get(f"{url}/v1/audits").json()["audits"] == []
 
 
 def exchange(url: str, data: bytes) -> tuple[int, str, str]:

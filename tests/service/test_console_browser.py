@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.needed import program
@@ -30,25 +30,25 @@ def dumped(url: str, profile: Path, *flags: str) -> tuple[str, list[str]]:
 def test_every_page_of_a_running_service_is_shown_without_complaint(tmp_path: Path) -> None:
     with serving(tmp_path) as (url, _):
         for data in (MODEL, TABLE):
-            httpx.put(f"{url}/v1/blobs/{digest(data)}", content=data).raise_for_status()
-        job = httpx.post(f"{url}/v1/audits", json=audit() | {"about": {"title": "The loans"}}).json()["id"]
+            httpx2.put(f"{url}/v1/blobs/{digest(data)}", content=data).raise_for_status()
+        job = httpx2.post(f"{url}/v1/audits", json=audit() | {"about": {"title": "The loans"}}).json()["id"]
         for path in ("/", f"/audits/{job}", f"/audits/{job}/history", "/models", "/examples", "/access"):
             document, complaints = dumped(url + path, tmp_path / "profile")
             assert complaints == [], path
             assert "<h1" in document, path
-        assert "The loans" in httpx.get(f"{url}/").text, "no script is needed to see what is there"
+        assert "The loans" in httpx2.get(f"{url}/").text, "no script is needed to see what is there"
 
 
 def test_a_page_looks_again_while_an_audit_runs(tmp_path: Path) -> None:
     """The audit is cancelled while the page is open: the page says so without being opened again."""
     with serving(tmp_path) as (url, _):
         for data in (MODEL, TABLE):
-            httpx.put(f"{url}/v1/blobs/{digest(data)}", content=data).raise_for_status()
-        job = httpx.post(f"{url}/v1/audits", json=audit()).json()["id"]
-        before = httpx.get(f"{url}/audits/{job}").text
+            httpx2.put(f"{url}/v1/blobs/{digest(data)}", content=data).raise_for_status()
+        job = httpx2.post(f"{url}/v1/audits", json=audit()).json()["id"]
+        before = httpx2.get(f"{url}/audits/{job}").text
         around = tmp_path / "around.html"
         around.write_text(before.replace("location.href", f"'{url}/audits/{job}'"))
-        httpx.post(f"{url}/v1/audits/{job}:cancel").raise_for_status()
+        httpx2.post(f"{url}/v1/audits/{job}:cancel").raise_for_status()
         flags = ("--virtual-time-budget=8000", "--disable-web-security")
         document, _ = dumped(around.as_uri(), tmp_path / "profile", *flags)
         assert '<main id="main" tabindex="-1" data-live>' in before

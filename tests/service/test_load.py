@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.audits.conftest import Bench, bench, small_files  # noqa: F401 - fixtures
@@ -67,13 +67,13 @@ def test_two_hundred_clients(tmp_path: Path, bench: Bench) -> None:  # noqa: F81
 
 
 async def _all(url: str, audit: dict[str, Any], seen: Outcome) -> None:
-    limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
+    limits = httpx2.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
     until = time.monotonic() + SECONDS
-    async with httpx.AsyncClient(base_url=url, timeout=CLIENT_TIMEOUT, limits=limits) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=CLIENT_TIMEOUT, limits=limits) as client:
         await asyncio.gather(*(_one(client, number, audit, seen, until) for number in range(CLIENTS)))
 
 
-async def _one(client: httpx.AsyncClient, number: int, audit: dict[str, Any], seen: Outcome, until: float) -> None:
+async def _one(client: httpx2.AsyncClient, number: int, audit: dict[str, Any], seen: Outcome, until: float) -> None:
     """Asks for a few audits, and between them for whatever a client asks for."""
     moments = random.Random(number)
     mine: list[str] = []
@@ -109,12 +109,12 @@ async def _one(client: httpx.AsyncClient, number: int, audit: dict[str, Any], se
 
 
 async def _ask(
-    client: httpx.AsyncClient, seen: Outcome, may: set[int], method: str, path: str, **request: Any
+    client: httpx2.AsyncClient, seen: Outcome, may: set[int], method: str, path: str, **request: Any
 ) -> dict[str, Any] | None:
     began = time.monotonic()
     try:
         answer = await client.request(method, path, **request)
-    except httpx.HTTPError as fault:
+    except httpx2.HTTPError as fault:
         seen.errors.append(f"{method} {path}: {type(fault).__name__}")
         return None
     seen.seconds.append(time.monotonic() - began)

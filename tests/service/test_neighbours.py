@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from caveat_storage import job_state, keys
@@ -104,8 +104,8 @@ class _strangers:
         head = {"Authorization": "Bearer eyJhbGciOiJFUzI1NiIsImtpZCI6IngifQ.eyJzdWIiOiJ4In0.eA"}
         while not self._over.wait(1):
             try:
-                httpx.get(f"{self._api}/v1/audits", headers=head, timeout=30)
-            except httpx.TransportError:
+                httpx2.get(f"{self._api}/v1/audits", headers=head, timeout=30)
+            except httpx2.TransportError:
                 continue
 
     def __enter__(self) -> None:
@@ -126,7 +126,7 @@ def _watched(service: Service) -> tuple[list[float], list[str]]:
         while not over.wait(0.2):
             for path in ("/healthz", "/readyz"):
                 began = time.monotonic()
-                if httpx.get(service.url + path, timeout=30).status_code != 200:
+                if httpx2.get(service.url + path, timeout=30).status_code != 200:
                     errors.append(path)
                 probes.append(time.monotonic() - began)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
+import httpx2
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -72,7 +72,7 @@ def begun(browser: FlaskClient) -> str:
     """Where the issuer sends a browser back to that it signed in, as a path."""
     asked = browser.get("/sign-in/oidc", **TLS)
     assert asked.status_code == 303
-    answered = httpx.get(asked.location)
+    answered = httpx2.get(asked.location)
     assert answered.headers["location"].startswith(CONSOLE + CALLBACK)
     return str(answered.headers["location"].removeprefix(CONSOLE))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
-import httpx
+import httpx2
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -46,9 +46,9 @@ class Service:
         host, port = self.url.removeprefix("http://").split(":")
         return host, int(port)
 
-    def request(self, method: str, path: str, key: str | None = None, **also: object) -> httpx.Response:
+    def request(self, method: str, path: str, key: str | None = None, **also: object) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {key or self.bob}"}
-        return httpx.request(method, self.url + path, headers=headers, timeout=PATIENCE, **also)  # type: ignore[arg-type]
+        return httpx2.request(method, self.url + path, headers=headers, timeout=PATIENCE, **also)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_another_tenant_notices_nothing_of_slow_bodies(service: Service, head: s
         time.sleep(1)
         for number in range(2):
             for probe in ("/healthz", "/readyz"):
-                assert httpx.get(service.url + probe, timeout=PATIENCE).status_code == 200
+                assert httpx2.get(service.url + probe, timeout=PATIENCE).status_code == 200
             data = os.urandom(100_000)
             assert service.request("PUT", f"/v1/blobs/{digest(data)}", content=data).status_code == 201
             for data in (MODEL, TABLE):
@@ -189,7 +189,7 @@ def test_strangers_with_rubbish_tokens_and_a_silent_issuer_delay_no_key(service:
 
     def knock(number: int) -> None:
         token = jwt.encode({"sub": "nobody"}, ec.generate_private_key(ec.SECP256R1()), "ES256", {"kid": str(number)})
-        with httpx.Client(timeout=60) as client:
+        with httpx2.Client(timeout=60) as client:
             while not over.is_set():
                 asked = client.get(f"{service.url}/v1/audits", headers={"Authorization": f"Bearer {token}"})
                 statuses.add(asked.status_code)
@@ -211,7 +211,7 @@ def test_strangers_with_rubbish_tokens_and_a_silent_issuer_delay_no_key(service:
 def test_a_silent_broker_delays_no_probe(service: Service) -> None:
     """Each would take its two threads until the broker answers, which it never does."""
     for _ in range(10):
-        ready = httpx.get(f"{service.url}/readyz", timeout=PATIENCE)
+        ready = httpx2.get(f"{service.url}/readyz", timeout=PATIENCE)
         assert (ready.status_code, ready.json()["broker"]) == (200, "down")
 
 
@@ -228,14 +228,14 @@ def test_clients_that_read_no_answers_hold_no_threads(tmp_path: Path, path: str)
             connection.connect((address[0], int(address[1])))
             connection.sendall(asked * 20)  # one after the other on each connection: kernels keep the first ones
         for _ in range(5):
-            assert httpx.get(f"{url}/v1/audits", timeout=PATIENCE).status_code == 200
+            assert httpx2.get(f"{url}/v1/audits", timeout=PATIENCE).status_code == 200
 
 
 @pytest.mark.slow
 def test_an_answer_has_to_be_taken_at_a_minimum_rate(tmp_path: Path) -> None:
     """One that is read byte by byte is broken off; before, it took as long as its client liked."""
     with serving(tmp_path) as (url, _), socket.socket() as connection:
-        whole = 20 * len(httpx.get(f"{url}/docs/swagger-ui-bundle.js", timeout=PATIENCE).content)
+        whole = 20 * len(httpx2.get(f"{url}/docs/swagger-ui-bundle.js", timeout=PATIENCE).content)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 10)
         address = url.removeprefix("http://").split(":")
         connection.connect((address[0], int(address[1])))
@@ -274,8 +274,8 @@ def test_an_answer_is_broken_off_only_where_its_client_owes_something(monkeypatc
 
 
 def test_an_answer_that_is_taken_slowly_and_steadily_arrives(service: Service) -> None:
-    whole = httpx.get(f"{service.url}/docs/swagger-ui-bundle.js", timeout=PATIENCE).content
-    with httpx.stream("GET", f"{service.url}/docs/swagger-ui-bundle.js", timeout=PATIENCE) as answer:
+    whole = httpx2.get(f"{service.url}/docs/swagger-ui-bundle.js", timeout=PATIENCE).content
+    with httpx2.stream("GET", f"{service.url}/docs/swagger-ui-bundle.js", timeout=PATIENCE) as answer:
         taken = b""
         for piece in answer.iter_raw(256 << 10):
             taken += piece
@@ -287,7 +287,7 @@ def test_an_answer_that_is_taken_slowly_and_steadily_arrives(service: Service) -
 def test_wrong_tokens_at_a_probe_wait_for_no_issuer(service: Service, address: str) -> None:
     """Two of them held both threads of probes while the issuer was silent."""
     token = jwt.encode({"sub": "nobody"}, ec.generate_private_key(ec.SECP256R1()), "ES256", {"kid": address})
-    with httpx.Client(transport=httpx.HTTPTransport(local_address=address), timeout=PATIENCE) as client:
+    with httpx2.Client(transport=httpx2.HTTPTransport(local_address=address), timeout=PATIENCE) as client:
         for _ in range(4):
             known = client.get(f"{service.url}/readyz", headers={"Authorization": f"Bearer {token}"})
             assert (known.status_code, known.json()["workers"]) == (200, {})
@@ -296,6 +296,6 @@ def test_wrong_tokens_at_a_probe_wait_for_no_issuer(service: Service, address: s
 def test_wrong_keys_at_a_probe_are_counted(tmp_path: Path) -> None:
     with serving(tmp_path, CAVEAT_AUTH="keys", CAVEAT_AUTH_FAILURE_LIMIT="2/hour") as (url, _):
         wrong = {"Authorization": "Bearer caveat_wrong"}
-        said = [httpx.get(f"{url}/readyz", headers=wrong, timeout=PATIENCE).status_code for _ in range(4)]
+        said = [httpx2.get(f"{url}/readyz", headers=wrong, timeout=PATIENCE).status_code for _ in range(4)]
         assert said == [200, 200, 429, 429]
-        assert httpx.get(f"{url}/readyz", timeout=PATIENCE).status_code == 200
+        assert httpx2.get(f"{url}/readyz", timeout=PATIENCE).status_code == 200

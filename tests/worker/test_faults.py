@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import sqlalchemy
 
@@ -77,8 +77,8 @@ class Place:
     def heartbeat(self, name: str = "worker") -> Path:
         return self.folder / f"heartbeat-{name}"
 
-    def ask(self, method: str, path: str, **also: Any) -> httpx.Response:
-        return httpx.request(method, self.url + path, timeout=MOST_SECONDS, **also)
+    def ask(self, method: str, path: str, **also: Any) -> httpx2.Response:
+        return httpx2.request(method, self.url + path, timeout=MOST_SECONDS, **also)
 
     def submit(self, seed: int) -> str:
         answer = self.ask("POST", "/v1/audits", json=audit(seed))
@@ -87,7 +87,7 @@ class Place:
         return self.accepted[-1]
 
     def record(self, job: str) -> dict[str, Any]:
-        with suppress(httpx.TransportError):
+        with suppress(httpx2.TransportError):
             answer = self.ask("GET", f"/v1/audits/{job}")
             if answer.status_code == 200:
                 found: dict[str, Any] = answer.json()
@@ -143,7 +143,7 @@ def fault(name: str, *, only: str = "") -> Callable[[Fault], Fault]:
     return register
 
 
-def _told(answer: httpx.Response) -> Outcome:
+def _told(answer: httpx2.Response) -> Outcome:
     problem = answer.json()
     assert problem["remedy"]
     return str(answer.status_code), problem["type"].rpartition(":")[2]
@@ -156,7 +156,7 @@ def _failed(there: Place, seed: int = stub.FINISH) -> Outcome:
     return record["state"], record["problem"]["type"].rpartition(":")[2]
 
 
-def _upload(there: Place) -> httpx.Response:
+def _upload(there: Place) -> httpx2.Response:
     data = os.urandom(200_000)
     return there.ask("PUT", f"/v1/blobs/{digest(data)}", content=data)
 
@@ -467,8 +467,8 @@ def installation(folder: Path, kind: str) -> Iterator[Place]:
 
 
 def _answers(there: Place) -> bool:
-    with suppress(httpx.TransportError):
-        return httpx.get(f"{there.url}/healthz").is_success
+    with suppress(httpx2.TransportError):
+        return httpx2.get(f"{there.url}/healthz").is_success
     return False
 
 
@@ -546,7 +546,7 @@ def _calm(there: Place) -> None:
 
 
 def _accepted(there: Place) -> str:
-    with suppress(httpx.TransportError):
+    with suppress(httpx2.TransportError):
         answer = there.ask("POST", "/v1/audits", json=audit(stub.FINISH))
         if answer.status_code == 202:
             there.accepted.append(str(answer.json()["id"]))

@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import text
 
@@ -50,7 +50,7 @@ def test_an_audit_is_submitted_run_signed_announced_and_erased(tmp_path: Path) -
         admin = caveat("keys", "create", "--tenant", "acme", "--scope", "admin", CAVEAT_DATABASE_URL=api).strip()
         client = {"CAVEAT_URL": url, "CAVEAT_KEY": admin}
         headers = {"Authorization": f"Bearer {admin}"}
-        asked = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=60))
+        asked = stack.enter_context(httpx2.Client(base_url=url, headers=headers, timeout=60))
         hook = asked.post("/v1/webhooks", json={"url": there.url}).json()
 
         caveat("gate", str(AUDIT), "--attestation", str(tmp_path / "signed.json"), **client)

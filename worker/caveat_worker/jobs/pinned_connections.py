@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import httpcore
-import httpx
+import httpcore2
+import httpx2
 
 from caveat_storage.ssrf import Network, may_reach
 
 log = logging.getLogger(__name__)
 
-FAULTS = (httpcore.NetworkError, httpcore.ProtocolError, OSError, UnicodeError)
-"""What an exchange may end in, beside `httpcore.TimeoutException` and `NotAllowedError`."""
+FAULTS = (httpcore2.NetworkError, httpcore2.ProtocolError, OSError, UnicodeError)
+"""What an exchange may end in, beside `httpcore2.TimeoutException` and `NotAllowedError`."""
 
 
 class NotAllowedError(Exception):
@@ -41,7 +41,7 @@ def why(fault: BaseException) -> str:
 @cache
 def trust() -> ssl.SSLContext:
     """The certificates that are trusted."""
-    return httpx.create_ssl_context()
+    return httpx2.create_ssl_context()
 
 
 def _looked_up(host: str, port: int) -> list[str]:
@@ -54,7 +54,7 @@ def _looked_up(host: str, port: int) -> list[str]:
 
 
 @dataclass(frozen=True)
-class PinnedBackend(httpcore.NetworkBackend):
+class PinnedBackend(httpcore2.NetworkBackend):
     """A network backend that connects only to allowed addresses: public ones with TLS, others if they are listed."""
 
     allowed: list[Network]
@@ -71,7 +71,7 @@ class PinnedBackend(httpcore.NetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore2.NetworkStream:
         """Connects to the first address of a host that answers; raises `NotAllowedError` if one is not allowed."""
         addresses = _looked_up(host, port)
         inside = [one for one in addresses if not may_reach(one, self.allowed, encrypted=self.encrypted)]
@@ -81,20 +81,20 @@ class PinnedBackend(httpcore.NetworkBackend):
         for address in addresses[:-1]:
             try:
                 return self._connect(address, port, timeout)
-            except (httpcore.NetworkError, httpcore.TimeoutException):
+            except (httpcore2.NetworkError, httpcore2.TimeoutException):
                 continue
         return self._connect(addresses[-1], port, timeout)
 
-    def _connect(self, address: str, port: int, timeout: float | None) -> httpcore.NetworkStream:
+    def _connect(self, address: str, port: int, timeout: float | None) -> httpcore2.NetworkStream:
         left = _left(self.deadline, timeout)
-        return _InTime(httpcore.SyncBackend().connect_tcp(address, port, timeout=left), self.deadline)
+        return _InTime(httpcore2.SyncBackend().connect_tcp(address, port, timeout=left), self.deadline)
 
 
 @dataclass(frozen=True)
-class _InTime(httpcore.NetworkStream):
+class _InTime(httpcore2.NetworkStream):
     """A connection with a deadline for all its operations together, beside the timeout of each."""
 
-    stream: httpcore.NetworkStream
+    stream: httpcore2.NetworkStream
     deadline: float
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -108,7 +108,7 @@ class _InTime(httpcore.NetworkStream):
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore2.NetworkStream:
         left = _left(self.deadline, timeout)
         return _InTime(self.stream.start_tls(ssl_context, server_hostname, left), self.deadline)
 
@@ -120,5 +120,5 @@ def _left(deadline: float, timeout: float | None) -> float:
     """Seconds for one operation: its own timeout, or what is left until the deadline if that is less."""
     left = deadline - time.monotonic()
     if left <= 0:
-        raise httpcore.ReadTimeout
+        raise httpcore2.ReadTimeout
     return left if timeout is None else min(left, timeout)

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-import httpcore
+import httpcore2
 
 from caveat_storage import source_allow_list
 from caveat_storage.ssrf import Network
@@ -85,7 +85,7 @@ def opened(url: str, access: Access, deadline: float) -> Iterator[Opened]:
     raise UnfetchedError(f"its server redirects more than {MOST_REDIRECTS} times", again=False)
 
 
-def _chunks(answer: httpcore.Response) -> Iterator[bytes]:
+def _chunks(answer: httpcore2.Response) -> Iterator[bytes]:
     chunks = iter(answer.iter_stream())
     while True:
         with _in_words():
@@ -102,14 +102,14 @@ def _in_words() -> Iterator[None]:
         yield
     except NotAllowedError as fault:
         raise UnfetchedError(str(fault), again=False) from fault
-    except httpcore.TimeoutException as fault:
+    except httpcore2.TimeoutException as fault:
         raise UnfetchedError("its server was silent, or too slow", again=True) from fault
     except FAULTS as fault:
         raise UnfetchedError(why(fault), again=True) from fault
 
 
 @contextmanager
-def _answered(url: str, access: Access, deadline: float) -> Iterator[httpcore.Response]:
+def _answered(url: str, access: Access, deadline: float) -> Iterator[httpcore2.Response]:
     encrypted = url.startswith("https:")
     pinned = PinnedBackend(access.networks, "CAVEAT_SOURCE_NETWORKS", encrypted=encrypted, deadline=deadline)
     headers = {"User-Agent": f"caveat/{version('caveat')}", "Accept-Encoding": "identity"}
@@ -118,7 +118,7 @@ def _answered(url: str, access: Access, deadline: float) -> Iterator[httpcore.Re
     left = min(SILENCE_SECONDS, max(deadline - time.monotonic(), 0.001))
     timeout = dict.fromkeys(("connect", "read", "write", "pool"), left)
     with (
-        httpcore.ConnectionPool(ssl_context=trust(), network_backend=pinned) as pool,
+        httpcore2.ConnectionPool(ssl_context=trust(), network_backend=pinned) as pool,
         pool.stream("GET", url, headers=list(headers.items()), extensions={"timeout": timeout}) as answer,
     ):
         yield answer
@@ -141,7 +141,7 @@ def _require_success(status: int) -> None:
         raise UnfetchedError(f"its server answers {status}", again=status in PASSING)
 
 
-def _next(url: str, answer: httpcore.Response, allowed: list[str]) -> str:
+def _next(url: str, answer: httpcore2.Response, allowed: list[str]) -> str:
     """Where a redirect leads, if that is allowed."""
     place = next((value for name, value in answer.headers if name.lower() == b"location"), b"")
     try:
@@ -157,6 +157,6 @@ def _next(url: str, answer: httpcore.Response, allowed: list[str]) -> str:
     return there
 
 
-def _length(answer: httpcore.Response) -> int | None:
+def _length(answer: httpcore2.Response) -> int | None:
     found = next((value for name, value in answer.headers if name.lower() == b"content-length"), b"")
     return int(found) if found.isdigit() else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-import httpcore
+import httpcore2
 
 from caveat_storage.ssrf import Network
 from caveat_worker.jobs.pinned_connections import FAULTS, NotAllowedError, PinnedBackend, trust, why
@@ -31,7 +31,7 @@ def post(url: str, body: bytes, headers: dict[str, str], allowed: list[Network])
     timeout = {"connect": SECONDS, "read": SECONDS, "write": SECONDS, "pool": SECONDS}
     try:
         with (
-            httpcore.ConnectionPool(ssl_context=trust(), network_backend=pinned) as pool,
+            httpcore2.ConnectionPool(ssl_context=trust(), network_backend=pinned) as pool,
             pool.stream(
                 "POST", url, headers=list(headers.items()), content=body, extensions={"timeout": timeout}
             ) as answer,
@@ -39,7 +39,7 @@ def post(url: str, body: bytes, headers: dict[str, str], allowed: list[Network])
             return answer.status
     except NotAllowedError as fault:
         raise UnsentError(str(fault)) from fault
-    except httpcore.TimeoutException as fault:
+    except httpcore2.TimeoutException as fault:
         raise UnsentError(f"no answer within {SECONDS:.0f} seconds") from fault
     except FAULTS as fault:
         raise UnsentError(why(fault)) from fault
