@@ -76,7 +76,7 @@ class Preprocess(Document):
         return self
 
 
-TokenPart = Literal["ids", "mask", "types"]
+TokenPart = Literal["ids", "mask", "types", "positions"]
 BERT_INPUTS: dict[str, TokenPart] = {"input_ids": "ids", "attention_mask": "mask", "token_type_ids": "types"}
 
 

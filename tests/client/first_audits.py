@@ -154,11 +154,18 @@ def text_model(folder: Path, names: Sequence[str] = ("input_ids", "attention_mas
     }
     nodes = [helper.make_node("Gather", ["embedding", names[0]], ["embedded"])]
     pooled = "embedded"
+    if "position_ids" in names:
+        weights["places"] = random.normal(size=(64, 8)).astype(np.float32)
+        nodes += [
+            helper.make_node("Gather", ["places", "position_ids"], ["placed"]),
+            helper.make_node("Add", ["embedded", "placed"], ["both"]),
+        ]
+        pooled = "both"
     if len(names) > 1:
         nodes += [
             helper.make_node("Cast", [names[1]], ["mask"], to=TensorProto.FLOAT),
             helper.make_node("Unsqueeze", ["mask", "last"], ["wide"]),
-            helper.make_node("Mul", ["embedded", "wide"], ["masked"]),
+            helper.make_node("Mul", [pooled, "wide"], ["masked"]),
         ]
         pooled = "masked"
     nodes += [
@@ -611,6 +618,14 @@ def two_inputs(folder: Path) -> None:
     for shift, name in enumerate(("reference", "tall")):
         arrays = {key: random.normal(shift, 1, (40, size)).astype(np.float32) for key, size in (("a", 2), ("b", 3))}
         np.savez(folder / f"{name}.npz", **arrays)
+
+
+@runs
+def texts_for_a_model_that_takes_positions(folder: Path) -> None:
+    text_model(folder, ("input_ids", "attention_mask", "position_ids"))
+    tokenizer(folder)
+    texts(folder / "women.jsonl", ["she", "doctor", "was", "good", "the"])
+    texts(folder / "other.jsonl", ["he", "doctor", "was", "good", "a", "the"])
 
 
 @runs

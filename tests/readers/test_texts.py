@@ -42,6 +42,11 @@ def test_the_model_s_inputs_may_be_called_otherwise(place: Path) -> None:
     assert set(open_examples(declared(inputs={"tokens": "ids"}), place.joinpath, 0).load([0])) == {"tokens"}
 
 
+def test_decoders_take_the_positions_of_the_tokens(place: Path) -> None:
+    source = open_examples(declared(inputs={"ids": "ids", "position_ids": "positions"}), place.joinpath, 0)
+    assert source.load([0, 1])["position_ids"].tolist() == [[0, 1, 2, 3, 3], [0, 1, 2, 3, 4]]
+
+
 @pytest.mark.parametrize(
     ("text", "code", "sentence"),
     [

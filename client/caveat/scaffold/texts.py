@@ -17,13 +17,13 @@ from caveat_spec.audit import BERT_INPUTS
 
 MOST_TEXTS = 300
 UNKNOWN_LENGTH = 64
-PARTS = (("mask", "mask"), ("type", "types"), ("segment", "types"), ("id", "ids"))
+PARTS = (("mask", "mask"), ("type", "types"), ("segment", "types"), ("position", "positions"), ("id", "ids"))
 """Words in an input's name and the part of the tokens that it takes; the first that fits counts."""
 
 
 def token_inputs(inputs: list[Tensor]) -> dict[str, str] | None:
     """The part of the tokens that each input takes, by its name; None for a model that does not take tokens."""
-    if any(not one.dtype.startswith("int") or len(one.shape) != 2 for one in inputs) or "position" in str(inputs):
+    if any(not one.dtype.startswith("int") or len(one.shape) != 2 for one in inputs):
         return None
     parts = {one.name: next((part for word, part in PARTS if word in one.name.lower()), None) for one in inputs}
     if len(inputs) == 1:

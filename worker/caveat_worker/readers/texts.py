@@ -46,6 +46,7 @@ def open_texts(declared: Text, path: Path, tokenizer: Path, seed: int, lots: Seq
             "ids": [one.ids for one in encodings],
             "mask": [one.attention_mask for one in encodings],
             "types": [one.type_ids for one in encodings],
+            "positions": [np.maximum(np.cumsum(one.attention_mask) - 1, 0) for one in encodings],
         }
         return {name: np.array(rows[part], dtype=np.int64) for name, part in declared.inputs.items()}
 
