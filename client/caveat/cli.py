@@ -145,10 +145,8 @@ def gate(
 
         for name in trackers:
             require_tracker(name)
-    if report is None and (local or url is None):
-        from caveat.local_engine import start_engine
-
-        start_engine()
+    if report is None:
+        _start_engine(local, url)
     from caveat.gate import finish, gate_audit, gate_report
 
     if report is not None:
@@ -198,10 +196,7 @@ def explain(
     Shows the strongest findings in words; --html writes the page with the maps. An explanation decides nothing, so the
     exit code is 0 once it has run, 2 where it cannot run, and 3 where the infrastructure failed.
     """
-    if local or url is None:
-        from caveat.local_engine import start_engine
-
-        start_engine()
+    _start_engine(local, url)
     from caveat.gate import explain_audit
 
     paths = {name.removesuffix("_"): path for name, path in wanted.items() if path is not None}
@@ -807,6 +802,14 @@ def scrub(blobs_url: str, database_url: str) -> None:
     )
     if found.damaged or found.unreadable or found.missing:
         raise SystemExit(1)
+
+
+def _start_engine(local: bool, url: str | None) -> None:
+    """Starts the process that will run an audit on this machine, where it runs on this machine."""
+    if local or url is None:
+        from caveat.local_engine import start_engine
+
+        start_engine()
 
 
 def _days(days: float | None) -> timedelta | None:
