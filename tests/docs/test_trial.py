@@ -7,14 +7,20 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from examples.graph import save
+from examples.loans.build import divided
+from examples.loans.decisions import APPROVED, FEATURES, RACE, decisions, write_table
 from examples.watermark.build import example_sets
 from examples.watermark.efficientnet import efficientnet_lite0
+from tests.client.first_audits import two_files_of_texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("trial")]
 
@@ -113,6 +119,123 @@ def test_a_first_audit_in_five_minutes(place: Place) -> None:
     assert "✗ photos" in told
 
 
+@pytest.fixture
+def machine(tmp_path: Path, place: Place) -> Callable[[str], Place]:
+    """Makes further environments beside the first, from the wheel that lies there."""
+
+    def make(extras: str) -> Place:
+        environment = tmp_path / (extras or "client")
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+        made = Place(environment / "bin", place.folder)
+        made.install(f"[{extras}]" if extras else "")
+        return made
+
+    return make
+
+
+def test_three_kinds_of_models_on_this_machine(place: Place) -> None:
+    began = time.monotonic()
+    place.install("[local]")
+    _try_each(place, time.monotonic() - began)
+
+
+def test_three_kinds_of_models_by_a_client_and_a_service(
+    machine: Callable[[str], Place],
+) -> None:
+    """The service is what `caveat[all]` and `caveat up` give; the client is an environment that has nothing else."""
+    began = time.monotonic()
+    service = machine("all")
+    with _up(service) as url:
+        ready = time.monotonic() - began
+        print(f"caveat[all], until the service is up: {ready:.0f} s")
+        assert ready < FIVE_MINUTES
+        began = time.monotonic()
+        client = machine("")
+        _try_each(client, time.monotonic() - began, "--url", url)
+
+
+def test_a_model_of_xgboost_from_python(place: Place) -> None:
+    began = time.monotonic()
+    place.install("[local,xgboost]")
+    write_table(divided(decisions()), place.folder / "loans.csv")
+    (place.folder / "trial.py").write_text(FROM_PYTHON)
+    told = place.run("python", "trial.py")
+    seconds = time.monotonic() - began
+    print(f"caveat[local,xgboost], a model in memory: {seconds:.0f} s")
+    assert re.search(r"^(Passes|Fails|Inconclusive): ", told, re.MULTILINE)
+    assert seconds < FIVE_MINUTES
+
+
+FROM_PYTHON = """\
+import caveat, pandas as pd
+from xgboost import XGBClassifier
+
+people = pd.read_csv("loans.csv")
+columns = [name for name in people.columns if name not in ("approved", "race", "sex", "part")]
+training, unseen = people[people.part == "train"], people[people.part == "test"]
+model = XGBClassifier(n_estimators=40, max_depth=3).fit(training[columns], training.approved)
+result = caveat.audit(
+    model,
+    examples={
+        "people": unseen,
+        "white": {"table": unseen, "set": {"white": 1}},
+        "nonwhite": {"table": unseen, "set": {"white": 0}, "pairs_with": "white"},
+    },
+    concepts={"race": {"examples": "nonwhite", "against": "white"}},
+    targets={"approval": {"examples": "people", "index": 1}},
+    gate=[{"concept": "race", "target": "approval", "must": "not_matter"}],
+)
+print(result.explain())
+"""
+
+
+def _try_each(place: Place, installed: float, *where: str) -> None:
+    """`caveat init` and `caveat gate` for each kind of model, after an installation that took so many seconds."""
+    for name, give in GIVEN.items():
+        folder = place.folder / name
+        folder.mkdir()
+        give(folder)
+        there = Place(place.programs, folder)
+        began = time.monotonic()
+        _next(there.run("caveat", "init", "model.onnx", *where))
+        told = there.run("caveat", "gate", "audit.yaml", "--html", "report.html", *where, exits=(0, 1, 4))
+        seconds = time.monotonic() - began
+        print(f"{place.programs.parent.name}, {name}: {installed:.0f} s to install, {seconds:.0f} s to the verdict")
+        assert re.search(r"^(Passes|Fails|Inconclusive): ", told, re.MULTILINE)
+        assert (folder / "report.html").read_text().startswith("<!doctype html>")
+        assert installed + seconds < FIVE_MINUTES
+
+
+@contextmanager
+def _up(place: Place) -> Iterator[str]:
+    """The service of an environment, and its URL."""
+    command = [place.programs / "caveat", "up", "--port", "0"]
+    with subprocess.Popen(command, cwd=place.folder, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        try:
+            yield next(found[0] for line in running.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+        finally:
+            running.terminate()
+            running.wait(60)
+
+
+def _loans(folder: Path) -> None:
+    """Recorded mortgage decisions, and a model of them by XGBoost as its exporter writes it."""
+    from onnxmltools import convert_xgboost  # not among the packages of the quick tests
+    from onnxmltools.convert.common.data_types import FloatTensorType
+    from xgboost import XGBClassifier
+
+    rows = divided(decisions())
+    write_table([row for row in rows if row["part"] == "test"], folder / "people.csv")
+    columns = [feature.name for feature in (*FEATURES, RACE)]
+    training = np.array([[row[name] for name in (*columns, APPROVED)] for row in rows if row["part"] == "train"])
+    model = XGBClassifier(n_estimators=40, max_depth=3).fit(
+        training[:, :-1].astype(float), training[:, -1].astype(float)
+    )
+    taken = [("features", FloatTensorType([None, len(columns)]))]
+    (folder / "model.onnx").write_bytes(convert_xgboost(model, initial_types=taken).SerializeToString())
+
+
 def _given(folder: Path) -> None:
     """What a person has: a model, photographs, and some of them with a watermark."""
     save(efficientnet_lite0(), folder / "model.onnx")
@@ -121,6 +244,9 @@ def _given(folder: Path) -> None:
         (folder / name).mkdir()
         for file, picture in sets[name].items():
             picture.save(folder / name / f"{file}.png", compress_level=1)
+
+
+GIVEN: dict[str, Callable[[Path], None]] = {"pictures": _given, "loans": _loans, "texts": two_files_of_texts}
 
 
 def _next(told: str) -> list[str]:
