@@ -65,9 +65,8 @@ model's own numbers for concept and reference are not known well enough to let i
 NOT_ENCODED = """### Not encoded, with and without an influence
 
 {count} audits a row, ReLU layer, mean difference. A concept whose influence equals the tolerance must not pass because
-no layer encodes it; up to {bound} passes lie inside the binomial 95 % interval around α. Two errors can let it pass, of
-some 5 % and 2.5 %: that a layer seems to encode it, and has no effect, and that the gap of the model's numbers looks
-smaller than it is.
+no layer encodes it; up to {bound} passes lie inside the binomial 95 % interval around α. It can pass in some 2.5 %,
+where the gap of the model's numbers looks smaller than it is. A layer that encodes it by chance clears nothing.
 
 | concept / reference / target | influence | not encoded | gate passes | holds |
 | --- | --- | --- | --- | --- |

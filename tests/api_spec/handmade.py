@@ -26,6 +26,7 @@ def row(
     interval: tuple[float, float] = (-0.05, 0.05),
     p: float = 0.5,
     encoded: bool = True,
+    held_out: float = 0.9,
     flags: tuple[Flag, ...] = (),
     layer: str = "block",
     other: float | None = None,
@@ -69,7 +70,7 @@ def row(
             "finite_step": None if whole is None else change(whole),
             "output_gap": None if gap is None else change(gap),
             "accuracy": {
-                "held_out": 0.9,
+                "held_out": held_out,
                 "shuffled_mean": 0.5,
                 "shuffled_high": 0.6,
                 "encoded": encoded,

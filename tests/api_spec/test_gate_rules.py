@@ -45,6 +45,7 @@ ASSOCIATION = {
     ),
     "the estimators disagree": association({**HARMLESS, "other": 0.4}),
     "a finite step leaves the tolerance": association({**HARMLESS, "whole": (0.9, 0.8, 1.0)}),
+    "no layer encodes the concept clearly": association({**HARMLESS, "held_out": 0.65, "gap": (0.05, -0.1, 0.2)}),
     "every interval is inside the tolerance": association(HARMLESS),
 }
 
@@ -53,6 +54,27 @@ ASSOCIATION = {
 def test_association(rule: Rule[by_association.Association]) -> None:
     assert first_rule(by_association.ASSOCIATION, ASSOCIATION[rule.name]) is rule
     assert rule.reason(ASSOCIATION[rule.name])
+
+
+CHANCE = {**HARMLESS, "held_out": 0.65}
+"""A layer that seems to encode the concept, with an accuracy that chance reaches in one of some 50 layers."""
+
+
+@pytest.mark.parametrize(
+    ("rows", "alone", "finding"),
+    [
+        ([CHANCE], True, "inconclusive"),
+        ([CHANCE, {**HARMLESS, "layer": "deep", "encoded": False, "held_out": 0.5}], True, "inconclusive"),
+        ([CHANCE, {**HARMLESS, "layer": "deep"}], True, "not_influential"),
+        ([{**CHANCE, "gap": (0.02, -0.03, 0.07)}], True, "not_influential"),
+        ([CHANCE], False, "not_influential"),
+    ],
+    ids=["alone", "beside none", "beside a clear one", "with a small gap", "with a measured change"],
+)
+def test_a_layer_that_may_encode_by_chance_clears_no_line(
+    rows: list[dict[str, Any]], alone: bool, finding: str
+) -> None:
+    assert first_rule(by_association.ASSOCIATION, association(*rows, alone=alone)).finding == finding
 
 
 def test_a_finite_step_is_not_asked_where_something_was_measured() -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from caveat_spec.audit import SHARES, ConceptLine
 from caveat_spec.base import Interval
-from caveat_spec.results import Change, ConceptTest, Effect, Estimate, OutputGap
+from caveat_spec.results import Accuracy, Change, ConceptTest, Effect, Estimate, OutputGap
 from caveat_spec.verdict.more_examples import advice, times_to_settle
 from caveat_spec.verdict.rules import Rule, always, exceeds, in_unit, inside, size, span, unmeasured
 
@@ -122,6 +122,15 @@ class Association:
         return any(test.accuracy is None or test.accuracy.encoded for test in self.tests)
 
     @cached_property
+    def clearly_encoded(self) -> bool:
+        """Whether a layer encodes the concept so well that it is hardly chance, as far as the tests looked at that.
+
+        At an alpha of 0.05 one of 20 layers that do not encode a concept seems to. Its direction is noise, which has no
+        effect.
+        """
+        return any(test.accuracy is None or _clear(test.accuracy) for test in self.tests)
+
+    @cached_property
     def gap(self) -> OutputGap | None:
         """How the model's own numbers for concept and reference differ, where they were compared."""
         gaps = [test.output_gap for test in self.tests if test.output_gap is not None]
@@ -170,6 +179,11 @@ class Association:
         assert test.finite_step is not None
         same_sign = (test.finite_step.value > 0) == (test.effect.value > 0)
         return same_sign and exceeds(self.interval(test.finite_step), self.line)
+
+
+def _clear(accuracy: Accuracy) -> bool:
+    """Whether the accuracy is one that would be found in 95 of 100 cases; chance reaches it in about 1 of 2,000."""
+    return accuracy.encoded and accuracy.detectable is not None and accuracy.held_out >= accuracy.detectable
 
 
 def _by_finite_step(test: ConceptTest) -> ConceptTest:
@@ -244,7 +258,7 @@ def _withheld(facts: Association) -> str:
 
 
 def _not_encoded(facts: Association) -> str:
-    line, gap, layers = facts.line, facts.gap, [test.place for test in facts.tests]
+    line, layers = facts.line, [test.place for test in facts.tests]
     power = [test.accuracy.detectable for test in facts.tests if test.accuracy is not None]
     found = [one for one in power if one is not None]
     missed = (
@@ -252,12 +266,19 @@ def _not_encoded(facts: Association) -> str:
         if found and len(found) == len(power)
         else "these examples are too few to find even a perfect encoding in 95 of 100 cases"
     )
-    sentence = f"no audited layer encodes {line.concept} linearly ({', '.join(layers)}; {missed})"
+    return (
+        f"no audited layer encodes {line.concept} linearly ({', '.join(layers)}; {missed}), {_in_another_form(facts)}"
+    )
+
+
+def _in_another_form(facts: Association) -> str:
+    """What the output gap says about an influence that no direction shows."""
+    line, gap = facts.line, facts.gap
     if gap is None:
-        return f"{sentence}, and its influence in another form was not looked at"
+        return "and its influence in another form was not looked at"
     differ = (
-        f"{sentence}, and between its examples and the reference set {line.target} differs by "
-        f"{size(facts.size(gap), line)} ({span(facts.interval(gap), line)})"
+        f"and between its examples and the reference set {line.target} differs by {size(facts.size(gap), line)} "
+        f"({span(facts.interval(gap), line)})"
     )
     if facts.gap_inside:
         return f"{differ}, within the tolerance"
@@ -281,6 +302,23 @@ def _estimators_disagree(facts: Association) -> str:
         f"at {test.place} the estimators disagree: {test.estimator} gives the effect "
         f"{size(facts.size(test.effect), facts.line)} and {test.cross_check.estimator} "
         f"{size(facts.other_effect(test), facts.line)}"
+    )
+
+
+def _hardly_encoded(facts: Association) -> str:
+    """Why effects inside the tolerance clear no line where chance alone may have made the directions."""
+    line = facts.line
+    accuracy, place = max(
+        ((test.accuracy, test.place) for test in facts.tests if test.accuracy is not None and test.accuracy.encoded),
+        key=lambda each: each[0].held_out,
+    )
+    needed = (
+        "these examples are too few to tell" if accuracy.detectable is None else f"{accuracy.detectable:.2f} would not"
+    )
+    return (
+        f"at every audited layer the effect of {line.concept} on {line.target} lies within "
+        f"{size(line.tolerance, line, signed=False)}, but no layer encodes {line.concept} clearly: the best held-out "
+        f"accuracy, {accuracy.held_out:.2f} at {place}, may be chance ({needed}), {_in_another_form(facts)}"
     )
 
 
@@ -331,6 +369,12 @@ ASSOCIATION: tuple[Rule[Association], ...] = (
         lambda facts: facts.bent,
         "inconclusive",
         lambda facts: f"the slope at {facts.bent[0].place} is within the tolerance, but {_bend(facts, facts.bent[0])}",
+    ),
+    Rule(
+        "no layer encodes the concept clearly",
+        lambda facts: facts.alone and not facts.clearly_encoded and not facts.gap_inside,
+        "inconclusive",
+        _hardly_encoded,
     ),
     Rule("every interval is inside the tolerance", always, "not_influential", _inside_everywhere),
 )

@@ -1,7 +1,7 @@
 """The test of a concept at a layer: score, effect, their nulls and intervals, and the flags that go with them.
 
 The unit of the test is the *set* of concept examples. Published TCAV tests compare runs that share one concept set as
-if they were independent, and reject 40 to 85 % of meaningless concepts; here a whole random set takes its place.
+if they were independent, and reject 42 to 90 % of meaningless concepts; here a whole random set takes its place.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ from caveat_worker.engine.statistics.scale import resampled_scales, scale
 
 CAUTION = (
     "Do not act on this p-value: its runs share one set of concept examples, so they are not independent, and random "
-    "concepts come out significant in 40 to 85 % of audits at a nominal 5 %."
+    "concepts come out significant in 42 to 90 % of audits at a nominal 5 %."
 )
 
 
