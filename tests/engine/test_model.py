@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import pickle
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -33,6 +38,49 @@ def assert_refused(source: Path | bytes, code: str) -> InvalidInput:
 @pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04zip", b"\x89PNG\r\n\x1a\n" * 9])
 def test_bytes_that_are_no_model(content: bytes) -> None:
     assert_refused(content, "not-an-onnx-file")
+
+
+def zipped(*names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, "content")
+    return file.getvalue()
+
+
+def in_the_format_of_the_runtime() -> bytes:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = f"{folder}/model.ort"
+        onnxruntime.InferenceSession(nets.mlp(), options, providers=["CPUExecutionProvider"])
+        return Path(folder, "model.ort").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "remedy"),
+    [
+        (b"", "it is empty", "Copy the file again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "Git LFS's pointer", "git lfs pull"),
+        (zipped("model/data.pkl", "model/version"), "a file of PyTorch", "torch.onnx.export("),
+        (zipped("m/data/weights/weight_0", "m/archive_format"), "a file of PyTorch", "torch.onnx.export("),
+        (zipped("metadata.json", "config.json", "model.weights.h5"), "a model of Keras", "model.export("),
+        (b"\x89HDF\r\n\x1a\n" + bytes(90), "an HDF5 file", "from_keras"),
+        (b"\x1c\0\0\0TFL3" + bytes(90), "TensorFlow Lite", "--tflite"),
+        (in_the_format_of_the_runtime(), "ONNX Runtime's own format", "the .onnx file that it was made from"),
+        (b"\x10\0\0\0\0\0\0\0{}" + b" " * 14, "safetensors", "torch.onnx.export("),
+        (pickle.dumps({"a": 1}), "a pickle of Python", "skl2onnx"),
+        (b'{"learner":{"attributes":{}}}', "XGBoost", "onnxmltools"),
+        (b"{L\0\0\0\0\0\0\0\x07learner{", "XGBoost", "onnxmltools"),
+        (b"tree\nversion=v4\n", "LightGBM", "onnxmltools"),
+        (b"CBM1\xf0!", "CatBoost", "save_model"),
+        (b'<?xml version="1.0"?>\n<net name="model" version="11">', "OpenVINO", "the ONNX file"),
+    ],
+)
+def test_a_model_of_another_format_is_called_by_its_name(content: bytes, what: str, remedy: str) -> None:
+    refused = assert_refused(content, "not-an-onnx-file")
+    assert what in refused.sentence
+    assert remedy in refused.remedy
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

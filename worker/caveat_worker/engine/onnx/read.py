@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from caveat_spec.bundle import MODEL, is_tar
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.data_files import DataFiles, beside, open_bundle
+from caveat_worker.engine.onnx.other_formats import other_format
 from caveat_worker.engine.onnx.prescan import all_nodes, dense_tensors, prescan
 
 MAX_BYTES = 8 * 2**30
+_EXPORT = "Export the model with torch.onnx.export, tf2onnx or skl2onnx, and give the .onnx file."
 T = TypeVar("T")
 
 
@@ -57,10 +59,9 @@ def _parse(content: bytes) -> onnx.ModelProto:
                 f"This is a tar, and its first file is not called {MODEL}.",
                 f"Pack the model first, as {MODEL}, and then its data files.",
             )
+        what, remedy = other_format(content) or (None, _EXPORT)
         raise InvalidInput(
-            "not-an-onnx-file",
-            "This is not an ONNX model.",
-            "Export the model with torch.onnx.export, tf2onnx or skl2onnx, and give the .onnx file.",
+            "not-an-onnx-file", f"This is not an ONNX model{'' if what is None else f': {what}'}.", remedy
         )
     return proto
 
