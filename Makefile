@@ -114,8 +114,8 @@ bench: $(VENV)/.oracle  ## docs/benchmarks.md: an audit against its bound, again
 explain: $(VENV)/.peers  ## docs/explanations.md: every explanation against its truth and other libraries
 	$(BIN)/python -m bench.explain
 
-zoo: $(VENV)/.zoo .venv-keras/.ready  ## docs/zoo.md: models that were not written here, each through every command (hours; FIRST="words")
-	KERAS=.venv-keras/bin/python $(BIN)/python -m bench.zoo $(if $(FIRST),--first $(FIRST))
+zoo: $(VENV)/.zoo .venv-keras/.ready  ## docs/zoo.md: models that were not written here, each through every command (hours; FIRST="words", RESUME=1)
+	KERAS=.venv-keras/bin/python $(BIN)/python -m bench.zoo $(if $(RESUME),--resume) $(if $(FIRST),--first $(FIRST))
 
 chaos: $(VENV)/.dev  ## audits while every part of the service is killed or stopped at random; counts
 	$(BIN)/python -m pytest -s -p no:randomly tests/worker/test_chaos.py

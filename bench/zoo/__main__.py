@@ -1,8 +1,8 @@
 """`python -m bench.zoo` takes every model of the zoo through the command, and writes docs/zoo.md.
 
 `--only` runs the models whose names hold one of some words, and `--first` begins with some. The page is written after
-each model, so that a run that is stopped keeps its rows. Rows of models that did not run stay as the last run left
-them: as their journeys in `.cache/zoo` have them, or as the page itself does.
+each model, so that a run that is stopped keeps its rows, and `--resume` goes on from there. Rows of models that did not
+run stay as the last run left them: as their journeys in `.cache/zoo` have them, or as the page itself does.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.zoo", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="WORD", help="models whose names hold one of these words")
     parser.add_argument("--first", nargs="+", metavar="WORD", default=[], help="run these models before the others")
+    parser.add_argument("--resume", action="store_true", help="leave out models whose journey is in .cache/zoo")
     parser.add_argument("--family", nargs="+", choices=FAMILIES, default=FAMILIES, help="modules of the collection")
     parser.add_argument("--made", action="store_true", help="use the models that an earlier run made")
     parser.add_argument("--list", action="store_true", help="only list the models")
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> int:
         return _make(options.make, options.family)
     every = models(tuple(options.family))
     chosen = [one for one in every if options.only is None or matches(one, options.only)]
+    chosen = [one for one in chosen if not (options.resume and (CAGES / one.name / "journey.json").exists())]
     chosen.sort(key=lambda one: not matches(one, options.first))
     if options.list:
         print("\n".join(f"{one.name}  {one.source}: {one.words}" for one in chosen))

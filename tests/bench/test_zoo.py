@@ -91,6 +91,18 @@ def test_some_models_come_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert "LogisticRegression" in names[3:]
 
 
+def test_a_run_goes_on_where_another_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(zoo, "CAGES", tmp_path)
+    (tmp_path / "SVC").mkdir()
+    Journey("audited", "pass: 1 intervention").save(tmp_path / "SVC" / "journey.json")
+    wanted = ["--family", "scikit_learn", "--only", "SVC", "GaussianNB", "--list"]
+    assert zoo.main([*wanted, "--resume"]) == zoo.main(wanted) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["GaussianNB", "SVC", "GaussianNB"]
+
+
 def test_messages_hold_no_folders_of_the_machine() -> None:
     text = "OSError: '/home/me/zoo/.venv/lib/a b.py', line 3: no /tmp/x/model.onnx; see https://example.org/a/b, n/a"
     assert without_folders(text) == "OSError: 'a b.py', line 3: no model.onnx; see https://example.org/a/b, n/a"
