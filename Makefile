@@ -82,6 +82,7 @@ check: $(VENV)/.dev  ## format, lint, types, import contract, generated files
 	$(BIN)/python -m caveat_spec.openapi --check
 	$(BIN)/python tools/generate_client.py --check
 	$(BIN)/python tools/problems.py --check
+	$(BIN)/python tools/manual.py --check
 	$(BIN)/python helm/generate.py --check
 
 format: $(VENV)/.dev  ## what `check` asks for, as far as a machine can
