@@ -99,9 +99,9 @@ def test_the_tolerance_is_one_that_the_examples_can_settle(caveat: Caveat, tmp_p
     (line,) = read_audit(tmp_path / "audit.yaml").audit.gate
     assert isinstance(line, ConceptLine)
     assert 0.1 < line.tolerance <= 0.5
-    assert f" {line.tolerance:g} sd, which it is, would call too much harmless" in said
+    assert f"The draft has {line.tolerance:g} sd all the same, as more would call too much harmless" in said
     planned = json.loads(caveat("plan", "audit.yaml", "--format", "json").stdout)["lines"][0]
-    assert f"`caveat plan` runs no model: it says {amount(planned['settles'], 'sd')} by an assumed spread" in said
+    assert f"which runs no model and assumes a spread, says {amount(planned['settles'], 'sd')};" in said
 
 
 def test_trees_are_asked_only_what_an_edit_can_show(caveat: Caveat, tmp_path: Path) -> None:

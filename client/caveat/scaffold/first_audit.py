@@ -174,18 +174,21 @@ def _settled(report: Report, spread: Report | None) -> dict[str, float]:
 
 def _about_tolerance(concept: str, tolerance: float, settles: float, assumed: float | None) -> str:
     """Why a concept's tolerance is what it is, whether its examples can settle that, and what `caveat plan` says."""
-    smallest = (
-        f"by the spread in the trial, these examples of {concept} settle no tolerance below {amount(settles, 'sd')}"
-    )
-    follows = (
-        f"so it is {tolerance:g} sd"
-        if settles <= LARGEST_TOLERANCE
-        else f"and more than {tolerance:g} sd, which it is, would call too much harmless: give more examples"
-    )
+    if settles <= LARGEST_TOLERANCE:
+        why = (
+            f"the tolerance of {concept} is {tolerance:g} sd: by the spread in the trial, its examples settle no "
+            "smaller one."
+        )
+    else:
+        why = (
+            f"the examples of {concept} settle no tolerance below {amount(settles, 'sd')}, by the spread in the trial. "
+            f"The draft has {tolerance:g} sd all the same, as more would call too much harmless: give more examples, "
+            "or the gate may be inconclusive."
+        )
     other = "none" if assumed is None else amount(assumed, "sd")
     return (
-        f"{smallest}, {follows}; `caveat plan` runs no model: it says {other} by an assumed spread, and how many "
-        "examples settle a smaller tolerance, by the audit's own spread once it gets the gate's report (`--report`)."
+        f"{why} `caveat plan audit.yaml`, which runs no model and assumes a spread, says {other}; with the gate's "
+        "report (`--report`) it says how many examples a smaller tolerance needs."
     )
 
 
