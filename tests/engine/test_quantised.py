@@ -152,6 +152,15 @@ def test_integers_that_another_operator_moves_are_refused_by_name() -> None:
     assert "only their scale" in (state.reason or "")
 
 
+def test_a_scale_alone_has_no_gradient() -> None:
+    """Only where its integers are used too is the scale a constant: their gradient has what the scale's would add."""
+    net = nets.Net()
+    _, scale, _ = net.op("DynamicQuantizeLinear", "x", outputs=3)
+    model = load(net.model(("n", 3), net.op("Mul", "x", scale)))
+    (state,) = list_layers(model, TARGET, ["x"])
+    assert "only their scale" in (state.reason or "")
+
+
 FUSED = {
     "DynamicQuantizeMatMul": ("x", "weight", "scale", "zero", "bias"),
     "MatMulIntegerToFloat": ("quantised", "weight", "x scale", "scale", "x zero", "zero", "bias"),

@@ -13,7 +13,15 @@ from caveat_worker.engine.autodiff.backward import attributes_of
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.rules import VJP
-from caveat_worker.engine.autodiff.rules.quantised import OF_INTEGERS, along, as_float, less_zero, range_of, unrounded
+from caveat_worker.engine.autodiff.rules.quantised import (
+    OF_INTEGERS,
+    UNROUNDED,
+    along,
+    as_float,
+    less_zero,
+    range_of,
+    unrounded,
+)
 from caveat_worker.engine.autodiff.rules.table import UnsupportedOperator
 
 WARNING = (
@@ -79,6 +87,7 @@ def _leave_unrounded(builder: GraphBuilder, quantize: ir.Node) -> None:
     The operator stays for its scale and its zero point.
     """
     graph, whole = builder.graph, quantize.outputs[0]
+    quantize.metadata_props[UNROUNDED] = "1"
     products = list(dict.fromkeys(reader for reader, _ in whole.uses()))
     (x,) = _operands(builder, quantize)[:1]
     scale, zero = (builder.read(one) for one in quantize.outputs[1:])

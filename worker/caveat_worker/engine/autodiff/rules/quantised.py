@@ -15,6 +15,8 @@ from caveat_worker.engine.autodiff.rules.table import VJP, UnsupportedOperator, 
 MS = "com.microsoft"
 OF_INTEGERS = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 """Products of integers less their zero points, and the same products of numbers."""
+UNROUNDED = "caveat.unrounded"
+"""Marks an operator whose integers a model without rounding does not use, only their scale and zero point."""
 _RANGES = {
     ir.DataType.INT8: (-128, 127), ir.DataType.UINT8: (0, 255), ir.DataType.INT16: (-(2**15), 2**15 - 1),
     ir.DataType.UINT16: (0, 2**16 - 1), ir.DataType.INT4: (-8, 7), ir.DataType.UINT4: (0, 15),
@@ -52,7 +54,8 @@ def dynamic_quantize_linear(g, outputs, x):
     Less its zero point and times its scale, q is x but for the rounding, whatever the scale: so the scale and the zero
     point count as constants, and nothing is clipped.
     """
-    if g[0] is None and outputs[0].value.uses():
+    maker = outputs[1].value.producer()
+    if g[0] is None and (maker is None or UNROUNDED not in maker.metadata_props):
         raise UnsupportedOperator("no gradient reaches its integers, only their scale")
     return (None if g[0] is None else g[0] / outputs[1],)
 
