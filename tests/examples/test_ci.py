@@ -146,6 +146,7 @@ class TestArgo:
         assert (checkout / "tmp" / "outcome").read_text() == "error"
         assert not (checkout / "tmp" / "digest").exists()
 
+    @pytest.mark.slow
     def test_only_a_failure_of_the_infrastructure_is_tried_again(self, checkout: Path) -> None:
         (template,) = self.TEMPLATE["spec"]["templates"]
         assert template["retryStrategy"]["expression"] == "asInt(lastRetry.exitCode) == 3"
