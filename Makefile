@@ -109,8 +109,9 @@ validation: $(VENV)/.dev  ## docs/validation.md: error rate and power of the ver
 truths: $(VENV)/.dev  ## the ground truths of docs/validation.md alone
 	$(BIN)/python -m bench.validation truths
 
-bench: $(VENV)/.oracle  ## docs/benchmarks.md: an audit against its bound, against captum, at scale, as a service
+bench: $(VENV)/.oracle  ## docs/benchmarks.md and scaling.md: an audit against its bound, against captum, at scale, as a service
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.scale_out
 
 explain: $(VENV)/.peers  ## docs/explanations.md: every explanation against its truth and other libraries
 	$(BIN)/python -m bench.explain

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caveat_worker.engine.activations.feature_space import AnyProducts, FactoredProducts
-from caveat_worker.engine.activations.gram import trace
 from caveat_worker.engine.base.arrays import Float64Array, Indices
 from caveat_worker.engine.base.errors import InvalidInput
 
@@ -45,8 +44,10 @@ ROUGH = 3e-5
 """Where single precision ends: its rounding is under this."""
 ROUGH_STEPS = 20
 """Newton steps that may take directions from single precision; a fit that needs more goes on in double alone."""
-ROUGH_BYTES = 64 * 2**20
-"""The largest Gram matrix that is copied in single precision."""
+ROUGH_EXAMPLES = 3000
+"""Of more, sums in single precision round too much, and a copy of their Gram matrix takes too much memory."""
+MOST_OWN = 1 << 23
+"""Inner products of the problems' own examples that a block may hold; where there are more, all share one matrix."""
 LARGEST_ROUGH = 1e6
 """The largest `K / λ`, by its trace, on whose products rounding to single precision has no say."""
 TINY = 1e-30
@@ -91,7 +92,8 @@ def _over_support(
 ) -> Normals:
     """A block's minimisers, over the examples that weigh anything where those are few: the others' α is zero."""
     most = int((weights > 0).sum(1).max())
-    if most > FEW * len(k) or (isinstance(k, FactoredProducts) and most > k.left.shape[1]):
+    many = most > FEW * len(k) or len(weights) * most**2 > MOST_OWN
+    if many or (isinstance(k, FactoredProducts) and most > k.left.shape[1]):
         return _newton(k, weights, signs, loss, penalty, tolerance)
     own = np.argsort(weights <= 0, axis=1, kind="stable")[:, :most]
     weights_there, signs_there = (np.take_along_axis(each, own, axis=1) for each in (weights, signs))
@@ -131,15 +133,11 @@ def _newton(
     return found
 
 
-def _in_single_precision(k: AnyProducts, penalty: float) -> AnyFloatProducts | None:
-    """`K / λ` in single precision, if the copy is small and the penalty not."""
-    sizes = trace(k) if isinstance(k, FactoredProducts) else np.trace(k, axis1=-2, axis2=-1).max()
-    if sizes > LARGEST_ROUGH * penalty:
+def _in_single_precision(k: AnyProducts, penalty: float) -> Floats | None:
+    """`K / λ` in single precision, of few examples and where the penalty is not tiny; features are few anyway."""
+    if isinstance(k, FactoredProducts) or k.shape[-1] > ROUGH_EXAMPLES:
         return None
-    if isinstance(k, FactoredProducts):
-        left = (k.left / np.sqrt(penalty)).astype(np.float32)
-        return FactoredProducts(left, left)
-    if k.ndim == 2 and k.nbytes > ROUGH_BYTES:
+    if np.trace(k, axis1=-2, axis2=-1).max() > LARGEST_ROUGH * penalty:
         return None
     return np.multiply(k, 1 / penalty, out=np.empty(k.shape, np.float32), casting="same_kind")
 
