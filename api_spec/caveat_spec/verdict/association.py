@@ -312,9 +312,8 @@ def _hardly_encoded(facts: Association) -> str:
         ((test.accuracy, test.place) for test in facts.tests if test.accuracy is not None and test.accuracy.encoded),
         key=lambda each: each[0].held_out,
     )
-    needed = (
-        "these examples are too few to tell" if accuracy.detectable is None else f"{accuracy.detectable:.2f} would not"
-    )
+    enough = accuracy.detectable
+    needed = "these examples are too few to tell" if enough is None else f"{enough:.2f} would not be"
     return (
         f"at every audited layer the effect of {line.concept} on {line.target} lies within "
         f"{size(line.tolerance, line, signed=False)}, but no layer encodes {line.concept} clearly: the best held-out "
