@@ -1,4 +1,4 @@
-"""Slow, literal twins: explanations of layers again, by loops over a network that is written out in float64.
+"""Slow, literal twins: explanations again, by loops over a network that is written out in float64.
 
 The twins share no code with the engine but its networks' weights: derivatives are central differences, sums are loops.
 """
@@ -20,41 +20,65 @@ from tests.engine.nets import Net
 from tests.explanations.models import around_noise
 
 Float64 = NDArray[np.float64]
-CHANNELS, UPPER, SIDE, CLASSES = 3, 4, 3, 5
+COLOURS, CHANNELS, UPPER, SIDE, CLASSES = 2, 3, 4, 3, 5
+CLASS = 1
+"""The class that is explained."""
 STEP = 1e-5
 
 
 @dataclass(frozen=True)
 class Written:
-    """The rest of a network from the layer `lower` [3, 3, 3] on: a convolution with Tanh, a mean, and two products."""
+    """A network: a convolution with Relu to `lower` [3, 3, 3], one with Tanh to `upper`, a mean, and two products."""
 
+    first: Float64
     kernel: Float64
     dense: Float64
 
+    def lower(self, x: Float64) -> Float64:
+        """Activations of the earlier layer [3, 3, 3] at an input [2, 3, 3]."""
+        return np.maximum(convolved(x, self.first), 0)
+
     def upper(self, a: Float64) -> Float64:
-        """Activations of the later layer [4, 3, 3]."""
-        padded, found = np.pad(a, ((0, 0), (1, 1), (1, 1))), np.zeros((UPPER, SIDE, SIDE))
-        for m in range(UPPER):
-            for y in range(SIDE):
-                for x in range(SIDE):
-                    found[m, y, x] = np.tanh((self.kernel[m] * padded[:, y : y + 3, x : x + 3]).sum())
-        return found
+        """Activations of the later layer [4, 3, 3] at those of the earlier one."""
+        return np.tanh(convolved(a, self.kernel))
 
     def scores(self, a: Float64) -> Float64:
-        """Five scores, which are no linear function of the layer."""
+        """Five scores, which are no linear function of the layer `lower`."""
         return np.asarray(np.tanh(2 * self.upper(a).mean((1, 2))) @ self.dense)
+
+
+def convolved(x: Float64, kernel: Float64) -> Float64:
+    """A convolution of 3 x 3 with padding, place by place."""
+    padded, found = np.pad(x, ((0, 0), (1, 1), (1, 1))), np.zeros((len(kernel), SIDE, SIDE))
+    for m in range(len(kernel)):
+        for y in range(SIDE):
+            for z in range(SIDE):
+                found[m, y, z] = (kernel[m] * padded[:, y : y + 3, z : z + 3]).sum()
+    return found
+
+
+def convolved_back(multipliers: Float64, kernel: Float64) -> Float64:
+    """What a convolution's outputs pass to its inputs, each by its weight."""
+    padded = np.zeros((kernel.shape[1], SIDE + 2, SIDE + 2))
+    for m in range(len(kernel)):
+        for y in range(SIDE):
+            for z in range(SIDE):
+                padded[:, y : y + 3, z : z + 3] += multipliers[m, y, z] * kernel[m]
+    return padded[:, 1:-1, 1:-1]
 
 
 def network() -> tuple[Any, Any, Written, Float64]:
     """Runs of the network, its example, the same network written out, and the layer at the example."""
     net, rng = Net(21), np.random.default_rng(4)
     kernel, dense = rng.normal(0, 0.4, (UPPER, CHANNELS, 3, 3)), rng.normal(0, 1, (UPPER, CLASSES))
-    net.nodes.append(_named("Relu", net.op("Conv", "x", net.weight(CHANNELS, 2, 3, 3), pads=[1] * 4), "lower"))
+    first = rng.normal(0, 0.4, (CHANNELS, COLOURS, 3, 3))
+    net.nodes.append(_named("Relu", net.op("Conv", "x", net.constant(first), pads=[1] * 4), "lower"))
     net.nodes.append(_named("Tanh", net.op("Conv", "lower", net.constant(kernel), pads=[1] * 4), "upper"))
     mean = net.op("Flatten", net.op("GlobalAveragePool", "upper"))
     squashed = net.op("Tanh", net.op("Mul", mean, net.constant(2.0)))
-    runs, x = around_noise(net.model(("n", 2, SIDE, SIDE), net.op("MatMul", squashed, net.constant(dense))), index=1)
-    written = Written(kernel.astype(np.float32).astype(float), dense.astype(np.float32).astype(float))
+    model = net.model(("n", COLOURS, SIDE, SIDE), net.op("MatMul", squashed, net.constant(dense)))
+    runs, x = around_noise(model, index=CLASS)
+    written = Written(*(each.astype(np.float32).astype(float) for each in (first, kernel, dense)))
     return runs, x, written, runs.activations(x, "lower")[0].astype(float)
 
 
@@ -80,6 +104,7 @@ def explain(name: str, runs: Any, x: Any, **options: Any) -> Attributed:
 
 def test_the_network_is_written_out_as_it_is() -> None:
     runs, x, written, a = network()
+    assert a == pytest.approx(written.lower(x[0].astype(float)), abs=1e-6)
     assert runs.activations(x, runs.scores_at)[0] == pytest.approx(written.scores(a), abs=1e-5)
 
 
@@ -159,7 +184,7 @@ def test_path_dependence_is_a_walk_along_each_path(atoms: str) -> None:
         parts = np.zeros_like(a)
         for step in range(steps):
             middle = np.stack([a[c] * ((step + 0.5) / steps) ** exponents[c] for c in range(CHANNELS)])
-            derivative = slope(lambda at: float(written.scores(at)[1]), middle)
+            derivative = slope(lambda at: float(written.scores(at)[CLASS]), middle)
             for c in range(CHANNELS):
                 gone = ((step + 1) / steps) ** exponents[c] - (step / steps) ** exponents[c]
                 parts[c] += a[c] * derivative[c] * gone
@@ -167,5 +192,64 @@ def test_path_dependence_is_a_walk_along_each_path(atoms: str) -> None:
     assert found.values[0] == pytest.approx(np.mean(every, axis=0), abs=1e-5)
     assert found.spread is not None
     assert found.spread[0] == pytest.approx(np.std(every, axis=0, ddof=1), abs=1e-5)
-    whole = written.scores(a)[1] - written.scores(np.zeros_like(a))[1]
+    whole = written.scores(a)[CLASS] - written.scores(np.zeros_like(a))[CLASS]
     assert found.total == pytest.approx([whole], abs=1e-5)
+
+
+@pytest.mark.parametrize("atoms", ["positions", "channels"])
+def test_linear_is_a_loop_over_atoms_that_takes_each_away(atoms: str) -> None:
+    runs, x, written, a = network()
+    found = explain("linear", runs, x, layer="lower", atoms=atoms)
+    derivative = slope(lambda at: float(written.scores(at)[CLASS]), a)
+    places = [(c,) for c in range(CHANNELS)] if atoms == "channels" else list(np.ndindex(SIDE, SIDE))
+    parts, falls = np.zeros((2, len(places)))
+    for number, place in enumerate(places):
+        where = place if atoms == "channels" else (slice(None), *place)
+        parts[number] = (a[where] * derivative[where]).sum()
+        without = a.copy()
+        without[where] = 0
+        falls[number] = written.scores(a)[CLASS] - written.scores(without)[CLASS]
+    assert found.values[0].ravel() == pytest.approx(parts, abs=1e-5)
+    removed = found.parts["removed"][0]
+    assert sorted(removed.tolist()) == list(range(len(places)))
+    assert found.parts["removal_effects"][0] == pytest.approx(falls[removed], abs=1e-5)
+
+
+def test_smoothgrad_is_a_mean_over_copies_one_by_one() -> None:
+    runs, x, written, _ = network()
+    samples, noise, seed = 6, 0.1, 3
+    found = explain("smoothgrad", runs, x, samples=samples, noise=noise, seed=seed)
+    drawn = np.random.default_rng(seed).standard_normal((samples, *x.shape[1:]), np.float32)
+    each = []
+    for copy in drawn:
+        at = (x[0] + np.float32(noise * float(x.max() - x.min())) * copy).astype(float)
+        each.append(slope(lambda inputs: float(written.scores(written.lower(inputs))[CLASS]), at))
+    mean, error = np.mean(each, axis=0), np.std(each, axis=0, ddof=1) / np.sqrt(samples)
+    assert found.spread is not None
+    for y in range(SIDE):
+        for z in range(SIDE):
+            colour = max(range(COLOURS), key=lambda c: abs(mean[c, y, z]))
+            assert found.values[0, y, z] == pytest.approx(abs(mean[colour, y, z]), abs=1e-4)
+            assert found.spread[0, y, z] == pytest.approx(error[colour, y, z], abs=1e-4)
+
+
+def test_deeplift_is_a_walk_back_through_every_layer() -> None:
+    runs, x, written, _ = network()
+    found = explain("deeplift_rescale", runs, x, reference=0.25)
+    ends = [x[0].astype(float), np.full_like(x[0], 0.25, dtype=float)]
+    sums = [convolved(end, written.first) for end in ends]
+    lower = [np.maximum(one, 0) for one in sums]
+    inner = [convolved(one, written.kernel) for one in lower]
+    upper = [np.tanh(one) for one in inner]
+    means = [2 * one.mean((1, 2)) for one in upper]
+    squashed = [np.tanh(one) for one in means]
+
+    def rescaled(outputs: list[Float64], inputs: list[Float64]) -> Float64:
+        return (outputs[0] - outputs[1]) / (inputs[0] - inputs[1])
+
+    back = written.dense[:, CLASS] * rescaled(squashed, means) * 2 / SIDE**2
+    back = back[:, None, None] * rescaled(upper, inner)
+    back = convolved_back(back, written.kernel) * rescaled(lower, sums)
+    parts = (ends[0] - ends[1]) * convolved_back(back, written.first)
+    assert found.values[0] == pytest.approx(parts.sum(0), abs=1e-5)
+    assert found.total == pytest.approx([(squashed[0] - squashed[1]) @ written.dense[:, CLASS]], abs=1e-5)
