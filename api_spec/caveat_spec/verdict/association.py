@@ -313,11 +313,11 @@ def _hardly_encoded(facts: Association) -> str:
         key=lambda each: each[0].held_out,
     )
     enough = accuracy.detectable
-    needed = "these examples are too few to tell" if enough is None else f"{enough:.2f} would not be"
+    needed = "these examples are too few to tell" if enough is None else f"{enough:.3f} would not be"
     return (
         f"at every audited layer the effect of {line.concept} on {line.target} lies within "
         f"{size(line.tolerance, line, signed=False)}, but no layer encodes {line.concept} clearly: the best held-out "
-        f"accuracy, {accuracy.held_out:.2f} at {place}, may be chance ({needed}), {_in_another_form(facts)}"
+        f"accuracy, {accuracy.held_out:.3f} at {place}, may be chance ({needed}), {_in_another_form(facts)}"
     )
 
 
