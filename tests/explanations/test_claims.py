@@ -331,6 +331,15 @@ class TestDeepLift:
             assert np.ravel(ends) == pytest.approx(runs.scores(both), abs=1e-6)
             assert ((both[0] - both[1]) * m[0]).sum() == pytest.approx(ends[0][0] - ends[1][0], abs=1e-5)
 
+    @pytest.mark.parametrize("family", ["mlp", "tanh", "mobile", "transformer"])
+    def test_an_example_that_is_its_own_reference_has_the_derivative(self, family: str) -> None:
+        """Every quotient of differences is then 0 / 0, and is left out."""
+        for seed in range(4):
+            runs, x = example(family, seed)
+            *_, m = runs.multipliers(x, x)
+            derivative = runs.gradient(x)
+            assert m == pytest.approx(derivative, abs=1e-5 * max(float(np.abs(derivative).max()), 1.0))
+
     @pytest.mark.parametrize(("offset", "name"), [(0, "or"), (-1, "and")])
     def test_both_inputs_of_a_gate_have_half(self, offset: int, name: str) -> None:
         """DeepLIFT's toys: y = 1 - relu(1 - a - b), and y = relu(a + b - 1), whose gradients are zero or one-sided."""
