@@ -152,11 +152,11 @@ def _of_tokens(name: str, model: bytes, feeds: dict[str, Any], target: Target) -
     """A model that takes token ids: what is explained are the embeddings behind them."""
     import torch
 
-    from tests.oracle.autograd import run, weights_of
+    from tests.oracle.autograd import decoded, run, weights_of
 
     behind = OpenModel(load(model, interacts=False), target)
     runs, x = behind.around(feeds)
-    weights, entry = weights_of(behind.behind.ir, torch.float32), behind.entry.names[0]
+    weights, entry = decoded(behind.behind.ir, weights_of(behind.behind.ir, torch.float32)), behind.entry.names[0]
     others = {key: torch.from_numpy(value) for key, value in feeds.items()}
 
     def score(inputs: Any) -> Any:
@@ -500,9 +500,10 @@ def method(rounds: int) -> str:
     peers = (
         f"The peer of `lrp` is zennit {versions['zennit']}, of the sanity check Quantus {versions['quantus']}, of the "
         f"others captum {versions['captum']} or, where it is named, DIANNA {versions['dianna']}: the first three on "
-        f"torch {versions['torch']} in eager mode with the same weights, DIANNA on the same session of ONNX Runtime "
-        f"as ours. captum's integrated gradients have the fewest steps of {', '.join(map(str, STEPS))} with which "
-        "they miss at most 1 %, or the most. Quantus stops where a map is flat, and is kept from it. captum's "
+        f"torch {versions['torch']} in eager mode with the same weights, those of int8 decoded before, DIANNA on "
+        "the same session of ONNX Runtime as ours. captum's integrated gradients have the fewest steps of "
+        f"{', '.join(map(str, STEPS))} with which they miss at most 1 %, or the most. Quantus stops where "
+        "a map is flat, and is kept from it. captum's "
         "DeepLIFT, zennit and Quantus need the network as modules, which exist for SqueezeNet only. DIANNA's "
         "KernelSHAP opens a session of its own on all cores, and was not measured."
     )

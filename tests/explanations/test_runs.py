@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.explanations import explanation
+from caveat_worker.engine.explanations import explanation, model_runs
 from caveat_worker.engine.explanations.runs import GRADIENT, INPUT
-from tests.engine.nets import NETS, efficientnet, mlp, resnet, squeezenet
+from tests.engine.nets import NETS, Net, efficientnet, mlp, resnet, squeezenet
 from tests.explanations.models import (
     around_noise,
     biases_made_by_operators,
@@ -47,6 +47,25 @@ def test_the_gradient_at_what_stands_for_the_input_is_that_of_the_scores(net) ->
         u = u * [1, 1, 0]
         expected = (runs.scores(x + 1e-2 * u) - runs.scores(x - 1e-2 * u)) / 2e-2
     assert (gradient.reshape(1, -1) * u.reshape(8, -1)).sum(1) == pytest.approx(expected, abs=5e-3)
+
+
+def test_a_batch_has_as_many_texts_as_their_own_length_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that leaves the number of tokens open is taken to read 64, until an example says how many it has."""
+    monkeypatch.setattr(model_runs, "BATCH_BYTES", 2**20)
+    net = Net(17)
+    hidden = net.op("Tanh", net.op("MatMul", "x", net.weight(4, 8)))
+    mean = net.op("ReduceMean", hidden, net.constant([1], np.int64), keepdims=0)
+    one = opened(net.model(("n", "tokens", 4), net.dense(mean, 8, 2)))
+    of = {length: one.batch(gradient=True, feeds={"x": np.zeros((1, length, 4))}) for length in (16, 64, 256)}
+    assert of[64] == one.batch(gradient=True)
+    assert of[16] == pytest.approx(4 * of[64], rel=0.1)
+    assert of[256] == pytest.approx(of[64] / 4, rel=0.1)
+    x = np.random.default_rng(0).standard_normal((9, 16, 4)).astype(np.float32)
+    runs, _ = one.around({"x": x[:1]})
+    together = runs.gradient(x)
+    monkeypatch.setattr(model_runs, "LARGEST_BATCH", 1)
+    one.kept.clear()
+    assert (runs.gradient(x) == together).all()
 
 
 def test_a_masked_token_has_no_gradient() -> None:

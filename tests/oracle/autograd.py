@@ -34,16 +34,31 @@ def run(
     for node in model.graph:
         if all(name in values for name in tensors):
             break
-        inputs = [None if x is None else values[x.name or ""] for x in node.inputs]
-        version = model.graph.opset_imports.get(node.domain, 18)
-        attributes = defaults_of(node.domain, node.op_type, version) | {
-            a.name: _text(a.value) for a in node.attributes.values()
-        }
-        results = OPERATORS[node.op_type](*inputs, **attributes)
-        if isinstance(results, Tensor):
-            results = (results,)
-        values.update({output.name or "": r for output, r in zip(node.outputs, results, strict=False)})
+        if not all((output.name or "") in values for output in node.outputs):
+            values.update(_evaluated(model, node, values))
     return {name: values[name] for name in tensors if values[name] is not None}  # type: ignore[misc]
+
+
+def decoded(model: ir.Model, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights, and what a model makes of them alone, as numbers of int8 in float; `run` does not make that again."""
+    found: dict[str, Any] = {"": None, **weights}
+    for node in model.graph:
+        if node.inputs and all(x is None or x.name in found for x in node.inputs):
+            found.update(_evaluated(model, node, found))
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _evaluated(model: ir.Model, node: ir.Node, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs of one node by name."""
+    inputs = [None if x is None else values[x.name or ""] for x in node.inputs]
+    version = model.graph.opset_imports.get(node.domain, 18)
+    attributes = defaults_of(node.domain, node.op_type, version) | {
+        a.name: _text(a.value) for a in node.attributes.values()
+    }
+    results = OPERATORS[node.op_type](*inputs, **attributes)
+    if isinstance(results, Tensor):
+        results = (results,)
+    return {output.name or "": r for output, r in zip(node.outputs, results, strict=False)}
 
 
 def gradients(

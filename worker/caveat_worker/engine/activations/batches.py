@@ -53,6 +53,7 @@ def batch_size(plan: Plan, need: SetRequirements) -> int:
     return int(np.clip(BATCH_BYTES // (4 * (held + layers + inputs)), 1, LARGEST_BATCH))
 
 
-def numbers_in(shape: Sequence[int | str | None]) -> int:
-    """How many numbers one example of a tensor has."""
-    return int(np.prod([size if isinstance(size, int) else UNKNOWN_SIZE for size in shape[1:]]))
+def numbers_in(shape: Sequence[int | str | None], sizes: Mapping[str | None, int] | None = None) -> int:
+    """How many numbers one example of a tensor has, where some axes that the model leaves open have known sizes."""
+    known = sizes or {}
+    return int(np.prod([size if isinstance(size, int) else known.get(size, UNKNOWN_SIZE) for size in shape[1:]]))

@@ -119,13 +119,29 @@ class OpenModel:
             self.layouts[name] = layout_of(self.model, name)
         return self.layouts[name]
 
-    def batch(self, *, gradient: bool) -> int:
-        """How many examples one batch may have."""
+    def batch(self, *, gradient: bool, feeds: Feeds | None = None) -> int:
+        """How many examples one batch may have, where axes that the model leaves open are as long as in feeds."""
         if not self.model.symbolic_batch or self.model.interacts:
             return 1
-        sizes = [numbers_in(shape_of_value(value) or ()) for node in self.model.ir.graph for value in node.outputs]
-        held = 2 * sum(sizes) if gradient else _HELD_AT_ONCE * max(sizes, default=1)
-        return int(np.clip(BATCH_BYTES // (4 * max(held, 1)), 1, LARGEST_BATCH))
+        lengths = self._lengths(feeds or {})
+        key = ("batch", str(gradient), str(lengths))
+        if key not in self.kept:
+            shapes = [shape_of_value(value) or () for node in self.model.ir.graph for value in node.outputs]
+            sizes = [numbers_in(shape, lengths) for shape in shapes]
+            held = 2 * sum(sizes) if gradient else _HELD_AT_ONCE * max(sizes, default=1)
+            self.kept[key] = int(np.clip(BATCH_BYTES // (4 * max(held, 1)), 1, LARGEST_BATCH))
+        return int(self.kept[key])
+
+    def _lengths(self, feeds: Feeds) -> dict[str | None, int]:
+        """How long axes are in feeds that have names in place of sizes, as the number of a text's tokens has."""
+        given = [(shape_of_value(value) or (), feeds.get(value.name or "")) for value in self.behind.ir.graph.inputs]
+        return {
+            size: length
+            for shape, array in given
+            if array is not None
+            for size, length in zip(shape[1:], array.shape[1:], strict=False)
+            if isinstance(size, str)
+        }
 
 
 Directions = Callable[[OpenModel, str, str, str], Direction]
@@ -287,7 +303,8 @@ class ModelRuns:
         """Outputs of a session by name, computed in batches."""
         self._passes += price * len(x)
         found: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
-        for rows in _batches(len(x), self.opened.batch(gradient=price > FORWARD)):
+        size = self.opened.batch(gradient=price > FORWARD, feeds=self._feeds(x[:1], {}))
+        for rows in _batches(len(x), size):
             outputs = session.run(self._feeds(x[rows], {key: value[rows] for key, value in (further or {}).items()}))
             for name in names:
                 found[name].append(outputs[name])
