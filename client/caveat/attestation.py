@@ -113,7 +113,7 @@ def report_of(envelope: bytes) -> str | None:
 def check(envelope: Path, keys: Sequence[Path], files: dict[str, Path]) -> Checked:
     """Verifies an envelope against public keys, and its subjects against `files` (subject → path)."""
     try:
-        opened = attestations.open_envelope(_bytes(envelope), usable_keys(keys))
+        opened = attestations.open_envelope(read_bytes(envelope), usable_keys(keys))
     except AttestationError as fault:
         return Checked(None, [Check(False, f"{envelope} proves nothing. {fault}.")])
     checks = [Check(True, f"The signature of the key {keyid[:12]} is valid.") for keyid in opened.signed_by]
@@ -124,20 +124,26 @@ def check(envelope: Path, keys: Sequence[Path], files: dict[str, Path]) -> Check
         )
         for keyid in opened.unknown
     ]
-    subjects = {one.name: f"sha256:{one.digest.sha256}" for one in opened.statement.subject}
+    compared = compare(
+        {one.name: f"sha256:{one.digest.sha256}" for one in opened.statement.subject}, files, "statement"
+    )
+    checks += compared.values()
+    if REPORT in compared and compared[REPORT].holds:
+        checks.append(_restated(opened.statement, files[REPORT]))
+    return Checked(opened.statement, checks, tuple(opened.signed_by))
+
+
+def compare(subjects: dict[str, str], files: dict[str, Path], document: str) -> dict[str, Check]:
+    """Compares `files` (subject → path) with the digests of the subjects that a document names."""
     for name in files.keys() - subjects.keys():
         sets = [one.removeprefix(EXAMPLES) for one in subjects if one.startswith(EXAMPLES)]
         raise problem(
             "no-such-examples",
             422,
-            f"The statement has no example set '{name.removeprefix(EXAMPLES)}'.",
+            f"The {document} has no example set '{name.removeprefix(EXAMPLES)}'.",
             f"Its example sets are: {', '.join(sets) or 'none'}.",
         )
-    compared = {name: _compared(name, expected, files.get(name)) for name, expected in subjects.items()}
-    checks += compared.values()
-    if REPORT in compared and compared[REPORT].holds:
-        checks.append(_restated(opened.statement, files[REPORT]))
-    return Checked(opened.statement, checks, tuple(opened.signed_by))
+    return {name: _compared(name, expected, files.get(name)) for name, expected in subjects.items()}
 
 
 def usable_keys(keys: Sequence[Path]) -> list[Key]:
@@ -170,7 +176,7 @@ def _restated(statement: Statement, report: Path) -> Check:
     """Whether verdict, versions and digests of the statement are those of the report."""
     run, baseline = statement.predicate.run, statement.predicate.baseline
     try:
-        same = attestations.state(_bytes(report), run, baseline) == statement
+        same = attestations.state(read_bytes(report), run, baseline) == statement
     except ValidationError:
         return Check(None, f"{report} was written by another version of Caveat, so its content was not compared.")
     if same:
@@ -178,7 +184,8 @@ def _restated(statement: Statement, report: Path) -> Check:
     return Check(False, "Verdict, versions or digests do not match the report: the signer stated something else.")
 
 
-def _bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; raises a `ProblemError` where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -62,6 +62,9 @@ def _outputs(command: Any) -> Any:
     return command
 
 
+_trust_config = click.option(
+    "--trust-config", type=PATH, help="A Sigstore of your own (ClientTrustConfig, JSON) instead of the public one."
+)
 _maps = click.option(
     "--maps", type=PATH, help="Write what it keeps as arrays (.npz): `keep: maps` its figures, `keep: cavs` its CAVs."
 )
@@ -93,6 +96,19 @@ _maps = click.option(
     help="Ed25519 key for the attestation (PEM text, file or folder); without it the service signs.",
 )
 @click.option(
+    "--sigstore",
+    is_flag=True,
+    help="Sign the report of --json by Sigstore, as the identity of the CI job and without a key: "
+    "REPORT.sigstore.json is written beside it.",
+)
+@click.option(
+    "--identity-token",
+    envvar="SIGSTORE_IDENTITY_TOKEN",
+    show_envvar=True,
+    help="With --sigstore: the identity to sign as (OIDC token, or a file with one) instead of the CI job's.",
+)
+@_trust_config
+@click.option(
     "--inconclusive",
     type=click.Choice(["pass", "fail", "4"]),
     default="4",
@@ -118,6 +134,9 @@ def gate(
     maps: Path | None,
     attestation: Path | None,
     sign_key: str | None,
+    sigstore: bool,
+    identity_token: str | None,
+    trust_config: Path | None,
     inconclusive: Any,
     trackers: tuple[str, ...],
     **wanted: Path | None,
@@ -140,6 +159,10 @@ def gate(
         raise click.UsageError(
             "--attestation needs an audit that runs now: the origin of an existing report is unknown."
         )
+    if sigstore and (report is not None or wanted["json_"] is None):
+        raise click.UsageError("--sigstore signs the report of an audit that runs now, and needs --json to write it.")
+    if trust_config is not None and not sigstore:
+        raise click.UsageError("--trust-config needs --sigstore.")
     if trackers:
         from caveat.trackers.log_report import require_tracker
 
@@ -147,6 +170,11 @@ def gate(
             require_tracker(name)
     if report is None:
         _start_engine(local, url)
+    sign = None
+    if sigstore:
+        from caveat.keyless import signer
+
+        sign = signer(identity_token, trust_config)
     from caveat.gate import finish, gate_audit, gate_report
 
     if report is not None:
@@ -164,7 +192,7 @@ def gate(
             maps=maps,
         )
     paths = {name.removesuffix("_"): path for name, path in wanted.items() if path is not None}
-    click.get_current_context().exit(finish(decided, paths, attestation, inconclusive, trackers, maps))
+    click.get_current_context().exit(finish(decided, paths, attestation, inconclusive, trackers, maps, sign))
 
 
 @cli.command(short_help="Say which tolerances the examples can settle, before the model runs.")
@@ -238,8 +266,8 @@ def _named_paths(_: click.Context, parameter: click.Parameter, values: tuple[str
     return {name: Path(path) for name, _, path in pairs}
 
 
-@cli.command(short_help="Verify an attestation or an audit log.")
-@click.argument("envelope", type=PATH, required=False)
+@cli.command(short_help="Verify an attestation, a report's keyless signature, or an audit log.")
+@click.argument("file", type=PATH, required=False)
 @click.option("--key", "keys", type=PATH, multiple=True, help="Public key (PEM file, or a folder of them); repeatable.")
 @click.option("--audit-log", type=PATH, help="Audit log to verify, as `caveat audit-log` wrote it.")
 @click.option("--earlier", type=PATH, help="With --audit-log: an earlier copy that the log must continue.")
@@ -252,39 +280,75 @@ def _named_paths(_: click.Context, parameter: click.Parameter, values: tuple[str
     callback=_named_paths,
     help="File or folder to compare with an example set; repeatable.",
 )
+@click.option("--sigstore-identity", metavar="NAME", help="Who must have signed the report FILE by Sigstore.")
+@click.option("--sigstore-issuer", metavar="URL", help="With --sigstore-identity: the issuer that vouches for it.")
+@click.option(
+    "--bundle", type=PATH, help="With --sigstore-identity: the signature, if it is not FILE.sigstore.json beside it."
+)
+@click.option(
+    "--offline", is_flag=True, help="With --sigstore-identity: take Sigstore's keys from this machine, not its network."
+)
+@_trust_config
 def verify(
-    envelope: Path | None,
+    file: Path | None,
     keys: tuple[Path, ...],
     audit_log: Path | None,
     earlier: Path | None,
     report: Path | None,
     model: Path | None,
     examples: dict[str, Path],
+    sigstore_identity: str | None,
+    sigstore_issuer: str | None,
+    bundle: Path | None,
+    offline: bool,
+    trust_config: Path | None,
 ) -> None:
-    """Verify a signed attestation (ENVELOPE) and the files that it names, an audit log, or both.
+    """Verify a signed attestation (FILE) and the files that it names, an audit log, or both.
+
+    With --sigstore-identity, FILE is a report that `caveat gate --sigstore` signed.
 
     Prints what was audited, when and where, and how the gate was decided. For an audit log, checks that no entry was
     changed, removed, inserted or moved, and that it names the attested report.
 
-    Exit codes: 0 all checks hold, 1 a check fails, 2 a file cannot be read.
+    Exit codes: 0 all checks hold, 1 a check fails, 2 a file cannot be read, 3 the network or a package is missing.
     """
     named = {"report": report, "model": model, **{f"examples/{name}": path for name, path in examples.items()}}
     files = {name: path for name, path in named.items() if path is not None}
-    if envelope is None and audit_log is None:
+    if sigstore_identity is not None:
+        if file is None or sigstore_issuer is None:
+            raise click.UsageError(
+                "--sigstore-identity needs the report, and --sigstore-issuer: a name alone is no one."
+            )
+        if keys or audit_log is not None or report is not None:
+            raise click.UsageError("--key, --report and --audit-log are of attestations; FILE is the report itself.")
+        from caveat.keyless import check as check_bundle
+        from caveat.terminal import show_signed_report
+
+        found = check_bundle(
+            file, bundle, sigstore_identity, sigstore_issuer, files, trust_config=trust_config, offline=offline
+        )
+        show_signed_report(found)
+        click.get_current_context().exit(0 if found.holds else 1)
+    if sigstore_issuer or bundle or offline or trust_config:
+        raise click.UsageError("--sigstore-issuer, --bundle, --offline and --trust-config need --sigstore-identity.")
+    if file is None and audit_log is None:
         raise click.UsageError("Pass an attestation, an audit log with --audit-log, or both.")
-    if envelope is not None and not keys:
-        raise click.UsageError("--key is missing: without a public key an attestation cannot be verified.")
-    if envelope is None and files:
+    if file is not None and not keys:
+        raise click.UsageError(
+            "--key is missing: without a public key an attestation cannot be verified. A report that was signed by "
+            "Sigstore is verified with --sigstore-identity."
+        )
+    if file is None and files:
         raise click.UsageError("--report, --model and --examples need an attestation to compare with.")
     if earlier is not None and audit_log is None:
         raise click.UsageError("--earlier needs --audit-log.")
     from caveat.terminal import show_checks, show_log
 
     holds, statement = True, None
-    if envelope is not None:
+    if file is not None:
         from caveat.attestation import check
 
-        checked = check(envelope, keys, files)
+        checked = check(file, keys, files)
         show_checks(checked)
         holds, statement = checked.holds, checked.statement
     if audit_log is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from caveat_spec.report import Outcome, Report
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer
+
+    from caveat.keyless import Sign
 
 WhenInconclusive = Literal["pass", "fail", "4"]
 Attest = Callable[[bytes, str | None], bytes]
@@ -184,10 +187,12 @@ def finish(
     when_inconclusive: WhenInconclusive,
     trackers: Sequence[str] = (),
     maps: Path | None = None,
+    sign: Sign | None = None,
 ) -> int:
-    """Shows the verdict, writes the requested files, logs to trackers, and returns the exit code.
+    """Shows the verdict, writes the requested files, signs the report, logs to trackers, and returns the exit code.
 
-    A report that could not be logged turns the code of a pass into 3; a gate that fails or is open keeps its own.
+    `sign` makes the bundle beside the report that `--json` wrote. A report that could not be signed or logged turns
+    the code of a pass into that of the problem; a gate that fails or is open keeps its own.
     """
     report, baseline = decided.report, decided.baseline
     terminal.show_verdict(report)
@@ -209,7 +214,28 @@ def finish(
     code = exit_code(report)
     if report.verdict.outcome == "inconclusive" and when_inconclusive != "4":
         code = PASS if when_inconclusive == "pass" else FAIL
+    if sign is not None:
+        unsigned = _signed(decided, written, sign)
+        code = code or unsigned
     return code if _logged(decided, written, trackers) else code or INFRASTRUCTURE
+
+
+def _signed(decided: Decided, written: dict[str, Path], sign: Sign) -> int:
+    """Writes the bundle beside the report, and says how to verify it, or why there is none; the exit code."""
+    from caveat.keyless import bundle_of
+
+    path = bundle_of(written["json"])
+    try:
+        signature = sign(decided.written)
+        write(path, signature.bundle, "json")
+    except ProblemError as error:
+        terminal.show_problem(error)
+        return error.exit_code
+    written["sigstore"] = path
+    show_note(f"Signed as {signature.identity}: wrote {path}. To verify it:")
+    identity, issuer = shlex.quote(signature.identity), shlex.quote(signature.issuer)
+    show_note(f"  caveat verify {written['json']} --sigstore-identity {identity} --sigstore-issuer {issuer}")
+    return PASS
 
 
 def _logged(decided: Decided, written: dict[str, Path], trackers: Sequence[str]) -> bool:

@@ -20,13 +20,14 @@ from caveat_reports import diff, explanations, summary, versions
 from caveat_reports.formatting import p_value
 from caveat_spec.artifacts import Inspection
 from caveat_spec.power import AuditPlan, amount
-from caveat_spec.report import Outcome, Report
+from caveat_spec.report import Outcome, Report, Verdict
 from caveat_spec.sanitize import json_text, one_line
 
 if TYPE_CHECKING:
     from caveat.attestation import Check, Checked
     from caveat.editing import EditedFile, MonitorFile
     from caveat.gradient import Written
+    from caveat.keyless import CheckedReport
     from caveat_reports.annexes.form import Annex
     from caveat_storage.hash_chain import Account
     from caveat_storage.keys import KeyRecord
@@ -206,9 +207,27 @@ def show_checks(checked: Checked) -> None:
     console.print(Text(f"Example sets: {', '.join(sets) or 'none'}. Report: {digests['report'][:12]}."))
     if said.baseline:
         console.print(Text(f"It was compared with the earlier report {said.baseline.removeprefix('sha256:')[:12]}."))
-    outcome = said.verdict.outcome
+    _show_decided(console, said.verdict)
+
+
+def show_signed_report(checked: CheckedReport) -> None:
+    """What came of a report's bundle: each check, and in words what was audited."""
+    console = out()
+    _show_each(console, checked.checks)
+    if (report := checked.report) is None:
+        return
+    console.print("")
+    model = report.audit.model.removeprefix("sha256:")[:12]
+    console.print(Text(f"The model {model} was audited by Caveat {report.engine.caveat}."))
+    sets = [f"{one.name} {one.source.removeprefix('sha256:')[:12]}" for one in report.plan.examples]
+    console.print(Text(f"Example sets: {', '.join(sets) or 'none'}."))
+    _show_decided(console, report.verdict)
+
+
+def _show_decided(console: Console, verdict: Verdict) -> None:
+    outcome = verdict.outcome
     console.print(Text(_GATE[outcome], style=STYLE[outcome] if outcome else "bold"))
-    for line in said.verdict.lines:
+    for line in verdict.lines:
         sign = Text(summary.OUTCOME_SIGN[line.outcome], style=STYLE[line.outcome])
         console.print(Text.assemble(sign, f" {line.subject}: {line.explanation}"))
 

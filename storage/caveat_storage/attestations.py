@@ -73,16 +73,19 @@ class Opened:
 def state(report: bytes, run: Run, baseline: str | None = None) -> Statement:
     """The statement about a report (its canonical bytes); `baseline` is the digest of an earlier report."""
     found = Report.model_validate_json(report)
-    subjects = {MODEL: found.audit.model}
-    subjects |= {f"{EXAMPLES}{one.name}": one.source for one in found.plan.examples}
-    subjects |= {REPORT: f"sha256:{sha256(report).hexdigest()}"}
+    named = subjects(found) | {REPORT: f"sha256:{sha256(report).hexdigest()}"}
     return Statement(
         subject=[
             Subject(name=name, digest=DigestSet(sha256=digest.removeprefix("sha256:")))
-            for name, digest in subjects.items()
+            for name, digest in named.items()
         ],
         predicate=AuditPredicate(run=run, engine=found.engine, verdict=found.verdict, baseline=baseline),
     )
+
+
+def subjects(report: Report) -> dict[str, str]:
+    """The digests of what a report is about, by the name of the subject."""
+    return {MODEL: report.audit.model} | {f"{EXAMPLES}{one.name}": one.source for one in report.plan.examples}
 
 
 def sign(statement: Statement, signers: Sequence[Signer]) -> bytes:
