@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from caveat.study.command import study
 from caveat.trackers import TRACKERS
 from caveat_spec.annexes import ANNEXES
 from caveat_spec.formats import FORMATS
@@ -407,6 +408,8 @@ def view(reports: tuple[Path, ...], port: int) -> None:
         except KeyboardInterrupt:
             click.echo("Stopped.")
 
+
+cli.add_command(study)
 
 KINDS_OF_ANNEX = "; ".join(f"{row.kind}: {row.words}" for row in ANNEXES)
 

@@ -55,6 +55,7 @@ RUN_BY = {
     "docs/api.md": "tests/docs/test_pages.py",
     "docs/command.md": "tests/docs/test_pages.py",
     "docs/attestations.md": "tests/client/test_attestation_page.py",
+    "docs/how-to/ask-people.md": "tests/client/test_study.py",
     "docs/how-to/file-an-annex.md": "tests/client/test_annex.py",
     "docs/how-to/first-audit.md": "tests/docs/test_site.py",
     "docs/operations.md": "tests/docs/test_pages.py",

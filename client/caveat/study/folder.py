@@ -1,0 +1,147 @@
+"""The files of a study: what each is called, and how it is read again."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import rfc8785
+from pydantic import ValidationError
+
+from caveat.problems import ProblemError, problem
+from caveat_spec.base import Document
+from caveat_spec.study import COLUMNS, RATINGS, Material, Study
+
+STUDY, MATERIAL, LINKS, TEMPLATE, ANSWERS, FORMS = (
+    "study.json", "material.json", "links.csv", "ratings.csv", "answers.csv", "forms",
+)  # fmt: skip
+Read = TypeVar("Read", bound=Document)
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """A study that was read, and where it lies."""
+
+    path: Path
+    study: Study
+    digest: str
+    """Of the file that describes it."""
+
+    @property
+    def answers(self) -> Path:
+        """Where served forms leave their answers."""
+        return self.path / ANSWERS
+
+    @property
+    def template(self) -> Path:
+        """The file of ratings that somebody fills from paper."""
+        return self.path / TEMPLATE
+
+
+def canonical(document: Document) -> bytes:
+    """A document as canonical JSON (RFC 8785)."""
+    return rfc8785.dumps(document.model_dump(mode="json"))
+
+
+def digest_of(content: bytes) -> str:
+    """`sha256:` and the digest of some bytes."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def open_study(path: Path) -> StudyFolder:
+    """Reads the study in a folder; raises a `ProblemError` where there is none."""
+    content = _bytes(path / STUDY, path)
+    return StudyFolder(path, _document(Study, content, path / STUDY), digest_of(content))
+
+
+def material_of(folder: StudyFolder) -> Material:
+    """What raters see, compared with the digest that the study names."""
+    place = folder.path / MATERIAL
+    content = _bytes(place, folder.path)
+    if digest_of(content) != folder.study.material:
+        raise problem(
+            "material-changed",
+            422,
+            f"{place} is not the file that was made with the study: its digest is another one.",
+            "Restore it, or make the study again in a new folder; ratings of other pictures do not belong together.",
+        )
+    return _document(Material, content, place)
+
+
+def rows(lines: Sequence[Sequence[object]]) -> str:
+    """Rows of a CSV file with their line feeds."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def rating_row(study: Study, rater: int, number: int, ratings: Sequence[object] = ("",) * len(RATINGS)) -> list[object]:
+    """A row of a file of ratings, for one rater's task; its ratings are empty by default."""
+    task = study.sheets[rater - 1].tasks[number - 1]
+    return [rater, number, task.of, task.map, study.model, *ratings]
+
+
+def template(study: Study) -> str:
+    """A file of ratings with a row for every task, whose ratings are to be filled in."""
+    asked = [
+        rating_row(study, sheet.rater, number) for sheet in study.sheets for number in range(1, len(sheet.tasks) + 1)
+    ]
+    return rows([COLUMNS, *asked])
+
+
+def links(tokens: Sequence[str]) -> str:
+    """The file of secret links: rater and token, in the raters' order."""
+    return rows([("rater", "token"), *enumerate(tokens, 1)])
+
+
+def raters_by_token(folder: StudyFolder) -> dict[str, int]:
+    """Token of a link → its rater; raises a `ProblemError` for a file that is not the study's."""
+    place = folder.path / LINKS
+    try:
+        found = list(csv.DictReader(io.StringIO(_bytes(place, folder.path).decode())))
+        tokens = {one["token"]: int(one["rater"]) for one in found}
+    except (KeyError, TypeError, ValueError, csv.Error):
+        tokens = {}
+    if sorted(tokens.values()) != [sheet.rater for sheet in folder.study.sheets] or min(map(len, tokens)) < 20:
+        raise problem(
+            "links-changed",
+            422,
+            f"{place} does not have one link of at least 20 characters for each rater of the study.",
+            "Restore the file that `caveat study make` wrote.",
+        )
+    return tokens
+
+
+def _bytes(file: Path, folder: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise problem(
+            "no-study",
+            422,
+            f"{folder} is not a study: {file.name} cannot be read: {error.strerror}.",
+            "Name a folder that `caveat study make report.json -o FOLDER` wrote.",
+        ) from None
+
+
+def _document(kind: type[Read], content: bytes, file: Path) -> Read:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise _not_a_study(file, error) from None
+
+
+def _not_a_study(file: Path, error: ValidationError) -> ProblemError:
+    first = error.errors()[0]
+    pointer = "".join(f"/{part}" for part in first["loc"])
+    return problem(
+        "no-study",
+        422,
+        f"{file} is not of a study of this version of Caveat: {pointer or 'the file'}: {first['msg']}.",
+        "Restore the file that `caveat study make` wrote, or make the study again.",
+    )
