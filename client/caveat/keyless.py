@@ -160,7 +160,7 @@ def check(
     try:
         read = Report.model_validate_json(content)
     except ValidationError:
-        told = f"{report} was written by another version of Caveat, so its content is not shown."
+        told = f"{report} is no report of this version of Caveat, so its content is not shown."
         return CheckedReport(None, [*checks, Check(None, told)])
     return CheckedReport(read, [*checks, *compare(subjects(read), files, "report").values()])
 

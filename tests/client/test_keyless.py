@@ -297,7 +297,7 @@ def test_a_file_that_is_no_report_of_this_version_is_still_signed(sigstore: Sigs
     keyless.bundle_of(signed).write_text(library_signs(sigstore, signed.read_bytes()))
     done = verify(sigstore)
     assert done.exit_code == 0
-    assert "· report.json was written by another version of Caveat, so its content is not shown." in told(done)
+    assert "· report.json is no report of this version of Caveat, so its content is not shown." in told(done)
 
 
 # ---- signing that is refused before the audit runs, and after it -----------------------------------------------------
