@@ -92,10 +92,10 @@ def test_the_same_seed_makes_the_same_study_and_other_links(made: Path) -> None:
         assert run("make", "report.json", *SIX, "--seed", seed, "-o", name).exit_code == 0
     assert (made / "study.json").read_bytes() == Path("again/study.json").read_bytes()
     assert (made / "study.json").read_bytes() != Path("other/study.json").read_bytes()
-    first, second = (rows(path / "links.csv") for path in (made, Path("again")))
+    first, second = (rows(path / "tokens.csv") for path in (made, Path("again")))
     assert not {one["token"] for one in first} & {one["token"] for one in second}
     assert len({one["token"] for one in first}) == 12
-    assert stat.S_IMODE((made / "links.csv").stat().st_mode) == 0o600
+    assert stat.S_IMODE((made / "tokens.csv").stat().st_mode) == 0o600
 
 
 def test_what_was_shown_is_named_by_its_digest(made: Path) -> None:

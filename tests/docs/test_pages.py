@@ -68,6 +68,11 @@ NOT_RUN = {
     ("docs/api.md", "/v1/webhooks"): Elsewhere(
         "It needs a receiver in the open internet.", "tests/worker/test_webhook_http.py", ("receiver",)
     ),
+    ("docs/how-to/ask-people.md", "caveat study serve"): Elsewhere(
+        "It serves until it is stopped.",
+        "tests/client/test_study_serving.py",
+        ('"study", "serve"', "https://study.example"),
+    ),
     ("docs/how-to/explain-an-example.md", "--maps"): Elsewhere(
         "It needs an audit with its files.", "tests/audits/test_maps.py", ('"--maps"', '"explain"', "contents")
     ),

@@ -70,13 +70,41 @@ def make(
 
     Each rater has a task for every class and kind of map, in an order of their own. Writes a form to print for each
     rater, a table to type answers into, and `study.json`, which has the seed, the design, and the digest of everything
-    that raters see. The folder's `links.csv` is secret: its links let their holders answer for a rater.
+    that raters see. The folder's `tokens.csv` is secret: a token lets its holder answer for a rater.
     """
     from caveat.study.making import Design, make_study
     from caveat.study.showing import show_made
 
     design = Design(raters, seed, pictures, concept, image_concept, targets, maps, truth, consent)
     show_made(make_study(report, design, output))
+
+
+@study.command(short_help="Let raters fill their forms in a browser.")
+@click.argument("folder", metavar="STUDY", type=PATH)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="Port to listen on; 0 for any free port.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--url", help="Address under which raters reach it, such as that of a proxy; for their links.")
+def serve(folder: Path, port: int, host: str, url: str | None) -> None:
+    """Serve the forms of the study in the folder STUDY, without script, until Ctrl-C.
+
+    Writes each rater's link into `links.csv`; whoever has a link answers for its rater. Each answer is on the disk in
+    `answers.csv` before the rater is told so, and does not change afterwards. A rater who comes back sees what is
+    missing.
+    """
+    from caveat.study.serving import open_server
+
+    with open_server(folder, host, port, url) as forms:
+        click.echo(f"Serving the forms at {forms.url}/ until Ctrl-C. Links of raters: {forms.links}.")
+        try:
+            forms.serve_forever(0.1)
+        except KeyboardInterrupt:
+            click.echo("Stopped.")
 
 
 @study.command(short_help="Analyse what raters answered.")
@@ -93,7 +121,7 @@ def read(folder: Path, ratings: tuple[Path, ...], report: Path | None, html_: Pa
 
     Exit codes: 0 every row was taken, 1 some were not, 2 a file cannot be read.
     """
-    from caveat.study.reading import read_study, write_findings
+    from caveat.study.findings import read_study, write_findings
     from caveat.study.showing import show_findings
 
     about, found = read_study(folder, ratings, report)

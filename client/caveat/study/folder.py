@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +19,11 @@ from caveat.problems import ProblemError, problem
 from caveat_spec.base import Document
 from caveat_spec.study import COLUMNS, RATINGS, Material, Study
 
-STUDY, MATERIAL, LINKS, TEMPLATE, ANSWERS, FORMS = (
-    "study.json", "material.json", "links.csv", "ratings.csv", "answers.csv", "forms",
+STUDY, MATERIAL, TOKENS, LINKS, TEMPLATE, ANSWERS, FORMS = (
+    "study.json", "material.json", "tokens.csv", "links.csv", "ratings.csv", "answers.csv", "forms",
 )  # fmt: skip
 Read = TypeVar("Read", bound=Document)
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{20,}")
 
 
 @dataclass(frozen=True)
@@ -94,24 +97,34 @@ def template(study: Study) -> str:
     return rows([COLUMNS, *asked])
 
 
-def links(tokens: Sequence[str]) -> str:
-    """The file of secret links: rater and token, in the raters' order."""
-    return rows([("rater", "token"), *enumerate(tokens, 1)])
+def by_rater(column: str, secrets: Sequence[str]) -> str:
+    """A file with a secret of each rater, in their order."""
+    return rows([("rater", column), *enumerate(secrets, 1)])
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Writes a file that only its owner reads; one that is there is replaced."""
+    path.unlink(missing_ok=True)
+    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(opened, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
 
 
 def raters_by_token(folder: StudyFolder) -> dict[str, int]:
     """Token of a link → its rater; raises a `ProblemError` for a file that is not the study's."""
-    place = folder.path / LINKS
+    place = folder.path / TOKENS
     try:
         found = list(csv.DictReader(io.StringIO(_bytes(place, folder.path).decode())))
         tokens = {one["token"]: int(one["rater"]) for one in found}
     except (KeyError, TypeError, ValueError, csv.Error):
         tokens = {}
-    if sorted(tokens.values()) != [sheet.rater for sheet in folder.study.sheets] or min(map(len, tokens)) < 20:
+    if sorted(tokens.values()) != [sheet.rater for sheet in folder.study.sheets] or not all(
+        _TOKEN.fullmatch(token) for token in tokens
+    ):
         raise problem(
-            "links-changed",
+            "tokens-changed",
             422,
-            f"{place} does not have one link of at least 20 characters for each rater of the study.",
+            f"{place} does not have one token of at least 20 characters for each rater of the study.",
             "Restore the file that `caveat study make` wrote.",
         )
     return tokens

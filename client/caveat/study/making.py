@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,18 @@ from pydantic import TypeAdapter, ValidationError
 from caveat.gate import read_report
 from caveat.outputs import writing
 from caveat.problems import ProblemError, problem
-from caveat.study.folder import FORMS, LINKS, MATERIAL, STUDY, TEMPLATE, canonical, digest_of, links, template
+from caveat.study.folder import (
+    FORMS,
+    MATERIAL,
+    STUDY,
+    TEMPLATE,
+    TOKENS,
+    by_rater,
+    canonical,
+    digest_of,
+    template,
+    write_secret,
+)
 from caveat_reports.canonical import digest
 from caveat_reports.study import forms
 from caveat_spec.base import Name
@@ -101,7 +111,8 @@ def make_study(report: Path, design: Design, path: Path) -> Made:
             (path / FORMS / name).write_bytes(page)
         (path / MATERIAL).write_bytes(canonical(material))
         (path / TEMPLATE).write_text(template(study), encoding="utf-8", newline="")
-        _write_secret(path / LINKS, links([secrets.token_urlsafe(TOKEN_BYTES) for _ in study.sheets]))
+        tokens = [secrets.token_urlsafe(TOKEN_BYTES) for _ in study.sheets]
+        write_secret(path / TOKENS, by_rater("token", tokens))
         (path / STUDY).write_bytes(canonical(study))  # the last: a folder that has it is complete
     return Made(study, path)
 
@@ -176,7 +187,9 @@ def _candidates(report: Report, design: Design) -> tuple[list[MapKind], dict[str
     if design.targets:
         by_class = {name: of for name, of in by_class.items() if name in design.targets}
     if not by_class:
-        raise _no_maps("The report draws no map.", "Ask for some with `explain:`, such as `show: [gradient_x_input]`.")
+        raise _no_maps(
+            "The report draws no map.", "Ask for some with `explain:`, and `caveat schema` lists the methods."
+        )
     everywhere = [
         name for name in titles if all(any(name in c.figures for c in of.values()) for of in by_class.values())
     ]
@@ -363,14 +376,6 @@ def _check_new(path: Path) -> None:
             f"{path} exists and is not an empty folder.",
             "Give --output another folder; a study is never written over, because ratings may belong to it.",
         )
-
-
-def _write_secret(path: Path, text: str) -> None:
-    """Writes a file that only its owner reads."""
-    with os.fdopen(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8", newline=""
-    ) as file:
-        file.write(text)
 
 
 def _no_maps(sentence: str, remedy: str) -> ProblemError:

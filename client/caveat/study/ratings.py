@@ -47,7 +47,7 @@ class Ratings:
         return found
 
 
-class Refused(Exception):  # noqa: N818 - a row's, not an error of the command
+class InvalidRow(Exception):  # noqa: N818 - a row's, not an error of the command
     """Why a row is not taken."""
 
 
@@ -62,10 +62,10 @@ def read_ratings(path: Path, study: Study, into: Ratings) -> int:
             before = into.answers.get(key)
             if before is not None:
                 same = "the same numbers" if before == answer else "other numbers"
-                raise Refused(
+                raise InvalidRow(
                     f"rater {key[0]} has answered task {key[1]} in {into.places[key]}, with {same}; the first is kept"
                 )
-        except Refused as reason:
+        except InvalidRow as reason:
             into.refused.append(RefusedRow(file=one_line(path.name), line=line, reason=str(reason)))
             continue
         into.answers[key] = answer
@@ -75,43 +75,43 @@ def read_ratings(path: Path, study: Study, into: Ratings) -> int:
 
 
 def number_in(text: str, what: str, most: int) -> int:
-    """A whole number from 1 to `most`; raises `Refused` with a sentence about `what`."""
+    """A whole number from 1 to `most`; raises `InvalidRow` with a sentence about `what`."""
     found = _WHOLE.fullmatch(text.strip())
     if not text.strip():
-        raise Refused(f"{what} is missing")
+        raise InvalidRow(f"{what} is missing")
     if found is None or not 1 <= int(found[1]) <= most:
-        raise Refused(f"{what} is {_quoted(text)}, and not a whole number from 1 to {most}")
+        raise InvalidRow(f"{what} is {_quoted(text)}, and not a whole number from 1 to {most}")
     return int(found[1])
 
 
 def _answer(row: Mapping[str, str], study: Study) -> tuple[tuple[int, int], Answer]:
-    """Whose answer a row is, and to which task; raises `Refused`."""
+    """Whose answer a row is, and to which task; raises `InvalidRow`."""
     if row.get("…"):
-        raise Refused("it has more cells than the file has columns")
+        raise InvalidRow("it has more cells than the file has columns")
     rater, number = _key(row, study)
     task = study.sheets[rater - 1].tasks[number - 1]
     for name, wanted in {"class": task.of, "map": task.map, "model": study.model}.items():
         said = row.get(name, "").strip()
         if said and said != wanted:
-            raise Refused(f"{name} is {_quoted(said)}, and task {number} of rater {rater} is about {wanted}")
+            raise InvalidRow(f"{name} is {_quoted(said)}, and task {number} of rater {rater} is about {wanted}")
     faults = []
     numbers = {}
     for name, most in MOST.items():
         try:
             numbers[name] = number_in(row.get(name, ""), name, most)
-        except Refused as reason:
+        except InvalidRow as reason:
             faults.append(str(reason))
     if faults:
-        raise Refused("; ".join(faults))
+        raise InvalidRow("; ".join(faults))
     return (rater, number), Answer(**numbers)
 
 
 def _key(row: Mapping[str, str], study: Study) -> tuple[int, int]:
     try:
         rater = number_in(row["rater"], "rater", len(study.sheets))
-    except Refused:
+    except InvalidRow:
         said = row["rater"].strip()
-        raise Refused(
+        raise InvalidRow(
             f"the study has no rater {_quoted(said)}; they are 1 to {len(study.sheets)}" if said else "rater is missing"
         ) from None
     tasks = len(study.sheets[rater - 1].tasks)

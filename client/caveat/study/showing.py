@@ -32,7 +32,7 @@ def show_made(made: Made) -> None:
     if tasks != 6:
         console.print(f"The article's protocol has 6 tasks, of 3 classes and 2 kinds of map; this one has {tasks}.")
     console.print(f"On paper: print {made.path / 'forms'}, type what raters mark into {made.path / 'ratings.csv'}.")
-    console.print(f"Then: caveat study read {made.path}.")
+    console.print(f"In a browser: caveat study serve {made.path}. Then: caveat study read {made.path}.")
 
 
 def show_findings(study: Study, found: StudyFindings) -> None:

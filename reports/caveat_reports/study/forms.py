@@ -30,7 +30,7 @@ _OVER = Markup('<svg class="below" viewBox="0 0 224 224" aria-hidden="true" focu
 
 
 @dataclass(frozen=True)
-class Seen:
+class DrawnExample:
     """One picture of a task, as a page draws it."""
 
     key: str
@@ -50,7 +50,7 @@ class Asked:
     words: str
     """The class."""
     signed: bool
-    seen: Sequence[Seen]
+    seen: Sequence[DrawnExample]
     text: bool
     """Whether examples are texts."""
 
@@ -77,9 +77,10 @@ def printable(study: Study, material: Material, sheet: Sheet) -> str:
 
 
 def welcome(study: Study, sheet: Sheet, answered: Mapping[int, Answer], link: str) -> str:
-    """Where a rater begins and comes back: what is asked, and which tasks are missing."""
+    """Where a rater begins and comes back: what is asked, and which tasks are missing; `link` leads here."""
     missing = [number for number in _numbers(sheet) if number not in answered]
-    return _page("welcome.html", study, sheet=sheet, answered=answered, missing=missing, link=link)
+    shown = {"sheet": sheet, "answered": answered, "missing": missing, "link": link, "text": is_text(study)}
+    return _page("welcome.html", study, **shown)
 
 
 def task(
@@ -166,12 +167,12 @@ def _asked(study: Study, material: Material, sheet: Sheet, number: int) -> Asked
     )
 
 
-def _seen(key: str, one: Shown, figure: Figure) -> Seen:
+def _seen(key: str, one: Shown, figure: Figure) -> DrawnExample:
     source = raster(one.picture)
     if figure.map is None:
         panel = Panel(example="", position=0, set="shown", value=0.0, figures=[])
-        return Seen(key, source, strip.draw(figure, panel, key))
-    return Seen(key, source, _OVER.format(key) + cells(figure.map))
+        return DrawnExample(key, source, strip.draw(figure, panel, key))
+    return DrawnExample(key, source, _OVER.format(key) + cells(figure.map))
 
 
 def _page(template: str, study: Study, **values: object) -> str:
