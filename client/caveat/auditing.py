@@ -91,15 +91,20 @@ def edit(
 
 
 def monitor(
-    model: Any, *, write: str | Path = "monitored.onnx", examples: Mapping[str, Any], **asked: Any
+    model: Any,
+    *,
+    write: str | Path = "monitored.onnx",
+    scores_only: bool = False,
+    examples: Mapping[str, Any],
+    **asked: Any,
 ) -> MonitorFile:
     """Writes the model with each example's concept scores and sensitivities as further outputs.
 
-    All else is as in `audit`. Raises `caveat.ProblemError` where the model has no layer to watch, or where its numbers
-    are not the audit's own.
+    With `scores_only` it has no sensitivities, and costs little more than the model itself. All else is as in `audit`.
+    Raises `caveat.ProblemError` where the model has no layer to watch, or where its numbers are not the audit's own.
     """
     with _written(model, examples, asked) as (file, _):
-        return write_monitor(file, Path(write))
+        return write_monitor(file, Path(write), scores_only=scores_only)
 
 
 @dataclass(frozen=True)

@@ -626,7 +626,8 @@ def edit(
 @cli.command(short_help="Write a model that also gives each example's concept scores.")
 @click.argument("audit", type=PATH)
 @click.option("--write", "-o", type=PATH, default=Path("monitored.onnx"), show_default=True, help="Output file.")
-def monitor(audit: Path, write: Path) -> None:
+@click.option("--scores-only", is_flag=True, help="No sensitivities, which cost a backward pass to each layer.")
+def monitor(audit: Path, write: Path, scores_only: bool) -> None:
     """Write the model of the file AUDIT with its concepts as further outputs, for any ONNX Runtime.
 
     For each example it gives the model's own outputs, `concept/CONCEPT/LAYER`, a score in standard deviations of the
@@ -637,7 +638,7 @@ def monitor(audit: Path, write: Path) -> None:
     from caveat.repair import monitor as write_monitor
     from caveat.terminal import show_monitor
 
-    show_monitor(write_monitor(read_audit(audit), write))
+    show_monitor(write_monitor(read_audit(audit), write, scores_only=scores_only))
 
 
 @cli.command(short_help="Write a first audit file for a model.")

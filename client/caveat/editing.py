@@ -67,6 +67,8 @@ class MonitorFile:
     outputs: Sequence[TensorInfo]
     check: WatchCheck
     warnings: Sequence[str]
+    scores_only: bool = False
+    """Whether it has no sensitivities."""
 
 
 def halved(audit: Audit, half: Literal["first", "second"], together: str | None) -> Audit:
@@ -118,8 +120,13 @@ def write_edit(file: AuditFile, change: Change, path: Path, on_progress: Progres
     return EditedFile(path, addressed(path)[1], False, residual, None if directions is None else _found_in(directions))
 
 
-def write_monitor(file: AuditFile, path: Path, on_progress: ProgressCallback) -> MonitorFile:
-    """Writes the audit's model with each example's concept scores and sensitivities as further outputs."""
+def write_monitor(
+    file: AuditFile, path: Path, on_progress: ProgressCallback, *, scores_only: bool = False
+) -> MonitorFile:
+    """Writes the audit's model with each example's concept scores and sensitivities as further outputs.
+
+    With `scores_only` it has no sensitivities, and so no backward pass.
+    """
     require_engine()
     from caveat_worker.engine.acting.monitor import monitoring_graph
     from caveat_worker.engine.plan import target_of
@@ -143,12 +150,13 @@ def write_monitor(file: AuditFile, path: Path, on_progress: ProgressCallback) ->
     with local.engine_errors():
         model, _ = _read(file.audit, source)
         names = _class_names(file)
-        targets = [target_of(name, asked, model, names) for name, asked in file.audit.targets.items()]
+        asked = {} if scores_only else file.audit.targets
+        targets = [target_of(name, one, model, names) for name, one in asked.items()]
         graph = monitoring_graph(model, [_watched(one) for one in found.directions], targets)
     with writing(path):
         graph.save(path)
     assert found.check is not None, "it was asked for"
-    return MonitorFile(path, graph.inputs, graph.outputs, found.check, [*model.warnings])
+    return MonitorFile(path, graph.inputs, graph.outputs, found.check, [*model.warnings], scores_only)
 
 
 def model_of(file: AuditFile, path: Path) -> Path:

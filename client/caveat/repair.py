@@ -74,9 +74,9 @@ def write_reports(repaired: Repaired, folder: Path, *, signed: bool) -> None:
     show_note(f"Wrote {', '.join(map(str, paths))}.")
 
 
-def monitor(file: AuditFile, path: Path) -> MonitorFile:
+def monitor(file: AuditFile, path: Path, *, scores_only: bool = False) -> MonitorFile:
     """Writes the model with its concepts as further outputs."""
     with pointing_into(file.positions), tempfile.TemporaryDirectory(prefix="caveat-") as folder:
         there = fetched(file, Path(folder))
         with terminal.progress() as on_progress:
-            return write_monitor(there, path, on_progress)
+            return write_monitor(there, path, on_progress, scores_only=scores_only)

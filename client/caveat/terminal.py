@@ -375,9 +375,10 @@ def show_monitor(written: MonitorFile) -> None:
         for tensor in tensors:
             console.print(f"{kind:<7} {tensor.name}  {tensor.dtype} {_shape(tensor.shape)}")
     check = written.check
+    sensitivities = "" if written.scores_only else f", sensitivities to {check.sensitivity_error:.1e} of the largest"
     console.print(
-        f"At {check.examples} target examples its numbers are the audit's own: scores to {check.score_error:.1e} sd, "
-        f"sensitivities to {check.sensitivity_error:.1e} of the largest."
+        f"At {check.examples} target examples its numbers are the audit's own: scores to {check.score_error:.1e} sd"
+        f"{sensitivities}."
     )
     for warning in written.warnings:
         console.print(Text(f"Note: {warning}", style="dim"))

@@ -142,6 +142,28 @@ def test_a_monitor_gives_the_audits_own_numbers_in_plain_onnx_runtime(
     REGISTRY.unregister(served["SENSITIVITY"])
 
 
+def test_sensitivities_of_a_monitor_do_without_the_scores_of_other_classes(audit: Path) -> None:
+    path = audit.parent / "monitored.onnx"
+    assert run("monitor", audit, "-o", path).exit_code == 0
+    assert not [node for node in onnx.load(str(path)).graph.node if "logits" in node.input]
+
+
+def test_a_monitor_of_scores_alone_has_no_backward_pass(audit: Path) -> None:
+    whole, scores = audit.parent / "monitored.onnx", audit.parent / "scores.onnx"
+    assert run("monitor", audit, "-o", whole).exit_code == 0
+    said = run("monitor", audit, "-o", scores, "--scores-only")
+    assert said.exit_code == 0, said.output
+    assert "scores to" in said.output
+    assert "sensitivit" not in said.output
+    x = np.load(audit.parent / "pool.npy")
+    found, every = outputs(scores, x), outputs(whole, x)
+    assert set(every) - set(found) == {"sensitivity/first/yes/hidden"}
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, every[name])
+    beside = len(onnx.load(str(audit.parent / "mlp.onnx")).graph.node)
+    assert len(onnx.load(str(scores)).graph.node) - beside <= 5  # along the direction, and in its units
+
+
 def test_a_monitor_of_no_concept_is_a_sentence(audit: Path) -> None:
     value = {
         "model": "mlp.onnx",

@@ -61,7 +61,7 @@ def monitoring_graph(model: Model, watched: Sequence[Watched], targets: Sequence
     """
     tensors = list(dict.fromkeys(one.tensor for one in watched))
     own = [one.name for one in model.outputs]
-    graph = differentiate(model, tensors, targets, also=[*own, *tensors]).ir
+    graph = differentiate(model, tensors, targets, also=[*own, *tensors], alone=True).ir
     values = {value.name: value for value in graph.graph.outputs}
     builder = GraphBuilder(graph.graph, prefix="monitor")
     outputs = [values[name] for name in own]
