@@ -23,7 +23,7 @@ COPY deploy/install.sh /usr/local/bin/
 COPY constraints.txt /constraints/all.txt
 COPY deploy/constraints.txt /constraints/images.txt
 COPY deploy/hashes /constraints/hashes
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY docs/man docs/man
 
 # ---- one environment per image: first what seldom changes, then the packages of Caveat that its process uses -----------

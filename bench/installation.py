@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "how-to" / "install.md"
 BEGIN, END = "<!-- sizes: python -m bench.installation -->\n", "<!-- /sizes -->"
-EXTRAS = ("", "local")
+EXTRAS = ("", "sigstore", "images", "local")
 LARGEST = 10
 """Distributions that the table names."""
 

@@ -16,17 +16,18 @@ ENGINE_MODULES = (
     "onnx_ir",
     "onnxruntime",
     "opentelemetry",
-    "pandas",
     "PIL",
-    "pyarrow",
     "pydantic_settings",
     "scipy",
-    "sklearn",
     "structlog",
     "threadpoolctl",
-    "tokenizers",
 )
-"""What the extra `local` installs, by the names under which it is imported."""
+"""What every audit on this machine needs (the extra `images`), by the names under which it is imported."""
+READING = {
+    "table": ("A table", ("pandas", "pyarrow"), "tables"),
+    "text": ("A text", ("pyarrow", "tokenizers"), "texts"),
+}
+"""Kind of examples → what it is called, the packages that read it, and the extra that has them."""
 
 
 def missing(modules: Sequence[str]) -> list[str]:

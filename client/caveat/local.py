@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from caveat.auditfile import Resolved
 from caveat.console_output import show_note
-from caveat.installation import require_engine, require_linux
+from caveat.installation import READING, require, require_engine, require_linux
 from caveat.pack import Content, addressed, changed_file, chunks
 from caveat.problems import ProblemError, problem
 from caveat.progress import ProgressCallback
 from caveat_spec.artifacts import Directions, Inspection, NewModel
+from caveat_spec.audit import Audit
 from caveat_spec.jobs import NewDirections, NewPlan
 from caveat_spec.power import AuditPlan
 from caveat_spec.report import Report
@@ -46,6 +47,7 @@ def run_audit(
             f"The audit names {absent[0]} by its digest, and this machine does not have the file.",
             "Name a file instead, or set $CAVEAT_URL to a service that has it.",
         )
+    _require_readers(resolved.audit)
     payload = resolved.audit.model_dump(mode="json")
     end = _ended("audit", payload, resolved.blobs, on_progress, show_faults=show_faults)
     report = end.result
@@ -77,6 +79,7 @@ def plan_audit(
     resolved: Resolved, report: Report | None, on_progress: ProgressCallback, *, show_faults: bool = True
 ) -> AuditPlan:
     """What an audit's examples can settle, before the model runs."""
+    _require_readers(resolved.audit)
     new = NewPlan(audit=resolved.audit, report=report)
     return AuditPlan.model_validate_json(
         _supervised("plan", new.model_dump(mode="json"), resolved.blobs, on_progress, show_faults=show_faults)
@@ -85,10 +88,20 @@ def plan_audit(
 
 def find_directions(resolved: Resolved, on_progress: ProgressCallback, *, watch: bool) -> Directions:
     """The directions of an audit's concepts at its layers; with `watch` also checks a monitoring model along them."""
+    _require_readers(resolved.audit)
     new = NewDirections(audit=resolved.audit, watch=watch)
     return Directions.model_validate_json(
         _supervised("directions", new.model_dump(mode="json"), resolved.blobs, on_progress)
     )
+
+
+def _require_readers(audit: Audit) -> None:
+    """Raises a `ProblemError` that names what the audit's examples are read with, where it is not installed."""
+    require_linux("An audit on this machine")
+    require_engine()
+    for declared in audit.examples.values():
+        if needed := READING.get(next(iter(declared.SOURCES))):
+            require(*needed)
 
 
 @contextmanager
@@ -142,7 +155,7 @@ def _ended(
         case Finished():
             return end
         case Failed(problem_details):
-            if problem_details.status >= 500 and show_faults:
+            if problem_details.status >= 500 and problem_details.code != "not-installed" and show_faults:
                 log.show()
                 remedy = "Please report it, with the lines above."
                 problem_details = problem_details.model_copy(update={"remedy": remedy})

@@ -69,7 +69,7 @@ class AuditResult:
 
     def to_frame(self, part: Part = "tests") -> pd.DataFrame:
         """The figures as a data frame: a row for each concept test, each group, or each line of the gate."""
-        require("A data frame", ("pandas",), "local")
+        require("A data frame", ("pandas",), "tables")
         import pandas as pd
 
         rows = {"tests": _tests, "groups": _groups, "gate": _gate}[part](self.report)

@@ -15,6 +15,8 @@ from packaging.utils import canonicalize_name
 from caveat import installation
 from caveat.problems import ProblemError
 from caveat_spec.report import Report
+from caveat_worker.jobs.child import EXTRAS as EXTRA_OF
+from caveat_worker.jobs.child import _problem as problem_of
 from tests.client.conftest import ROOT
 from tests.client.models import write_audit
 from tests.reports.conftest import watermark  # noqa: F401 - a fixture
@@ -52,18 +54,77 @@ def test_an_audit_here_needs_nothing_of_a_service(tmp_path: Path) -> None:
     assert "first must not matter to yes" in done.stdout
 
 
-def test_what_is_looked_for_is_what_the_extra_installs() -> None:
-    asked = {canonicalize_name(Requirement(one).name) for name in ("engine", "local") for one in EXTRAS[name]}
-    found = packages_distributions()
-    named = {canonicalize_name(one) for module in installation.ENGINE_MODULES for one in found[module]}
-    assert asked - {"caveat"} - named == set()
+def test_what_is_looked_for_is_what_the_extras_install() -> None:
+    looked_for = {("engine", "images"): installation.ENGINE_MODULES}
+    looked_for |= {(extra,): modules for _, modules, extra in installation.READING.values()}
+    for extras, modules in looked_for.items():
+        asked = {canonicalize_name(Requirement(one).name) for name in extras for one in EXTRAS[name]} - {"caveat"}
+        found = [{canonicalize_name(one) for one in packages_distributions()[module]} for module in modules]
+        assert asked - set().union(*found) == set()
+        assert all(names & asked for names in found)
+
+
+SMALL = {"pandas", "pyarrow", "tokenizers", "huggingface_hub", "sklearn", "joblib"}
+"""What `caveat[images]` lacks of `caveat[local]`."""
+IN_THIS_PROCESS = """
+from pathlib import Path
+from caveat.auditfile import read_audit, resolve
+from caveat_worker import pipeline
+from caveat_worker.jobs.forkserver import PRELOADED
+for module in PRELOADED:
+    __import__(module)
+resolved = resolve(read_audit(Path('audit.yaml')))
+print(pipeline.run(resolved.audit, resolved.blobs.__getitem__, lambda *_: None).verdict.outcome)
+sys.exit()
+"""
+
+
+def test_arrays_and_pictures_need_half_of_what_tables_and_texts_do(tmp_path: Path) -> None:
+    write_audit(tmp_path)
+    done = run(tmp_path, absent=SMALL | SERVERS, before=IN_THIS_PROCESS)
+    assert (done.returncode, done.stdout) == (0, "fail\n"), done.stderr
+
+
+@pytest.mark.parametrize("module", EXTRA_OF)
+def test_what_is_missed_while_an_audit_runs_is_named_with_its_extra(module: str) -> None:
+    """As for pictures in a dataset, which only its reader finds."""
+    told = problem_of(ModuleNotFoundError(f"No module named '{module}'", name=module))
+    assert (told.code, told.status) == ("not-installed", 503)
+    assert f"pip install 'caveat[{EXTRA_OF[module]}]'" in told.remedy
+    assert packages_distributions()[module][0] in {Requirement(one).name for one in EXTRAS[EXTRA_OF[module]]}
+
+
+@pytest.mark.parametrize(
+    ("examples", "absent", "extra"),
+    [
+        ("{table: pool.csv, features: [a]}", "pandas", "tables"),
+        ("{table: pool.csv, features: [a]}", "pyarrow", "tables"),
+        ("{text: pool.csv, field: a, tokenizer: tokenizer.json}", "tokenizers", "texts"),
+    ],
+)
+def test_a_kind_of_examples_names_the_extra_that_reads_it(
+    examples: str, absent: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from caveat.cli import cli
+
+    audit = write_audit(tmp_path)
+    audit.write_text(audit.read_text().replace("{arrays: pool.npy}", examples))
+    (tmp_path / "pool.csv").write_text("a\n1\n")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    real = installation.find_spec
+    monkeypatch.setattr(installation, "find_spec", lambda name: None if name == absent else real(name))
+    assert cli.main(["gate", "audit.yaml", "--local"], standalone_mode=False) == 3
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"needs {absent}. Remedy: Install it with `pip install 'caveat[{extra}]'`" in told
 
 
 @pytest.mark.parametrize(
     ("command", "absent", "extra"),
     [
         (("layers", "mlp.onnx", "--local"), {"onnxruntime"}, "local"),
-        (("gate", "audit.yaml", "--local"), {"pyarrow"}, "local"),
+        (("gate", "audit.yaml", "--local"), {"scipy"}, "local"),
         (("keys", "list", "--database-url", "sqlite:///x.db"), {"sqlalchemy"}, "storage"),
         (("scrub", "--database-url", "sqlite:///x.db"), {"alembic"}, "storage"),
         (("up",), {"celery"}, "all"),

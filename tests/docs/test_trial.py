@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from examples.loans.build import divided
 from examples.loans.decisions import APPROVED, FEATURES, RACE, decisions, write_table
 from examples.watermark.build import example_sets
 from examples.watermark.efficientnet import efficientnet_lite0
-from tests.client.first_audits import two_files_of_texts
+from tests.client.first_audits import RUNS, two_files_of_texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("trial")]
 
@@ -117,6 +117,35 @@ def test_a_first_audit_in_five_minutes(place: Place) -> None:
     (place.folder / "photos" / "coffee-00.png").unlink()
     told = place.run("caveat", "verify", "report.dsse.json", *checked, "--examples", "photos=photos", exits=(1,))
     assert "✗ photos" in told
+
+
+def test_pictures_are_audited_in_half_the_room_and_the_rest_names_its_extra(place: Place) -> None:
+    place.install("[images]")
+    (packages,) = place.programs.parent.glob("lib/*/site-packages")
+    assert not [name for name in ("pandas", "pyarrow", "sklearn", "tokenizers") if (packages / name).exists()]
+
+    pictures = _inside(place, RUNS["a_concept_and_photos"])
+    assert _next(pictures.run("caveat", "init", "model.onnx"))[:2] == ["caveat", "gate"]
+    pictures.run("caveat", "gate", "audit.yaml", "--html", "report.html", exits=(0, 1, 4))
+    audit = (pictures.folder / "audit.yaml").read_text()
+    for more, extra in (
+        ("method: {estimator: scikit_learn.RidgeClassifier}", "estimators"),
+        ("explain: {why: {of: answer, examples: {pick: highest, count: 2}, show: [multi_class]}}", "estimators"),
+    ):
+        (pictures.folder / "more.yaml").write_text(f"{audit}\n{more}\n")
+        assert f"pip install 'caveat[{extra}]'" in pictures.run("caveat", "gate", "more.yaml", exits=(3,))
+
+    for build, extra in ((RUNS["a_table_with_a_protected_column"], "tables"), (two_files_of_texts, "texts")):
+        told = _inside(place, build).run("caveat", "init", "model.onnx", exits=(3,))
+        assert f"pip install 'caveat[{extra}]'" in told
+
+
+def _inside(place: Place, build: Callable[[Path], None]) -> Place:
+    """The same environment, in a folder of its own with what `build` puts there."""
+    folder = place.folder / build.__name__
+    folder.mkdir()
+    build(folder)
+    return replace(place, folder=folder)
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,7 @@ def choose_provider(asked: str) -> tuple[Provider, list[str]]:
 
 def describe_engine(provider: Provider) -> Engine:
     """The versions that compute a report."""
-    return Engine(
-        caveat=version("caveat"), versions={library: version(library) for library in LIBRARIES}, provider=provider
-    )
+    return Engine(caveat=version("caveat"), versions=_versions(), provider=provider)
 
 
 def versions_of(engine: Engine) -> dict[str, str]:
@@ -71,3 +70,12 @@ def loaded_key(audit: Audit, versions: Mapping[str, str]) -> str:
 def fed_by_name(audit: Audit) -> set[str]:
     """The model's inputs to which an example set gives values by their names."""
     return {name for one in audit.examples.values() for name in getattr(one, "inputs", {})}
+
+
+def _versions() -> dict[str, str]:
+    """Library → version; a small installation lacks what its audits do not use."""
+    found = {}
+    for library in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found

@@ -34,6 +34,8 @@ from caveat_worker.jobs.sandbox import confine
 if TYPE_CHECKING:
     from caveat_worker.engine.base.store import ArrayStore
 
+EXTRAS = {"pandas": "tables", "pyarrow": "tables", "tokenizers": "texts", "sklearn": "estimators"}
+"""Packages that some audits need and a small installation lacks, and the extra that has them."""
 MAPS = "maps.npz"
 """Where a child leaves the file of maps that belongs to its report."""
 LONGEST_SENTENCE = 2_000  # characters
@@ -169,6 +171,13 @@ def _problem(fault: Exception) -> ProblemDetails:
         return ProblemDetails.of(fault.code, 422, sentence, remedy, errors)
     if isinstance(fault, OSError) and fault.errno in ERRNOS:
         return disk_problem("scratch", int(fault.errno or 0))
+    if isinstance(fault, ModuleNotFoundError) and fault.name in EXTRAS:
+        return ProblemDetails.of(
+            "not-installed",
+            503,
+            f"This audit needs {fault.name}.",
+            f"Install it with `pip install 'caveat[{EXTRAS[fault.name]}]'`.",
+        )
     print(CrashReport.of(fault).model_dump_json(), file=sys.stderr)
     traceback.print_exception(fault)
     if isinstance(fault, MemoryError) or "bad_alloc" in str(fault):
