@@ -86,7 +86,7 @@ def _raised(call: ast.Call, known: Texts) -> Iterator[tuple[str, int | None, str
     code, *rest = call.args
     status = 422 if ast.unparse(call.func).endswith("InvalidInput") else _number(rest.pop(0))
     for one in _codes(code, known):
-        yield one, status, _words(rest[0]), _words(rest[1]) if len(rest) > 1 else ""
+        yield one, status, _words(rest[0], known), _words(rest[1], known) if len(rest) > 1 else ""
 
 
 def _codes(node: ast.expr, known: Texts) -> list[str]:
@@ -111,15 +111,19 @@ def _number(node: ast.expr) -> int | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, int) else None
 
 
-def _words(node: ast.expr) -> str:
-    """Text as it is written, with a gap for each value."""
+def _words(node: ast.expr, known: Texts) -> str:
+    """Text as it is written, with a gap for each value but a module's constant."""
     match node:
         case ast.Constant(value=str(text)):
             return text
+        case ast.Name(id=name) if name.isupper() and len(known.get(name, [])) == 1:
+            return known[name][0]
         case ast.JoinedStr(values=parts):
-            return "".join(map(_words, parts))
+            return "".join(_words(part, known) for part in parts)
+        case ast.FormattedValue(value=ast.Name() as value):
+            return _words(value, known)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _words(left) + _words(right)
+            return _words(left, known) + _words(right, known)
     return GAP
 
 

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from sigstore.sign import SigningContext
 
 BY_OPTION = "--identity-token (or $SIGSTORE_IDENTITY_TOKEN)"
+WHO_SIGNS = (
+    "On GitHub give the job `permissions: {id-token: write}`; on GitLab set `id_tokens: {SIGSTORE_ID_TOKEN: {aud: "
+    "sigstore}}`; anywhere else pass a token with --identity-token (or $SIGSTORE_IDENTITY_TOKEN)."
+)
 LONGEST_REASON = 300
 """Characters of what a library says about a failure."""
 ISSUER_OIDS = ("1.3.6.1.4.1.57264.1.8", "1.3.6.1.4.1.57264.1.1")
@@ -103,7 +107,7 @@ def _sign(config: ClientTrustConfig, context: SigningContext, token: str | None,
         raise
     except Exception as error:  # of four libraries; some of them are private
         raise problem(
-            "not-signed",
+            "sigstore-failed",
             503,
             f"The verdict stands, but the report could not be signed ({_reason(error)}).",
             "`sigstore sign report.json` signs the file that --json wrote, without another audit.",
@@ -210,9 +214,16 @@ def _identity_token(token: str | None) -> IdentityToken:
         try:
             raw = detect_credential()
         except (IdentityError, OSError) as error:
-            raise _no_identity(f"The CI system gives no identity token ({_reason(error)}).") from error
+            raise problem(
+                "no-identity", 422, f"The CI system gives no identity token ({_reason(error)}).", WHO_SIGNS
+            ) from error
         if raw is None:
-            raise _no_identity("There is nobody to sign as: no CI system that gives identity tokens runs this.")
+            raise problem(
+                "no-identity",
+                422,
+                "There is nobody to sign as: no CI system that gives identity tokens runs this.",
+                WHO_SIGNS,
+            )
     else:
         raw = token if re.fullmatch(r"[\w-]+(\.[\w-]+){2}", token) else _token_in(token)
     try:
@@ -237,16 +248,6 @@ def _token_in(path: str) -> str:
             f"{BY_OPTION} is neither a token nor a file that can be read.",
             "Give a JSON Web Token, or the path of a file with one.",
         ) from None
-
-
-def _no_identity(what: str) -> ProblemError:
-    return problem(
-        "no-identity",
-        422,
-        what,
-        "On GitHub give the job `permissions: {id-token: write}`; on GitLab set `id_tokens: {SIGSTORE_ID_TOKEN: {aud: "
-        f"sigstore}}}}`; anywhere else pass a token with {BY_OPTION}.",
-    )
 
 
 def _signed_by(certificate: Certificate) -> tuple[str, str]:

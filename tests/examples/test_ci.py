@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from caveat_reports.canonical import canonical
 from caveat_storage import keyring
 from tests.api_spec import handmade
+from tests.client import sigstore_stand_in
 from tests.client.conftest import ROOT
 from tests.client.models import write_audit
 from tests.examples.cluster_types import faults_of_argo, faults_of_kserve
@@ -79,6 +80,22 @@ class TestGitHub:
         assert "first must not matter to yes" in (checkout / "summary.md").read_text()
         results = {file.name for file in (checkout / "caveat-results").iterdir()}
         assert results == {"report.json", "report.html", "junit.xml", "report.sarif", "report.dsse.json"}
+
+    def test_a_job_signs_by_its_identity(self, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """At a Sigstore that stands in for the public one, and for GitHub's issuer of tokens."""
+        with sigstore_stand_in.running() as sigstore:
+            (checkout / "trust config.json").write_text(sigstore.trust_config())
+            monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "of-this-job")
+            monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", f"{sigstore.url}/token?job=1")
+            done = self.steps(checkout, sigstore="true", **{"trust-config": "trust config.json"})
+        assert done.returncode == 1, done.stderr
+        assert "Signed as https://github.com/our/models/.github/workflows/gate.yml@refs/heads/main" in done.stderr
+        assert (checkout / "caveat-results" / "report.json.sigstore.json").exists()
+
+    def test_a_sigstore_that_is_not_there_is_told(self, checkout: Path) -> None:
+        done = self.steps(checkout, sigstore="true", **{"trust-config": "absent.json"})
+        assert done.returncode == 2
+        assert "absent.json cannot be read" in done.stderr
 
     def test_what_is_no_audit_is_an_error(self, checkout: Path) -> None:
         assert self.steps(checkout, audit="absent.yaml").returncode == 2
