@@ -9,6 +9,7 @@ from pydantic import Field
 
 from caveat_spec.audit import Audit, ExampleKind, Examples, Scalar
 from caveat_spec.base import Count, Digest, Document, Integer, Name
+from caveat_spec.explained import Spectrum
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import GradientCheck, Outcome
 
@@ -192,6 +193,47 @@ class Directions(Document):
     layers: list[str]
     targets: list[Name]
     check: WatchCheck | None
+    warnings: list[str]
+
+
+class MadePicture(Document):
+    """A picture that was made so that an atom responds to it most, beside the set's own examples."""
+
+    atom: str
+    """As `channel 17`, `concept watermark` or `like zebra-3.png`."""
+    unit: str
+    """Of responses: an activation, or standard deviations of the concept's reference set."""
+    response: float
+    """To the picture, to two digits: the last ones depend on the processor."""
+    highest: float
+    """To the example of the set that it is strongest for."""
+    withheld: str | None
+    """Why the picture is not shown."""
+    picture: str
+    """PNG, in base64."""
+    rise: list[float]
+    """The response at eight times while the picture was made, to two digits."""
+    spectrum: Spectrum
+    """The set's examples from the highest to the lowest."""
+
+
+class Visualisation(Document):
+    """Pictures of what atoms of a layer look for."""
+
+    layer: str
+    set: Name
+    examples: Count
+    """In the set."""
+    centre: bool
+    steps: Count
+    seed: Count
+    sees: tuple[Integer, Integer] | None
+    """Rows and columns of the input that one place of the layer sees; null where it sees everything."""
+    height: Count
+    width: Count
+    resized: bool
+    """Whether the pictures are of another size than the model's own input."""
+    pictures: list[MadePicture]
     warnings: list[str]
 
 

@@ -10,15 +10,17 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from caveat_spec.artifacts import Directions, ExampleSummary, Inspection, NewExamples, NewModel, Queue
+from caveat_spec.artifacts import Directions, ExampleSummary, Inspection, NewExamples, NewModel, Queue, Visualisation
 from caveat_spec.audit import Audit
-from caveat_spec.base import Count, Document, Name
+from caveat_spec.base import Count, Document, Integer, Name
 from caveat_spec.power import AuditPlan
 from caveat_spec.report import Report
 from caveat_spec.source_urls import addressed_digest
 
-JobKind = Literal["audit", "model", "examples", "shard", "plan", "directions"]
+JobKind = Literal["audit", "model", "examples", "shard", "plan", "directions", "visualisation"]
 MOST_SHARDS = 256
+MOST_VISUALISED = 16
+"""Pictures that are made in one run."""
 
 QUEUES: tuple[Queue, ...] = get_args(Queue)
 LISTS: dict[Queue, str] = {"default": "caveat", "gpu": "caveat.gpu", "large": "caveat.large"}
@@ -106,8 +108,36 @@ class NewDirections(Document):
     """Whether a monitoring model is to be written from them: its numbers are then compared with the audit's own."""
 
 
-Request = Audit | NewModel | NewExamples | Shard | NewPlan | NewDirections
-Result = Report | Inspection | ExampleSummary | ShardResult | AuditPlan | Directions
+class NewVisualisation(Document):
+    """A request for pictures of what atoms of a layer look for, beside the examples of a set that have most of it."""
+
+    audit: Audit
+    layer: str = "auto"
+    """A tensor, as `caveat layers` lists it; `auto` is the deepest layer of the audit."""
+    channels: list[Annotated[Integer, Field(ge=0)]] = Field(default_factory=list)
+    """Numbers of channels; of a layer without positions, of its neurons."""
+    concepts: list[Name] = Field(default_factory=list)
+    like: list[str] = Field(default_factory=list)
+    """Names of examples: what the layer has at the place where it is strongest in each of them."""
+    examples: Name | None = None
+    """The set of examples to compare with; the first target's when left out."""
+    centre: bool = False
+    """Whether an atom is raised at the middle of the layer alone, and not on average over its positions."""
+    steps: Annotated[Integer, Field(ge=16, le=4096)] = 256
+    side: Annotated[Integer, Field(ge=16, le=1024)] = 128
+    """Pixels on the longer side, where the model takes others than its own."""
+    seed: Annotated[Integer, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _few(self) -> Self:
+        count = len(self.channels) + len(self.concepts) + len(self.like)
+        if not 1 <= count <= MOST_VISUALISED:
+            raise ValueError(f"there are 1 to {MOST_VISUALISED} pictures in one run, and {count} were asked for")
+        return self
+
+
+Request = Audit | NewModel | NewExamples | Shard | NewPlan | NewDirections | NewVisualisation
+Result = Report | Inspection | ExampleSummary | ShardResult | AuditPlan | Directions | Visualisation
 
 REQUESTS: dict[JobKind, type[Request]] = {
     "audit": Audit,
@@ -116,6 +146,7 @@ REQUESTS: dict[JobKind, type[Request]] = {
     "shard": Shard,
     "plan": NewPlan,
     "directions": NewDirections,
+    "visualisation": NewVisualisation,
 }
 RESULTS: dict[JobKind, type[Result]] = {
     "audit": Report,
@@ -124,6 +155,7 @@ RESULTS: dict[JobKind, type[Result]] = {
     "shard": ShardResult,
     "plan": AuditPlan,
     "directions": Directions,
+    "visualisation": Visualisation,
 }
 
 
@@ -131,7 +163,7 @@ def sources(request: Request) -> dict[str, str]:
     """The source bytes of a request: JSON pointer → digest or URL (on the command line also a path)."""
     if isinstance(request, Audit):
         return request.sources()
-    if isinstance(request, Shard | NewDirections):
+    if isinstance(request, Shard | NewDirections | NewVisualisation):
         return request.audit.sources()
     if isinstance(request, NewPlan):
         given = request.audit.sources()

@@ -16,9 +16,9 @@ from caveat.installation import READING, require, require_engine, require_linux
 from caveat.pack import Content, addressed, changed_file, chunks
 from caveat.problems import ProblemError, problem
 from caveat.progress import ProgressCallback
-from caveat_spec.artifacts import Directions, Inspection, NewModel
+from caveat_spec.artifacts import Directions, Inspection, NewModel, Visualisation
 from caveat_spec.audit import Audit
-from caveat_spec.jobs import NewDirections, NewPlan
+from caveat_spec.jobs import NewDirections, NewPlan, NewVisualisation
 from caveat_spec.power import AuditPlan
 from caveat_spec.report import Report
 
@@ -93,6 +93,13 @@ def find_directions(resolved: Resolved, on_progress: ProgressCallback, *, watch:
     return Directions.model_validate_json(
         _supervised("directions", new.model_dump(mode="json"), resolved.blobs, on_progress)
     )
+
+
+def make_pictures(asked: NewVisualisation, resolved: Resolved, on_progress: ProgressCallback) -> Visualisation:
+    """Pictures of what atoms of a layer look for."""
+    _require_readers(resolved.audit)
+    payload = asked.model_dump(mode="json")
+    return Visualisation.model_validate_json(_supervised("visualisation", payload, resolved.blobs, on_progress))
 
 
 def _require_readers(audit: Audit) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,9 +17,9 @@ from caveat.console_output import Bar, Console, Table, Text, err, out
 from caveat.positions import Positions
 from caveat.problems import ProblemError
 from caveat.progress import ProgressCallback
-from caveat_reports import diff, explanations, summary, versions
+from caveat_reports import diff, explanations, summary, versions, visualised
 from caveat_reports.formatting import p_value
-from caveat_spec.artifacts import Inspection
+from caveat_spec.artifacts import Inspection, Visualisation
 from caveat_spec.power import AuditPlan, amount
 from caveat_spec.report import Outcome, Report, Verdict
 from caveat_spec.sanitize import json_text, one_line
@@ -382,6 +383,16 @@ def show_monitor(written: MonitorFile) -> None:
     )
     for warning in written.warnings:
         console.print(Text(f"Note: {warning}", style="dim"))
+
+
+def show_pictures(made: Visualisation, written: Sequence[Path]) -> None:
+    """What each made picture shows in words, and where it is."""
+    console = out()
+    for one in made.pictures:
+        console.print(visualised.sentence(one))
+    for warning in made.warnings:
+        console.print(Text(f"Note: {warning}", style="dim"))
+    console.print(f"Wrote {', '.join(map(str, written))}.")
 
 
 def show_gradient(written: Written) -> None:

@@ -34,8 +34,13 @@ def _row(atom: Atom, spectrum: Spectrum | None, value: str, seen: Markup) -> Mar
     name = sanitized(atom.id)
     icons = Markup("")
     if spectrum is not None:
-        icons = _ICONS.format(name=name, icons=icons.join(_icon(icon) for icon in spectrum.icons))
+        icons = ordered(spectrum)
     return _SPECTRUM.format(name=name, value=value, icons=icons, map=_map(atom, f"{name}: {value}", seen))
+
+
+def ordered(spectrum: Spectrum) -> Markup:
+    """The examples of an atom from the highest to the lowest, each with its number."""
+    return _ICONS.format(name=sanitized(spectrum.atom), icons=Markup("").join(map(_icon, spectrum.icons)))
 
 
 def _map(atom: Atom, what: str, seen: Markup) -> Markup:

@@ -26,7 +26,7 @@ from caveat_spec.artifacts import NewModel, Stage
 from caveat_spec.audit import Audit
 from caveat_spec.base import Document
 from caveat_spec.disk_faults import ERRNOS, disk_problem
-from caveat_spec.jobs import REQUESTS, Division, NewDirections, NewPlan, Request, Result, Shard
+from caveat_spec.jobs import REQUESTS, Division, NewDirections, NewPlan, NewVisualisation, Request, Result, Shard
 from caveat_spec.problem import Fault, ProblemDetails
 from caveat_spec.report import Report
 from caveat_worker.jobs.sandbox import confine
@@ -135,6 +135,8 @@ def _run(
         result = pipeline.inspect_model(blob(request.blob), request.output, request.index, **supplied)
     elif isinstance(request, NewDirections):
         result = pipeline.find_directions(request, blob, _say, threads=threads)
+    elif isinstance(request, NewVisualisation):
+        result = pipeline.make_pictures(request, blob, _say, threads=threads)
     elif isinstance(request, NewPlan):
         result = pipeline.plan_examples(request.audit, blob, request.report)
     else:

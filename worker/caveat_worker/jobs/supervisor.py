@@ -56,6 +56,7 @@ CALLED: dict[JobKind, str] = {
     "shard": "a part of this audit",
     "plan": "this plan",
     "directions": "these directions",
+    "visualisation": "these pictures",
 }
 SCRATCH = frozenset(disk_problem("scratch", number).code for number in FULL | FAILING)
 

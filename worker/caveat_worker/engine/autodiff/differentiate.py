@@ -71,11 +71,12 @@ def differentiate(
     return Graph(prune(copy.ir, outputs))
 
 
-def vjp(model: Model, upper: str, lowers: Sequence[str], *, rules: Table = VJP) -> Graph:
+def vjp(model: Model, upper: str, lowers: Sequence[str], *, rules: Table = VJP, also: Sequence[str] = ()) -> Graph:
     """One graph that pulls a seed back: a further input `seed/<upper>`, and the outputs `gradient/<lower>`.
 
-    Seeds and gradients have their tensors' shapes. Any row of a batch may have its own seed: a class, a position, a
-    channel, a direction. Raises `InvalidInput` for unknown layers, and for layers that no gradient reaches.
+    The tensors in `also` are outputs under their own names. Seeds and gradients have their tensors' shapes. Any row of
+    a batch may have its own seed: a class, a position, a channel, a direction. Raises `InvalidInput` for unknown
+    layers, and for layers that no gradient reaches.
     """
     chosen = list(dict.fromkeys(find_layer(model, lower) for lower in lowers))
     copy = copy_of(model)
@@ -91,6 +92,7 @@ def vjp(model: Model, upper: str, lowers: Sequence[str], *, rules: Table = VJP) 
         if not isinstance(cotangent, Tensor):
             raise _no_path(upper, name, cotangent)
         outputs.append(_output(builder, f"gradient/{name}", cotangent, source.shape))
+    outputs += [_value(copy, name) for name in dict.fromkeys(find_layer(model, tensor) for tensor in also)]
     copy.ir.graph.extend(builder.nodes)
     return Graph(prune(copy.ir, outputs))
 

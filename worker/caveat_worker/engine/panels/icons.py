@@ -217,7 +217,7 @@ def with_icons(
     needs.
     """
     spectra = [
-        _spectrum(atom, examples, found.values[:, column], found.places[:, column], sight, pictured, adopted)
+        spectrum_of(atom, examples, found.values[:, column], found.places[:, column], sight, pictured, adopted)
         for atom, column in columns.items()
     ]
     count = len(pictured.source.names[examples])
@@ -236,10 +236,10 @@ def _highest(first: Spectrum, found: Responses, columns: Mapping[str, int], meas
     return f"the {measure} of {first.atom} is highest for {listed}."
 
 
-def _spectrum(
+def spectrum_of(
     atom: str, examples: str, values: Float64Array, places: Indices, sight: Sight, pictured: Pictured, adopted: int
 ) -> Spectrum:
-    """One atom's examples from the highest to the lowest, and the names of the highest."""
+    """One atom's examples from the highest to the lowest, and the names of the highest `adopted`."""
     order, names = np.argsort(-values, kind="stable"), pictured.source.names[examples]
     rows = {share: int(order[round((1 - share) * (len(order) - 1))]) for share in SHARES}
     above = [int(row) for row in order[:adopted] if values[row] > np.median(values)] or [int(order[0])]
