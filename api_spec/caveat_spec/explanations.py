@@ -426,8 +426,8 @@ EXPLANATIONS = (
         "Shows which examples of a labelled set speak for the target's number, and which against it.",
         module="caveat_worker.engine.explanations.influence",
         needs="gradient",
-        relation="S less S fitted without the example, to first order: (y - p)·(H⁻¹∇S)/n at the last layer (Koh and "
-        "Liang 2017)",
+        relation="S less S with the last layer fitted without the example: by Newton's method where it is small "
+        "(Pregibon 1981), else to first order, (y - p)·(H⁻¹∇S)/n (Koh and Liang 2017)",
         options=InfluenceOptions,
         sanity=False,
     ),

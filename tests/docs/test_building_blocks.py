@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from bench.building_blocks import PAGE, at_least, at_most
+from bench.building_blocks import PAGE
+from bench.rows import at_least, at_most
 
-BLOCKS = {"`groups`", "`bag_of_features`", "`influence`", "comparison", "`caveat edit`", "`caveat monitor`"}
+BLOCKS = {
+    "`groups`",
+    "`bag_of_features`",
+    "`influence`",
+    "comparison",
+    "`caveat edit`",
+    "`caveat monitor`",
+    "`caveat visualise`",
+}
 MISSED = {
     "mean of the evidence, off from the score",
     "r with leaving each of 120 examples out, the lowest",

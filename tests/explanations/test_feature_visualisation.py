@@ -16,6 +16,7 @@ from caveat_worker.engine.explanations.feature_visualisation import (
     Palette,
     feature_visualisation,
     frequency_scale,
+    parts_of,
     picture_of,
     pulled_back,
 )
@@ -168,3 +169,27 @@ def test_what_a_reshape_fixes_does_not_run_at_another_size() -> None:
     x = np.zeros((2, 3, 16, 16), np.float32)
     with pytest.raises(InvalidInput):
         open_session(expose(resized(model, "x", (None, None, 16, 16), layer), [layer]), threads=1).run({"x": x})
+
+
+def test_an_atom_that_noise_leaves_still_begins_with_an_example() -> None:
+    palette, size = noise_palette(3), (16, 16)
+    example = palette.painted(np.random.default_rng(5).uniform(0.1, 0.9, (1, 3, *size)).astype(np.float32))
+    scale = frequency_scale(size)
+    again = palette.painted(picture_of(parts_of(example, scale, palette), scale, palette, size))
+    np.testing.assert_allclose(again, example, atol=2e-3)
+    wanted = (example - example.mean()).astype(np.float64)
+
+    def ascend(x: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Responds only to what is like the example, wherever it was moved to."""
+        spectrum = np.fft.fft2(x) * np.conj(np.fft.fft2(wanted))
+        along = np.fft.ifft2(spectrum).real.sum(1)
+        row, column = np.unravel_index(along[0].argmax(), size)
+        response = along[0, row, column] - 0.5 * (wanted**2).sum()
+        slope = np.roll(wanted, (row, column), (2, 3)) if response > 0 else np.zeros_like(wanted)
+        return np.array([max(response, 0.0)]), slope.astype(np.float32)
+
+    still = feature_visualisation(ascend, palette, size, [[0]], 16)
+    assert not still.rise.any()
+    found = feature_visualisation(ascend, palette, size, [[0]], 16, instead=example)
+    assert found.rise[0, 0] > 0
+    assert found.responses[0] > found.rise[0, 0]

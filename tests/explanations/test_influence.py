@@ -40,8 +40,7 @@ def network(head: LogisticRegression, **target: Any) -> Any:
     return opened(net.model(("n", D), scores), **target)
 
 
-def influence(model: Any, example: np.ndarray, x: np.ndarray, y: Any, **options: Any) -> Attributed:
-    runs, there = model.around({"x": example})
+def labelled(x: np.ndarray, y: Any) -> LabelledSets:
     source = Source(
         names={"train": [str(row) for row in range(len(x))]},
         keys={},
@@ -49,7 +48,12 @@ def influence(model: Any, example: np.ndarray, x: np.ndarray, y: Any, **options:
         columns=lambda name, columns: {"y": np.asarray(y)},
         parts=lambda name, row: {},
     )
-    runs.labelled_sets = LabelledSets(source)
+    return LabelledSets(source)
+
+
+def influence(model: Any, example: np.ndarray, x: np.ndarray, y: Any, **options: Any) -> Attributed:
+    runs, there = model.around({"x": example})
+    runs.labelled_sets = labelled(x, y)
     one = explanation("influence")
     return one.run(runs, there, one.entry.options(training="train", labels="y", **options))
 

@@ -79,11 +79,14 @@ def feature_visualisation(
     seeds: Sequence[Sequence[int]],
     steps: int,
     *,
+    instead: Float32Array | None = None,
     stepped: Callable[[int], None] = lambda _: None,
 ) -> Made:
     """A picture [height, width] for each of k atoms; `seeds` are theirs, and `stepped` counts the steps.
 
-    All are moved alike; a picture depends on those beside it only by what a batch does to the last bit.
+    `instead` [k, colours, height, width] are inputs with which those begin to whose noise an atom does not respond at
+    all, so that there is no derivative to follow. All are moved alike; a picture depends on those beside it only by
+    what a batch does to the last bit.
     """
     scale = frequency_scale(size)
     shape = (2, len(palette.low), *scale.shape)
@@ -95,6 +98,11 @@ def feature_visualisation(
         shares = picture_of(parts, scale, palette, size)
         moved = np.roll(palette.painted(shares), move, (2, 3))
         rise[:, step], g = ascend(moved)
+        if step == 0 and instead is not None and not g.any((1, 2, 3)).all():
+            still = ~g.any((1, 2, 3))
+            parts[still] = parts_of(instead[still], scale, palette)
+            shares = picture_of(parts, scale, palette, size)
+            rise[:, step], g = ascend(np.roll(palette.painted(shares), move, (2, 3)))
         g = np.roll(g, -move, (2, 3)) * (palette.high - palette.low)[:, None, None]
         gradient = pulled_back(g * shares * (1 - shares), scale, palette)
         first = 0.9 * first + 0.1 * gradient
@@ -118,6 +126,15 @@ def picture_of(parts: Float32Array, scale: Float32Array, palette: Palette, size:
     waves = scipy.fft.irfft2((parts[:, 0] + 1j * parts[:, 1]) * scale, s=size, norm="ortho")
     mixed = np.einsum("dc,kchw->kdhw", palette.mixing, waves)
     return np.asarray(1 / (1 + np.exp(-mixed)), np.float32)
+
+
+def parts_of(x: Float32Array, scale: Float32Array, palette: Palette) -> Float32Array:
+    """The frequencies [k, 2, colours, …] of inputs [k, colours, height, width], less what no share can be."""
+    low, wide = palette.low[:, None, None], np.maximum(palette.high - palette.low, np.finfo(np.float32).tiny)
+    shares = np.clip((x - low) / wide[:, None, None], 0.05, 0.95)
+    unmixed = np.einsum("cd,kdhw->kchw", np.linalg.pinv(palette.mixing), np.log(shares / (1 - shares)))
+    waves = scipy.fft.rfft2(unmixed, norm="ortho") / scale
+    return np.stack([waves.real, waves.imag], 1).astype(np.float32)
 
 
 def pulled_back(g: Float32Array, scale: Float32Array, palette: Palette) -> Float32Array:

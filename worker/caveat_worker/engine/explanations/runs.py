@@ -30,7 +30,7 @@ class Direction:
     """How many examples it is from."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labelled:
     """A labelled example set at the head of a model."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,11 @@ class Means:
     """Counts elements at examples."""
     shuffled: Model | None = None
     """A model of the same kind that was trained on random labels."""
+
+    @cached_property
+    def labelled(self) -> LabelledSets:
+        """The labelled sets, which all explanations share."""
+        return LabelledSets(self.source)
 
 
 @dataclass(frozen=True)
@@ -351,7 +356,7 @@ def _settle(question: Question, one: PlannedElement, example: Shown, runs: Model
     runs.typical, runs.ranges = question.usual.typical, question.usual.ranges
     without = means.source.keys[example.examples][example.position]
     runs.directions = Directions(question.plan, means.source, means.store, without)
-    runs.labelled_sets = LabelledSets(means.source)
+    runs.labelled_sets = means.labelled
     if one.way.entry.of_features:
         runs.tokens = tokens_of(question.opened, means.source, example.examples, example.position, one.layer)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from caveat_spec.explanations import FOLDER
 from caveat_worker.engine.autodiff.differentiate import expose
+from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.base.arrays import Indices
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.explanations.head import find_head
@@ -20,17 +21,17 @@ from caveat_worker.engine.panels.choice import Source
 
 @dataclass(frozen=True)
 class LabelledSets:
-    """The labelled sets of an audit, each of which goes through a model once."""
+    """The labelled sets of an audit, each of which goes through a model once, whatever the targets are."""
 
     source: Source
+    kept: dict[tuple[str, ...], tuple[Model, Labelled]] = field(default_factory=dict)
 
     def __call__(self, opened: OpenModel, examples: str, labels: str) -> Labelled:
         """The set at the head; raises InvalidInput for labels that are no classes, and for numbers that are none."""
-        key = ("labelled", examples, labels)
-        if key not in opened.kept:
-            opened.kept[key] = self._read(opened, examples, labels)
-        found: Labelled = opened.kept[key]
-        return found
+        key = (str(id(opened.model)), opened.scores_at, examples, labels)
+        if key not in self.kept:
+            self.kept[key] = opened.model, self._read(opened, examples, labels)
+        return self.kept[key][1]
 
     def _read(self, opened: OpenModel, examples: str, labels: str) -> Labelled:
         head, names = find_head(opened.model, opened.scores_at), self.source.names[examples]
@@ -64,7 +65,8 @@ def _classes(values: Sequence[Any], count: int, lists: Sequence[Sequence[str]], 
     """The number of each label's class, by number or by the model's own names."""
     several = max(count, 2)
     named = {name: number for names in lists if len(names) == several for number, name in enumerate(names)}
-    numbers = [named.get(str(value), _number(value)) for value in values]
+    known = {value: named.get(str(value), _number(value)) for value in set(values)}
+    numbers = [known[value] for value in values]
     wrong = next((value for value, one in zip(values, numbers, strict=True) if not 0 <= one < several), None)
     if wrong is not None:
         raise InvalidInput(

@@ -10,6 +10,7 @@ from math import prod
 from zlib import crc32
 
 import numpy as np
+from scipy import ndimage
 
 from caveat_spec.explained import Spectrum
 from caveat_worker.engine.activations.requirements import Plan
@@ -150,11 +151,17 @@ def visualise(
     studio = _studio(opened, layer, own, asked.side, first, others)
 
     def one(name: str, column: int) -> Visualised:
-        seeds = [[asked.seed, crc32(name.encode())]]
-        result = feature_visualisation(
-            studio.ascend(aims[name]), palette, studio.size, seeds, asked.steps, stepped=stepped
-        )
         values, places = order.values[:, column], order.places[:, column]
+        highest = opened.input_of(source.feeds(asked.examples, [int(values.argmax())]))
+        result = feature_visualisation(
+            studio.ascend(aims[name]),
+            palette,
+            studio.size,
+            [[asked.seed, crc32(name.encode())]],
+            asked.steps,
+            instead=_at_size(highest, studio.size),
+            stepped=stepped,
+        )
         spectrum = spectrum_of(name, asked.examples, values, places, sight, pictured, FEWEST_ICONS)
         response, unit = float(result.responses[0]), "activation" if aims[name].origin is None else "sd"
         return Visualised(name, unit, result.shares[0], response, float(values.max()), _times(result), spectrum)
@@ -281,6 +288,12 @@ def _opened(opened: OpenModel, model: Model, layer: str, size: tuple[int, int], 
     colours = sizes[1] if isinstance(sizes[1], int) else COLOURS[-1]
     studio.ascend(first)(np.zeros((1, colours, *size), np.float32))
     return studio
+
+
+def _at_size(x: AnyArray, size: tuple[int, int]) -> Float32Array:
+    """Pictures [n, colours, height, width] as large as made ones."""
+    shares = (1.0, 1.0, size[0] / x.shape[2], size[1] / x.shape[3])
+    return np.asarray(x if shares[2:] == (1, 1) else ndimage.zoom(x, shares, order=1, grid_mode=True, mode="nearest"))
 
 
 def _times(made: Made) -> tuple[float, ...]:
