@@ -82,7 +82,7 @@ def _studio(name: str, layer: str) -> tuple[Model, Callable[[Aim], Ascend]]:
     shape = open_session(expose(small, [layer]), threads=1).run({entry: zeros})[layer].shape
 
     def of(aim: Aim) -> Ascend:
-        seeds = aim.slopes(np.zeros(shape, np.float32))
+        seeds = aim.derivatives(np.zeros(shape, np.float32))
 
         def ascend(x: Float32Array) -> tuple[Float64Array, Float32Array]:
             found = session.run({entry: x, f"seed/{layer}": seeds})

@@ -65,7 +65,7 @@ def ascent(model: bytes, aim: Aim) -> tuple[Ascend, str]:
 
     def ascend(x: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         a = top.run({"x": x})[layer]
-        return aim.values(a), back.run({"x": x, f"seed/{layer}": aim.slopes(a)})["gradient/x"]
+        return aim.values(a), back.run({"x": x, f"seed/{layer}": aim.derivatives(a)})["gradient/x"]
 
     return ascend, layer
 
@@ -112,7 +112,7 @@ def test_slopes_are_the_derivative_of_the_response_times_the_cosine(shape: tuple
         h = wide[0, middle] if centre else wide[0].mean(0)
         return float((h @ v) ** 2 / np.linalg.norm(h) / np.linalg.norm(v))
 
-    found = aim.slopes(a)
+    found = aim.derivatives(a)
     for place in np.ndindex(shape):
         step = np.zeros(shape)
         step[place] = 1e-4

@@ -177,7 +177,7 @@ class Aim:
         pooled = _shares(a.shape, centre=self.centre) @ by_position(a).astype(float)
         return np.asarray(pooled @ self.weights - (self.origin or 0.0))
 
-    def slopes(self, a: AnyArray) -> Float32Array:
+    def derivatives(self, a: AnyArray) -> Float32Array:
         """The derivative [k, …] of what is raised by activations, whose numbers are not read without `cosine`."""
         pools = self._pools(a)
         share = _shares(a.shape, centre=self.centre) if pools else np.ones(1)

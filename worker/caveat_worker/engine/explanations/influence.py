@@ -44,7 +44,7 @@ _REPEATED, _ENDS = 30, 1e-6
 
 
 def cost(options: InfluenceOptions, shapes: Shapes) -> int:
-    """The example's features and the target's gradient at the scores; the set is counted apart."""
+    """The example's features and the target's gradient at the scores; the set is counted woodbury."""
     return FORWARD + GRADIENT
 
 
@@ -144,12 +144,12 @@ class _Head:
         wide = np.ascontiguousarray((self.features @ sides.reshape(k, d, -1)).swapaxes(0, 1))
         own = (wide.reshape(n, k, k, d) * self.features[:, None, None]).sum(3)  # wide: H⁻¹ at its features [n, k, k·d]
         curved = self.p[:, :, None] * ((np.eye(k) if k > 1 else 1.0) - self.p[:, None, :])
-        apart = np.asarray(np.linalg.inv(np.eye(k) - curved @ own), float)  # Woodbury's factor (I - C M)⁻¹
-        moved: Float64Array = (self.off[:, None] @ apart.swapaxes(1, 2) @ wide).reshape(n, k, d)
+        woodbury = np.asarray(np.linalg.inv(np.eye(k) - curved @ own), float)  # Woodbury's factor (I - C M)⁻¹
+        moved: Float64Array = (self.off[:, None] @ woodbury.swapaxes(1, 2) @ wide).reshape(n, k, d)
         if n**2 * k * self.features.shape[1] > _FITTED_AGAIN:
             return moved, "by one step of Newton's method"
         for _ in range(_REPEATED):
-            step = self._step(moved, sides, wide, apart @ curved)
+            step = self._step(moved, sides, wide, woodbury @ curved)
             moved += step
             if np.abs(step).max() <= _ENDS * np.abs(moved).max():
                 break

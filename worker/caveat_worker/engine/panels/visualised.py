@@ -103,9 +103,9 @@ class _Studio:
             fed = {**self.others, self.entry: outer.own(x).astype(self.opened.entry.tensors[0].dtype, copy=False)}
             if aim.cosine or len(x) not in shapes:
                 a = inner.seen(np.asarray(self.top.run(fed)[self.layer]))
-                seeds, shapes[len(x)] = aim.slopes(a), a.shape
+                seeds, shapes[len(x)] = aim.derivatives(a), a.shape
             else:
-                seeds = aim.slopes(np.broadcast_to(np.float32(0), shapes[len(x)]))
+                seeds = aim.derivatives(np.broadcast_to(np.float32(0), shapes[len(x)]))
             found = self.back.run({**fed, f"seed/{self.layer}": inner.own(seeds)})
             return aim.values(inner.seen(found[self.layer])), outer.seen(np.asarray(found[f"gradient/{self.entry}"]))
 
