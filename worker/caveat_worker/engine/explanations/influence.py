@@ -44,7 +44,7 @@ _REPEATED, _ENDS = 30, 1e-6
 
 
 def cost(options: InfluenceOptions, shapes: Shapes) -> int:
-    """The example's features and the target's gradient at the scores; the set is counted woodbury."""
+    """The example's features and the target's gradient at the scores; the set is counted apart."""
     return FORWARD + GRADIENT
 
 
