@@ -1,5 +1,8 @@
 """A Sigstore on this machine, to test with: an OIDC issuer, a CA (Fulcio), its CT log, and a transparency log (Rekor).
 
+Rekor is there in its version 1, whose entries have a time that the log signs, and in its version 2, whose entries have
+none, so that an authority of timestamps (RFC 3161, by OpenSSL) dates the signature.
+
 It is a stand-in. It speaks the protocols of the real services and signs with real keys, so that the library which signs
 and verifies is the real one and every byte is checked; but it keeps its log in memory, trusts nobody but itself, and
 nothing here has ever reached the public instance.
@@ -11,11 +14,14 @@ import base64
 import hashlib
 import json
 import struct
+import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jwt
@@ -30,6 +36,17 @@ SCT_LIST = ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 ISSUER_V1, ISSUER_V2 = ObjectIdentifier("1.3.6.1.4.1.57264.1.1"), ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 ORIGIN = "rekor.example - 42"
 LASTS = timedelta(minutes=10)
+STAMPS = """[tsa]
+default_tsa = ours
+[ours]
+serial = {folder}/serial
+signer_cert = {folder}/certificate
+signer_key = {folder}/key
+signer_digest = sha256
+default_policy = 1.2.3.4.1
+digests = sha256
+ess_cert_id_alg = sha256
+"""
 EARLIER_LEAVES = 5
 """Entries of others, so that a proof of inclusion has hashes."""
 
@@ -61,9 +78,12 @@ def make() -> Pair:
 class Sigstore:
     """The keys and the log of the stand-in, and what a test can break."""
 
-    def __init__(self) -> None:
+    def __init__(self, rekor: int = 1) -> None:
+        self.rekor = rekor
         self.issuer, self.ca, self.ct, self.log = make(), make(), make(), make()
         self.root = self._root()
+        self.stamps = make()
+        self.stamp_certificate = self._stamp_certificate()
         self.leaves = [hashlib.sha256(b"\0earlier%d" % index).digest() for index in range(EARLIER_LEAVES)]
         self.url = ""
         self.late_by = timedelta(0)
@@ -164,9 +184,8 @@ class Sigstore:
         digest = bytes.fromhex(spec["data"]["hash"]["value"])
         key.verify(base64.b64decode(spec["signature"]["content"]), digest, ec.ECDSA(_prehashed()))
         body = rfc8785.dumps(proposed)
+        index = self._append(body)
         at = int((certificate.not_valid_after_utc + self.late_by if self.late_by else datetime.now(UTC)).timestamp())
-        self.leaves.append(hashlib.sha256(b"\0" + body).digest())
-        index = len(self.leaves) - 1
         encoded = base64.b64encode(body).decode()
         promised = {"body": encoded, "integratedTime": at, "logID": self.log.id.hex(), "logIndex": index}
         key_of_log = make() if self.broken_log else self.log
@@ -186,11 +205,80 @@ class Sigstore:
             }
         }
 
+    def enter_in_version_2(self, asked: dict[str, Any]) -> tuple[int, Any]:
+        """`POST /api/v2/log/entries`: the same, answered without a time once the entry is in the tree."""
+        request = asked["hashedRekordRequestV002"]
+        signature = request["signature"]
+        certificate = x509.load_der_x509_certificate(
+            base64.b64decode(signature["verifier"]["x509Certificate"]["rawBytes"])
+        )
+        key = certificate.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        key.verify(base64.b64decode(signature["content"]), base64.b64decode(request["digest"]), ec.ECDSA(_prehashed()))
+        data = {"algorithm": "SHA2_256", "digest": request["digest"]}
+        spec = {"hashedRekordV002": {"data": data, "signature": signature}}
+        body = rfc8785.dumps({"apiVersion": "0.0.2", "kind": "hashedrekord", "spec": spec})
+        index = self._append(body)
+        return 201, {
+            "logIndex": str(index),
+            "logId": {"keyId": base64.b64encode(self.log.id).decode()},
+            "kindVersion": {"kind": "hashedrekord", "version": "0.0.2"},
+            "inclusionProof": {
+                "logIndex": str(index),
+                "treeSize": str(len(self.leaves)),
+                "rootHash": base64.b64encode(tree_hash(self.leaves)).decode(),
+                "hashes": [base64.b64encode(one).decode() for one in path(index, self.leaves)],
+                "checkpoint": {"envelope": self._checkpoint()},
+            },
+            "canonicalizedBody": base64.b64encode(body).decode(),
+        }
+
+    def _append(self, body: bytes) -> int:
+        self.leaves.append(hashlib.sha256(b"\0" + body).digest())
+        return len(self.leaves) - 1
+
     def _checkpoint(self) -> str:
         """The head of the tree as a signed note."""
         note = f"{ORIGIN}\n{len(self.leaves)}\n{base64.b64encode(tree_hash(self.leaves)).decode()}\n"
         signature = base64.b64encode(self.log.id[:4] + self.log.sign(note.encode())).decode()
         return f"{note}\n\N{EM DASH} rekor.example {signature}\n"
+
+    # ---- timestamps (RFC 3161)
+
+    def stamp(self, query: bytes) -> bytes:
+        """`POST /timestamp`: OpenSSL's reply to a query."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "query").write_bytes(query)
+            (folder / "serial").write_text("01\n")
+            (folder / "certificate").write_bytes(self.stamp_certificate.public_bytes(serialization.Encoding.PEM))
+            (folder / "key").write_bytes(
+                self.stamps.private.private_bytes(
+                    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+                )
+            )
+            (folder / "config").write_text(STAMPS.format(folder=folder))
+            command = ["openssl", "ts", "-reply", "-config", "config", "-queryfile", "query", "-out", "reply"]
+            subprocess.run(command, cwd=folder, check=True, capture_output=True)
+            return (folder / "reply").read_bytes()
+
+    def _stamp_certificate(self) -> x509.Certificate:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stand-in timestamps")]))
+            .issuer_name(self.root.subject)
+            .public_key(self.stamps.private.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.KeyUsage(True, *[False] * 8), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.TIME_STAMPING]), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.ca.private.public_key()), critical=False
+            )
+            .sign(self.ca.private, hashes.SHA256())
+        )
 
     # ---- whom to trust ---------------------------------------------------------------------------------------------
 
@@ -198,7 +286,11 @@ class Sigstore:
         """What the operator of a Sigstore publishes: a ClientTrustConfig."""
         valid = {"start": (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")}
         service = {"url": self.url, "majorApiVersion": 1, "validFor": valid, "operator": "stand-in"}
-        root = base64.b64encode(self.root.public_bytes(serialization.Encoding.DER)).decode()
+        root, stamps = (
+            {"rawBytes": base64.b64encode(one.public_bytes(serialization.Encoding.DER)).decode()}
+            for one in (self.root, self.stamp_certificate)
+        )
+        by_stamps = self.rekor == 2
 
         def log(key: Pair) -> dict[str, Any]:
             public = {"rawBytes": base64.b64encode(key.der).decode(), "keyDetails": "PKIX_ECDSA_P256_SHA_256"}
@@ -212,7 +304,7 @@ class Sigstore:
         authority = {
             "subject": {"organization": "stand-in", "commonName": "stand-in"},
             "uri": self.url,
-            "certChain": {"certificates": [{"rawBytes": root}]},
+            "certChain": {"certificates": [root]},
             "validFor": valid,
         }
         config = {
@@ -222,15 +314,15 @@ class Sigstore:
                 "tlogs": [log(self.log)],
                 "certificateAuthorities": [authority],
                 "ctlogs": [log(self.ct)],
-                "timestampAuthorities": [],
+                "timestampAuthorities": [{**authority, "certChain": {"certificates": [stamps, root]}}] * by_stamps,
             },
             "signingConfig": {
                 "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
                 "caUrls": [service],
                 "oidcUrls": [service],
-                "rekorTlogUrls": [service],
+                "rekorTlogUrls": [{**service, "majorApiVersion": self.rekor}],
                 "rekorTlogConfig": {"selector": "ANY"},
-                "tsaUrls": [],
+                "tsaUrls": [{**service, "url": f"{self.url}/timestamp"}] * by_stamps,
                 "tsaConfig": {"selector": "ANY"},
             },
         }
@@ -272,12 +364,18 @@ class _Handler(BaseHTTPRequestHandler):
     sigstore: Sigstore
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        content = self.rfile.read(int(self.headers["Content-Length"]))
         self.sigstore.asked.append(self.path)
+        if self.path == "/timestamp":
+            self._send(200, "application/timestamp-reply", self.sigstore.stamp(content))
+            return
+        body = json.loads(content)
         if self.path == "/api/v2/signingCert":
             self._answer(*self.sigstore.certify(body, self.headers["Authorization"]))
         elif self.path == "/api/v1/log/entries":
             self._answer(*self.sigstore.enter(body))
+        elif self.path == "/api/v2/log/entries":
+            self._answer(*self.sigstore.enter_in_version_2(body))
         else:
             self._answer(404, {"code": 404, "message": "There is no such page."})
 
@@ -289,9 +387,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(*((200, {"value": token}) if known else (403, {"message": "Not this job's."})))
 
     def _answer(self, status: int, document: Any) -> None:
-        content = json.dumps(document).encode()
+        self._send(status, "application/json", json.dumps(document).encode())
+
+    def _send(self, status: int, kind: str, content: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -301,9 +401,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running() -> Iterator[Sigstore]:
-    """The stand-in, at a free port of this machine."""
-    sigstore = Sigstore()
+def running(rekor: int = 1) -> Iterator[Sigstore]:
+    """The stand-in, at a free port of this machine, with this version of Rekor."""
+    sigstore = Sigstore(rekor)
     handler = type("Handler", (_Handler,), {"sigstore": sigstore})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         sigstore.url = f"http://127.0.0.1:{server.server_port}"

@@ -9,6 +9,8 @@ import json
 import random
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -122,13 +124,17 @@ def test_a_gate_signs_as_its_job_and_says_how_to_verify_it(
         assert sentence in told(done)
 
 
-def test_a_bundle_is_one_that_other_tools_read(sigstore: Sigstore, signed: Path) -> None:
-    from sigstore.models import Bundle, ClientTrustConfig
-    from sigstore.verify import Verifier, policy
+def test_the_command_of_sigstore_finds_and_verifies_the_bundle(sigstore: Sigstore, signed: Path) -> None:
+    program = Path(sys.executable).with_name("sigstore")
+    named = ("--cert-identity", SOMEONE, "--cert-oidc-issuer", sigstore.url)
+    command = [program, "--trust-config", "trust.json", "verify", "identity", *named, "report.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "OK: report.json" in done.stderr + done.stdout) == (0, True), done.stderr
 
-    bundle = Bundle.from_json(keyless.bundle_of(signed).read_bytes())
-    verifier = Verifier(trusted_root=ClientTrustConfig.from_json(sigstore.trust_config()).trusted_root)
-    verifier.verify_artifact(signed.read_bytes(), bundle, policy.Identity(identity=SOMEONE, issuer=sigstore.url))
+
+def test_nothing_of_sigstore_is_imported_unless_asked() -> None:
+    script = "import caveat.cli, caveat.gate, caveat.attestation, caveat.keyless, sys; print('sigstore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "False\n"
 
 
 def test_verifying_asks_no_server(sigstore: Sigstore, signed: Path) -> None:
@@ -207,6 +213,62 @@ def test_the_public_keys_that_came_with_the_library_do_not_trust_the_stand_in(si
     done = invoke("verify", "report.json", *named, "--offline")
     assert done.exit_code == 1
     assert "was not issued by a trusted CA" in told(done)
+
+
+# ---- the other kind of log: Rekor's version 2 has no time of its own, so that timestamps date the signature
+
+
+@pytest.fixture
+def second() -> Iterator[Sigstore]:
+    with sigstore_stand_in.running(rekor=2) as running:
+        yield running
+
+
+@pytest.fixture
+def stamped(second: Sigstore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A report that was signed at a Sigstore of the second kind."""
+    monkeypatch.chdir(tmp_path)
+    Path("trust.json").write_text(second.trust_config())
+    report = Path("report.json")
+    report.write_bytes(canonical(handmade.report(handmade.row())))
+    signature = keyless.signer(second.token(SOMEONE), Path("trust.json"))(report.read_bytes())
+    keyless.bundle_of(report).write_bytes(signature.bundle)
+    return report
+
+
+def test_timestamps_date_a_signature_where_the_log_does_not(second: Sigstore, stamped: Path) -> None:
+    assert second.asked == ["/api/v2/signingCert", "/timestamp", "/api/v2/log/entries"]
+    done = verify(second)
+    assert done.exit_code == 0, done.output
+    assert f"✓ report.json was signed by {SOMEONE}" in told(done)
+    assert re.search(r"entry 5 of the transparency log, made between 20\d\d-\S+ \S+ and \S+ UTC", told(done))
+
+
+def test_a_timestamp_of_another_signature_proves_nothing(second: Sigstore, stamped: Path) -> None:
+    whole, other = read(stamped), json.loads(library_signs(second, b"another report"))
+    stamps = "timestampVerificationData"
+    whole["verificationMaterial"][stamps] = other["verificationMaterial"][stamps]
+    keyless.bundle_of(stamped).write_text(json.dumps(whole))
+    done = verify(second)
+    assert done.exit_code == 1
+    assert "proves nothing: not enough sources of verified time" in told(done)
+
+
+def test_a_bundle_that_lost_its_timestamp_is_no_bundle(second: Sigstore, stamped: Path) -> None:
+    whole = read(stamped)
+    del whole["verificationMaterial"]["timestampVerificationData"]
+    keyless.bundle_of(stamped).write_text(json.dumps(whole))
+    done = verify(second)
+    assert done.exit_code == 1
+    assert "is not a bundle of Sigstore, or was damaged" in told(done)
+
+
+def test_an_authority_of_timestamps_that_is_away_is_told(second: Sigstore, stamped: Path) -> None:
+    Path("trust.json").write_text(second.trust_config().replace(f"{second.url}/timestamp", "http://127.0.0.1:9/"))
+    with pytest.raises(
+        ProblemError, match=r"could not be signed .*must contain an inclusion promise or signed timestamp"
+    ):
+        keyless.signer(second.token(SOMEONE), Path("trust.json"))(b"{}")
 
 
 def read(report: Path) -> Any:
