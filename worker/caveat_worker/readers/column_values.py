@@ -56,6 +56,8 @@ def unknown_values(column: Column, values: NDArray[Any]) -> str | None:
 
     Raises `InvalidInput` where the model would stop at them.
     """
+    if not column.taken.categories:
+        return None
     codes, found = pd.factorize(values)
     strange = [code for code, value in enumerate(found) if not column.taken.knows(value)]
     if not strange:

@@ -29,6 +29,65 @@ class Cavs:
     intercept: Float64Array  # [R]
     along: Float64Array  # [R, n] where each example lies along each CAV, from the mean of all
 
+    def sensitivities(self, gx: AnyProducts) -> Float64Array:
+        """The slope of a target along each CAV at each of its examples [R, m]; `gx` [m, n] is `G Xᵀ`."""
+        found: Float64Array = self.alpha @ gx.T
+        return found
+
+    def gaps(self, positives: NDArray[Any], negatives: NDArray[Any]) -> Float64Array:
+        """How far the positives' mean lies from the negatives' along each CAV [R]; both [R, n]."""
+        between = positives / positives.sum(1, keepdims=True) - negatives / negatives.sum(1, keepdims=True)
+        found: Float64Array = np.vecdot(self.along, between)
+        return found
+
+
+@dataclass(frozen=True)
+class FeatureCavs:
+    """R unit CAVs by mean difference as the normals themselves, where the layer's features are few.
+
+    A draw of which only sensitivities and gaps are asked is one product [R, n] @ [n, d], and `α` is never made.
+    """
+
+    normals: Float64Array  # [R, d]
+    intercept: Float64Array  # [R]
+    examples: Float64Array  # [n, d] centred
+    steps: Float64Array  # [R] from the mean of the negatives to that of the positives
+
+    @property
+    def along(self) -> Float64Array:
+        """Where each example lies along each CAV [R, n], from the mean of all."""
+        found: Float64Array = self.normals @ self.examples.T
+        return found
+
+    def sensitivities(self, gx: AnyProducts) -> Float64Array:
+        """The slope of a target along each CAV at each of its examples [R, m]."""
+        assert isinstance(gx, FactoredProducts), "one layer is in one space"
+        found: Float64Array = self.normals @ gx.left.T
+        return found
+
+    def gaps(self, positives: NDArray[Any], negatives: NDArray[Any]) -> Float64Array:
+        """The steps [R]: a CAV by mean difference points from one mean to the other."""
+        return self.steps
+
+
+def mean_differences(k: FactoredProducts, positives: NDArray[Any], negatives: NDArray[Any]) -> FeatureCavs:
+    """The CAVs of `fit_cavs` by mean difference over centred features, for sides [R, n] that are not empty.
+
+    A side [1, n] is that of every CAV.
+    """
+    concept, rest = (_means(side, k.left) for side in (positives, negatives))
+    normals = concept - rest
+    steps = np.sqrt(np.vecdot(normals, normals))
+    np.divide(normals, steps[:, None], out=normals, where=steps[:, None] > 0)
+    return FeatureCavs(normals, -np.vecdot(normals, concept + rest) / 2, k.left, steps)
+
+
+def _means(side: NDArray[Any], features: Float64Array) -> Float64Array:
+    """The mean features [R, d] of examples that count so often [R, n]."""
+    found: Float64Array = side.astype(np.float64, copy=False) @ features
+    found /= side.sum(1, keepdims=True, dtype=np.float64)
+    return found
+
 
 class Estimator(Protocol):
     """Normals of R classifiers over a centred Gram matrix."""

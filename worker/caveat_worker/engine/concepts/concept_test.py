@@ -32,7 +32,7 @@ from caveat_worker.engine.activations.feature_space import AnyProducts, Factored
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.base.threads import on_one_thread
-from caveat_worker.engine.concepts.cav import Cavs
+from caveat_worker.engine.concepts.cav import Cavs, FeatureCavs
 from caveat_worker.engine.concepts.fit_problem import (
     ConceptData,
     FitProblem,
@@ -40,9 +40,9 @@ from caveat_worker.engine.concepts.fit_problem import (
     TargetData,
     batches,
     fit,
+    fit_draws,
     fit_problem_of,
     null_draws,
-    projected_gaps,
     run_draws,
 )
 from caveat_worker.engine.concepts.flags import (
@@ -128,7 +128,7 @@ def run_concept_test(
     if problem.partners is None:
         alike = flag_moves_all([one.effect.in_sd for one in figures], [one.effect.p for one in figures], settings.alpha)
         figures = [one.model_copy(update={"flags": [*one.flags, *alike]}) for one in figures]
-    step = float(projected_gaps(cav, *problem.sides)[0])
+    step = float(cav.gaps(*problem.sides)[0])
     return ConceptTested(figures, accuracy, problem.spread_out(cav, len(data.k)), step)
 
 
@@ -201,7 +201,7 @@ def _draws(
 def _figures(fitted: _Fitted, target: TargetData, gx: AnyProducts, draws: _Draws) -> Figures:
     """One target's figures, with the flags that go with them."""
     problem, cav = fitted.problem, fitted.cav
-    observed = _measure(problem, gx, cav, *problem.sides)
+    observed = _measure(gx, cav, *problem.sides)
     sensitivity = gx @ cav.alpha[0]  # [m]
     changes = sensitivity * observed.projected_gaps[0]
     score = _score(problem, float(observed.scores[0]), sensitivity, draws)
@@ -288,7 +288,7 @@ def _fewest(problem: FitProblem, over_targets: Float64Array) -> int:
 
 
 def _cross_check(problem: FitProblem, gx: AnyProducts, cav: Cavs, other: Cavs, values: Float64Array) -> CrossCheck:
-    second = _measure(problem, gx, other, *problem.sides)
+    second = _measure(gx, other, *problem.sides)
     effect = float(second.effects[0])
     return CrossCheck(
         estimator=str(problem.settings.cross_check),
@@ -314,12 +314,10 @@ class _Measured:
         return self.scores, self.effects, self.projected_gaps, self.reach
 
 
-def _measure(
-    problem: FitProblem, gx: AnyProducts, cavs: Cavs, positives: NDArray[Any], negatives: NDArray[Any]
-) -> _Measured:
+def _measure(gx: AnyProducts, cavs: Cavs | FeatureCavs, positives: NDArray[Any], negatives: NDArray[Any]) -> _Measured:
     """Score and effect of each CAV: `T = mean ∇h·v · (v·(μ⁺ − μ⁻))`."""
-    sensitivity = cavs.alpha @ gx.T  # [R, m]
-    step = projected_gaps(cavs, positives, negatives)
+    sensitivity = cavs.sensitivities(gx)  # [R, m]
+    step = cavs.gaps(positives, negatives)
     reach = np.sqrt((sensitivity**2).mean(0))
     return _Measured((sensitivity > 0).mean(1), sensitivity.mean(1) * step, step, reach)
 
@@ -328,9 +326,9 @@ def _measured(problem: FitProblem, gxs: Sequence[AnyProducts], draws: Iterable[t
     """Every draw's CAV, fitted once and measured against every target."""
     parts: list[list[_Measured]] = [[] for _ in gxs]
     for positives, negatives in draws:
-        cavs = fit(problem, positives, negatives)
+        cavs = fit_draws(problem, positives, negatives)
         for number, gx in enumerate(gxs):
-            parts[number].append(_measure(problem, gx, cavs, positives, negatives))
+            parts[number].append(_measure(gx, cavs, positives, negatives))
     return [_joined(each) for each in parts]
 
 
@@ -350,11 +348,11 @@ def _bootstrap(
     parts: list[list[tuple[Float64Array, Float64Array, Float64Array]]] = [[] for _ in gxs]
     for size in batches(problem, problem.settings.bootstrap):
         positives, negatives = bootstrap_sides(problem.n_concept, problem.n_reference, problem.partners, size, rng)
-        cavs = fit(problem, positives, negatives)
-        step = projected_gaps(cavs, positives, negatives)
+        cavs = fit_draws(problem, positives, negatives)
+        step = cavs.gaps(positives, negatives)
         for number, gx in enumerate(gxs):
             counts = bootstrap_counts(len(gx), size, rng)  # [R, m]
-            sensitivity, share = cavs.alpha @ gx.T, counts / len(gx)
+            sensitivity, share = cavs.sensitivities(gx), counts / len(gx)
             effects = np.vecdot(sensitivity, share) * step
             scores = np.vecdot((sensitivity > 0).astype(float), share)
             parts[number].append((effects, scores, resampled_scales(values[number], counts)))

@@ -15,7 +15,7 @@ from caveat_worker.engine.activations.feature_space import AnyProducts, Factored
 from caveat_worker.engine.activations.gram import centred, panels
 from caveat_worker.engine.base.arrays import Float64Array, Indices
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.concepts.cav import Cavs, fit_cavs
+from caveat_worker.engine.concepts.cav import Cavs, FeatureCavs, fit_cavs, mean_differences
 from caveat_worker.engine.statistics.resampling import Sets, random_sets, reference_draws, swapped_pairs
 
 DEFAULT = Method()
@@ -149,11 +149,12 @@ def fit(problem: FitProblem, positives: NDArray[Any], negatives: NDArray[Any], e
     return fit_cavs(problem.k, positives, negatives, name, settings.regularisation, centre=False)
 
 
-def projected_gaps(cavs: Cavs, positives: NDArray[Any], negatives: NDArray[Any]) -> Float64Array:
-    """How far the positives' mean lies from the negatives' along each CAV [R]."""
-    between = positives / positives.sum(1, keepdims=True) - negatives / negatives.sum(1, keepdims=True)
-    found: Float64Array = np.vecdot(cavs.along, between)
-    return found
+def fit_draws(problem: FitProblem, positives: NDArray[Any], negatives: NDArray[Any]) -> Cavs | FeatureCavs:
+    """The same for draws that are only measured, whose CAVs need not be combinations of examples."""
+    if problem.settings.estimator == "mean_difference" and isinstance(problem.k, FactoredProducts):
+        return mean_differences(problem.k, positives, negatives)
+    together = np.broadcast_shapes(positives.shape, negatives.shape)
+    return fit(problem, np.broadcast_to(positives, together), np.broadcast_to(negatives, together))
 
 
 def permuted_sets(problem: FitProblem, count: int, rng: np.random.Generator) -> Sets:
@@ -171,10 +172,9 @@ def null_draws(problem: FitProblem, count: int, rng: np.random.Generator) -> Ite
 
 
 def run_draws(problem: FitProblem, count: int, rng: np.random.Generator) -> Iterator[tuple[Sets, Sets]]:
-    """The concept against draws from the reference set, in batches: the runs of Kim et al. 2018, section 3.2."""
+    """The concept [1, n] against draws from the reference set, in batches: the runs of Kim et al. 2018, section 3.2."""
     for size in batches(problem, count):
-        concept = np.repeat(problem.sides[0], size, axis=0)
-        yield concept, reference_draws(problem.n_concept, problem.n_reference, size, rng)
+        yield problem.sides[0], reference_draws(problem.n_concept, problem.n_reference, size, rng)
 
 
 def batches(problem: FitProblem, count: int) -> Sequence[int]:

@@ -15,7 +15,7 @@ from caveat_worker.engine.concepts.fit_problem import (
     FitProblem,
     Settings,
     batches,
-    fit,
+    fit_draws,
     fit_problem_of,
     permuted_sets,
 )
@@ -142,9 +142,10 @@ def _folded(problem: FitProblem, labels: Sets, folds: int, rng: np.random.Genera
     squares = 0.0  # of distances from their mean along each fold's CAV
     for fold in range(folds):
         held = numbers == fold
-        cavs = fit(problem, *matched(labels & ~held, ~labels & ~held, rng))
-        right |= held & ((cavs.along + cavs.intercept[:, None] > 0) == labels)
-        negatives = cavs.along[0, held[0] & ~labels[0]]
+        cavs = fit_draws(problem, *matched(labels & ~held, ~labels & ~held, rng))
+        along = cavs.along
+        right |= held & ((along + cavs.intercept[:, None] > 0) == labels)
+        negatives = along[0, held[0] & ~labels[0]]
         squares += float(((negatives - negatives.mean()) ** 2).sum()) if len(negatives) else 0.0
     accuracy = ((right & labels).sum(1) / labels.sum(1) + (right & ~labels).sum(1) / (~labels).sum(1)) / 2
     return accuracy, squares

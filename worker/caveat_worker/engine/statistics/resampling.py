@@ -13,14 +13,18 @@ from caveat_worker.engine.base.arrays import Float64Array, Indices
 Sets = NDArray[np.bool_]
 MOST_COUNTS = 1 << 24
 """Counts of resampled examples that are held at a time."""
+IN_CACHE = 1 << 16
+"""Drawn examples that are counted at a time, which is faster where the processor's cache has them."""
 
 
 def random_sets(n: int, size: int, count: int, rng: np.random.Generator) -> Sets:
     """`count` sets of `size` out of `n` examples [count, n], each set equally likely."""
-    sets = np.zeros((count, n), dtype=bool)
-    if size:
-        drawn = rng.random((count, n)).argpartition(size - 1, axis=1)[:, :size]
-        np.put_along_axis(sets, drawn, True, axis=1)
+    if not size:
+        return np.zeros((count, n), dtype=bool)
+    drawn = rng.random((count, n))
+    sets: Sets = drawn <= np.partition(drawn, size - 1, axis=1)[:, size - 1 : size]  # faster than their places
+    for row in np.flatnonzero(sets.sum(1) > size):  # two equal numbers, once in millions of years
+        sets[row, sets[row].nonzero()[0][size:]] = False
     return sets
 
 
@@ -45,8 +49,12 @@ def draw_size(n_concept: int, n_reference: int) -> int:
 
 def bootstrap_counts(n: int, count: int, rng: np.random.Generator) -> Float64Array:
     """How often each of `n` examples is drawn in `count` resamples [count, n] with replacement."""
-    drawn = rng.integers(n, size=(count, n)) + n * np.arange(count)[:, None]  # a third of multinomial's time
-    return np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n).astype(float)
+    counts, some = np.empty((count, n)), max(1, IN_CACHE // n)
+    for start in range(0, count, some):  # the numbers are those of all resamples at once
+        part = counts[start : start + some]
+        drawn = rng.integers(n, size=part.shape) + n * np.arange(len(part))[:, None]  # a third of multinomial's time
+        part[:] = np.bincount(drawn.ravel(), minlength=part.size).reshape(part.shape)
+    return counts
 
 
 def bootstrap_sides(
