@@ -40,7 +40,7 @@ PRESENTATIONS: dict[Atoms, tuple[Presentation, ...]] = {
     "channels": ("flow", "grid", "bars", "icons", "table"),
     "neurons": ("bars", "icons", "table"),
     "concepts": ("icons", "bars", "table"),
-    "groups": ("icons", "bars", "table"),
+    "groups": ("flow", "grid", "icons", "bars", "table"),
     "examples": ("bars", "table"),
 }
 """How atoms of each kind may be shown: the first that suits the examples is the default."""
@@ -51,6 +51,7 @@ RECIPES: dict[str, tuple[Any, ...]] = {
     "channel_attribution": ({"layer": "auto", "atoms": "channels"},),
     "teaser": ({"layer": "auto", "atoms": "channels", "as": "icons", "top": 4},),
     "semantic_dictionary": ({"activation": {"layer": "auto", "top": 4}},),
+    "groups_flow": ({"compatible_groups": {"layer": "auto"}},),
 }
 """Several elements, or one with its options, under a name; a report holds them written out."""
 BY_DEFAULT = "linear"
@@ -59,6 +60,8 @@ OF_CONCEPTS = "cav_attribution"
 """The method of an element that names a concept: `{concept: watermark}`."""
 TO_LAYER = "layer_to_layer"
 """The method of an element that says `to` which later layer it goes: `{layer: block10, to: {layer: block13}}`."""
+GROUPS_TO_LAYER = "compatible_groups"
+"""The same of groups: `{layer: block10, atoms: groups, to: {layer: block13}}`."""
 
 _METHODS = explanations()
 
@@ -195,7 +198,8 @@ def _by_name(asked: dict[str, Any]) -> dict[str, Any]:
     named = [key for key in asked if key not in _FIELDS]
     if "to" in named:
         own = _to_layer({key: asked[key] for key in named})
-        return {"by": TO_LAYER, "options": own, **_shared(asked)}
+        by = GROUPS_TO_LAYER if own.get("atoms") == "groups" else TO_LAYER
+        return {"by": by, "options": own, **_shared(asked)}
     for method in (BY_DEFAULT, OF_CONCEPTS) if named else ():
         if method in _METHODS and set(named) <= _METHODS[method].options.model_fields.keys():
             return {"by": method, "options": {key: asked[key] for key in named}, **_shared(asked)}
@@ -258,13 +262,18 @@ def _options_schema(options: type[Document]) -> JsonSchemaValue:
 def _short_forms() -> list[dict[str, JsonSchemaValue]]:
     """The fields of each short form: methods by name, what a layer or a concept is shown by, and two layers."""
     named = {name: _options_schema(entry.options) for name, entry in _METHODS.items()}
-    by_layer, of_concept, to_layer = (
-        _METHODS[method].options.model_json_schema()["properties"] for method in (BY_DEFAULT, OF_CONCEPTS, TO_LAYER)
+    by_layer, of_concept = (
+        _METHODS[method].options.model_json_schema()["properties"] for method in (BY_DEFAULT, OF_CONCEPTS)
     )
+    return [named, by_layer, of_concept, *map(_linked_schema, (TO_LAYER, GROUPS_TO_LAYER))]
+
+
+def _linked_schema(method: str) -> dict[str, JsonSchemaValue]:
+    """The fields of the short form of a method of two layers."""
+    own = _METHODS[method].options.model_json_schema()["properties"]
     upper = {"type": "object", "additionalProperties": False, "required": ["layer"]}
-    ends = {"layer": to_layer["upper"], "atoms": to_layer["atoms"]}
-    linked = {name: field for name, field in to_layer.items() if name != "upper"}
-    return [named, by_layer, of_concept, {**linked, "to": {**upper, "properties": ends}}]
+    ends = {"layer": own["upper"], "atoms": own["atoms"]}
+    return {**{name: field for name, field in own.items() if name != "upper"}, "to": {**upper, "properties": ends}}
 
 
 def _recipe_schemas() -> list[JsonSchemaValue]:

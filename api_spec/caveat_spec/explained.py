@@ -177,7 +177,7 @@ class Figure(Document):
     links: list[Link] = Field(default_factory=list)
     upper: list[Atom] = Field(default_factory=list)
     """Of a grid: atoms of the upper layer, each with the map of what comes to it from the lower layer's places, or from
-    those `atoms` of it that are shown."""
+    those `atoms` of it that are shown. Of a flow between groups: those of the upper layer, each with where it is."""
     icons: Icons | None = None
     """What its atoms look for, where it is drawn so."""
     upper_shape: list[Integer] = Field(default_factory=list)

@@ -191,6 +191,8 @@ class BagOptions(Document):
 
 
 MOST_GROUPS = 6
+UPPER_GROUPS = "ABCDEF"
+"""The names of an upper layer's groups, so that nobody takes them for those of the lower one."""
 
 
 def _comparable(count: int) -> int:
@@ -211,6 +213,21 @@ class GroupsOptions(Document):
     """How many groups there are."""
     by: Literal["activations", "attributions"] = "activations"
     """What is factorised: what the channels are, or what each does for the target."""
+    atoms: Literal["groups"] = "groups"
+
+
+class CompatibleGroupsOptions(Document):
+    """Options of `compatible_groups`."""
+
+    layer: str
+    """The lower layer, whose channels are put into groups that fit those of the upper one; `auto` is the audit's layer
+    before that."""
+    upper: str = "auto"
+    """The upper layer; `auto` is the deepest of the audit."""
+    count: Annotated[Integer, Field(ge=2, json_schema_extra={"maximum": MOST_GROUPS}), AfterValidator(_comparable)] = (
+        MOST_GROUPS
+    )
+    """How many groups each layer has."""
     atoms: Literal["groups"] = "groups"
 
 
@@ -409,6 +426,17 @@ EXPLANATIONS = (
         "(Olah et al. 2018)",
         options=GroupsOptions,
         presentation="icons",
+        sanity=False,
+    ),
+    ExplanationEntry(
+        "compatible_groups",
+        "Puts the channels of two layers into groups that fit, and shows what the earlier do through the later ones.",
+        module="caveat_worker.engine.explanations.compatible_groups",
+        needs="gradient",
+        relation="Σ effects + what no group has = Σ a·∂S/∂a exactly; flow = what of an effect passes an upper group's "
+        "share of ∂S/∂h; channels are split by |a·∂|h_k|/∂a| before they are factorised (Olah et al. 2018)",
+        options=CompatibleGroupsOptions,
+        presentation="flow",
         sanity=False,
     ),
     ExplanationEntry(

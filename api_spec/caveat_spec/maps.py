@@ -40,7 +40,7 @@ Axis = Literal[
     "upper atom",
 ]
 """What an axis counts; `part` is a column of a table."""
-Kept = Literal["values", "standard_errors", "pairs", "upper", "maps"]
+Kept = Literal["values", "standard_errors", "pairs", "upper", "maps", "upper_maps"]
 
 
 class KeptArray(Document):
@@ -50,7 +50,8 @@ class KeptArray(Document):
     """Its name in the file: explanation, element, panel and what it is, such as `why/0/2/values`."""
     what: Kept
     """`values` of the atoms; their `standard_errors`; `pairs`: what each atom does for each of the atoms of an upper
-    layer; `upper`: the numbers of those atoms, the largest first; `maps`: what each group does at each place."""
+    layer; `upper`: the numbers of those atoms, the largest first; `maps`: what each group does at each place, and
+    `upper_maps`: the same of a later layer's groups."""
     axes: list[Axis]
     shape: list[Count]
 

@@ -70,6 +70,13 @@ def test_a_layer_to_a_later_layer_is_layer_to_layer() -> None:
     assert (alone.options["atoms"], alone.options["most"]) == ("channels", 5)
 
 
+def test_groups_of_a_layer_to_a_later_layer_are_compatible_groups() -> None:
+    long = {"compatible_groups": {"layer": "block10", "upper": "block13", "count": 4}}
+    for to in ({"layer": "block13", "atoms": "groups"}, {"layer": "block13"}):
+        short = {"layer": "block10", "atoms": "groups", "count": 4, "to": to}
+        assert audit([short]).explain == audit([long]).explain
+
+
 def test_the_set_that_icons_are_from_is_kept_with_what_is_explained() -> None:
     only = audit([{"activation": {"icons": "others"}}]).only_explained()
     assert set(only.examples) == {"photos", "others"}
@@ -165,6 +172,7 @@ def test_the_schema_names_every_method_and_its_options() -> None:
         {"layer": "block13", "atoms": "channels", "as": "icons", "icons": "photos"},
         {"concept": "mark", "layer": "block13"},
         {"layer": "block10", "to": {"layer": "block13", "atoms": "positions"}, "as": "grid"},
+        {"layer": "block10", "atoms": "groups", "count": 3, "to": {"layer": "block13", "atoms": "groups"}},
         {"by": "saliency", "options": {"layer": "input"}},
     ],
 )

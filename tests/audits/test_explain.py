@@ -341,6 +341,68 @@ def test_a_grid_of_channels_has_a_row_for_each_upper_channel(tmp_path: Path) -> 
             assert level * (atom.map.scale if atom.map else 0) / 127 == pytest.approx(value, abs=figure.scale / 100)
 
 
+@pytest.fixture
+def two_layers(tmp_path: Path) -> Bench:
+    """A picture's two layers [3, 6, 6] and [5, 6, 6] that an audit explains, `lower` and `upper`, before the scores."""
+    net = Net(4)
+    for name, x, kernel in (("lower", "x", (1, 3)), ("upper", "lower", (3, 5))):
+        net.nodes.append(helper.make_node("Relu", [net.conv(x, *kernel)], [name]))
+    scores = net.dense(net.op("Flatten", net.op("GlobalAveragePool", "upper")), 5, 2)
+    (tmp_path / "model.onnx").write_bytes(net.model(("n", 1, 6, 6), scores))
+    bench = Bench(
+        tmp_path,
+        {
+            "model": "model.onnx",
+            "examples": {"base": {"arrays": "base.npy"}},
+            "targets": {"first": {"index": 0, "examples": "base"}},
+            "explain": {"why": {"of": "first", "examples": {"pick": ["0", "1"]}, "show": []}},
+            "layers": [{"tensor": "lower"}, {"tensor": "upper"}],
+        },
+    )
+    bench.save("base.npy", np.random.default_rng(1).normal(size=(3, 1, 6, 6)))
+    return bench
+
+
+def test_groups_of_two_layers_are_ribbons_with_a_map_for_each_group(two_layers: Bench) -> None:
+    show(two_layers, {"layer": "lower", "atoms": "groups", "count": 3, "to": {"layer": "upper"}})
+    figures = [figure for _, figure in explained(two_layers).figures]
+    for figure in figures:
+        assert (figure.presentation, figure.layer, figure.atoms_of, figure.unit) == ("flow", "lower", "groups", None)
+        assert {one.id for one in figure.atoms} == {"group 1", "group 2", "group 3"}
+        assert [one.id for one in figure.upper] == ["group A", "group B", "group C"]
+        assert {(link.source[:5], link.sink[:5]) for link in figure.links} == {("group", "group")}
+        assert {link.sink for link in figure.links} <= {one.id for one in figure.upper}
+        flows = {atom.id: sum(link.value for link in figure.links if link.source == atom.id) for atom in figure.atoms}
+        assert flows == pytest.approx({atom.id: atom.value for atom in figure.atoms}, rel=1e-4, abs=1e-6)
+        for one in (*figure.atoms, *figure.upper):
+            assert one.map is not None
+            cells = np.array(one.map.rows()) * one.map.scale / 127
+            assert cells.shape == (6, 6)
+            assert cells.sum() == pytest.approx(one.value, abs=36 * one.map.scale / 254)
+        assert "of first" not in figure.sentence
+        assert "first most" in figure.sentence
+    for side in ("atoms", "upper"):
+        assert len({one.map.scale for figure in figures for one in getattr(figure, side) if one.map is not None}) == 1
+
+
+def test_the_recipe_of_groups_takes_the_audits_last_two_layers(two_layers: Bench) -> None:
+    show(two_layers, "groups_flow")
+    assert {(figure.layer, figure.element.options["upper"]) for _, figure in explained(two_layers).figures} == {
+        ("lower", "auto")
+    }
+    two_layers.document["layers"] = [{"tensor": "upper"}]
+    with pytest.raises(InvalidInput, match="the audit's layer before 'upper', and the audit has none") as refused:
+        explained(two_layers)
+    assert "{layer: block10, atoms: groups, to: {layer: block13}}" in str(refused.value.remedy)
+
+
+def test_pairs_of_groups_are_a_table_with_letters_for_the_later_layer(two_layers: Bench) -> None:
+    show(two_layers, {"compatible_groups": {"layer": "lower", "upper": "upper", "count": 2}, "as": "grid"})
+    for _, figure in explained(two_layers).figures:
+        assert {one.id for one in figure.upper} == {"group A", "group B"}
+        assert all(one.map is not None and one.map.shape == (1, 2) for one in figure.upper)
+
+
 def test_a_neuron_is_called_by_its_place(glyphs: Bench) -> None:
     glyphs.document["explain"]["why"]["examples"] = {"set": "marked", "pick": ["29"]}
     show(glyphs, {"layer": "bright", "atoms": "neurons", "top": 1})

@@ -77,6 +77,7 @@ CLAIMS = [
     Claim("cav_attribution", None, apart=True),
     Claim("concept_score", None, apart=True),
     Claim("groups", None, apart=True),
+    Claim("compatible_groups", None, apart=True),
     Claim("bag_of_features", None, apart=True),
     Claim("influence", None, apart=True),
 ]

@@ -10,7 +10,11 @@ import pytest
 
 from caveat_reports import explanations, html, markdown
 from caveat_reports.figures.shades import STEPS, picture, shade
+from caveat_spec.explained import Atom, Link
 from caveat_spec.report import Report
+from caveat_spec.sanitize import sanitized
+from tests.reports.conftest import HOSTILE, linked
+from tests.reports.test_grid import small
 from tests.reports.test_html import SVG, parsed, text
 
 
@@ -73,6 +77,27 @@ def test_ribbons_are_as_wide_as_their_parts_and_stay_on_their_atoms(explained: R
     assert [one.get("class") for one in ribbons] == ["ribbon raises", "ribbon lowers", "ribbon raises"]
     assert [text(one) for one in drawing.iter(f"{SVG}text")] == ["channel 3", "channel 4", "channel 12", "channel 9"]
     assert "channel 4 → channel 12−0.4" in articles(explained)[1]
+
+
+def test_groups_of_two_layers_have_a_map_each_below_their_ribbons(explained: Report) -> None:
+    cells = small(127, -127, 0, 64, width=2)
+    here, there = (
+        [Atom(id=f"group {name}", value=1.5, map=cells) for name in names] for names in (["1", "2"], ["A", HOSTILE])
+    )
+    links = [Link(source="group 1", sink="group A", value=1.0), Link(source="group 2", sink="group A", value=-0.5)]
+    figure = linked().model_copy(update={"atoms": here, "upper": there, "links": links, "atoms_of": "groups"})
+    one = explained.explanations[0]
+    panel = one.panels[0].model_copy(update={"figures": [figure]})
+    report = explained.model_copy(update={"explanations": [one.model_copy(update={"panels": [panel]})]})
+    rows = [one for one in parsed(report).iter("div") if one.get("class") == "spectra"]
+    assert [one.get("aria-label") for one in rows] == [
+        "Where the groups of the earlier layer are",
+        "Where those of the later layer are",
+    ]
+    for row, names in zip(rows, (["1", "2"], ["A", HOSTILE]), strict=True):
+        stages = [one for one in row.iter("div") if (one.get("class") or "").startswith("stage")]
+        assert [one.get("aria-label") for one in stages] == [f"group {sanitized(name)}: +1.5" for name in names]
+    assert "<script>alert" not in html.render(report)
 
 
 def test_markdown_tells_the_findings_in_words(explained: Report) -> None:

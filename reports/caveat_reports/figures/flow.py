@@ -1,4 +1,7 @@
-"""How much of each atom of one layer comes from which atoms of the layer before: ribbons as wide as their parts."""
+"""How much of each atom of one layer comes from which atoms of the layer before: ribbons as wide as their parts.
+
+Where atoms are groups, a small map of each stands below, first of the layer before.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from caveat_spec.explained import Figure, Link, Panel
+from caveat_reports.figures.map import below, cells
+from caveat_reports.formatting import signed
+from caveat_spec.explained import Atom, Figure, Link, Panel
 from caveat_spec.sanitize import sanitized
 
 WIDTH, LABEL, BAND, GAP = 520, 130, 220, 10
@@ -20,6 +25,13 @@ _RIBBON = Markup(
     '<path class="ribbon {sign}" d="M{x0} {y0}C{mid} {y0} {mid} {y1} {x1} {y1}" stroke-width="{width}"/>\n'
 )
 _NAME = Markup('<text x="{x}" y="{y}" text-anchor="{anchor}" dominant-baseline="middle">{name}</text>\n')
+_GROUPS = Markup(
+    '<p class="small soft">{what}</p>\n<div class="spectra" role="group" aria-label="{what}">\n{maps}</div>\n'
+)
+_GROUP = Markup(
+    '<div class="spectrum"><p class="of">{name}<span class="value">{value}</span></p>'
+    '<div class="stage{alone}" role="img" tabindex="0" aria-label="{name}: {value}">{seen}{cells}</div></div>\n'
+)
 
 
 @dataclass
@@ -55,7 +67,7 @@ def draw(figure: Figure, panel: Panel, key: str) -> Markup:
     right = Side.of([link.sink for link in figure.links], sizes, scale)
     names = [(name, LABEL - 8, left.middle(name), "end") for name in left.tops]
     names += [(name, WIDTH - LABEL + 8, right.middle(name), "start") for name in right.tops]
-    return _DRAWING.format(
+    drawing = _DRAWING.format(
         width=WIDTH,
         height=round(max(left.height, right.height)),
         ribbons=_ribbons(figure.links, left, right, scale),
@@ -63,6 +75,26 @@ def draw(figure: Figure, panel: Panel, key: str) -> Markup:
             _NAME.format(name=sanitized(name), x=x, y=round(y, 1), anchor=anchor) for name, x, y, anchor in names
         ),
     )
+    earlier = _maps("Where the groups of the earlier layer are", figure.atoms, panel, key)
+    return drawing + earlier + _maps("Where those of the later layer are", figure.upper, panel, key)
+
+
+def _maps(what: str, atoms: Sequence[Atom], panel: Panel, key: str) -> Markup:
+    """Where the groups of a layer are; nothing for atoms without maps."""
+    seen, shown = below(panel, key), [(atom, atom.map) for atom in atoms if atom.map is not None]
+    if not shown:
+        return Markup("")
+    maps = (
+        _GROUP.format(
+            name=sanitized(atom.id),
+            value=signed(atom.value),
+            alone="" if seen else " alone",
+            seen=seen,
+            cells=cells(where),
+        )
+        for atom, where in shown
+    )
+    return _GROUPS.format(what=what, maps=Markup("").join(maps))
 
 
 def _ribbons(links: Sequence[Link], left: Side, right: Side, scale: float) -> Markup:

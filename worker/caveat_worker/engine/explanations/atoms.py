@@ -62,3 +62,9 @@ def summed_over_positions(values: AnyArray) -> Float64Array:
     if axis is None:
         return wide
     return np.asarray(wide.sum(tuple(other for other in range(1, wide.ndim) if other != axis)))
+
+
+def placed(maps: Float64Array, shape: Sequence[int]) -> Float64Array:
+    """Maps [positions, k] of a layer [n, …] as [k, *positions]."""
+    places = [size for one, size in enumerate(shape) if one not in (0, channel_axis(shape))]
+    return np.asarray(maps.T.reshape(-1, *places))

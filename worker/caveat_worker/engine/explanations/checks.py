@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from caveat_spec.explanations import MOST_GROUPS
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 from caveat_worker.engine.explanations.attributed import Check
 
@@ -65,6 +66,33 @@ def removal(values: Float64Array, effects: Float64Array) -> Check:
         if ok
         else f"The order is not confirmed: removing {len(values)} of these atoms one by one gives another one "
         f"(rank correlation {rank:.2f}, at least {_AGREE:g} is needed). Trust the effects of removal instead.",
+    )
+
+
+_MISSED = 0.5
+"""The share of all groups' effects that may be in no group."""
+
+
+def tells_the_story(maps: Float64Array, total: float, otherwise: str) -> Check:
+    """Whether groups whose effects are at positions [positions, k] have most of a layer's linear attribution.
+
+    `otherwise` is what to ask for where they have not, beside more groups.
+    """
+    effects = np.abs(maps.sum(0)).sum()
+    left = abs(total - float(maps.sum()))
+    share = left / effects if effects > 0 else float(left > 0)
+    count = maps.shape[1]
+    more = "" if count == MOST_GROUPS else "more groups, or for "
+    ok = bool(share <= _MISSED)
+    return Check(
+        "groups",
+        share,
+        _MISSED,
+        ok,
+        f"What is in no group comes to {share:.0%} of the groups' effects."
+        if ok
+        else f"{count} groups do not tell this story: what is in none of them comes to {share:.0%} of their effects, "
+        f"and {_MISSED:.0%} are allowed. Ask for {more}{otherwise}.",
     )
 
 

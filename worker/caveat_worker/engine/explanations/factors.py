@@ -3,12 +3,55 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
 from caveat_worker.engine.base.arrays import Float64Array
+
+_MEMBERS = 3
+"""Channels that a note names for each group."""
+
+
+@dataclass(frozen=True)
+class SignedFactors:
+    """Factors of a matrix [n, d] whose negative numbers stand beside the positive ones: [A⁺, A⁻] ≈ U [V⁺, V⁻]."""
+
+    shares: Float64Array
+    """U [n, k]"""
+    positive: Float64Array
+    """V⁺ [k, d]"""
+    negative: Float64Array
+    """V⁻ [k, d]"""
+    missed: float
+    """The share of the matrix's size that the factors miss."""
+
+    @property
+    def mixes(self) -> Float64Array:
+        """V⁺ − V⁻ [k, d], so that the matrix is about U V."""
+        return np.asarray(self.positive - self.negative)
+
+    def parts(self, matrix: Float64Array) -> Float64Array:
+        """The share of each number of the matrix that each factor has [k, n, d]; 0 of those that no factor has."""
+        u = self.shares.T[:, :, None]
+        of_each = np.where(matrix >= 0, u * self.positive[:, None], u * self.negative[:, None])
+        whole = of_each.sum(0)
+        return np.asarray(np.divide(of_each, whole, out=np.zeros_like(of_each), where=whole > 0))
+
+
+def signed_factors(matrix: Float64Array, count: int) -> SignedFactors:
+    """Non-negative factors of [A⁺, A⁻], or of A where nothing is negative."""
+    d = matrix.shape[1]
+    signed = bool((matrix < 0).any())
+    stacked = np.concatenate([np.maximum(matrix, 0), np.maximum(-matrix, 0)], axis=1) if signed else matrix
+    shares, mixes = factors(stacked, count)
+    size = max(float(np.linalg.norm(stacked)), np.finfo(float).tiny)
+    missed = float(np.linalg.norm(stacked - shares @ mixes)) / size
+    positive = mixes[:, :d]
+    return SignedFactors(shares, positive, mixes[:, d:] if signed else np.zeros_like(positive), missed)
 
 
 def factors(matrix: Float64Array, count: int) -> tuple[Float64Array, Float64Array]:
@@ -35,3 +78,14 @@ def _one_factor(matrix: Float64Array) -> tuple[Float64Array, Float64Array]:
     """The first singular pair, which has no negative number where the matrix has none."""
     u, s, v = np.linalg.svd(matrix, full_matrices=False)
     return np.abs(u[:, 0]) * s[0], np.abs(v[0])
+
+
+def strongest_channels(directions: Float64Array, names: Iterable[str]) -> str:
+    """The channels that each group has most of [k, channels], by the group's name."""
+    each = zip(names, directions, strict=False)
+    return "; ".join(f"group {name}: {_listed(direction)}" for name, direction in each if direction.any())
+
+
+def _listed(direction: Float64Array) -> str:
+    order: Sequence[int] = np.argsort(-np.abs(direction), kind="stable")[:_MEMBERS].tolist()
+    return ", ".join(str(one) for one in order if direction[one])

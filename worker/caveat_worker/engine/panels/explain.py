@@ -254,6 +254,7 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
 
     answers = _answers(question, one, shown)
     upper, checks = getattr(one.options, "upper", None), _integrity(question, one, shown, answers)
+    sized = upper is not None and one.atoms != "groups"  # what groups do is counted in the target's unit
     number_of = question.planned.asked.of if one.concept is None else f"the concept score of {one.concept}"
     found = [replace(answer, checks=(*answer.checks, *checks)) for answer, _ in answers]
     asked = Asked(
@@ -262,11 +263,11 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
         layer=one.layer,
         atoms=one.atoms,
         title=_title(one),
-        target=number_of if upper is None else f"the largest {one.atoms} of {upper}",
-        signed=any(bool((answer.values < 0).any()) for answer in found),
+        target=f"the largest {one.atoms} of {upper}" if sized else number_of,
+        signed=any(_has_negative(answer, linked=upper is not None and not sized) for answer in found),
         shape=one.shapes[one.layer],
         upper=() if upper is None else one.shapes[upper],
-        unit=one.way.entry.unit or ("activation" if upper is not None else None if one.concept is None else "sd"),
+        unit=one.way.entry.unit or ("activation" if sized else None if one.concept is None else "sd"),
         most=one.way.entry.most,
         examples=_names(question, one),
     )
@@ -277,6 +278,12 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
         drawn = [_with_icons(question, one, *each) for each in zip(drawn, found, shown, strict=True)]
         passes += one.to_order * (len(shown) if one.own_order else bool(shown))
     return drawn, found, passes
+
+
+def _has_negative(found: Found, *, linked: bool) -> bool:
+    """Whether a number that is drawn is below 0, links between atoms of one unit included."""
+    pairs = found.pairs if linked and found.pairs is not None else np.zeros(0)
+    return bool((found.values < 0).any() or (pairs < 0).any())
 
 
 def _names(question: Question, one: PlannedElement) -> Sequence[str]:
@@ -392,6 +399,8 @@ def _answer(question: Question, one: PlannedElement, example: Shown) -> tuple[Fo
 def _title(one: PlannedElement) -> str:
     """The method in words, and the layer where it is not the input."""
     words = one.way.entry.words if one.concept is None else f"{one.way.entry.words}: {one.concept}"
+    if one.atoms == "groups" and hasattr(one.options, "upper"):
+        return f"{words} at {one.layer} and {one.options.upper}"
     return words if one.layer == INPUT else f"{words} at {one.layer}"
 
 

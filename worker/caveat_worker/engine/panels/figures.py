@@ -10,6 +10,7 @@ import numpy as np
 
 from caveat_spec.explain import Atoms, Element, Presentation
 from caveat_spec.explained import MOST_PAIR_CELLS, Atom, Check, Figure, Focus, Link, Rest
+from caveat_spec.explanations import MOST_GROUPS, UPPER_GROUPS
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array, Indices
 from caveat_worker.engine.panels.grids import Box, block_side, blocks, focus, grid, weight
 
@@ -65,6 +66,8 @@ class Found:
     """The numbers of those atoms [upper], the largest first."""
     maps: Float64Array | None = None
     """What each atom does at each place [atoms, *positions], where it has places."""
+    upper_maps: Float64Array | None = None
+    """The same of the upper layer's atoms, where those are in its place."""
     directions: Float64Array | None = None
     """What other examples are measured by, to be in the order of this atom: of a concept, its vector and its origin
     [2, *layer]; of groups, their vectors [k, channels]."""
@@ -79,12 +82,16 @@ class Found:
 
     @property
     def links(self) -> Iterator[tuple[int, int, float]]:
-        """The strongest links of the largest atoms of an upper layer: place, number of the upper atom, and value."""
+        """The strongest links of the largest atoms of an upper layer: place, number of the upper atom, and value.
+
+        Of groups, which are few, these are all links.
+        """
         if self.pairs is None or self.upper is None:
             return
+        most = MOST_GROUPS if self.atoms == "groups" else MOST_LINKS
         for row, number in list(zip(self.pairs, self.upper, strict=True))[:MOST_SINKS]:
             parts = row.ravel()
-            for place in np.argsort(-np.abs(parts), kind="stable")[:MOST_LINKS]:
+            for place in np.argsort(-np.abs(parts), kind="stable")[:most]:
                 if parts[place]:
                     yield int(place), int(number), float(parts[place])
 
@@ -122,8 +129,10 @@ def figures(asked: Asked, found: Sequence[Found], subjects: Sequence[Subject]) -
     if asked.presentation == "grid":
         return _with_grids(asked, said, found, subjects)
     if any(one.maps is not None and one.maps.ndim > 2 for one in found):
-        return _with_maps(said, found)
-    return [_with_words(*each) for each in zip(said, found, subjects, strict=True)]
+        said = _with_maps(said, found)
+    else:
+        said = [_with_words(*each) for each in zip(said, found, subjects, strict=True)]
+    return _with_upper_groups(said, found) if any(one.upper_maps is not None for one in found) else said
 
 
 def _with_words(figure: Figure, found: Found, subject: Subject) -> Figure:
@@ -158,6 +167,33 @@ def _with_maps(said: Sequence[Figure], found: Sequence[Found]) -> list[Figure]:
         if several
         else figure
         for figure, several in zip(said, maps, strict=True)
+    ]
+
+
+def _with_upper_groups(said: Sequence[Figure], found: Sequence[Found]) -> list[Figure]:
+    """Figures with the groups of the upper layer, where each is on a scale of their own layer, and what each does."""
+    several = [
+        {} if one.upper_maps is None or figure.withheld else dict(enumerate(one.upper_maps))
+        for figure, one in zip(said, found, strict=True)
+    ]
+    maps = [{number: _small(part) for number, part in one.items() if part.ndim > 1} for one in several]
+    scale = _scale(max((float(np.abs(part).max(initial=0.0)) for one in maps for part in one.values()), default=0.0))
+    return [
+        figure.model_copy(
+            update={
+                "upper": [
+                    Atom(
+                        id=f"group {UPPER_GROUPS[number]}",
+                        place=[number],
+                        value=float(part.sum()),
+                        map=grid(cells[number], scale) if number in cells else None,
+                    )
+                    for number, part in parts.items()
+                ],
+                "notes": [*figure.notes, *([f"Those of the later layer end at ±{scale:.3g} a cell."] if cells else [])],
+            }
+        )
+        for figure, parts, cells in zip(said, several, maps, strict=True)
     ]
 
 
@@ -205,7 +241,7 @@ def _upper(asked: Asked, found: Found, maps: Sequence[Float64Array], subject: Su
     names = _names(asked, subject) if len(asked.upper) == 2 else ()
     return [
         Atom(
-            id=names[number] if number < len(names) else _plain_name(asked.atoms, int(number), places),
+            id=names[number] if number < len(names) else _upper_name(asked.atoms, int(number), places),
             place=[int(axis) for axis in np.unravel_index(number, places)] if len(places) == 2 else [int(number)],
             value=float(row.sum()),
             map=grid(cells, scale),
@@ -316,12 +352,22 @@ def _name(asked: Asked, place: int, shape: Sequence[int], subject: Subject) -> s
 
 def _links(asked: Asked, found: Found) -> list[Link]:
     """The links between two layers, by the names of their atoms."""
+    if asked.atoms == "groups":
+        return [
+            Link(source=f"group {low + 1}", sink=f"group {UPPER_GROUPS[high]}", value=value)
+            for low, high, value in found.links
+        ]
     lower = found.values.shape if asked.atoms == "positions" else ()
     upper = asked.upper[1:] if asked.atoms == "positions" else ()
     return [
         Link(source=_plain_name(asked.atoms, low, lower), sink=_plain_name(asked.atoms, high, upper), value=value)
         for low, high, value in found.links
     ]
+
+
+def _upper_name(atoms: Atoms, number: int, shape: Sequence[int]) -> str:
+    """The name of an atom of the upper layer, whose groups have letters."""
+    return f"group {UPPER_GROUPS[number]}" if atoms == "groups" else _plain_name(atoms, number, shape)
 
 
 def _plain_name(atoms: Atoms, number: int, shape: Sequence[int]) -> str:

@@ -86,6 +86,7 @@ def recalled(store: ArrayStore, key: str, atoms: Atoms) -> tuple[Found, int] | N
         pairs=store.get(part_key(key, "pairs")),
         upper=store.get(part_key(key, "upper")),
         maps=store.get(part_key(key, "maps")),
+        upper_maps=store.get(part_key(key, "upper_maps")),
         directions=store.get(part_key(key, "directions")),
         signs=told["signs"],
         notes=tuple(told["notes"]),
@@ -102,7 +103,7 @@ def keep(store: ArrayStore, key: str, found: Found, passes: int) -> None:
         "notes": found.notes,
         "passes": passes,
     }
-    for name in ("pairs", "upper", "maps", "directions", "spread", "whole"):
+    for name in ("pairs", "upper", "maps", "upper_maps", "directions", "spread", "whole"):
         array = getattr(found, name)
         if array is not None:
             store.put(part_key(key, name), array)
@@ -135,6 +136,7 @@ def found_in(answer: Attributed, atoms: Atoms) -> Found:
         pairs=np.asarray(answer.parts["pairs"][0], float) if "pairs" in answer.parts else None,
         upper=np.asarray(answer.parts["upper"][0]) if "pairs" in answer.parts else None,
         maps=np.asarray(answer.parts["maps"][0], float) if "maps" in answer.parts else None,
+        upper_maps=np.asarray(answer.parts["upper_maps"][0], float) if "upper_maps" in answer.parts else None,
         directions=np.asarray(answer.parts["directions"][0], float) if "directions" in answer.parts else None,
         signs="classes" if "legend_classes" in answer.parts else "target",
         checks=tuple(map(check_of, answer.checks)),

@@ -146,6 +146,8 @@ def _arrays(figure: Figure, found: Found, drawn: Drawn) -> Iterator[tuple[Kept, 
         yield "upper", (found.upper.astype(np.int64), ("upper atom",))
     if found.maps is not None:
         yield "maps", (_rounded(found.maps), ("group", *_PLACES[found.maps.ndim - 1]))
+    if found.upper_maps is not None:
+        yield "upper_maps", (_rounded(found.upper_maps), ("upper atom", *_PLACES[found.upper_maps.ndim - 1]))
 
 
 def _axes(figure: Figure, found: Found, drawn: Drawn) -> tuple[Axis, ...]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from caveat_spec.audit import Audit, Text
 from caveat_spec.base import Document
 from caveat_spec.explain import PRESENTATIONS, Atoms, Element, Explanation, Presentation
-from caveat_spec.explanations import MOST_GROUPS, LayerToLayerOptions
+from caveat_spec.explanations import MOST_GROUPS, CompatibleGroupsOptions, LayerToLayerOptions
 from caveat_spec.maps import LARGEST_MAPS, NUMBER_BYTES
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.differentiate import find_layer, gradient_state, opened_at, vjp
@@ -90,6 +90,9 @@ class PlannedElement:
         known = {"channels": channels, "neurons": shape, "concepts": (1,), "groups": (MOST_GROUPS, *places)}
         known["examples"] = (self.to_fit,)
         atoms = known.get(self.atoms, places)
+        if isinstance(self.options, CompatibleGroupsOptions):
+            above = self.shapes[self.options.upper]
+            return prod(atoms) + MOST_GROUPS * (1 + MOST_GROUPS + prod(above[1:] if len(above) > 2 else above[:1]))
         return prod(atoms) * (1 + (self.options.most if isinstance(self.options, LayerToLayerOptions) else 1))
 
     def cost_with(self, option: str, value: int) -> int | None:
@@ -209,8 +212,8 @@ def _check_choice(plan: Plan, asked: Explanation, examples: str, names: Sequence
 
 def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples: str, names: Names) -> PlannedElement:
     target, entry, way, concept = opened.target, opened.entry, explanation(element.by), element.concept
-    layer = _layer(plan, element.layer, target)
-    settled = {name: _layer(plan, str(element.options[name]), target) for name in LAYERS if name in element.options}
+    settled = _settled(plan, element, target)
+    layer = settled.get("layer", element.layer)
     options = way.entry.options.model_validate({**element.options, **settled})
     if way.entry.needs == "gradient":
         _check_gradient(plan.model, target, entry, layer, element.by)
@@ -348,14 +351,36 @@ def _presentation(
     return element.as_
 
 
+def _settled(plan: Plan, element: Element, target: Target) -> dict[str, str]:
+    """The tensors that an element's options name; raises InvalidInput where `auto` finds none below the upper one."""
+    asked = {name: str(element.options[name]) for name in LAYERS if name in element.options}
+    settled = {name: _layer(plan, layer, target) for name, layer in asked.items()}
+    if "upper" not in asked or asked["layer"] != "auto":
+        return settled
+    chosen = [find_layer(plan.model, layer) for layer in _audited(plan, target)]
+    below = chosen[: chosen.index(settled["upper"])] if settled["upper"] in chosen else []
+    if not below:
+        raise InvalidInput(
+            "no-layer-below",
+            f"'layer: auto' is the audit's layer before '{settled['upper']}', and the audit has none there.",
+            "Name both, as in {layer: block10, atoms: groups, to: {layer: block13}}; `caveat layers` lists them.",
+        )
+    return settled | {"layer": below[-1]}
+
+
+def _audited(plan: Plan, target: Target) -> list[str]:
+    """The layers of the audit from the input on: those that it names, else those that are chosen for the target."""
+    named = [] if plan.audit.layers == "auto" else [choice.tensor for choice in plan.audit.layers]
+    return named or [*choose_layers(plan.model, target)]
+
+
 def _layer(plan: Plan, asked: str, target: Target) -> str:
     """The tensor of a layer; raises InvalidInput with close names for one that the model does not have."""
     if asked == INPUT:
         return asked
     if asked != "auto":
         return find_layer(plan.model, asked)
-    named = [] if plan.audit.layers == "auto" else [choice.tensor for choice in plan.audit.layers]
-    chosen = named or choose_layers(plan.model, target)
+    chosen = _audited(plan, target)
     if chosen:
         return find_layer(plan.model, chosen[-1])
     raise InvalidInput(
