@@ -3,8 +3,9 @@
 python -m bench.study            the rows, as Markdown (a few minutes)
 python -m bench.study --quick    a tenth of the studies
 
-`rows` gives them to a page. The article says what raters are asked, not how much their answers vary; the noise is our
-assumption, stated in each row, and the power is shown for other ones too.
+`rows` gives them to docs/building-blocks.md, whose columns they have. The article says what raters are asked, not how
+much their answers vary; the noise is our assumption, stated in each row, and the power is shown for other ones too. A
+shift of one point is one of mean ratings: some of what raters mean is lost at the ends of the scale.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -56,9 +59,10 @@ class Row:
     found: str
     met: bool | None
     """None where nothing was promised."""
+    block: str = "`caveat study`"
 
     def cells(self) -> list[str]:
-        return [self.claim, self.bound, self.found, "" if self.met is None else yes(self.met)]
+        return [self.block, self.claim, self.bound, self.found, "" if self.met is None else yes(self.met)]
 
 
 def rate(shifts: tuple[float, float], noise: Noise, raters: int, rng: np.random.Generator) -> Rated:
@@ -69,6 +73,17 @@ def rate(shifts: tuple[float, float], noise: Noise, raters: int, rng: np.random.
     leaning = noise.leaning * rng.normal(size=(raters, 1, 1)) + np.array(noise.classes)[:, None] + np.array(shifts)
     answers = [_answered(meant, noise, rng) for meant in (image, image + leaning)]
     return Rated(*answers, rng.integers(1, LARGEST_CONFIDENCE + 1, shape).astype(float))
+
+
+@cache
+def meant_for(shift: float, noise: Noise) -> float:
+    """By how much more raters have to mean, for their mean ratings to differ by `shift` points."""
+    low, high = 0.0, 4.0
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        rated = rate((middle, 0.0), noise, 20_000, np.random.default_rng(0))
+        low, high = (middle, high) if rated.difference[:, :, 0].mean() < shift else (low, middle)
+    return high
 
 
 def _answered(meant: np.ndarray, noise: Noise, rng: np.random.Generator) -> np.ndarray:
@@ -87,14 +102,17 @@ def studies(
         yield asked(rate(shifts, noise, raters, rng), MAPS, number)
 
 
-def false_alarms(count: int, seed: int, **how: object) -> int:
-    """Of so many studies whose raters have nothing to tell, those that find anything at all."""
-    return sum(any(found(one) for one in questions) for questions in studies(count, (0.0, 0.0), seed, **how))
+def false_alarms(count: int, seed: int, **how: Any) -> tuple[int, int]:
+    """Of so many studies whose raters have nothing to tell: those that find anything, and those whose intervals do."""
+    every = [*studies(count, (0.0, 0.0), seed, **how)]
+    alarms = sum(any(found(one) for one in questions) for questions in every)
+    return alarms, sum(not all(holds_nothing(one) for one in questions) for questions in every)
 
 
-def powered(count: int, shift: float, seed: int, **how: object) -> int:
-    """Of so many studies with a shift for one kind of map, those that find it and its direction."""
-    every = (questions[0] for questions in studies(count, (shift, 0.0), seed, **how))
+def powered(count: int, shift: float, seed: int, **how: Any) -> int:
+    """Of so many studies whose mean ratings differ for one kind of map, those that find it and its direction."""
+    planted = meant_for(shift, how.get("noise", ASSUMED))
+    every = (questions[0] for questions in studies(count, (planted, 0.0), seed, **how))
     return sum(found(one) and (one.difference or 0.0) * shift > 0 for one in every)
 
 
@@ -102,13 +120,17 @@ def found(one: Question) -> bool:
     return one.p_corrected is not None and one.p_corrected <= ALPHA
 
 
+def holds_nothing(one: Question) -> bool:
+    return one.interval is not None and one.interval[0] <= 0 <= one.interval[1]
+
+
 def rows(quick: bool = False) -> Iterator[Row]:
     """The rows of a page: false alarms, power at one point, and power elsewhere."""
     part = 10 if quick else 1
     null, planted = STUDIES // part, POWER_STUDIES // part
-    yield _null(f"{RATERS} raters, {ASSUMED.words()}", false_alarms(null, 1), null)
-    yield _null(f"{RATERS} raters who answer at random", false_alarms(null, 2, noise=AT_RANDOM), null)
-    yield _null("8 raters, the fewest that are tested", false_alarms(null, 3, raters=8), null)
+    yield from _null(f"{RATERS} raters, {ASSUMED.words()}", false_alarms(null, 1), null)
+    yield from _null(f"{RATERS} raters who answer at random", false_alarms(null, 2, noise=AT_RANDOM), null)
+    yield from _null("8 raters, the fewest that are tested", false_alarms(null, 3, raters=8), null)
     hits = powered(planted, 1.0, 4)
     yield Row(
         f"power at a planted shift of 1 point for one of two kinds of map: {RATERS} raters, {ASSUMED.words()}",
@@ -138,11 +160,12 @@ ELSEWHERE = (
 )
 
 
-def _null(who: str, alarms: int, count: int) -> Row:
-    """α is kept unless the alarms are more than chance explains at α."""
-    low, _ = exact_interval(alarms, count, 0.05)
-    claim = f"studies without anything to find that find something, at α {ALPHA:g}: {who}"
-    return Row(claim, f"≤ {ALPHA:g}", _share(alarms, count), low <= ALPHA)
+def _null(who: str, counts: tuple[int, int], count: int) -> Iterator[Row]:
+    """α is kept unless there are more alarms than chance explains at α."""
+    nothing = f"simulated studies without anything to find, at α {ALPHA:g}: {who}"
+    for what, alarms in zip(("find something", "have an interval without 0 among three"), counts, strict=True):
+        low, _ = exact_interval(alarms, count, 0.05)
+        yield Row(f"{nothing}; these {what}", f"≤ {ALPHA:g}", _share(alarms, count), low <= ALPHA)
 
 
 def _share(hits: int, count: int) -> str:
@@ -151,7 +174,7 @@ def _share(hits: int, count: int) -> str:
 
 def main() -> int:
     every = list(rows("--quick" in sys.argv[1:]))
-    print(table(["simulated raters", "bound", "found", "met"], [one.cells() for one in every]))
+    print(table(["block", "simulated raters", "bound", "found", "met"], [one.cells() for one in every]))
     return int(any(one.met is False for one in every))
 
 

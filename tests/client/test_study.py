@@ -22,11 +22,15 @@ from caveat.study import analysis
 from caveat.study.folder import material_of, open_study
 from caveat.study.making import Design, plan
 from caveat_reports.study import forms
+from caveat_spec.explain import Element
 from caveat_spec.study import StudyFindings
 from tests.api_spec import handmade
 from tests.client import rated
 from tests.client.conftest import ROOT
+from tests.client.test_installation import SERVERS
+from tests.client.test_installation import run as run_without
 
+OF_LAYER = Element.model_validate({"activation": {"layer": "conv1"}})
 SIX = ("--raters", "12", "--seed", "7", "--truth", "cab=image", "--truth", "zebra=caption")
 
 
@@ -127,6 +131,20 @@ def test_a_form_that_is_served_has_the_questions_of_the_article(made: Path) -> N
     assert "Task 2 of 6" in page
 
 
+def test_a_study_is_made_and_served_by_the_client_alone(tmp_path: Path) -> None:
+    """Without NumPy, which only the analysis needs, and says so."""
+    rated.written(tmp_path / "report.json")
+    absent = {"numpy", "scipy", "onnx", "pandas", *SERVERS}
+    done = run_without(tmp_path, "study", "make", "report.json", "--raters", "2", absent=absent)
+    assert done.returncode == 0, done.stderr
+    done = run_without(tmp_path, "study", "serve", "study", "--url", "nowhere", absent=absent)
+    assert "'nowhere' is no address of a site" in done.stderr
+    without = "import caveat.installation as one; one.find_spec = lambda name: None"
+    done = run_without(tmp_path, "study", "read", "study", absent=absent, before=without)
+    assert done.returncode == 3
+    assert "needs numpy, scipy" in done.stderr
+
+
 def test_nothing_is_written_over(made: Path) -> None:
     before = (made / "study.json").read_bytes()
     done = run("make", "report.json", *SIX, "-o", "st")
@@ -194,6 +212,16 @@ def test_a_withheld_map_is_shown_to_nobody(tmp_path: Path) -> None:
     assert all(set(one.maps) == {"gradient_x_input"} for one in material.shown.values())
 
 
+def test_a_map_of_something_else_than_the_class_is_shown_to_nobody() -> None:
+    """Where a concept is says nothing about the number that raters are asked about."""
+
+    def both(number: int) -> list[Any]:
+        return [rated.figure("saliency", number, unit="activation", element=OF_LAYER), *rated.maps(number)]
+
+    study, _ = plan(rated.report(explanations=[rated.explained("cab", both)]), Design(1, 0))
+    assert [kind.name for kind in study.maps] == ["gradient_x_input", "saliency"]
+
+
 def test_many_classes_are_too_many_tasks(tmp_path: Path) -> None:
     methods = ("saliency", "occlusion", "lrp", "linear", "shapley")
     many = [rated.explained(name, lambda n: [rated.figure(one, n) for one in methods], 4) for name in rated.CLASSES]
@@ -206,8 +234,6 @@ def test_many_classes_are_too_many_tasks(tmp_path: Path) -> None:
 
 def test_one_method_with_two_settings_is_two_kinds_of_map() -> None:
     def twice(number: int) -> list[Any]:
-        from caveat_spec.explain import Element
-
         return [
             rated.figure("occlusion", number, element=Element.model_validate({"occlusion": {"window": window}}))
             for window in (10, 15)

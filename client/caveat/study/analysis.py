@@ -316,6 +316,10 @@ def _notes(study: Study, questions: Sequence[Question], cells: Sequence[Cell], a
         f"{len(questions)} questions. Intervals hold together at {together}: over the questions, over the {len(cells)} "
         "classes with their kinds of map, and over the kinds of map."
     ]
+    pictures = sum(len(one.pictures) for one in study.classes)
+    notes.append(
+        f"What is found holds for other raters, and for these {pictures} examples; it says little about others."
+    )
     if 0 < answered < FEWEST_RATERS:
         notes.append(f"Only {_raters(answered)} answered: the figures describe them, and nothing is tested.")
     left_out = max((one.left_out for one in questions), default=0)

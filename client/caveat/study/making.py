@@ -222,8 +222,9 @@ def _drawn(explained: Sequence[Explained], names: dict[bytes, str]) -> Iterator[
 
 
 def _can_be_shown(figure: Figure) -> bool:
+    """Whether it is drawn as a map, and of the target's number: one with a unit of its own is of something else."""
     drawn = figure.map is not None if figure.presentation == "map" else bool(figure.atoms)
-    return figure.presentation in DRAWN and figure.withheld is None and drawn
+    return figure.presentation in DRAWN and figure.withheld is None and figure.unit is None and drawn
 
 
 def _bare(figure: Figure) -> Figure:
@@ -246,7 +247,7 @@ def _map_names(report: Report) -> tuple[dict[bytes, str], dict[str, str]]:
     for one in report.explanations:
         for _, figure in one.figures:
             kind = _kind(figure.element)
-            if figure.presentation in DRAWN and kind not in names:
+            if _can_be_shown(figure) and kind not in names:
                 again = sum(name.split("-")[0] == figure.element.by for name in names.values())
                 names[kind] = figure.element.by if not again else f"{figure.element.by}-{again + 1}"
                 titles[names[kind]] = figure.title
