@@ -45,7 +45,7 @@ FORM = Form(
 def _process(material: Material) -> Answer:
     said = "Model and data are identified by the digests of their bytes."
     return Answer(
-        "report: /audit/model, /plan/examples, /plan/gradient_checks",
+        "report: /audit/model, /plan/examples, /engine, /audit/method, /plan/gradient_checks",
         (said, *fragments.software(material).sentences, *fragments.method(material).sentences),
     )
 
