@@ -76,7 +76,7 @@ class Sheet(Document):
     """What one rater sees, in order; tasks are numbered from 1."""
 
     rater: Annotated[Integer, Field(ge=1)]
-    tasks: list[Task]
+    tasks: Annotated[list[Task], Field(min_length=1, max_length=MOST_TASKS)]
 
 
 class Study(Document):
@@ -85,7 +85,7 @@ class Study(Document):
     schema_version: Literal["1"] = STUDY_VERSION
     caveat: str
     """The version that made it."""
-    seed: Integer
+    seed: Count
     report: Digest
     """Of the report's canonical bytes."""
     model: str
@@ -95,8 +95,8 @@ class Study(Document):
     """Class → the report's concept of that name, which may be another one for each class."""
     image_concepts: dict[Name, Name] = Field(default_factory=dict)
     """Class → the concept of the report that stands for the image, where one does."""
-    classes: list[StudyClass]
-    maps: list[MapKind]
+    classes: Annotated[list[StudyClass], Field(min_length=1)]
+    maps: Annotated[list[MapKind], Field(min_length=1)]
     pictures: Annotated[Integer, Field(ge=1, le=8)]
     """A task."""
     truth: dict[Name, Weighed] = Field(default_factory=dict)
@@ -105,7 +105,7 @@ class Study(Document):
     """What raters read before they begin."""
     material: Digest
     """Of the file with every picture and map."""
-    sheets: list[Sheet]
+    sheets: Annotated[list[Sheet], Field(min_length=1, max_length=MOST_RATERS)]
     forms: dict[str, Digest]
     """File name of each rater's form → its digest."""
 
@@ -117,6 +117,8 @@ class Study(Document):
             for task in sheet.tasks:
                 if task.of not in keys or task.map not in names or not set(task.pictures) <= keys[task.of]:
                     raise ValueError(f"a task of rater {sheet.rater} shows what the study does not have")
+            if len({(task.of, task.map) for task in sheet.tasks}) < len(sheet.tasks):
+                raise ValueError(f"rater {sheet.rater} has two tasks of one class with one kind of map")
         if [sheet.rater for sheet in self.sheets] != list(range(1, len(self.sheets) + 1)):
             raise ValueError("raters are not numbered from 1")
         if not {*self.truth, *self.concepts, *self.image_concepts} <= set(keys):

@@ -190,6 +190,7 @@ def test_what_cannot_be_a_study_is_refused(
     ("changed", "concepts", "sentence"),
     [
         ({"thumbnail": None}, ("caption",), "has 0 of the 4 pictures"),
+        ({"thumbnail": "https://evil.example/pixel.png"}, ("caption",), "has 0 of the 4 pictures"),
         ({"match_of": "a.png"}, ("caption",), "draws no map"),
         ({}, ("caption", "logo"), "2 concepts that raters could weigh against the image. Choose one with --concept"),
         ({}, (), "Name it with --concept"),
@@ -455,6 +456,31 @@ def test_the_how_to_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monkey
             done = CliRunner().invoke(cli, arguments)
             assert done.exit_code == 0, (line, done.output)
     assert Path("findings.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"seed": -1}, "/seed"),
+        ({"sheets": []}, "/sheets"),
+        ({"truth": {"dog": "image"}}, "a class that the study does not have"),
+        ({"maps": [{"name": "lrp", "title": "LRP"}]}, "shows what the study does not have"),
+    ],
+)
+def test_a_study_that_does_not_hold_together_is_refused(made: Path, changed: dict[str, Any], sentence: str) -> None:
+    document = json.loads((made / "study.json").read_bytes())
+    (made / "study.json").write_text(json.dumps(document | changed))
+    done = run("read", made)
+    assert done.exit_code == 2
+    assert sentence in said(done)
+
+
+def test_a_task_that_is_there_twice_is_refused(made: Path) -> None:
+    document = json.loads((made / "study.json").read_bytes())
+    tasks = document["sheets"][0]["tasks"]
+    tasks[1] = tasks[0]
+    (made / "study.json").write_text(json.dumps(document))
+    assert "two tasks of one class with one kind of map" in said(run("read", made))
 
 
 def test_texts_are_rated_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
