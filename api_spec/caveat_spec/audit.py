@@ -652,8 +652,9 @@ class Audit(Document):
             for position, element in enumerate(explanation.show):
                 if element.concept is not None:
                     yield f"/explain/{key}/show/{position}/concept", element.concept, self.concepts, "concept"
-                if element.training is not None:
-                    yield f"/explain/{key}/show/{position}/training", element.training, self.examples, "example set"
+                if element.asked_set is not None:
+                    where = f"/explain/{key}/show/{position}/{element.set_option}"
+                    yield where, element.asked_set, self.examples, "example set"
                 if element.icons is not None:
                     yield f"/explain/{key}/show/{position}/icons", element.icons, self.examples, "example set"
         for key, version in self.compare.items():
@@ -696,7 +697,7 @@ class Audit(Document):
         used = [target.examples for target in targets.values()] + [self.explained_set(name) for name in self.explain]
         used += [name for one in concepts.values() for name in (one.examples, *one.reference_sets)]
         shown = [one for asked in self.explain.values() for one in asked.show]
-        used += [name for one in shown for name in (one.icons, one.training) if name is not None]
+        used += [name for one in shown for name in (one.icons, one.asked_set) if name is not None]
         matches = [name for one in used if (name := self.examples[one].pairs_with) is not None]
         examples = {name: one for name, one in self.examples.items() if name in (*used, *matches)}
         method = self.method.model_copy(update={"sequential": None})
@@ -705,19 +706,21 @@ class Audit(Document):
         return self.model_copy(update={**nothing, "concepts": concepts, "targets": targets, "examples": examples})
 
     def _shown_concepts(self) -> set[str]:
-        """The concepts that `explain` names, and those that they control for."""
+        """The concepts that `explain` names, or looks beyond, and those that they control for."""
+        if any(one.beyond_concepts for asked in self.explain.values() for one in asked.show):
+            return {*self.concepts}
         named = {one.concept for asked in self.explain.values() for one in asked.show if one.concept is not None}
         return named | {other for name in named for other in self.concepts[name].controlling_for}
 
     def _check_labels_to_explain(self, name: str, asked: Explanation) -> None:
         """Raises ValueError where a labelled set has no such labels."""
         for position, element in enumerate(asked.show):
-            if element.training is None:
+            if element.asked_set is None or element.options["labels"] is None:
                 continue
-            there, labels = self.examples[element.training], element.options["labels"]
+            there, labels = self.examples[element.asked_set], element.options["labels"]
             if not isinstance(there, Table) and not (isinstance(there, Images) and labels == FOLDER):
                 raise ValueError(
-                    f"/explain/{name}/show/{position}/labels names '{labels}', and '{element.training}' has no such "
+                    f"/explain/{name}/show/{position}/labels names '{labels}', and '{element.asked_set}' has no such "
                     f"labels: give a column of a table, or '{FOLDER}' for pictures in a folder for each class"
                 )
 

@@ -27,7 +27,7 @@ MOST_PICTURES = 8
 MOST_ATOMS = 8
 MOST_ELEMENTS = 8
 
-Atoms = Literal["pixels", "positions", "channels", "neurons", "concepts", "groups", "examples"]
+Atoms = Literal["pixels", "positions", "channels", "neurons", "concepts", "groups", "examples", "proposals"]
 """What a layer is cut into; `pixels` are a picture's places, a table's columns, a text's tokens."""
 Presentation = Literal["map", "strip", "flow", "grid", "bars", "icons", "table"]
 """`flow` and `grid` are of two layers: ribbons from atom to atom, and a small map for each atom of the upper one.
@@ -42,6 +42,7 @@ PRESENTATIONS: dict[Atoms, tuple[Presentation, ...]] = {
     "concepts": ("icons", "bars", "table"),
     "groups": ("flow", "grid", "icons", "bars", "table"),
     "examples": ("bars", "table"),
+    "proposals": ("icons", "bars", "table"),
 }
 """How atoms of each kind may be shown: the first that suits the examples is the default."""
 
@@ -166,10 +167,20 @@ class Element(Document):
         return str(self.options.get("layer", "input"))
 
     @property
-    def training(self) -> str | None:
-        """The labelled example set that is shown, where the method is about one."""
-        named = self.options.get("training")
+    def asked_set(self) -> str | None:
+        """The example set that the method is about, where it is about one."""
+        named = self.options.get(self.set_option)
         return None if named is None else str(named)
+
+    @property
+    def set_option(self) -> str:
+        """The option that names that set."""
+        return "training" if "training" in self.options else "examples"
+
+    @property
+    def beyond_concepts(self) -> bool:
+        """Whether the method is about what is left beside all concepts of the audit."""
+        return "known_at" in self.options
 
     @property
     def concept(self) -> str | None:

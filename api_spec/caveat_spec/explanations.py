@@ -182,6 +182,26 @@ class InfluenceOptions(Document):
     atoms: Literal["examples"] = "examples"
 
 
+class DiscoverOptions(Document):
+    """Options of `discover`."""
+
+    layer: str
+    """The layer whose directions are proposed: `input` for the columns of a table."""
+    examples: Annotated[str, Field(min_length=1)]
+    """The example set that directions are found in one half of, and tested in the other."""
+    labels: str | None = None
+    """Its true classes, within which effects are tested: a column of a table, or `folder` for pictures in a folder for
+    each class. Without them, what makes up the class itself is proposed too."""
+    known_at: str = "input"
+    """The layer at which the audit's concepts are scored, so that their part is taken out: one before the model mixes
+    them with anything else."""
+    proposals: Annotated[Integer, Field(ge=1, le=64)] = 10
+    """Directions that are tested."""
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """What an effect has to exceed, in standard deviations of the target's number for one of the direction."""
+    atoms: Literal["proposals"] = "proposals"
+
+
 class BagOptions(Document):
     """Options of `bag_of_features`."""
 
@@ -437,6 +457,20 @@ EXPLANATIONS = (
         "share of ∂S/∂h; channels are split by |a·∂|h_k|/∂a| before they are factorised (Olah et al. 2018)",
         options=CompatibleGroupsOptions,
         presentation="flow",
+        sanity=False,
+    ),
+    ExplanationEntry(
+        "discover",
+        "Proposes directions of a layer that move the target beyond labels and named concepts, tested on examples that "
+        "had no part in finding them.",
+        module="caveat_worker.engine.explanations.discover",
+        needs="outputs",
+        relation="the slope of S by one sd of a direction exceeds the margin, within labels and at equal scores of "
+        "named concepts, by permuted residuals on the other half (Freedman and Lane 1983) at a controlled false "
+        "discovery rate (Benjamini and Hochberg 1995)",
+        options=DiscoverOptions,
+        unit="sd",
+        presentation="icons",
         sanity=False,
     ),
     ExplanationEntry(

@@ -32,6 +32,7 @@ Axis = Literal[
     "position",
     "token",
     "channel",
+    "proposal",
     "neuron",
     "part",
     "concept",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
-from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Direction, Labelled
+from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Direction, Examined, Labelled
 
 Function = Callable[[Float64Array], Float64Array]
 
@@ -61,6 +61,9 @@ class Literal:
         return Direction(v, np.zeros_like(v), held_out=0.9, by_chance=0.6, examples=40)
 
     def labelled(self, examples: str, labels: str) -> Labelled:
+        raise NotImplementedError
+
+    def examined(self, examples: str, layer: str, labels: str | None, known_at: str) -> Examined:
         raise NotImplementedError
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:

@@ -80,6 +80,7 @@ CLAIMS = [
     Claim("compatible_groups", None, apart=True),
     Claim("bag_of_features", None, apart=True),
     Claim("influence", None, apart=True),
+    Claim("discover", None, apart=True),
 ]
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 

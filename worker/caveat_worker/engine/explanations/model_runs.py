@@ -29,7 +29,7 @@ from caveat_worker.engine.explanations.atoms import channel_axis
 from caveat_worker.engine.explanations.entry import Entry, find_entry
 from caveat_worker.engine.explanations.layout import SAME, Layout, layout_of
 from caveat_worker.engine.explanations.receptive_field import receptive_field
-from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Direction, Labelled
+from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Direction, Examined, Labelled
 from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import Feeds, Provider, Session, open_session
 from caveat_worker.engine.onnx.values import shape_of_value
@@ -150,6 +150,9 @@ Directions = Callable[[OpenModel, str, str, str], Direction]
 LabelledSets = Callable[[OpenModel, str, str], Labelled]
 """(model, example set, labels) → the set at the model's head."""
 
+ExaminedSets = Callable[[OpenModel, str, str, str | None, str], Examined]
+"""(model, example set, layer, labels, layer of concept scores) → the set at that layer."""
+
 
 class ModelRuns:
     """`Runs` of an open model around one example, whose other inputs stay as they are."""
@@ -163,6 +166,7 @@ class ModelRuns:
         self.scores_at = opened.scores_at
         self.directions: Directions | None = None
         self.labelled_sets: LabelledSets | None = None
+        self.examined_sets: ExaminedSets | None = None
         self._passes = 0
 
     @property
@@ -263,6 +267,12 @@ class ModelRuns:
         if self.labelled_sets is None:
             raise ValueError("runs have no examples of their own; whoever opens them sets `labelled_sets`")
         return self.labelled_sets(self.opened, examples, labels)
+
+    def examined(self, examples: str, layer: str, labels: str | None, known_at: str) -> Examined:
+        """An example set at a layer, with its labels, and with scores of the audit's concepts at another layer."""
+        if self.examined_sets is None:
+            raise ValueError("runs have no examples of their own; whoever opens them sets `examined_sets`")
+        return self.examined_sets(self.opened, examples, layer, labels, known_at)
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:
         """Σ b·∂S/∂b over all biases b, at one input x [1, …]."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array, Indices
@@ -44,6 +45,29 @@ class Labelled:
     """The number of each example's class [n]; of one score, 1 is its yes."""
     weights: Float64Array
     """The last layer's [classes, d]."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The examples of a set at a layer, with what is already known of them."""
+
+    activations: AnyArray
+    """[n, positions, channels]"""
+    numbers: Float64Array
+    """The target's number [n]."""
+    digests: Sequence[str]
+    """Of each example's content: equal ones are one example."""
+    labels: Indices | None = None
+    """The number of each example's label [n]."""
+    named: Mapping[str, Float64Array] = field(default_factory=dict)
+    """Concept → concept scores [n]."""
+    names: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    """The names of the channels, where they are columns of a table."""
+    seed: int = 0
+    alpha: float = 0.05
+    adopted: int = 10
+    """How many examples a concept needs."""
 
 
 class Runs(Protocol):
@@ -106,6 +130,10 @@ class Runs(Protocol):
 
     def labelled(self, examples: str, labels: str) -> Labelled:
         """A labelled example set at the model's last affine layer."""
+        ...
+
+    def examined(self, examples: str, layer: str, labels: str | None, known_at: str) -> Examined:
+        """An example set at a layer, with its labels, and with scores of the audit's concepts at another layer."""
         ...
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:

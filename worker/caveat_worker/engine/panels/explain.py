@@ -29,6 +29,7 @@ from caveat_worker.engine.explanations.runs import INPUT
 from caveat_worker.engine.onnx.session import Provider
 from caveat_worker.engine.panels.choice import Choice, Source, check_finite, choose, match_of
 from caveat_worker.engine.panels.directions import Directions
+from caveat_worker.engine.panels.examined import ExaminedSets
 from caveat_worker.engine.panels.figures import Asked, Found, Subject, figures
 from caveat_worker.engine.panels.grids import Box, changed_box
 from caveat_worker.engine.panels.icons import (
@@ -59,9 +60,10 @@ Thumbnail = Callable[[str, int], str | None]
 MEASURES: Mapping[str, Callable[..., Measure]] = {
     "concepts": of_concept,
     "groups": lambda *mixes: of_groups(np.array(mixes)),
+    "proposals": lambda *directions: of_groups(np.array(directions)),
 }
 """Atoms with directions → what examples are measured by along them."""
-ORDERED_BY = {"concepts": "concept score", "groups": "part along the group"}
+ORDERED_BY = {"concepts": "concept score", "groups": "part along the group", "proposals": "activation"}
 """The same in words; by activation otherwise."""
 TYPICAL = 64
 """Examples of which the mean is a typical one."""
@@ -364,6 +366,7 @@ def _settle(question: Question, one: PlannedElement, example: Shown, runs: Model
     without = means.source.keys[example.examples][example.position]
     runs.directions = Directions(question.plan, means.source, means.store, without)
     runs.labelled_sets = means.labelled
+    runs.examined_sets = ExaminedSets(question.plan, means.source)
     if one.way.entry.of_features:
         runs.tokens = tokens_of(question.opened, means.source, example.examples, example.position, one.layer)
 

@@ -99,7 +99,7 @@ class Found:
 def flat(values: AnyArray, atoms: Atoms) -> Float64Array:
     """Values at positions [h, w], at atoms [k], or one alone; volumes are summed over their depth."""
     wide = np.asarray(values, float)
-    if atoms in ("neurons", "channels", "concepts", "groups", "examples"):
+    if atoms in ("neurons", "channels", "concepts", "groups", "examples", "proposals"):
         return wide.ravel()
     while wide.ndim > 2:
         wide = wide.sum(0)
@@ -344,6 +344,8 @@ def _name(asked: Asked, place: int, shape: Sequence[int], subject: Subject) -> s
         return asked.element.concept or "concept"
     if asked.atoms == "examples":
         return asked.examples[place]
+    if asked.atoms == "proposals":
+        return f"proposal {place + 1}"
     if asked.atoms == "groups":
         return f"group {place + 1}"
     names = _names(asked, subject)
@@ -415,6 +417,8 @@ def _list_sentence(asked: Asked, found: Found, atoms: Sequence[Atom], rest: Rest
     number = _signed if asked.signed or not asked.most else _plain
     if asked.most and asked.atoms == "concepts":
         return f"In {subject.name}, {first.id} {asked.most} {number(first.value)} {asked.unit}."
+    if asked.atoms == "proposals":
+        return _proposed(asked, atoms, rest)
     following = " and ".join(f"{one.id} ({number(one.value)})" for one in others[:2])
     then = f", followed by {following}" if following else ""
     left = f" {rest.count} others come to {_signed(rest.sum)} together." if rest.count and rest.sum else ""
@@ -422,6 +426,16 @@ def _list_sentence(asked: Asked, found: Found, atoms: Sequence[Atom], rest: Rest
     among = " of those that are shown" if asked.most and asked.element.only else ""
     told = left if found.additive else ""
     return f"In {subject.name}, {first.id} {does}{among} ({number(first.value)}){then}.{told}"
+
+
+def _proposed(asked: Asked, atoms: Sequence[Atom], rest: Rest) -> str:
+    """How many directions are proposed, and what the largest does."""
+    first, count = atoms[0], len(atoms) + rest.count
+    many = "One direction moves" if count == 1 else f"{count} directions move"
+    return (
+        f"{many} {asked.target} in {asked.element.asked_set} beyond what is known: one standard deviation of "
+        f"{first.id} goes with {_signed(first.value)} sd."
+    )
 
 
 def _plain(value: float) -> str:

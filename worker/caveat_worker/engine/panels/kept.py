@@ -36,8 +36,11 @@ def answer_key(
     without: str = "",
 ) -> str:
     """The key of an element's answer at one example, beside `usual` ones that it may be compared with."""
-    training = getattr(one.options, "training", None)
-    labelled = {} if training is None else {"training": plan.audit.examples[training].model_dump(mode="json")}
+    named = one.element.asked_set
+    labelled: dict[str, Any] = {} if named is None else {"training": plan.audit.examples[named].model_dump(mode="json")}
+    if one.element.beyond_concepts:
+        labelled["beyond"] = {name: _concept_content(plan, name) for name in plan.audit.concepts}
+        labelled["method"] = [plan.audit.method.alpha, plan.audit.method.min_examples]
     of_concept = {} if one.concept is None else {"concept": _concept_content(plan, one.concept), "without": without}
     return key_of(
         **of_concept,

@@ -29,7 +29,13 @@ from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.panels.figures import Found, Subject
 
 _PLACES: dict[int, tuple[Axis, ...]] = {1: ("position",), 2: ("row", "column"), 3: ("depth", "row", "column")}
-_ALONE: dict[str, Axis] = {"channels": "channel", "concepts": "concept", "groups": "group", "examples": "example"}
+_ALONE: dict[str, Axis] = {
+    "channels": "channel",
+    "concepts": "concept",
+    "groups": "group",
+    "examples": "example",
+    "proposals": "proposal",
+}
 """Atoms that have one axis, and what that counts."""
 _NEURONS: dict[int, tuple[Axis, ...]] = {1: ("neuron",), 2: ("position", "channel")}
 

@@ -39,7 +39,7 @@ ONE_SCORE = ("sigmoid", "two_sigmoids")
 """Links of targets whose single score says yes above 0, which labels can contradict."""
 FEWER = ("samples", "permutations", "most", "confirm")
 """Options of which less is cheaper."""
-LAYERS = ("layer", "upper")
+LAYERS = ("layer", "upper", "known_at")
 """Options that name a layer."""
 FEWEST_ICONS = 5
 """Examples from which there is one at each place that icons show."""
@@ -79,7 +79,7 @@ class PlannedElement:
     @property
     def own_order(self) -> bool:
         """Whether the order of icons is another one for each example: CAVs and groups are."""
-        return self.atoms in ("concepts", "groups")
+        return self.atoms in ("concepts", "groups", "proposals")
 
     @property
     def kept_numbers(self) -> int:
@@ -89,6 +89,7 @@ class PlannedElement:
         channels = shape[:1] if len(shape) > 2 else shape[-1:]
         known = {"channels": channels, "neurons": shape, "concepts": (1,), "groups": (MOST_GROUPS, *places)}
         known["examples"] = (self.to_fit,)
+        known["proposals"] = (getattr(self.options, "proposals", 1),)
         atoms = known.get(self.atoms, places)
         if isinstance(self.options, CompatibleGroupsOptions):
             above = self.shapes[self.options.upper]
@@ -173,6 +174,7 @@ def _planned(plan: Plan, name: str, asked: Explanation, names: Names) -> Planned
         with error_context(f"{pointer}/show/{position}"):
             elements.append(_element(plan, shown, asked.of, opened, examples, names))
     count = min(asked.examples.most, len(names[examples]))
+    _check_alone(elements, count * (1 + asked.examples.pairs), pointer)
     ruled = isinstance(asked.examples.pick, str)
     return PlannedExplanation(
         name=name,
@@ -184,6 +186,17 @@ def _planned(plan: Plan, name: str, asked: Explanation, names: Names) -> Planned
         to_choose=len(names[examples]) * (1 + (asked.examples.pick == "most_changed")) * ruled,
         pictures=count * (1 + asked.examples.pairs),
     )
+
+
+def _check_alone(elements: Sequence[PlannedElement], pictures: int, pointer: str) -> None:
+    """Raises InvalidInput where what is of a whole set would be said again at each of several examples."""
+    if pictures > 1 and any(one.atoms == "proposals" for one in elements):
+        raise InvalidInput(
+            "one-example-is-enough",
+            f"discover says the same at each of {pictures} examples.",
+            "Use `examples: {count: 1}`, without pairs, and ask other elements under another name.",
+            f"{pointer}/examples",
+        )
 
 
 def _check_choice(plan: Plan, asked: Explanation, examples: str, names: Sequence[str], pointer: str) -> None:
@@ -223,7 +236,7 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
         opened.gradient_graph(INPUT, way.entry.rules)  # refuses a model that the table does not cover
     _check_classes(way, plan.resolved[of].classes)
     shapes = _shapes(plan.model, entry, {layer, settled.get("upper", layer)})
-    if element.training is not None:
+    if element.by == "influence":
         find_head(plan.model, opened.scores_at)
     if "upper" in settled:
         _check_linked(opened, layer, settled["upper"], shapes)
@@ -233,9 +246,9 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
     atoms = _atoms(way, options, layer, shapes)
     _check_only(element, atoms, layer, shapes[layer])
     text, linked = isinstance(plan.audit.examples[examples], Text), "upper" in element.options
-    drawn = _as_method(element, way)
+    drawn = element if layer == INPUT and atoms == "proposals" else _as_method(element, way)
     presentation = _presentation(drawn, atoms, shapes[layer], text=text, linked=linked, inside=layer != INPUT)
-    icons = (element.icons or (None if atoms == "groups" else examples)) if presentation == "icons" else None
+    icons = _icons(element, atoms, examples) if presentation == "icons" else None
     _check_icons(element, icons, names)
     return PlannedElement(
         element,
@@ -255,8 +268,9 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
 
 def _to_fit(plan: Plan, element: Element, names: Names) -> int:
     """How many examples go through a model before an element says anything."""
-    if element.training is not None:
-        return len(names[element.training])
+    if element.asked_set is not None:
+        known = {row for one in plan.audit.concepts if element.beyond_concepts for row in rows_to_fit(plan, names, one)}
+        return len(names[element.asked_set]) * (1 + element.beyond_concepts) + len(known)
     return 0 if element.concept is None else len(rows_to_fit(plan, names, element.concept))
 
 
@@ -266,6 +280,13 @@ def _as_method(element: Element, way: Way) -> Element:
         return element
     asked = "icons" if element.icons is not None else way.entry.presentation
     return element.model_copy(update={"as_": asked})
+
+
+def _icons(element: Element, atoms: Atoms, examples: str) -> str | None:
+    """The example set that icons are from: the one that is named, or that the numbers are of; none for groups."""
+    if element.icons is not None or atoms == "groups":
+        return element.icons
+    return element.asked_set or examples
 
 
 def _check_icons(element: Element, icons: str | None, names: Names) -> None:
@@ -337,7 +358,7 @@ def _presentation(
     """How an element is drawn: as it asks, or as suits what it shows; raises InvalidInput for what cannot be drawn."""
     flat = atoms in ("pixels", "positions") and len(shape) > 2
     suits = {"map": flat, "strip": text and not flat, "bars": not flat, "table": True}
-    alone = atoms in ("channels", "concepts", "groups") or len(shape) == 1
+    alone = atoms in ("channels", "concepts", "groups", "proposals") or len(shape) == 1
     suits |= {"flow": linked, "grid": linked, "icons": inside and alone and not linked}
     can = [one for one in PRESENTATIONS[atoms] if suits[one]]
     if element.as_ is None:

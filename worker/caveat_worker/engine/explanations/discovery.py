@@ -1,0 +1,300 @@
+"""What else a target leans on: directions of a layer that nobody named, found on half of the examples, tested on half.
+
+Directions are non-negative factors of the activations (Lee and Seung 1999), principal directions within labels, and
+channels. How strongly an example has one is the largest part along it over positions. The null hypothesis of a test is
+that, among examples of one label and at equal scores of the named concepts, the target's number changes by no more than
+a margin with one standard deviation of it. It is tested on examples that had no part in choosing the direction, by
+permuting residuals within labels (Freedman and Lane 1983) of a studentised slope, whose level holds asymptotically also
+where variances differ (Janssen 1997; DiCiccio and Romano 2017).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import stdtrit
+
+from caveat_worker.engine.base.arrays import AnyArray, Float64Array, Indices
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.explanations.factors import factors
+from caveat_worker.engine.explanations.runs import Examined
+from caveat_worker.engine.statistics.correction import correct
+from caveat_worker.engine.statistics.p_values import TIE
+
+FEWEST = 20
+"""Examples of each half, beyond what labels and named concepts take."""
+ALIKE = 0.9
+"""The correlation from which two directions are one, and the lesser is left out."""
+MOSTLY = 0.5
+"""The share of a direction's variance that a named concept explains, from which it is mostly that concept."""
+ROWS = 4000
+"""Positions that are factorised at most, drawn at random where there are more."""
+_STILL = 1e-6
+"""The share of a direction's standard deviation that has to be left within labels."""
+_PERMUTATIONS = 1999
+_CURVED = 3
+"""The power up to which scores of named concepts are taken out, so that a target may saturate in them."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A direction that was tested."""
+
+    direction: Float64Array
+    """[channels], of length 1."""
+    effect: float
+    """The change of the target's number, in its standard deviations, with one standard deviation of what the direction
+    is beyond the named concepts, among examples of one label."""
+    error: float
+    """Its standard error."""
+    interval: tuple[float, float]
+    p: float
+    """That the effect is no larger than the margin."""
+    adjusted: float
+    """The same, adjusted for all that were tested."""
+    high: Indices
+    """The examples of the half that it was found in that have most of it [m]."""
+    low: Indices
+    """For each of them, another of the same label that has little of it [m]."""
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """All that was tested, the surest first, and what turned out to be a named concept."""
+
+    proposals: tuple[Proposal, ...]
+    mostly: Mapping[str, float]
+    """Named concept → the largest share of a candidate's variance that it explains, where that is most of it."""
+    find: Indices
+    test: Indices
+    alpha: float
+
+    @property
+    def proposed(self) -> tuple[Proposal, ...]:
+        """Those that hold with the error rate kept over all."""
+        return tuple(one for one in self.proposals if one.adjusted <= self.alpha)
+
+
+def discovery(examined: Examined, *, count: int, margin: float) -> Discovery:
+    """What moves the numbers by more than `margin` standard deviations beyond labels and named concepts.
+
+    `count` directions are tested, at a false discovery rate of the examined set's alpha. Raises InvalidInput for too
+    few examples, and for numbers or a layer that do not vary within labels.
+    """
+    seed, alpha = examined.seed, examined.alpha
+    find, test = halves(examined, seed)
+    known = _known(examined)
+    _check(examined, known, find, test)
+    scale = float(examined.numbers.std())
+    rng = np.random.default_rng(seed)
+    candidates = _candidates(examined, find, count, rng)
+    had = presence(examined.activations, candidates)
+    here = _residuals(known[find], had[find])
+    varies = here.std(0) > _STILL * np.maximum(had[find].std(0), np.finfo(float).tiny)
+    mostly = _mostly(examined, find, had)
+    free = varies & ~np.isin(np.arange(len(candidates)), [one for several in mostly.values() for one, _ in several])
+    own = _beyond(examined, had)
+    wide = np.maximum(own[find].std(0), np.finfo(float).tiny)
+    left = _residuals(known[find], examined.numbers[find, None])[:, 0] / scale
+    coefficients = [_coefficient(here[:, one] / wide[one], left, known[find]) for one in np.flatnonzero(free)]
+    order = np.flatnonzero(free)[np.argsort([-abs(b) / max(se, 1e-12) for b, se in coefficients], kind="stable")]
+    chosen = _unlike(order, here, count)
+    tested = [_tested(examined, known, test, own[:, one], scale, margin, seed) for one in chosen]
+    adjusted = correct([p for _, _, p in tested], "benjamini_hochberg") if tested else np.zeros(0)
+    t = float(stdtrit(max(len(test) - known.shape[1] - 1, 1), 1 - alpha / 2))
+    proposals = []
+    for one, (effect, error, p), q in zip(chosen, tested, adjusted, strict=True):
+        high, low = _matched(examined, find, had[:, one], examined.adopted)
+        span = (effect - t * error, effect + t * error)
+        proposals.append(Proposal(candidates[one], effect, error, span, p, float(q), high, low))
+    ranked = sorted(proposals, key=lambda one: (one.adjusted > alpha, -abs(one.effect)))
+    shares = {name: max(share for _, share in several) for name, several in mostly.items() if several}
+    return Discovery(tuple(ranked), shares, find, test, alpha)
+
+
+def presence(activations: AnyArray, directions: Float64Array) -> Float64Array:
+    """The largest part of each example along each direction over positions [n, k]."""
+    return np.stack([(one.astype(float) @ directions.T).max(0) for one in activations])
+
+
+def halves(examined: Examined, seed: int) -> tuple[Indices, Indices]:
+    """Two halves of different examples, by a hash of each one's digest, with every label in equal parts."""
+    first = list({digest: row for row, digest in reversed(list(enumerate(examined.digests)))}.values())
+    rows = np.array(sorted(first, key=lambda row: _hashed(examined.digests[row], seed)), np.intp)
+    labels = _labels(examined)[rows]
+    sides: tuple[list[int], list[int]] = ([], [])
+    turn = 0
+    for label in np.unique(labels):
+        for row in rows[labels == label]:
+            sides[turn % 2].append(int(row))
+            turn += 1
+    return np.sort(np.array(sides[0], np.intp)), np.sort(np.array(sides[1], np.intp))
+
+
+def _hashed(digest: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}:{digest}".encode()).hexdigest()
+
+
+def _labels(examined: Examined) -> Indices:
+    return np.zeros(len(examined.numbers), np.intp) if examined.labels is None else examined.labels
+
+
+def _known(examined: Examined) -> Float64Array:
+    """What is taken out before anything is found or tested: labels, and named concepts with their powers [n, c]."""
+    columns = [(_labels(examined)[:, None] == np.unique(_labels(examined))).astype(float)]
+    for scores in examined.named.values():
+        unit = (scores - scores.mean()) / (scores.std() or 1.0)
+        columns.append(np.stack([unit**power for power in range(1, _CURVED + 1)], axis=1))
+    return np.concatenate(columns, axis=1)
+
+
+def _beyond(examined: Examined, had: Float64Array) -> Float64Array:
+    """What is left of directions [n, k] beyond the named concepts."""
+    others = replace(examined, labels=None)
+    return _residuals(_known(others), had)
+
+
+def _residuals(known: Float64Array, values: Float64Array) -> Float64Array:
+    """Values [n, k] less what a linear model of what is known explains."""
+    return np.asarray(values - known @ np.linalg.lstsq(known, values, rcond=None)[0])
+
+
+def _check(examined: Examined, known: Float64Array, find: Indices, test: Indices) -> None:
+    needed = FEWEST + known.shape[1]
+    if min(len(find), len(test)) < needed:
+        raise InvalidInput(
+            "too-few-to-discover",
+            f"There are {len(find) + len(test)} different examples, and {2 * needed} are needed: half of them to find "
+            f"directions and half to test them, beside {known.shape[1]} numbers for labels and named concepts.",
+            "Name a larger set, labels with fewer classes, or fewer concepts.",
+        )
+    for half in (find, test):
+        left = _residuals(known[half], examined.numbers[half, None])
+        if float(left.std()) <= 1e-9 * max(float(np.abs(examined.numbers).max()), 1e-30):
+            raise InvalidInput(
+                "nothing-left-to-discover",
+                "The target's number does not vary beyond the labels and the named concepts.",
+                "Choose a target on another scale, such as logits in place of probabilities, or other examples.",
+            )
+    flat = examined.activations.reshape(len(examined.activations), -1)
+    if not np.isfinite(flat).all() or float(np.ptp(flat[find], axis=0).max()) == 0:
+        raise InvalidInput(
+            "layer-does-not-vary",
+            "The layer is the same at every example, or not a finite number.",
+            "Name another layer; `caveat layers` lists them.",
+        )
+
+
+def _candidates(examined: Examined, find: Indices, count: int, rng: np.random.Generator) -> Float64Array:
+    """Directions of length 1 [k, channels]: factors, principal directions within labels, both ways, and channels."""
+    a = examined.activations[find].astype(float)
+    rows = a.reshape(-1, a.shape[-1])
+    if len(rows) > ROWS:
+        rows = rows[np.sort(rng.choice(len(rows), ROWS, replace=False))]
+    signed = bool((rows < 0).any())
+    stacked = np.concatenate([np.maximum(rows, 0), np.maximum(-rows, 0)], axis=1) if signed else rows
+    _, mixes = factors(stacked, count)
+    mixes = mixes[:, : a.shape[-1]] - mixes[:, a.shape[-1] :] if signed else mixes
+    strongest = a.max(1)
+    labels = _labels(examined)[find]
+    within = strongest - np.stack([strongest[labels == label].mean(0) for label in labels])
+    principal = np.linalg.svd(within, full_matrices=False)[2][:count]
+    several = a.shape[1] > 1
+    both = [principal, -principal] if several else [principal]
+    every = np.concatenate([mixes, *both, np.eye(a.shape[-1])])
+    sizes = np.linalg.norm(every, axis=1)
+    return np.asarray(every[sizes > 0] / sizes[sizes > 0, None])
+
+
+def _mostly(examined: Examined, find: Indices, had: Float64Array) -> dict[str, list[tuple[int, float]]]:
+    """Named concept → the candidates that are mostly that, with the share of their variance within labels."""
+    labels = (_labels(examined)[find, None] == np.unique(_labels(examined))).astype(float)
+    left = _residuals(labels, had[find])
+    found: dict[str, list[tuple[int, float]]] = {}
+    for name, scores in examined.named.items():
+        score = _residuals(labels, scores[find, None])[:, 0]
+        size = np.linalg.norm(left, axis=0) * np.linalg.norm(score)
+        told = np.flatnonzero(size > _STILL * np.linalg.norm(had[find], axis=0) * np.linalg.norm(scores[find]))
+        share = (score @ left[:, told] / size[told]) ** 2
+        found[name] = [(int(told[one]), float(share[one])) for one in np.flatnonzero(share >= MOSTLY)]
+    return found
+
+
+def _unlike(order: Indices, here: Float64Array, count: int) -> list[int]:
+    """The first directions of an order, each unlike those before it."""
+    units = here / np.maximum(np.linalg.norm(here, axis=0), np.finfo(float).tiny)
+    chosen: list[int] = []
+    for one in order.tolist():
+        if len(chosen) == count:
+            break
+        if not chosen or float(np.abs(units[:, chosen].T @ units[:, one]).max()) < ALIKE:
+            chosen.append(one)
+    return chosen
+
+
+def _coefficient(z: Float64Array, y: Float64Array, known: Float64Array) -> tuple[float, float]:
+    """The change of residuals y [n] with residuals z [n], and its robust standard error."""
+    coefficient, error = _coefficients(z, y[:, None], known)
+    return float(coefficient[0]), float(error[0])
+
+
+def _coefficients(z: Float64Array, y: Float64Array, known: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Coefficients of several y [n, m], with standard errors by HC3 (MacKinnon and White 1985)."""
+    square = float(z @ z)
+    q = np.linalg.qr(known)[0]
+    leverage = (q**2).sum(1) + z**2 / square
+    coefficient = z @ y / square
+    left = (y - z[:, None] * coefficient) / np.maximum(1 - leverage, 0.05)[:, None]
+    return coefficient, np.sqrt((z**2) @ left**2) / square
+
+
+def _tested(
+    examined: Examined, known: Float64Array, test: Indices, had: Float64Array, scale: float, margin: float, seed: int
+) -> tuple[float, float, float]:
+    """The effect of a direction on the test half, its error, and p that it is no larger than the margin."""
+    here, labels = known[test], _labels(examined)[test]
+    z = _residuals(here, had[test, None])[:, 0] / (had[test].std() or 1.0)
+    y = _residuals(here, examined.numbers[test, None])[:, 0] / scale
+    if float(z.std()) <= _STILL:
+        return 0.0, 0.0, 1.0
+    effect, error = _coefficient(z, y, here)
+    beyond = abs(effect) - margin
+    if beyond <= 0:
+        return effect, error, 1.0
+    null = y - np.sign(effect) * margin * z
+    drawn = null[permutations_within(labels, _PERMUTATIONS, seed)].T
+    coefficients, errors = _coefficients(z, _residuals(here, drawn), here)
+    observed = beyond / max(error, np.finfo(float).tiny)
+    as_large = int((np.abs(coefficients) >= observed * errors * (1 - TIE)).sum())
+    return effect, error, (1 + as_large) / (_PERMUTATIONS + 1)
+
+
+def permutations_within(labels: Indices, count: int, seed: int) -> Indices:
+    """Orders of rows [count, n] in which each label's rows change places among themselves."""
+    rng = np.random.default_rng(seed)
+    orders = np.tile(np.arange(len(labels)), (count, 1))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        orders[:, rows] = rng.permuted(np.tile(rows, (count, 1)), axis=1)
+    return orders
+
+
+def _matched(examined: Examined, find: Indices, had: Float64Array, count: int) -> tuple[Indices, Indices]:
+    """Examples of the find half with most of a direction, each with one of the same label that has little of it."""
+    labels, order = _labels(examined), find[np.argsort(-had[find], kind="stable")]
+    middle = {label: float(np.median(had[find[labels[find] == label]])) for label in np.unique(labels[find])}
+    free = [int(row) for row in order[::-1] if had[row] <= middle[labels[row]]]
+    high: list[int] = []
+    low: list[int] = []
+    for row in order.tolist():
+        match = next((one for one in free if labels[one] == labels[row]), None)
+        if len(high) == count or had[row] <= middle[labels[row]]:
+            break
+        if match is not None:
+            free.remove(match)
+            high.append(row)
+            low.append(match)
+    return np.array(high, np.intp), np.array(low, np.intp)
