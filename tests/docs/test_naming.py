@@ -155,7 +155,7 @@ ENVIRONMENT = (
     "CAVEAT_LARGE_MODEL(?!_BYTES)",
     "CAVEAT_WRONG_KEYS_LIMIT",
 )
-ADDRESSES = (r"/v1/log\b", r"\bcaveat log\b", r"\bverify --log\b", r"caveat\[(vault|evidence)\]")
+ADDRESSES = (r"(?<!/api)/v1/log\b", r"\bcaveat log\b", r"\bverify --log\b", r"caveat\[(vault|evidence)\]")
 
 
 @dataclass(frozen=True)
