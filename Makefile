@@ -113,8 +113,9 @@ bench: $(VENV)/.oracle  ## docs/benchmarks.md and scaling.md: an audit against i
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.scale_out
 
-explain: $(VENV)/.peers  ## docs/explanations.md and building-blocks.md: every explanation against its truth and other libraries
+explain: $(VENV)/.peers  ## docs/explanations.md, grammar.md, building-blocks.md: explanations against truths and other libraries
 	$(BIN)/python -m bench.explain
+	$(BIN)/python -m bench.grammar
 	$(BIN)/python -m bench.building_blocks
 
 zoo: $(VENV)/.zoo .venv-keras/.ready  ## docs/zoo.md: models that were not written here, each through every command (hours; FIRST="words", RESUME=1)

@@ -47,6 +47,11 @@ def pictures(*, crosses: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def crosses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.chdir(tmp_path)
+    return crosses_in(tmp_path)
+
+
+def crosses_in(tmp_path: Path) -> Bench:
     """An audit that asks where crosses are in pictures of the concept's own set."""
     (tmp_path / "model.onnx").write_bytes(network())
     document = {
@@ -66,7 +71,6 @@ def crosses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench(tmp_path, document)
     bench.save("plain.npy", pictures(crosses=False, seed=1)[0])
     bench.save("crossed.npy", pictures(crosses=True, seed=2)[0])
-    monkeypatch.chdir(tmp_path)
     return bench
 
 

@@ -70,6 +70,10 @@ def transformer(path: Path) -> None:
 
 @pytest.fixture
 def words(bench: Bench) -> Bench:
+    return words_in(bench)
+
+
+def words_in(bench: Bench) -> Bench:
     transformer(bench.folder / "model.onnx")
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -339,7 +340,8 @@ def _name(asked: Asked, place: int, shape: Sequence[int], subject: Subject) -> s
         y, x = divmod(place, -(-shape[1] // side))
         return f"{_stretch('row', y, side, shape[0])}, {_stretch('column', x, side, shape[1])}"
     if asked.atoms == "neurons" and len(asked.shape) > 1:
-        return f"neuron {', '.join(str(axis) for axis in np.unravel_index(place, asked.shape))}"
+        behind = asked.shape[1:]  # the first axis may be one that the model leaves open, as a text's tokens
+        return f"neuron {', '.join(map(str, np.unravel_index(place, (prod(shape) // prod(behind), *behind))))}"
     if asked.atoms == "concepts":
         return asked.element.concept or "concept"
     if asked.atoms == "examples":

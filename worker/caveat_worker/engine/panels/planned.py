@@ -43,6 +43,16 @@ LAYERS = ("layer", "upper", "known_at")
 """Options that name a layer."""
 FEWEST_ICONS = 5
 """Examples from which there is one at each place that icons show."""
+NOT_SO: Mapping[Presentation, str] = {
+    "map": "a map has rows and columns of places",
+    "strip": "a strip has the tokens of a text in their order",
+    "flow": "ribbons go to the atoms of a later layer, which `to` names",
+    "grid": "a grid has a small map for each atom of a later layer, which `to` names",
+    "bars": "bars have no places, and lose where in rows and columns a part is",
+    "icons": "icons show what a channel, a group or a concept inside the model looks for in other examples",
+    "table": "a table suits everything",
+}
+"""Why atoms are not drawn in a way that does not suit them."""
 LARGER = ("stride", "window")
 """Options of which more is cheaper."""
 MOST_OF_AN_OPTION = 4096
@@ -366,7 +376,7 @@ def _presentation(
     if element.as_ not in can:
         raise InvalidInput(
             "cannot-be-drawn-so",
-            f"{element.by} at {atoms} of these examples makes no {element.as_}.",
+            f"{element.by} at {atoms} is not drawn as {element.as_}: {NOT_SO[element.as_]}.",
             f"It is shown as {' or '.join(can)}.",
         )
     return element.as_
