@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import study
 from bench.explain import conditions, table
 from bench.measure import installed
 from bench.rows import Row, at_least, at_most
@@ -447,6 +448,7 @@ BLOCKS = {
     "edit": editing,
     "monitor": monitoring,
     "visualise": made_pictures,
+    "study": study.rows,
 }
 
 

@@ -76,6 +76,9 @@ NOT_RUN = {
     ("docs/how-to/explain-an-example.md", "--maps"): Elsewhere(
         "It needs an audit with its files.", "tests/audits/test_maps.py", ('"--maps"', '"explain"', "contents")
     ),
+    ("docs/how-to/explain-an-example.md", "caveat visualise"): Elsewhere(
+        "It needs an audit of pictures.", "tests/client/test_visualise.py", ('"visualise"', '"--concept"', '"--like"')
+    ),
     ("docs/how-to/supply-a-gradient.md", "/v1/models"): Elsewhere(
         "It needs a gradient that a training framework exported.",
         "tests/client/test_external_gradients.py",
