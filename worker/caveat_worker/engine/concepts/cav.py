@@ -34,7 +34,7 @@ class Cavs:
         found: Float64Array = self.alpha @ gx.T
         return found
 
-    def gaps(self, positives: NDArray[Any], negatives: NDArray[Any]) -> Float64Array:
+    def projected_gaps(self, positives: NDArray[Any], negatives: NDArray[Any]) -> Float64Array:
         """How far the positives' mean lies from the negatives' along each CAV [R]; both [R, n]."""
         between = positives / positives.sum(1, keepdims=True) - negatives / negatives.sum(1, keepdims=True)
         found: Float64Array = np.vecdot(self.along, between)
@@ -65,7 +65,7 @@ class FeatureCavs:
         found: Float64Array = self.normals @ gx.left.T
         return found
 
-    def gaps(self, positives: NDArray[Any], negatives: NDArray[Any]) -> Float64Array:
+    def projected_gaps(self, positives: NDArray[Any], negatives: NDArray[Any]) -> Float64Array:
         """The steps [R]: a CAV by mean difference points from one mean to the other."""
         return self.steps
 

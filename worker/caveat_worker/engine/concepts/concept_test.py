@@ -128,7 +128,7 @@ def run_concept_test(
     if problem.partners is None:
         alike = flag_moves_all([one.effect.in_sd for one in figures], [one.effect.p for one in figures], settings.alpha)
         figures = [one.model_copy(update={"flags": [*one.flags, *alike]}) for one in figures]
-    step = float(cav.gaps(*problem.sides)[0])
+    step = float(cav.projected_gaps(*problem.sides)[0])
     return ConceptTested(figures, accuracy, problem.spread_out(cav, len(data.k)), step)
 
 
@@ -317,7 +317,7 @@ class _Measured:
 def _measure(gx: AnyProducts, cavs: Cavs | FeatureCavs, positives: NDArray[Any], negatives: NDArray[Any]) -> _Measured:
     """Score and effect of each CAV: `T = mean ∇h·v · (v·(μ⁺ − μ⁻))`."""
     sensitivity = cavs.sensitivities(gx)  # [R, m]
-    step = cavs.gaps(positives, negatives)
+    step = cavs.projected_gaps(positives, negatives)
     reach = np.sqrt((sensitivity**2).mean(0))
     return _Measured((sensitivity > 0).mean(1), sensitivity.mean(1) * step, step, reach)
 
@@ -349,7 +349,7 @@ def _bootstrap(
     for size in batches(problem, problem.settings.bootstrap):
         positives, negatives = bootstrap_sides(problem.n_concept, problem.n_reference, problem.partners, size, rng)
         cavs = fit_draws(problem, positives, negatives)
-        step = cavs.gaps(positives, negatives)
+        step = cavs.projected_gaps(positives, negatives)
         for number, gx in enumerate(gxs):
             counts = bootstrap_counts(len(gx), size, rng)  # [R, m]
             sensitivity, share = cavs.sensitivities(gx), counts / len(gx)
