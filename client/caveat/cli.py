@@ -24,11 +24,13 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command."""
-        from caveat.problems import ProblemError
-
         try:
             return super().invoke(ctx)
-        except ProblemError as error:
+        except Exception as error:
+            from caveat.problems import ProblemError  # not before: a command starts the engine first of all
+
+            if not isinstance(error, ProblemError):
+                raise
             from caveat.terminal import show_problem
 
             show_problem(error)

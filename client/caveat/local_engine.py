@@ -14,8 +14,7 @@ def start_engine() -> None:
     """
     if can_audit():
         from caveat_worker.jobs import forkserver
-        from caveat_worker.jobs.environment import environment
-        from caveat_worker.jobs.limits import LimitSettings
+        from caveat_worker.jobs.environment import environment, threads_by_environment
 
-        with suppress(ValueError):
-            forkserver.ready(environment(LimitSettings().limits.threads))
+        with suppress(ValueError, ZeroDivisionError):
+            forkserver.ready(environment(threads_by_environment()))

@@ -17,10 +17,9 @@ from caveat.console_output import Bar, Console, Table, Text, err, out
 from caveat.positions import Positions
 from caveat.problems import ProblemError
 from caveat.progress import ProgressCallback
-from caveat_reports import diff, explanations, summary, versions, visualised
+from caveat_reports import diff, explanations, summary, versions
 from caveat_reports.formatting import p_value
-from caveat_spec.artifacts import Inspection, Visualisation
-from caveat_spec.power import AuditPlan, amount
+from caveat_spec.power import amount
 from caveat_spec.report import Outcome, Report, Verdict
 from caveat_spec.sanitize import json_text, one_line
 
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     from caveat.gradient import Written
     from caveat.keyless import CheckedReport
     from caveat_reports.annexes.form import Annex
+    from caveat_spec.artifacts import Inspection, Visualisation
+    from caveat_spec.power import AuditPlan
     from caveat_storage.hash_chain import Account
     from caveat_storage.keys import KeyRecord
 
@@ -387,6 +388,8 @@ def show_monitor(written: MonitorFile) -> None:
 
 def show_pictures(made: Visualisation, written: Sequence[Path]) -> None:
     """What each made picture shows in words, and where it is."""
+    from caveat_reports import visualised  # with the templates of pages, which no other command prints
+
     console = out()
     for one in made.pictures:
         console.print(visualised.sentence(one))

@@ -235,6 +235,22 @@ def test_help_loads_nothing_that_it_does_not_show() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_engine_starts_before_anything_else_is_loaded() -> None:
+    """Its imports are what a small audit waits for; this process reads the contract and the audit meanwhile."""
+    script = (
+        "import sys\n"
+        "from caveat_worker.jobs import forkserver\n"
+        "def started(self, environment):\n"
+        "    sys.exit(', '.join({'pydantic', 'ruamel', 'jinja2', 'json'} & set(sys.modules)) or 77)\n"
+        "forkserver.Forkserver.__init__ = started\n"
+        "sys.argv = ['caveat', 'gate', '--local', 'absent.yaml']\n"
+        "import caveat.cli\n"
+        "caveat.cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 77, done.stderr
+
+
 def test_a_local_gate_loads_no_client_no_server_and_no_engine() -> None:
     """What keeps a small audit quick: this process reads, watches and shows, and the one that it starts computes."""
     heavy = {"httpx2", "stamina", "structlog", "fsspec", "sqlalchemy", "boto3", "numpy", "onnx", "celery"}

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from caveat_worker.jobs import forkserver, supervisor
+from caveat_worker.jobs.environment import threads_by_environment
+from caveat_worker.jobs.limits import LimitSettings
 from caveat_worker.jobs.processes import children, is_stopped, stopped_servers
 from caveat_worker.jobs.supervisor import Failed, Finished, Stopped
 from tests.worker import stub_pipeline as stub
@@ -184,3 +186,29 @@ def _runs(pid: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"CAVEAT_THREADS": "3"}, {"caveat_concurrency": "2"}, {"CAVEAT_THREADS": "0"}]
+)
+def test_the_forkserver_that_starts_early_is_the_one_that_is_asked(
+    settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its threads, read without pydantic, are those of the settings; otherwise it would start in vain."""
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert threads_by_environment() == LimitSettings().limits.threads
+
+
+def test_an_audit_loads_nothing_that_draws_pictures() -> None:
+    script = (
+        "import sys\n"
+        "from caveat_worker import computations\n"
+        "computations.run\n"
+        "heavy = {'scipy.ndimage', 'scipy.fft', 'onnx.reference', 'unittest'} & set(sys.modules)\n"
+        "computations.make_pictures, computations.inspect_model, computations.inspect_examples\n"
+        "computations.plan_examples, computations.find_directions\n"
+        "sys.exit(', '.join(heavy) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,8 +1,23 @@
-"""The functions that a job's process calls: an audit, directions, pictures, a look at a model or an example set."""
+"""The functions that a job's process calls: an audit, directions, pictures, a look at a model or an example set.
 
-from caveat_worker.directions import find_directions
-from caveat_worker.inspection import inspect_examples, inspect_model, plan_examples
-from caveat_worker.pipeline import run
-from caveat_worker.visualisation import make_pictures
+Each is imported when it is asked for: an audit needs nothing of what draws pictures.
+"""
 
-__all__ = ["find_directions", "inspect_examples", "inspect_model", "make_pictures", "plan_examples", "run"]
+from importlib import import_module
+from typing import Any
+
+_PLACES = {
+    "find_directions": "caveat_worker.directions",
+    "inspect_examples": "caveat_worker.inspection",
+    "inspect_model": "caveat_worker.inspection",
+    "make_pictures": "caveat_worker.visualisation",
+    "plan_examples": "caveat_worker.inspection",
+    "run": "caveat_worker.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The function of this name; raises AttributeError for any other."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)

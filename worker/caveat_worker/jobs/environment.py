@@ -13,6 +13,16 @@ TUNED = {"NUMPY_MADVISE_HUGEPAGE": "0"}
 """Prevents NumPy from requesting huge pages, for which the kernel moves others: half of its time in an audit."""
 
 
+def threads_by_environment() -> int:
+    """What `LimitSettings().limits.threads` is, without pydantic, which takes a quarter of the engine's imports.
+
+    Raises ValueError or ZeroDivisionError for settings that it refuses.
+    """
+    asked = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith("CAVEAT_")}
+    threads, concurrency = int(asked.get("CAVEAT_THREADS", "0")), int(asked.get("CAVEAT_CONCURRENCY", "1"))
+    return threads or max(1, (os.cpu_count() or 1) // concurrency)
+
+
 def environment(threads: int, pipeline: str = PIPELINE) -> dict[str, str]:
     """The environment of a child that computes with `threads` threads."""
     passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}

@@ -9,9 +9,9 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
 from types import ModuleType
 
-POSTPONED = frozenset({"sympy", "onnx_ir._symbolic_shapes", "numpy.f2py"})
+POSTPONED = frozenset({"sympy", "onnx_ir._symbolic_shapes", "numpy.f2py", "numpy.testing"})
 """onnx_ir does arithmetic with symbolic sizes by sympy, a quarter of all that the engine imports; scipy asks NumPy for
-every name that it has, also for its compiler of Fortran."""
+every name that it has, also for its compiler of Fortran and its tools for tests."""
 
 
 class PostponedModules(MetaPathFinder):
