@@ -9,7 +9,7 @@ CODE   := api_spec storage reports telemetry service worker client examples benc
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: explain help demo test test-all programs check format generate gradients validation truths bench zoo chaos load tamper fuzz
+.PHONY: explain help demo demo-explain test test-all programs check format generate gradients validation truths bench zoo chaos load tamper fuzz
 .PHONY: faults neighbours contain site up clean
 
 PROGRAMS := curl jq openssl ps chromium node npm
@@ -60,6 +60,9 @@ $(VENV)/.zoo: $(VENV)/.oracle bench/zoo/packages.txt
 
 demo: $(VENV)/.demo  ## audit a real ImageNet model and real loan decisions (5 minutes, installation included)
 	$(BIN)/python -m examples.demo
+
+demo-explain: $(VENV)/.demo  ## explain a real ImageNet model: features, layers, places, made pictures
+	$(BIN)/python -m examples.tour
 
 test: programs $(VENV)/.dev  ## the quick tests, against a real broker, database and models
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
