@@ -8,6 +8,7 @@ page is written.
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 import textwrap
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from caveat_worker.engine.acting.monitor import Watched, monitoring_graph, score
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.explanations import explanation
+from caveat_worker.engine.explanations.factors import dictionary, signed_factors
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.onnx.session import open_session
 from caveat_worker.engine.versions.alignment import by_channel, debiased_cka, match_channels
@@ -83,6 +85,63 @@ def groups() -> Iterator[Row]:
         "effects and what no group has, off from Σ a·∂S/∂a",
         1e-12,
         abs(float(found.values[0].sum() + found.rest[0]) - whole) / max(abs(whole), float(size)),
+    )
+
+
+def groups_over_examples() -> Iterator[Row]:
+    """Planted groups of channels over many places, and photographs, whose groups nobody planted."""
+    from examples.watermark.squeezenet import squeezenet
+    from tests.explanations.test_dictionaries import cosines
+
+    name = "`groups` over a set"
+    found = [float(cosines(seed).min()) for seed in SEEDS]
+    yield at_least(
+        name, "cosine with six planted groups at 600 places, the lowest of six in ten seeds", 0.95, min(found)
+    )
+    model = OpenModel(load(squeezenet().SerializeToString()), Target("t", index=0))
+    rows = []
+    for picture in pictures():
+        runs, x = model.around({"image": np.ascontiguousarray(picture[None])})
+        rows.append(runs.activations(x, "fire8")[0].reshape(512, -1).T.astype(float))
+    shared = dictionary(np.concatenate(rows[:-1]), 6).shares(rows[-1]).missed
+    own = signed_factors(rows[-1], 6).missed
+    claim = "SqueezeNet's `fire8`: share of a photograph that six groups of seven others miss; that its own six miss"
+    yield Row(name, claim, "", f"{shared:.2f}; {own:.2f}", None)
+
+
+def groups_that_fit() -> Iterator[Row]:
+    """Planted groups of a layer that only the layer above tells apart, and photographs, whose groups nobody planted."""
+    from examples.watermark.squeezenet import squeezenet
+    from tests.explanations.test_compatible_groups import found_and_alone
+
+    together, alone = zip(*(found_and_alone(seed) for seed in SEEDS), strict=True)
+    name = "`compatible_groups`"
+    claim = (
+        "cosine with four planted groups of a layer that differ by what they serve above it, the lowest of ten seeds"
+    )
+    yield at_least(name, claim, 0.95, min(together))
+    yield Row(name, "the same by factors of the layer alone, the mean", "", f"{mean(alone):.4f}", None)
+    asked, model = (
+        explanation("compatible_groups"),
+        OpenModel(load(squeezenet().SerializeToString()), Target("t", index=0)),
+    )
+    options, off, widest, before = asked.entry.options(layer="fire6", upper="fire8"), [], [], []
+    for picture in pictures():
+        runs, x = model.around({"image": np.ascontiguousarray(picture[None])})
+        found = asked.run(runs, x, options)
+        flow, effects = found.parts["pairs"][0], found.values[0]
+        off.append(float(np.abs(flow.sum(0) - effects).sum() / np.abs(effects).sum()))
+        widest.append(float(np.abs(flow).max(0).sum() / np.abs(flow).sum()))
+        (share,) = re.findall(r"by itself it is (\d+)%", found.notes[1])
+        before.append(int(share) / 100)
+    what = "SqueezeNet's `fire6` to `fire8`, six groups each, eight photographs:"
+    yield Row(name, f"{what} effects that pass no group above, share", "", f"{max(off):.3f} at most", None)
+    yield Row(
+        name,
+        f"{what} flow in each group's widest link, the mean; by factors of the layer alone",
+        "",
+        f"{mean(widest):.2f}; {mean(before):.2f}",
+        None,
     )
 
 
@@ -390,20 +449,36 @@ def monitoring() -> Iterator[Row]:
         yield at_most(
             "`caveat monitor`", f"{what} of eight photographs, 1 - cosine with those written out", 1e-6, 1 - cosine
         )
-    plain, spent = open_bytes(squeezenet()), {name: list[float]() for name in ("plain", "monitor", "gradient")}
-    for _ in range(12):
-        _timed(spent["plain"], lambda: plain.run(None, {"image": x}))
-        _timed(spent["monitor"], lambda: session.run({"image": x}))
-        _timed(spent["gradient"], lambda: (plain.run(None, {"image": x}), runs.gradient(x, "fire8")))
-    forward, ours, both = (median(spent[name][2:]) for name in ("plain", "monitor", "gradient"))
+    three = [target, Target("u", index=282), Target("w", index=283)]
+    scores, three_classes = (
+        open_session(monitoring_graph(loaded, [watched], targets), threads=1) for targets in ([], three)
+    )
+    plain = open_bytes(squeezenet())
+    timed: dict[str, Callable[[], Any]] = {
+        "plain": lambda: plain.run(None, {"image": x}),
+        "scores": lambda: scores.run({"image": x}),
+        "one class": lambda: session.run({"image": x}),
+        "three classes": lambda: three_classes.run({"image": x}),
+        "apart": lambda: (plain.run(None, {"image": x}), runs.gradient(x, "fire8")),
+    }
+    spent = {name: list[float]() for name in timed}
+    for _ in range(16):
+        for name, call in timed.items():
+            _timed(spent[name], call)
+    cost = {name: median(every[2:]) / median(spent["plain"][2:]) for name, every in spent.items()}
+    apart = cost["one class"] / cost["apart"]
     yield Row(
         "`caveat monitor`",
         "CPU : a pass and a gradient at the layer apart",
         "≤ 1.1",
-        f"{ours / both:.2f}",
-        ours / both <= 1.1,
+        f"{apart:.2f}",
+        apart <= 1.1,
     )
-    yield Row("`caveat monitor`", "CPU : the model's own pass", "", f"{ours / forward:.2f}", None)
+    for what, bound in (("scores", 1.1), ("one class", None), ("three classes", None)):
+        with_them = "scores alone" if what == "scores" else f"scores and sensitivities of {what}"
+        met = None if bound is None else cost[what] <= bound
+        claim = f"CPU : the model's own pass; {with_them}"
+        yield Row("`caveat monitor`", claim, "" if bound is None else f"≤ {bound}", f"{cost[what]:.2f}", met)
 
 
 def editing() -> Iterator[Row]:
@@ -441,6 +516,8 @@ def editing() -> Iterator[Row]:
 
 BLOCKS = {
     "groups": groups,
+    "groups over a set": groups_over_examples,
+    "compatible_groups": groups_that_fit,
     "bag_of_features": bag,
     "influence": left_out,
     "wrong labels": mislabels,
@@ -475,8 +552,9 @@ def main() -> int:
         "head without each example, to the end for 150 and by one step for 2,000, which captum's scores do not; its "
         "class for last layers keeps to weights. The product's groups are made by scikit-learn's NMF: that row holds "
         "what is made of the factors, not the factors. Of `caveat monitor`, the peer is a pass of the model and then "
-        "our own gradient at the layer, in two sessions. Beside made pictures stands torch with lucent's parameters, "
-        "its Adam, and the same colours and moves."
+        "our own gradient at the layer, in two sessions; back from one class to `fire8` are 0.095 of the model's "
+        "multiplications, so that no sensitivity costs less. Beside made pictures stands torch with lucent's "
+        "parameters, its Adam, and the same colours and moves."
     )
     head = ["# Building blocks", "", "Generated by `make explain`.", "", textwrap.fill(what, 112), "", conditions(), ""]
     PAGE.write_text("\n".join([*head, table(["block", "claim", "bound", "found", "met"], rows)]))

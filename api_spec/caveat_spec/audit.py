@@ -715,7 +715,7 @@ class Audit(Document):
     def _check_labels_to_explain(self, name: str, asked: Explanation) -> None:
         """Raises ValueError where a labelled set has no such labels."""
         for position, element in enumerate(asked.show):
-            if element.asked_set is None or element.options["labels"] is None:
+            if element.asked_set is None or element.options.get("labels") is None:
                 continue
             there, labels = self.examples[element.asked_set], element.options["labels"]
             if not isinstance(there, Table) and not (isinstance(there, Images) and labels == FOLDER):

@@ -175,7 +175,7 @@ class Element(Document):
     @property
     def set_option(self) -> str:
         """The option that names that set."""
-        return "training" if "training" in self.options else "examples"
+        return next((name for name in ("training", "over") if name in self.options), "examples")
 
     @property
     def beyond_concepts(self) -> bool:
@@ -259,8 +259,8 @@ def _with_defaults(asked: dict[str, Any]) -> dict[str, Any]:
         options = entry.options.model_validate({**own, **given})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(step) for step in first["loc"])
-        raise ValueError(f"{entry.name}: {field}: {first['msg']}") from None
+        place = ": ".join([entry.name, ".".join(str(step) for step in first["loc"])] if first["loc"] else [entry.name])
+        raise ValueError(f"{place}: {first['msg']}") from None
     return {**asked, "options": options.model_dump(mode="json")}
 
 

@@ -6,9 +6,9 @@ What its parts have to add up to is the row's `relation`, with the paper that it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from caveat_spec.base import Document, Integer
 
@@ -211,14 +211,16 @@ class BagOptions(Document):
 
 
 MOST_GROUPS = 6
+MOST_SHARED_GROUPS = 32
+"""The same over an example set, of which each example shows some."""
 UPPER_GROUPS = "ABCDEF"
 """The names of an upper layer's groups, so that nobody takes them for those of the lower one."""
 
 
-def _comparable(count: int) -> int:
+def _comparable(count: int, most: int = MOST_GROUPS) -> int:
     """A number of groups that a person can compare."""
-    if count > MOST_GROUPS:
-        raise ValueError(f"{count} groups are more than anybody compares at a glance; the most is {MOST_GROUPS}")
+    if count > most:
+        raise ValueError(f"{count} groups are more than anybody compares at a glance; the most is {most}")
     return count
 
 
@@ -227,13 +229,20 @@ class GroupsOptions(Document):
 
     layer: str
     """The layer whose channels are put into groups."""
-    count: Annotated[Integer, Field(ge=2, json_schema_extra={"maximum": MOST_GROUPS}), AfterValidator(_comparable)] = (
-        MOST_GROUPS
-    )
-    """How many groups there are."""
+    count: Annotated[Integer, Field(ge=2, json_schema_extra={"maximum": MOST_SHARED_GROUPS})] = MOST_GROUPS
+    """How many groups there are: at most 6, or with `over` 32, of which those with the largest effects are shown."""
     by: Literal["activations", "attributions"] = "activations"
     """What is factorised: what the channels are, or what each does for the target."""
+    over: Annotated[str, Field(min_length=1)] | None = None
+    """An example set: its groups are the same for every example, and by default each example has its own."""
     atoms: Literal["groups"] = "groups"
+
+    @model_validator(mode="after")
+    def _few_or_shared(self) -> Self:
+        _comparable(self.count, MOST_GROUPS if self.over is None else MOST_SHARED_GROUPS)
+        if self.over is not None and self.by != "activations":
+            raise ValueError("groups over an example set are of activations; leave 'by' out, or 'over'")
+        return self
 
 
 class CompatibleGroupsOptions(Document):

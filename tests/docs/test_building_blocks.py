@@ -7,6 +7,8 @@ from bench.rows import at_least, at_most
 
 BLOCKS = {
     "`groups`",
+    "`groups` over a set",
+    "`compatible_groups`",
     "`bag_of_features`",
     "`influence`",
     "comparison",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
+from caveat_worker.engine.explanations.factors import Dictionary
 from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Direction, Examined, Labelled
 
 Function = Callable[[Float64Array], Float64Array]
@@ -64,6 +65,9 @@ class Literal:
         raise NotImplementedError
 
     def examined(self, examples: str, layer: str, labels: str | None, known_at: str) -> Examined:
+        raise NotImplementedError
+
+    def dictionary(self, examples: str, layer: str, count: int) -> Dictionary:
         raise NotImplementedError
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from caveat_spec.explanations import MOST_GROUPS
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 from caveat_worker.engine.explanations.attributed import Check
 
@@ -76,13 +75,12 @@ _MISSED = 0.5
 def tells_the_story(maps: Float64Array, total: float, otherwise: str) -> Check:
     """Whether groups whose effects are at positions [positions, k] have most of a layer's linear attribution.
 
-    `otherwise` is what to ask for where they have not, beside more groups.
+    `otherwise` is what to ask for where they have not.
     """
     effects = np.abs(maps.sum(0)).sum()
     left = abs(total - float(maps.sum()))
     share = left / effects if effects > 0 else float(left > 0)
     count = maps.shape[1]
-    more = "" if count == MOST_GROUPS else "more groups, or for "
     ok = bool(share <= _MISSED)
     return Check(
         "groups",
@@ -92,7 +90,7 @@ def tells_the_story(maps: Float64Array, total: float, otherwise: str) -> Check:
         f"What is in no group comes to {share:.0%} of the groups' effects."
         if ok
         else f"{count} groups do not tell this story: what is in none of them comes to {share:.0%} of their effects, "
-        f"and {_MISSED:.0%} are allowed. Ask for {more}{otherwise}.",
+        f"and {_MISSED:.0%} are allowed. Ask for {otherwise}.",
     )
 
 

@@ -127,7 +127,7 @@ def _explained(runs: Runs, x: AnyArray, options: CompatibleGroupsOptions) -> _Ex
         flow[:, largest],
         _widest(_flow(signed_factors(a, options.count), through)),
         total,
-        tells_the_story(lower.maps, total, "layers nearer to the scores"),
+        tells_the_story(lower.maps, total, "groups of layers nearer to the scores"),
         gradient,
         wide.shape,
     )

@@ -54,6 +54,39 @@ def signed_factors(matrix: Float64Array, count: int) -> SignedFactors:
     return SignedFactors(shares, positive, mixes[:, d:] if signed else np.zeros_like(positive), missed)
 
 
+@dataclass(frozen=True)
+class Dictionary:
+    """Groups of channels that many examples share, the largest first."""
+
+    positive: Float64Array
+    """V⁺ [k, d]"""
+    negative: Float64Array
+    """V⁻ [k, d]"""
+    places: int
+    """Rows that it is from."""
+    missed: float
+    """The share of their size that it misses."""
+
+    def shares(self, a: Float64Array) -> SignedFactors:
+        """How much of each group is at rows [n, d]: non-negative least squares, row by row."""
+        from scipy.optimize import nnls  # takes half a second to import, which few explanations need
+
+        stacked = np.concatenate([np.maximum(a, 0), np.maximum(-a, 0)], axis=1)
+        mixes = np.concatenate([self.positive, self.negative], axis=1)
+        shares = np.stack([nnls(mixes.T, row)[0] for row in stacked])
+        size = max(float(np.linalg.norm(stacked)), np.finfo(float).tiny)
+        missed = float(np.linalg.norm(stacked - shares @ mixes)) / size
+        return SignedFactors(shares, self.positive, self.negative, missed)
+
+
+def dictionary(rows: Float64Array, count: int) -> Dictionary:
+    """Groups of rows [n, d] from many examples, in the order of the size that each has of them."""
+    found = signed_factors(rows, count)
+    lengths = np.linalg.norm(np.concatenate([found.positive, found.negative], axis=1), axis=1)
+    order = np.argsort(-np.linalg.norm(found.shares, axis=0) * lengths, kind="stable")
+    return Dictionary(found.positive[order], found.negative[order], len(rows), found.missed)
+
+
 def factors(matrix: Float64Array, count: int) -> tuple[Float64Array, Float64Array]:
     """U [n, k] and V [k, d], both without negative numbers, whose product is about the matrix [n, d].
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caveat_spec.explanations import GroupsOptions
+from caveat_spec.explanations import MOST_GROUPS, MOST_SHARED_GROUPS, GroupsOptions
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import by_position, placed
 from caveat_worker.engine.explanations.attributed import Attributed
 from caveat_worker.engine.explanations.checks import not_flat, tells_the_story
-from caveat_worker.engine.explanations.factors import signed_factors, strongest_channels
+from caveat_worker.engine.explanations.factors import Dictionary, signed_factors, strongest_channels
 from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Runs
 
 
@@ -28,11 +28,15 @@ def cost(options: GroupsOptions, shapes: Shapes) -> int:
 
 
 def groups(runs: Runs, x: AnyArray, options: GroupsOptions) -> Attributed:
-    """Each group's effect [n, k], the largest first; `parts` has where it is [n, k, *positions], and its channels."""
+    """Each group's effect [n, k]; `parts` has where it is [n, k, *positions], and its channels.
+
+    An example's own groups are in the order of their effects, and those of many examples in one order for all.
+    """
     before = runs.passes
     a, gradient = runs.activations(x, options.layer), runs.gradient(x, options.layer)
     flat_a, flat_g = by_position(a).astype(float), by_position(gradient).astype(float)
-    several = [_Groups.of(*each, options) for each in zip(flat_a, flat_g, strict=True)]
+    shared = None if options.over is None else runs.dictionary(options.over, options.layer, options.count)
+    several = [_Groups.of(*each, options, shared) for each in zip(flat_a, flat_g, strict=True)]
     effects = np.stack([one.maps.sum(0) for one in several])
     total = np.array([one.total for one in several])
     return Attributed(
@@ -40,7 +44,7 @@ def groups(runs: Runs, x: AnyArray, options: GroupsOptions) -> Attributed:
         total=total,
         checks=(
             not_flat(gradient),
-            *(tells_the_story(one.maps, one.total, "groups by attributions") for one in several),
+            *(tells_the_story(one.maps, one.total, _instead(options)) for one in several),
         ),
         passes=runs.passes - before,
         rest=total - effects.sum(1),
@@ -54,7 +58,7 @@ def groups(runs: Runs, x: AnyArray, options: GroupsOptions) -> Attributed:
 
 @dataclass(frozen=True)
 class _Groups:
-    """The groups of one example, the largest effect first."""
+    """The groups of one example."""
 
     maps: Float64Array
     """What each group does at each position [positions, k]."""
@@ -66,15 +70,18 @@ class _Groups:
     """The share of the factorised numbers that are negative."""
     missed: float
     """The share of their size that the factors miss."""
+    shared: Dictionary | None = None
+    """What the groups are from, where they are those of many examples."""
 
     @classmethod
-    def of(cls, a: Float64Array, gradient: Float64Array, options: GroupsOptions) -> _Groups:
+    def of(cls, a: Float64Array, gradient: Float64Array, options: GroupsOptions, shared: Dictionary | None) -> _Groups:
         """The groups of activations [positions, channels] by the target's derivatives there."""
         matrix = a if options.by == "activations" else a * gradient
-        found = signed_factors(matrix, options.count)
+        found = signed_factors(matrix, options.count) if shared is None else shared.shares(matrix)
         shares, mix = found.shares, found.mixes
         maps = shares * (gradient @ mix.T if options.by == "activations" else mix.sum(1))
-        order = np.argsort(-np.abs(maps.sum(0)), kind="stable")
+        by_effect = np.argsort(-np.abs(maps.sum(0)), kind="stable")
+        order = by_effect if shared is None else np.arange(options.count)
         of_a = mix if options.by == "activations" else shares.T @ a
         return cls(
             maps[:, order],
@@ -82,6 +89,7 @@ class _Groups:
             float((a * gradient).sum()),
             float((matrix < 0).mean()),
             found.missed,
+            shared,
         )
 
     def notes(self, options: GroupsOptions) -> tuple[str, ...]:
@@ -89,8 +97,26 @@ class _Groups:
         split = ""
         if self.negative:
             split = f", of which {self.negative:.0%} are negative: positive and negative parts side by side"
-        numbers = map(str, range(1, len(self.directions) + 1))
+        if self.shared is not None:
+            return (
+                f"Non-negative factors of the {options.by} at {self.shared.places:,} places of {options.over}, the "
+                f"same for every example; they miss {self.shared.missed:.0%} of the size of those and "
+                f"{self.missed:.0%} of this example's{split}. Strongest channels: {self._listed()}.",
+            )
         return (
             f"Non-negative factors of the {options.by}{split}; they miss {self.missed:.0%} of their size. Strongest "
-            f"channels: {strongest_channels(self.directions, numbers)}.",
+            f"channels: {self._listed()}.",
         )
+
+    def _listed(self) -> str:
+        """The strongest channels of as many groups as a person compares: those with the largest effects."""
+        largest = np.sort(np.argsort(-np.abs(self.maps.sum(0)), kind="stable")[:MOST_GROUPS])
+        return strongest_channels(self.directions[largest], map(str, largest + 1))
+
+
+def _instead(options: GroupsOptions) -> str:
+    """What to ask for where groups leave out too much of the attribution."""
+    if options.over is None:
+        return "more groups, or for groups by attributions" if options.count < MOST_GROUPS else "groups by attributions"
+    own = "each example's own groups, without 'over'"
+    return f"more groups, or for {own}" if options.count < MOST_SHARED_GROUPS else own

@@ -27,6 +27,7 @@ from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Arra
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.explanations.atoms import channel_axis
 from caveat_worker.engine.explanations.entry import Entry, find_entry
+from caveat_worker.engine.explanations.factors import Dictionary
 from caveat_worker.engine.explanations.layout import SAME, Layout, layout_of
 from caveat_worker.engine.explanations.receptive_field import receptive_field
 from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Direction, Examined, Labelled
@@ -153,6 +154,9 @@ LabelledSets = Callable[[OpenModel, str, str], Labelled]
 ExaminedSets = Callable[[OpenModel, str, str, str | None, str], Examined]
 """(model, example set, layer, labels, layer of concept scores) → the set at that layer."""
 
+Dictionaries = Callable[[OpenModel, str, str, int], Dictionary]
+"""(model, example set, layer, how many) → groups of the layer's channels over the set."""
+
 
 class ModelRuns:
     """`Runs` of an open model around one example, whose other inputs stay as they are."""
@@ -167,6 +171,7 @@ class ModelRuns:
         self.directions: Directions | None = None
         self.labelled_sets: LabelledSets | None = None
         self.examined_sets: ExaminedSets | None = None
+        self.dictionaries: Dictionaries | None = None
         self._passes = 0
 
     @property
@@ -273,6 +278,12 @@ class ModelRuns:
         if self.examined_sets is None:
             raise ValueError("runs have no examples of their own; whoever opens them sets `examined_sets`")
         return self.examined_sets(self.opened, examples, layer, labels, known_at)
+
+    def dictionary(self, examples: str, layer: str, count: int) -> Dictionary:
+        """So many groups of a layer's channels over an example set."""
+        if self.dictionaries is None:
+            raise ValueError("runs have no examples of their own; whoever opens them sets `dictionaries`")
+        return self.dictionaries(self.opened, examples, layer, count)
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:
         """Σ b·∂S/∂b over all biases b, at one input x [1, …]."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array, Indices
+from caveat_worker.engine.explanations.factors import Dictionary
 
 FORWARD = 1
 GRADIENT = 5
@@ -134,6 +135,10 @@ class Runs(Protocol):
 
     def examined(self, examples: str, layer: str, labels: str | None, known_at: str) -> Examined:
         """An example set at a layer, with its labels, and with scores of the audit's concepts at another layer."""
+        ...
+
+    def dictionary(self, examples: str, layer: str, count: int) -> Dictionary:
+        """So many groups of a layer's channels over an example set."""
         ...
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:

@@ -28,6 +28,7 @@ from caveat_worker.engine.explanations.model_runs import ModelRuns, OpenModel
 from caveat_worker.engine.explanations.runs import INPUT
 from caveat_worker.engine.onnx.session import Provider
 from caveat_worker.engine.panels.choice import Choice, Source, check_finite, choose, match_of
+from caveat_worker.engine.panels.dictionaries import Dictionaries
 from caveat_worker.engine.panels.directions import Directions
 from caveat_worker.engine.panels.examined import ExaminedSets
 from caveat_worker.engine.panels.figures import Asked, Found, Subject, figures
@@ -90,6 +91,11 @@ class Means:
     def labelled(self) -> LabelledSets:
         """The labelled sets, which all explanations share."""
         return LabelledSets(self.source)
+
+    @cached_property
+    def dictionaries(self) -> Dictionaries:
+        """The groups over example sets, which all explanations share."""
+        return Dictionaries(self.source)
 
 
 @dataclass(frozen=True)
@@ -367,6 +373,7 @@ def _settle(question: Question, one: PlannedElement, example: Shown, runs: Model
     runs.directions = Directions(question.plan, means.source, means.store, without)
     runs.labelled_sets = means.labelled
     runs.examined_sets = ExaminedSets(question.plan, means.source)
+    runs.dictionaries = means.dictionaries
     if one.way.entry.of_features:
         runs.tokens = tokens_of(question.opened, means.source, example.examples, example.position, one.layer)
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from caveat_spec.audit import Audit, Text
 from caveat_spec.base import Document
 from caveat_spec.explain import PRESENTATIONS, Atoms, Element, Explanation, Presentation
-from caveat_spec.explanations import MOST_GROUPS, CompatibleGroupsOptions, LayerToLayerOptions
+from caveat_spec.explanations import CompatibleGroupsOptions, LayerToLayerOptions
 from caveat_spec.maps import LARGEST_MAPS, NUMBER_BYTES
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.differentiate import find_layer, gradient_state, opened_at, vjp
@@ -97,13 +97,20 @@ class PlannedElement:
         shape = self.shapes[self.layer]
         places = shape[1:] if len(shape) > 2 else shape[:1]
         channels = shape[:1] if len(shape) > 2 else shape[-1:]
-        known = {"channels": channels, "neurons": shape, "concepts": (1,), "groups": (MOST_GROUPS, *places)}
+        known = {
+            "channels": channels,
+            "neurons": shape,
+            "concepts": (1,),
+            "groups": (getattr(self.options, "count", 1), *places),
+        }
         known["examples"] = (self.to_fit,)
         known["proposals"] = (getattr(self.options, "proposals", 1),)
         atoms = known.get(self.atoms, places)
         if isinstance(self.options, CompatibleGroupsOptions):
             above = self.shapes[self.options.upper]
-            return prod(atoms) + MOST_GROUPS * (1 + MOST_GROUPS + prod(above[1:] if len(above) > 2 else above[:1]))
+            return prod(atoms) + self.options.count * (
+                1 + self.options.count + prod(above[1:] if len(above) > 2 else above[:1])
+            )
         return prod(atoms) * (1 + (self.options.most if isinstance(self.options, LayerToLayerOptions) else 1))
 
     def cost_with(self, option: str, value: int) -> int | None:

@@ -1,0 +1,57 @@
+"""Groups that many examples share: factors of a layer's activations at places of an example set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from caveat_worker.engine.autodiff.differentiate import expose, find_layer
+from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.explanations.atoms import by_position
+from caveat_worker.engine.explanations.factors import Dictionary, dictionary
+from caveat_worker.engine.explanations.model_runs import OpenModel
+from caveat_worker.engine.panels.choice import Source
+from caveat_worker.engine.panels.icons import tokens_of
+
+MOST_PLACES = 8192
+"""Places that are factorised: as many of each example, evenly spaced."""
+
+
+@dataclass(frozen=True)
+class Dictionaries:
+    """The dictionaries of an audit, each of which is made once, whatever the targets and examples are."""
+
+    source: Source
+    kept: dict[tuple[str, str, str, int], tuple[Model, Dictionary]] = field(default_factory=dict)
+
+    def __call__(self, opened: OpenModel, examples: str, layer: str, count: int) -> Dictionary:
+        """A layer's groups over a set; raises InvalidInput where an activation is no number."""
+        key = (str(id(opened.model)), examples, layer, count)
+        if key not in self.kept:
+            rows = np.concatenate([*self._places(opened, examples, layer)])
+            self.kept[key] = opened.model, dictionary(rows, count)
+        return self.kept[key][1]
+
+    def _places(self, opened: OpenModel, examples: str, layer: str) -> Iterator[Float64Array]:
+        """The activations at some places of each example [places, channels]."""
+        name, names, size = find_layer(opened.model, layer), self.source.names[examples], opened.batch(gradient=False)
+        session = opened.session("layer", name, graph=lambda: expose(opened.model, [name]))
+        most = max(MOST_PLACES // len(names), 1)
+        for start in range(0, len(names), size):
+            rows = range(start, min(start + size, len(names)))
+            a = opened.layout(layer).seen(np.asarray(session.run(self.source.feeds(examples, rows))[name]))
+            for row, places in zip(rows, by_position(a), strict=True):
+                own = places[: tokens_of(opened, self.source, examples, row, layer)]
+                if not np.isfinite(own).all():
+                    raise InvalidInput(
+                        "no-finite-number",
+                        f"'{layer}' is NaN or infinite at '{names[row]}' of example set '{examples}', so that it has "
+                        "no groups.",
+                        "Look for NaN, infinite or very large values in these examples, and take them out.",
+                    )
+                spaced = np.linspace(0, len(own) - 1, min(most, len(own))).round().astype(int)
+                yield own[spaced].astype(float)
