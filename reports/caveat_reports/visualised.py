@@ -28,7 +28,8 @@ def sentence(one: MadePicture) -> str:
     """What a picture shows, in words."""
     if one.withheld is not None:
         return one.withheld
-    made, highest = (f"{plain(value)} {one.unit}" for value in (one.response, one.highest))
+    unit = "" if one.unit == "activation" else f" {one.unit}"
+    made, highest = (f"{plain(value)}{unit}" for value in (one.response, one.highest))
     return (
         f"The response of {one.atom} is {made} to this picture, and {highest} to {one.spectrum.icons[0].example}, the "
         "highest of the examples."

@@ -116,10 +116,10 @@ def _withheld(one: Visualised) -> str | None:
     """Why a picture is not shown: it says nothing about an atom that responds more to the set's own examples."""
     if one.response > one.highest:
         return None
-    example, unit = one.spectrum.icons[0].example, one.unit
+    example, unit = one.spectrum.icons[0].example, "" if one.unit == "activation" else f" {one.unit}"
     return (
-        f"The picture that was made is not shown: the response of {one.atom} to it is {_two_digits(one.response):g} "
-        f"{unit}, and to {example} {_two_digits(one.highest):g} {unit}. More steps, or another seed, may do better."
+        f"The picture that was made is not shown: the response of {one.atom} to it is {_two_digits(one.response):g}"
+        f"{unit}, and to {example} {_two_digits(one.highest):g}{unit}. More steps, or another seed, may do better."
     )
 
 
