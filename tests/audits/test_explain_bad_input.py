@@ -136,7 +136,7 @@ REFUSED: list[tuple[str, Change, str, str, str]] = [
         "20,000 are allowed",
         "Use permutations: ",
     ),
-    ("drawn so", shown({"saliency": {"as": "strip"}}), "/explain/why/show/0", "makes no strip", "map or table"),
+    ("drawn so", shown({"saliency": {"as": "strip"}}), "/explain/why/show/0", "is not drawn as strip", "map or table"),
     ("NaN", pixel(np.nan), "/explain/why/examples", "gives '29' of example set 'marked' NaN or inf", "take them out"),
     ("infinity", pixel(np.inf), "/explain/why/examples", "gives '29' of example set 'marked' NaN", "take them out"),
     ("NaN by name", both(pixel(np.nan), said(examples=NAMED)), "/explain/why/examples", "gives '29' of", "take them"),

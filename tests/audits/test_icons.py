@@ -162,12 +162,12 @@ def test_groups_of_a_text_say_at_which_words_they_are(words: Bench) -> None:
     [
         ({"groups": {"layer": "input"}}, "the input has none that act together", "Name a layer inside the model"),
         ({"groups": {"layer": "seen", "only": [1]}}, "groups here has groups", "Leave 'only' out"),
-        ({"groups": {"layer": "seen", "as": "map"}}, "at groups of these examples makes no map", "icons or bars or"),
+        ({"groups": {"layer": "seen", "as": "map"}}, "groups at groups is not drawn as map", "icons or bars or"),
         ({"activation": {"layer": "seen", "only": [16]}}, "'seen' has no channel 16, only 16 of them", "from 0 to 15"),
         ({"saliency": {"only": [1]}}, "saliency here has pixels", "Leave 'only' out"),
-        ({"layer": "seen", "as": "icons", "atoms": "positions"}, "makes no icons", "It is shown as map"),
+        ({"layer": "seen", "as": "icons", "atoms": "positions"}, "is not drawn as icons", "It is shown as map"),
         ({"activation": {"layer": "seen", "icons": "few"}}, "'few' has 4", "Name a larger set in 'icons'"),
-        ({"saliency": {"icons": "plain"}}, "makes no icons", "It is shown as map or table"),
+        ({"saliency": {"icons": "plain"}}, "is not drawn as icons", "It is shown as map or table"),
     ],
 )
 def test_what_has_no_icons_is_refused(crosses: Bench, element: Any, sentence: str, remedy: str) -> None:
