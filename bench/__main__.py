@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from bench import sections, waiting
+from bench import large, sections, waiting
 from bench.measure import installed
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -22,6 +22,7 @@ LIBRARIES = ("onnxruntime", "onnx", "numpy", "scipy", "torch", "captum", "gunico
 SECTIONS: dict[str, Callable[[Path, int, bool], str]] = {
     "audit": sections.against_the_bound,
     "captum": sections.against_captum,
+    "large": large.transformers,
     "gradients": sections.against_eager,
     "waiting": waiting.commands,
     "scaling": sections.scaling,

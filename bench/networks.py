@@ -1,8 +1,9 @@
-"""The networks that are timed: GoogLeNet, ResNet-50 and a small perceptron, with seeded random weights."""
+"""The networks that are timed: GoogLeNet, ResNet-50, two transformers and a perceptron, with seeded random weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ GOOGLENET_LAYERS = ("inception4c", "pool")
 """512 x 14 x 14 = 100,352 features, and 1,024."""
 RESNET_LAYER = "stage3"
 """1,024 x 14 x 14 features."""
+WIDTH, HEADS = 768, 12
+"""Of the transformers."""
 
 INCEPTIONS = {
     "3a": (64, 96, 128, 16, 32, 32),
@@ -66,6 +69,32 @@ def perceptron(features: int, widths: Sequence[int], seed: int = 0) -> ModelProt
         dense = net.dense(x, size, width, f"hidden{number}.sum")
         x, size = net.graph.node("Tanh", [dense], f"hidden{number}"), width
     return net.graph.model({"input": ["N", features]}, {net.dense(x, size, 1, "score"): ["N", 1]})
+
+
+def vit_base(classes: int = 1000, seed: int = 0) -> ModelProto:
+    """A vision transformer of the size of ViT-B/16 at 224 pixels (Dosovitskiy et al. 2021): 86 million weights."""
+    net = _Net("vit", seed)
+    patches = net.patches("input", 16, WIDTH)
+    x = net.graph.node("Transpose", [patches], "tokens", perm=[0, 2, 1])
+    return _encoder(net, x, (224 // 16) ** 2, {"input": ["N", 3, 224, 224]}, classes)
+
+
+def bert_base(tokens: int = 32, words: int = 30_522, seed: int = 0) -> ModelProto:
+    """An encoder of the size of BERT-base (Devlin et al. 2019), 110 million weights; its ids come as float32."""
+    net = _Net("bert", seed)
+    ids = net.graph.node("Cast", ["input"], "ids", to=7)  # int64
+    x = net.graph.node("Gather", [net.embedding("words", words), ids], "tokens")
+    return _encoder(net, x, tokens, {"input": ["N", tokens]}, 2)
+
+
+def _encoder(net: _Net, x: str, tokens: int, inputs: Mapping[str, list[Any]], classes: int) -> ModelProto:
+    """Twelve blocks of twelve heads over `tokens`, their last mean as `pool`, and a softmax of classes."""
+    x = net.graph.node("Add", [x, net.embedding("positions", tokens)], "placed")
+    for number in range(1, 13):
+        x = net.block(x, tokens, f"block{number}")
+    pooled = net.graph.node("ReduceMean", [x, net.sizes("pool.axes", [1])], "pool", keepdims=0)
+    probabilities = net.graph.node("Softmax", [net.dense(pooled, WIDTH, classes, "logits")], "probabilities")
+    return net.graph.model(dict(inputs), {probabilities: ["N", classes]})
 
 
 def _inception(net: _Net, x: str, channels: int, name: str, sizes: Sequence[int]) -> tuple[str, int]:
@@ -127,6 +156,51 @@ class _Net:
         weight = self.graph.weight(f"{name}.weight", self._normal((features, outputs), features))
         bias = self.graph.weight(f"{name}.bias", np.zeros(outputs, np.float32))
         return self.graph.node("Gemm", [x, weight, bias], name)
+
+    def patches(self, x: str, size: int, width: int) -> str:
+        """Squares of a picture as tokens [N, width, tokens]."""
+        kernel = self._normal((width, 3, size, size), 3 * size * size, 0.7)
+        layer = Convolution(kernel, np.zeros(width, np.float32))
+        squares = layer.write(self.graph, x, "patches", stride=size)
+        return self.graph.node("Reshape", [squares, self.sizes("patches.shape", [0, width, -1])], "patches.flat")
+
+    def embedding(self, name: str, rows: int) -> str:
+        """A vector for each of so many things [rows, width]."""
+        return self.graph.weight(name, self._normal((rows, WIDTH), 2))
+
+    def sizes(self, name: str, values: list[int]) -> str:
+        """A constant of int64."""
+        return self.graph.weight(name, np.array(values, np.int64))
+
+    def block(self, x: str, tokens: int, name: str) -> str:
+        """Attention and two dense layers, each behind a normalisation and beside what it adds to (Vaswani et al.)."""
+        node, normal = self.graph.node, self.normalised(x, f"{name}.before")
+        shape = self.sizes(f"{name}.shape", [0, tokens, HEADS, WIDTH // HEADS])
+        heads = [
+            node("Transpose", [node("Reshape", [self.linear(normal, WIDTH, WIDTH, f"{name}.{one}"), shape],
+                                    f"{name}.{one}.heads")], f"{name}.{one}.turned", perm=order)
+            for one, order in (("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3]))
+        ]  # fmt: skip
+        scale = self.graph.weight(f"{name}.scale", np.float32((WIDTH / HEADS) ** -0.5))
+        scores = node("Mul", [node("MatMul", heads[:2], f"{name}.products"), scale], f"{name}.scores")
+        seen = node("MatMul", [node("Softmax", [scores], f"{name}.attention", axis=-1), heads[2]], f"{name}.seen")
+        turned = node("Transpose", [seen], f"{name}.seen.turned", perm=[0, 2, 1, 3])
+        whole = node("Reshape", [turned, self.sizes(f"{name}.whole", [0, tokens, WIDTH])], f"{name}.seen.whole")
+        x = node("Add", [x, self.linear(whole, WIDTH, WIDTH, f"{name}.mixed")], f"{name}.attended")
+        inner = self.linear(self.normalised(x, f"{name}.between"), WIDTH, 4 * WIDTH, f"{name}.wide")
+        inner = node("Gelu", [inner], f"{name}.gelu")
+        return node("Add", [x, self.linear(inner, 4 * WIDTH, WIDTH, f"{name}.narrow")], name)
+
+    def normalised(self, x: str, name: str) -> str:
+        scale = self.graph.weight(f"{name}.scale", np.ones(WIDTH, np.float32))
+        shift = self.graph.weight(f"{name}.shift", np.zeros(WIDTH, np.float32))
+        return self.graph.node("LayerNormalization", [x, scale, shift], name, axis=-1)
+
+    def linear(self, x: str, features: int, outputs: int, name: str) -> str:
+        """A dense layer over the last of three axes."""
+        weight = self.graph.weight(f"{name}.weight", self._normal((features, outputs), features, 0.5))
+        bias = self.graph.weight(f"{name}.bias", np.zeros(outputs, np.float32))
+        return self.graph.node("Add", [self.graph.node("MatMul", [x, weight], f"{name}.product"), bias], name)
 
     def classified(self, x: str, channels: int, classes: int) -> ModelProto:
         """The whole network: averaged over positions as `pool`, `logits`, and probabilities."""
