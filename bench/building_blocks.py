@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import study
+from bench import discovery, study
 from bench.explain import conditions, table
 from bench.measure import installed
 from bench.rows import Row, at_least, at_most
@@ -514,6 +514,15 @@ def editing() -> Iterator[Row]:
     )
 
 
+def proposals() -> Iterator[Row]:
+    """Planted shortcuts among the first three proposals, and null models with any."""
+    for planted, hits, seeds, alarms, nulls in discovery.rows():
+        yield at_least("`discover`", f"{planted}, without a name: among the first three, share of {seeds} seeds", 0.9,
+                       hits / seeds, "{:.2f}")  # fmt: skip
+        yield at_most("`discover`", f"{planted}: share of {nulls} null models with a proposal", 0.05, alarms / nulls,
+                      "{:.2f}")  # fmt: skip
+
+
 BLOCKS = {
     "groups": groups,
     "groups over a set": groups_over_examples,
@@ -526,6 +535,7 @@ BLOCKS = {
     "monitor": monitoring,
     "visualise": made_pictures,
     "study": study.rows,
+    "discover": proposals,
 }
 
 

@@ -35,6 +35,7 @@ class Substrate:
     layer: str
     upper: str
     concept: str | None
+    examples: str
     training: tuple[str, str] | None
 
     def options(self, entry: ExplanationEntry, layer: str | None, atoms: str | None) -> dict[str, Any] | None:
@@ -48,6 +49,8 @@ class Substrate:
             if self.training is None:
                 return None
             asked |= dict(zip(("training", "labels"), self.training, strict=True))
+        if "examples" in fields:
+            asked["examples"] = self.examples
         if "upper" in fields:
             asked["upper"] = self.upper
         return asked | ({"layer": layer} if layer and "layer" in fields else {}) | ({"atoms": atoms} if atoms else {})
@@ -95,14 +98,14 @@ def substrates(folder: Path) -> Iterator[Substrate]:
         (folder / name).mkdir()
     crosses = crosses_in(folder / "pictures")
     crosses.document["explain"]["where"]["examples"]["pick"] = ["3"]
-    yield Substrate("A picture", crosses, "seen", "seen", "cross", None)
+    yield Substrate("A picture", crosses, "seen", "seen", "cross", "crossed", None)
     words = words_in(Bench(folder / "texts", {"model": "model.onnx", "test_concepts": False}))
     words.document.pop("gate")
     words.document["explain"] = {"where": {"of": "answer", "examples": {"set": "he", "count": 1}, "show": ["saliency"]}}
-    yield Substrate("A text", words, "mixed", "state", "gender", None)
+    yield Substrate("A text", words, "mixed", "state", "gender", "he", None)
     rows = labelled(folder / "rows")
     rows.document["explain"] = {"where": {"of": "approve", "examples": {"count": 1}, "show": ["saliency"]}}
-    yield Substrate("A row of a table", rows, "scores", "scores", None, ("people", "repaid"))
+    yield Substrate("A row of a table", rows, "scores", "scores", None, "people", ("people", "repaid"))
 
 
 def combinations(one: Substrate) -> Found:
