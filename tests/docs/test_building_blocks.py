@@ -15,6 +15,8 @@ BLOCKS = {
     "`caveat edit`",
     "`caveat monitor`",
     "`caveat visualise`",
+    "`caveat study`",
+    "`discover`",
 }
 MISSED = {
     "15 wrong labels, by what it takes from the classes of 30 other examples",
