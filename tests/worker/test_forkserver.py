@@ -205,7 +205,7 @@ def test_an_audit_loads_nothing_that_draws_pictures() -> None:
         "import sys\n"
         "from caveat_worker import computations\n"
         "computations.run\n"
-        "heavy = {'scipy.ndimage', 'scipy.fft', 'onnx.reference', 'unittest'} & set(sys.modules)\n"
+        "heavy = {'pandas', 'sklearn', 'scipy.ndimage', 'scipy.fft', 'onnx.reference', 'unittest'} & set(sys.modules)\n"
         "computations.make_pictures, computations.inspect_model, computations.inspect_examples\n"
         "computations.plan_examples, computations.find_directions\n"
         "sys.exit(', '.join(heavy) or None)"

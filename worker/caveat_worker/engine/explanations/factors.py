@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.decomposition import NMF
-from sklearn.exceptions import ConvergenceWarning
 
 from caveat_worker.engine.base.arrays import Float64Array
 
@@ -99,6 +97,9 @@ def factors(matrix: Float64Array, count: int) -> tuple[Float64Array, Float64Arra
         if largest > 0:
             left[:, 0], right[0] = _one_factor(matrix)
         return left, right
+    from sklearn.decomposition import NMF  # with pandas, whose threads no forkserver may have; 1.4 s
+    from sklearn.exceptions import ConvergenceWarning
+
     model = NMF(possible, init="nndsvda", max_iter=500, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
