@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -105,10 +106,10 @@ def _faults(path: Path) -> Iterator[None]:
 
 def _lock_file(file: int, path: Path) -> None:
     """Takes the file for this process, until it ends in any way; not on Windows, which has no such lock."""
-    try:
-        import fcntl
-    except ImportError:
+    if sys.platform == "win32":
         return
+    import fcntl
+
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
