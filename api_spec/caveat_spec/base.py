@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
@@ -43,6 +44,12 @@ Name = TypeAliasType("Name", Annotated[str, StringConstraints(pattern=r"^[A-Za-z
 
 Digest = TypeAliasType("Digest", Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")])
 """The SHA-256 of some bytes: `sha256:` and 64 hexadecimal digits."""
+
+
+def digest_of_bytes(content: bytes) -> str:
+    """The `Digest` of some bytes."""
+    return f"sha256:{sha256(content).hexdigest()}"
+
 
 Source = TypeAliasType("Source", Annotated[str, StringConstraints(min_length=1, max_length=4096)])
 """Where bytes are: a digest, or a URL that ends in `#sha256=` and the digest's digits, from which the service fetches

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
@@ -25,6 +24,7 @@ from caveat.positions import Positions
 from caveat.problems import FAIL, INCONCLUSIVE, INFRASTRUCTURE, PASS, ProblemError, pointing_into, problem
 from caveat_reports.canonical import canonical, digest
 from caveat_spec.audit import Audit
+from caveat_spec.base import digest_of_bytes
 from caveat_spec.gate import decide
 from caveat_spec.report import Outcome, Report
 
@@ -329,7 +329,7 @@ def _by_service(url: str, key: str | None, audit: str) -> Attest:
         from caveat.remote import fetch_attestation
 
         envelope = fetch_attestation(url, key, audit)
-        if report_of(envelope) != f"sha256:{sha256(report).hexdigest()}":
+        if report_of(envelope) != digest_of_bytes(report):
             raise problem(
                 "other-report",
                 422,

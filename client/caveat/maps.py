@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from caveat.outputs import write
 from caveat.problems import problem
+from caveat_spec.base import digest_of_bytes
 from caveat_spec.maps import CONTENTS, Kept, KeptFigure, MapsContents, MapsFile
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Maps:
         """
         import numpy as np  # the client alone does without it
 
-        if named is not None and f"sha256:{hashlib.sha256(content).hexdigest()}" != named.digest:
+        if named is not None and digest_of_bytes(content) != named.digest:
             raise _no_maps("The bytes are not those that the report names by their digest.")
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:

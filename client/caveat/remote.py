@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 
 from stamina.instrumentation import set_on_retry_hooks
@@ -14,6 +13,7 @@ from caveat.client import Client
 from caveat.problems import ProblemError, problem
 from caveat.progress import ProgressCallback
 from caveat_spec.artifacts import Inspection, NewModel
+from caveat_spec.base import digest_of_bytes
 
 
 def run_audit(
@@ -50,7 +50,7 @@ def run_audit(
 
 def _check_unchanged(what: str, audit: str, content: bytes, recorded: str | None) -> None:
     """Raises a `ProblemError` where bytes from a service do not have the digest that it recorded for an audit."""
-    if recorded not in (None, f"sha256:{sha256(content).hexdigest()}"):
+    if recorded not in (None, digest_of_bytes(content)):
         raise problem(
             "changed-report",
             502,

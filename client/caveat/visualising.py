@@ -6,7 +6,6 @@ They are no part of a report: the way to a picture is chaotic in the last bit, a
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 import tempfile
@@ -20,6 +19,7 @@ from caveat.problems import pointing_into, problem
 from caveat.progress import ProgressCallback
 from caveat_reports import visualised
 from caveat_spec.artifacts import MadePicture, Visualisation
+from caveat_spec.base import digest_of_bytes
 from caveat_spec.jobs import MOST_VISUALISED, NewVisualisation
 
 
@@ -79,7 +79,7 @@ def write_pictures(made: Visualisation, folder: Path) -> list[Path]:
         if one.withheld is not None:
             continue
         content = base64.b64decode(one.picture)
-        fields["file"], fields["digest"] = name, f"sha256:{hashlib.sha256(content).hexdigest()}"
+        fields["file"], fields["digest"] = name, digest_of_bytes(content)
         write(folder / name, content, "write")
         written.append(folder / name)
     for name, content in (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import groupby, pairwise
 from typing import Literal
 
@@ -21,7 +20,7 @@ from caveat_reports.pages import environment, styled
 from caveat_reports.versions import LAYER_HEAD, shown_versions
 from caveat_spec.alpha_spending import SpentAt, method_at
 from caveat_spec.audit import ExampleKind, GroupLine
-from caveat_spec.base import Interval
+from caveat_spec.base import Interval, digest_of_bytes
 from caveat_spec.report import Report
 from caveat_spec.results import Comparison, ConceptTest, Estimate, Histogram, Score
 from caveat_spec.sanitize import raster
@@ -384,7 +383,7 @@ class Download:
 def _download(report: Report) -> Download:
     content = canonical(report)
     link = f"data:application/json;base64,{b64encode(content).decode()}" if len(content) <= DOWNLOAD_LIMIT else None
-    return Download(digest=f"sha256:{sha256(content).hexdigest()}", size=len(content), link=link)
+    return Download(digest=digest_of_bytes(content), size=len(content), link=link)
 
 
 def _where(row: ConceptTest, target: str) -> Where | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TypeVar
 
 import rfc8785
@@ -30,6 +29,7 @@ from caveat_spec.attestation import (
     Statement,
     Subject,
 )
+from caveat_spec.base import digest_of_bytes
 from caveat_spec.report import Report
 
 T = TypeVar("T", bound=BaseModel)
@@ -73,7 +73,7 @@ class Opened:
 def state(report: bytes, run: Run, baseline: str | None = None) -> Statement:
     """The statement about a report (its canonical bytes); `baseline` is the digest of an earlier report."""
     found = Report.model_validate_json(report)
-    named = subjects(found) | {REPORT: f"sha256:{sha256(report).hexdigest()}"}
+    named = subjects(found) | {REPORT: digest_of_bytes(report)}
     return Statement(
         subject=[
             Subject(name=name, digest=DigestSet(sha256=digest.removeprefix("sha256:")))

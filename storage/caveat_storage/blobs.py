@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
+from caveat_spec.base import digest_of_bytes
 from caveat_spec.disk_faults import DiskError, of_disk
 from caveat_spec.problem import ProblemDetails
 
@@ -187,7 +188,7 @@ class Blobs:
         """Reads all bytes into memory, as `open` does; for small blobs."""
         with of_disk("blobs"), self._opened(digest) as kept:
             data = kept.read()
-        self._verify(digest, f"sha256:{hashlib.sha256(data).hexdigest()}")
+        self._verify(digest, digest_of_bytes(data))
         return data
 
     def copy(self, digest: str, into: Writable) -> None:

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Annotated, Any
 
 import rfc8785
@@ -19,6 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from securesystemslib.signer import Key
 
 from caveat_spec.audit_log import NOTHING, Entry, Head, SignedHead
+from caveat_spec.base import digest_of_bytes
 from caveat_storage import attestations
 from caveat_storage.attestations import AttestationError
 
@@ -67,7 +67,7 @@ def link(
 
 def digest(document: Any) -> str:
     """The SHA-256 of a JSON value's canonical form."""
-    return f"sha256:{sha256(rfc8785.dumps(document)).hexdigest()}"
+    return digest_of_bytes(rfc8785.dumps(document))
 
 
 def spelt(at: datetime) -> str:

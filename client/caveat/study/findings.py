@@ -9,9 +9,10 @@ from caveat.gate import read_report
 from caveat.installation import require
 from caveat.outputs import write
 from caveat.problems import problem
-from caveat.study.folder import StudyFolder, canonical, open_study
+from caveat.study.folder import StudyFolder, open_study
 from caveat.study.ratings import Ratings, read_ratings
 from caveat_reports import summary
+from caveat_reports.canonical import canonical
 from caveat_reports.study import findings as page
 from caveat_spec.report import Report
 from caveat_spec.results import ConceptTest, rounded

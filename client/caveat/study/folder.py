@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import os
 import re
@@ -12,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import rfc8785
 from pydantic import ValidationError
 
 from caveat.problems import ProblemError, problem
-from caveat_spec.base import Document
+from caveat_spec.base import Document, digest_of_bytes
 from caveat_spec.study import COLUMNS, RATINGS, Material, Study
 
 STUDY, MATERIAL, TOKENS, LINKS, TEMPLATE, ANSWERS, FORMS = (
@@ -46,27 +44,17 @@ class StudyFolder:
         return self.path / TEMPLATE
 
 
-def canonical(document: Document) -> bytes:
-    """A document as canonical JSON (RFC 8785)."""
-    return rfc8785.dumps(document.model_dump(mode="json"))
-
-
-def digest_of(content: bytes) -> str:
-    """`sha256:` and the digest of some bytes."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
 def open_study(path: Path) -> StudyFolder:
     """Reads the study in a folder; raises a `ProblemError` where there is none."""
     content = _bytes(path / STUDY, path)
-    return StudyFolder(path, _document(Study, content, path / STUDY), digest_of(content))
+    return StudyFolder(path, _document(Study, content, path / STUDY), digest_of_bytes(content))
 
 
 def material_of(folder: StudyFolder) -> Material:
     """What raters see, compared with the digest that the study names."""
     place = folder.path / MATERIAL
     content = _bytes(place, folder.path)
-    if digest_of(content) != folder.study.material:
+    if digest_of_bytes(content) != folder.study.material:
         raise problem(
             "material-changed",
             422,

@@ -23,14 +23,12 @@ from caveat.study.folder import (
     TEMPLATE,
     TOKENS,
     by_rater,
-    canonical,
-    digest_of,
     template,
     write_secret,
 )
-from caveat_reports.canonical import digest
+from caveat_reports.canonical import canonical, digest
 from caveat_reports.study import forms
-from caveat_spec.base import Name
+from caveat_spec.base import Name, digest_of_bytes
 from caveat_spec.explain import Element
 from caveat_spec.explained import Explained, Figure, Panel
 from caveat_spec.report import Report
@@ -104,7 +102,7 @@ def make_study(report: Path, design: Design, path: Path) -> Made:
         forms.file_name(sheet.rater, len(study.sheets)): forms.printable(study, material, sheet).encode()
         for sheet in study.sheets
     }
-    study = study.model_copy(update={"forms": {name: digest_of(page) for name, page in pages.items()}})
+    study = study.model_copy(update={"forms": {name: digest_of_bytes(page) for name, page in pages.items()}})
     with writing(path / STUDY, "Give --output a folder that you may write to."):
         (path / FORMS).mkdir()
         for name, page in pages.items():
@@ -145,7 +143,7 @@ def plan(report: Report, design: Design) -> tuple[Study, Material]:
         pictures=design.pictures,
         truth=_truth(design, concept, list(by_class)),
         consent=_consent(design.consent),
-        material=digest_of(canonical(material)),
+        material=digest_of_bytes(canonical(material)),
         sheets=[
             Sheet(rater=rater, tasks=_tasks(classes, kinds, design, rater)) for rater in range(1, design.raters + 1)
         ],
@@ -255,8 +253,8 @@ def _map_names(report: Report) -> tuple[dict[bytes, str], dict[str, str]]:
 
 
 def _shown_picture(key: str, one: Candidate, kinds: Sequence[MapKind]) -> ShownPicture:
-    picture = None if one.picture is None else digest_of(base64.b64decode(one.picture.partition(",")[2]))
-    maps = {kind.name: digest_of(canonical(one.figures[kind.name])) for kind in kinds}
+    picture = None if one.picture is None else digest_of_bytes(base64.b64decode(one.picture.partition(",")[2]))
+    maps = {kind.name: digest_of_bytes(canonical(one.figures[kind.name])) for kind in kinds}
     return ShownPicture(key=key, example=one.example, set=one.set, picture=picture, maps=maps)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from shutil import copyfile
 
@@ -14,6 +13,7 @@ import rfc8785
 from caveat.outputs import rendered
 from caveat_reports import summary
 from caveat_reports.samples import samples
+from caveat_spec.base import digest_of_bytes
 from caveat_spec.report import Report
 
 LONGEST_NAME = 240
@@ -51,7 +51,7 @@ def run_record(
     tags = {
         "caveat.verdict": report.verdict.outcome or "none",
         "caveat.model": report.audit.model,
-        **{f"caveat.{name}": f"sha256:{sha256(content).hexdigest()}" for name, content in digests.items()},
+        **{f"caveat.{name}": digest_of_bytes(content) for name, content in digests.items()},
         "caveat.version": report.engine.caveat,
     }
     contents = {"report.json": canonical, "report.html": rendered(report, "html", None, None).encode()}

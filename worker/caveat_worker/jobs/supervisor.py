@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ import rfc8785
 from pydantic import ValidationError
 
 from caveat_spec.artifacts import STAGES, Stage
+from caveat_spec.base import digest_of_bytes
 from caveat_spec.disk_faults import ERRNOS, FAILING, FULL, disk_problem, of_disk
 from caveat_spec.jobs import REQUESTS, RESULTS, Division, JobKind, Result, sources
 from caveat_spec.maps import LARGEST_MAPS
@@ -327,7 +327,7 @@ def _maps(outputs: int, result: Result) -> bytes | None:
     if not isinstance(result, Report) or result.maps is None:
         return None
     maps = read_file(outputs, MAPS, largest=LARGEST_MAPS)
-    if maps is None or f"sha256:{hashlib.sha256(maps).hexdigest()}" != result.maps.digest:
+    if maps is None or digest_of_bytes(maps) != result.maps.digest:
         raise _OtherMapsError
     return maps
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from caveat_spec.base import digest_of_bytes
 from caveat_spec.explained import Explained, Figure
 from caveat_spec.maps import (
     CONTENTS,
@@ -72,7 +72,7 @@ def maps_file(
         raise too_large(size)
     written, ends = _npz({CONTENTS: np.array(contents.model_dump_json()), **arrays})
     there = sum(bool(figure.arrays) for figure in contents.figures)
-    digest = f"sha256:{hashlib.sha256(written).hexdigest()}"
+    digest = digest_of_bytes(written)
     places = [
         CavPlace(concept=one.concept, layer=one.layer, shape=one.shape, at=ends[one.name] - arrays[one.name].nbytes)
         for one in contents.cavs
