@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from bench import discovery, study
-from bench.explain import conditions, table
+from bench.explain import conditions
 from bench.measure import installed
+from bench.page import table
 from bench.rows import Row, at_least, at_most
 from bench.visualisation import made_pictures
 from caveat_worker.engine.acting.edit import ScaledDirections, edited

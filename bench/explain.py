@@ -16,7 +16,7 @@ import sys
 import textwrap
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from bench.measure import installed
+from bench.page import table
 from caveat_spec.explanations import explanations
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.redrawn import operators_with_weights
@@ -520,12 +521,6 @@ def sections_of(page: str) -> dict[str, str]:
     """The tables of a page by the names of their models."""
     parts = re.split(r"^### (.+)\n", page, flags=re.MULTILINE)[1:]
     return {name: f"### {name}\n{text}" for name, text in zip(parts[::2], parts[1::2], strict=True)}
-
-
-def table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    every = [columns, ["---"] * len(columns), *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in every) + "\n"
 
 
 def main() -> int:

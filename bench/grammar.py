@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from bench.explain import table
+from bench.page import table
 from caveat_reports.figures import draw
 from caveat_spec.explain import PRESENTATIONS, Atoms, Presentation
 from caveat_spec.explanations import EXPLANATIONS, ExplanationEntry

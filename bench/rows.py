@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.page import yes
+
 
 @dataclass(frozen=True)
 class Row:
@@ -17,8 +19,7 @@ class Row:
     """None where nothing was promised."""
 
     def cells(self) -> list[str]:
-        said = "" if self.met is None else "yes" if self.met else "**no**"
-        return [self.block, self.claim, self.bound, self.found, said]
+        return [self.block, self.claim, self.bound, self.found, "" if self.met is None else yes(self.met)]
 
 
 def at_most(block: str, claim: str, bound: float, found: float, form: str = "{:.1e}") -> Row:

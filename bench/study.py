@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.page import table, yes
+from bench.page import table
+from bench.rows import Row
 from caveat.study.analysis import ALPHA, Rated, asked
 from caveat_spec.study import LARGEST_CONFIDENCE, LARGEST_IMPORTANCE, Question
 from caveat_worker.engine.statistics.proportions import exact_interval
@@ -50,19 +51,7 @@ class Noise:
 ASSUMED = Noise()
 
 
-@dataclass(frozen=True)
-class Row:
-    """A claim, the bound that it has to keep, and what was found."""
-
-    claim: str
-    bound: str
-    found: str
-    met: bool | None
-    """None where nothing was promised."""
-    block: str = "`caveat study`"
-
-    def cells(self) -> list[str]:
-        return [self.block, self.claim, self.bound, self.found, "" if self.met is None else yes(self.met)]
+BLOCK = "`caveat study`"
 
 
 def rate(shifts: tuple[float, float], noise: Noise, raters: int, rng: np.random.Generator) -> Rated:
@@ -133,6 +122,7 @@ def rows(quick: bool = False) -> Iterator[Row]:
     yield from _null("8 raters, the fewest that are tested", false_alarms(null, 3, raters=8), null)
     hits = powered(planted, 1.0, 4)
     yield Row(
+        BLOCK,
         f"power at a planted shift of 1 point for one of two kinds of map: {RATERS} raters, {ASSUMED.words()}",
         "≥ 0.9",
         _share(hits, planted),
@@ -141,6 +131,7 @@ def rows(quick: bool = False) -> Iterator[Row]:
     for noise, raters, shift in ELSEWHERE:
         hits = powered(planted, shift, 5, noise=noise, raters=raters)
         yield Row(
+            BLOCK,
             f"power at {shift:g} point{'' if shift == 1 else 's'}: {raters} raters, {noise.words()}",
             "",
             _share(hits, planted),
@@ -165,7 +156,7 @@ def _null(who: str, counts: tuple[int, int], count: int) -> Iterator[Row]:
     nothing = f"simulated studies without anything to find, at α {ALPHA:g}: {who}"
     for what, alarms in zip(("find something", "have an interval without 0 among three"), counts, strict=True):
         low, _ = exact_interval(alarms, count, 0.05)
-        yield Row(f"{nothing}; these {what}", f"≤ {ALPHA:g}", _share(alarms, count), low <= ALPHA)
+        yield Row(BLOCK, f"{nothing}; these {what}", f"≤ {ALPHA:g}", _share(alarms, count), low <= ALPHA)
 
 
 def _share(hits: int, count: int) -> str:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from bench.rows import Row, at_least, at_most
-from caveat_worker.engine.autodiff.differentiate import expose, vjp
+from caveat_worker.engine.autodiff.differentiate import expose
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.resized import resized
-from caveat_worker.engine.base.arrays import Float32Array, Float64Array
-from caveat_worker.engine.explanations.feature_visualisation import Aim, Ascend, Palette, feature_visualisation
+from caveat_worker.engine.autodiff.target import Target
+from caveat_worker.engine.base.arrays import Float32Array
+from caveat_worker.engine.explanations.feature_visualisation import Aim, Palette, feature_visualisation
+from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.onnx.session import open_session
+from caveat_worker.engine.panels.visualised import Studio, at_size, studio_of
 
 BLOCK = "`caveat visualise`"
 SIDE, STEPS, CHANNELS = 128, 256, 4
@@ -72,25 +74,10 @@ def _model(name: str) -> Model:
     return load(proto.SerializeToString(), interacts=False)
 
 
-def _studio(name: str, layer: str) -> tuple[Model, Callable[[Aim], Ascend]]:
-    """The model up to the layer at the pictures' size, and how pictures are raised there."""
-    model = _model(name)
-    entry = model.inputs[0].name
-    small = resized(model, entry, (None, None, SIDE, SIDE), layer)
-    session = open_session(vjp(small, layer, [entry], also=[layer]), threads=1)
-    zeros = np.zeros((1, 3, SIDE, SIDE), np.float32)
-    shape = open_session(expose(small, [layer]), threads=1).run({entry: zeros})[layer].shape
-
-    def of(aim: Aim) -> Ascend:
-        seeds = aim.derivatives(np.zeros(shape, np.float32))
-
-        def ascend(x: Float32Array) -> tuple[Float64Array, Float32Array]:
-            found = session.run({entry: x, f"seed/{layer}": seeds})
-            return aim.values(found[layer]), found[f"gradient/{entry}"]
-
-        return ascend
-
-    return small, of
+def _studio(model: Model, layer: str, aim: Aim) -> Studio:
+    """What makes the product's pictures for a layer, at the size that they have by default."""
+    opened = OpenModel(model, Target("t", index=0))
+    return studio_of(opened, layer, (224, 224), SIDE, aim, {})
 
 
 def _channels(name: str, layer: str) -> Iterator[tuple[float, float]]:
@@ -98,13 +85,14 @@ def _channels(name: str, layer: str) -> Iterator[tuple[float, float]]:
     model, x = _model(name), _photographs(name)
     entry = model.inputs[0].name
     a = open_session(expose(model, [layer]), threads=1).run({entry: x})[layer].mean((2, 3))
-    _, of = _studio(name, layer)
     order = np.argsort(-a.max(0))
-    for channel in order[:: len(order) // CHANNELS][:CHANNELS]:
-        ascend = of(Aim(np.eye(1, a.shape[1], channel)[0]))
-        best, seeds = x[[a[:, channel].argmax()]], [[0, int(channel)]]
-        begins = ndimage.zoom(best, (1, 1, SIDE / 224, SIDE / 224), order=1, grid_mode=True, mode="nearest")
-        made = feature_visualisation(ascend, Palette.of(x), (SIDE, SIDE), seeds, STEPS, instead=begins)
+    aims = {int(one): Aim(np.eye(1, a.shape[1], one)[0]) for one in order[:: len(order) // CHANNELS][:CHANNELS]}
+    studio = _studio(model, layer, next(iter(aims.values())))
+    for channel, aim in aims.items():
+        best, seeds = x[[a[:, channel].argmax()]], [[0, channel]]
+        made = feature_visualisation(
+            studio.ascend(aim), Palette.of(x), studio.size, seeds, STEPS, instead=at_size(best, studio.size)
+        )
         parts = np.array([part.mean() for part in np.array_split(made.rise[0], STEPS // 32)])
         yield float(made.responses[0] / a[:, channel].max()), float((np.diff(parts) > 0).mean())
 
@@ -116,9 +104,10 @@ def _beside_torch(name: str, layer: str) -> tuple[float, float]:
     from tests.oracle.autograd import run, weights_of
 
     torch.set_num_threads(1)
-    small, of = _studio(name, layer)
-    palette, entry = Palette.of(_photographs(name)), small.inputs[0].name
-    ascend, weights = of(Aim(_one(small, layer))), weights_of(small.ir, torch.float32)
+    model, palette = _model(name), Palette.of(_photographs(name))
+    entry, aim = model.inputs[0].name, Aim(_one(model, layer))
+    small = resized(model, entry, (None, None, SIDE, SIDE), layer)
+    ascend, weights = _studio(model, layer, aim).ascend(aim), weights_of(small.ir, torch.float32)
     low, wide = (torch.from_numpy(one).reshape(1, 3, 1, 1) for one in (palette.low, palette.high - palette.low))
     mixing = torch.from_numpy(palette.mixing)
     frequency = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE))
