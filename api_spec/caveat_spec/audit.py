@@ -700,10 +700,13 @@ class Audit(Document):
         used += [name for one in shown for name in (one.icons, one.asked_set) if name is not None]
         matches = [name for one in used if (name := self.examples[one].pairs_with) is not None]
         examples = {name: one for name, one in self.examples.items() if name in (*used, *matches)}
-        method = self.method.model_copy(update={"sequential": None})
+        only = {"concepts": concepts, "targets": targets, "examples": examples}
+        return self.untested().model_copy(update={**only, "keep": "maps" if "maps" in self.keeps else None})
+
+    def untested(self) -> Audit:
+        """The same audit without tests, groups, other versions and a gate."""
         nothing: dict[str, Any] = {"test_concepts": False, "groups": {}, "methods": {}, "compare": {}, "gate": []}
-        nothing |= {"method": method, "keep": "maps" if "maps" in self.keeps else None}
-        return self.model_copy(update={**nothing, "concepts": concepts, "targets": targets, "examples": examples})
+        return self.model_copy(update={**nothing, "method": self.method.model_copy(update={"sequential": None})})
 
     def _shown_concepts(self) -> set[str]:
         """The concepts that `explain` names, or looks beyond, and those that they control for."""

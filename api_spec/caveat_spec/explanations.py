@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from caveat_spec.base import Document, Integer
+from caveat_spec.base import Document, Integer, Name
 
 Needs = Literal["gradient", "outputs"]
 """What an explanation asks of a model: derivatives, or nothing but its outputs."""
@@ -258,6 +258,41 @@ class CompatibleGroupsOptions(Document):
     )
     """How many groups each layer has."""
     atoms: Literal["groups"] = "groups"
+
+
+MOST_VISUALISED = 16
+"""Pictures that are made in one run."""
+
+
+class VisualisationOptions(Document):
+    """What is made pictures of, and how; these are no part of an audit."""
+
+    layer: str = "auto"
+    """A tensor, as `caveat layers` lists it; `auto` is the deepest layer of the audit."""
+    channels: list[Annotated[Integer, Field(ge=0)]] = Field(default_factory=list)
+    """Numbers of channels; of a layer without positions, of its neurons."""
+    concepts: list[Name] = Field(default_factory=list)
+    like: list[str] = Field(default_factory=list)
+    """Names of examples: what the layer has at the place where it is strongest in each of them."""
+    examples: Name | None = None
+    """The set of examples to compare with; the first target's when left out."""
+    centre: bool = False
+    """Whether an atom is raised at the middle of the layer alone, and not on average over its positions."""
+    steps: Annotated[Integer, Field(ge=16, le=4096)] = 256
+    side: Annotated[Integer, Field(ge=16, le=1024)] = 128
+    """Pixels on the longer side, where the model takes others than its own."""
+    seed: Annotated[Integer, Field(ge=0)] = 0
+
+    @property
+    def count(self) -> int:
+        """How many pictures that are."""
+        return len(self.channels) + len(self.concepts) + len(self.like)
+
+    @model_validator(mode="after")
+    def _few(self) -> Self:
+        if not 1 <= self.count <= MOST_VISUALISED:
+            raise ValueError(f"there are 1 to {MOST_VISUALISED} pictures in one run, and {self.count} were asked for")
+        return self
 
 
 @dataclass(frozen=True)

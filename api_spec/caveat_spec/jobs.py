@@ -12,15 +12,14 @@ from pydantic import Field, model_validator
 
 from caveat_spec.artifacts import Directions, ExampleSummary, Inspection, NewExamples, NewModel, Queue, Visualisation
 from caveat_spec.audit import Audit
-from caveat_spec.base import Count, Document, Integer, Name
+from caveat_spec.base import Count, Document, Name
+from caveat_spec.explanations import VisualisationOptions
 from caveat_spec.power import AuditPlan
 from caveat_spec.report import Report
 from caveat_spec.source_urls import addressed_digest
 
 JobKind = Literal["audit", "model", "examples", "shard", "plan", "directions", "visualisation"]
 MOST_SHARDS = 256
-MOST_VISUALISED = 16
-"""Pictures that are made in one run."""
 
 QUEUES: tuple[Queue, ...] = get_args(Queue)
 LISTS: dict[Queue, str] = {"default": "caveat", "gpu": "caveat.gpu", "large": "caveat.large"}
@@ -108,32 +107,10 @@ class NewDirections(Document):
     """Whether a monitoring model is to be written from them: its numbers are then compared with the audit's own."""
 
 
-class NewVisualisation(Document):
+class NewVisualisation(VisualisationOptions):
     """A request for pictures of what atoms of a layer look for, beside the examples of a set that have most of it."""
 
     audit: Audit
-    layer: str = "auto"
-    """A tensor, as `caveat layers` lists it; `auto` is the deepest layer of the audit."""
-    channels: list[Annotated[Integer, Field(ge=0)]] = Field(default_factory=list)
-    """Numbers of channels; of a layer without positions, of its neurons."""
-    concepts: list[Name] = Field(default_factory=list)
-    like: list[str] = Field(default_factory=list)
-    """Names of examples: what the layer has at the place where it is strongest in each of them."""
-    examples: Name | None = None
-    """The set of examples to compare with; the first target's when left out."""
-    centre: bool = False
-    """Whether an atom is raised at the middle of the layer alone, and not on average over its positions."""
-    steps: Annotated[Integer, Field(ge=16, le=4096)] = 256
-    side: Annotated[Integer, Field(ge=16, le=1024)] = 128
-    """Pixels on the longer side, where the model takes others than its own."""
-    seed: Annotated[Integer, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _few(self) -> Self:
-        count = len(self.channels) + len(self.concepts) + len(self.like)
-        if not 1 <= count <= MOST_VISUALISED:
-            raise ValueError(f"there are 1 to {MOST_VISUALISED} pictures in one run, and {count} were asked for")
-        return self
 
 
 Request = Audit | NewModel | NewExamples | Shard | NewPlan | NewDirections | NewVisualisation

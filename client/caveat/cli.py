@@ -652,11 +652,11 @@ def visualise(write: Path, audit: Path, **wanted: Any) -> None:
     """
     from caveat.auditfile import read_audit
     from caveat.terminal import progress, show_pictures
-    from caveat.visualising import Wanted, write_pictures
     from caveat.visualising import visualise as make
+    from caveat.visualising import write_pictures
 
     with progress() as on_progress:
-        made = make(read_audit(audit), Wanted(**wanted), on_progress)
+        made = make(read_audit(audit), wanted, on_progress)
     show_pictures(made, write_pictures(made, write))
 
 

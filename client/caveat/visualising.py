@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from caveat import local
 from caveat.auditfile import AuditFile, fetched, resolve
@@ -18,55 +18,30 @@ from caveat.outputs import write
 from caveat.problems import pointing_into, problem
 from caveat.progress import ProgressCallback
 from caveat_reports import visualised
+from caveat_reports.formatting import slug
 from caveat_spec.artifacts import MadePicture, Visualisation
 from caveat_spec.base import digest_of_bytes
-from caveat_spec.jobs import MOST_VISUALISED, NewVisualisation
+from caveat_spec.explanations import MOST_VISUALISED
+from caveat_spec.jobs import NewVisualisation
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be visualised, and how."""
+def visualise(file: AuditFile, wanted: Mapping[str, Any], on_progress: ProgressCallback) -> Visualisation:
+    """Makes the pictures of `wanted`, by the names of `VisualisationOptions`.
 
-    layer: str = "auto"
-    channels: tuple[int, ...] = ()
-    concepts: tuple[str, ...] = ()
-    like: tuple[str, ...] = ()
-    examples: str | None = None
-    centre: bool = False
-    steps: int = 256
-    side: int = 128
-    seed: int = 0
-
-    @property
-    def count(self) -> int:
-        """How many pictures that are."""
-        return len(self.channels) + len(self.concepts) + len(self.like)
-
-
-def visualise(file: AuditFile, wanted: Wanted, on_progress: ProgressCallback) -> Visualisation:
-    """Makes the pictures; raises a `ProblemError` for what the model or the examples do not allow."""
-    if not 1 <= wanted.count <= MOST_VISUALISED:
+    Raises a `ProblemError` for what the model or the examples do not allow.
+    """
+    count = sum(len(wanted[kind]) for kind in ("channels", "concepts", "like"))
+    if not 1 <= count <= MOST_VISUALISED:
         raise problem(
-            "nothing-to-visualise" if not wanted.count else "too-many-pictures",
+            "too-many-pictures" if count else "nothing-to-visualise",
             422,
-            f"A run makes 1 to {MOST_VISUALISED} pictures, and {wanted.count} were asked for.",
+            f"A run makes 1 to {MOST_VISUALISED} pictures, and {count} were asked for.",
             "Pass --channel with a number, --concept with the name of one in the audit file, or --like with an "
             "example's name.",
         )
     with pointing_into(file.positions), tempfile.TemporaryDirectory(prefix="caveat-") as folder:
         resolved = resolve(fetched(file, Path(folder)))
-        asked = NewVisualisation(
-            audit=resolved.audit,
-            layer=wanted.layer,
-            channels=list(wanted.channels),
-            concepts=list(wanted.concepts),
-            like=list(wanted.like),
-            examples=wanted.examples,
-            centre=wanted.centre,
-            steps=wanted.steps,
-            side=wanted.side,
-            seed=wanted.seed,
-        )
+        asked = NewVisualisation(audit=resolved.audit, **wanted)
         return local.make_pictures(asked, resolved, on_progress)
 
 
@@ -93,5 +68,5 @@ def write_pictures(made: Visualisation, folder: Path) -> list[Path]:
 
 def _file_names(pictures: list[MadePicture]) -> list[str]:
     """A name for each picture's file; numbered where two would be the same."""
-    plain = [re.sub(r"[^a-z0-9]+", "-", one.atom.lower()).strip("-") for one in pictures]
+    plain = [slug(one.atom) for one in pictures]
     return [f"{name}.png" if plain.count(name) == 1 else f"{name}-{at}.png" for at, name in enumerate(plain, 1)]

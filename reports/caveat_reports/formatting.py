@@ -1,7 +1,8 @@
-"""Numbers as people read them: signs that are seen, no more digits than the figure carries."""
+"""Numbers as people read them: signs that are seen, no more digits than the figure carries; titles as identifiers."""
 
 from __future__ import annotations
 
+import re
 from math import floor, log10
 
 MINUS = "−"
@@ -68,3 +69,8 @@ def short_digest(digest: str) -> str:
     """The first twelve digits of a digest; a name that is no digest stays as it is."""
     algorithm, colon, digits = digest.partition(":")
     return digits[:12] if colon and algorithm == "sha256" else digest
+
+
+def slug(title: str) -> str:
+    """A title as an identifier, or as a file's name: lower case, with `-` for what is neither letter nor digit."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")

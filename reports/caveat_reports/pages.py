@@ -61,7 +61,7 @@ def environment() -> Environment:
         signed=formatting.signed,
         signed_fixed=formatting.signed_fixed,
         long=lambda name: len(name) > LONG_WORD,
-        slug=lambda title: re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"),
+        slug=formatting.slug,
         words=lambda name: name.replace("_", " "),
         breakable=breakable,
         prose=prose,

@@ -18,7 +18,7 @@ from caveat_worker.engine.base.arrays import Float32Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.panels.icons import Pictured
-from caveat_worker.engine.panels.visualised import Asked, Visualised, visualise
+from caveat_worker.engine.panels.visualised import Visualised, visualise
 from caveat_worker.loading import Blob
 from caveat_worker.pipeline import means_of, prepare
 from caveat_worker.progress import Progress, counter
@@ -37,26 +37,16 @@ def make_pictures(request: NewVisualisation, blob: Blob, progress: Progress, *, 
                 f"The audit declares no example set '{examples}'.",
                 f"It declares {', '.join(audit.examples)}.",
             )
-        count = len(request.channels) + len(request.concepts) + len(request.like)
         means = means_of(ready, kept, cores, lambda _: None)
         found = visualise(
             ready.plan,
             OpenModel(ready.plan.model, target, ready.provider, threads=1),
-            Asked(
-                layer=request.layer,
-                channels=request.channels,
-                concepts=request.concepts,
-                like=request.like,
-                examples=examples,
-                centre=request.centre,
-                steps=request.steps,
-                side=request.side,
-                seed=request.seed,
-            ),
+            request,
+            examples,
             Pictured(means.source, means.crop, means.words),
             kept,
             cores,
-            counter("collecting", "reporting", count * request.steps, progress),
+            counter("collecting", "reporting", request.count * request.steps, progress),
         )
         progress("reporting", STAGES["reporting"])
         declared = audit.examples[examples]
@@ -86,17 +76,8 @@ def _alone(audit: Audit, concepts: Collection[str]) -> Audit:
     declared = [audit.concepts[name] for name in concepts if name in audit.concepts]
     named = {*concepts, *(other for one in declared for other in one.controlling_for)}
     left = {name: one for name, one in audit.concepts.items() if name in named}
-    nothing: dict[str, Any] = {
-        "concepts": left,
-        "groups": {},
-        "methods": {},
-        "compare": {},
-        "gate": [],
-        "explain": {},
-        "keep": None,
-    }
-    method = audit.method.model_copy(update={"sequential": None})
-    return audit.model_copy(update={**nothing, "concepts": left, "method": method, "random_labels": None})
+    nothing: dict[str, Any] = {"concepts": left, "explain": {}, "keep": None, "random_labels": None}
+    return audit.untested().model_copy(update=nothing)
 
 
 def _document(one: Visualised, *, mirrored: bool) -> MadePicture:

@@ -207,10 +207,11 @@ def _planned(plan: Plan, name: str, asked: Explanation, names: Names) -> Planned
 
 def _check_alone(elements: Sequence[PlannedElement], pictures: int, pointer: str) -> None:
     """Raises InvalidInput where what is of a whole set would be said again at each of several examples."""
-    if pictures > 1 and any(one.atoms == "proposals" for one in elements):
+    alone = next((one.element.by for one in elements if one.atoms == "proposals"), None)
+    if pictures > 1 and alone is not None:
         raise InvalidInput(
             "one-example-is-enough",
-            f"discover says the same at each of {pictures} examples.",
+            f"{alone} says the same at each of {pictures} examples.",
             "Use `examples: {count: 1}`, without pairs, and ask other elements under another name.",
             f"{pointer}/examples",
         )
@@ -219,15 +220,7 @@ def _check_alone(elements: Sequence[PlannedElement], pictures: int, pointer: str
 def _check_choice(plan: Plan, asked: Explanation, examples: str, names: Sequence[str], pointer: str) -> None:
     """Raises InvalidInput for a rule that the target cannot follow, and for names that the set does not have."""
     pick = asked.examples.pick
-    for name in pick if isinstance(pick, list) else ():
-        if name not in names:
-            close = get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
-            raise InvalidInput(
-                "unknown-example",
-                f"Example set '{examples}' has no example '{name}'.",
-                f"Close to it are {', '.join(repr(one) for one in close)}.",
-                pointer,
-            )
+    check_examples(pick if isinstance(pick, list) else (), examples, names, pointer)
     classes = plan.resolved[asked.of].classes
     if pick == "errors" and asked.examples.label is not None and plan.resolved[asked.of].link in ONE_SCORE:
         return
@@ -238,6 +231,19 @@ def _check_choice(plan: Plan, asked: Explanation, examples: str, names: Sequence
             "Pick by 'highest' or 'lowest'.",
             pointer,
         )
+
+
+def check_examples(asked: Sequence[str], examples: str, names: Sequence[str], pointer: str | None = None) -> None:
+    """Raises InvalidInput with close names for an example that a set does not have."""
+    for name in asked:
+        if name not in names:
+            close = get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
+            raise InvalidInput(
+                "unknown-example",
+                f"Example set '{examples}' has no example '{name}'.",
+                f"Close to it are {', '.join(repr(one) for one in close)}.",
+                pointer,
+            )
 
 
 def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples: str, names: Names) -> PlannedElement:
@@ -253,7 +259,7 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
         opened.gradient_graph(INPUT, way.entry.rules)  # refuses a model that the table does not cover
     _check_classes(way, plan.resolved[of].classes)
     shapes = _shapes(plan.model, entry, {layer, settled.get("upper", layer)})
-    if element.by == "influence":
+    if "training" in element.options:
         find_head(plan.model, opened.scores_at)
     if "upper" in settled:
         _check_linked(opened, layer, settled["upper"], shapes)
@@ -333,7 +339,12 @@ def _check_only(element: Element, atoms: Atoms, layer: str, shape: Sequence[int]
             f"'only' names channels and neurons by their numbers, and {element.by} here has {atoms}.",
             "Leave 'only' out.",
         )
-    beyond = next((one for one in element.only if one >= count), None)
+    check_numbers(element.only, atoms, count, layer)
+
+
+def check_numbers(asked: Sequence[int], atoms: Atoms, count: int, layer: str) -> None:
+    """Raises InvalidInput for the number of an atom that a layer does not have."""
+    beyond = next((one for one in asked if one >= count), None)
     if beyond is not None:
         raise InvalidInput(
             "unknown-atom",
@@ -418,14 +429,19 @@ def _layer(plan: Plan, asked: str, target: Target) -> str:
         return asked
     if asked != "auto":
         return find_layer(plan.model, asked)
+    return deepest(plan, target, "Explain the input, with a method that looks at outputs alone.")
+
+
+def deepest(plan: Plan, target: Target, remedy: str) -> str:
+    """The deepest layer of the audit; raises InvalidInput with the remedy where there is none."""
     chosen = _audited(plan, target)
-    if chosen:
-        return find_layer(plan.model, chosen[-1])
-    raise InvalidInput(
-        "no-layer-to-explain",
-        "'layer: auto' is the deepest layer of the audit, and this model has none that a gradient reaches.",
-        "Explain the input, with a method that looks at outputs alone.",
-    )
+    if not chosen:
+        raise InvalidInput(
+            "no-layer-to-explain",
+            "'layer: auto' is the deepest layer of the audit, and this model has none that a gradient reaches.",
+            remedy,
+        )
+    return find_layer(plan.model, chosen[-1])
 
 
 def _check_gradient(model: Model, target: Target, entry: Entry, layer: str, by: str) -> None:
@@ -508,7 +524,12 @@ def _shapes(model: Model, entry: Entry, layers: Collection[str]) -> Shapes:
     """The shapes that a method's price depends on; a size that the model leaves open counts as one."""
     alone = len(entry.tensors) == 1
     shapes = {INPUT: _sizes(_seen(model, entry.names[0]) if alone else (None, len(entry.tensors)))}
-    return shapes | {layer: _sizes(_seen(model, layer)) for layer in sorted({*layers} - {INPUT})}
+    return shapes | {layer: shape_seen(model, layer) for layer in sorted({*layers} - {INPUT})}
+
+
+def shape_seen(model: Model, layer: str) -> tuple[int, ...]:
+    """The shape of a layer for one example, as explanations see it; a size that the model leaves open counts as one."""
+    return _sizes(_seen(model, layer))
 
 
 def _seen(model: Model, tensor: str) -> Sequence[int | str | None]:

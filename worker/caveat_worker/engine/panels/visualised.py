@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import prod
 from zlib import crc32
 
 import numpy as np
 from scipy import ndimage
 
+from caveat_spec.explain import Atoms
 from caveat_spec.explained import Spectrum
+from caveat_spec.explanations import VisualisationOptions
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.differentiate import expose, find_layer, vjp
-from caveat_worker.engine.autodiff.layers import choose_layers
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.resized import resized
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array, Indices
@@ -26,32 +26,17 @@ from caveat_worker.engine.explanations.feature_visualisation import Aim, Ascend,
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.runs import INPUT
 from caveat_worker.engine.onnx.session import Feeds, Session, open_session
-from caveat_worker.engine.onnx.values import shape_of_value
 from caveat_worker.engine.panels.choice import Source
 from caveat_worker.engine.panels.directions import Directions
 from caveat_worker.engine.panels.icons import Pictured, Sight, responses, spectrum_of
-from caveat_worker.engine.panels.planned import FEWEST_ICONS
+from caveat_worker.engine.panels.planned import FEWEST_ICONS, check_examples, check_numbers, deepest, shape_seen
 
 COLOURS = (1, 3)
 SEEN_FOR_PALETTE = 256
 """Examples from which the range and the mixture of colours are."""
+_BY_EXAMPLES = "Look at the set's own examples in their order: `explain` with `as: icons`."
 TIMES = 8
 """Of the way to a picture, the times at which its response is told."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is visualised, as somebody asks it."""
-
-    layer: str
-    channels: Sequence[int]
-    concepts: Sequence[str]
-    like: Sequence[str]
-    examples: str
-    centre: bool
-    steps: int
-    side: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +67,7 @@ class Visualisations:
 
 
 @dataclass(frozen=True)
-class _Studio:
+class Studio:
     """The sessions in which pictures of one size are made."""
 
     opened: OpenModel
@@ -115,75 +100,63 @@ class _Studio:
 def visualise(
     plan: Plan,
     opened: OpenModel,
-    asked: Asked,
+    asked: VisualisationOptions,
+    examples: str,
     pictured: Pictured,
     store: ArrayStore,
     cores: int,
     stepped: Callable[[int], None],
 ) -> Visualisations:
-    """A picture for each atom that is asked, beside the examples of the set; `stepped` counts steps.
+    """A picture for each atom that is asked, beside the examples of a set; `stepped` counts steps.
 
     Raises InvalidInput for models that take no pictures, and for atoms that the layer does not have.
     """
     source = pictured.source
-    layer, x = _layer(plan, asked, opened), _some(opened, source, asked.examples)
+    names, x = source.names[examples], _some(opened, source, examples)
+    layer = deepest(plan, opened.target, _BY_EXAMPLES) if asked.layer == "auto" else find_layer(plan.model, asked.layer)
     if x.ndim != 4 or x.shape[1] not in COLOURS or opened.entry.embeds:
         raise InvalidInput(
             "no-picture-to-make",
             f"A picture has rows, columns, and {' or '.join(map(str, COLOURS))} colours, and the model's input has "
             f"{' x '.join(map(str, x.shape[1:])) or 'one number'}.",
-            "Look at the set's own examples in their order: `explain` with `as: icons`.",
+            _BY_EXAMPLES,
         )
-    if len(source.names[asked.examples]) < FEWEST_ICONS:
+    if len(names) < FEWEST_ICONS:
         raise InvalidInput(
             "too-few-for-icons",
-            f"Beside a made picture stand {FEWEST_ICONS} examples from the highest to the lowest, and "
-            f"'{asked.examples}' has {len(source.names[asked.examples])}.",
+            f"Beside a made picture stand {FEWEST_ICONS} examples from the highest to the lowest, and '{examples}' has "
+            f"{len(names)}.",
             "Name a larger set.",
         )
-    shape = _shape_at(opened, layer)
-    aims = dict(_aims(plan, opened, asked, layer, shape, source, store))
-    order = responses(opened, source, asked.examples, layer, _measured([*aims.values()]))
+    shape = shape_seen(opened.model, layer)
+    check_examples(asked.like, examples, names)
+    aims = dict(_aims(plan, opened, asked, examples, layer, shape, source, store))
+    order = responses(opened, source, examples, layer, _measured([*aims.values()]))
     palette, sight = Palette.of(x), Sight.of(opened, layer, (1, *shape), x.shape)
     own, first = (x.shape[2], x.shape[3]), next(iter(aims.values()))
-    fed = source.feeds(asked.examples, [0])
+    fed = source.feeds(examples, [0])
     others = {name: array for name, array in fed.items() if name not in opened.entry.names}
-    studio = _studio(opened, layer, own, asked.side, first, others)
+    studio = studio_of(opened, layer, own, asked.side, first, others)
 
     def one(name: str, column: int) -> Visualised:
         values, places = order.values[:, column], order.places[:, column]
-        highest = opened.input_of(source.feeds(asked.examples, [int(values.argmax())]))
+        highest = opened.input_of(source.feeds(examples, [int(values.argmax())]))
         result = feature_visualisation(
             studio.ascend(aims[name]),
             palette,
             studio.size,
             [[asked.seed, crc32(name.encode())]],
             asked.steps,
-            instead=_at_size(highest, studio.size),
+            instead=at_size(highest, studio.size),
             stepped=stepped,
         )
-        spectrum = spectrum_of(name, asked.examples, values, places, sight, pictured, FEWEST_ICONS)
+        spectrum = spectrum_of(name, examples, values, places, sight, pictured, FEWEST_ICONS)
         response, unit = float(result.responses[0]), "activation" if aims[name].origin is None else "sd"
         return Visualised(name, unit, result.shares[0], response, float(values.max()), _times(result), spectrum)
 
     with ThreadPoolExecutor(cores) as workers:
         found = tuple(workers.map(one, aims, range(len(aims))))
     return Visualisations(layer, sight, studio.size, studio.size != own, found)
-
-
-def _layer(plan: Plan, asked: Asked, opened: OpenModel) -> str:
-    """The tensor of the layer; raises InvalidInput for one that is not there."""
-    if asked.layer != "auto":
-        return find_layer(plan.model, asked.layer)
-    named = [] if plan.audit.layers == "auto" else [choice.tensor for choice in plan.audit.layers]
-    chosen = named or choose_layers(plan.model, opened.target)
-    if not chosen:
-        raise InvalidInput(
-            "no-layer-to-explain",
-            "'auto' is the deepest layer of the audit, and this model has none that a gradient reaches.",
-            "Pictures are made along gradients; look at the set's own examples: `explain` with `as: icons`.",
-        )
-    return find_layer(plan.model, chosen[-1])
 
 
 def _some(opened: OpenModel, source: Source, examples: str) -> AnyArray:
@@ -193,27 +166,23 @@ def _some(opened: OpenModel, source: Source, examples: str) -> AnyArray:
     return np.concatenate(parts)
 
 
-def _shape_at(opened: OpenModel, layer: str) -> tuple[int, ...]:
-    """The shape of a layer for one example, as explanations see it."""
-    value = opened.model.value(layer)
-    sizes = opened.layout(layer).sizes((() if value is None else shape_of_value(value)) or ())
-    return tuple(size if isinstance(size, int) else 1 for size in sizes[1:])
-
-
 def _aims(
-    plan: Plan, opened: OpenModel, asked: Asked, layer: str, shape: Sequence[int], source: Source, store: ArrayStore
+    plan: Plan,
+    opened: OpenModel,
+    asked: VisualisationOptions,
+    examples: str,
+    layer: str,
+    shape: Sequence[int],
+    source: Source,
+    store: ArrayStore,
 ) -> Iterator[tuple[str, Aim]]:
     """Each atom by its name, with what is raised for it."""
     axis = channel_axis((1, *shape))
-    count, kind = (prod(shape), "neuron") if axis is None else (shape[axis - 1], "channel")
+    atoms: Atoms = "neurons" if axis is None else "channels"
+    count = prod(shape) if axis is None else shape[axis - 1]
+    check_numbers(asked.channels, atoms, count, layer)
     for channel in dict.fromkeys(asked.channels):
-        if channel >= count:
-            raise InvalidInput(
-                "unknown-atom",
-                f"'{layer}' has no {kind} {channel}, only {count:,} of them.",
-                f"Name some from 0 to {count - 1}.",
-            )
-        yield f"{kind} {channel}", Aim(np.eye(1, count, channel)[0], centre=asked.centre)
+        yield f"{atoms.removesuffix('s')} {channel}", Aim(np.eye(1, count, channel)[0], centre=asked.centre)
     for concept in dict.fromkeys(asked.concepts):
         if concept not in plan.audit.concepts:
             raise InvalidInput(
@@ -226,15 +195,7 @@ def _aims(
         origin = float((cav.v * cav.origin).sum())
         yield f"concept {concept}", Aim(v, origin, cosine=True, centre=asked.centre)
     for name in dict.fromkeys(asked.like):
-        names = source.names[asked.examples]
-        if name not in names:
-            close = get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
-            raise InvalidInput(
-                "unknown-example",
-                f"Example set '{asked.examples}' has no example '{name}'.",
-                f"Close to it are {', '.join(repr(one) for one in close)}.",
-            )
-        runs, x = opened.around(source.feeds(asked.examples, [names.index(name)]))
+        runs, x = opened.around(source.feeds(examples, [source.names[examples].index(name)]))
         wide = by_position(runs.activations(x, layer))[0].astype(float)
         size = np.linalg.norm(wide, axis=1)
         strongest = int(size.argmax())
@@ -251,11 +212,9 @@ def _measured(aims: Sequence[Aim]) -> Callable[[AnyArray, Indices | None], tuple
     return measured
 
 
-def _studio(
-    opened: OpenModel, layer: str, own: tuple[int, int], side: int | None, first: Aim, others: Feeds
-) -> _Studio:
+def studio_of(opened: OpenModel, layer: str, own: tuple[int, int], side: int, first: Aim, others: Feeds) -> Studio:
     """Sessions for pictures whose longer side has `side` pixels at most, else for those of the model's own size."""
-    wanted = own if side is None else _scaled(own, side)
+    wanted = _scaled(own, side)
     if wanted != own:
         try:
             return _opened(opened, _of_size(opened, layer, wanted), layer, wanted, first, others)
@@ -278,19 +237,19 @@ def _of_size(opened: OpenModel, layer: str, size: tuple[int, int]) -> Model:
     return resized(opened.behind, opened.entry.names[0], sizes, layer)
 
 
-def _opened(opened: OpenModel, model: Model, layer: str, size: tuple[int, int], first: Aim, others: Feeds) -> _Studio:
+def _opened(opened: OpenModel, model: Model, layer: str, size: tuple[int, int], first: Aim, others: Feeds) -> Studio:
     """The sessions of a model, in which a grey picture has run once; raises InvalidInput where it does not."""
     entry = opened.entry.names[0]
     top = open_session(expose(model, [layer]), provider=opened.provider, threads=opened.threads)
     back = open_session(vjp(model, layer, [entry], also=[layer]), provider=opened.provider, threads=opened.threads)
-    studio = _Studio(opened, entry, layer, top, back, size, others)
+    studio = Studio(opened, entry, layer, top, back, size, others)
     sizes = opened.layout(INPUT).sizes(opened.entry.tensors[0].shape)
     colours = sizes[1] if isinstance(sizes[1], int) else COLOURS[-1]
     studio.ascend(first)(np.zeros((1, colours, *size), np.float32))
     return studio
 
 
-def _at_size(x: AnyArray, size: tuple[int, int]) -> Float32Array:
+def at_size(x: AnyArray, size: tuple[int, int]) -> Float32Array:
     """Pictures [n, colours, height, width] as large as made ones."""
     shares = (1.0, 1.0, size[0] / x.shape[2], size[1] / x.shape[3])
     return np.asarray(x if shares[2:] == (1, 1) else ndimage.zoom(x, shares, order=1, grid_mode=True, mode="nearest"))
