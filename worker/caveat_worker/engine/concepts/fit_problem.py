@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,11 @@ class Settings:
     folds: int = DEFAULT.folds
     regularisation: float = DEFAULT.regularisation
     min_examples: int = DEFAULT.min_examples
+
+    @classmethod
+    def of(cls, method: Method) -> Settings:
+        """Those that an audit asks for."""
+        return cls(**{field.name: getattr(method, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.atoms import by_position, channel_axis, placed
 from caveat_worker.engine.explanations.attributed import Attributed, Check
 from caveat_worker.engine.explanations.checks import not_flat, tells_the_story
-from caveat_worker.engine.explanations.factors import SignedFactors, signed_factors, strongest_channels
+from caveat_worker.engine.explanations.factors import SignedFactors, share_missed, signed_factors, strongest_channels
 from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Runs
 
 
@@ -143,8 +143,7 @@ def compatible_factors(a: Float64Array, sizes: Float64Array, count: int) -> Sign
     copies = (a * shares).transpose(1, 0, 2).reshape(len(a), -1)  # [n, upper * d]
     found = signed_factors(copies, count)
     added = [one.reshape(count, len(sizes), -1).sum(1) for one in (found.positive, found.negative)]
-    size = max(float(np.linalg.norm(a)), np.finfo(float).tiny)
-    missed = float(np.linalg.norm(a - found.shares @ (added[0] - added[1]))) / size
+    missed = share_missed(a, found.shares @ (added[0] - added[1]))
     return SignedFactors(found.shares, added[0], added[1], missed)
 
 

@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array, Indices
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.explanations.factors import factors
+from caveat_worker.engine.explanations.factors import signed_factors
 from caveat_worker.engine.explanations.runs import Examined
 from caveat_worker.engine.statistics.correction import correct
 from caveat_worker.engine.statistics.p_values import TIE
@@ -99,7 +99,8 @@ def discovery(examined: Examined, *, count: int, margin: float) -> Discovery:
     own = _beyond(examined, had)
     wide = np.maximum(own[find].std(0), np.finfo(float).tiny)
     left = _residuals(known[find], examined.numbers[find, None])[:, 0] / scale
-    coefficients = [_coefficient(here[:, one] / wide[one], left, known[find]) for one in np.flatnonzero(free)]
+    leverage = _leverage(known[find])
+    coefficients = [_coefficient(here[:, one] / wide[one], left, leverage) for one in np.flatnonzero(free)]
     order = np.flatnonzero(free)[np.argsort([-abs(b) / max(se, 1e-12) for b, se in coefficients], kind="stable")]
     chosen = _unlike(order, here, count)
     tested = [_tested(examined, known, test, own[:, one], scale, margin, seed) for one in chosen]
@@ -194,10 +195,7 @@ def _candidates(examined: Examined, find: Indices, count: int, rng: np.random.Ge
     rows = a.reshape(-1, a.shape[-1])
     if len(rows) > ROWS:
         rows = rows[np.sort(rng.choice(len(rows), ROWS, replace=False))]
-    signed = bool((rows < 0).any())
-    stacked = np.concatenate([np.maximum(rows, 0), np.maximum(-rows, 0)], axis=1) if signed else rows
-    _, mixes = factors(stacked, count)
-    mixes = mixes[:, : a.shape[-1]] - mixes[:, a.shape[-1] :] if signed else mixes
+    mixes = signed_factors(rows, count).mixes
     strongest = a.max(1)
     labels = _labels(examined)[find]
     within = strongest - np.stack([strongest[labels == label].mean(0) for label in labels])
@@ -235,19 +233,22 @@ def _unlike(order: Indices, here: Float64Array, count: int) -> list[int]:
     return chosen
 
 
-def _coefficient(z: Float64Array, y: Float64Array, known: Float64Array) -> tuple[float, float]:
+def _leverage(known: Float64Array) -> Float64Array:
+    """How much each example weighs in a linear model of what is known [n]."""
+    return np.asarray((np.linalg.qr(known)[0] ** 2).sum(1))
+
+
+def _coefficient(z: Float64Array, y: Float64Array, leverage: Float64Array) -> tuple[float, float]:
     """The change of residuals y [n] with residuals z [n], and its robust standard error."""
-    coefficient, error = _coefficients(z, y[:, None], known)
+    coefficient, error = _coefficients(z, y[:, None], leverage)
     return float(coefficient[0]), float(error[0])
 
 
-def _coefficients(z: Float64Array, y: Float64Array, known: Float64Array) -> tuple[Float64Array, Float64Array]:
+def _coefficients(z: Float64Array, y: Float64Array, leverage: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Coefficients of several y [n, m], with standard errors by HC3 (MacKinnon and White 1985)."""
     square = float(z @ z)
-    q = np.linalg.qr(known)[0]
-    leverage = (q**2).sum(1) + z**2 / square
     coefficient = z @ y / square
-    left = (y - z[:, None] * coefficient) / np.maximum(1 - leverage, 0.05)[:, None]
+    left = (y - z[:, None] * coefficient) / np.maximum(1 - (leverage + z**2 / square), 0.05)[:, None]
     return coefficient, np.sqrt((z**2) @ left**2) / square
 
 
@@ -260,13 +261,14 @@ def _tested(
     y = _residuals(here, examined.numbers[test, None])[:, 0] / scale
     if float(z.std()) <= _STILL:
         return 0.0, 0.0, 1.0
-    effect, error = _coefficient(z, y, here)
+    leverage = _leverage(here)
+    effect, error = _coefficient(z, y, leverage)
     beyond = abs(effect) - margin
     if beyond <= 0:
         return effect, error, 1.0
     null = y - np.sign(effect) * margin * z
     drawn = null[permutations_within(labels, _PERMUTATIONS, seed)].T
-    coefficients, errors = _coefficients(z, _residuals(here, drawn), here)
+    coefficients, errors = _coefficients(z, _residuals(here, drawn), leverage)
     observed = beyond / max(error, np.finfo(float).tiny)
     as_large = int((np.abs(coefficients) >= observed * errors * (1 - TIE)).sum())
     return effect, error, (1 + as_large) / (_PERMUTATIONS + 1)

@@ -44,12 +44,21 @@ def signed_factors(matrix: Float64Array, count: int) -> SignedFactors:
     """Non-negative factors of [A⁺, A⁻], or of A where nothing is negative."""
     d = matrix.shape[1]
     signed = bool((matrix < 0).any())
-    stacked = np.concatenate([np.maximum(matrix, 0), np.maximum(-matrix, 0)], axis=1) if signed else matrix
+    stacked = _side_by_side(matrix) if signed else matrix
     shares, mixes = factors(stacked, count)
-    size = max(float(np.linalg.norm(stacked)), np.finfo(float).tiny)
-    missed = float(np.linalg.norm(stacked - shares @ mixes)) / size
     positive = mixes[:, :d]
-    return SignedFactors(shares, positive, mixes[:, d:] if signed else np.zeros_like(positive), missed)
+    negative = mixes[:, d:] if signed else np.zeros_like(positive)
+    return SignedFactors(shares, positive, negative, share_missed(stacked, shares @ mixes))
+
+
+def share_missed(matrix: Float64Array, told: Float64Array) -> float:
+    """The share of a matrix's size that what is told of it misses."""
+    return float(np.linalg.norm(matrix - told)) / max(float(np.linalg.norm(matrix)), np.finfo(float).tiny)
+
+
+def _side_by_side(matrix: Float64Array) -> Float64Array:
+    """[A⁺, A⁻]"""
+    return np.concatenate([np.maximum(matrix, 0), np.maximum(-matrix, 0)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -69,12 +78,9 @@ class Dictionary:
         """How much of each group is at rows [n, d]: non-negative least squares, row by row."""
         from scipy.optimize import nnls  # takes half a second to import, which few explanations need
 
-        stacked = np.concatenate([np.maximum(a, 0), np.maximum(-a, 0)], axis=1)
-        mixes = np.concatenate([self.positive, self.negative], axis=1)
+        stacked, mixes = _side_by_side(a), np.concatenate([self.positive, self.negative], axis=1)
         shares = np.stack([nnls(mixes.T, row)[0] for row in stacked])
-        size = max(float(np.linalg.norm(stacked)), np.finfo(float).tiny)
-        missed = float(np.linalg.norm(stacked - shares @ mixes)) / size
-        return SignedFactors(shares, self.positive, self.negative, missed)
+        return SignedFactors(shares, self.positive, self.negative, share_missed(stacked, shares @ mixes))
 
 
 def dictionary(rows: Float64Array, count: int) -> Dictionary:

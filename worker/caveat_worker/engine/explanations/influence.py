@@ -146,10 +146,11 @@ class _Head:
         curved = self.p[:, :, None] * ((np.eye(k) if k > 1 else 1.0) - self.p[:, None, :])
         woodbury = np.asarray(np.linalg.inv(np.eye(k) - curved @ own), float)  # Woodbury's factor (I - C M)⁻¹
         moved: Float64Array = (self.off[:, None] @ woodbury.swapaxes(1, 2) @ wide).reshape(n, k, d)
-        if n**2 * k * self.features.shape[1] > _FITTED_AGAIN:
+        if n**2 * k * d > _FITTED_AGAIN:
             return moved, "by one step of Newton's method"
+        factor = woodbury @ curved
         for _ in range(_REPEATED):
-            step = self._step(moved, sides, wide, woodbury @ curved)
+            step = self._step(moved, sides, wide, factor)
             moved += step
             if np.abs(step).max() <= _ENDS * np.abs(moved).max():
                 break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -368,11 +368,13 @@ def _ranking(collected: Collected, tests: Sequence[LayerTest], concept: str) -> 
 def settings_of(plan: Plan) -> tuple[Settings, list[str]]:
     """The method as the statistics take it, with as many permutations as the correction needs, and notes on that."""
     asked = plan.audit.method
-    given = {field.name: getattr(asked, field.name) for field in fields(Settings)}
     rows = len(plan.layers) * len(plan.targets) * len(plan.audit.concepts)
     fewest = fewest_permutations(rows, asked.alpha) if rows and asked.correction != "none" else 0
-    given["permutations"] = max(asked.permutations, fewest)
-    given["cross_check"] = asked.cross_check if asked.cross_check != asked.estimator else None
+    settings = replace(
+        Settings.of(asked),
+        permutations=max(asked.permutations, fewest),
+        cross_check=asked.cross_check if asked.cross_check != asked.estimator else None,
+    )
     notes = []
     if fewest > asked.permutations:
         notes.append(
@@ -384,4 +386,4 @@ def settings_of(plan: Plan) -> tuple[Settings, list[str]]:
             f"How often intervals by {asked.estimator} cover the truth was not measured, unlike those by "
             "mean_difference and logistic (docs/validation.md): read its effects as a second opinion."
         )
-    return Settings(**given), notes
+    return settings, notes

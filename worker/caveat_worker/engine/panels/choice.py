@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caveat_worker.engine.autodiff.differentiate import differentiate, expose
+from caveat_spec.explanations import FOLDER
+from caveat_worker.engine.autodiff.differentiate import differentiate, expose, find_layer
 from caveat_worker.engine.autodiff.target import resolve_target
-from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.base.arrays import AnyArray, Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.panels.planned import PlannedExplanation
@@ -136,15 +137,40 @@ def _is_class(value: Any, number: int, name: str | None) -> bool:
         return name is not None and str(value) == name
 
 
+def in_batches(
+    opened: OpenModel, source: Source, examples: str, rows: Sequence[int] | None = None
+) -> Iterator[tuple[Sequence[int], Mapping[str, NDArray[Any]]]]:
+    """Positions of a set, all by default, and what the model is fed at them: as many at a time as it takes."""
+    wanted, size = range(len(source.names[examples])) if rows is None else rows, opened.batch(gradient=False)
+    for start in range(0, len(wanted), size):
+        some = wanted[start : start + size]
+        yield some, source.feeds(examples, some)
+
+
+def at_layer(
+    opened: OpenModel, source: Source, examples: str, layer: str, rows: Sequence[int] | None = None
+) -> Iterator[tuple[Sequence[int], AnyArray]]:
+    """Positions of a set and a layer's activations there [n, …], as explanations see them."""
+    name = find_layer(opened.model, layer)
+    session = opened.session("layer", name, graph=lambda: expose(opened.model, [name]))
+    for some, fed in in_batches(opened, source, examples, rows):
+        yield some, opened.layout(layer).seen(np.asarray(session.run(fed)[name]))
+
+
+def label_values(source: Source, examples: str, labels: str) -> list[Any]:
+    """The label of each example: the value of a column, or the folder of a picture."""
+    if labels == FOLDER:
+        return [name.rpartition("/")[0].rpartition("/")[2] for name in source.names[examples]]
+    return list(source.columns(examples, [labels])[labels])
+
+
 def _over(
     planned: PlannedExplanation, opened: OpenModel, source: Source, examples: str, session: Any, output: str
 ) -> Float64Array:
     """An output of a session for every example of a set, batch by batch; raises InvalidInput where one is no number."""
-    names, size = source.names[examples], opened.batch(gradient=False)
-    starts = range(0, len(names), size)
-    parts = [session.run(source.feeds(examples, range(i, min(i + size, len(names)))))[output] for i in starts]
+    parts = [session.run(fed)[output] for _, fed in in_batches(opened, source, examples)]
     found = np.concatenate(parts).astype(float)
-    check_finite(planned, examples, names, found)
+    check_finite(planned, examples, source.names[examples], found)
     return found
 
 

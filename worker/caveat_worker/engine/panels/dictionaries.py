@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from caveat_worker.engine.autodiff.differentiate import expose, find_layer
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.explanations.atoms import by_position
 from caveat_worker.engine.explanations.factors import Dictionary, dictionary
 from caveat_worker.engine.explanations.model_runs import OpenModel
-from caveat_worker.engine.panels.choice import Source
+from caveat_worker.engine.panels.choice import Source, at_layer
 from caveat_worker.engine.panels.icons import tokens_of
 
 MOST_PLACES = 8192
@@ -38,12 +37,9 @@ class Dictionaries:
 
     def _places(self, opened: OpenModel, examples: str, layer: str) -> Iterator[Float64Array]:
         """The activations at some places of each example [places, channels]."""
-        name, names, size = find_layer(opened.model, layer), self.source.names[examples], opened.batch(gradient=False)
-        session = opened.session("layer", name, graph=lambda: expose(opened.model, [name]))
+        names = self.source.names[examples]
         most = max(MOST_PLACES // len(names), 1)
-        for start in range(0, len(names), size):
-            rows = range(start, min(start + size, len(names)))
-            a = opened.layout(layer).seen(np.asarray(session.run(self.source.feeds(examples, rows))[name]))
+        for rows, a in at_layer(opened, self.source, examples, layer):
             for row, places in zip(rows, by_position(a), strict=True):
                 own = places[: tokens_of(opened, self.source, examples, row, layer)]
                 if not np.isfinite(own).all():

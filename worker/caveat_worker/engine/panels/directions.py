@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from caveat_worker.engine.activations.collected import generator
 from caveat_worker.engine.activations.feature_space import AnyProducts
 from caveat_worker.engine.activations.gram import inner_products
 from caveat_worker.engine.activations.requirements import Plan
-from caveat_worker.engine.autodiff.differentiate import expose, find_layer
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
 from caveat_worker.engine.base.errors import error_context
 from caveat_worker.engine.base.store import ArrayStore
@@ -23,7 +22,7 @@ from caveat_worker.engine.concepts.linear_probe import encoding
 from caveat_worker.engine.explanations.atoms import channel_axis
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.runs import Direction
-from caveat_worker.engine.panels.choice import Source
+from caveat_worker.engine.panels.choice import Source, at_layer
 from caveat_worker.engine.panels.concept_rows import Row, concept_rows, rows_to_fit
 
 
@@ -104,24 +103,20 @@ class Directions:
         self, opened: OpenModel, rows: Sequence[Row], layer: str, reduce: str
     ) -> tuple[Float32Array, tuple[int, ...]]:
         """The layer's features [n, d] at some examples, and its shape for one of them."""
-        name, size = find_layer(opened.model, layer), opened.batch(gradient=False)
-        session = opened.session("layer", name, graph=lambda: expose(opened.model, [name]))
         features, shape = None, ()
         for examples in dict.fromkeys(examples for examples, _ in rows):
-            wanted = [number for number, (of, _) in enumerate(rows) if of == examples]
-            for some in (wanted[start : start + size] for start in range(0, len(wanted), size)):
-                fed = self.source.feeds(examples, [rows[number][1] for number in some])
-                a = opened.layout(layer).seen(np.asarray(session.run(fed)[name]))
+            wanted = {row: number for number, (of, row) in enumerate(rows) if of == examples}
+            for some, a in at_layer(opened, self.source, examples, layer, [*wanted]):
                 flat = _mean_over_positions(a) if reduce == "mean" else a.reshape(len(a), -1)
                 if features is None:
                     features, shape = self.store.scratch((len(rows), flat.shape[1]), np.float32), a.shape[1:]
-                features[some] = flat
+                features[[wanted[row] for row in some]] = flat
         assert features is not None, "the reader's own validation: no example set is empty"
         return features, shape
 
     @property
     def _settings(self) -> Settings:
-        return Settings(**{field.name: getattr(self.plan.audit.method, field.name) for field in fields(Settings)})
+        return Settings.of(self.plan.audit.method)
 
     def _data(self, k: AnyProducts, rows: Sequence[Row], concept: str) -> ConceptData:
         """A concept and its reference set among some rows."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from caveat_spec.explanations import FOLDER
 from caveat_worker.engine.activations.gram import inner_products
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.differentiate import differentiate, expose, find_layer
@@ -21,7 +20,7 @@ from caveat_worker.engine.concepts.fit_problem import ConceptData, Settings
 from caveat_worker.engine.explanations.atoms import by_position
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.runs import INPUT, Examined
-from caveat_worker.engine.panels.choice import Source
+from caveat_worker.engine.panels.choice import Source, in_batches, label_values
 from caveat_worker.engine.panels.concept_rows import Row, concept_rows
 from caveat_worker.engine.panels.icons import tokens_of
 
@@ -60,13 +59,11 @@ class ExaminedSets:
         parts = [name for several in named.values() for name in several]
         return parts if not opened.entry.embeds else ()
 
-    def _batches(self, opened: OpenModel, rows: Sequence[Row]) -> Iterator[dict[str, AnyArray]]:
+    def _batches(self, opened: OpenModel, rows: Sequence[Row]) -> Iterator[Mapping[str, AnyArray]]:
         """Feeds of examples, each batch of one set."""
-        size = opened.batch(gradient=False)
         for examples in dict.fromkeys(examples for examples, _ in rows):
             wanted = [row for of, row in rows if of == examples]
-            for start in range(0, len(wanted), size):
-                yield dict(self.source.feeds(examples, wanted[start : start + size]))
+            yield from (fed for _, fed in in_batches(opened, self.source, examples, wanted))
 
     def _at(self, opened: OpenModel, rows: Sequence[Row], layer: str) -> Iterator[AnyArray]:
         """A layer at each example [positions, channels], without the positions of padding."""
@@ -113,10 +110,8 @@ class ExaminedSets:
             x = np.stack([features[row] for row in fitted])
             one, other = (np.array([place[row] for row in side], np.intp) for side in (sides.concept, sides.reference))
             pairs = np.arange(len(one)) if sides.paired else None
-            settings = Settings(
-                **{field.name: getattr(self.plan.audit.method, field.name) for field in fields(Settings)}
-            )
-            alpha = cav_of(ConceptData(k=inner_products(x), concept=one, reference=other, pairs=pairs), settings)
+            data = ConceptData(k=inner_products(x), concept=one, reference=other, pairs=pairs)
+            alpha = cav_of(data, Settings.of(self.plan.audit.method))
         return np.stack(list(self._features(opened, rows, known_at))).astype(float) @ direction(alpha, x)
 
     def _features(self, opened: OpenModel, rows: Sequence[Row], layer: str) -> Iterator[AnyArray]:
@@ -126,10 +121,7 @@ class ExaminedSets:
 
     def _labels(self, examples: str, labels: str) -> Indices:
         """The number of each example's label, in the order of their first appearance."""
-        if labels == FOLDER:
-            values = [name.rpartition("/")[0].rpartition("/")[2] for name in self.source.names[examples]]
-        else:
-            values = [str(value) for value in self.source.columns(examples, [labels])[labels]]
+        values = [str(value) for value in label_values(self.source, examples, labels)]
         numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
         return np.array([numbers[value] for value in values], np.intp)
 

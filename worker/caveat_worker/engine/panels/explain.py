@@ -60,11 +60,10 @@ Thumbnail = Callable[[str, int], str | None]
 
 MEASURES: Mapping[str, Callable[..., Measure]] = {
     "concepts": of_concept,
-    "groups": lambda *mixes: of_groups(np.array(mixes)),
-    "proposals": lambda *directions: of_groups(np.array(directions)),
+    **dict.fromkeys(("groups", "proposals"), lambda *directions: of_groups(np.array(directions))),
 }
 """Atoms with directions → what examples are measured by along them."""
-ORDERED_BY = {"concepts": "concept score", "groups": "part along the group", "proposals": "activation"}
+ORDERED_BY = {"concepts": "concept score", "groups": "part along the group"}
 """The same in words; by activation otherwise."""
 TYPICAL = 64
 """Examples of which the mean is a typical one."""

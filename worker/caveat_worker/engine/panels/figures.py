@@ -184,7 +184,7 @@ def _with_upper_groups(said: Sequence[Figure], found: Sequence[Found]) -> list[F
             update={
                 "upper": [
                     Atom(
-                        id=f"group {UPPER_GROUPS[number]}",
+                        id=_upper_name("groups", number, ()),
                         place=[number],
                         value=float(part.sum()),
                         map=grid(cells[number], scale) if number in cells else None,
@@ -356,17 +356,17 @@ def _name(asked: Asked, place: int, shape: Sequence[int], subject: Subject) -> s
 
 def _links(asked: Asked, found: Found) -> list[Link]:
     """The links between two layers, by the names of their atoms."""
-    if asked.atoms == "groups":
-        return [
-            Link(source=f"group {low + 1}", sink=f"group {UPPER_GROUPS[high]}", value=value)
-            for low, high, value in found.links
-        ]
     lower = found.values.shape if asked.atoms == "positions" else ()
     upper = asked.upper[1:] if asked.atoms == "positions" else ()
     return [
-        Link(source=_plain_name(asked.atoms, low, lower), sink=_plain_name(asked.atoms, high, upper), value=value)
+        Link(source=_lower_name(asked.atoms, low, lower), sink=_upper_name(asked.atoms, high, upper), value=value)
         for low, high, value in found.links
     ]
+
+
+def _lower_name(atoms: Atoms, number: int, shape: Sequence[int]) -> str:
+    """The name of an atom of the lower layer, whose groups are counted from 1."""
+    return f"group {number + 1}" if atoms == "groups" else _plain_name(atoms, number, shape)
 
 
 def _upper_name(atoms: Atoms, number: int, shape: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from caveat_spec.explained import Figure, Icon, Icons, Spectrum
 from caveat_worker.engine.activations.requirements import Plan
-from caveat_worker.engine.autodiff.differentiate import expose, find_layer
+from caveat_worker.engine.autodiff.differentiate import find_layer
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array, Indices
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.base.store import ArrayStore, key_of
@@ -23,7 +23,7 @@ from caveat_worker.engine.explanations.receptive_field import Axes, Sees, recept
 from caveat_worker.engine.explanations.runs import INPUT
 from caveat_worker.engine.onnx.session import Provider
 from caveat_worker.engine.onnx.values import shape_of_value
-from caveat_worker.engine.panels.choice import Source
+from caveat_worker.engine.panels.choice import Source, at_layer
 from caveat_worker.engine.panels.kept import part_key
 from caveat_worker.engine.panels.planned import PlannedElement
 
@@ -88,12 +88,8 @@ def of_groups(mixes: Float64Array) -> Measure:
 
 def responses(opened: OpenModel, source: Source, examples: str, layer: str, measure: Measure) -> Responses:
     """A measure of a layer at every example of a set; raises InvalidInput where one is no number."""
-    name, names, size = find_layer(opened.model, layer), source.names[examples], opened.batch(gradient=False)
-    session = opened.session("layer", name, graph=lambda: expose(opened.model, [name]))
-    found = []
-    for start in range(0, len(names), size):
-        rows = range(start, min(start + size, len(names)))
-        a = opened.layout(layer).seen(np.asarray(session.run(source.feeds(examples, rows))[name]))
+    names, found = source.names[examples], []
+    for rows, a in at_layer(opened, source, examples, layer):
         tokens = [tokens_of(opened, source, examples, row, layer) for row in rows]
         there = [one for one in tokens if one is not None]
         found.append(measure(a, np.array(there) if len(there) == len(tokens) else None))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from caveat_spec.explanations import FOLDER
 from caveat_worker.engine.autodiff.differentiate import expose
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.base.arrays import Indices
@@ -16,7 +15,7 @@ from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.explanations.head import find_head
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.runs import Labelled
-from caveat_worker.engine.panels.choice import Source
+from caveat_worker.engine.panels.choice import Source, in_batches, label_values
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,9 @@ class LabelledSets:
         return self.kept[key][1]
 
     def _read(self, opened: OpenModel, examples: str, labels: str) -> Labelled:
-        head, names = find_head(opened.model, opened.scores_at), self.source.names[examples]
+        head = find_head(opened.model, opened.scores_at)
         session = opened.session("head", graph=lambda: expose(opened.model, [head.features, opened.scores_at]))
-        size, found = opened.batch(gradient=False), []
-        for start in range(0, len(names), size):
-            fed = self.source.feeds(examples, range(start, min(start + size, len(names))))
-            found.append(session.run(fed))
+        found = [session.run(fed) for _, fed in in_batches(opened, self.source, examples)]
         features, scores = (
             np.concatenate([np.asarray(one[name], float) for one in found])
             for name in (head.features, opened.scores_at)
@@ -50,15 +46,9 @@ class LabelledSets:
                 f"The model gives an example of '{examples}' NaN or infinity, so that no influence can be computed.",
                 "Look for NaN, infinite or very large values in these examples, and take them out.",
             )
-        classes = _classes(self._labels(examples, labels), scores.shape[1], opened.model.class_names, labels)
+        values = label_values(self.source, examples, labels)
+        classes = _classes(values, scores.shape[1], opened.model.class_names, labels)
         return Labelled(head.features, features, scores, classes, head.weights)
-
-    def _labels(self, examples: str, labels: str) -> Sequence[Any]:
-        """The label of each example: the value of a column, or the folder of a picture."""
-        if labels == FOLDER:
-            return [name.rpartition("/")[0].rpartition("/")[2] for name in self.source.names[examples]]
-        columns: Mapping[str, Any] = self.source.columns(examples, [labels])
-        return list(columns[labels])
 
 
 def _classes(values: Sequence[Any], count: int, lists: Sequence[Sequence[str]], labels: str) -> Indices:

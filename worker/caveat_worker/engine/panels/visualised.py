@@ -26,7 +26,7 @@ from caveat_worker.engine.explanations.feature_visualisation import Aim, Ascend,
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.runs import INPUT
 from caveat_worker.engine.onnx.session import Feeds, Session, open_session
-from caveat_worker.engine.panels.choice import Source
+from caveat_worker.engine.panels.choice import Source, in_batches
 from caveat_worker.engine.panels.directions import Directions
 from caveat_worker.engine.panels.icons import Pictured, Sight, responses, spectrum_of
 from caveat_worker.engine.panels.planned import FEWEST_ICONS, check_examples, check_numbers, deepest, shape_seen
@@ -161,9 +161,8 @@ def visualise(
 
 def _some(opened: OpenModel, source: Source, examples: str) -> AnyArray:
     """The first examples of a set as the model takes them [n, …]."""
-    rows, size = range(min(SEEN_FOR_PALETTE, len(source.names[examples]))), opened.batch(gradient=False)
-    parts = [opened.input_of(source.feeds(examples, rows[start : start + size])) for start in rows[::size]]
-    return np.concatenate(parts)
+    rows = range(min(SEEN_FOR_PALETTE, len(source.names[examples])))
+    return np.concatenate([opened.input_of(fed) for _, fed in in_batches(opened, source, examples, rows)])
 
 
 def _aims(
