@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
-from caveat.cli import gate
+from caveat.commands.gate import gate
 from caveat_service.settings import Settings as ServiceSettings
 from caveat_worker.jobs.settings import Settings as WorkerSettings
 from tests.chart.conftest import Pod, Release

@@ -27,7 +27,9 @@ def help_of(*command: str) -> str:
 
 def commands(group: click.Group, *path: str) -> Iterator[list[str]]:
     """Every command there is, and those of its own."""
-    for name, command in sorted(group.commands.items()):
+    context = click.Context(group)
+    for name in sorted(group.list_commands(context)):
+        command = group.get_command(context, name)
         yield [*path, name]
         if isinstance(command, click.Group):
             yield from commands(command, *path, name)

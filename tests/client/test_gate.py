@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
+from caveat import commands
 from caveat.cli import cli
 from caveat.yaml_source import read_document
 from caveat_reports.canonical import canonical
@@ -221,6 +224,18 @@ def test_exit_codes_of_real_processes(tmp_path: Path, command: Command) -> None:
     assert command("gate", "absent.yaml").returncode == 2
     assert command("gate").returncode == 2
     assert command("gate", "--report", written(tmp_path, OPEN, LINE)).returncode == 4
+
+
+def test_a_mistyped_command_is_told_which_was_meant(command: Command) -> None:
+    told = command("gat", "audit.yaml")
+    assert told.returncode == 2
+    assert re.search(r"No such command 'gat'\. Did you mean `.*caveat gate`\?", told.stderr)
+    assert "Did you mean" not in command("xyzzy").stderr
+
+
+def test_every_module_of_commands_is_a_command_that_is_listed() -> None:
+    modules = {name for _, name, _ in pkgutil.iter_modules(commands.__path__)} - {"group", "options"}
+    assert {name.replace("_", "-") for name in modules} == set(cli.list_commands(click.Context(cli)))
 
 
 def test_help_loads_nothing_that_it_does_not_show() -> None:

@@ -1,4 +1,4 @@
-"""The commands of `caveat study`. Modules are imported when one of them runs."""
+"""`caveat study`: asks people what the maps of a report tell them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
+from caveat.commands.options import PATH
 
 
 @click.group(short_help="Ask people what a report's maps tell them.")
