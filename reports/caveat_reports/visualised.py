@@ -19,8 +19,7 @@ def render(made: Visualisation) -> str:
         sentences=[sentence(one) for one in made.pictures],
         examples=[ordered(one.spectrum) for one in made.pictures],
         version=version("caveat"),
-        style=style.text,
-        style_hash=style.hash,
+        style=style,
     )
 
 

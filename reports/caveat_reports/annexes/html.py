@@ -13,8 +13,7 @@ def render(annex: Annex) -> str:
     return template.render(
         annex=annex,
         form=annex.form,
-        style=style.text,
-        style_hash=style.hash,
+        style=style,
         not_recorded=NOT_RECORDED,
         by_the_filer=BY_THE_FILER,
     )
