@@ -11,7 +11,7 @@ from caveat_spec.audit import Audit, ExampleKind, Examples, Scalar
 from caveat_spec.base import Count, Digest, Document, Integer, Name
 from caveat_spec.explained import Spectrum
 from caveat_spec.problem import ProblemDetails
-from caveat_spec.report import GradientCheck, Outcome
+from caveat_spec.report import Engine, GradientCheck, Outcome
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Stage = Literal["queued", "loading", "reading", "planning", "collecting", "testing", "explaining", "reporting", "done"]
@@ -196,8 +196,8 @@ class Directions(Document):
     warnings: list[str]
 
 
-class MadePicture(Document):
-    """A picture that was made so that an atom responds to it most, beside the set's own examples."""
+class PictureFacts(Document):
+    """What is said about a picture that was made so that an atom responds to it most."""
 
     atom: str
     """As `channel 17`, `concept watermark` or `like zebra-3.png`."""
@@ -209,23 +209,41 @@ class MadePicture(Document):
     """To the example of the set that it is strongest for."""
     withheld: str | None
     """Why the picture is not shown."""
-    picture: str
-    """PNG, in base64."""
     rise: list[float]
     """The response at eight times while the picture was made, to two digits."""
     spectrum: Spectrum
     """The set's examples from the highest to the lowest."""
 
 
-class Visualisation(Document):
-    """Pictures of what atoms of a layer look for."""
+class MadePicture(PictureFacts):
+    """A made picture with its bytes, beside the set's own examples."""
 
+    picture: str
+    """PNG, in base64."""
+
+
+class PictureFile(PictureFacts):
+    """A made picture as a file; it has none where it is not shown."""
+
+    file: Annotated[str, Field(pattern=r"^[a-z0-9-]+\.png$")] | None
+    """Name of the file beside the document."""
+    digest: Digest | None
+
+
+class VisualisationFacts(Document):
+    """How pictures of what atoms of a layer look for were made."""
+
+    audit: Audit
+    """Whose model, example sets and concepts these are, with every file by its digest."""
+    engine: Engine
     layer: str
     set: Name
     examples: Count
     """In the set."""
     centre: bool
     steps: Count
+    side: Count
+    """Pixels that were asked for on the longer side."""
     seed: Count
     sees: tuple[Integer, Integer] | None
     """Rows and columns of the input that one place of the layer sees; null where it sees everything."""
@@ -233,8 +251,19 @@ class Visualisation(Document):
     width: Count
     resized: bool
     """Whether the pictures are of another size than the model's own input."""
-    pictures: list[MadePicture]
     warnings: list[str]
+
+
+class Visualisation(VisualisationFacts):
+    """Pictures of what atoms of a layer look for."""
+
+    pictures: list[MadePicture]
+
+
+class VisualisationFile(VisualisationFacts):
+    """The same beside files, one for each picture that is shown (`visualised.json`)."""
+
+    pictures: list[PictureFile]
 
 
 class ModelRecord(Job):

@@ -1,4 +1,4 @@
-"""Attestations: a statement about an audit (in-toto Statement v1) in a signed envelope (DSSE 1.0).
+"""Attestations: a statement about an audit or made pictures (in-toto Statement v1) in a signed envelope (DSSE 1.0).
 
 The report contains neither time nor host. The statement adds when and where the audit ran, and is signed with it.
 """
@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 
-from caveat_spec.base import Digest, Document
+from caveat_spec.base import Count, Digest, Document, Name
 from caveat_spec.report import Engine, Verdict
 
 PAYLOAD_TYPE: Literal["application/vnd.in-toto+json"] = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Literal["urn:caveat:predicate:audit:v1"] = "urn:caveat:predicate:audit:v1"
+PICTURES_TYPE: Literal["urn:caveat:predicate:pictures:v1"] = "urn:caveat:predicate:pictures:v1"
 
 Hexadecimal = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Base64 = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
@@ -33,7 +34,7 @@ class DigestSet(Document):
 
 
 class Subject(Document):
-    """A subject of a statement: `model`, `report`, or `examples/` followed by the name of an example set."""
+    """A subject of a statement: `model`, `report`, `examples/` followed by the name of a set, or a file's name."""
 
     name: str
     digest: DigestSet
@@ -69,6 +70,31 @@ class Statement(Foreign):
     predicate: AuditPredicate
 
 
+class PicturesPredicate(Document):
+    """The claims about made pictures: when, where, by what and how they were made."""
+
+    run: Run
+    engine: Engine
+    layer: str
+    set: Name
+    """Whose examples stand beside the pictures."""
+    atoms: Annotated[list[str], Field(min_length=1)]
+    """What was asked for, also where the picture is not shown."""
+    centre: bool
+    steps: Count
+    side: Count
+    seed: Count
+
+
+class PicturesStatement(Foreign):
+    """An in-toto Statement v1 about the model, the example sets, and every file of a folder of made pictures."""
+
+    type_: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")] = STATEMENT_TYPE
+    subject: Annotated[list[Subject], Field(min_length=1)]
+    predicate_type: Annotated[Literal["urn:caveat:predicate:pictures:v1"], Field(alias="predicateType")] = PICTURES_TYPE
+    predicate: PicturesPredicate
+
+
 class Signature(Document):
     """The signature of one key."""
 
@@ -87,6 +113,6 @@ class Signed(Foreign):
 
 
 class Envelope(Signed):
-    """A DSSE envelope that contains a `Statement`."""
+    """A DSSE envelope that contains a `Statement` or a `PicturesStatement`."""
 
     payload_type: Annotated[Literal["application/vnd.in-toto+json"], Field(alias="payloadType")] = PAYLOAD_TYPE

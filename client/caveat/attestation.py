@@ -133,8 +133,11 @@ def check(envelope: Path, keys: Sequence[Path], files: dict[str, Path]) -> Check
     return Checked(opened.statement, checks, tuple(opened.signed_by))
 
 
-def compare(subjects: dict[str, str], files: dict[str, Path], document: str) -> dict[str, Check]:
-    """Compares `files` (subject → path) with the digests of the subjects that a document names."""
+def compare(subjects: dict[str, str], files: dict[str, Path], document: str, done: str = "audited") -> dict[str, Check]:
+    """Compares `files` (subject → path) with the digests of the subjects that a document names.
+
+    `done` says in sentences what was done with them.
+    """
     for name in files.keys() - subjects.keys():
         sets = [one.removeprefix(EXAMPLES) for one in subjects if one.startswith(EXAMPLES)]
         raise problem(
@@ -143,7 +146,7 @@ def compare(subjects: dict[str, str], files: dict[str, Path], document: str) -> 
             f"The {document} has no example set '{name.removeprefix(EXAMPLES)}'.",
             f"Its example sets are: {', '.join(sets) or 'none'}.",
         )
-    return {name: _compared(name, expected, files.get(name)) for name, expected in subjects.items()}
+    return {name: _compared(name, expected, files.get(name), done) for name, expected in subjects.items()}
 
 
 def usable_keys(keys: Sequence[Path]) -> list[Key]:
@@ -155,7 +158,7 @@ def usable_keys(keys: Sequence[Path]) -> list[Key]:
     return known
 
 
-def _compared(name: str, expected: str, path: Path | None) -> Check:
+def _compared(name: str, expected: str, path: Path | None, done: str) -> Check:
     """Whether the file or folder at `path` has the digest of a subject."""
     member = name.removeprefix(EXAMPLES)
     words = f"example set {member}" if name.startswith(EXAMPLES) else name
@@ -166,7 +169,7 @@ def _compared(name: str, expected: str, path: Path | None) -> Check:
         _, found = addressed(path)
     except OSError as error:
         raise _unreadable(path, error) from None
-    subject = f"the {words} that was {'signed' if name == REPORT else 'audited'}"
+    subject = f"the {words} that was {'signed' if name == REPORT else done}"
     if found == expected:
         return Check(True, f"{path} is {subject}.")
     return Check(False, f"{path} is not {subject}: its digest is {found}, not {expected}.")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from caveat.keyless import CheckedReport
     from caveat_reports.annexes.form import Annex
     from caveat_spec.artifacts import Inspection, Visualisation
+    from caveat_spec.attestation import PicturesStatement
     from caveat_spec.power import AuditPlan
     from caveat_storage.hash_chain import Account
     from caveat_storage.keys import KeyRecord
@@ -210,6 +211,28 @@ def show_checks(checked: Checked) -> None:
     if said.baseline:
         console.print(Text(f"It was compared with the earlier report {said.baseline.removeprefix('sha256:')[:12]}."))
     _show_decided(console, said.verdict)
+
+
+def show_picture_checks(checks: list[Check], statement: PicturesStatement | None) -> None:
+    """What came of the statement about made pictures: each check, and in words how they were made."""
+    console = out()
+    _show_each(console, checks)
+    if statement is None:
+        return
+    said, digests = statement.predicate, {one.name: one.digest.sha256 for one in statement.subject}
+    run, engine = said.run, said.engine
+    console.print("")
+    console.print(Text(f"Pictures of what {said.layer} of the model {digests['model'][:12]} looks for were made by"))
+    console.print(Text(f"Caveat {engine.caveat} at {run.where},"))
+    console.print(Text(f"from {run.started_at:%Y-%m-%d %H:%M:%S} to {run.finished_at:%Y-%m-%d %H:%M:%S} UTC."))
+    where = ", of the middle of the layer" if said.centre else ""
+    console.print(
+        Text(f"Asked for: {', '.join(said.atoms)}{where}; {said.steps} steps, side {said.side}, seed {said.seed}.")
+    )
+    sets = [f"{name.partition('/')[2]} {one[:12]}" for name, one in digests.items() if "/" in name]
+    console.print(Text(f"Example sets: {', '.join(sets)}. Beside the pictures stand examples of {said.set}."))
+    versions = ", ".join(f"{name} {one}" for name, one in engine.versions.items())
+    console.print(Text(f"Computed with {versions} on {engine.provider}."))
 
 
 def show_signed_report(checked: CheckedReport) -> None:

@@ -1,6 +1,7 @@
 """`caveat visualise`: pictures of what atoms of a layer look for, as files and as a page.
 
-They are no part of a report: the way to a picture is chaotic in the last bit, and a report's bytes are reproducible.
+They are no part of a report: the way to a picture is chaotic in the last bit, and a report's bytes are reproducible. A
+signed statement beside them has the digest of each.
 """
 
 from __future__ import annotations
@@ -8,21 +9,32 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from caveat import local
+from caveat.attestation import location
 from caveat.auditfile import AuditFile, fetched, resolve
-from caveat.outputs import write
+from caveat.outputs import write, writing
+from caveat.picture_attestation import ENVELOPE
 from caveat.problems import pointing_into, problem
 from caveat.progress import ProgressCallback
 from caveat_reports import visualised
 from caveat_reports.formatting import slug
-from caveat_spec.artifacts import MadePicture, Visualisation
+from caveat_spec.artifacts import MadePicture, PictureFile, Visualisation, VisualisationFile
+from caveat_spec.attestation import Run
 from caveat_spec.base import digest_of_bytes
 from caveat_spec.explanations import MOST_VISUALISED
 from caveat_spec.jobs import NewVisualisation
+from caveat_storage import attestations
+from caveat_storage.attestations import MADE, PAGE
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
 
 
 def visualise(file: AuditFile, wanted: Mapping[str, Any], on_progress: ProgressCallback) -> Visualisation:
@@ -45,25 +57,62 @@ def visualise(file: AuditFile, wanted: Mapping[str, Any], on_progress: ProgressC
         return local.make_pictures(asked, resolved, on_progress)
 
 
-def write_pictures(made: Visualisation, folder: Path) -> list[Path]:
-    """Writes each picture that is shown, the page, and `visualised.json`, which names the pictures by digest."""
-    document, written = made.model_dump(mode="json"), []
-    names = _file_names(made.pictures)
-    for name, one, fields in zip(names, made.pictures, document["pictures"], strict=True):
-        del fields["picture"]
-        if one.withheld is not None:
-            continue
-        content = base64.b64decode(one.picture)
-        fields["file"], fields["digest"] = name, digest_of_bytes(content)
+def write_pictures(made: Visualisation, folder: Path) -> dict[Path, bytes]:
+    """Writes each picture that is shown, `visualised.json`, which names the pictures by digest, and the page.
+
+    What an earlier run left in the folder is removed: the pictures that its `visualised.json` names, and its statement.
+    """
+    contents: dict[str, bytes] = {}
+    pictures = []
+    for name, one in zip(_file_names(made.pictures), made.pictures, strict=True):
+        facts = one.model_dump(mode="json", exclude={"picture"})
+        if one.withheld is None:
+            contents[name] = base64.b64decode(one.picture)
+        digest = digest_of_bytes(contents[name]) if name in contents else None
+        pictures.append(PictureFile(**facts, file=name if name in contents else None, digest=digest))
+    facts = made.model_dump(mode="json", exclude={"pictures"})
+    document = VisualisationFile(**facts, pictures=pictures).model_dump(mode="json")
+    contents[MADE] = json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+    contents[PAGE] = visualised.render(made).encode()
+    with writing(folder / MADE):
+        for path in (*_earlier(folder), folder / ENVELOPE):
+            path.unlink(missing_ok=True)
+    for name, content in contents.items():
         write(folder / name, content, "write")
-        written.append(folder / name)
-    for name, content in (
-        ("visualised.json", json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"),
-        ("index.html", visualised.render(made).encode()),
-    ):
-        write(folder / name, content, "write")
-        written.append(folder / name)
-    return written
+    return {folder / name: content for name, content in contents.items()}
+
+
+def require_room(folder: Path) -> None:
+    """Raises a `ProblemError` where a folder has other files: a statement has to name every one."""
+    ours = {*_earlier(folder), *(folder / name for name in (MADE, PAGE, ENVELOPE))}
+    others = sorted(path for path in folder.iterdir() if path not in ours) if folder.is_dir() else []
+    if others:
+        raise problem(
+            "folder-not-empty",
+            422,
+            f"{others[0]} is no made picture, and a signed folder holds nothing else.",
+            "Give --write a new folder.",
+        )
+
+
+def sign_pictures(written: dict[Path, bytes], started: datetime, keys: Sequence[Signer]) -> Path:
+    """Signs a statement about the files that `write_pictures` wrote, and writes it beside them."""
+    by_name = {path.name: content for path, content in written.items()}
+    run = Run(audit=None, where=location(), started_at=started, finished_at=datetime.now(UTC).replace(microsecond=0))
+    page = digest_of_bytes(by_name[PAGE])
+    path = next(iter(written)).parent / ENVELOPE
+    write(path, attestations.sign(attestations.state_pictures(by_name[MADE], page, run), keys), "write")
+    return path
+
+
+def _earlier(folder: Path) -> list[Path]:
+    """The pictures of an earlier run that lie in a folder as that run wrote them."""
+    try:
+        found = VisualisationFile.model_validate_json((folder / MADE).read_bytes())
+    except (OSError, ValidationError):
+        return []
+    files = {folder / one.file: one.digest for one in found.pictures if one.file is not None}
+    return [path for path, digest in files.items() if path.is_file() and digest_of_bytes(path.read_bytes()) == digest]
 
 
 def _file_names(pictures: list[MadePicture]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Attestations: signs an in-toto statement about a report in a DSSE envelope, and verifies such envelopes.
+"""Attestations: signs an in-toto statement about a report or made pictures in a DSSE envelope, and verifies envelopes.
 
 Pure functions of bytes and keys. Statements and envelopes are accepted only as canonical JSON (RFC 8785), so each has
 exactly one spelling and any changed byte is detected. Verifying needs only securesystemslib, which is pure Python;
@@ -7,10 +7,11 @@ signing also needs cryptography.
 
 from __future__ import annotations
 
+import json
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import rfc8785
 from pydantic import BaseModel, ValidationError
@@ -19,10 +20,14 @@ from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import Key, Signer
 from securesystemslib.signer import Signature as Sealing
 
+from caveat_spec.artifacts import VisualisationFile
 from caveat_spec.attestation import (
+    PICTURES_TYPE,
     AuditPredicate,
     DigestSet,
     Envelope,
+    PicturesPredicate,
+    PicturesStatement,
     Run,
     Signature,
     Signed,
@@ -33,11 +38,14 @@ from caveat_spec.base import digest_of_bytes
 from caveat_spec.report import Report
 
 T = TypeVar("T", bound=BaseModel)
+S = TypeVar("S", Statement, PicturesStatement)
 Kind = type[Signed]
 """Class of an envelope; it defines the payload type, which is signed as well."""
 
 REPORT, MODEL, EXAMPLES = "report", "model", "examples/"
 """Names of a statement's subjects; `examples/` is followed by the name of the set."""
+MADE, PAGE = "visualised.json", "index.html"
+"""Files beside made pictures, which are subjects by their names."""
 
 
 class AttestationError(Exception):
@@ -56,10 +64,10 @@ class Unsealed:
 
 
 @dataclass(frozen=True)
-class Opened:
+class Opened(Generic[S]):
     """A statement whose signature is valid."""
 
-    statement: Statement
+    statement: S
     signed_by: list[str]
     """Ids of the known keys with a valid signature; at least one."""
     unknown: list[str]
@@ -75,12 +83,39 @@ def state(report: bytes, run: Run, baseline: str | None = None) -> Statement:
     found = Report.model_validate_json(report)
     named = subjects(found) | {REPORT: digest_of_bytes(report)}
     return Statement(
-        subject=[
-            Subject(name=name, digest=DigestSet(sha256=digest.removeprefix("sha256:")))
-            for name, digest in named.items()
-        ],
+        subject=_named(named),
         predicate=AuditPredicate(run=run, engine=found.engine, verdict=found.verdict, baseline=baseline),
     )
+
+
+def state_pictures(made: bytes, page: str, run: Run) -> PicturesStatement:
+    """The statement about made pictures: the bytes of `visualised.json`, and the digest of the page beside it."""
+    found = VisualisationFile.model_validate_json(made)
+    sets = {
+        f"{EXAMPLES}{name}": next(iter(one.sources().values())) for name, one in found.audit.examples.items()
+    }  # as a report names a set
+    files = {one.file: one.digest for one in found.pictures if one.file is not None and one.digest is not None}
+    named = {MODEL: found.audit.model, **sets, MADE: digest_of_bytes(made), PAGE: page, **files}
+    return PicturesStatement(
+        subject=_named(named),
+        predicate=PicturesPredicate(
+            run=run,
+            engine=found.engine,
+            layer=found.layer,
+            set=found.set,
+            atoms=[one.atom for one in found.pictures],
+            centre=found.centre,
+            steps=found.steps,
+            side=found.side,
+            seed=found.seed,
+        ),
+    )
+
+
+def _named(digests: dict[str, str]) -> list[Subject]:
+    return [
+        Subject(name=name, digest=DigestSet(sha256=digest.removeprefix("sha256:"))) for name, digest in digests.items()
+    ]
 
 
 def subjects(report: Report) -> dict[str, str]:
@@ -88,19 +123,38 @@ def subjects(report: Report) -> dict[str, str]:
     return {MODEL: report.audit.model} | {f"{EXAMPLES}{one.name}": one.source for one in report.plan.examples}
 
 
-def sign(statement: Statement, signers: Sequence[Signer]) -> bytes:
+def sign(statement: Statement | PicturesStatement, signers: Sequence[Signer]) -> bytes:
     """The canonical envelope of a statement, signed by each of `signers`."""
     return seal(statement, Envelope, signers)
 
 
-def open_envelope(envelope: bytes, keys: Sequence[Key]) -> Opened:
-    """Returns the statement in an envelope that one of `keys` signed.
+def open_envelope(envelope: bytes, keys: Sequence[Key]) -> Opened[Statement]:
+    """Returns the statement about an audit in an envelope that one of `keys` signed.
 
     Raises:
-        AttestationError: the envelope is malformed, none of the keys signed it, or it was changed after signing.
+        AttestationError: the envelope is malformed, none of the keys signed it, it was changed after signing, or it is
+            about something else.
     """
+    return _opened(envelope, keys, Statement)
+
+
+def open_pictures(envelope: bytes, keys: Sequence[Key]) -> Opened[PicturesStatement]:
+    """Returns the statement about made pictures in an envelope; raises `AttestationError` as `open_envelope` does."""
+    return _opened(envelope, keys, PicturesStatement)
+
+
+def _opened(envelope: bytes, keys: Sequence[Key], kind: type[S]) -> Opened[S]:
     unsealed = unseal(envelope, Envelope, keys)
-    return Opened(read(Statement, unsealed.payload, "the statement"), unsealed.signed_by, unsealed.unknown)
+    return Opened(read(kind, unsealed.payload, "the statement"), unsealed.signed_by, unsealed.unknown)
+
+
+def is_about_pictures(envelope: bytes) -> bool:
+    """Whether an envelope says that it is about made pictures, and not about an audit; nothing is checked."""
+    try:
+        payload = json.loads(sealed_in(envelope, Envelope).payload)
+    except (AttestationError, ValueError):
+        return False
+    return isinstance(payload, dict) and payload.get("predicateType") == PICTURES_TYPE
 
 
 def seal(document: BaseModel, kind: Kind, signers: Sequence[Signer]) -> bytes:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rfc8785
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from caveat.cli import cli
+from caveat_storage import attestations, keyring
 from tests.client.models import write_audit
 from tests.engine.nets import Net
 
@@ -43,6 +47,11 @@ def network() -> bytes:
 
 @pytest.fixture
 def audit(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path)
+
+
+def write_pictures(tmp_path: Path) -> Path:
+    """An audit of pictures, with its files."""
     rng = np.random.default_rng(0)
     (tmp_path / "model.onnx").write_bytes(network())
     for folder in ("photos", "marked"):
@@ -156,3 +165,120 @@ def test_a_table_has_no_picture(tmp_path: Path) -> None:
     said = visualise(write_audit(tmp_path), "--channel", 0)
     assert said.exit_code == 2
     assert "A picture has rows, columns, and 1 or 3 colours, and the model's input has 6." in said.output
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of an audit, keys, and signed pictures of it."""
+    audit = write_pictures(tmp_path_factory.mktemp("made"))
+    assert CliRunner().invoke(cli, ["keygen", str(audit.parent / "caveat")]).exit_code == 0
+    key = audit.parent / "caveat.key"
+    said = visualise(audit, "--channel", 1, "--concept", "mark", "--steps", 48, "--sign-key", key)
+    assert said.exit_code == 0, said.output
+    return audit.parent
+
+
+@pytest.fixture
+def signed(made: Path, tmp_path: Path) -> Path:
+    """A copy of two pictures, a page and a signed statement, beside what they were made of."""
+    return Path(shutil.copytree(made, tmp_path / "copy")) / "out"
+
+
+def verify(folder: Path, *more: object) -> Result:
+    arguments = ["verify", folder / "visualised.dsse.json", "--key", folder.parent / "caveat.pub", *more]
+    return CliRunner().invoke(cli, [str(one) for one in arguments], catch_exceptions=False)
+
+
+def test_signed_pictures_are_verified_with_what_they_were_made_of(signed: Path) -> None:
+    said = verify(signed, "--model", signed.parent / "model.onnx", "--examples", f"photos={signed.parent / 'photos'}")
+    assert said.exit_code == 0, said.output
+    for name in ("visualised.json", "index.html", "channel-1.png", "concept-mark.png"):
+        assert f"✓ {signed / name} is as it was signed." in said.output
+    assert f"✓ {signed.parent / 'model.onnx'} is the model that was used." in said.output
+    assert "is the example set photos that was used." in said.output
+    assert "· The example set marked was not compared; pass --examples marked=PATH" in said.output
+    assert "Model, example sets, options, seed and versions are those of" in said.output
+    assert "Asked for: channel 1, concept mark; 48 steps, side 128, seed 0." in said.output
+    assert re.search(r"Computed with .*onnxruntime [0-9.]+", said.output.replace("\n", " "))
+
+
+@pytest.mark.parametrize("name", ["visualised.json", "index.html", "channel-1.png"])
+def test_a_changed_file_is_told(signed: Path, name: str) -> None:
+    content = bytearray((signed / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (signed / name).write_bytes(content)
+    said = verify(signed)
+    assert said.exit_code == 1
+    assert f"✗ {signed / name} is not what was signed: its digest is sha256:" in said.output
+    assert said.output.count("✗") == 1
+
+
+def test_swapped_missing_and_extra_pictures_are_told(signed: Path) -> None:
+    one, other = signed / "channel-1.png", signed / "concept-mark.png"
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second), other.write_bytes(first)
+    said = verify(signed)
+    assert said.exit_code == 1
+    assert f"✗ {one} was swapped: its bytes are those that were signed as concept-mark.png." in said.output
+    one.write_bytes(first), other.unlink()
+    said = verify(signed)
+    assert said.exit_code == 1
+    assert f"✗ {other} is missing: the statement names it" in said.output
+    other.write_bytes(second)
+    assert verify(signed).exit_code == 0
+    (signed / "channel-2.png").write_bytes(first)
+    said = verify(signed)
+    assert said.exit_code == 1
+    assert f"✗ {signed / 'channel-2.png'} was not signed: the statement names every file of its folder" in said.output
+
+
+def test_another_model_another_key_and_a_changed_statement_are_told(signed: Path) -> None:
+    said = verify(signed, "--model", signed.parent / "audit.yaml")
+    assert (said.exit_code, "is not the model that was used" in said.output) == (1, True)
+    assert CliRunner().invoke(cli, ["keygen", str(signed.parent / "other")]).exit_code == 0
+    envelope = signed / "visualised.dsse.json"
+    said = CliRunner().invoke(cli, ["verify", str(envelope), "--key", str(signed.parent / "other.pub")])
+    assert (said.exit_code, "none of those that were given" in said.output) == (1, True)
+    whole = json.loads(envelope.read_bytes())
+    payload = base64.b64decode(whole["payload"]).replace(b'"seed":0', b'"seed":1')
+    whole["payload"] = base64.b64encode(payload).decode()
+    envelope.write_bytes(rfc8785.dumps(whole))
+    said = verify(signed)
+    assert (said.exit_code, "proves nothing" in said.output, "Asked for" in said.output) == (1, True, False)
+
+
+def test_a_statement_that_does_not_say_what_the_document_says_is_told(signed: Path) -> None:
+    keys = keyring.signers((signed.parent / "caveat.key").read_text())
+    envelope = signed / "visualised.dsse.json"
+    statement = attestations.open_pictures(
+        envelope.read_bytes(), keyring.public_keys((signed.parent / "caveat.pub").read_text())
+    ).statement
+    other = statement.predicate.model_copy(update={"seed": 7})
+    envelope.write_bytes(attestations.sign(statement.model_copy(update={"predicate": other}), keys))
+    said = verify(signed)
+    assert said.exit_code == 1
+    assert "✗ The statement says something else than" in said.output
+
+
+def test_a_folder_with_other_files_is_not_signed_and_one_of_an_earlier_run_is_made_anew(signed: Path) -> None:
+    audit, key = signed.parent / "audit.yaml", signed.parent / "caveat.key"
+    again = visualise(audit, "--channel", 2, "--steps", 32, "--sign-key", key)
+    assert again.exit_code == 0, again.output
+    assert sorted(path.name for path in signed.iterdir()) == [
+        "channel-2.png", "index.html", "visualised.dsse.json", "visualised.json",
+    ]  # fmt: skip
+    assert verify(signed).exit_code == 0
+    (signed / "notes.txt").write_text("mine")
+    refused = visualise(audit, "--channel", 2, "--steps", 32, "--sign-key", key)
+    assert refused.exit_code == 2
+    assert f"{signed / 'notes.txt'} is no made picture" in refused.output.replace("\n", " ")
+    unsigned = visualise(audit, "--channel", 2, "--steps", 32)
+    assert unsigned.exit_code == 0
+    assert (signed / "notes.txt").read_text() == "mine"
+    assert not (signed / "visualised.dsse.json").exists(), "a statement about other bytes"
+
+
+def test_pictures_are_in_no_report_and_in_no_log(signed: Path) -> None:
+    said = verify(signed, "--report", signed / "visualised.json")
+    assert said.exit_code == 2
+    assert "which are in no report and in no audit log" in said.output.replace("\n", " ")

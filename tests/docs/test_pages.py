@@ -76,6 +76,11 @@ NOT_RUN = {
     ("docs/how-to/explain-an-example.md", "--maps"): Elsewhere(
         "It needs an audit with its files.", "tests/audits/test_maps.py", ('"--maps"', '"explain"', "contents")
     ),
+    ("docs/attestations.md", "caveat visualise"): Elsewhere(
+        "It needs an audit of pictures.",
+        "tests/client/test_visualise.py",
+        ('"--sign-key"', "visualised.dsse.json", '"--model"', '"--examples"'),
+    ),
     ("docs/how-to/explain-an-example.md", "caveat visualise"): Elsewhere(
         "It needs an audit of pictures.", "tests/client/test_visualise.py", ('"visualise"', '"--concept"', '"--like"')
     ),

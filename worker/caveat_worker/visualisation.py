@@ -52,11 +52,14 @@ def make_pictures(request: NewVisualisation, blob: Blob, progress: Progress, *, 
         declared = audit.examples[examples]
         mirrored = isinstance(declared, Images) and declared.preprocess.channels == "bgr"
         return Visualisation(
+            audit=request.audit,
+            engine=ready.engine,
             layer=found.layer,
             set=examples,
             examples=len(means.source.names[examples]),
             centre=request.centre,
             steps=request.steps,
+            side=request.side,
             seed=request.seed,
             sees=found.sight.sees,
             height=found.size[0],

@@ -57,7 +57,8 @@ def verify(
 ) -> None:
     """Verify a signed attestation (FILE) and the files that it names, an audit log, or both.
 
-    With --sigstore-identity, FILE is a report that `caveat gate --sigstore` signed.
+    With --sigstore-identity, FILE is a report that `caveat gate --sigstore` signed. An attestation of made pictures
+    (`caveat visualise`) is verified with every file of its folder.
 
     Prints what was audited, when and where, and how the gate was decided. For an audit log, checks that no entry was
     changed, removed, inserted or moved, and that it names the attested report.
@@ -116,12 +117,21 @@ def _attested(
     file: Path | None, keys: tuple[Path, ...], files: dict[str, Path], audit_log: Path | None, earlier: Path | None
 ) -> bool:
     """Whether an attestation, an audit log, or both together hold; shows each check."""
-    from caveat.terminal import show_checks, show_log
+    from caveat.terminal import show_checks, show_log, show_picture_checks
 
     holds, statement = True, None
     if file is not None:
-        from caveat.attestation import check
+        from caveat.attestation import check, read_bytes
+        from caveat_storage.attestations import is_about_pictures
 
+        if is_about_pictures(read_bytes(file)):
+            if "report" in files or audit_log is not None:
+                raise click.UsageError(f"{file} is about made pictures, which are in no report and in no audit log.")
+            from caveat.picture_attestation import check_pictures
+
+            pictures = check_pictures(file, keys, files)
+            show_picture_checks(pictures.checks, pictures.statement)
+            return pictures.holds
         checked = check(file, keys, files)
         show_checks(checked)
         holds, statement = checked.holds, checked.statement

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from caveat_spec.artifacts import NewModel, Stage
+from caveat_spec.artifacts import NewModel, Stage, Visualisation
 from caveat_spec.audit import Audit
 from caveat_spec.base import Document
 from caveat_spec.disk_faults import ERRNOS, disk_problem
@@ -77,7 +77,7 @@ def main(folder: Path, parent: int) -> None:
         answer: Result | Division | ProblemDetails = _unprotected(lacks)
     else:
         answer = _answer(request, folder, job["pipeline"], limits, kept, job["shard_batches"])
-    if isinstance(answer, Report):
+    if isinstance(answer, Report | Visualisation):
         answer = answer.model_copy(update={"engine": answer.engine.model_copy(update={"sandbox_lacks": lacks})})
     name = {ProblemDetails: "problem.json", Division: "division.json"}.get(type(answer), "result.json")
     (folder / "outputs" / name).write_text(answer.model_dump_json())
