@@ -19,6 +19,7 @@ from caveat_worker.engine.autodiff.equivalence import compare_with_file, example
 from caveat_worker.engine.autodiff.lowering import lower, name_everything
 from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model
 from caveat_worker.engine.autodiff.output_forms import unwrap_outputs
+from caveat_worker.engine.autodiff.separate_rows import rows_stay_apart
 from caveat_worker.engine.autodiff.straight_through import WARNING, rounds
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.data_files import DataFiles
@@ -74,7 +75,7 @@ def load(
     if original is not None:
         session = open_session(Graph(model), threads=1, optimise=False)
         compare_with_file(*original, model, session, numbers, empty)
-        interacts = symbolic and examples_interact(model, session)
+        interacts = symbolic and not rows_stay_apart(model) and examples_interact(model, session)
     if interacts:
         warnings.append("Examples of one batch influence each other's outputs; their gradients are not their own.")
     return Model(
