@@ -162,8 +162,9 @@ def _slice(node: ir.Node, rows: Rows) -> bool:
 def _pad(node: ir.Node, rows: Rows) -> bool:
     """Paddings [2 rank]: before each axis, then behind each."""
     pads, rank = _constant(node, 1), _rank(node.inputs[0])
-    whole = pads is not None and rank is not None and len(pads) == 2 * rank and _constant(node, 3) is None
-    return _only_first(node, rows) and whole and len(node.inputs) < 4 and not pads[0] and not pads[rank]
+    if pads is None or rank is None or len(pads) != 2 * rank or len(node.inputs) > 3:
+        return False
+    return _only_first(node, rows) and not pads[0] and not pads[rank]
 
 
 @rule("Transpose")
@@ -187,8 +188,9 @@ def _reshape(node: ir.Node, rows: Rows) -> bool:
     if shape[0] == 0:
         return not _whole(node, "allowzero", 0)
     known = [size for size in before[1:] if isinstance(size, int)]
-    kept = len(known) == len(before) - 1 and (shape[1:] > 0).all()
-    return shape[0] == -1 and kept and int(np.prod(known)) == int(np.prod(shape[1:]))
+    if shape[0] != -1 or len(known) < len(before) - 1 or (shape[1:] < 1).any():
+        return False
+    return int(np.prod(known)) == int(np.prod(shape[1:]))
 
 
 def _only_first(node: ir.Node, rows: Rows) -> bool:
