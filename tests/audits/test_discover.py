@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from onnx import helper
+from onnx import TensorProto, helper
+from PIL import Image
 from pydantic import ValidationError
 
 from caveat_spec.explained import Figure
@@ -114,6 +117,111 @@ def test_the_adopted_entries_are_an_audit(leaning: Bench) -> None:
     del leaning.document["explain"]
     (tested,) = {one.concept for one in leaning.run().tests}
     assert tested == "proposal_1"
+
+
+def test_removal_tells_what_the_model_uses_from_what_goes_with_it(leaning: Bench) -> None:
+    people = pd.read_csv(leaning.folder / "people.csv")
+    people["c4"] = (people["c5"] + 0.6 * np.random.default_rng(4).standard_normal(len(people))).astype(np.float32)
+    people.to_csv(leaning.folder / "people.csv", index=False)
+    by_column = {note.split("column ")[1][:2]: note for note in drawn(leaning).notes if ", column c" in note}
+    assert "of it is gone: the model itself uses this direction." in by_column["c5"]
+    assert "Removed at input, +0.00 sd (+0.00 to +0.00) of it is gone, less than the margin" in by_column["c4"]
+
+
+def test_removal_inside_the_model_is_said_too(leaning: Bench) -> None:
+    asked(leaning)["layer"] = "hidden"
+    assert any("Removed at hidden, " in note for note in drawn(leaning).notes)
+
+
+def test_a_concept_that_cannot_be_scored_is_said_to_be_left(leaning: Bench) -> None:
+    """Both of its sets are alike, so that nothing of it is taken out."""
+    table(7, 60).to_csv(leaning.folder / "high.csv", index=False)
+    table(8, 60).to_csv(leaning.folder / "low.csv", index=False)
+    told = "\n".join(drawn(leaning).notes)
+    assert "first cannot be scored at input: " in told
+    assert "no more than by chance. It may be proposed again; name a layer in `known_at` that tells it." in told
+
+
+def test_what_is_not_known_is_said_beside_proposals(leaning: Bench) -> None:
+    known = "\n".join(drawn(leaning).notes)
+    assert "cannot be scored" not in known
+    assert "No concept is named" not in known
+    del asked(leaning)["labels"], leaning.document["concepts"]
+    told = "\n".join(drawn(leaning).notes)
+    assert "No labels are given, so that what makes up the class is proposed as well" in told
+    assert "as far as it varies among examples of the set. The false discovery rate counts" in told
+
+
+def test_columns_of_whole_numbers_are_not_removed(leaning: Bench) -> None:
+    """A number between two of them would be no input of the model."""
+    net = Net(0)
+    as_float = net.op("Cast", "x", to=TensorProto.FLOAT)
+    seen = net.op("Gemm", as_float, net.constant([[1.0], [0], [0], [0], [0], [0.8]]))
+    (leaning.folder / "model.onnx").write_bytes(net.model(("n", 6), seen, dtype=TensorProto.INT64))
+    for name in ("people", "high", "low"):
+        people = pd.read_csv(leaning.folder / f"{name}.csv")
+        people[COLUMNS] = (people[COLUMNS] * 10).round().astype(int)
+        people.to_csv(leaning.folder / f"{name}.csv", index=False)
+    note = next(one for one in drawn(leaning).notes if one.startswith("Proposal 1"))
+    assert "It was not removed, since the inputs are no fractions" in note
+
+
+def picture_set(folder: Path, seed: int, count: int) -> None:
+    """A ZIP file with a folder for each class, in which half of the noisy pictures have a bright corner."""
+    rng = np.random.default_rng(seed)
+    with zipfile.ZipFile(folder, "w") as archive:
+        for number in range(count):
+            pixels = rng.integers(60, 120, (8, 8), np.uint8)
+            if rng.random() < 0.5:
+                pixels[:3, :3] = 255
+            content = io.BytesIO()
+            Image.fromarray(pixels).save(content, "PNG")
+            archive.writestr(f"{'dark' if number % 2 else 'light'}/{number:03}.png", content.getvalue())
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A network of two channels: one follows bright squares, the other the mean; it adds up the first."""
+    net = Net(0)
+    kernel = np.stack([np.full((1, 3, 3), 1 / 9), np.eye(3)[None] / 3])
+    conv = net.op("Conv", "x", net.constant(kernel), net.constant([-0.6, 0.0]), pads=[1] * 4)
+    net.nodes.append(helper.make_node("Relu", [conv], ["seen"]))
+    flat = net.op("Flatten", net.op("GlobalAveragePool", "seen"))
+    score = net.op("Gemm", flat, net.constant([[20.0], [0.3]]))
+    (tmp_path / "model.onnx").write_bytes(net.model(("n", 1, 8, 8), score))
+    picture_set(tmp_path / "all.zip", 1, 160)
+    preprocess = {"size": 8, "mean": 0, "std": 255, "channels": "gray", "layout": "nchw"}
+    options = {"layer": "seen", "examples": "all", "labels": "folder"}
+    document = {
+        "model": "model.onnx",
+        "examples": {"all": {"images": "all.zip", "preprocess": preprocess}},
+        "test_concepts": False,
+        "targets": {"score": {"examples": "all"}},
+        "explain": {"else": {"of": "score", "examples": {"count": 1}, "show": [{"discover": options}]}},
+    }
+    monkeypatch.chdir(tmp_path)
+    return Bench(tmp_path, document)
+
+
+def test_pictures_are_adopted_by_the_names_of_their_files(pictures: Bench) -> None:
+    note = next(one for one in drawn(pictures).notes if one.startswith("Proposal 1"))
+    assert "of it is gone: the model itself uses this direction." in note
+    parts = note.split("`")
+    picture_set(pictures.folder / "others.zip", 2, 60)
+    examples = pictures.document["examples"]
+    examples |= yaml.safe_load(parts[1])["examples"]
+    examples["others"] = examples["all"] | {"images": "others.zip"}
+    pictures.document |= {
+        "concepts": yaml.safe_load(parts[3])["concepts"],
+        "test_concepts": True,
+        "targets": {"score": {"examples": "others"}},
+        "layers": ["seen"],
+        "method": {"min_examples": 10, "permutations": 40},
+    }
+    del pictures.document["explain"]
+    (test,) = pictures.run().associations
+    assert test.concept == "proposal_1"
+    assert test.effect.in_sd > 0.5
 
 
 def test_several_examples_would_say_the_same(leaning: Bench) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from bench.discovery import FIRST, FROM, columns, digits, rows
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.explanations.discovery import discovery, halves, permutations_within
+from caveat_worker.engine.explanations.discovery import discovery, halves, permutations_within, removal
 from caveat_worker.engine.explanations.runs import Examined
 
 N, D = 200, 6
@@ -77,6 +77,30 @@ def test_halves_have_no_example_twice_and_each_label_in_equal_parts() -> None:
     labels: Any = examined.labels
     assert abs(int(labels[find].sum()) - int(labels[test].sum())) <= 1
     assert not np.array_equal(find, halves(twice, 1)[0]), "another seed divides otherwise"
+
+
+def test_what_removal_takes_away_is_the_direction_own_part() -> None:
+    """S has 0.8 of the last column, and another column goes with that: removing one takes all, the other nothing."""
+    examined = drawn(6, 0.8)
+    a = examined.activations[:, 0].copy()
+    a[:, 1] = a[:, -1] + 0.7 * np.random.default_rng(7).standard_normal(N)
+
+    def held(rows: Any, direction: Any, value: float) -> Any:
+        change = np.outer(value - a[rows] @ direction, direction)
+        return examined.numbers[rows] + 0.8 * change[:, -1]
+
+    related = replace(examined, activations=a[:, None], held=held)
+    found = discovery(related, count=10, margin=0.2)
+    by_column = {int(np.abs(one.direction).argmax()): one for one in found.proposed if np.abs(one.direction).max() == 1}
+    unnamed = replace(related, named={})
+    own, goes_along = (removal(unnamed, found, by_column[column]) for column in (D - 1, 1))
+    assert own is not None
+    assert goes_along is not None
+    expected = 0.8 * a[found.test, -1].std() / examined.numbers.std()
+    assert own.effect == pytest.approx(expected, rel=1e-6)
+    assert by_column[1].interval[0] > 0.2
+    assert goes_along.effect == pytest.approx(0, abs=1e-9)
+    assert removal(replace(related, held=None), found, found.proposed[0]) is None
 
 
 def test_rows_change_places_within_their_label_only() -> None:

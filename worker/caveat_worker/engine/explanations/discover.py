@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from caveat_spec.explanations import DiscoverOptions
 from caveat_worker.engine.base.arrays import AnyArray, Indices
 from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.attributed import Attributed, Check
-from caveat_worker.engine.explanations.discovery import Discovery, Proposal, discovery
+from caveat_worker.engine.explanations.discovery import Discovery, Proposal, Removal, discovery, removal
 from caveat_worker.engine.explanations.runs import FORWARD, Examined, Runs
 
 
@@ -26,6 +25,7 @@ def discover(runs: Runs, x: AnyArray, options: DiscoverOptions) -> Attributed:
     examined = runs.examined(options.examples, options.layer, options.labels, options.known_at)
     found = discovery(examined, count=options.proposals, margin=options.margin)
     kept = found.proposed
+    known = (_how(found, examined, options), *_open(examined, options), *_mostly(found))
     effects = np.array([one.effect for one in kept] or [0.0])
     errors = np.array([one.error for one in kept] or [0.0])
     directions = np.stack([one.direction for one in kept] or [np.zeros(examined.activations.shape[-1])])
@@ -34,7 +34,7 @@ def discover(runs: Runs, x: AnyArray, options: DiscoverOptions) -> Attributed:
         spread=np.repeat(errors[None], len(x), axis=0),
         checks=(_any(found, examined, options),),
         passes=runs.passes - before,
-        notes=(_how(found, examined, options), *_mostly(found), *_said(kept, examined, options)),
+        notes=(*known, *_said(found, examined, options)),
         parts={"directions": np.repeat(directions[None], len(x), axis=0)},
     )
 
@@ -65,9 +65,32 @@ def _how(found: Discovery, examined: Examined, options: DiscoverOptions) -> str:
         f"Found in {len(found.find)} examples of {options.examples} and tested in {len(found.test)} others, divided by "
         f"their content and seed {examined.seed}. An effect is the change with one standard deviation of a direction, "
         f"beyond {_beyond(examined, options)}; p is for one of {options.margin:g} sd or less, and adjusted for "
-        f"{len(found.proposals)} directions (Benjamini and Hochberg). It is an association, which `caveat edit` or an "
-        "audit of the adopted concept can test by intervention."
+        f"{len(found.proposals)} directions (Benjamini and Hochberg). It is an association: what goes with a direction "
+        "has it too. Beside it stands how much of it is gone when every place of the layer gets, along that direction, "
+        "what is usual in examples that have little of it."
     )
+
+
+def _open(examined: Examined, options: DiscoverOptions) -> tuple[str, ...]:
+    """What is not known of the examples, so that proposals may be just that."""
+    told = []
+    if options.labels is None:
+        told.append(
+            "No labels are given, so that what makes up the class is proposed as well: name a column, or `folder`, in "
+            "`labels`."
+        )
+    if not examined.named:
+        told.append(
+            "No concept is named, so that what the target should lean on is proposed as well, as far as it varies "
+            f"among examples of {'one label' if options.labels else 'the set'}. The false discovery rate counts "
+            "directions on which the target does not lean; which of the others are shortcuts, only their examples tell."
+        )
+    for concept, share in examined.unscored.items():
+        told.append(
+            f"{concept} cannot be scored at {options.known_at}: {share:.0%} of held-out examples are on their side, no "
+            "more than by chance. It may be proposed again; name a layer in `known_at` that tells it."
+        )
+    return tuple(told)
 
 
 def _mostly(found: Discovery) -> tuple[str, ...]:
@@ -75,22 +98,42 @@ def _mostly(found: Discovery) -> tuple[str, ...]:
     return (f"Not tested, since a named concept explains them: directions that are {listed}.",) if listed else ()
 
 
-def _said(kept: Sequence[Proposal], examined: Examined, options: DiscoverOptions) -> tuple[str, ...]:
-    """Each proposal's effect, and an audit's entries with which it becomes a concept."""
+def _said(found: Discovery, examined: Examined, options: DiscoverOptions) -> tuple[str, ...]:
+    """Each proposal's effect, what removing it does, and an audit's entries with which it becomes a concept."""
     told = []
-    for number, one in enumerate(kept, 1):
+    for number, one in enumerate(found.proposed, 1):
         low, high = one.interval
         own = f"proposal_{number}"
         sets = ", ".join(
             f"{name}: {{of: {options.examples}, only: [{_listed(rows, examined)}]}}"
             for name, rows in ((own, one.high), (f"{own}_low", one.low))
         )
+        gone = _removed(one, removal(examined, found, one), options)
+        effect = f"{one.effect:+.2f} sd ({low:+.2f} to {high:+.2f}), adjusted p = {one.adjusted:.2g}."
         told.append(
-            f"Proposal {number}{_strongest(one, examined)}: {one.effect:+.2f} sd ({low:+.2f} to {high:+.2f}), adjusted "
-            f"p = {one.adjusted:.2g}. To adopt it, audit other examples with "
-            f"`examples: {{{sets}}}` and `concepts: {{{own}: {{examples: {own}, against: {own}_low}}}}`."
+            f"Proposal {number}{_strongest(one, examined)}: {effect} {gone} "
+            f"To adopt it, audit other examples with `examples: {{{sets}}}` and "
+            f"`concepts: {{{own}: {{examples: {own}, against: {own}_low}}}}`."
         )
     return tuple(told)
+
+
+def _removed(one: Proposal, of: Removal | None, options: DiscoverOptions) -> str:
+    """What an intervention finds beside an association."""
+    if of is None:
+        return "It was not removed, since the inputs are no fractions, or the model gives no finite number without it."
+    low, high = of.interval
+    sign = 1 if one.effect > 0 else -1
+    along = sorted((sign * low, sign * high))
+    size = f"{of.effect:+.2f} sd ({low:+.2f} to {high:+.2f})"
+    if along[0] > options.margin:
+        return f"Removed at {options.layer}, {size} of it is gone: the model itself uses this direction."
+    if along[1] < options.margin:
+        return (
+            f"Removed at {options.layer}, {size} of it is gone, less than the margin: the model hardly uses this "
+            "direction itself, but something that goes with it."
+        )
+    return f"Removed at {options.layer}, {size} of it is gone: whether that exceeds the margin is open."
 
 
 def _strongest(one: Proposal, examined: Examined) -> str:

@@ -6,6 +6,9 @@ that, among examples of one label and at equal scores of the named concepts, the
 a margin with one standard deviation of it. It is tested on examples that had no part in choosing the direction, by
 permuting residuals within labels (Freedman and Lane 1983) of a studentised slope, whose level holds asymptotically also
 where variances differ (Janssen 1997; DiCiccio and Romano 2017).
+
+What holds is an association. Beside it stands an intervention on the same examples: with the direction held at what is
+usual where there is little of it, how much of the slope is gone.
 """
 
 from __future__ import annotations
@@ -78,6 +81,15 @@ class Discovery:
         return tuple(one for one in self.proposals if one.adjusted <= self.alpha)
 
 
+@dataclass(frozen=True)
+class Removal:
+    """How much of a proposal's effect on the test half is gone with its direction held at what is usual without it."""
+
+    effect: float
+    """In the effect's unit: the slope of what the target loses. That of the effect where the direction does all."""
+    interval: tuple[float, float]
+
+
 def discovery(examined: Examined, *, count: int, margin: float) -> Discovery:
     """What moves the numbers by more than `margin` standard deviations beyond labels and named concepts.
 
@@ -105,15 +117,41 @@ def discovery(examined: Examined, *, count: int, margin: float) -> Discovery:
     chosen = _unlike(order, here, count)
     tested = [_tested(examined, known, test, own[:, one], scale, margin, seed) for one in chosen]
     adjusted = correct([p for _, _, p in tested], "benjamini_hochberg") if tested else np.zeros(0)
-    t = float(stdtrit(max(len(test) - known.shape[1] - 1, 1), 1 - alpha / 2))
     proposals = []
     for one, (effect, error, p), q in zip(chosen, tested, adjusted, strict=True):
         high, low = _matched(examined, find, had[:, one], examined.adopted)
-        span = (effect - t * error, effect + t * error)
+        span = _interval(effect, error, known[test], alpha)
         proposals.append(Proposal(candidates[one], effect, error, span, p, float(q), high, low))
     ranked = sorted(proposals, key=lambda one: (one.adjusted > alpha, -abs(one.effect)))
     shares = {name: max(share for _, share in several) for name, several in mostly.items() if several}
     return Discovery(tuple(ranked), shares, find, test, alpha)
+
+
+def removal(examined: Examined, found: Discovery, one: Proposal) -> Removal | None:
+    """What an intervention on the test half does to a proposal's effect; None where the direction cannot be held.
+
+    Wherever an example has more or less of the direction than is usual among those of the other half that have little
+    of it, it gets what is usual. What the target's number loses by that is regressed as the number itself was.
+    """
+    if examined.held is None:
+        return None
+    known, test = _known(examined)[found.test], found.test
+    had = presence(examined.activations, one.direction[None])
+    held = examined.held(test, one.direction, _usual(examined, found.find, had[:, 0], one.direction))
+    if not np.isfinite(held).all():
+        return None
+    z = _regressor(known, _beyond(examined, had)[test, 0])
+    lost = (examined.numbers[test] - held) / float(examined.numbers.std())
+    effect, error = _coefficient(z, _residuals(known, lost[:, None])[:, 0], _leverage(known))
+    return Removal(effect, _interval(effect, error, known, found.alpha))
+
+
+def _usual(examined: Examined, find: Indices, had: Float64Array, direction: Float64Array) -> float:
+    """The mean along a direction, over positions, of examples that have no more of it than most of their label."""
+    labels = _labels(examined)[find]
+    middle = np.array([np.median(had[find[labels == label]]) for label in labels])
+    little = find[had[find] <= middle]
+    return float((examined.activations[little].astype(float) @ direction).mean())
 
 
 def presence(activations: AnyArray, directions: Float64Array) -> Float64Array:
@@ -252,12 +290,23 @@ def _coefficients(z: Float64Array, y: Float64Array, leverage: Float64Array) -> t
     return coefficient, np.sqrt((z**2) @ left**2) / square
 
 
+def _regressor(known: Float64Array, had: Float64Array) -> Float64Array:
+    """What is left of a direction [n] beyond what is known, in its standard deviations."""
+    return np.asarray(_residuals(known, had[:, None])[:, 0] / (had.std() or 1.0))
+
+
+def _interval(effect: float, error: float, known: Float64Array, alpha: float) -> tuple[float, float]:
+    """The interval of a coefficient beside those of what is known."""
+    t = float(stdtrit(max(len(known) - known.shape[1] - 1, 1), 1 - alpha / 2))
+    return effect - t * error, effect + t * error
+
+
 def _tested(
     examined: Examined, known: Float64Array, test: Indices, had: Float64Array, scale: float, margin: float, seed: int
 ) -> tuple[float, float, float]:
     """The effect of a direction on the test half, its error, and p that it is no larger than the margin."""
     here, labels = known[test], _labels(examined)[test]
-    z = _residuals(here, had[test, None])[:, 0] / (had[test].std() or 1.0)
+    z = _regressor(here, had[test])
     y = _residuals(here, examined.numbers[test, None])[:, 0] / scale
     if float(z.std()) <= _STILL:
         return 0.0, 0.0, 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -62,6 +62,8 @@ class Examined:
     """The number of each example's label [n]."""
     named: Mapping[str, Float64Array] = field(default_factory=dict)
     """Concept → concept scores [n]."""
+    unscored: Mapping[str, float] = field(default_factory=dict)
+    """Concepts that those scores tell no better than chance, with the share of held-out examples on their side."""
     names: Sequence[str] = ()
     columns: Sequence[str] = ()
     """The names of the channels, where they are columns of a table."""
@@ -69,6 +71,9 @@ class Examined:
     alpha: float = 0.05
     adopted: int = 10
     """How many examples a concept needs."""
+    held: Callable[[Indices, Float64Array, float], Float64Array] | None = None
+    """(examples [m], direction [channels] of length 1, value) → the target's number [m], every position of the layer
+    held at that value along the direction; None where the model takes nothing in the layer's place."""
 
 
 class Runs(Protocol):

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
+from caveat_spec.results import Accuracy
+from caveat_worker.engine.activations.collected import generator
 from caveat_worker.engine.activations.gram import inner_products
 from caveat_worker.engine.activations.requirements import Plan
-from caveat_worker.engine.autodiff.differentiate import differentiate, expose, find_layer
+from caveat_worker.engine.autodiff.differentiate import cut_at, differentiate, expose, find_layer
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array, Indices
 from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.base.threads import on_one_thread
 from caveat_worker.engine.concepts.cav import direction
 from caveat_worker.engine.concepts.concept_test import cav_of
-from caveat_worker.engine.concepts.fit_problem import ConceptData, Settings
-from caveat_worker.engine.explanations.atoms import by_position
+from caveat_worker.engine.concepts.fit_problem import ConceptData, Settings, fit_problem_of
+from caveat_worker.engine.concepts.linear_probe import encoding
+from caveat_worker.engine.explanations.atoms import by_position, channel_axis
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.runs import INPUT, Examined
+from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.panels.choice import Source, in_batches, label_values
 from caveat_worker.engine.panels.concept_rows import Row, concept_rows
 from caveat_worker.engine.panels.icons import tokens_of
 
+Hold: TypeAlias = Callable[[AnyArray], AnyArray]
+"""A layer's activations [n, …] → the same, held along a direction."""
 _LARGEST = 100_000_000
 """Numbers of a layer at all examples, so that they fit in memory beside their factors."""
 
@@ -40,19 +48,55 @@ class ExaminedSets:
         """The set at a layer; raises InvalidInput for what cannot be examined."""
         names, method = self.source.names[examples], self.plan.audit.method
         rows = [(examples, row) for row in range(len(names))]
+        scored = {name: self._scores(opened, name, rows, known_at) for name in self.plan.audit.concepts}
         columns = self._columns(opened, examples) if layer == INPUT else ()
         return Examined(
             activations=_together(list(self._at(opened, rows, layer)), layer),
             numbers=self._numbers(opened, rows),
             digests=[_digest(self.source.feeds(examples, [row])) for row in range(len(names))],
             labels=None if labels is None else self._labels(examples, labels),
-            named={name: self._scores(opened, name, rows, known_at) for name in self.plan.audit.concepts},
+            named={name: scores for name, (scores, _) in scored.items()},
+            unscored={name: told.held_out for name, (_, told) in scored.items() if not told.encoded},
             names=names,
             columns=columns,
             seed=method.seed,
             alpha=method.alpha,
             adopted=method.min_examples,
+            held=self._held(opened, examples, layer),
         )
+
+    def _held(
+        self, opened: OpenModel, examples: str, layer: str
+    ) -> Callable[[Indices, Float64Array, float], Float64Array] | None:
+        """What gives the target's number with a direction of the layer held; None where its numbers are no floats."""
+        entry = opened.entry
+        if layer == INPUT and not all(tensor.dtype.startswith("float") for tensor in entry.tensors):
+            return None
+        if layer == INPUT and not entry.embeds:
+            session = opened.session("numbers", graph=lambda: _numbers(opened))
+            own = opened.layout(INPUT).own
+
+            def fed(feeds: Mapping[str, AnyArray], hold: Hold) -> Mapping[str, AnyArray]:
+                return {**feeds, **entry.split(own(hold(opened.input_of(feeds))))}
+
+        else:
+            at = entry.names[0] if layer == INPUT else layer
+            name, layout = find_layer(opened.model, at), opened.layout(at)
+            head = opened.session("layer", name, graph=lambda: expose(opened.model, [name]))
+            session = opened.session(
+                "held", name, graph=lambda: cut_at(opened.model, name, [opened.target], alone=True)
+            )
+
+            def fed(feeds: Mapping[str, AnyArray], hold: Hold) -> Mapping[str, AnyArray]:
+                return {**feeds, name: layout.own(hold(layout.seen(np.asarray(head.run(feeds)[name]))))}
+
+        def numbers(rows: Indices, direction: Float64Array, value: float) -> Float64Array:
+            hold = partial(_at_value, direction=direction, value=value)
+            batches = in_batches(opened, self.source, examples, rows.tolist())
+            key = f"value/{opened.target.name}"
+            return np.concatenate([np.asarray(session.run(fed(feeds, hold))[key], float) for _, feeds in batches])
+
+        return numbers
 
     def _columns(self, opened: OpenModel, examples: str) -> Sequence[str]:
         named = self.source.parts(examples, 0)
@@ -87,7 +131,7 @@ class ExaminedSets:
                 done += 1
 
     def _numbers(self, opened: OpenModel, rows: Sequence[Row]) -> Float64Array:
-        session = opened.session("numbers", graph=lambda: differentiate(opened.model, [], [opened.target], alone=True))
+        session = opened.session("numbers", graph=lambda: _numbers(opened))
         name = f"value/{opened.target.name}"
         numbers = np.concatenate([np.asarray(session.run(fed)[name], float) for fed in self._batches(opened, rows)])
         if not np.isfinite(numbers).all():
@@ -99,8 +143,13 @@ class ExaminedSets:
             )
         return numbers
 
-    def _scores(self, opened: OpenModel, concept: str, rows: Sequence[Row], known_at: str) -> Float64Array:
-        """Concept scores [n] along the CAV at a layer: of each position of an input, and of means over positions."""
+    def _scores(
+        self, opened: OpenModel, concept: str, rows: Sequence[Row], known_at: str
+    ) -> tuple[Float64Array, Accuracy]:
+        """Concept scores [n] along the CAV at a layer, and how well held-out examples are told apart there.
+
+        Features are those of each position of an input, and means over positions of a layer.
+        """
         with error_context(f"/concepts/{concept}"):
             sides = concept_rows(self.plan, self.source.names, concept)
             fitted = [*dict.fromkeys((*sides.concept, *sides.reference))]
@@ -111,8 +160,12 @@ class ExaminedSets:
             one, other = (np.array([place[row] for row in side], np.intp) for side in (sides.concept, sides.reference))
             pairs = np.arange(len(one)) if sides.paired else None
             data = ConceptData(k=inner_products(x), concept=one, reference=other, pairs=pairs)
-            alpha = cav_of(data, Settings.of(self.plan.audit.method))
-        return np.stack(list(self._features(opened, rows, known_at))).astype(float) @ direction(alpha, x)
+            settings = Settings.of(self.plan.audit.method)
+            alpha = cav_of(data, settings)
+            drawn = generator(self.plan.audit.method.seed, known_at, concept)
+            told, _ = encoding(fit_problem_of(data, settings), drawn)
+        at = np.stack(list(self._features(opened, rows, known_at))).astype(float)
+        return at @ direction(alpha, x), told
 
     def _features(self, opened: OpenModel, rows: Sequence[Row], layer: str) -> Iterator[AnyArray]:
         whole = layer == INPUT and not opened.entry.embeds
@@ -124,6 +177,19 @@ class ExaminedSets:
         values = [str(value) for value in label_values(self.source, examples, labels)]
         numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
         return np.array([numbers[value] for value in values], np.intp)
+
+
+def _numbers(opened: OpenModel) -> Graph:
+    return differentiate(opened.model, [], [opened.target], alone=True)
+
+
+def _at_value(values: AnyArray, *, direction: Float64Array, value: float) -> AnyArray:
+    """Values [n, …], at every position of which the part along a direction of length 1 is set to a value."""
+    axis = channel_axis(values.shape)
+    last = values.reshape(len(values), -1) if axis is None else np.moveaxis(values, axis, -1)
+    held = last - (last.astype(float) @ direction - value)[..., None] * direction
+    whole = held.reshape(values.shape) if axis is None else np.moveaxis(held, -1, axis)
+    return np.ascontiguousarray(whole, values.dtype)
 
 
 def _together(several: Sequence[AnyArray], layer: str) -> AnyArray:
