@@ -494,6 +494,13 @@ def folders_by_class(folder: Path) -> None:
 
 
 @runs
+def more_folders_than_are_compared(folder: Path) -> None:
+    cnn(folder, classes=10)
+    for number in range(10):
+        pictures(folder / "photos" / f"kind-{number}", 22, first=100 * number, shade=10 * number)
+
+
+@runs
 def one_folder_of_pictures(folder: Path) -> None:
     cnn(folder)
     pictures(folder / "images", 25)

@@ -180,6 +180,15 @@ def test_folders_by_class_give_the_class(caveat: Caveat, tmp_path: Path) -> None
     assert set(audit.concepts[concept].reference_sets) == {"cat", "dog", "emu"} - {concept}
 
 
+@pytest.mark.slow
+def test_a_folder_that_is_not_compared_with_is_named(caveat: Caveat, tmp_path: Path) -> None:
+    RUNS["more_folders_than_are_compared"](tmp_path)
+    said = " ".join(caveat("init", "model.onnx").output.split())
+    (concept,) = (audit := read_audit(tmp_path / "audit.yaml").audit).concepts
+    (left,) = {f"kind-{number}" for number in range(10)} - {concept, *audit.concepts[concept].reference_sets}
+    assert f"the concept is compared with 8 folders, and not with {left}; add those" in said
+
+
 def test_only_pictures_that_are_alike_are_pairs(caveat: Caveat, tmp_path: Path) -> None:
     """Classes often number their pictures from 1, and a cat is not a dog with something added."""
     assert drafted(caveat, tmp_path, "classes_whose_pictures_have_the_same_names").examples["cat"].pairs_with is None

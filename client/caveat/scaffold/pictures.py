@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ def _of_folders(
     if is_class:
         position = sorted(path.name for path in enough).index(concept.name)
         question = question.of_class(position)
+    left_out = [] if named else [path.name for path in others[MOST_REFERENCES:]]
     return Draft(
         sets,
         names[references[-1]],
@@ -82,8 +83,18 @@ def _of_folders(
         target=question.fields,
         class_is_known=is_class,
         comments=(PIXELS,),
-        to_check=(CHECK_PIXELS,),
+        to_check=(CHECK_PIXELS, *_not_compared_with(left_out)),
     )
+
+
+def _not_compared_with(folders: Sequence[str]) -> Iterator[str]:
+    """What to check where not every folder is part of the reference."""
+    if folders:
+        others = f" and {len(folders) - 1:,} others" if len(folders) > 1 else ""
+        yield (
+            f"the concept is compared with {MOST_REFERENCES} folders, and not with {folders[0]}{others}; add those "
+            "that matter to `examples` and to `against`."
+        )
 
 
 def _of_one_folder(beside: Beside, path: Path, preprocess: dict[str, Any], question: Question) -> Draft:
