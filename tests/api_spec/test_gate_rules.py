@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from caveat_spec.audit import ConceptLine
 from caveat_spec.report import ExampleSetSummary, Report
-from caveat_spec.results import Estimate
+from caveat_spec.results import Estimate, Flag
 from caveat_spec.verdict import association as by_association
 from caveat_spec.verdict import growth as by_growth
 from caveat_spec.verdict import intervention as by_intervention
@@ -54,6 +54,17 @@ ASSOCIATION = {
 def test_association(rule: Rule[by_association.Association]) -> None:
     assert first_rule(by_association.ASSOCIATION, ASSOCIATION[rule.name]) is rule
     assert rule.reason(ASSOCIATION[rule.name])
+
+
+def test_a_doubt_that_layers_share_is_said_once() -> None:
+    """Its numbers differ from layer to layer, and four paragraphs that differ in a number say no more than one."""
+    few = handmade.flag("few_examples")
+    far = [Flag(code="sets_differ_in_kind", sentence=f"They lie {size} apart.", blocking=True) for size in (1, 2, 2)]
+    rows = [{**HARMLESS, "layer": name, "flags": (one, few)} for name, one in zip("abc", far, strict=True)]
+    facts = association(*rows)
+    assert first_rule(by_association.ASSOCIATION, facts).reason(facts) == (
+        "every layer is flagged: They lie 1 apart. Much the same holds at b, c; The row is few_examples"
+    )
 
 
 CHANCE = {**HARMLESS, "held_out": 0.65}

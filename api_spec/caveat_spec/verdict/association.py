@@ -380,5 +380,15 @@ ASSOCIATION: tuple[Rule[Association], ...] = (
 
 
 def _blocking_sentences(tests: Sequence[ConceptTest]) -> list[str]:
-    """Each blocking flag's sentence once, in order."""
-    return list(dict.fromkeys(flag.sentence.rstrip(".") for test in tests for flag in test.flags if flag.blocking))
+    """One sentence for each kind of blocking flag; where its numbers differ between layers, the first layer's."""
+    raised: dict[str, dict[str, list[str]]] = {}  # code → sentence → layers
+    for test in tests:
+        for flag in test.flags:
+            if flag.blocking:
+                sentences = raised.setdefault(flag.code, {})
+                sentences.setdefault(flag.sentence.rstrip("."), []).append(test.place)
+    said = []
+    for (sentence, _), *others in (list(sentences.items()) for sentences in raised.values()):
+        alike = ", ".join(place for _, places in others for place in places)
+        said.append(f"{sentence}. Much the same holds at {alike}" if alike else sentence)
+    return said
