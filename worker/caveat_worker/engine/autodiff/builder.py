@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from caveat_worker.engine.onnx.stored_weights import Stored
 from caveat_worker.engine.onnx.values import Dim, shape_of_value
 
 Array: TypeAlias = NDArray[Any]
@@ -183,10 +184,15 @@ class GraphBuilder:
         return GraphBuilder(self.graph, self.prefix, outer=self)
 
     def read(self, value: ir.Value | None, active: bool = False) -> Tensor | None:
-        """The tensor of a graph's value, with its array if it is an initializer; None for an absent input."""
+        """The tensor of a graph's value, with its array if it is a constant; None for an absent input.
+
+        Large matrices that are left in their file have no array, so that nothing is computed from them ahead.
+        """
         if value is None:
             return None
         constant = value.const_value if value.is_initializer() and not value.is_graph_input() else None
+        if isinstance(constant, Stored) and constant.settled:
+            constant = None
         return Tensor(self, value, None if constant is None else constant.numpy(), active)
 
     def initializer(self, array: Array) -> ir.Value:

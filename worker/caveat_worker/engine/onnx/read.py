@@ -230,7 +230,7 @@ def own_weights(model: ir.Model) -> None:
     """
     for value in (value for graph in model.graphs() for value in graph.initializers.values()):
         tensor = value.const_value
-        if tensor is None or isinstance(tensor, ir.Tensor) or tensor.dtype == ir.DataType.STRING:
+        if tensor is None or isinstance(tensor, ir.Tensor | ir.LazyTensor) or tensor.dtype == ir.DataType.STRING:
             continue
         value.const_value = _owned(tensor, value.name)
 
@@ -238,13 +238,26 @@ def own_weights(model: ir.Model) -> None:
 def _owned(tensor: ir.TensorProtocol, name: str | None) -> ir.Tensor[Any]:
     """The tensor as an array; raises `InvalidInput` for NaN."""
     array = _array(tensor)
-    if tensor.dtype.is_floating_point() and array.size and np.isnan(array.min()):
+    if tensor.dtype.is_floating_point() and array.size and _has_nan(array, tensor.dtype):
         raise InvalidInput(
             "nan-weights",
             f"The weights '{name}' contain NaN.",
             "Train or export the model again; no gradient passes through NaN.",
         )
     return ir.Tensor(array, dtype=tensor.dtype, name=name)
+
+
+def _has_nan(array: NDArray[Any], kind: ir.DataType) -> bool:
+    if kind not in LARGEST_HALF:
+        return bool(np.isnan(array.min()))
+    numbers = array.reshape(-1).view(np.uint16)  # NumPy compares halves one by one: 17 times as long
+    parts = (numbers[start : start + _PART] for start in range(0, len(numbers), _PART))
+    return any(int((part & 0x7FFF).max()) > LARGEST_HALF[kind] for part in parts)
+
+
+_PART = 1 << 18  # numbers, whose bits fit a processor's cache
+LARGEST_HALF = {ir.DataType.FLOAT16: 0x7C00, ir.DataType.BFLOAT16: 0x7F80}
+"""The bits of infinity: larger ones without a sign are NaN."""
 
 
 def _array(tensor: ir.TensorProtocol) -> NDArray[Any]:

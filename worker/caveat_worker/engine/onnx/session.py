@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, TypeAlias
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import Graph
+from caveat_worker.engine.onnx.stored_weights import Stored, as_feeds, stored
 
 Provider = Literal["cpu", "cuda"]
 Feeds: TypeAlias = dict[str, NDArray[Any]]
@@ -41,6 +42,8 @@ class Session:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: tuple[Any, ...]
+    stored: Mapping[str, ort.OrtValue] = field(default_factory=dict)
+    """Weights that are fed with each run, by name."""
 
     def reads_double(self, name: str) -> bool:
         """Whether an input of the graph is of float64."""
@@ -59,7 +62,7 @@ class Session:
                 f"Give it an example set; the model reads {_listed(self.inputs)}.",
             )
         try:
-            results = self.inference.run(list(self.outputs), {name: feeds[name] for name in self.inputs})
+            results = self._run({name: feeds[name] for name in self.inputs})
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             _check_memory(error)
             raise InvalidInput(
@@ -68,6 +71,14 @@ class Session:
                 "Check the shapes and types of the examples against the model's inputs.",
             ) from error
         return dict(zip(self.outputs, results, strict=True))
+
+    def _run(self, feeds: dict[str, NDArray[Any]]) -> list[Any]:
+        if not self.stored:
+            return list(self.inference.run(list(self.outputs), feeds))
+        values = {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in feeds.items()}
+        return [
+            one.numpy() for one in self.inference.run_with_ort_values(list(self.outputs), {**values, **self.stored})
+        ]
 
 
 @dataclass(frozen=True)
@@ -130,7 +141,8 @@ def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, 
     if threads:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-    proto, arrays = _share_weights(graph.ir)
+    fed = stored(graph.ir.graph) if provider == "cpu" else {}  # a device would be sent them with each run
+    proto, arrays = _share_weights(graph.ir, fed)
     values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
     if arrays:
         options.add_external_initializers(list(arrays), values)
@@ -150,9 +162,14 @@ def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, 
         ) from error
     if inference.get_providers()[0] != name:
         raise _not_available(name)
-    inputs = tuple(i.name for i in inference.get_inputs())
+    inputs = tuple(i.name for i in inference.get_inputs() if i.name not in fed)
     outputs = tuple(o.name for o in inference.get_outputs())
-    return Session(inference, inference.get_providers()[0], inputs, outputs, (*arrays.values(), *values))
+    given = {name: _value_of(tensor) for name, tensor in fed.items()}
+    return Session(inference, inference.get_providers()[0], inputs, outputs, (*arrays.values(), *values), given)
+
+
+def _value_of(tensor: Stored) -> ort.OrtValue:
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(tensor.array), int(tensor.kind))
 
 
 @cache
@@ -183,26 +200,27 @@ def _not_available(name: str) -> InvalidInput:
     )
 
 
-def _share_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
-    """The model's message without its large weights, and those weights by name.
+def _share_weights(model: ir.Model, fed: Mapping[str, Stored]) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+    """The model's message without its large weights, and those weights by name, but for those that are `fed`.
 
     The runtime does not find a weight that only a branch of an If or the body of a Loop reads: such weights are copied.
     """
     arrays: dict[str, NDArray[Any]] = {}
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
-        if tensor is None or tensor.nbytes <= _SHARED or tensor.dtype not in _SHAREABLE:
+        if name in fed or tensor is None or tensor.nbytes <= _SHARED or tensor.dtype not in _SHAREABLE:
             continue
         if any(use.node.graph is model.graph for use in value.uses()):
             arrays[name] = np.ascontiguousarray(tensor.numpy())
-    values = {name: model.graph.initializers.pop(name) for name in arrays}
+    values = {name: model.graph.initializers.pop(name) for name in (*arrays, *fed)}
     try:
         proto = ir.to_proto(model)
     finally:
         for value in values.values():
             model.graph.register_initializer(value)
-    for name, value in values.items():
-        tensor = proto.graph.initializer.add(name=name, dims=arrays[name].shape, data_type=int(value.dtype or 1))
+    as_feeds(proto.graph, fed)
+    for name in arrays:
+        tensor = proto.graph.initializer.add(name=name, dims=arrays[name].shape, data_type=int(values[name].dtype or 1))
         tensor.data_location = onnx.TensorProto.EXTERNAL
         tensor.external_data.add(key="location", value="shared")
     return proto, arrays
