@@ -86,8 +86,8 @@ def _store(values: Iterable[ir.Value], dtype: ir.DataType | None = None) -> bool
     fresh = [(one, one.const_value) for one in values if not isinstance(one.const_value, Stored)]
     for value, tensor in fresh:
         assert tensor is not None
-        value.dtype = dtype or tensor.dtype
-        value.const_value = Stored(tensor, value.name, value.dtype)
+        seen = tensor.dtype if dtype is None else dtype
+        value.dtype, value.const_value = seen, Stored(tensor, value.name, seen)
     return bool(fresh)
 
 
