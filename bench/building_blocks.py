@@ -1,6 +1,7 @@
 """Writes docs/building-blocks.md: groups, bags, influence, comparison, edits, monitoring, against their truths.
 
 python -m bench.building_blocks        everything (a minute or two; needs captum and torch, as `make explain` has)
+python -m bench.building_blocks --only groups     the blocks whose name has that in it, in place of their rows
 
 A bound that is missed is a **no** in its row. A row that fails says so, and the command ends with status 1 when the
 page is written.
@@ -8,6 +9,7 @@ page is written.
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 import tempfile
@@ -108,6 +110,42 @@ def groups_over_examples() -> Iterator[Row]:
     own = signed_factors(rows[-1], 6).missed
     claim = "SqueezeNet's `fire8`: share of a photograph that six groups of seven others miss; that its own six miss"
     yield Row(name, claim, "", f"{shared:.2f}; {own:.2f}", None)
+
+
+def places() -> Iterator[Row]:
+    """Components against scikit-learn's, and whether a place's patch is the same thing where it was moved to."""
+    from sklearn.decomposition import PCA
+
+    from caveat_worker.engine.explanations.principal_components import components_of
+    from caveat_worker.engine.panels.patches import Cells, nearest_to
+    from examples.watermark.squeezenet import squeezenet
+
+    model = OpenModel(load(squeezenet().SerializeToString()), Target("t", index=0))
+    off, shares = [], []
+    for picture in pictures():
+        runs, x = model.around({"image": np.ascontiguousarray(picture[None])})
+        rows = runs.activations(x, "fire8")[0].reshape(512, -1).T.astype(float)
+        found, peer = components_of(rows), PCA(3, svd_solver="full").fit(rows)
+        signs = np.sign((found.directions * peer.components_).sum(1))[:, None]
+        off.append(float(np.abs(found.directions - signs * peer.components_).max()))
+        shares.append(float(found.shares.sum()))
+    what = "SqueezeNet's `fire8`, eight photographs:"
+    yield at_most("`principal_components`", f"{what} three components off from scikit-learn's", 1e-5, max(off))
+    spread = f"{min(shares):.2f} to {max(shares):.2f}"
+    yield Row("`principal_components`", f"{what} share of the variance that three have", "", spread, None)
+    moved, right, cosines = np.roll(pictures(), 32, axis=3), [], []
+    for number, picture in enumerate(pictures()):
+        runs, x = model.around({"image": np.ascontiguousarray(picture[None])})
+        a = runs.activations(x, "fire4")
+        cells = Cells.of(np.linalg.norm(a[0].astype(float), axis=0), a, None, additive=False)
+        values, at = nearest_to(cells)(runs.activations(np.ascontiguousarray(moved), "fire4"), None)
+        inner = [k for k, place in enumerate(cells.places) if 6 <= place % 27 <= 16 and 6 <= place // 27 <= 20]
+        best = values.argmax(0)
+        right += [float(best[k] == number and at[number, k] == cells.places[k] + 4) for k in inner]
+        cosines += [float(values[best[k], k]) for k in inner]
+    what = "SqueezeNet's `fire4`, eight photographs among themselves moved by 32 pixels:"
+    yield at_least("`as: patches`", f"{what} places whose patch is the same thing, share", 0.95, mean(right), "{:.3f}")
+    yield Row("`as: patches`", f"{what} cosine with it, median", "", f"{median(cosines):.3f}", None)
 
 
 def groups_that_fit() -> Iterator[Row]:
@@ -528,6 +566,7 @@ BLOCKS = {
     "groups": groups,
     "groups over a set": groups_over_examples,
     "compatible_groups": groups_that_fit,
+    "activation grids": places,
     "bag_of_features": bag,
     "influence": left_out,
     "wrong labels": mislabels,
@@ -540,10 +579,13 @@ BLOCKS = {
 }
 
 
-def main() -> int:
+def measured(only: str) -> tuple[list[list[str]], bool]:
+    """The rows of the blocks whose name has `only` in it, and whether one of them failed."""
     rows: list[list[str]] = []
     failed = False
     for name, block in BLOCKS.items():
+        if only not in name:
+            continue
         print(name, flush=True)
         try:
             for row in block():
@@ -554,6 +596,40 @@ def main() -> int:
             failed = True
             first = (str(error).splitlines() or [""])[0][:120]
             rows.append([name, f"**not measured**: {type(error).__name__}: {first}", "", "", "**no**"])
+    return rows, failed
+
+
+def joined(kept: list[list[str]], rows: list[list[str]]) -> list[list[str]]:
+    """The rows of a page with others in place of those that make the same claim, or behind those of the same block."""
+    found = [[*row] for row in kept]
+    for row in rows:
+        same = [place for place, one in enumerate(found) if one[:2] == row[:2]]
+        block = [place for place, one in enumerate(found) if one[0] == row[0]]
+        if same:
+            found[same[0]] = row
+        else:
+            found.insert(block[-1] + 1 if block else len(found), row)
+    return found
+
+
+def kept_rows(page: str) -> list[list[str]]:
+    """The rows that a page has."""
+    lines = [line for line in page.splitlines() if line.startswith("| ")][2:]
+    return [[cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="measure the blocks whose name has this in it, and keep the others")
+    only = parser.parse_args().only
+    rows, failed = measured(only)
+    told = [conditions()]
+    if only:
+        before = PAGE.read_text()
+        rows = joined(kept_rows(before), rows)
+        again = f"Blocks with *{only}* in their name again on"
+        lines = [line for line in before.splitlines() if line.startswith(("Measured on", "Blocks with"))]
+        told = [*(line for line in lines if not line.startswith(again)), conditions().replace("Measured on", again)]
     what = (
         "What the building blocks of [explanations](explanations.md) promise, held against truths that are computed "
         "beside them. Wrong labels are 15 of 150, in three clouds that overlap a little; forty seeds; a row counts how "
@@ -567,7 +643,7 @@ def main() -> int:
         "multiplications, so that no sensitivity costs less. Beside made pictures stands torch with lucent's "
         "parameters, its Adam, and the same colours and moves."
     )
-    head = ["# Building blocks", "", "Generated by `make explain`.", "", textwrap.fill(what, 112), "", conditions(), ""]
+    head = ["# Building blocks", "", "Generated by `make explain`.", "", textwrap.fill(what, 112), "", *told, ""]
     PAGE.write_text("\n".join([*head, table(["block", "claim", "bound", "found", "met"], rows)]))
     return int(failed)
 

@@ -27,24 +27,30 @@ MOST_PICTURES = 8
 MOST_ATOMS = 8
 MOST_ELEMENTS = 8
 
-Atoms = Literal["pixels", "positions", "channels", "neurons", "concepts", "groups", "examples", "proposals"]
+Atoms = Literal[
+    "pixels", "positions", "channels", "neurons", "concepts", "groups", "components", "examples", "proposals"
+]
 """What a layer is cut into; `pixels` are a picture's places, a table's columns, a text's tokens."""
-Presentation = Literal["map", "strip", "flow", "grid", "bars", "icons", "table"]
+Presentation = Literal["map", "strip", "flow", "grid", "bars", "icons", "patches", "colours", "table"]
 """`flow` and `grid` are of two layers: ribbons from atom to atom, and a small map for each atom of the upper one.
-`icons` show what an atom looks for: examples at which it is highest, lowest, and in between."""
+`icons` show what an atom looks for: examples at which it is highest, lowest, and in between. `patches` show each place
+of a layer by the part of an example that is most like it, as large as its number; `colours` mix three components."""
 Pick = Literal["highest", "lowest", "errors", "most_changed"]
 
 PRESENTATIONS: dict[Atoms, tuple[Presentation, ...]] = {
     "pixels": ("map", "strip", "bars", "table"),
-    "positions": ("grid", "map", "strip", "bars", "flow", "table"),
+    "positions": ("grid", "map", "strip", "bars", "flow", "patches", "table"),
     "channels": ("flow", "grid", "bars", "icons", "table"),
     "neurons": ("bars", "icons", "table"),
     "concepts": ("icons", "bars", "table"),
     "groups": ("flow", "grid", "icons", "bars", "table"),
+    "components": ("colours", "icons", "bars", "table"),
     "examples": ("bars", "table"),
     "proposals": ("icons", "bars", "table"),
 }
 """How atoms of each kind may be shown: the first that suits the examples is the default."""
+WITH_ICONS: tuple[Presentation, ...] = ("icons", "patches")
+"""Presentations that show examples of a set."""
 
 RECIPES: dict[str, tuple[Any, ...]] = {
     "where": ("shapley", "integrated_gradients"),
@@ -52,6 +58,7 @@ RECIPES: dict[str, tuple[Any, ...]] = {
     "channel_attribution": ({"layer": "auto", "atoms": "channels"},),
     "teaser": ({"layer": "auto", "atoms": "channels", "as": "icons", "top": 4},),
     "semantic_dictionary": ({"activation": {"layer": "auto", "top": 4}},),
+    "activation_grid": ({"activation_norm": {"layer": "auto"}},),
     "groups_flow": ({"compatible_groups": {"layer": "auto"}},),
 }
 """Several elements, or one with its options, under a name; a report holds them written out."""
@@ -157,7 +164,7 @@ class Element(Document):
 
     @model_validator(mode="after")
     def _icons_are_drawn(self) -> Self:
-        if self.icons is not None and self.as_ not in (None, "icons"):
+        if self.icons is not None and self.as_ not in (None, *WITH_ICONS):
             raise ValueError(f"'icons' names the set that icons are from, and this element is drawn as {self.as_}")
         return self
 

@@ -140,6 +140,30 @@ class Icons(Document):
     spectra: list[Spectrum]
 
 
+class Patch(Document):
+    """A place of a layer by the example of a set that has a place most like it."""
+
+    place: list[Integer]
+    """Row and column, or the number of a place that has neither."""
+    value: float
+    """Its number: the area at which the patch is drawn."""
+    like: Icon | None
+    """The patch; its value is the cosine between the activations of both places. Null where they are all 0."""
+
+
+class Patches(Document):
+    """What the places of a layer are like, and where the patches are from."""
+
+    set: Name
+    examples: Count
+    """In the set."""
+    shape: list[Integer]
+    """Rows and columns of places, or their number where they have neither."""
+    sees: tuple[Integer, Integer] | None = None
+    """As of icons."""
+    places: list[Patch]
+
+
 class Focus(Document):
     """How much of a map lies in the rectangle where an example differs from its match."""
 
@@ -180,6 +204,10 @@ class Figure(Document):
     those `atoms` of it that are shown. Of a flow between groups: those of the upper layer, each with where it is."""
     icons: Icons | None = None
     """What its atoms look for, where it is drawn so."""
+    patches: Patches | None = None
+    """What the places of its layer are like, where it is drawn so."""
+    words: list[str] = Field(default_factory=list)
+    """A text's tokens in their order, where each is drawn with a patch or a colour."""
     upper_shape: list[Integer] = Field(default_factory=list)
     """Rows and columns of the upper layer's places, where it has some."""
     rest: Rest = Rest(count=0, sum=0.0)

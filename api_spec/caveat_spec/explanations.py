@@ -154,6 +154,29 @@ class ActivationOptions(Document):
     """The layer whose channels are shown, or whose neurons where it has no positions."""
 
 
+class ActivationNormOptions(Document):
+    """Options of `activation_norm`."""
+
+    layer: str
+    """The layer whose places are shown."""
+    atoms: Literal["positions"] = "positions"
+
+
+MOST_COMPONENTS = 3
+"""As many as a colour has parts."""
+
+
+class PrincipalComponentsOptions(Document):
+    """Options of `principal_components`."""
+
+    layer: str
+    """The layer whose places are shown."""
+    over: Annotated[str, Field(min_length=1)] | None = None
+    """An example set: its components, and so the colours, are the same for every example; by default each example has
+    its own."""
+    atoms: Literal["components"] = "components"
+
+
 class ConceptScoreOptions(Document):
     """Options of `concept_score`."""
 
@@ -468,6 +491,31 @@ EXPLANATIONS = (
         most="is the most active",
         presentation="icons",
         of_features=True,
+        sanity=False,
+    ),
+    ExplanationEntry(
+        "activation_norm",
+        "Shows how strongly each place of a layer responds, and in an activation grid what each of them is like.",
+        module="caveat_worker.engine.explanations.activation_norm",
+        needs="outputs",
+        relation="|h_p|, the norm of a place's activations; its patch is the place of a set's examples whose "
+        "activations have the largest cosine with h_p (Olah et al. 2018)",
+        options=ActivationNormOptions,
+        unit="activation",
+        most="is most active",
+        presentation="patches",
+        sanity=False,
+    ),
+    ExplanationEntry(
+        "principal_components",
+        "Colours the places of a layer by the three directions along which their activations differ most.",
+        module="caveat_worker.engine.explanations.principal_components",
+        needs="outputs",
+        relation="(h_p - h̄)·v_k for the eigenvectors v_k of the places' covariance, as red, green and blue; λ_k / Σ λ "
+        "of the variance is in each (Olah et al. 2018)",
+        options=PrincipalComponentsOptions,
+        unit="of the variance",
+        presentation="colours",
         sanity=False,
     ),
     ExplanationEntry(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from caveat_reports.formatting import count, percent, plain, signed
-from caveat_spec.explained import Explained, Figure, Panel
+from caveat_spec.explained import Explained, Figure, Panel, Patches
 from caveat_spec.report import Report
 
 MOST_FINDINGS = 3
@@ -37,6 +37,8 @@ def _size(figure: Figure) -> int:
     spectra = [] if figure.icons is None else figure.icons.spectra
     maps += sum(_ICON + len(one.picture or "") for each in spectra for one in each.icons)
     maps += sum(len(name) + 4 for each in spectra for name in each.highest)
+    places = [] if figure.patches is None else figure.patches.places
+    maps += sum(_ICON + len(one.like.picture or "") for one in places if one.like is not None)
     return _FIGURE + _ATOM * len(figure.atoms) + maps + (0 if figure.map is None else 2 * len(figure.map.cells))
 
 
@@ -88,6 +90,13 @@ def scale_words(figure: Figure, unit: str) -> str:
     """The ends of the scale, which all examples of an element share."""
     if figure.presentation == "icons":
         return icons_words(figure)
+    if figure.patches is not None:
+        return patches_words(figure.patches, plain(figure.scale), unit)
+    if figure.presentation == "colours":
+        return (
+            "Red, green and blue are high where a place lies far along the first, second and third component; grey is "
+            "the mean. One scale for all three, and for every example here."
+        )
     per, end = " a cell" if figure.map is not None else "", plain(figure.scale)
     per_unit = "" if figure.unit else " per unit of what is explained"
     ends = f"−{end} to +{end} {unit}" if figure.signed else f"0 to {end} {unit}{per_unit}"
@@ -102,6 +111,15 @@ def icons_words(figure: Figure) -> str:
     size = "" if icons.sees is None else f"{icons.sees[0]} x {icons.sees[1]}"
     sees = f" Each shows the {size} pixels that the strongest place sees." if size else ""
     return f"Icons: of {count(icons.examples)} examples of {icons.set}, in the order of their {icons.measure}.{sees}"
+
+
+def patches_words(patches: Patches, end: str, unit: str) -> str:
+    """What patches are: where they are from, how large they are drawn, and how much of an example one shows."""
+    sees = "" if patches.sees is None else f", the {patches.sees[0]} x {patches.sees[1]} pixels that a place sees"
+    return (
+        f"Each place is drawn as the place most like it among {count(patches.examples)} examples of {patches.set}"
+        f"{sees}. Its area is its number: a whole square is {end} {unit}, for every example here."
+    )
 
 
 def value_words(panel: Panel, one: Explained) -> str:

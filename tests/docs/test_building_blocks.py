@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from bench.building_blocks import PAGE
+from bench.building_blocks import PAGE, joined, kept_rows
 from bench.rows import at_least, at_most
 
 BLOCKS = {
     "`groups`",
     "`groups` over a set",
     "`compatible_groups`",
+    "`principal_components`",
+    "`as: patches`",
     "`bag_of_features`",
     "`influence`",
     "comparison",
@@ -43,3 +45,15 @@ def test_a_bound_is_missed_by_what_lies_beyond_it() -> None:
     assert [at_most("a", "b", 1.0, found).met for found in (1.0, 1.1, float("nan"))] == [True, False, False]
     assert [at_least("a", "b", 1.0, found).met for found in (1.0, 0.9, float("nan"))] == [True, False, False]
     assert at_most("a", "b", 1.0, 1.1).cells()[-1] == "**no**"
+
+
+def test_blocks_that_are_measured_again_take_the_place_of_their_rows() -> None:
+    kept = kept_rows(PAGE.read_text())
+    assert all(len(row) == 5 for row in kept)
+    assert any("|mean CKA|" in row[1] for row in kept), "as it was before the page wrote it in a table"
+    assert joined(kept, [kept[3]]) == kept
+    again = [*kept[0][:3], "7", "yes"]
+    assert joined(kept, [again]) == [again, *kept[1:]]
+    further = [kept[0][0], "another claim", "", "7", ""]
+    last = [row[0] for row in kept].count(kept[0][0])
+    assert joined(kept, [further])[last] == further

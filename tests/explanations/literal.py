@@ -8,7 +8,7 @@ import numpy as np
 
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
 from caveat_worker.engine.explanations.factors import Dictionary
-from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Direction, Examined, Labelled
+from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Components, Direction, Examined, Labelled
 
 Function = Callable[[Float64Array], Float64Array]
 
@@ -68,6 +68,9 @@ class Literal:
         raise NotImplementedError
 
     def dictionary(self, examples: str, layer: str, count: int) -> Dictionary:
+        raise NotImplementedError
+
+    def components(self, examples: str, layer: str) -> Components:
         raise NotImplementedError
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:

@@ -16,6 +16,8 @@ PRESENTATIONS: dict[Presentation, str] = {
     "flow": "caveat_reports.figures.flow",
     "grid": "caveat_reports.figures.grid",
     "icons": "caveat_reports.figures.icons",
+    "patches": "caveat_reports.figures.patches",
+    "colours": "caveat_reports.figures.colours",
     "strip": "caveat_reports.figures.strip",
     "table": "caveat_reports.figures.table",
 }

@@ -59,6 +59,11 @@ def _shown(icon: Icon) -> Markup:
     source = raster(icon.picture)
     if source:
         return _PICTURE.format(source=source, name=sanitized(icon.example))
+    return words_of(icon)
+
+
+def words_of(icon: Icon) -> Markup:
+    """An example's words with the place marked, or its name."""
     words = [(_MARK if place == icon.mark else _WORD).format(sanitized(word)) for place, word in enumerate(icon.words)]
     between = _OF_A_TEXT if icon.mark is not None else _OF_A_ROW
     return _WORDS.format(between.join(words) if words else sanitized(icon.example))

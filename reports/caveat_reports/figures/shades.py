@@ -23,15 +23,26 @@ def shade(share: float, steps: int = 6) -> str:
 def picture(rows: list[list[int]], largest: int) -> str:
     """Cells from -largest to largest as a PNG with a palette, a pixel for each, in a data URI."""
     lines = b"".join(b"\0" + bytes(STEPS + round(cell * STEPS / largest) for cell in row) for row in rows)
-    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 3, 0, 0, 0)
     colours, opacities = _palette()
-    chunks = (
-        (b"IHDR", header),
-        (b"PLTE", colours),
-        (b"tRNS", opacities),
-        (b"IDAT", zlib.compress(lines, 9)),
-        (b"IEND", b""),
-    )
+    return _png(rows, 3, lines, (b"PLTE", colours), (b"tRNS", opacities))
+
+
+def mixed(red: list[list[int]], green: list[list[int]], blue: list[list[int]], largest: int) -> str:
+    """Cells from -largest to largest of three maps as the parts of one colour, grey where all are 0, as a PNG."""
+    rows = [[mixture(*cell, largest) for cell in zip(*row, strict=True)] for row in zip(red, green, blue, strict=True)]
+    return _png(red, 2, b"".join(b"\0" + bytes(part for cell in row for part in cell) for row in rows))
+
+
+def mixture(red: int, green: int, blue: int, largest: int) -> tuple[int, int, int]:
+    """The colour of three numbers from -largest to largest."""
+    parts = (round(128 + 127 * part / largest) for part in (red, green, blue))
+    return next(parts), next(parts), next(parts)
+
+
+def _png(rows: list[list[int]], kind: int, lines: bytes, *palette: tuple[bytes, bytes]) -> str:
+    """A picture with a point for each cell, by PNG's number for its kind of colours, in a data URI."""
+    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, kind, 0, 0, 0)
+    chunks = ((b"IHDR", header), *palette, (b"IDAT", zlib.compress(lines, 9)), (b"IEND", b""))
     content = b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
     return f"data:image/png;base64,{b64encode(content).decode()}"
 

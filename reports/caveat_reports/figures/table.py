@@ -24,7 +24,7 @@ _ADOPT = Markup(
 PLACES = {1.0: "highest", 0.75: "75 %", 0.5: "median", 0.25: "25 %", 0.0: "lowest"}
 """How a reader calls a place in the order of a set's examples."""
 _ROW = Markup('<tr><th scope="row">{}</th>{}</tr>\n')
-NOUNS = {"map": "Place", "strip": "Word", "flow": "From → to", "grid": "From → to"}
+NOUNS = {"map": "Place", "strip": "Word", "flow": "From → to", "grid": "From → to", "patches": "Place"}
 """How a reader calls an atom, by the presentation; a name in all others."""
 
 

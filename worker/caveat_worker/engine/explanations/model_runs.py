@@ -30,7 +30,15 @@ from caveat_worker.engine.explanations.entry import Entry, find_entry
 from caveat_worker.engine.explanations.factors import Dictionary
 from caveat_worker.engine.explanations.layout import SAME, Layout, layout_of
 from caveat_worker.engine.explanations.receptive_field import receptive_field
-from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, INPUT, Direction, Examined, Labelled
+from caveat_worker.engine.explanations.runs import (
+    FORWARD,
+    GRADIENT,
+    INPUT,
+    Components,
+    Direction,
+    Examined,
+    Labelled,
+)
 from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import Feeds, Provider, Session, open_session
 from caveat_worker.engine.onnx.values import shape_of_value
@@ -157,6 +165,9 @@ ExaminedSets = Callable[[OpenModel, str, str, str | None, str], Examined]
 Dictionaries = Callable[[OpenModel, str, str, int], Dictionary]
 """(model, example set, layer, how many) → groups of the layer's channels over the set."""
 
+SharedComponents = Callable[[OpenModel, str, str], Components]
+"""(model, example set, layer) → the principal components of the layer's places over the set."""
+
 
 class ModelRuns:
     """`Runs` of an open model around one example, whose other inputs stay as they are."""
@@ -172,6 +183,7 @@ class ModelRuns:
         self.labelled_sets: LabelledSets | None = None
         self.examined_sets: ExaminedSets | None = None
         self.dictionaries: Dictionaries | None = None
+        self.shared_components: SharedComponents | None = None
         self._passes = 0
 
     @property
@@ -284,6 +296,12 @@ class ModelRuns:
         if self.dictionaries is None:
             raise ValueError("runs have no examples of their own; whoever opens them sets `dictionaries`")
         return self.dictionaries(self.opened, examples, layer, count)
+
+    def components(self, examples: str, layer: str) -> Components:
+        """The principal components of a layer's places over an example set."""
+        if self.shared_components is None:
+            raise ValueError("runs have no examples of their own; whoever opens them sets `shared_components`")
+        return self.shared_components(self.opened, examples, layer)
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:
         """Σ b·∂S/∂b over all biases b, at one input x [1, …]."""

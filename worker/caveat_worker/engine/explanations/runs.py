@@ -76,6 +76,20 @@ class Examined:
     held at that value along the direction; None where the model takes nothing in the layer's place."""
 
 
+@dataclass(frozen=True)
+class Components:
+    """The directions along which the places of a layer differ most."""
+
+    directions: Float64Array
+    """[3, channels], of length 1; 0 where the places differ in fewer."""
+    origin: Float64Array
+    """The mean of the places [channels]."""
+    shares: Float64Array
+    """Of the variance between these places [3]."""
+    places: int
+    """How many they are from."""
+
+
 class Runs(Protocol):
     """One target of one model, around one example; every call counts the passes that it makes."""
 
@@ -144,6 +158,10 @@ class Runs(Protocol):
 
     def dictionary(self, examples: str, layer: str, count: int) -> Dictionary:
         """So many groups of a layer's channels over an example set."""
+        ...
+
+    def components(self, examples: str, layer: str) -> Components:
+        """The principal components of a layer's places over an example set."""
         ...
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:

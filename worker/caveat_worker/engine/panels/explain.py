@@ -53,6 +53,7 @@ from caveat_worker.engine.panels.integrity import FEWEST, integrity, keep_checks
 from caveat_worker.engine.panels.kept import answer_key, found_in, keep, recalled
 from caveat_worker.engine.panels.labelled import LabelledSets
 from caveat_worker.engine.panels.maps import Drawn
+from caveat_worker.engine.panels.patches import Cells, nearest_to, on_one_scale, with_patches
 from caveat_worker.engine.panels.planned import PlannedElement, PlannedExplanation
 
 Thumbnail = Callable[[str, int], str | None]
@@ -60,10 +61,14 @@ Thumbnail = Callable[[str, int], str | None]
 
 MEASURES: Mapping[str, Callable[..., Measure]] = {
     "concepts": of_concept,
-    **dict.fromkeys(("groups", "proposals"), lambda *directions: of_groups(np.array(directions))),
+    **dict.fromkeys(("groups", "components", "proposals"), lambda *directions: of_groups(np.array(directions))),
 }
 """Atoms with directions → what examples are measured by along them."""
-ORDERED_BY = {"concepts": "concept score", "groups": "part along the group"}
+ORDERED_BY = {
+    "concepts": "concept score",
+    "groups": "part along the group",
+    "components": "score",
+}
 """The same in words; by activation otherwise."""
 TYPICAL = 64
 """Examples of which the mean is a typical one."""
@@ -284,6 +289,10 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
     if one.icons is not None:
         drawn = [_with_icons(question, one, *each) for each in zip(drawn, found, shown, strict=True)]
         passes += one.to_order * (len(shown) if one.own_order else bool(shown))
+    if one.presentation == "patches":
+        return on_one_scale(drawn), found, passes
+    if one.presentation == "colours":
+        drawn = [_with_words(question, one, *each) for each in zip(drawn, shown, strict=True)]
     return drawn, found, passes
 
 
@@ -304,17 +313,54 @@ def _with_icons(question: Question, one: PlannedElement, figure: Figure, found: 
     if figure.withheld is not None or one.icons is None:
         return figure
     means, plan, opened = question.means, question.plan, question.opened
+    there = _responses(question, one, example, found)
+    sight = Sight.of(opened, one.layer, (1, *one.shapes[one.layer]), example.x.shape)
+    pictured = Pictured(means.source, means.crop, means.words)
+    if one.presentation == "patches":
+        cells, own, words = (
+            _cells(question, one, example, found),
+            _itself(question, one.icons, example),
+            _words(question, one, example),
+        )
+        return with_patches(figure, one.icons, cells, there, own, sight, pictured, words)
     return with_icons(
         figure,
         one.icons,
-        _responses(question, one, example, found),
+        there,
         {atom.id: atom.place[0] for atom in figure.atoms},
-        Sight.of(opened, one.layer, (1, *one.shapes[one.layer]), example.x.shape),
-        Pictured(means.source, means.crop, means.words),
+        sight,
+        pictured,
         measure=ORDERED_BY.get(one.atoms, "activation"),
         unit="activation" if one.concept is None else "sd",
         adopted=plan.audit.method.min_examples,
     )
+
+
+def _cells(question: Question, one: PlannedElement, example: Shown, found: Found) -> Cells:
+    """The places of an example that are drawn as patches."""
+    runs, x = question.opened.around(example.feeds)
+    tokens = tokens_of(question.opened, question.means.source, example.examples, example.position, one.layer)
+    return Cells.of(found.values, runs.activations(x, one.layer), tokens, additive=found.additive)
+
+
+def _itself(question: Question, icons: str, example: Shown) -> list[int]:
+    """The rows of a set that are the example, or its match."""
+    sets, own, keys = question.plan.audit.examples, example.examples, question.means.source.keys
+    if icons == own:
+        return [example.position]
+    paired = sets[icons].pairs_with == own or sets[own].pairs_with == icons
+    return [row for row, key in enumerate(keys[icons]) if key == keys[own][example.position]] if paired else []
+
+
+def _words(question: Question, one: PlannedElement, example: Shown) -> list[str]:
+    """The tokens of an example, where a layer has a position for each."""
+    tokens = tokens_of(question.opened, question.means.source, example.examples, example.position, one.layer)
+    return [] if tokens is None else [*example.subject.names[:tokens]]
+
+
+def _with_words(question: Question, one: PlannedElement, figure: Figure, example: Shown) -> Figure:
+    """A figure with the words that colours stand beside."""
+    return figure if figure.withheld else figure.model_copy(update={"words": _words(question, one, example)})
 
 
 def _responses(question: Question, one: PlannedElement, example: Shown, found: Found) -> Responses:
@@ -326,7 +372,10 @@ def _responses(question: Question, one: PlannedElement, example: Shown, found: F
     )
     there = recalled_responses(means.store, key)
     if there is None:
-        measure = MEASURES[one.atoms](*found.directions) if found.directions is not None else strongest
+        if one.presentation == "patches":
+            measure = nearest_to(_cells(question, one, example, found))
+        else:
+            measure = MEASURES[one.atoms](*found.directions) if found.directions is not None else strongest
         there = responses(question.opened, means.source, one.icons, one.layer, measure)
         keep_responses(means.store, key, there)
     return there
@@ -373,7 +422,8 @@ def _settle(question: Question, one: PlannedElement, example: Shown, runs: Model
     runs.labelled_sets = means.labelled
     runs.examined_sets = ExaminedSets(question.plan, means.source)
     runs.dictionaries = means.dictionaries
-    if one.way.entry.of_features:
+    runs.shared_components = means.dictionaries.components
+    if one.layer != INPUT:
         runs.tokens = tokens_of(question.opened, means.source, example.examples, example.position, one.layer)
 
 

@@ -13,7 +13,7 @@ from caveat_spec.explain import Atoms, Element, Presentation
 from caveat_spec.explained import MOST_PAIR_CELLS, Atom, Check, Figure, Focus, Link, Rest
 from caveat_spec.explanations import MOST_GROUPS, UPPER_GROUPS
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array, Indices
-from caveat_worker.engine.panels.grids import Box, block_side, blocks, focus, grid, weight
+from caveat_worker.engine.panels.grids import Box, block_side, blocks, focus, grid, rounded_up, weight
 
 MOST_WORDS = 3
 """Tokens that a note names for each group."""
@@ -100,7 +100,7 @@ class Found:
 def flat(values: AnyArray, atoms: Atoms) -> Float64Array:
     """Values at positions [h, w], at atoms [k], or one alone; volumes are summed over their depth."""
     wide = np.asarray(values, float)
-    if atoms in ("neurons", "channels", "concepts", "groups", "examples", "proposals"):
+    if atoms in ("neurons", "channels", "concepts", "groups", "components", "examples", "proposals"):
         return wide.ravel()
     while wide.ndim > 2:
         wide = wide.sum(0)
@@ -122,14 +122,14 @@ class Subject:
 def figures(asked: Asked, found: Sequence[Found], subjects: Sequence[Subject]) -> list[Figure]:
     """A figure for each example, all on the scale that holds the largest number of any that is drawn."""
     cells = [blocks(one.values, additive=one.additive) if one.values.ndim == 2 else one.values for one in found]
-    drawn = [part for part, one in zip(cells, found, strict=True) if _fault(one) is None]
-    scale = _scale(max((float(np.abs(part).max(initial=0.0)) for part in drawn), default=0.0))
+    drawn = [part for part, one in zip(cells, found, strict=True) if _fault(asked, one) is None]
+    scale = rounded_up(max((float(np.abs(part).max(initial=0.0)) for part in drawn), default=0.0))
     said = [
         _figure(asked, one, part, subject, scale) for one, part, subject in zip(found, cells, subjects, strict=True)
     ]
     if asked.presentation == "grid":
         return _with_grids(asked, said, found, subjects)
-    if any(one.maps is not None and one.maps.ndim > 2 for one in found):
+    if any(one.maps is not None and (one.maps.ndim > 2 or asked.atoms == "components") for one in found):
         said = _with_maps(said, found)
     else:
         said = [_with_words(*each) for each in zip(said, found, subjects, strict=True)]
@@ -151,10 +151,10 @@ def _with_words(figure: Figure, found: Found, subject: Subject) -> Figure:
 def _with_maps(said: Sequence[Figure], found: Sequence[Found]) -> list[Figure]:
     """Figures whose atoms have a small map each, all on one scale."""
     maps = [
-        [] if one.maps is None or figure.withheld else [_small(one.maps[atom.place[0]]) for atom in figure.atoms]
+        [] if one.maps is None or figure.withheld else [_map_of(one, atom) for atom in figure.atoms]
         for figure, one in zip(said, found, strict=True)
     ]
-    scale = _scale(max((float(np.abs(part).max(initial=0.0)) for several in maps for part in several), default=0.0))
+    scale = rounded_up(max((float(np.abs(part).max(initial=0.0)) for several in maps for part in several), default=0.0))
     return [
         figure.model_copy(
             update={
@@ -178,7 +178,9 @@ def _with_upper_groups(said: Sequence[Figure], found: Sequence[Found]) -> list[F
         for figure, one in zip(said, found, strict=True)
     ]
     maps = [{number: _small(part) for number, part in one.items() if part.ndim > 1} for one in several]
-    scale = _scale(max((float(np.abs(part).max(initial=0.0)) for one in maps for part in one.values()), default=0.0))
+    scale = rounded_up(
+        max((float(np.abs(part).max(initial=0.0)) for one in maps for part in one.values()), default=0.0)
+    )
     return [
         figure.model_copy(
             update={
@@ -198,6 +200,15 @@ def _with_upper_groups(said: Sequence[Figure], found: Sequence[Found]) -> list[F
     ]
 
 
+def _map_of(found: Found, atom: Atom) -> Float64Array:
+    """Where an atom is: what a group does, added up over blocks, or a component's mean over them."""
+    assert found.maps is not None, "asked for by whoever calls"
+    values = found.maps[atom.place[0]]
+    if found.atoms != "components":
+        return _small(values)
+    return values[None] if values.ndim == 1 else blocks(flat(values, "positions"), additive=False)
+
+
 def _small(values: AnyArray) -> Float64Array:
     """A map [h, w] over blocks that add its places up; volumes are summed over their depth."""
     return blocks(flat(values, "positions"), additive=True, most=MOST_PAIR_CELLS)
@@ -211,7 +222,7 @@ def _with_grids(
         [] if figure.withheld or one.pairs is None else [_small_map(row, figure, one) for row in one.pairs]
         for figure, one in zip(said, found, strict=True)
     ]
-    scale = _scale(max((float(np.abs(part).max(initial=0.0)) for several in maps for part in several), default=0.0))
+    scale = rounded_up(max((float(np.abs(part).max(initial=0.0)) for several in maps for part in several), default=0.0))
     return [
         figure.model_copy(
             update={
@@ -264,7 +275,7 @@ def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, s
         "additive": found.additive,
         "unit": asked.unit,
     }
-    fault = _fault(found)
+    fault = _fault(asked, found)
     if fault is not None:
         return Figure(**said, sentence=fault, withheld=fault)
     atoms, rest = _atoms(asked, found, cells, subject)
@@ -293,13 +304,17 @@ def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, s
     )
 
 
-def _fault(found: Found) -> str | None:
+def _fault(asked: Asked, found: Found) -> str | None:
     """Why a figure may not be drawn: the first check that it fails, or numbers that say nothing."""
     failed = next((check.sentence for check in found.checks if not check.ok), None)
     if failed is not None:
         return failed
     if not np.isfinite(found.values).all():
         return "Some of its numbers are not finite, so that there is nothing to draw."
+    if not found.values.any() and asked.atoms == "components":
+        return "Its places are all the same, so that no direction tells them apart."
+    if not found.values.any() and asked.most:
+        return "All its numbers are 0: nothing in this example is active."
     if not found.values.any():
         return "All its numbers are 0: nothing in this example moves the number, to first order."
     return None
@@ -348,8 +363,8 @@ def _name(asked: Asked, place: int, shape: Sequence[int], subject: Subject) -> s
         return asked.examples[place]
     if asked.atoms == "proposals":
         return f"proposal {place + 1}"
-    if asked.atoms == "groups":
-        return f"group {place + 1}"
+    if asked.atoms in ("groups", "components"):
+        return f"{asked.atoms.removesuffix('s')} {place + 1}"
     names = _names(asked, subject)
     return names[place] if place < len(names) else f"{asked.atoms.removesuffix('s')} {place}"
 
@@ -390,6 +405,11 @@ def _stretch(axis: str, cell: int, side: int, end: int) -> str:
 def _map_sentence(asked: Asked, found: Found, cells: Float64Array, subject: Subject) -> str:
     """What a reader sees on the map: where its strongest places are, and which way they point."""
     heavy = weight(cells)
+    if asked.most:
+        return (
+            f"In {subject.name}, what {asked.most} at {asked.layer} lies {heavy.where}: the strongest tenth of the "
+            f"places holds {_percent(heavy.share)} of the map."
+        )
     if found.signs == "classes":
         return (
             f"In {subject.name}, what tells two groups of classes apart most lies {heavy.where}: the strongest tenth "
@@ -419,6 +439,8 @@ def _list_sentence(asked: Asked, found: Found, atoms: Sequence[Atom], rest: Rest
     number = _signed if asked.signed or not asked.most else _plain
     if asked.most and asked.atoms == "concepts":
         return f"In {subject.name}, {first.id} {asked.most} {number(first.value)} {asked.unit}."
+    if asked.atoms == "components":
+        return _varied(asked, found, subject)
     if asked.atoms == "proposals":
         return _proposed(asked, atoms, rest)
     following = " and ".join(f"{one.id} ({number(one.value)})" for one in others[:2])
@@ -428,6 +450,19 @@ def _list_sentence(asked: Asked, found: Found, atoms: Sequence[Atom], rest: Rest
     among = " of those that are shown" if asked.most and asked.element.only else ""
     told = left if found.additive else ""
     return f"In {subject.name}, {first.id} {does}{among} ({number(first.value)}){then}.{told}"
+
+
+def _varied(asked: Asked, found: Found, subject: Subject) -> str:
+    """How much of what tells places apart the components have."""
+    shares = [share for share in found.values if share > 0]
+    each = [_percent(share) for share in shares]
+    listed = each[0] if len(each) == 1 else f"{', '.join(each[:-1])} and {each[-1]}"
+    whole = f", together {_percent(sum(shares))}," if len(each) > 1 else ""
+    return f"In {subject.name}, {listed}{whole} of what tells the places of {asked.layer} apart is along {_many(each)}."
+
+
+def _many(each: Sequence[str]) -> str:
+    return "one direction" if len(each) == 1 else f"{'two' if len(each) == 2 else 'three'} directions"
 
 
 def _proposed(asked: Asked, atoms: Sequence[Atom], rest: Rest) -> str:
@@ -450,11 +485,3 @@ def _percent(share: float) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+.3g}".replace("-", "−") if value else "0"
-
-
-def _scale(largest: float) -> float:
-    """The end of a scale: the largest number to three digits, upwards, so that every number is on it."""
-    if largest == 0:
-        return 0.0
-    digits = 10.0 ** (np.floor(np.log10(largest)) - 2)
-    return float(f"{np.ceil(largest / digits * (1 - 1e-9)) * digits:.6g}")

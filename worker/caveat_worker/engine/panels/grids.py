@@ -25,8 +25,8 @@ def blocks(values: AnyArray, *, additive: bool, most: int = MOST_CELLS) -> Float
     Parts of a whole are summed, so that their total stays; other numbers are averaged.
     """
     if not additive:
-        there = blocks(np.ones(values.shape), additive=True)
-        return np.asarray(blocks(values, additive=True) / there)
+        there = blocks(np.ones(values.shape), additive=True, most=most)
+        return np.asarray(blocks(values, additive=True, most=most) / there)
     side = block_side(values.shape, most)
     height, width = (ceil(length / side) * side for length in values.shape)
     padded = np.zeros((height, width))
@@ -44,6 +44,14 @@ def grid(cells: Float64Array, scale: float) -> Grid:
     whole = np.rint(cells * (LEVELS / scale) if scale else np.zeros_like(cells)).clip(-LEVELS, LEVELS).astype(np.int8)
     height, width = whole.shape
     return Grid(shape=(height, width), scale=scale, cells=b64encode(whole.tobytes()).decode())
+
+
+def rounded_up(largest: float) -> float:
+    """The end of a scale: the largest number to three digits, upwards, so that every number is on it."""
+    if largest == 0:
+        return 0.0
+    digits = 10.0 ** (np.floor(np.log10(largest)) - 2)
+    return float(f"{np.ceil(largest / digits * (1 - 1e-9)) * digits:.6g}")
 
 
 @dataclass(frozen=True)

@@ -242,14 +242,15 @@ def spectrum_of(
     return Spectrum(
         atom=atom,
         icons=[
-            _icon(share, examples, row, float(values[row]), int(places[row]), sight, pictured)
+            icon_of(share, examples, row, float(values[row]), int(places[row]), sight, pictured)
             for share, row in rows.items()
         ],
         highest=[names[row] for row in above],
     )
 
 
-def _icon(share: float, examples: str, row: int, value: float, place: int, sight: Sight, pictured: Pictured) -> Icon:
+def icon_of(share: float, examples: str, row: int, value: float, place: int, sight: Sight, pictured: Pictured) -> Icon:
+    """An example of a set, as what a place of a layer sees of it."""
     box = sight.box(place)
     words, mark = _words(examples, row, place, sight, pictured)
     return Icon(

@@ -33,6 +33,7 @@ _ALONE: dict[str, Axis] = {
     "channels": "channel",
     "concepts": "concept",
     "groups": "group",
+    "components": "component",
     "examples": "example",
     "proposals": "proposal",
 }
@@ -151,7 +152,7 @@ def _arrays(figure: Figure, found: Found, drawn: Drawn) -> Iterator[tuple[Kept, 
         yield "pairs", (_rounded(found.pairs), ("upper atom", *axes))
         yield "upper", (found.upper.astype(np.int64), ("upper atom",))
     if found.maps is not None:
-        yield "maps", (_rounded(found.maps), ("group", *_PLACES[found.maps.ndim - 1]))
+        yield "maps", (_rounded(found.maps), (*axes, *_PLACES[found.maps.ndim - 1]))
     if found.upper_maps is not None:
         yield "upper_maps", (_rounded(found.upper_maps), ("upper atom", *_PLACES[found.upper_maps.ndim - 1]))
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from caveat_spec.audit import Audit, Text
 from caveat_spec.base import Document
-from caveat_spec.explain import PRESENTATIONS, Atoms, Element, Explanation, Presentation
-from caveat_spec.explanations import CompatibleGroupsOptions, LayerToLayerOptions
+from caveat_spec.explain import PRESENTATIONS, WITH_ICONS, Atoms, Element, Explanation, Presentation
+from caveat_spec.explanations import MOST_COMPONENTS, CompatibleGroupsOptions, LayerToLayerOptions
 from caveat_spec.maps import LARGEST_MAPS, NUMBER_BYTES
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.differentiate import find_layer, gradient_state, opened_at, vjp
@@ -50,6 +50,8 @@ NOT_SO: Mapping[Presentation, str] = {
     "grid": "a grid has a small map for each atom of a later layer, which `to` names",
     "bars": "bars have no places, and lose where in rows and columns a part is",
     "icons": "icons show what a channel, a group or a concept inside the model looks for in other examples",
+    "patches": "patches show what the places of a layer inside the model are like, each by another example",
+    "colours": "colours mix three components of a layer's places, which principal_components finds",
     "table": "a table suits everything",
 }
 """Why atoms are not drawn in a way that does not suit them."""
@@ -89,7 +91,7 @@ class PlannedElement:
     @property
     def own_order(self) -> bool:
         """Whether the order of icons is another one for each example: CAVs and groups are."""
-        return self.atoms in ("concepts", "groups", "proposals")
+        return self.atoms in ("concepts", "groups", "components", "proposals") or self.presentation == "patches"
 
     @property
     def kept_numbers(self) -> int:
@@ -102,6 +104,7 @@ class PlannedElement:
             "neurons": shape,
             "concepts": (1,),
             "groups": (getattr(self.options, "count", 1), *places),
+            "components": (MOST_COMPONENTS, *places),
         }
         known["examples"] = (self.to_fit,)
         known["proposals"] = (getattr(self.options, "proposals", 1),)
@@ -271,8 +274,8 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
     text, linked = isinstance(plan.audit.examples[examples], Text), "upper" in element.options
     drawn = element if layer == INPUT and atoms == "proposals" else _as_method(element, way)
     presentation = _presentation(drawn, atoms, shapes[layer], text=text, linked=linked, inside=layer != INPUT)
-    icons = _icons(element, atoms, examples) if presentation == "icons" else None
-    _check_icons(element, icons, names)
+    icons = _icons(element, atoms, examples) if presentation in WITH_ICONS else None
+    _check_icons(element, icons, names, presentation, examples)
     return PlannedElement(
         element,
         way,
@@ -301,7 +304,8 @@ def _as_method(element: Element, way: Way) -> Element:
     """The element as its method is drawn, where it does not say how."""
     if element.as_ is not None or not (way.entry.presentation or element.icons is not None):
         return element
-    asked = "icons" if element.icons is not None else way.entry.presentation
+    own = way.entry.presentation
+    asked = "icons" if element.icons is not None and own not in WITH_ICONS else own
     return element.model_copy(update={"as_": asked})
 
 
@@ -312,14 +316,22 @@ def _icons(element: Element, atoms: Atoms, examples: str) -> str | None:
     return element.asked_set or examples
 
 
-def _check_icons(element: Element, icons: str | None, names: Names) -> None:
-    """Raises InvalidInput for a set of icons that are not drawn, or too few to be in an order."""
+def _check_icons(element: Element, icons: str | None, names: Names, presentation: Presentation, examples: str) -> None:
+    """Raises InvalidInput for a set of icons that are not drawn, or too few to be in an order or to be others."""
     if element.icons is not None and icons is None:
         raise InvalidInput(
             "icons-not-drawn",
             f"'icons' names '{element.icons}', and {element.by} of these atoms is not drawn with icons.",
             "Add `as: icons` and `atoms: channels`, or leave 'icons' out.",
         )
+    if presentation == "patches" and icons is not None:
+        if icons == examples and len(names[icons]) == 1:
+            raise InvalidInput(
+                "too-few-for-patches",
+                f"Patches are from other examples than the one that is shown, and '{icons}' has no other.",
+                "Name a larger set in 'icons'.",
+            )
+        return
     if icons is not None and len(names[icons]) < FEWEST_ICONS:
         raise InvalidInput(
             "too-few-for-icons",
@@ -371,7 +383,7 @@ def _atoms(way: Way, options: Document, layer: str, shapes: Shapes) -> Atoms:
             "Groups are of a layer's channels, and the input has none that act together.",
             "Name a layer inside the model; `caveat layers` lists them.",
         )
-    if asked in ("positions", "channels", "groups") and not places:
+    if asked in ("positions", "channels", "groups", "components") and not places:
         raise InvalidInput(
             "no-positions",
             f"'{layer}' has no positions and no channels, only {shapes[layer][0] if shapes[layer] else 1} numbers.",
@@ -386,7 +398,9 @@ def _presentation(
     """How an element is drawn: as it asks, or as suits what it shows; raises InvalidInput for what cannot be drawn."""
     flat = atoms in ("pixels", "positions") and len(shape) > 2
     suits = {"map": flat, "strip": text and not flat, "bars": not flat, "table": True}
-    alone = atoms in ("channels", "concepts", "groups", "proposals") or len(shape) == 1
+    alone = atoms in ("channels", "concepts", "groups", "components", "proposals") or len(shape) == 1
+    suits["patches"] = inside and not linked and len(shape) in (2, 3)
+    suits["colours"] = len(shape) in (2, 3)
     suits |= {"flow": linked, "grid": linked, "icons": inside and alone and not linked}
     can = [one for one in PRESENTATIONS[atoms] if suits[one]]
     if element.as_ is None:
