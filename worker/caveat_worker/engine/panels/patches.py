@@ -54,7 +54,8 @@ class Cells:
             return cls((len(most),), 1, most, values[most], units[most], count - len(most))
         side = block_side(values.shape, MOST_PAIR_CELLS)
         numbers = blocks(values, additive=additive, most=MOST_PAIR_CELLS)
-        found = [_strongest_of(sizes.reshape(values.shape), *at, side) for at in np.ndindex(*numbers.shape)]
+        wide_sizes = sizes.reshape(values.shape)
+        found = [_strongest_of(wide_sizes, y, x, side) for y, x in np.ndindex(*numbers.shape)]
         places = np.array([np.ravel_multi_index(one, values.shape) for one in found], np.intp)
         return cls(numbers.shape, side, places, numbers.ravel(), units[places])
 
