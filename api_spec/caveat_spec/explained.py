@@ -84,6 +84,8 @@ class Atom(Document):
     """What the number really changes by when the atom is removed."""
     map: Grid | None = None
     """Where in the layer it comes from."""
+    note: str | None = None
+    """What else was found of it, in sentences."""
 
 
 class Link(Document):
@@ -219,6 +221,8 @@ class Figure(Document):
     checks: list[Check] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     """The settings that it depends on: baseline, fill, seed, and what was simplified."""
+    entries: list[str] = Field(default_factory=list)
+    """What an audit file needs, in YAML, to audit what was found: each is of one atom."""
 
 
 class Panel(Document):

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from pydantic import ValidationError
 
-from caveat_spec.explained import Figure
+from caveat_spec.explained import Atom, Figure
 from caveat_worker.engine.base.errors import InvalidInput
 from tests.audits.conftest import Bench
 from tests.engine.nets import Net
@@ -67,6 +67,11 @@ def drawn(bench: Bench) -> Figure:
     return figure
 
 
+def said_of(atom: Atom) -> str:
+    assert atom.note is not None
+    return atom.note
+
+
 def asked(bench: Bench) -> dict[str, Any]:
     options: dict[str, Any] = bench.document["explain"]["else"]["show"][0]["discover"]
     return options
@@ -79,11 +84,12 @@ def test_the_unnamed_column_is_proposed_with_entries_to_adopt_it(leaning: Bench)
     assert figure.atoms[0].id == "proposal 1"
     assert figure.atoms[0].spread is not None
     assert "moves sum in people beyond what is known" in figure.sentence.replace("directions move", "direction moves")
-    told = "\n".join(figure.notes)
-    assert "column c5" in told
-    assert "mostly first (R²" in told
-    assert "`examples: {proposal_1: {of: people, only: [" in told
-    assert "column c0" not in told
+    told = "\n".join(atom.note or "" for atom in figure.atoms)
+    assert "olumn c5: +" in told
+    assert "mostly first (R²" in "\n".join(figure.notes)
+    assert len(figure.entries) == len(figure.atoms)
+    assert figure.entries[0].startswith("examples: {proposal_1: {of: people, only: [")
+    assert "olumn c0" not in told
 
 
 def test_inside_the_model_proposals_have_icons_of_the_examined_set(leaning: Bench) -> None:
@@ -108,10 +114,9 @@ def test_nothing_is_proposed_of_a_model_that_leans_on_what_is_named(leaning: Ben
 
 
 def test_the_adopted_entries_are_an_audit(leaning: Bench) -> None:
-    note = next(one for one in drawn(leaning).notes if one.startswith("Proposal 1"))
-    parts = note.split("`")
-    leaning.document["examples"] |= yaml.safe_load(parts[1])["examples"]
-    leaning.document["concepts"] = yaml.safe_load(parts[3])["concepts"]
+    entries = yaml.safe_load(drawn(leaning).entries[0])
+    leaning.document["examples"] |= entries["examples"]
+    leaning.document["concepts"] = entries["concepts"]
     leaning.document["test_concepts"] = True
     leaning.document["method"] = {"min_examples": 10, "permutations": 40}
     del leaning.document["explain"]
@@ -123,14 +128,17 @@ def test_removal_tells_what_the_model_uses_from_what_goes_with_it(leaning: Bench
     people = pd.read_csv(leaning.folder / "people.csv")
     people["c4"] = (people["c5"] + 0.6 * np.random.default_rng(4).standard_normal(len(people))).astype(np.float32)
     people.to_csv(leaning.folder / "people.csv", index=False)
-    by_column = {note.split("column ")[1][:2]: note for note in drawn(leaning).notes if ", column c" in note}
+    by_column = {said_of(atom).split("olumn ")[1][:2]: said_of(atom) for atom in drawn(leaning).atoms}
     assert "of it is gone: the model itself uses this direction." in by_column["c5"]
-    assert "Removed at input, +0.00 sd (+0.00 to +0.00) of it is gone, less than the margin" in by_column["c4"]
+    assert "Removed at input, +0.00 sd (+0.00 to +0.00) of it is gone, less than the margin: " in by_column["c4"]
+    assert by_column["c4"].endswith("the model hardly uses it itself, but something that goes with it.")
 
 
 def test_removal_inside_the_model_is_said_too(leaning: Bench) -> None:
     asked(leaning)["layer"] = "hidden"
-    assert any("Removed at hidden, " in note for note in drawn(leaning).notes)
+    for atom in drawn(leaning).atoms:
+        assert "Removed at hidden, " in said_of(atom)
+        assert "hardly" not in said_of(atom), "directions of a layer overlap, so that others may carry it"
 
 
 def test_a_concept_that_cannot_be_scored_is_said_to_be_left(leaning: Bench) -> None:
@@ -162,7 +170,7 @@ def test_columns_of_whole_numbers_are_not_removed(leaning: Bench) -> None:
         people = pd.read_csv(leaning.folder / f"{name}.csv")
         people[COLUMNS] = (people[COLUMNS] * 10).round().astype(int)
         people.to_csv(leaning.folder / f"{name}.csv", index=False)
-    note = next(one for one in drawn(leaning).notes if one.startswith("Proposal 1"))
+    note = said_of(drawn(leaning).atoms[0])
     assert "It was not removed, since the inputs are no fractions" in note
 
 
@@ -204,15 +212,15 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def test_pictures_are_adopted_by_the_names_of_their_files(pictures: Bench) -> None:
-    note = next(one for one in drawn(pictures).notes if one.startswith("Proposal 1"))
-    assert "of it is gone: the model itself uses this direction." in note
-    parts = note.split("`")
+    figure = drawn(pictures)
+    assert "of it is gone: the model itself uses this direction." in said_of(figure.atoms[0])
+    entries = yaml.safe_load(figure.entries[0])
     picture_set(pictures.folder / "others.zip", 2, 60)
     examples = pictures.document["examples"]
-    examples |= yaml.safe_load(parts[1])["examples"]
+    examples |= entries["examples"]
     examples["others"] = examples["all"] | {"images": "others.zip"}
     pictures.document |= {
-        "concepts": yaml.safe_load(parts[3])["concepts"],
+        "concepts": entries["concepts"],
         "test_concepts": True,
         "targets": {"score": {"examples": "others"}},
         "layers": ["seen"],

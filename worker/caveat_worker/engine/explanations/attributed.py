@@ -37,6 +37,10 @@ class Attributed:
     """What belongs to no atom [n], such as the part of biases."""
     notes: tuple[str, ...] = ()
     """Sentences that stand under the figure."""
+    of_atoms: tuple[str, ...] = ()
+    """What else was found of each atom, in sentences; the same at every example."""
+    entries: tuple[str, ...] = ()
+    """What an audit file needs, in YAML, to audit what was found."""
     parts: Mapping[str, AnyArray] = field(default_factory=dict)
     """Further arrays, by name, such as the legend of a map of several classes."""
 

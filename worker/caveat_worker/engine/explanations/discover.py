@@ -34,7 +34,9 @@ def discover(runs: Runs, x: AnyArray, options: DiscoverOptions) -> Attributed:
         spread=np.repeat(errors[None], len(x), axis=0),
         checks=(_any(found, examined, options),),
         passes=runs.passes - before,
-        notes=(*known, *_said(found, examined, options)),
+        notes=known,
+        of_atoms=tuple(_said(one, found, examined, options) for one in kept),
+        entries=tuple(_adopting(number, one, examined, options) for number, one in enumerate(kept, 1)),
         parts={"directions": np.repeat(directions[None], len(x), axis=0)},
     )
 
@@ -98,27 +100,25 @@ def _mostly(found: Discovery) -> tuple[str, ...]:
     return (f"Not tested, since a named concept explains them: directions that are {listed}.",) if listed else ()
 
 
-def _said(found: Discovery, examined: Examined, options: DiscoverOptions) -> tuple[str, ...]:
-    """Each proposal's effect, what removing it does, and an audit's entries with which it becomes a concept."""
-    told = []
-    for number, one in enumerate(found.proposed, 1):
-        low, high = one.interval
-        own = f"proposal_{number}"
-        sets = ", ".join(
-            f"{name}: {{of: {options.examples}, only: [{_listed(rows, examined)}]}}"
-            for name, rows in ((own, one.high), (f"{own}_low", one.low))
-        )
-        gone = _removed(one, removal(examined, found, one), options)
-        effect = f"{one.effect:+.2f} sd ({low:+.2f} to {high:+.2f}), adjusted p = {one.adjusted:.2g}."
-        told.append(
-            f"Proposal {number}{_strongest(one, examined)}: {effect} {gone} "
-            f"To adopt it, audit other examples with `examples: {{{sets}}}` and "
-            f"`concepts: {{{own}: {{examples: {own}, against: {own}_low}}}}`."
-        )
-    return tuple(told)
+def _said(one: Proposal, found: Discovery, examined: Examined, options: DiscoverOptions) -> str:
+    """A proposal's effect, and what removing it does."""
+    low, high = one.interval
+    effect = f"{one.effect:+.2f} sd ({low:+.2f} to {high:+.2f}), adjusted p = {one.adjusted:.2g}."
+    gone = _removed(one, removal(examined, found, one), examined, options)
+    return f"{_strongest(one, examined)}{effect} {gone}"
 
 
-def _removed(one: Proposal, of: Removal | None, options: DiscoverOptions) -> str:
+def _adopting(number: int, one: Proposal, examined: Examined, options: DiscoverOptions) -> str:
+    """The entries of an audit file with which a proposal becomes a concept."""
+    own = f"proposal_{number}"
+    sets = ", ".join(
+        f"{name}: {{of: {options.examples}, only: [{_listed(rows, examined)}]}}"
+        for name, rows in ((own, one.high), (f"{own}_low", one.low))
+    )
+    return f"examples: {{{sets}}}\nconcepts: {{{own}: {{examples: {own}, against: {own}_low}}}}"
+
+
+def _removed(one: Proposal, of: Removal | None, examined: Examined, options: DiscoverOptions) -> str:
     """What an intervention finds beside an association."""
     if of is None:
         return "It was not removed, since the inputs are no fractions, or the model gives no finite number without it."
@@ -129,10 +129,13 @@ def _removed(one: Proposal, of: Removal | None, options: DiscoverOptions) -> str
     if along[0] > options.margin:
         return f"Removed at {options.layer}, {size} of it is gone: the model itself uses this direction."
     if along[1] < options.margin:
-        return (
-            f"Removed at {options.layer}, {size} of it is gone, less than the margin: the model hardly uses this "
-            "direction itself, but something that goes with it."
+        uses = (
+            "the model hardly uses it itself, but something that goes with it."
+            if examined.columns
+            else "the model uses it along other directions of the layer as well, or something that goes with it. Adopt "
+            "it to tell."
         )
+        return f"Removed at {options.layer}, {size} of it is gone, less than the margin: {uses}"
     return f"Removed at {options.layer}, {size} of it is gone: whether that exceeds the margin is open."
 
 
@@ -141,7 +144,7 @@ def _strongest(one: Proposal, examined: Examined) -> str:
     if not examined.columns:
         return ""
     most = int(np.abs(one.direction).argmax())
-    return f", {'mostly ' if abs(one.direction[most]) < 1 - 1e-9 else ''}column {examined.columns[most]}"
+    return f"{'Mostly column' if abs(one.direction[most]) < 1 - 1e-9 else 'Column'} {examined.columns[most]}: "
 
 
 def _listed(rows: Indices, examined: Examined) -> str:

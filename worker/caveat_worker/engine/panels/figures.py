@@ -75,6 +75,10 @@ class Found:
     signs: Literal["target", "classes"] = "target"
     """Whether the signs say for and against the target, or tell two groups of classes apart."""
     notes: tuple[str, ...] = ()
+    of_atoms: tuple[str, ...] = ()
+    """What else was found of each atom, in sentences."""
+    entries: tuple[str, ...] = ()
+    """What an audit file needs to audit what was found."""
 
     @property
     def values(self) -> Float64Array:
@@ -271,6 +275,7 @@ def _figure(asked: Asked, found: Found, cells: Float64Array, subject: Subject, s
         "title": asked.title,
         "checks": list(found.checks),
         "notes": list(found.notes),
+        "entries": list(found.entries),
         "signed": asked.signed,
         "additive": found.additive,
         "unit": asked.unit,
@@ -336,6 +341,7 @@ def _atoms(asked: Asked, found: Found, cells: Float64Array, subject: Subject) ->
             value=float(flat[place]),
             spread=None if spread is None else (float(flat[place] - spread[place]), float(flat[place] + spread[place])),
             confirmed=found.removed.get(int(place)) if cells.shape == found.values.shape else None,
+            note=found.of_atoms[place] if found.of_atoms else None,
         )
         for place in shown
     ]

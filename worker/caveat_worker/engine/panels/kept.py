@@ -93,6 +93,8 @@ def recalled(store: ArrayStore, key: str, atoms: Atoms) -> tuple[Found, int] | N
         directions=store.get(part_key(key, "directions")),
         signs=told["signs"],
         notes=tuple(told["notes"]),
+        of_atoms=tuple(told["of_atoms"]),
+        entries=tuple(told["entries"]),
     ), told["passes"]
 
 
@@ -104,6 +106,8 @@ def keep(store: ArrayStore, key: str, found: Found, passes: int) -> None:
         "signs": found.signs,
         "checks": [check.model_dump() for check in found.checks],
         "notes": found.notes,
+        "of_atoms": found.of_atoms,
+        "entries": found.entries,
         "passes": passes,
     }
     for name in ("pairs", "upper", "maps", "upper_maps", "directions", "spread", "whole"):
@@ -145,6 +149,8 @@ def found_in(answer: Attributed, atoms: Atoms) -> Found:
         checks=tuple(map(check_of, answer.checks)),
         spread=None if answer.spread is None else np.asarray(answer.spread[0], float),
         notes=notes,
+        of_atoms=answer.of_atoms,
+        entries=answer.entries,
     )
 
 
