@@ -105,6 +105,8 @@ def show_explanations(report: Report) -> None:
         console.print(Text.assemble((one.name.replace("_", " "), "bold"), f": {one.selection}"))
         for sentence in filter(None, [*found, explanations.withheld_words(one)]):
             console.print(Text(f"  {sentence}"))
+        for sentence in explanations.of_atoms(one):
+            console.print(Text(f"    {sentence}"))
 
 
 def _show_figures(console: Console, report: Report) -> None:

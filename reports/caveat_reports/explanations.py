@@ -79,6 +79,12 @@ def all_findings(report: Report) -> list[tuple[Explained, list[str]]]:
     return [(one, findings(one)) for one in report.explanations]
 
 
+def of_atoms(one: Explained) -> list[str]:
+    """What was found of single atoms, each by its name."""
+    shown = [figure for _, figure in one.figures if figure.withheld is None]
+    return [f"{atom.id}: {atom.note}" for figure in shown for atom in figure.atoms if atom.note]
+
+
 def withheld_words(one: Explained) -> str | None:
     """How many figures failed their checks; None where all are drawn."""
     figures = one.figures

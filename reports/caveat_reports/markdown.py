@@ -6,7 +6,7 @@ import re
 
 from caveat_reports.canonical import digest
 from caveat_reports.diff import sentences, shown_diff
-from caveat_reports.explanations import all_findings, withheld_words
+from caveat_reports.explanations import all_findings, of_atoms, withheld_words
 from caveat_reports.formatting import count, fixed, p_value, share, short_digest
 from caveat_reports.glossary import GLOSSARY
 from caveat_reports.summary import (
@@ -231,7 +231,7 @@ def _cross_table(group: Comparison) -> str:
 
 def _explained(one: Explained, found: list[str]) -> str:
     """What an explanation found, in words; its figures are on the HTML page."""
-    said = "\n".join(f"- {_text(sentence)}" for sentence in found)
+    said = "\n".join([f"- {_text(sentence)}" for sentence in found] + [f"  - {_text(each)}" for each in of_atoms(one)])
     head = f"**Explanation: {_text(one.name.replace('_', ' '))}**"
     return f"{head}\n\n{_text(' '.join(filter(None, [one.selection, withheld_words(one)])))}\n\n{said}"
 

@@ -15,6 +15,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 from pydantic import ValidationError
 
+from caveat.terminal import show_explanations
+from caveat_reports import markdown
 from caveat_spec.explained import Atom, Figure
 from caveat_worker.engine.base.errors import InvalidInput
 from tests.audits.conftest import Bench
@@ -90,6 +92,14 @@ def test_the_unnamed_column_is_proposed_with_entries_to_adopt_it(leaning: Bench)
     assert len(figure.entries) == len(figure.atoms)
     assert figure.entries[0].startswith("examples: {proposal_1: {of: people, only: [")
     assert "olumn c0" not in told
+
+
+def test_every_proposal_is_in_the_terminal_and_in_markdown(leaning: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    report = leaning.run()
+    show_explanations(report)
+    note = said_of(report.explanations[0].figures[0][1].atoms[0])
+    assert f"proposal 1: {note}" in " ".join(capsys.readouterr().out.split())
+    assert "  - proposal 1: " in markdown.render(report)
 
 
 def test_inside_the_model_proposals_have_icons_of_the_examined_set(leaning: Bench) -> None:
