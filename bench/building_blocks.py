@@ -280,6 +280,12 @@ class Mislabelled:
             found[rows] = asked.run(runs, x, asked.entry.options(training="train", labels="y")).values
         return found
 
+    def on_own_labels(self) -> Any:
+        """What each example does for its own label, by the same option as an audit's [examples]."""
+        asked, (runs, x) = explanation("influence"), self.models[0].around({"x": self.x[:1]})
+        runs.labelled_sets = self.labelled
+        return asked.run(runs, x, asked.entry.options(training="train", labels="y", on="own_label")).values[0]
+
     def slopes(self) -> tuple[Any, Any]:
         """Products of the loss's derivatives by scores, and of features, of others and examples [30, 150]."""
         off = [self.head.predict_proba(x) - np.eye(3)[y] for x, y in ((self.others, self.truth), (self.x, self.given))]
@@ -330,7 +336,7 @@ def mislabels() -> Iterator[Row]:
                 "captum's plain class has the bias"
             )
             assert np.allclose(quick, alike * features, rtol=1e-3, atol=1e-4), "its fast class has the weights alone"
-            own = np.diag(one.influences(one.x, one.given))
+            own = one.on_own_labels()
             far = ((one.x[:, None].astype(float) - middles) ** 2).sum(2) / 2
             p = np.exp(far.min(1, keepdims=True) - far)
             best = 1 - (p / p.sum(1, keepdims=True))[np.arange(150), one.given]
@@ -633,7 +639,8 @@ def main() -> int:
     what = (
         "What the building blocks of [explanations](explanations.md) promise, held against truths that are computed "
         "beside them. Wrong labels are 15 of 150, in three clouds that overlap a little; forty seeds; a row counts how "
-        "many of the fifteen most suspicious examples are wrong, the fewest and the most of the forty. "
+        "many of the fifteen most suspicious examples are wrong, the fewest and the most of the forty; that by its own "
+        "label is `on: own_label`. "
         f"captum {installed('captum')} computes TracIn over one checkpoint, the same head, by its class `TracInCP`. "
         "Times are CPU seconds of one process on one thread, in turns, without the first calls: medians. Ours fit the "
         "head without each example, to the end for 150 and by one step for 2,000, which captum's scores do not; its "

@@ -202,6 +202,9 @@ class InfluenceOptions(Document):
     """Its true classes: a column of a table, by number or name, or `folder` for pictures in a folder for each class."""
     decay: Annotated[float, Field(ge=0)] | None = None
     """The weight decay λ in the loss's λ/2·|W|²; by default it is told from the weights."""
+    on: Literal["target", "own_label"] = "target"
+    """`target`: on the number that is explained. `own_label`: each example's on log p of its own label, the largest of
+    which are often wrong labels; it is about the set, and the same at every example that is explained."""
     atoms: Literal["examples"] = "examples"
 
 
@@ -581,7 +584,8 @@ EXPLANATIONS = (
         module="caveat_worker.engine.explanations.influence",
         needs="gradient",
         relation="S less S with the last layer fitted without the example: by Newton's method where it is small "
-        "(Pregibon 1981), else to first order, (y - p)·(H⁻¹∇S)/n (Koh and Liang 2017)",
+        "(Pregibon 1981), else to first order, (y - p)·(H⁻¹∇S)/n; `on: own_label` has log p of each example's own "
+        "label in the place of S (Koh and Liang 2017)",
         options=InfluenceOptions,
         sanity=False,
     ),

@@ -88,3 +88,20 @@ def test_a_head_that_is_no_affine_layer_is_refused_when_the_audit_is_planned(hea
         heads.run()
     assert refused.value.pointer == "/explain/why/show/0"
     assert "explaining" not in {stage for stage, _ in heads.stages}
+
+
+def test_influence_on_own_labels_is_about_the_set(heads: Bench) -> None:
+    element = {"influence": {"training": "train", "labels": "label", "on": "own_label", "top": 5}}
+    heads.document["explain"]["why"]["show"] = [element]
+    figure = drawn(heads)
+    values = [atom.value for atom in figure.atoms]
+    assert values == sorted(values, reverse=True)
+    assert (figure.title, figure.unit, figure.signed) == ("Influence on its own label", "log p", False)
+    first = figure.atoms[0]
+    most = f"Of 60 examples of train, {first.id} does most for its own label (+{first.value:.3g} of log p)"
+    assert most in figure.sentence
+    assert "may be wrong: look at these first" in figure.sentence
+    heads.document["explain"]["why"]["examples"] = {"count": 2}
+    with pytest.raises(InvalidInput, match="influence says the same at each of 2 examples") as refused:
+        heads.run()
+    assert refused.value.code == "one-example-is-enough"

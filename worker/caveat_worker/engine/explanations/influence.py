@@ -6,6 +6,9 @@ the regularised loss in the head's weights and H_i the example's own part, (H - 
 where the set is small too, steps are repeated until they end. Of larger heads it is first order: (y - p)·(H⁻¹ ∇S) / n
 (Koh and Liang 2017).
 
+On its own label, an example's influence is what fitting the head without it takes from log p of the label that it has:
+wrong labels are held up by nothing else, and come first (Koh and Liang 2017, section 5.4).
+
 It means something only where the head lies at a minimum of the loss over these examples, which is checked. The strength
 of the weight decay is estimated from the same condition: at a minimum the mean gradient is -λW.
 """
@@ -36,9 +39,12 @@ _LEAST_DECAY = 1e-7
 _STEPS, _LEFT = 1000, 1e-9
 """Steps of conjugate gradients at most, and the share of the right side at which they end."""
 _DIRECT = 1024
-"""Weights of a head, biases included, up to which its Hessian is written out and factorised."""
+"""Weights of a head, biases included, up to which its Hessian is written out and inverted."""
+_DIRECT_FOR_OWN = 4096
+"""The same for influence on own labels, for which conjugate gradients would take one run for each example."""
 _FITTED_AGAIN = 200_000_000
 """Squared examples times weights, up to which the head without each example is fitted to the end."""
+_AGAIN, _ONE_STEP = "by fitting it again", "by one step of Newton's method"
 _REPEATED, _ENDS = 30, 1e-6
 """Steps of such a fit at most, and the share of the first at which they end."""
 
@@ -50,20 +56,26 @@ def cost(options: InfluenceOptions, shapes: Shapes) -> int:
 
 @on_one_thread
 def influence(runs: Runs, x: AnyArray, options: InfluenceOptions) -> Attributed:
-    """What each example of the set adds to the target's number [n, examples]."""
+    """What each example of the set adds to the target's number, or to log p of its own label [n, examples]."""
     before, data = runs.passes, runs.labelled(options.training, options.labels)
     _check_size(data, options)
     head = _head(data, options.decay)
-    derivatives = runs.gradient(x, runs.scores_at)
-    features = np.concatenate([runs.activations(x, data.layer).astype(float), np.ones((len(x), 1))], axis=1)
-    values, way = head.influences(derivatives.astype(float), features)
+    checks: tuple[Check, ...] = (head.at_a_minimum(),)
+    if options.on == "own_label":
+        values, way = head.on_own_labels()
+        values, taken = np.tile(values, (len(x), 1)), "take from log p of its own label"
+    else:
+        derivatives = runs.gradient(x, runs.scores_at)
+        features = np.concatenate([runs.activations(x, data.layer).astype(float), np.ones((len(x), 1))], axis=1)
+        values, way = head.influences(derivatives.astype(float), features)
+        checks, taken = (not_flat(derivatives), *checks), "take away"
     return Attributed(
         values,
-        checks=(not_flat(derivatives), head.at_a_minimum()),
+        checks=checks,
         passes=runs.passes - before,
         notes=(
             f"Of {len(data.classes)} examples of {options.training}, labelled by {options.labels}; each number is what "
-            f"fitting the last layer without the example would take away, {way}. Weight decay "
+            f"fitting the last layer without the example would {taken}, {way}. Weight decay "
             f"{head.decay:.3g}{'' if options.decay is not None else ', as the weights themselves tell'}.",
         ),
     )
@@ -86,6 +98,20 @@ def _check_size(data: Labelled, options: InfluenceOptions) -> None:
             f"{data.scores.shape[1]:,} classes are {size:,} numbers, and {_LARGEST:,} are allowed.",
             f"Give the set a 'limit' of {_LARGEST * len(data.features) // size:,}.",
         )
+
+
+@dataclass(frozen=True)
+class _OneStep:
+    """Newton's step from the whole fit to the head without each example."""
+
+    inverse: Float64Array
+    """Of n times the Hessian [m·(d + 1), …]."""
+    own: Float64Array
+    """What a unit of an example's loss moves its own scores by [n, m, m]."""
+    taken: Float64Array
+    """What the head moves by is H⁻¹ of this, at the example's features [n, m]."""
+    factor: Float64Array
+    """What Woodbury's identity adds to H⁻¹ [n, m, m]."""
 
 
 @dataclass(frozen=True)
@@ -120,68 +146,138 @@ class _Head:
         decay = max(used, _LEAST_DECAY * float((data.features**2).sum(1).mean()))
         return cls(features, p, off, data.classes, data.scores, left, decay)
 
+    @property
+    def weights(self) -> int:
+        """How many the head has that a loss can tell apart: of two classes and of one score as many."""
+        return self.basis.shape[1] * self.features.shape[1]
+
+    @cached_property
+    def basis(self) -> Float64Array:
+        """Directions across classes that a loss sees [classes, m], of length 1: all but that of all together."""
+        k = self.p.shape[1]
+        if k == 1:
+            return np.ones((1, 1))
+        return np.asarray(np.linalg.svd(np.eye(k) - 1 / k)[0][:, : k - 1])
+
     def influences(self, derivatives: Float64Array, features: Float64Array) -> tuple[Float64Array, str]:
         """What each example adds to numbers [numbers, examples], and how exactly that was computed.
 
         The numbers' derivatives are these by scores [numbers, classes], at these features [numbers, d + 1].
         """
-        if derivatives.shape[1] > 1:
-            derivatives = derivatives - derivatives.mean(1, keepdims=True)  # no loss moves all scores together
-        weights = self.p.shape[1] * self.features.shape[1]
-        if weights > _DIRECT:
-            u = [self._solve(np.outer(*each)) for each in zip(derivatives, features, strict=True)]
+        if self.p.shape[1] * self.features.shape[1] > _DIRECT:
+            centred = derivatives @ self.basis @ self.basis.T  # no loss moves all scores together
+            u = [self._solve(np.outer(*each)) for each in zip(centred, features, strict=True)]
             found = [(self.off * (self.features @ one.T)).sum(1) / len(self.features) for one in u]
             return np.stack(found), "to first order"
-        moved, way = self._without_each
-        right = (derivatives[:, :, None] * features[:, None]).reshape(len(features), -1)
-        return right @ moved.reshape(len(moved), -1).T, way
+        right = (derivatives @ self.basis)[:, :, None] * features[:, None]
+        if self._is_small:
+            moved = self._without_each
+            return right.reshape(len(right), -1) @ moved.reshape(len(moved), -1).T, _AGAIN
+        step = self._one_step
+        u = (right.reshape(len(right), -1) @ step.inverse).reshape(right.shape)
+        along = [u[:, one] @ self.features.T * step.taken[:, one] for one in range(u.shape[1])]
+        return np.asarray(sum(along)), _ONE_STEP
+
+    def on_own_labels(self) -> tuple[Float64Array, str]:
+        """What each example adds to log p of its own label [examples], and how exactly that was computed."""
+        if self.weights > _DIRECT_FOR_OWN:
+            raise InvalidInput(
+                "head-too-large-for-own-labels",
+                f"The influence of examples on their own labels is computed for last layers of up to "
+                f"{_DIRECT_FOR_OWN:,} weights, and this one has {self.weights:,}.",
+                "Leave `on: own_label` out for the influence on a target, or look for wrong labels by `pick: errors` "
+                "with `label`, the most certain first.",
+            )
+        if self._is_small:
+            there, way = (self._without_each @ self.features[:, :, None])[:, :, 0], _AGAIN
+        else:
+            there, way = (self._one_step.own @ self._one_step.taken[:, :, None])[:, :, 0], _ONE_STEP
+        return self._log_p(self.scores) - self._log_p(self.scores - there @ self.basis.T), way
+
+    def _log_p(self, scores: Float64Array) -> Float64Array:
+        """log p of each example's own label [n]."""
+        if scores.shape[1] == 1:
+            return np.asarray(-np.logaddexp(0, -scores[:, 0] * (2 * self.classes - 1)))
+        largest = scores.max(1, keepdims=True)
+        whole = np.log(np.exp(scores - largest).sum(1)) + largest[:, 0]
+        return np.asarray(scores[np.arange(len(scores)), self.classes] - whole)
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether the head without each example is fitted to the end."""
+        (n, k), d = self.p.shape, self.features.shape[1]
+        return n**2 * k * d <= _FITTED_AGAIN
 
     @cached_property
-    def _without_each(self) -> tuple[Float64Array, str]:
-        """The head less the head without each example [n, classes, d + 1], and in words how far it was followed."""
-        (n, k), d = self.p.shape, self.features.shape[1]
-        sides = np.asarray(np.linalg.inv(self._hessian()), float)
-        wide = np.ascontiguousarray((self.features @ sides.reshape(k, d, -1)).swapaxes(0, 1))
-        own = (wide.reshape(n, k, k, d) * self.features[:, None, None]).sum(3)  # wide: H⁻¹ at its features [n, k, k·d]
-        curved = self.p[:, :, None] * ((np.eye(k) if k > 1 else 1.0) - self.p[:, None, :])
-        woodbury = np.asarray(np.linalg.inv(np.eye(k) - curved @ own), float)  # Woodbury's factor (I - C M)⁻¹
-        moved: Float64Array = (self.off[:, None] @ woodbury.swapaxes(1, 2) @ wide).reshape(n, k, d)
-        if n**2 * k * d > _FITTED_AGAIN:
-            return moved, "by one step of Newton's method"
-        factor = woodbury @ curved
+    def _one_step(self) -> _OneStep:
+        """Newton's step to the head without each example, from the whole fit (Pregibon 1981)."""
+        (n, _), d, m = self.p.shape, self.features.shape[1], self.basis.shape[1]
+        curved = self._curved()
+        inverse = np.asarray(np.linalg.inv(self._hessian(curved)), float)
+        own = np.empty((n, m, m))
+        for one in range(m):
+            for other in range(one, m):
+                block = inverse[one * d : (one + 1) * d, other * d : (other + 1) * d]
+                own[:, one, other] = np.einsum("nd,nd->n", self.features @ block, self.features)
+                own[:, other, one] = own[:, one, other]
+        woodbury = np.asarray(np.linalg.inv(np.eye(m) - curved @ own), float)
+        taken = (woodbury @ (self.off @ self.basis)[:, :, None])[:, :, 0]
+        return _OneStep(inverse, own, taken, woodbury @ curved)
+
+    @cached_property
+    def _without_each(self) -> Float64Array:
+        """The head less the head without each example [n, m, d + 1], each fitted again to the end."""
+        step = self._one_step
+        (n, _), d, m = self.p.shape, self.features.shape[1], self.basis.shape[1]
+        # H⁻¹ at each example's features [n, m, m·(d + 1)]
+        wide = np.ascontiguousarray((self.features @ step.inverse.reshape(m, d, -1)).swapaxes(0, 1))
+        moved: Float64Array = (step.taken[:, None] @ wide).reshape(n, m, d)
+        left = np.arange(n)
         for _ in range(_REPEATED):
-            step = self._step(moved, sides, wide, factor)
-            moved += step
-            if np.abs(step).max() <= _ENDS * np.abs(moved).max():
+            further = self._step(moved[left], left, step, wide[left])
+            moved[left] += further
+            left = left[np.abs(further).max((1, 2)) > _ENDS * np.abs(moved).max()]
+            if not len(left):
                 break
-        return moved, "by fitting it again"
+        return moved
 
-    def _step(self, moved: Float64Array, sides: Float64Array, wide: Float64Array, factor: Float64Array) -> Float64Array:
-        """What is still missing of the way to the head without each example, with the Hessian of the whole fit."""
-        (n, k), d = self.p.shape, self.features.shape[1]
-        z = self.scores - (moved.reshape(-1, d) @ self.features.T).reshape(n, k, n).swapaxes(1, 2)
-        off = _one_hot(self.classes, k) - _probabilities(z.reshape(-1, k)).reshape(n, n, k)
-        off[np.arange(n), np.arange(n)] = 0  # the example itself is left out
-        slope = (off.swapaxes(1, 2).reshape(-1, n) @ self.features).reshape(n, k, d)
-        slope -= self.off.T @ self.features  # what is left at the whole fit stays left
-        slope[:, :, :-1] += n * self.decay * moved[:, :, :-1]
-        right = slope.reshape(n, 1, -1)
-        beside = right @ wide.swapaxes(1, 2) @ factor.swapaxes(1, 2)
-        return np.asarray(-(right @ sides + beside @ wide).reshape(n, k, d))
+    def _step(self, moved: Float64Array, rows: Indices, step: _OneStep, wide: Float64Array) -> Float64Array:
+        """What is still missing of the way to the head without each of some rows, with the Hessian of the whole fit.
 
-    def _hessian(self) -> Float64Array:
-        """n times the Hessian [classes·(d + 1), …], and more along all biases together, which no loss sees."""
-        (n, k), d = self.p.shape, self.features.shape[1]
-        whole = np.empty((k, d, k, d))
-        for one in range(k):
-            for other in range(one, k):
-                curve = self.p[:, one] * ((one == other) - self.p[:, other])
-                whole[one, :, other] = (self.features * curve[:, None]).T @ self.features
-                whole[other, :, one] = whole[one, :, other]
+        Classes are the first axis of what is large, because sums over a short last axis are slow.
+        """
+        m, d = moved.shape[1:]
+        along = (moved.swapaxes(0, 1).reshape(-1, d) @ self.features.T).reshape(m, -1)
+        z = (self.basis @ along).reshape(-1, len(rows), len(self.features))
+        np.subtract(self.scores.T[:, None], z, out=z)
+        off = _one_hot(self.classes, len(z)).T[:, None] - _probabilities(z, axis=0)
+        off[:, np.arange(len(rows)), rows] = 0  # the example itself is left out
+        seen = (self.basis.T @ off.reshape(len(z), -1)).reshape(-1, len(self.features))
+        slope = (seen @ self.features).reshape(m, -1, d).swapaxes(0, 1)
+        slope = slope - self.basis.T @ (self.off.T @ self.features)  # what is left at the whole fit stays left
+        slope[:, :, :-1] += len(self.features) * self.decay * moved[:, :, :-1]
+        right = slope.reshape(len(rows), 1, -1)
+        beside = right @ wide.swapaxes(1, 2) @ step.factor[rows].swapaxes(1, 2)
+        return np.asarray(-(right[:, 0] @ step.inverse + (beside @ wide)[:, 0]).reshape(-1, m, d))
+
+    def _curved(self) -> Float64Array:
+        """The curvature of each example's loss in its scores [n, m, m], along the directions that a loss sees."""
+        if self.p.shape[1] == 1:
+            return np.asarray((self.p * (1 - self.p))[:, :, None])
+        m, along = self.basis.shape[1], self.p @ self.basis
+        squares = self.p @ (self.basis[:, :, None] * self.basis[:, None]).reshape(len(self.basis), -1)
+        return np.asarray(squares.reshape(-1, m, m) - along[:, :, None] * along[:, None])
+
+    def _hessian(self, curved: Float64Array) -> Float64Array:
+        """n times the Hessian [m·(d + 1), …] along the directions that a loss sees."""
+        n, d, m = len(self.p), self.features.shape[1], self.basis.shape[1]
+        whole = np.empty((m, d, m, d))
+        for one in range(m):
+            for other in range(one, m):
+                block = (self.features * curved[:, one, other, None]).T @ self.features
+                whole[one, :, other] = whole[other, :, one] = block
             whole[one, range(d - 1), one, range(d - 1)] += n * self.decay
-        if k > 1:
-            whole[:, d - 1, :, d - 1] += n / k
-        return whole.reshape(k * d, k * d)
+        return whole.reshape(m * d, m * d)
 
     def _times(self, u: Float64Array) -> Float64Array:
         """The Hessian times u [classes, d + 1]; biases have no decay."""
@@ -222,12 +318,12 @@ class _Head:
         )
 
 
-def _probabilities(scores: Float64Array) -> Float64Array:
-    """Softmax of several scores [n, k], the sigmoid of one [n, 1]."""
-    if scores.shape[1] == 1:
+def _probabilities(scores: Float64Array, axis: int = 1) -> Float64Array:
+    """Softmax of several scores along an axis, the sigmoid where there is one."""
+    if scores.shape[axis] == 1:
         return np.asarray(1 / (1 + np.exp(-scores)))
-    shifted = np.exp(scores - scores.max(1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(1, keepdims=True))
+    shifted = np.exp(scores - scores.max(axis, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis, keepdims=True))
 
 
 def _one_hot(classes: Indices, count: int) -> Float64Array:

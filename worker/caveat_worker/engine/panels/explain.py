@@ -279,7 +279,8 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
         signed=any(_has_negative(answer, linked=upper is not None and not sized) for answer in found),
         shape=one.shapes[one.layer],
         upper=() if upper is None else one.shapes[upper],
-        unit=one.way.entry.unit or ("activation" if sized else None if one.concept is None else "sd"),
+        unit=("log p" if one.on_own_labels else one.way.entry.unit)
+        or ("activation" if sized else None if one.concept is None else "sd"),
         most=one.way.entry.most,
         examples=_names(question, one),
     )
@@ -458,6 +459,8 @@ def _answer(question: Question, one: PlannedElement, example: Shown) -> tuple[Fo
 def _title(one: PlannedElement) -> str:
     """The method in words, and the layer where it is not the input."""
     words = one.way.entry.words if one.concept is None else f"{one.way.entry.words}: {one.concept}"
+    if one.on_own_labels:
+        return f"{words} on its own label"
     if one.atoms == "groups" and hasattr(one.options, "upper"):
         return f"{words} at {one.layer} and {one.options.upper}"
     return words if one.layer == INPUT else f"{words} at {one.layer}"

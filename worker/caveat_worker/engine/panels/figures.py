@@ -449,6 +449,8 @@ def _list_sentence(asked: Asked, found: Found, atoms: Sequence[Atom], rest: Rest
         return _varied(asked, found, subject)
     if asked.atoms == "proposals":
         return _proposed(asked, atoms, rest)
+    if asked.element.options.get("on") == "own_label":
+        return _suspected(asked, atoms, len(atoms) + rest.count)
     following = " and ".join(f"{one.id} ({number(one.value)})" for one in others[:2])
     then = f", followed by {following}" if following else ""
     left = f" {rest.count} others come to {_signed(rest.sum)} together." if rest.count and rest.sum else ""
@@ -456,6 +458,18 @@ def _list_sentence(asked: Asked, found: Found, atoms: Sequence[Atom], rest: Rest
     among = " of those that are shown" if asked.most and asked.element.only else ""
     told = left if found.additive else ""
     return f"In {subject.name}, {first.id} {does}{among} ({number(first.value)}){then}.{told}"
+
+
+def _suspected(asked: Asked, atoms: Sequence[Atom], count: int) -> str:
+    """Whose label only the example itself speaks for, so that a person looks at it first."""
+    first, *others = sorted(atoms, key=lambda atom: -atom.value)
+    following = " and ".join(f"{one.id} ({_signed(one.value)})" for one in others[:2])
+    then = f", followed by {following}" if following else ""
+    return (
+        f"Of {count} examples of {asked.element.asked_set}, {first.id} does most for its own label "
+        f"({_signed(first.value)} of log p){then}. A label that little else speaks for may be wrong: look at these "
+        "first."
+    )
 
 
 def _varied(asked: Asked, found: Found, subject: Subject) -> str:

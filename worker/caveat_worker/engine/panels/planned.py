@@ -39,6 +39,8 @@ ONE_SCORE = ("sigmoid", "two_sigmoids")
 """Links of targets whose single score says yes above 0, which labels can contradict."""
 FEWER = ("samples", "permutations", "most", "confirm")
 """Options of which less is cheaper."""
+OWN_LABEL = "own_label"
+"""What influence is on where it is not on the target."""
 LAYERS = ("layer", "upper", "known_at")
 """Options that name a layer."""
 FEWEST_ICONS = 5
@@ -92,6 +94,16 @@ class PlannedElement:
     def own_order(self) -> bool:
         """Whether the order of icons is another one for each example: CAVs and groups are."""
         return self.atoms in ("concepts", "groups", "components", "proposals") or self.presentation == "patches"
+
+    @property
+    def of_a_set(self) -> bool:
+        """Whether it says the same of a set, whatever example is explained."""
+        return self.atoms == "proposals" or self.on_own_labels
+
+    @property
+    def on_own_labels(self) -> bool:
+        """Whether its numbers are about the examples' own labels, and not about the target."""
+        return self.element.options.get("on") == OWN_LABEL
 
     @property
     def kept_numbers(self) -> int:
@@ -210,7 +222,7 @@ def _planned(plan: Plan, name: str, asked: Explanation, names: Names) -> Planned
 
 def _check_alone(elements: Sequence[PlannedElement], pictures: int, pointer: str) -> None:
     """Raises InvalidInput where what is of a whole set would be said again at each of several examples."""
-    alone = next((one.element.by for one in elements if one.atoms == "proposals"), None)
+    alone = next((one.element.by for one in elements if one.of_a_set), None)
     if pictures > 1 and alone is not None:
         raise InvalidInput(
             "one-example-is-enough",
