@@ -149,7 +149,7 @@ class _Head:
     @property
     def weights(self) -> int:
         """How many the head has that a loss can tell apart: of two classes and of one score as many."""
-        return self.basis.shape[1] * self.features.shape[1]
+        return int(self.basis.shape[1] * self.features.shape[1])
 
     @cached_property
     def basis(self) -> Float64Array:
@@ -169,13 +169,13 @@ class _Head:
             u = [self._solve(np.outer(*each)) for each in zip(centred, features, strict=True)]
             found = [(self.off * (self.features @ one.T)).sum(1) / len(self.features) for one in u]
             return np.stack(found), "to first order"
-        right = (derivatives @ self.basis)[:, :, None] * features[:, None]
+        right: Float64Array = (derivatives @ self.basis)[:, :, None] * features[:, None]
         if self._is_small:
             moved = self._without_each
             return right.reshape(len(right), -1) @ moved.reshape(len(moved), -1).T, _AGAIN
         step = self._one_step
-        u = (right.reshape(len(right), -1) @ step.inverse).reshape(right.shape)
-        along = [u[:, one] @ self.features.T * step.taken[:, one] for one in range(u.shape[1])]
+        moved_by = (right.reshape(len(right), -1) @ step.inverse).reshape(right.shape)
+        along = [moved_by[:, one] @ self.features.T * step.taken[:, one] for one in range(right.shape[1])]
         return np.asarray(sum(along)), _ONE_STEP
 
     def on_own_labels(self) -> tuple[Float64Array, str]:
@@ -206,7 +206,7 @@ class _Head:
     def _is_small(self) -> bool:
         """Whether the head without each example is fitted to the end."""
         (n, k), d = self.p.shape, self.features.shape[1]
-        return n**2 * k * d <= _FITTED_AGAIN
+        return bool(n**2 * k * d <= _FITTED_AGAIN)
 
     @cached_property
     def _one_step(self) -> _OneStep:
