@@ -144,6 +144,22 @@ def test_removal_tells_what_the_model_uses_from_what_goes_with_it(leaning: Bench
     assert by_column["c4"].endswith("the model hardly uses it itself, but something that goes with it.")
 
 
+def test_proposals_are_drawn_in_the_order_of_what_removal_takes(leaning: Bench) -> None:
+    people = pd.read_csv(leaning.folder / "people.csv")
+    people["c4"] = (people["c5"] + 0.6 * np.random.default_rng(4).standard_normal(len(people))).astype(np.float32)
+    people.to_csv(leaning.folder / "people.csv", index=False)
+    atoms = drawn(leaning).atoms
+    assert [atom.id for atom in atoms] == [f"proposal {number}" for number in range(1, len(atoms) + 1)]
+    assert "olumn c5" in said_of(atoms[0])
+    assert any("olumn c4" in said_of(atom) for atom in atoms[1:])
+
+
+def test_too_few_examples_to_adopt_are_said(leaning: Bench) -> None:
+    assert "To adopt it takes" not in said_of(drawn(leaning).atoms[0])
+    leaning.document["method"] = {"min_examples": 60}
+    assert "To adopt it takes 60 examples, of which the set has " in said_of(drawn(leaning).atoms[0])
+
+
 def test_removal_inside_the_model_is_said_too(leaning: Bench) -> None:
     asked(leaning)["layer"] = "hidden"
     for atom in drawn(leaning).atoms:

@@ -10,7 +10,7 @@ import pytest
 
 from bench.discovery import FIRST, FROM, columns, digits, rows
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.explanations.discovery import discovery, halves, permutations_within, removal
+from caveat_worker.engine.explanations.discovery import discovery, halves, permutations_within
 from caveat_worker.engine.explanations.runs import Examined
 
 N, D = 200, 6
@@ -92,15 +92,21 @@ def test_what_removal_takes_away_is_the_direction_own_part() -> None:
     related = replace(examined, activations=a[:, None], held=held)
     found = discovery(related, count=10, margin=0.2)
     by_column = {int(np.abs(one.direction).argmax()): one for one in found.proposed if np.abs(one.direction).max() == 1}
-    unnamed = replace(related, named={})
-    own, goes_along = (removal(unnamed, found, by_column[column]) for column in (D - 1, 1))
+    own, goes_along = (by_column[column].removal for column in (D - 1, 1))
     assert own is not None
     assert goes_along is not None
     expected = 0.8 * a[found.test, -1].std() / examined.numbers.std()
-    assert own.effect == pytest.approx(expected, rel=1e-6)
+    assert own.effect == pytest.approx(expected, rel=0.03), (
+        "but for what the named first column explains of it by chance"
+    )
+    assert own.interval[1] - own.interval[0] < 1e-6, "S is linear"
     assert by_column[1].interval[0] > 0.2
     assert goes_along.effect == pytest.approx(0, abs=1e-9)
-    assert removal(replace(related, held=None), found, found.proposed[0]) is None
+    taken = [abs(one.removal.effect) for one in found.proposed if one.removal is not None]
+    assert taken == sorted(taken, reverse=True)
+    assert len(taken) == len(found.proposed)
+    assert {one.removal for one in found.proposals[len(taken) :]} <= {None}
+    assert {one.removal for one in discovery(replace(related, held=None), count=10, margin=0.2).proposals} == {None}
 
 
 def test_rows_change_places_within_their_label_only() -> None:

@@ -10,7 +10,7 @@ from caveat_spec.explanations import DiscoverOptions
 from caveat_worker.engine.base.arrays import AnyArray, Indices
 from caveat_worker.engine.explanations import Shapes
 from caveat_worker.engine.explanations.attributed import Attributed, Check
-from caveat_worker.engine.explanations.discovery import Discovery, Proposal, Removal, discovery, removal
+from caveat_worker.engine.explanations.discovery import Discovery, Proposal, discovery
 from caveat_worker.engine.explanations.runs import FORWARD, Examined, Runs
 
 
@@ -20,7 +20,10 @@ def cost(options: DiscoverOptions, shapes: Shapes) -> int:
 
 
 def discover(runs: Runs, x: AnyArray, options: DiscoverOptions) -> Attributed:
-    """The effect of each proposal on the target's number [n, k], the largest first, in its standard deviations."""
+    """The effect of each proposal on the target's number [n, k], in its standard deviations.
+
+    Those come first of which removal takes most.
+    """
     before = runs.passes
     examined = runs.examined(options.examples, options.layer, options.labels, options.known_at)
     found = discovery(examined, count=options.proposals, margin=options.margin)
@@ -35,7 +38,7 @@ def discover(runs: Runs, x: AnyArray, options: DiscoverOptions) -> Attributed:
         checks=(_any(found, examined, options),),
         passes=runs.passes - before,
         notes=known,
-        of_atoms=tuple(_said(one, found, examined, options) for one in kept),
+        of_atoms=tuple(_said(one, examined, options) for one in kept),
         entries=tuple(_adopting(number, one, examined, options) for number, one in enumerate(kept, 1)),
         parts={"directions": np.repeat(directions[None], len(x), axis=0)},
     )
@@ -100,12 +103,16 @@ def _mostly(found: Discovery) -> tuple[str, ...]:
     return (f"Not tested, since a named concept explains them: directions that are {listed}.",) if listed else ()
 
 
-def _said(one: Proposal, found: Discovery, examined: Examined, options: DiscoverOptions) -> str:
-    """A proposal's effect, and what removing it does."""
+def _said(one: Proposal, examined: Examined, options: DiscoverOptions) -> str:
+    """A proposal's effect, what removing it does, and whether its examples make a concept."""
     low, high = one.interval
     effect = f"{one.effect:+.2f} sd ({low:+.2f} to {high:+.2f}), adjusted p = {one.adjusted:.2g}."
-    gone = _removed(one, removal(examined, found, one), examined, options)
-    return f"{_strongest(one, examined)}{effect} {gone}"
+    few = (
+        f" To adopt it takes {examined.adopted} examples, of which the set has {len(one.high)}: add some like them."
+        if len(one.high) < examined.adopted
+        else ""
+    )
+    return f"{_strongest(one, examined)}{effect} {_removed(one, examined, options)}{few}"
 
 
 def _adopting(number: int, one: Proposal, examined: Examined, options: DiscoverOptions) -> str:
@@ -118,8 +125,9 @@ def _adopting(number: int, one: Proposal, examined: Examined, options: DiscoverO
     return f"examples: {{{sets}}}\nconcepts: {{{own}: {{examples: {own}, against: {own}_low}}}}"
 
 
-def _removed(one: Proposal, of: Removal | None, examined: Examined, options: DiscoverOptions) -> str:
+def _removed(one: Proposal, examined: Examined, options: DiscoverOptions) -> str:
     """What an intervention finds beside an association."""
+    of = one.removal
     if of is None:
         return "It was not removed, since the inputs are no fractions, or the model gives no finite number without it."
     low, high = of.interval

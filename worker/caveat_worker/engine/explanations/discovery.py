@@ -43,6 +43,15 @@ _CURVED = 3
 
 
 @dataclass(frozen=True)
+class Removal:
+    """How much of a proposal's effect on the test half is gone with its direction held at what is usual without it."""
+
+    effect: float
+    """In the effect's unit: the slope of what the target loses. That of the effect where the direction does all."""
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Proposal:
     """A direction that was tested."""
 
@@ -62,11 +71,16 @@ class Proposal:
     """The examples of the half that it was found in that have most of it [m]."""
     low: Indices
     """For each of them, another of the same label that has little of it [m]."""
+    removal: Removal | None = None
+    """Of what is proposed; None also where the direction cannot be held."""
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """All that was tested, the surest first, and what turned out to be a named concept."""
+    """All that was tested, and what turned out to be a named concept.
+
+    What is proposed comes first: that of which removal takes most, or, where nothing was removed, the largest effect.
+    """
 
     proposals: tuple[Proposal, ...]
     mostly: Mapping[str, float]
@@ -79,15 +93,6 @@ class Discovery:
     def proposed(self) -> tuple[Proposal, ...]:
         """Those that hold with the error rate kept over all."""
         return tuple(one for one in self.proposals if one.adjusted <= self.alpha)
-
-
-@dataclass(frozen=True)
-class Removal:
-    """How much of a proposal's effect on the test half is gone with its direction held at what is usual without it."""
-
-    effect: float
-    """In the effect's unit: the slope of what the target loses. That of the effect where the direction does all."""
-    interval: tuple[float, float]
 
 
 def discovery(examined: Examined, *, count: int, margin: float) -> Discovery:
@@ -122,12 +127,22 @@ def discovery(examined: Examined, *, count: int, margin: float) -> Discovery:
         high, low = _matched(examined, find, had[:, one], examined.adopted)
         span = _interval(effect, error, known[test], alpha)
         proposals.append(Proposal(candidates[one], effect, error, span, p, float(q), high, low))
-    ranked = sorted(proposals, key=lambda one: (one.adjusted > alpha, -abs(one.effect)))
+    proposals = [
+        replace(one, removal=_removal(examined, known, find, test, one.direction)) if one.adjusted <= alpha else one
+        for one in proposals
+    ]
+    ranked = sorted(proposals, key=lambda one: (one.adjusted > alpha, -_weight(one)))
     shares = {name: max(share for _, share in several) for name, several in mostly.items() if several}
     return Discovery(tuple(ranked), shares, find, test, alpha)
 
 
-def removal(examined: Examined, found: Discovery, one: Proposal) -> Removal | None:
+def _weight(one: Proposal) -> float:
+    return abs(one.effect if one.removal is None else one.removal.effect)
+
+
+def _removal(
+    examined: Examined, known: Float64Array, find: Indices, test: Indices, direction: Float64Array
+) -> Removal | None:
     """What an intervention on the test half does to a proposal's effect; None where the direction cannot be held.
 
     Wherever an example has more or less of the direction than is usual among those of the other half that have little
@@ -135,15 +150,14 @@ def removal(examined: Examined, found: Discovery, one: Proposal) -> Removal | No
     """
     if examined.held is None:
         return None
-    known, test = _known(examined)[found.test], found.test
-    had = presence(examined.activations, one.direction[None])
-    held = examined.held(test, one.direction, _usual(examined, found.find, had[:, 0], one.direction))
+    had = presence(examined.activations, direction[None])
+    held = examined.held(test, direction, _usual(examined, find, had[:, 0], direction))
     if not np.isfinite(held).all():
         return None
-    z = _regressor(known, _beyond(examined, had)[test, 0])
+    z = _regressor(known[test], _beyond(examined, had)[test, 0])
     lost = (examined.numbers[test] - held) / float(examined.numbers.std())
-    effect, error = _coefficient(z, _residuals(known, lost[:, None])[:, 0], _leverage(known))
-    return Removal(effect, _interval(effect, error, known, found.alpha))
+    effect, error = _coefficient(z, _residuals(known[test], lost[:, None])[:, 0], _leverage(known[test]))
+    return Removal(effect, _interval(effect, error, known[test], examined.alpha))
 
 
 def _usual(examined: Examined, find: Indices, had: Float64Array, direction: Float64Array) -> float:
@@ -334,18 +348,18 @@ def permutations_within(labels: Indices, count: int, seed: int) -> Indices:
 
 
 def _matched(examined: Examined, find: Indices, had: Float64Array, count: int) -> tuple[Indices, Indices]:
-    """Examples of the find half with most of a direction, each with one of the same label that has little of it."""
-    labels, order = _labels(examined), find[np.argsort(-had[find], kind="stable")]
-    middle = {label: float(np.median(had[find[labels[find] == label]])) for label in np.unique(labels[find])}
-    free = [int(row) for row in order[::-1] if had[row] <= middle[labels[row]]]
+    """Examples of the find half with most of a direction for their label, each with one of it that has little of it."""
+    labels = _labels(examined)[find]
+    above = had[find] - np.array([np.median(had[find[labels == label]]) for label in labels])
+    free = [int(one) for one in np.argsort(above, kind="stable") if above[one] <= 0]
     high: list[int] = []
     low: list[int] = []
-    for row in order.tolist():
-        match = next((one for one in free if labels[one] == labels[row]), None)
-        if len(high) == count or had[row] <= middle[labels[row]]:
+    for one in np.argsort(-above, kind="stable").tolist():
+        match = next((other for other in free if labels[other] == labels[one]), None)
+        if len(high) == count or above[one] <= 0:
             break
         if match is not None:
             free.remove(match)
-            high.append(row)
-            low.append(match)
+            high.append(int(find[one]))
+            low.append(int(find[match]))
     return np.array(high, np.intp), np.array(low, np.intp)

@@ -326,9 +326,15 @@ def _fault(asked: Asked, found: Found) -> str | None:
 
 
 def _atoms(asked: Asked, found: Found, cells: Float64Array, subject: Subject) -> tuple[list[Atom], Rest]:
-    """The atoms that are shown, the strongest first, and the others as a number and a sum."""
+    """The atoms that are shown, the strongest first, and the others as a number and a sum.
+
+    Proposals keep the order that their method gave them.
+    """
     flat = cells.ravel()
-    order = np.argsort(-flat if asked.element.sort == "signed" else -np.abs(flat), kind="stable")
+    sizes = (
+        np.zeros(len(flat)) if asked.atoms == "proposals" else flat if asked.element.sort == "signed" else np.abs(flat)
+    )
+    order = np.argsort(-sizes, kind="stable")
     named = order[order < len(subject.names)] if _names(asked, subject) and cells.ndim == 1 else order
     shown = named if asked.presentation == "strip" else named[: asked.element.top]
     if asked.element.only:
