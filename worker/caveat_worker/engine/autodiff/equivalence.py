@@ -20,6 +20,72 @@ _EXACT, _QUANTISED = 1e-3, 0.1  # relative to the largest score: rounding of flo
 _ROUNDS_BY_BATCH = {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"}
 
 
+def is_as_written(original: ir.Model, model: ir.Model) -> bool:
+    """Whether a rewritten model is the graph of its file: the same operators over the same tensors and weights.
+
+    What the two compute is then one and the same. Models with subgraphs or functions are not looked into.
+    """
+    if original.functions or len(original.graph) != len(model.graph):
+        return False
+    outputs = [[value.name for value in one.graph.outputs] for one in (original, model)]
+    if _fed(original) != _fed(model) or outputs[0] != outputs[1]:
+        return False
+    if not all(map(_same_node, original.graph, model.graph)):
+        return False
+    domains = {node.domain for node in model.graph}
+    if any(original.graph.opset_imports.get(one) != model.graph.opset_imports.get(one) for one in domains):
+        return False
+    read = {value.name for node in model.graph for value in node.inputs if value is not None and value.is_initializer()}
+    read |= {value.name for value in model.graph.outputs if value.is_initializer()}
+    return all(_same_tensor(_weight(original, name), _weight(model, name)) for name in read if name is not None)
+
+
+def _fed(model: ir.Model) -> list[tuple[str | None, ir.DataType | None]]:
+    """The inputs that are no weights."""
+    return [(value.name, value.dtype) for value in model.graph.inputs if not value.is_initializer()]
+
+
+def _weight(model: ir.Model, name: str) -> ir.TensorProtocol | None:
+    value = model.graph.initializers.get(name)
+    return None if value is None else value.const_value
+
+
+def _same_node(one: ir.Node, other: ir.Node) -> bool:
+    names = [
+        [None if value is None else value.name for value in (*node.inputs, *node.outputs)] for node in (one, other)
+    ]
+    kinds = [(node.domain, node.op_type, node.overload, len(node.inputs)) for node in (one, other)]
+    if names[0] != names[1] or kinds[0] != kinds[1] or one.attributes.keys() != other.attributes.keys():
+        return False
+    return all(_same_attribute(attribute, other.attributes[name]) for name, attribute in one.attributes.items())
+
+
+def _same_attribute(one: ir.Attr, other: ir.Attr) -> bool:
+    if one.type != other.type or one.is_ref() or other.is_ref():
+        return False
+    if one.type == ir.AttributeType.TENSOR:
+        return _same_tensor(one.as_tensor(), other.as_tensor())
+    return one.type in _PLAIN and bool(one.value == other.value)
+
+
+_PLAIN = {
+    ir.AttributeType.FLOAT, ir.AttributeType.FLOATS, ir.AttributeType.INT, ir.AttributeType.INTS,
+    ir.AttributeType.STRING, ir.AttributeType.STRINGS,
+}  # fmt: skip
+
+
+def _same_tensor(one: ir.TensorProtocol | None, other: ir.TensorProtocol | None) -> bool:
+    """Whether two tensors are equal to the last bit."""
+    if one is None or other is None or one.dtype != other.dtype:
+        return False
+    here, there = (np.ascontiguousarray(each.numpy()) for each in (one, other))
+    if here.shape != there.shape or here.dtype != there.dtype:
+        return False
+    if here.dtype == object:
+        return here.tolist() == there.tolist()
+    return bool((here.reshape(-1).view(np.uint8) == there.reshape(-1).view(np.uint8)).all())
+
+
 def compare_with_file(
     original: ir.Model,
     before: Session,
