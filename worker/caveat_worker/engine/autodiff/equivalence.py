@@ -82,7 +82,7 @@ def _same_tensor(one: ir.TensorProtocol | None, other: ir.TensorProtocol | None)
     if here.shape != there.shape or here.dtype != there.dtype:
         return False
     if here.dtype == object:
-        return here.tolist() == there.tolist()
+        return bool(here.tolist() == there.tolist())
     return bool((here.reshape(-1).view(np.uint8) == there.reshape(-1).view(np.uint8)).all())
 
 
