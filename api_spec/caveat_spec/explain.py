@@ -49,8 +49,8 @@ PRESENTATIONS: dict[Atoms, tuple[Presentation, ...]] = {
     "proposals": ("icons", "bars", "table"),
 }
 """How atoms of each kind may be shown: the first that suits the examples is the default."""
-WITH_ICONS: tuple[Presentation, ...] = ("icons", "patches")
-"""Presentations that show examples of a set."""
+WITH_ICONS: tuple[Presentation, ...] = ("icons", "patches", "flow")
+"""Presentations that show examples of a set: ribbons where one is named."""
 
 RECIPES: dict[str, tuple[Any, ...]] = {
     "where": ("shapley", "integrated_gradients"),

@@ -205,7 +205,9 @@ class Figure(Document):
     """Of a grid: atoms of the upper layer, each with the map of what comes to it from the lower layer's places, or from
     those `atoms` of it that are shown. Of a flow between groups: those of the upper layer, each with where it is."""
     icons: Icons | None = None
-    """What its atoms look for, where it is drawn so."""
+    """What its atoms look for, where it is drawn so; of a flow, those at which links begin."""
+    upper_icons: Icons | None = None
+    """What the atoms of the upper layer look for at which links end."""
     patches: Patches | None = None
     """What the places of its layer are like, where it is drawn so."""
     words: list[str] = Field(default_factory=list)

@@ -34,7 +34,7 @@ class Room:
 def _size(figure: Figure) -> int:
     maps = sum(_SMALL + 4 * len(atom.map.cells) for atom in figure.upper if atom.map is not None)
     maps += sum(_SMALL + 2 * len(atom.map.cells) for atom in figure.atoms if atom.map is not None)
-    spectra = [] if figure.icons is None else figure.icons.spectra
+    spectra = [each for icons in (figure.icons, figure.upper_icons) if icons is not None for each in icons.spectra]
     maps += sum(_ICON + len(one.picture or "") for each in spectra for one in each.icons)
     maps += sum(len(name) + 4 for each in spectra for name in each.highest)
     places = [] if figure.patches is None else figure.patches.places
@@ -106,7 +106,8 @@ def scale_words(figure: Figure, unit: str) -> str:
     per, end = " a cell" if figure.map is not None else "", plain(figure.scale)
     per_unit = "" if figure.unit else " per unit of what is explained"
     ends = f"−{end} to +{end} {unit}" if figure.signed else f"0 to {end} {unit}{per_unit}"
-    return f"Scale from {ends}{per}, the same for every example here."
+    beside = f" {icons_words(figure)}" if figure.icons is not None else ""
+    return f"Scale from {ends}{per}, the same for every example here.{beside}"
 
 
 def icons_words(figure: Figure) -> str:

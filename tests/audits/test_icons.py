@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from caveat_reports import html
 from caveat_reports.canonical import canonical
 from caveat_reports.figures.table import adopted
 from caveat_spec.audit import Audit
@@ -251,3 +252,47 @@ def test_figures_read_themselves(crosses: Bench) -> None:
     show(crosses, {"activation": {"layer": "seen"}})
     figure = drawn(crosses)[0]
     assert Figure.model_validate_json(figure.model_dump_json()) == figure
+
+
+def test_both_ends_of_a_ribbon_have_what_they_look_for(crosses: Bench) -> None:
+    """Channels of two layers beside the examples of a set at which each is highest, in their own layer's order."""
+    to = {"layer": "conv_0", "to": {"layer": "seen"}, "icons": "plain"}
+    show(crosses, {**to, "atoms": "channels"}, {**to, "atoms": "groups"})
+    crosses.document["integrity"] = {"sanity": "none"}
+    report = crosses.run()
+    strongest = activations(crossed=False).max((2, 3))
+    for panel in report.explanations[0].panels:
+        channels, groups = panel.figures
+        for figure in (channels, groups):
+            assert (figure.presentation, figure.withheld) == ("flow", None)
+            assert figure.icons is not None
+            assert figure.upper_icons is not None
+            assert {one.atom for one in figure.icons.spectra} == {link.source for link in figure.links}
+            assert {one.atom for one in figure.upper_icons.spectra} == {link.sink for link in figure.links}
+        assert channels.upper_icons is not None
+        for one in channels.upper_icons.spectra:
+            values = strongest[:, int(one.atom.removeprefix("channel "))]
+            assert one.icons[0].position == values.argmax()
+            assert one.icons[0].value == pytest.approx(values.max(), rel=1e-5)
+    page = html.render(report)
+    assert page.count("What those of the later layer look for in plain") == 2 * 2 * len(report.explanations[0].panels)
+
+
+def test_shards_and_a_cache_give_the_same_ribbons(crosses: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_runs, "LARGEST_BATCH", 1)
+    to = {"layer": "conv_0", "to": {"layer": "seen"}, "icons": "plain"}
+    show(crosses, {**to, "atoms": "groups"}, {**to, "atoms": "channels"})
+    kept = Kept(crosses.folder / "kept")
+    alone = canonical(crosses.run(store=kept.store))
+    pieces = run_parts(crosses, divided(crosses, 20), crosses.folder)
+    monkeypatch.setattr(explain, "responses", None)
+    assert canonical(crosses.run(store=kept.store)) == alone
+    assert canonical(crosses.run(store=partial(together, pieces))) == alone
+
+
+def test_places_beside_ribbons_have_no_icons(crosses: Bench) -> None:
+    element = {"layer": "conv_0", "to": {"layer": "seen"}, "atoms": "positions", "as": "flow", "icons": "plain"}
+    show(crosses, element)
+    with pytest.raises(InvalidInput, match="not drawn with icons") as refused:
+        crosses.run()
+    assert refused.value.code == "icons-not-drawn"

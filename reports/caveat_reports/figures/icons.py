@@ -26,11 +26,12 @@ def draw(figure: Figure, panel: Panel, key: str) -> Markup:
     """A row for each atom: its number in this example, where it is there, and its icons, each with its own number."""
     spectra = {} if figure.icons is None else {one.atom: one for one in figure.icons.spectra}
     number, seen = signed if figure.signed else plain, below(panel, key)
-    rows = Markup("").join(_row(atom, spectra.get(atom.id), number(atom.value), seen) for atom in figure.atoms)
+    rows = Markup("").join(row(atom, spectra.get(atom.id), number(atom.value), seen) for atom in figure.atoms)
     return _SPECTRA.format(what=sanitized(figure.title), rows=rows)
 
 
-def _row(atom: Atom, spectrum: Spectrum | None, value: str, seen: Markup) -> Markup:
+def row(atom: Atom, spectrum: Spectrum | None, value: str, seen: Markup) -> Markup:
+    """An atom with its number, where it is in the example, and its icons."""
     name = sanitized(atom.id)
     icons = Markup("")
     if spectrum is not None:

@@ -50,7 +50,8 @@ def draw(figure: Figure, panel: Panel, key: str) -> Markup:
             _ROW.format(sanitized(name), Markup("").join(_CELL.format(cell) for cell in cells)) for name, cells in rows
         ),
     )
-    return table if figure.icons is None else table + _of_icons(figure.icons)
+    both = (one for one in (figure.icons, figure.upper_icons) if one is not None and one.spectra)
+    return table + Markup("").join(map(_of_icons, both))
 
 
 def _of_icons(icons: Icons) -> Markup:

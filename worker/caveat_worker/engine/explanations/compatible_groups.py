@@ -48,6 +48,7 @@ def compatible_groups(runs: Runs, x: AnyArray, options: CompatibleGroupsOptions)
             "directions": np.stack([one.lower.directions for one in several]),
             "pairs": np.stack([one.flow for one in several]),
             "upper": np.tile(np.arange(options.count), (len(several), 1)),
+            "upper_directions": np.stack([one.upper.directions for one in several]),
             "upper_maps": np.stack([placed(one.upper.maps, one.upper_shape) for one in several]),
         },
     )

@@ -40,6 +40,7 @@ from caveat_worker.engine.panels.icons import (
     Responses,
     Sight,
     Words,
+    icons_of,
     keep_responses,
     of_concept,
     of_groups,
@@ -155,6 +156,8 @@ def explain_part(plan: Plan, planned: PlannedExplanation, means: Means, element:
         answers = _answers(question, one, here)
         for example, (found, _) in zip(here, answers, strict=True) if one.icons is not None else ():
             _responses(question, one, example, found)
+            if one.presentation == "flow":
+                _responses(question, one, example, found, upper=True)
         if panels.start == 0:
             _integrity(question, one, here, answers)
 
@@ -314,6 +317,8 @@ def _with_icons(question: Question, one: PlannedElement, figure: Figure, found: 
     if figure.withheld is not None or one.icons is None:
         return figure
     means, plan, opened = question.means, question.plan, question.opened
+    if one.presentation == "flow":
+        return _beside_ribbons(question, one, figure, found, example)
     there = _responses(question, one, example, found)
     sight = Sight.of(opened, one.layer, (1, *one.shapes[one.layer]), example.x.shape)
     pictured = Pictured(means.source, means.crop, means.words)
@@ -335,6 +340,28 @@ def _with_icons(question: Question, one: PlannedElement, figure: Figure, found: 
         unit="activation" if one.concept is None else "sd",
         adopted=plan.audit.method.min_examples,
     )
+
+
+def _beside_ribbons(question: Question, one: PlannedElement, figure: Figure, found: Found, example: Shown) -> Figure:
+    """A figure with the examples that the atoms at both ends of its links respond to."""
+    means, links = question.means, [*zip(found.links, figure.links, strict=True)]
+    ends = ({link.source: low for (low, _, _), link in links}, {link.sink: high for (_, high, _), link in links})
+    both = []
+    for upper, columns in enumerate(ends):
+        layer = str(one.options.model_dump()["upper"]) if upper else one.layer
+        both.append(
+            icons_of(
+                str(one.icons),
+                _responses(question, one, example, found, upper=bool(upper)),
+                columns,
+                Sight.of(question.opened, layer, (1, *one.shapes[layer]), example.x.shape),
+                Pictured(means.source, means.crop, means.words),
+                measure=ORDERED_BY.get(one.atoms, "activation"),
+                unit="activation",
+                adopted=question.plan.audit.method.min_examples,
+            )
+        )
+    return figure.model_copy(update={"icons": both[0], "upper_icons": both[1]})
 
 
 def _cells(question: Question, one: PlannedElement, example: Shown, found: Found) -> Cells:
@@ -364,20 +391,26 @@ def _with_words(question: Question, one: PlannedElement, figure: Figure, example
     return figure if figure.withheld else figure.model_copy(update={"words": _words(question, one, example)})
 
 
-def _responses(question: Question, one: PlannedElement, example: Shown, found: Found) -> Responses:
-    """How strongly an element's atoms respond to the examples that icons are from, or did in an earlier audit."""
+def _responses(
+    question: Question, one: PlannedElement, example: Shown, found: Found, *, upper: bool = False
+) -> Responses:
+    """How strongly atoms of an element's layer, or of its upper one, respond to the examples that icons are from.
+
+    It is kept for later audits.
+    """
     assert one.icons is not None, "asked for by whoever calls"
-    means = question.means
-    key = responses_key(
-        question.plan, one, means.provider, means.versions, _key(question, one, example) if one.own_order else ""
-    )
+    means, icons, answer = question.means, one.icons, _key(question, one, example) if one.own_order else ""
+    if upper:
+        one = replace(one, layer=str(one.options.model_dump()["upper"]))
+        found = replace(found, directions=found.upper_directions)
+    key = responses_key(question.plan, one, means.provider, means.versions, answer)
     there = recalled_responses(means.store, key)
     if there is None:
         if one.presentation == "patches":
             measure = nearest_to(_cells(question, one, example, found))
         else:
             measure = MEASURES[one.atoms](*found.directions) if found.directions is not None else strongest
-        there = responses(question.opened, means.source, one.icons, one.layer, measure)
+        there = responses(question.opened, means.source, icons, one.layer, measure)
         keep_responses(means.store, key, there)
     return there
 

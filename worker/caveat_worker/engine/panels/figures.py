@@ -72,6 +72,8 @@ class Found:
     directions: Float64Array | None = None
     """What other examples are measured by, to be in the order of this atom: of a concept, its vector and its origin
     [2, *layer]; of groups, their vectors [k, channels]."""
+    upper_directions: Float64Array | None = None
+    """The same of the upper layer's atoms, where those are groups."""
     signs: Literal["target", "classes"] = "target"
     """Whether the signs say for and against the target, or tell two groups of classes apart."""
     notes: tuple[str, ...] = ()

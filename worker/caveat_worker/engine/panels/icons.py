@@ -212,15 +212,30 @@ def with_icons(
     `columns` has the column of the responses for each atom that is shown; `adopted` is how many examples a concept
     needs.
     """
+    icons = icons_of(examples, found, columns, sight, pictured, measure=measure, unit=unit, adopted=adopted)
+    first = next(iter(icons.spectra), None)
+    named = "" if first is None else f" In {examples}, {_highest(first, found, columns, measure)}"
+    return figure.model_copy(update={"icons": icons, "sentence": f"{figure.sentence}{named}"})
+
+
+def icons_of(
+    examples: str,
+    found: Responses,
+    columns: Mapping[str, int],
+    sight: Sight,
+    pictured: Pictured,
+    *,
+    measure: str,
+    unit: str,
+    adopted: int,
+) -> Icons:
+    """The icons of the atoms of one layer, by the column of the responses that each has."""
     spectra = [
         spectrum_of(atom, examples, found.values[:, column], found.places[:, column], sight, pictured, adopted)
         for atom, column in columns.items()
     ]
     count = len(pictured.source.names[examples])
-    icons = Icons(set=examples, examples=count, measure=measure, unit=unit, sees=sight.sees, spectra=spectra)
-    first = next(iter(spectra), None)
-    named = "" if first is None else f" In {examples}, {_highest(first, found, columns, measure)}"
-    return figure.model_copy(update={"icons": icons, "sentence": f"{figure.sentence}{named}"})
+    return Icons(set=examples, examples=count, measure=measure, unit=unit, sees=sight.sees, spectra=spectra)
 
 
 def _highest(first: Spectrum, found: Responses, columns: Mapping[str, int], measure: str) -> str:

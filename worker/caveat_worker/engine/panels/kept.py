@@ -91,6 +91,7 @@ def recalled(store: ArrayStore, key: str, atoms: Atoms) -> tuple[Found, int] | N
         maps=store.get(part_key(key, "maps")),
         upper_maps=store.get(part_key(key, "upper_maps")),
         directions=store.get(part_key(key, "directions")),
+        upper_directions=store.get(part_key(key, "upper_directions")),
         signs=told["signs"],
         notes=tuple(told["notes"]),
         of_atoms=tuple(told["of_atoms"]),
@@ -110,7 +111,7 @@ def keep(store: ArrayStore, key: str, found: Found, passes: int) -> None:
         "entries": found.entries,
         "passes": passes,
     }
-    for name in ("pairs", "upper", "maps", "upper_maps", "directions", "spread", "whole"):
+    for name in ("pairs", "upper", "maps", "upper_maps", "directions", "upper_directions", "spread", "whole"):
         array = getattr(found, name)
         if array is not None:
             store.put(part_key(key, name), array)
@@ -145,6 +146,9 @@ def found_in(answer: Attributed, atoms: Atoms) -> Found:
         maps=np.asarray(answer.parts["maps"][0], float) if "maps" in answer.parts else None,
         upper_maps=np.asarray(answer.parts["upper_maps"][0], float) if "upper_maps" in answer.parts else None,
         directions=np.asarray(answer.parts["directions"][0], float) if "directions" in answer.parts else None,
+        upper_directions=(
+            np.asarray(answer.parts["upper_directions"][0], float) if "upper_directions" in answer.parts else None
+        ),
         signs="classes" if "legend_classes" in answer.parts else "target",
         checks=tuple(map(check_of, answer.checks)),
         spread=None if answer.spread is None else np.asarray(answer.spread[0], float),

@@ -286,7 +286,7 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
     text, linked = isinstance(plan.audit.examples[examples], Text), "upper" in element.options
     drawn = element if layer == INPUT and atoms == "proposals" else _as_method(element, way)
     presentation = _presentation(drawn, atoms, shapes[layer], text=text, linked=linked, inside=layer != INPUT)
-    icons = _icons(element, atoms, examples) if presentation in WITH_ICONS else None
+    icons = _icons(element, atoms, examples, presentation) if presentation in WITH_ICONS else None
     _check_icons(element, icons, names, presentation, examples)
     return PlannedElement(
         element,
@@ -300,7 +300,7 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
         concept,
         _to_fit(plan, element, names),
         icons,
-        0 if icons is None else len(names[icons]),
+        0 if icons is None else len(names[icons]) * (1 + linked),
     )
 
 
@@ -316,14 +316,16 @@ def _as_method(element: Element, way: Way) -> Element:
     """The element as its method is drawn, where it does not say how."""
     if element.as_ is not None or not (way.entry.presentation or element.icons is not None):
         return element
-    own = way.entry.presentation
+    own = way.entry.presentation or ("flow" if "upper" in element.options else "")
     asked = "icons" if element.icons is not None and own not in WITH_ICONS else own
     return element.model_copy(update={"as_": asked})
 
 
-def _icons(element: Element, atoms: Atoms, examples: str) -> str | None:
+def _icons(element: Element, atoms: Atoms, examples: str, presentation: Presentation) -> str | None:
     """The example set that icons are from: the one that is named, or that the numbers are of; none for groups."""
-    if element.icons is not None or atoms == "groups":
+    if presentation == "flow" and atoms == "positions":
+        return None
+    if element.icons is not None or atoms == "groups" or presentation == "flow":
         return element.icons
     return element.asked_set or examples
 
