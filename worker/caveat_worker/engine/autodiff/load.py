@@ -105,13 +105,13 @@ def _tried(
     Both are proven from the graph where that is possible, and else tried on noise.
     """
     alike = not numbers and is_as_written(original[0], model)
-    apart = not symbolic or rows_stay_apart(model)
-    if alike and apart:
+    separate = not symbolic or rows_stay_apart(model)
+    if alike and separate:
         return False
     session = open_session(Graph(model), threads=1, optimise=False)
     if not alike:
         compare_with_file(*original, model, session, numbers, empty)
-    return not apart and examples_interact(model, session)
+    return not separate and examples_interact(model, session)
 
 
 def _zero_state(name: str) -> str:
