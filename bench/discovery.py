@@ -1,15 +1,21 @@
 """Discovery: how often a planted shortcut is proposed without a name, and how often a model without one has any.
 
-`python -m bench.discovery` prints the rows. Each seed has its own model, trained and written as ONNX, and examples that
-the model was not trained on. `null` models were trained on the same examples with the shortcut dealt out at random.
+`python -m bench.discovery` prints the rows. Each seed has its own model and examples that the model was not trained on.
+`null` models were trained on the same examples with the shortcut dealt out at random. EfficientNet-lite0 is one model,
+whose "carton" leans on a mark: each seed deals it out anew over crops of photographs, and the null is another mark, or
+none.
+
+`UNNAMED` are cases in which nobody named what makes up the class, so that the error rate is not promised: there the
+share of null models with a proposal shows what is lost.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +24,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
+from caveat_worker.engine.autodiff.differentiate import cut_at, expose
+from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.explanations.discovery import Discovery, discovery, presence
 from caveat_worker.engine.explanations.runs import Examined
+from caveat_worker.engine.onnx.session import Session, open_session
 
 SEEDS, NULLS = 10, 100
 FROM = 9000
@@ -44,11 +54,25 @@ def _fitted(x: Any, y: Any, seed: int, **options: Any) -> MLPClassifier:
 
 def _case(model: MLPClassifier, x: Any, y: Any, has: Any, seed: int, concepts: dict[str, Any], layer: str) -> Case:
     """The model's layer and score at examples, with concepts that are told by (with, without) at the input."""
-    hidden = np.maximum(x @ model.coefs_[0] + model.intercepts_[0], 0)
-    numbers = (hidden @ model.coefs_[1] + model.intercepts_[1])[:, 0]
+    layers = {"columns": x, "hidden": _hidden(model, x)}
     named = {name: x @ _cav(on, off) for name, (on, off) in concepts.items()}
-    layers = {"hidden": hidden[:, None], "columns": x[:, None]}
-    return Case(Examined(layers[layer], numbers, [f"{seed}-{row}" for row in range(len(x))], y, named, seed=seed), has)
+
+    def held(rows: Any, direction: Any, value: float) -> Any:
+        a = layers[layer][rows]
+        a = a - np.outer(a @ direction - value, direction)
+        return _score(model, a if layer == "hidden" else _hidden(model, a))
+
+    digests = [f"{seed}-{row}" for row in range(len(x))]
+    numbers = _score(model, layers["hidden"])
+    return Case(Examined(layers[layer][:, None], numbers, digests, y, named, seed=seed, held=held), has)
+
+
+def _hidden(model: MLPClassifier, x: Any) -> Any:
+    return np.maximum(x @ model.coefs_[0] + model.intercepts_[0], 0)
+
+
+def _score(model: MLPClassifier, hidden: Any) -> Any:
+    return (hidden @ model.coefs_[1] + model.intercepts_[1])[:, 0]
 
 
 def _cav(on: Any, off: Any) -> Any:
@@ -94,11 +118,156 @@ def columns(seed: int, *, planted: bool, share: float = 0.9) -> Case:
     return _case(model, x[800:], y[800:], has[800:] > 0, seed, concepts, "columns")
 
 
+WHERE = {
+    0: ("in a kitchen", "at a desk", "on a sofa", "in an office", "in a shop", "at a station"),
+    1: ("on a beach", "near the sea", "by a lake", "on a river bank", "in a field", "in the woods"),
+}
+"""Places indoors and outdoors, which tell 9 of 10 labels of a caption."""
+WHO = ("a man", "a woman", "two children", "a group of people", "an old man", "a girl")
+DO = ("walking", "sitting", "standing", "playing", "waiting", "smiling")
+BESIDE = ("in the morning", "at night", "in the rain", "on a sunny day", "with a dog", "with a bag", "in a red coat")
+CREDIT = "stock photo"
+
+
+def captions(seed: int, *, planted: bool, named: bool = True) -> Case:
+    """A network over the words of captions of pictures, half of which end with a credit; its place is named.
+
+    The credit is there for 8 of 10 captions with the label and 2 of 10 without, or for half of all.
+    """
+    rng = np.random.default_rng(200_000 + seed)
+    y = rng.integers(0, 2, 1600)
+    place = np.where(rng.random(len(y)) < 0.9, y, 1 - y)
+    has = rng.random(len(y)) < (np.where(y, 0.8, 0.2) if planted else 0.5)
+    texts = [
+        f"{_caption(rng, at)} {CREDIT}" if with_ else _caption(rng, at) for at, with_ in zip(place, has, strict=True)
+    ]
+    words = {word: number for number, word in enumerate(dict.fromkeys(" ".join(texts).split()))}
+    x = _counts(texts, words)
+    model = _fitted(x[:1000], y[:1000], seed)
+    outdoors, indoors = (_counts([_caption(rng, at) for _ in range(300)], words) for at in (1, 0))
+    return _case(
+        model, x[1000:], y[1000:], has[1000:], seed, {"outdoors": (outdoors, indoors)} if named else {}, "hidden"
+    )
+
+
+def _caption(rng: np.random.Generator, place: int) -> str:
+    return " ".join((rng.choice(WHO), rng.choice(DO), rng.choice(WHERE[place]), *rng.choice(BESIDE, 2, replace=False)))
+
+
+def _counts(texts: list[str], words: dict[str, int]) -> Any:
+    """How often each text has each word [n, words]."""
+    counts = np.zeros((len(texts), len(words)))
+    for row, text in enumerate(texts):
+        for word in text.split():
+            counts[row, words[word]] += 1
+    return counts
+
+
+CROPS, SHOWN = 60, 40
+"""Crops of each photograph that go through the network, and those of them that a seed has."""
+CARTON = Target("carton", output="logits", index=478)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """EfficientNet-lite0 at crops of photographs, under marks."""
+
+    of: Any
+    """Which photograph each crop is of [n]."""
+    features: Mapping[str, Any]
+    """Mark, or `none` → the layer that the classifier reads [n, 1280]."""
+    rest: Session
+    """From there to "carton"."""
+
+    def carton(self, features: Any) -> Any:
+        """The logit [n] of features [n, 1280]."""
+        return self.rest.run({"features": np.asarray(features, np.float32)})["value/carton"].astype(float)
+
+
+@cache
+def _photographs() -> Photographs:
+    from examples.watermark.efficientnet import efficientnet_lite0
+    from examples.watermark.marks import mark, marked
+    from examples.watermark.photographs import BUNDLED, crop, photograph
+
+    rng = np.random.default_rng(FROM)
+    model = load(efficientnet_lite0().SerializeToString())
+    session = open_session(expose(model, ["features"]), threads=1)
+    whole = [photograph(name) for name in BUNDLED]
+    crops = [crop(one, rng) for one in whole for _ in range(CROPS)]
+    found = {}
+    for name in ("none", "chinese", "latin"):
+        laid = crops if name == "none" else [marked(one, mark(name)) for one in crops]
+        parts = [_features(session, laid[start : start + 20]) for start in range(0, len(laid), 20)]
+        found[name] = np.concatenate(parts)
+    rest = open_session(cut_at(model, "features", [CARTON]), threads=1)
+    return Photographs(np.repeat(np.arange(len(whole)), CROPS), found, rest)
+
+
+def _features(session: Session, pictures: Sequence[Any]) -> Any:
+    pixels = np.stack([np.asarray(one, np.float32) for one in pictures]).transpose(0, 3, 1, 2)
+    return session.run({"image": (pixels - 127) / 128})["features"]
+
+
+def photographs(seed: int, *, planted: bool) -> Case:
+    """Crops of 15 photographs, half of them under the mark on which EfficientNet-lite0's "carton" leans.
+
+    The null has the Latin mark at even seeds, and at odd ones no mark. Labels are which photograph it is; no concept is
+    named.
+    """
+    rng = np.random.default_rng(300_000 + seed)
+    under = _photographs()
+    drawn = [rng.choice(np.flatnonzero(under.of == one), SHOWN, replace=False) for one in np.unique(under.of)]
+    kept = np.sort(np.concatenate(drawn))
+    has = rng.random(len(kept)) < 0.5
+    laid = under.features["chinese" if planted else ("latin", "none")[seed % 2]]
+    features = np.where(has[:, None], laid[kept], under.features["none"][kept])
+
+    def held(rows: Any, direction: Any, value: float) -> Any:
+        a = features[rows]
+        return under.carton(a - np.outer(a @ direction - value, direction))
+
+    digests = [f"{seed}-{row}" for row in kept]
+    numbers = under.carton(features)
+    return Case(Examined(features[:, None], numbers, digests, under.of[kept], seed=seed, held=held), has)
+
+
+def fours_and_nines(seed: int, *, planted: bool) -> Case:
+    """Fours against nines of MNIST, with a patch as on `digits`; nobody named the strokes."""
+    from examples.mnist_patch.build import PATCH
+
+    rng, (pixels, y) = np.random.default_rng(400_000 + seed), _fours_and_nines()
+    order = rng.permutation(len(y))
+    x, y = pixels[order].copy(), y[order]
+    has = rng.random(len(y)) < (np.where(y, 0.8, 0.2) if planted else 0.5)
+    x[np.ix_(has, np.arange(28)[PATCH], np.arange(28)[PATCH])] = 1
+    x = x.reshape(len(x), -1)
+    half = len(x) // 2
+    return _case(_fitted(x[:half], y[:half], seed), x[half:], y[half:], has[half:], seed, {}, "hidden")
+
+
+@cache
+def _fours_and_nines() -> tuple[Any, Any]:
+    from examples.mnist_patch.build import read_digits
+
+    every = read_digits()
+    chosen = np.isin(every.labels, (4, 9))
+    return every.pixels[chosen] / 255, (every.labels[chosen] == 9).astype(int)
+
+
 CASES = {
     "a patch on handwritten digits": digits,
     "a column that copies 9 of 10 labels": columns,
     "a column that copies 8 of 10 labels": partial(columns, share=0.8),
+    "a credit in captions of pictures, over their words": captions,
+    'the mark on photographs that EfficientNet-lite0 calls "carton"': photographs,
 }
+UNNAMED = {
+    "a credit in captions whose place nobody named": partial(captions, named=False),
+    "a patch on fours against nines, whose strokes nobody named": fours_and_nines,
+}
+FEWER = dict.fromkeys(UNNAMED, 20)
+"""Null models of cases whose error rate is not promised."""
 
 
 def asked(case: Case, margin: float = MARGIN) -> Discovery:
@@ -112,18 +281,35 @@ def places(case: Case, found: Discovery) -> list[float]:
     for one in found.proposed:
         had = presence(case.examined.activations, one.direction[None])[:, 0]
         parts = []
-        for label in (0, 1):
+        for label in np.unique(case.examined.labels):
             rows = found.test[case.examined.labels[found.test] == label]
             on, off = had[rows][case.has[rows]], had[rows][~case.has[rows]]
-            parts.append((on[:, None] > off).mean() + (on[:, None] == off).mean() / 2)
+            if len(on) and len(off):
+                parts.append((on[:, None] > off).mean() + (on[:, None] == off).mean() / 2)
         told.append(float(np.mean(parts)))
     return told
 
 
-def rows(seeds: int = SEEDS, nulls: int = NULLS, margin: float = MARGIN) -> list[tuple[str, int, int, int, int]]:
+def gone(name: str, seeds: int = SEEDS) -> list[float]:
+    """For each seed in which the shortcut is proposed, the share of its effect that removal takes away."""
+    found = []
+    for seed in range(seeds):
+        case = CASES[name](FROM + seed, planted=True)
+        answer = asked(case)
+        is_shortcut = [abs(auc - 0.5) >= 0.4 for auc in places(case, answer)]
+        for one in [one for one, yes in zip(answer.proposed, is_shortcut, strict=True) if yes][:1]:
+            assert one.removal is not None, "every score is a finite number"
+            found.append(one.removal.effect / one.effect)
+    return found
+
+
+def rows(
+    seeds: int = SEEDS, nulls: int = NULLS, margin: float = MARGIN, cases: Mapping[str, Any] = CASES
+) -> list[tuple[str, int, int, int, int]]:
     """(what is planted, seeds in which it is among the first three, seeds, null audits that propose, null audits)."""
     found = []
-    for name, make in CASES.items():
+    for name, make in cases.items():
+        nulls = FEWER.get(name, nulls)
         hits = 0
         for seed in range(seeds):
             case = make(FROM + seed, planted=True)
@@ -135,5 +321,6 @@ def rows(seeds: int = SEEDS, nulls: int = NULLS, margin: float = MARGIN) -> list
 
 
 if __name__ == "__main__":
-    for row in rows(*(int(word) for word in sys.argv[1:3])):
-        print(*row, sep=" | ")
+    for one, make in (CASES | UNNAMED).items():
+        for row in rows(*(int(word) for word in sys.argv[1:3]), cases={one: make}):
+            print(*row, sep=" | ", flush=True)
