@@ -52,8 +52,8 @@ class KeptArray(Document):
     """Its name in the file: explanation, element, panel and what it is, such as `why/0/2/values`."""
     what: Kept
     """`values` of the atoms; their `standard_errors`; `pairs`: what each atom does for each of the atoms of an upper
-    layer; `upper`: the numbers of those atoms, the largest first; `maps`: what each group does or each component is
-    at each place, and `upper_maps`: the same of a later layer's groups."""
+    layer; `upper`: the numbers of those atoms, the largest first; `maps`: what each channel or group does, or
+    each component is, at each place, and `upper_maps`: the same of a later layer's groups."""
     axes: list[Axis]
     shape: list[Count]
 

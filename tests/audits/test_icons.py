@@ -83,6 +83,10 @@ def test_a_feature_that_decides_is_shown_with_what_it_looks_for(crosses: Bench) 
         assert [one.atom for one in figure.icons.spectra] == [atom.id for atom in figure.atoms]
         assert figure.icons.set == "crossed", "the explained set, where no other is named"
         assert "raises first most" in figure.sentence or "lowers first most" in figure.sentence
+        for atom in figure.atoms:
+            assert atom.map is not None, "where the channel does its part"
+            summed = np.array(atom.map.rows()).sum() * atom.map.scale / 127
+            assert summed == pytest.approx(atom.value, abs=SIDE**2 / 2 * atom.map.scale / 127)
 
 
 def test_a_concept_s_order_has_its_examples_first(crosses: Bench) -> None:

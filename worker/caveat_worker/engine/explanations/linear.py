@@ -38,11 +38,11 @@ def linear(runs: Runs, x: AnyArray, options: LinearOptions) -> Attributed:
     sums = {"positions": summed_over_channels, "channels": summed_over_positions}
     values = sums[options.atoms](products) if options.atoms in sums else products
     scores, flat = runs.scores(x), values.reshape(len(values), -1)
-    checks, parts = [not_flat(gradient)], {}
+    checks, parts = [not_flat(gradient)], _maps(products, options.atoms)
     notes = _relaxed(runs, x, a, flat.sum(1), options)
     if options.confirm and checks[0].ok and not notes:
         removed = [_remove(runs, x[[row]], activations[[row]], flat[row], options) for row in range(len(x))]
-        parts = {
+        parts |= {
             "removed": np.stack([which for which, _ in removed]),
             "removal_effects": np.stack([effects for _, effects in removed]),
         }
@@ -56,6 +56,12 @@ def linear(runs: Runs, x: AnyArray, options: LinearOptions) -> Attributed:
         notes=notes,
         parts=parts,
     )
+
+
+def _maps(products: Float64Array, atoms: Atoms) -> dict[str, AnyArray]:
+    """Where each channel does its part [n, channels, *positions]; nothing for other atoms."""
+    axis = channel_axis(products.shape)
+    return {} if atoms != "channels" or axis is None else {"maps": np.moveaxis(products, axis, 1)}
 
 
 def _relaxed(runs: Runs, x: AnyArray, a: Float64Array, sums: Float64Array, options: LinearOptions) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from caveat_spec.audit import Audit, Text
 from caveat_spec.base import Document
 from caveat_spec.explain import PRESENTATIONS, WITH_ICONS, Atoms, Element, Explanation, Presentation
-from caveat_spec.explanations import MOST_COMPONENTS, CompatibleGroupsOptions, LayerToLayerOptions
+from caveat_spec.explanations import MOST_COMPONENTS, CompatibleGroupsOptions, LayerToLayerOptions, LinearOptions
 from caveat_spec.maps import LARGEST_MAPS, NUMBER_BYTES
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.differentiate import find_layer, gradient_state, opened_at, vjp
@@ -121,6 +121,8 @@ class PlannedElement:
         known["examples"] = (self.to_fit,)
         known["proposals"] = (getattr(self.options, "proposals", 1),)
         atoms = known.get(self.atoms, places)
+        if isinstance(self.options, LinearOptions) and self.atoms == "channels":
+            return prod(channels) * (1 + prod(places))
         if isinstance(self.options, CompatibleGroupsOptions):
             above = self.shapes[self.options.upper]
             return prod(atoms) + self.options.count * (
