@@ -1,6 +1,7 @@
 """Weights outside a model's own file: in files beside it, or with it in a bundle.
 
-Each file is mapped once and read-only: its bytes are read from the disk when they are used, and never copied.
+Each file is mapped once and read-only: its bytes are read from the disk when they are used, and not copied. Numbers
+that are not at their natural places, as in a model's own file, are read once into memory.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import onnx_ir as ir
 
 from caveat_spec.bundle import MODEL, entry_of, file_at, is_bundle
 from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.onnx.own_numbers import LOCATION
 
 MAX_FILES = 100_000
 
@@ -37,6 +39,7 @@ class DataFiles:
     find: Callable[[str], Extent | None]
     """The bytes of the data file at a location; None if there is no such file."""
     _maps: dict[Path, memoryview] = field(default_factory=dict)
+    _moved: dict[Extent, memoryview] = field(default_factory=dict)
 
     def read(self, tensor: ir.ExternalTensor) -> ir.TensorProtocol:
         """The tensor over its mapped bytes; raises `InvalidInput` if the data files do not hold all of them."""
@@ -45,6 +48,13 @@ class DataFiles:
         if found is None:
             raise _elsewhere(tensor, f"should be in '{location}', which is not in the bundle")
         begin, length = tensor.offset or 0, tensor.length or size
+        if location == LOCATION and length != size:
+            raise InvalidInput(
+                "invalid-model",
+                f"The model breaks a rule of ONNX: its tensor '{tensor.name}' has {length:,} bytes, and its type and "
+                f"shape take {size:,}.",
+                "Export it again, or check it with onnx.checker.check_model.",
+            )
         if begin < 0 or length != size:
             raise _elsewhere(
                 tensor, f"have {size:,} bytes, and the model reads {length:,} at {begin:,} of '{location}'"
@@ -54,7 +64,20 @@ class DataFiles:
                 tensor, f"end at byte {begin + size:,} of '{location}', which has {found.end - found.begin:,}"
             )
         start = found.begin + begin
-        return _tensor(tensor, self._mapped(found.path)[start : start + size])
+        return _tensor(tensor, self._numbers(Extent(found.path, start, start + size), tensor.dtype.bitwidth // 8))
+
+    def _numbers(self, extent: Extent, each: int) -> memoryview:
+        """The bytes of numbers of `each` bytes, in memory where they are not at a multiple of that in their file."""
+        if extent.begin % max(each, 1) == 0:
+            return self._mapped(extent.path)[extent.begin : extent.end]
+        if extent not in self._moved:
+            array = np.empty(extent.end - extent.begin, np.uint8)
+            with extent.path.open("rb") as file:
+                file.seek(extent.begin)
+                file.readinto(array.data)
+            array.flags.writeable = False
+            self._moved[extent] = array.data
+        return self._moved[extent]
 
     def _mapped(self, path: Path) -> memoryview:
         if path not in self._maps:
@@ -70,6 +93,17 @@ def beside(folder: Path) -> DataFiles:
     def find(location: str) -> Extent | None:
         path = file_at(folder, location)
         return None if path is None else Extent(path, 0, path.stat().st_size)
+
+    return DataFiles(find)
+
+
+def with_own_file(model: Path, others: DataFiles | None) -> DataFiles:
+    """The data files of a model whose message refers to its own file (`own_numbers`), and others that it may have."""
+
+    def find(location: str) -> Extent | None:
+        if location == LOCATION:
+            return Extent(model, 0, model.stat().st_size)
+        return None if others is None else others.find(location)
 
     return DataFiles(find)
 
@@ -117,7 +151,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Extent]]:
 
 
 def _tensor(tensor: ir.ExternalTensor, numbers: memoryview) -> ir.TensorProtocol:
-    """A tensor over these bytes; numbers smaller than a byte, and numbers across their natural places, are copied."""
+    """A tensor over these bytes; numbers smaller than a byte are copied."""
     if tensor.dtype.bitwidth < 8:
         packed = onnx.TensorProto(dims=tensor.shape.numpy(), data_type=tensor.dtype.value, raw_data=bytes(numbers))
         return ir.serde.deserialize_tensor(packed)
@@ -126,7 +160,7 @@ def _tensor(tensor: ir.ExternalTensor, numbers: memoryview) -> ir.TensorProtocol
         array = np.frombuffer(numbers, dtype).reshape(tensor.shape.numpy())
     except ValueError as error:  # such as more empty dimensions than an array may have
         raise _elsewhere(tensor, f"do not fit their shape ({error})") from error
-    return ir.Tensor(array if array.flags.aligned else array.copy(), dtype=tensor.dtype, name=tensor.name)
+    return ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
 
 
 def _elsewhere(tensor: ir.ExternalTensor, what: str) -> InvalidInput:

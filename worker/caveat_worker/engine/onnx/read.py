@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from caveat_spec.bundle import MODEL, is_tar
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.onnx.data_files import DataFiles, beside, open_bundle
+from caveat_worker.engine.onnx.data_files import DataFiles, beside, open_bundle, with_own_file
 from caveat_worker.engine.onnx.other_formats import other_format
+from caveat_worker.engine.onnx.own_numbers import without_own_numbers
 from caveat_worker.engine.onnx.prescan import all_nodes, dense_tensors, prescan
 
 MAX_BYTES = 8 * 2**30
@@ -103,7 +104,10 @@ def _read(source: Path | bytes, folder: Path | None) -> tuple[bytes, DataFiles |
             f"The model file has {source.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read.",
             "Store the weights as float32 or float16, without training state.",
         )
-    return source.read_bytes(), files
+    light = without_own_numbers(source)
+    if light is None:
+        return source.read_bytes(), files
+    return light, with_own_file(source, files)
 
 
 def _check(proto: onnx.ModelProto, content: bytes) -> None:

@@ -135,6 +135,7 @@ def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, 
     options = ort.SessionOptions()
     options.log_severity_level = 4  # an error is raised anyway, and some sizes of noise are expected to fail
     options.use_deterministic_compute = True
+    options.enable_mem_pattern = False  # which reserves a block for all tensors beside the memory of the first run
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leaves cores to the readers
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
