@@ -20,9 +20,9 @@ import numpy as np
 
 from bench.page import table
 from bench.rows import Row
-from caveat.study.analysis import ALPHA, Rated, asked
-from caveat_spec.study import LARGEST_CONFIDENCE, LARGEST_IMPORTANCE, Question
+from caveat_spec.study import ALPHA, LARGEST_CONFIDENCE, LARGEST_IMPORTANCE, Question
 from caveat_worker.engine.statistics.proportions import exact_interval
+from caveat_worker.study_analysis import Rated, asked
 
 MAPS = ("one kind of map", "another")
 CLASSES = 3

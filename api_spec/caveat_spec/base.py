@@ -46,6 +46,10 @@ Digest = TypeAliasType("Digest", Annotated[str, StringConstraints(pattern=r"^sha
 """The SHA-256 of some bytes: `sha256:` and 64 hexadecimal digits."""
 
 
+JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-hjkmnp-tv-z]{26}$")]
+"""The id of a job, a webhook or a study: a ULID."""
+
+
 def digest_of_bytes(content: bytes) -> str:
     """The `Digest` of some bytes."""
     return f"sha256:{sha256(content).hexdigest()}"

@@ -17,8 +17,9 @@ from caveat_spec.explanations import VisualisationOptions
 from caveat_spec.power import AuditPlan
 from caveat_spec.report import Report
 from caveat_spec.source_urls import addressed_digest
+from caveat_spec.study import NewFindings, StudyFindings
 
-JobKind = Literal["audit", "model", "examples", "shard", "plan", "directions", "visualisation"]
+JobKind = Literal["audit", "model", "examples", "shard", "plan", "directions", "visualisation", "findings"]
 MOST_SHARDS = 256
 
 QUEUES: tuple[Queue, ...] = get_args(Queue)
@@ -113,8 +114,8 @@ class NewVisualisation(VisualisationOptions):
     audit: Audit
 
 
-Request = Audit | NewModel | NewExamples | Shard | NewPlan | NewDirections | NewVisualisation
-Result = Report | Inspection | ExampleSummary | ShardResult | AuditPlan | Directions | Visualisation
+Request = Audit | NewModel | NewExamples | Shard | NewPlan | NewDirections | NewVisualisation | NewFindings
+Result = Report | Inspection | ExampleSummary | ShardResult | AuditPlan | Directions | Visualisation | StudyFindings
 
 REQUESTS: dict[JobKind, type[Request]] = {
     "audit": Audit,
@@ -124,6 +125,7 @@ REQUESTS: dict[JobKind, type[Request]] = {
     "plan": NewPlan,
     "directions": NewDirections,
     "visualisation": NewVisualisation,
+    "findings": NewFindings,
 }
 RESULTS: dict[JobKind, type[Result]] = {
     "audit": Report,
@@ -133,6 +135,7 @@ RESULTS: dict[JobKind, type[Result]] = {
     "plan": AuditPlan,
     "directions": Directions,
     "visualisation": Visualisation,
+    "findings": StudyFindings,
 }
 
 
@@ -145,6 +148,8 @@ def sources(request: Request) -> dict[str, str]:
     if isinstance(request, NewPlan):
         given = request.audit.sources()
         return {pointer: source for pointer, source in given.items() if pointer.startswith("/examples/")}
+    if isinstance(request, NewFindings):
+        return {}
     if isinstance(request, NewModel):
         gradient = {} if request.gradient is None else {"/gradient/blob": request.gradient.blob}
         return {"/blob": request.blob} | gradient

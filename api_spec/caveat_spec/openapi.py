@@ -34,18 +34,18 @@ from caveat_spec.artifacts import (
 from caveat_spec.attestation import Envelope
 from caveat_spec.attribute_docs import DescribedModel
 from caveat_spec.audit import Audit
-from caveat_spec.base import Digest, Document, Name
+from caveat_spec.base import Digest, Document, JobId, Name
 from caveat_spec.formats import FORMATS
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import Report
+from caveat_spec.studies import NewStudy, StudyLinks, StudyPage, StudyRatings, StudyRecord, Token
+from caveat_spec.study import Study, StudyFindings
 from caveat_spec.webhooks import Deliveries, NewWebhook, WebhookRecord, Webhooks, WebhookSecret
 
 HERE = Path(__file__).parent / "openapi.json"
 LOG_TYPE = "application/jsonl"
 MEBIBYTE = 1 << 20
 LARGEST_JSON = 4 * MEBIBYTE  # bytes of a request that is JSON
-
-JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-hjkmnp-tv-z]{26}$")]
 
 
 class Parameters(DescribedModel):
@@ -67,6 +67,15 @@ class JobsQuery(Query):
     """Lists only those in this state."""
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     """Most entries on a page; a page has fewer if they are long."""
+    page_token: JobId | None = None
+    """The `next_page_token` of the previous page."""
+
+
+class PageQuery(Query):
+    """Page of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    """Most entries on a page."""
     page_token: JobId | None = None
     """The `next_page_token` of the previous page."""
 
@@ -111,6 +120,19 @@ class PartHeaders(Parameters):
     """`?1` if this is the last part, `?0` if more follow."""
 
 
+class RatingForm(Parameters):
+    """The form of one task, as a browser sends it."""
+
+    token: str
+    """What the page of the task carries, so that no other site can send its form."""
+    image: str | None = None
+    """From 1 to 10."""
+    concept: str | None = None
+    """From 1 to 10."""
+    confidence: str | None = None
+    """From 1 to 5."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """One of an operation's answers."""
@@ -123,14 +145,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of the HTTP API."""
+    """One operation of the HTTP API; those of raters are for people, who get pages and need no key."""
 
     name: str
     method: Literal["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"]
     path: str
     summary: str
     answers: dict[int, Answer]
-    body: type[Document] | Literal["bytes"] | None = None
+    body: type[Document] | type[Parameters] | Literal["bytes"] | None = None
+    """JSON, a form of fields, or bytes."""
     query: type[Query] = NoQuery
     headers: type[Parameters] = Parameters
     problems: tuple[int, ...] = ()
@@ -139,10 +162,10 @@ class Operation:
     @property
     def scope(self) -> Literal["read", "submit", "admin"] | None:
         """The scope that a key needs for this operation; None if the operation is open to everybody."""
-        if self.tag == "operations":
+        if self.tag in ("operations", RATERS):
             return None
-        if self.tag == "administration":
-            return "admin"
+        if self.tag == "administration" or (self.tag, self.method) == ("studies", "DELETE"):
+            return "admin"  # answers of people cannot be had again
         if self.method == "GET":
             return "read"
         return "admin" if self.tag == "webhooks" else "submit"  # the receiver of a webhook learns of all audits
@@ -153,17 +176,28 @@ class Operation:
         return {name: PATH_PARAMETERS[name] for name in re.findall(r"{(\w+)}", self.path)}
 
 
+RaterNumber = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}$")]
+TaskNumber = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]?$")]
 TensorName = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 """A layer as reports name it; slashes are percent-encoded (`%2F`)."""
 PATH_PARAMETERS: dict[str, Any] = {
     "digest": Digest,
     "job_id": JobId,
     "webhook_id": JobId,
+    "study_id": JobId,
+    "rater": RaterNumber,
+    "token": Token,
+    "task": TaskNumber,
     "concept": Name,
     "layer": TensorName,
 }
 """The types of what stands in paths; only a layer may have slashes, so it stands at the end."""
 
+RATERS = "raters"
+"""Tag of the pages that raters see: they are known by their link alone."""
+PAGE_TYPE = "text/html"
+CSV_TYPE = "text/csv"
+FORM_TYPE = "application/x-www-form-urlencoded"
 MAPS_TYPE = "application/zip"
 """Of a file of maps: a `.npz` is a zip of NumPy's own arrays."""
 CAV_TYPE = "application/octet-stream"
@@ -177,6 +211,7 @@ PROBLEMS = {
     405: "The method is not supported here; see `Allow`.",
     406: "None of the accepted media types is available.",
     408: "The body arrives too slowly.",
+    410: "The study is closed and takes no more answers.",
     411: "The length of the body is missing.",
     409: "The current state of the resource does not permit this.",
     413: "The body is too large.",
@@ -413,6 +448,130 @@ OPERATIONS = [
         tag="webhooks",
     ),
     Operation(
+        "create_study",
+        "POST",
+        "/v1/studies",
+        "Make a study of the maps in a report: forms for raters, each behind a link",
+        {201: Answer("The study; its links are shown only here.", StudyLinks, headers=("Location",))},
+        body=NewStudy,
+        problems=(400, 404, 409, 413, 415, 422, 500, 507),
+        tag="studies",
+    ),
+    Operation(
+        "list_studies",
+        "GET",
+        "/v1/studies",
+        "List your studies, newest first",
+        {200: Answer("A page of studies.", StudyPage)},
+        query=PageQuery,
+        problems=(422,),
+        tag="studies",
+    ),
+    Operation(
+        "get_study",
+        "GET",
+        "/v1/studies/{study_id}",
+        "Get a study and how far it is",
+        {200: Answer("The current state.", StudyRecord, headers=("ETag",)), 304: Answer("Not modified.")},
+        problems=(404,),
+        tag="studies",
+    ),
+    Operation(
+        "delete_study",
+        "DELETE",
+        "/v1/studies/{study_id}",
+        "Delete a study with its links, answers and analysis",
+        {204: Answer("The study was deleted.")},
+        problems=(404, 409),
+        tag="studies",
+    ),
+    Operation(
+        "get_protocol",
+        "GET",
+        "/v1/studies/{study_id}/protocol",
+        "Get a study's protocol: who sees what in which order, with the digests of all of it",
+        {200: Answer("The protocol; it never changes.", Study, headers=("ETag",)), 304: Answer("Not modified.")},
+        problems=(404, 500),
+        tag="studies",
+    ),
+    Operation(
+        "get_form",
+        "GET",
+        "/v1/studies/{study_id}/forms/{rater}",
+        "Get the form of one rater to print",
+        {
+            200: Answer("The form; it never changes.", media_types=(PAGE_TYPE,), headers=("ETag",)),
+            304: Answer("Not modified."),
+        },
+        problems=(404, 422, 500),
+        tag="studies",
+    ),
+    Operation(
+        "get_ratings",
+        "GET",
+        "/v1/studies/{study_id}/ratings",
+        "Get every answer of a study, as JSON or CSV",
+        {
+            200: Answer("The answers.", StudyRatings, ("application/json", CSV_TYPE), ("ETag",)),
+            304: Answer("Not modified."),
+        },
+        problems=(404, 406, 500),
+        tag="studies",
+    ),
+    Operation(
+        "close_study",
+        "POST",
+        "/v1/studies/{study_id}:close",
+        "End a study, so that it takes no more answers, and analyse it; repeating the request has no further effect",
+        {202: Answer("The study is closed; a worker analyses it.", StudyRecord, headers=("Location", "Retry-After"))},
+        problems=(404, 500),
+        tag="studies",
+    ),
+    Operation(
+        "get_findings",
+        "GET",
+        "/v1/studies/{study_id}/findings",
+        "Get what the ratings of a closed study came to, as JSON or as a page",
+        {
+            200: Answer("The findings; they never change.", StudyFindings, ("application/json", PAGE_TYPE), ("ETag",)),
+            304: Answer("Not modified."),
+        },
+        problems=(404, 406, 409, 500),
+        tag="studies",
+    ),
+    Operation(
+        "show_tasks",
+        "GET",
+        "/rate/{token}",
+        "Show a rater what is asked, and which tasks are missing",
+        {200: Answer("The page where a rater begins and comes back.", media_types=(PAGE_TYPE,))},
+        problems=(404, 410, 429, 500),
+        tag=RATERS,
+    ),
+    Operation(
+        "show_task",
+        "GET",
+        "/rate/{token}/{task}",
+        "Show a rater one task, or the answer that it has",
+        {200: Answer("The page of the task.", media_types=(PAGE_TYPE,))},
+        problems=(404, 410, 429, 500),
+        tag=RATERS,
+    ),
+    Operation(
+        "answer_task",
+        "POST",
+        "/rate/{token}/{task}",
+        "Take a rater's answer to one task, which does not change afterwards",
+        {
+            303: Answer("The answer is kept; `Location` is what is missing.", headers=("Location",)),
+            409: Answer("Another answer was kept before, and stays.", media_types=(PAGE_TYPE,)),
+            422: Answer("The task again, with what is to be chosen yet.", media_types=(PAGE_TYPE,)),
+        },
+        body=RatingForm,
+        problems=(403, 404, 410, 413, 429, 500),
+        tag=RATERS,
+    ),
+    Operation(
         "get_audit_log",
         "GET",
         "/v1/audit-log",
@@ -555,6 +714,8 @@ def document() -> dict[str, Any]:
 
 def _operation(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
     problem = {"application/problem+json": {"schema": refs[(ProblemDetails, "serialization")]}}
+    if operation.tag == RATERS:
+        problem = {PAGE_TYPE: {"schema": {"type": "string"}}, **problem}
     refused = (
         *operation.problems,
         *((408,) if operation.body else ()),
@@ -579,7 +740,8 @@ def _operation(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
         content = {"application/octet-stream": {"schema": {"type": "string", **OCTETS}}}
         described["requestBody"] = {"required": False, "content": content}
     elif operation.body is not None:
-        content = {"application/json": {"schema": refs[(operation.body, "validation")]}}
+        kind = FORM_TYPE if issubclass(operation.body, Parameters) else "application/json"
+        content = {kind: {"schema": refs[(operation.body, "validation")]}}
         described["requestBody"] = {"required": True, "content": content}
     return described
 

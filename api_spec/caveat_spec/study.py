@@ -6,12 +6,15 @@ and rates how important the image and a concept in it are to the model, and how 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from caveat_spec.base import Count, Digest, Document, Integer, Interval, Name, Probability
 from caveat_spec.explained import Figure
+from caveat_spec.sanitize import one_line
 
 STUDY_VERSION: Literal["1"] = "1"
 IMAGE = "image"
@@ -24,11 +27,19 @@ LARGEST_IMPORTANCE, LARGEST_CONFIDENCE = 10, 5
 FEWEST_RATERS = 8
 """With fewer, ratings are described and nothing is tested."""
 
+ALPHA = 0.05
+SIGN_FLIPS = 9_999
+"""Ways of flipping raters' signs that are drawn, where there are more."""
+
 RATINGS = ("image", "concept", "confidence")
 """The columns that a rater fills."""
 COLUMNS = ("rater", "task", "class", "map", "model", *RATINGS)
 """The columns of a file of ratings."""
 
+MOST = {"image": LARGEST_IMPORTANCE, "concept": LARGEST_IMPORTANCE, "confidence": LARGEST_CONFIDENCE}
+"""The end of each rating's scale."""
+_WHOLE = re.compile(r"(\d{1,9})(?:\.0+)?", re.ASCII)
+"""A whole number, also as a spreadsheet writes it."""
 Weighed = Literal["image", "concept"]
 Importance = Annotated[Integer, Field(ge=1, le=LARGEST_IMPORTANCE)]
 Confidence = Annotated[Integer, Field(ge=1, le=LARGEST_CONFIDENCE)]
@@ -165,6 +176,13 @@ class RefusedRow(Document):
     reason: str
 
 
+class Rating(Answer):
+    """An answer, with whose it is and to which task."""
+
+    rater: Annotated[Integer, Field(ge=1)]
+    task: Annotated[Integer, Field(ge=1)]
+
+
 class MissingTasks(Document):
     """Tasks that a rater has not answered."""
 
@@ -278,3 +296,45 @@ class StudyFindings(Document):
     tests: list[Tested]
     orders: list[Order]
     notes: list[str]
+
+
+class NewFindings(Document):
+    """A request to analyse the ratings of a study."""
+
+    study: Study
+    digest: Digest
+    """Of the file that describes it."""
+    ratings: list[Rating]
+    refused: list[RefusedRow] = Field(default_factory=list)
+    tests: list[Tested] = Field(default_factory=list)
+
+
+class InvalidRating(ValueError):  # noqa: N818 - a rating's, not an error of the program
+    """Why a number is not taken, in words that follow the name of a row or a form."""
+
+
+def rating_in(text: str, what: str, most: int) -> int:
+    """A whole number from 1 to `most`; raises `InvalidRating` with a sentence about `what`."""
+    found = _WHOLE.fullmatch(text.strip())
+    if not text.strip():
+        raise InvalidRating(f"{what} is missing")
+    if found is None or not 1 <= int(found[1]) <= most:
+        raise InvalidRating(f"{what} is {quoted(text)}, and not a whole number from 1 to {most}")
+    return int(found[1])
+
+
+def answer_in(fields: Mapping[str, str]) -> tuple[Answer | None, dict[str, str]]:
+    """The answer that the texts of a row or a form give, or what is wrong with each of them by its name."""
+    numbers, faults = {}, {}
+    for name, most in MOST.items():
+        try:
+            numbers[name] = rating_in(fields.get(name, ""), name, most)
+        except InvalidRating as reason:
+            faults[name] = str(reason)
+    return (None if faults else Answer(**numbers)), faults
+
+
+def quoted(text: str) -> str:
+    """What a cell or a field holds, on one line and not too long."""
+    shown = one_line(text.strip())
+    return f"'{shown[:40]}…'" if len(shown) > 40 else f"'{shown}'"

@@ -39,6 +39,8 @@ from caveat_spec.artifacts import (
 )
 from caveat_spec.audit import Audit
 from caveat_spec.report import Report
+from caveat_spec.studies import NewStudy, StudyLinks, StudyRatings, StudyRecord
+from caveat_spec.study import StudyFindings
 
 T = TypeVar("T")
 Record = TypeVar("Record", bound=Job)
@@ -167,6 +169,34 @@ class AsyncClient:
     async def attestation(self, audit: str) -> bytes:
         """The signed attestation of an audit that succeeded; `caveat verify` checks it."""
         return await self.do(endpoints.get_attestation(audit))
+
+    async def make_study(self, new: NewStudy) -> StudyLinks:
+        """Make a study of the maps in an audit's report; the links of its raters are shown only here."""
+        return await self.do(endpoints.create_study(new))
+
+    async def study(self, study: str) -> StudyRecord:
+        """The record of a study: what it is about, and how far it is."""
+        return await self.do(endpoints.get_study(study))
+
+    async def close_study(self, study: str) -> StudyRecord:
+        """End a study, so that it takes no more answers and is analysed; repeating it has no further effect."""
+        return await self.do(endpoints.close_study(study))
+
+    async def delete_study(self, study: str) -> None:
+        """Delete a study with its links, answers and analysis; needs a key with the scope `admin`."""
+        await self.do(endpoints.delete_study(study))
+
+    async def protocol(self, study: str) -> bytes:
+        """The protocol of a study as canonical JSON: who sees what in which order."""
+        return await self.do(endpoints.get_protocol(study))
+
+    async def ratings(self, study: str) -> StudyRatings:
+        """Every answer of a study."""
+        return await self.do(endpoints.get_ratings(study))
+
+    async def findings(self, study: str) -> StudyFindings:
+        """What the ratings of a closed study came to."""
+        return await self.do(endpoints.get_findings(study))
 
     async def audit_log(self) -> bytes:
         """The tenant's audit log as JSON lines, for `caveat verify --audit-log`; needs a key with the scope `admin`."""

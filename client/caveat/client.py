@@ -39,6 +39,8 @@ from caveat_spec.artifacts import (
 )
 from caveat_spec.audit import Audit
 from caveat_spec.report import Report
+from caveat_spec.studies import NewStudy, StudyLinks, StudyRatings, StudyRecord
+from caveat_spec.study import StudyFindings
 
 T = TypeVar("T")
 Record = TypeVar("Record", bound=Job)
@@ -165,6 +167,34 @@ class Client:
     def attestation(self, audit: str) -> bytes:
         """The signed attestation of an audit that succeeded; `caveat verify` checks it."""
         return self.do(endpoints.get_attestation(audit))
+
+    def make_study(self, new: NewStudy) -> StudyLinks:
+        """Make a study of the maps in an audit's report; the links of its raters are shown only here."""
+        return self.do(endpoints.create_study(new))
+
+    def study(self, study: str) -> StudyRecord:
+        """The record of a study: what it is about, and how far it is."""
+        return self.do(endpoints.get_study(study))
+
+    def close_study(self, study: str) -> StudyRecord:
+        """End a study, so that it takes no more answers and is analysed; repeating it has no further effect."""
+        return self.do(endpoints.close_study(study))
+
+    def delete_study(self, study: str) -> None:
+        """Delete a study with its links, answers and analysis; needs a key with the scope `admin`."""
+        self.do(endpoints.delete_study(study))
+
+    def protocol(self, study: str) -> bytes:
+        """The protocol of a study as canonical JSON: who sees what in which order."""
+        return self.do(endpoints.get_protocol(study))
+
+    def ratings(self, study: str) -> StudyRatings:
+        """Every answer of a study."""
+        return self.do(endpoints.get_ratings(study))
+
+    def findings(self, study: str) -> StudyFindings:
+        """What the ratings of a closed study came to."""
+        return self.do(endpoints.get_findings(study))
 
     def audit_log(self) -> bytes:
         """The tenant's audit log as JSON lines, for `caveat verify --audit-log`; needs a key with the scope `admin`."""

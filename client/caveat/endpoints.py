@@ -31,6 +31,8 @@ from caveat_spec.artifacts import (
 from caveat_spec.audit import Audit
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import Report
+from caveat_spec.studies import NewStudy, StudyLinks, StudyRatings, StudyRecord
+from caveat_spec.study import StudyFindings
 
 T = TypeVar("T")
 Document = TypeVar("Document", bound=BaseModel)
@@ -167,6 +169,41 @@ def get_attestation(audit: str) -> Call[bytes]:
 def get_audit_log() -> Call[bytes]:
     """The tenant's audit log, as JSON lines."""
     return Call("GET", "/v1/audit-log", lambda response: response.content)
+
+
+def create_study(new: NewStudy) -> Call[StudyLinks]:
+    """Makes a study of the maps in a report; its links are in this response alone."""
+    return _post("/v1/studies", new, StudyLinks)
+
+
+def get_study(study: str) -> Call[StudyRecord]:
+    """The record of a study."""
+    return Call("GET", f"/v1/studies/{quote(study, safe='')}", _read(StudyRecord))
+
+
+def close_study(study: str) -> Call[StudyRecord]:
+    """Ends a study and has it analysed."""
+    return Call("POST", f"/v1/studies/{quote(study, safe='')}:close", _read(StudyRecord))
+
+
+def delete_study(study: str) -> Call[None]:
+    """Deletes a study with its answers."""
+    return Call("DELETE", f"/v1/studies/{quote(study, safe='')}", lambda response: None)
+
+
+def get_protocol(study: str) -> Call[bytes]:
+    """The canonical bytes of a study's protocol."""
+    return Call("GET", f"/v1/studies/{quote(study, safe='')}/protocol", lambda response: response.content)
+
+
+def get_ratings(study: str) -> Call[StudyRatings]:
+    """Every answer of a study."""
+    return Call("GET", f"/v1/studies/{quote(study, safe='')}/ratings", _read(StudyRatings))
+
+
+def get_findings(study: str) -> Call[StudyFindings]:
+    """What the ratings of a closed study came to."""
+    return Call("GET", f"/v1/studies/{quote(study, safe='')}/findings", _read(StudyFindings))
 
 
 def read_report(report: bytes) -> Report:

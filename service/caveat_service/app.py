@@ -19,9 +19,11 @@ from caveat_service import (
     limits,
     models,
     problems,
+    raters,
     retention,
     sessions,
     slow_answers,
+    studies,
     uploads,
     webhooks,  # fmt: skip
 )
@@ -75,7 +77,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     sessions.register(app, settings)
     auth.register(app)
     limits.register(app, settings)
-    for part in (blobs, uploads, models, examples, audits, webhooks, audit_log, health, console, problems):
+    for part in (
+        blobs, uploads, models, examples, audits, studies, raters, webhooks, audit_log, health, console, problems,
+    ):  # fmt: skip
         app.register_blueprint(part.blueprint)
     app.after_request(slow_answers.remember_place)
     watch = ClientWatch()

@@ -11,7 +11,7 @@ from caveat_service.errors import HTTPProblem, refuse
 from caveat_service.issuer_keys import IssuerAwayError
 from caveat_service.state import app_context
 from caveat_spec.openapi import BY_NAME, OPERATIONS
-from caveat_storage import keys, ssrf
+from caveat_storage import keys, ssrf, studies
 from caveat_storage.keys import Holder
 from caveat_telemetry import logs
 
@@ -21,6 +21,8 @@ OPEN = frozenset(operation.path for operation in OPERATIONS if operation.scope i
 
 CONSOLE = "console"
 """The blueprint whose visitors are known by their session."""
+RATERS = "raters"
+"""The blueprint whose visitors are known by the link that they were sent."""
 SIGN_IN = ("/sign-in", "/sign-in/oidc", "/sign-in/oidc/callback")
 """Its paths for those who have none yet."""
 
@@ -31,6 +33,9 @@ def register(app: Flask) -> None:
 
 
 def _admit() -> None:
+    if request.blueprint == RATERS:
+        _admit_rater()
+        return
     operation = BY_NAME.get((request.endpoint or "").rpartition(".")[2])
     if app_context().settings.auth == "off":
         asks = request.blueprint == CONSOLE or (operation is not None and operation.scope is not None)
@@ -72,6 +77,28 @@ def _admit_session() -> None:
         g.tenant, g.principal, g.scopes = holder.tenant, holder.name, holder.scopes
     elif request.path not in SIGN_IN:
         raise _unknown()
+
+
+def _admit_rater() -> None:
+    """Admits whoever has the link of a rater; a wrong one counts against the address, like a wrong key."""
+    found = studies.rater_of(app_context().database, str((request.view_args or {}).get("token", "")))
+    if found is not None:
+        g.rater = found
+        return
+    address = request.remote_addr or ""
+    logs.note(address=address)
+    over = app_context().auth_throttle.count(address)
+    if over is None:
+        raise refuse(
+            "no-such-link", 404, "This link belongs to no study, or its study was deleted.",
+            "Copy the whole link that you were sent.",
+        )  # fmt: skip
+    refused = refuse(
+        "too-many-wrong-links", 429, "This link belongs to no study, nor did many others from your address.",
+        "Copy the whole link that you were sent; whoever has one that is right is not limited.",
+    )  # fmt: skip
+    refused.headers.update(over)
+    raise refused
 
 
 def key_id_of(key: str) -> str:

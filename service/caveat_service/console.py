@@ -21,8 +21,9 @@ from caveat_service.issuer_keys import IssuerAwayError
 from caveat_service.oidc import SignInRefused
 from caveat_service.state import app_context, tenant
 from caveat_spec.audit import Audit
+from caveat_spec.base import JobId
 from caveat_spec.jobs import REQUESTS, JobKind, sources
-from caveat_spec.openapi import JobId, JobsQuery
+from caveat_spec.openapi import JobsQuery
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import Report
 from caveat_spec.source_urls import addressed_digest

@@ -82,7 +82,7 @@ def _asked(operation: Operation) -> dict[str, Any]:
         asked["headers"] = _text(
             operation.headers, {name: request.headers[name] for name in names if name in request.headers}, "headers"
         )
-    if isinstance(operation.body, type):
+    if isinstance(operation.body, type) and issubclass(operation.body, Document):
         asked["body"] = _json(operation.body)
     return asked
 

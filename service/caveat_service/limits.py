@@ -14,7 +14,7 @@ from flask_limiter.errors import RateLimitExceeded
 from caveat_service.errors import HTTPProblem, refuse
 from caveat_service.settings import Settings
 from caveat_service.state import app_context, tenant
-from caveat_spec.openapi import BY_NAME
+from caveat_spec.openapi import BY_NAME, RATERS
 from caveat_storage import job_records
 from caveat_storage.job_records import NoRoomError
 from caveat_storage.uploads import Uploads
@@ -29,7 +29,7 @@ def register(app: Flask, settings: Settings) -> None:
     if not settings.rate_limit:
         return
     limiter = Limiter(
-        lambda: str(g.get("tenant", request.remote_addr)),
+        _counted,
         app=app,
         application_limits=[settings.rate_limit],
         strategy="sliding-window-counter",
@@ -44,7 +44,9 @@ def register(app: Flask, settings: Settings) -> None:
     @limiter.request_filter
     def is_free() -> bool:
         operation = BY_NAME.get((request.endpoint or "").rpartition(".")[2])
-        return request.path.startswith(("/docs", "/problems/")) if operation is None else operation.scope is None
+        if operation is None:
+            return request.path.startswith(("/docs", "/problems/"))
+        return operation.scope is None and operation.tag != RATERS
 
     @app.after_request
     def tell(response: Response) -> Response:
@@ -58,6 +60,13 @@ def register(app: Flask, settings: Settings) -> None:
         return response
 
     app.register_error_handler(RateLimitExceeded, _too_fast)
+
+
+def _counted() -> str:
+    """Whose limit a request counts against: a rater's own, so that no link uses up its tenant's, or the tenant's."""
+    if "rater" in g:
+        return f"rater {g.rater.study.id} {g.rater.rater}"
+    return str(g.get("tenant", request.remote_addr))
 
 
 def require_room(size: int, digest: str) -> None:

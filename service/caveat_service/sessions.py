@@ -131,11 +131,11 @@ def token() -> str:
 def require_token() -> None:
     """Rejects a form that does not come from a page of this session."""
     given, kept = request.form.get("token", ""), session.get("token")
-    if not isinstance(kept, str) or not hmac.compare_digest(given.encode(), kept.encode()) or _foreign():
+    if not isinstance(kept, str) or not hmac.compare_digest(given.encode(), kept.encode()) or is_foreign():
         raise _forged()
 
 
-def _foreign() -> bool:
+def is_foreign() -> bool:
     """Whether the browser says that another site sends the form."""
     origin = request.headers.get("Origin")
     return origin is not None and urlsplit(origin).netloc != request.host

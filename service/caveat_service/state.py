@@ -17,6 +17,7 @@ from caveat_service.readiness import Readiness
 from caveat_service.settings import Settings
 from caveat_storage.blobs import Blobs
 from caveat_storage.job_records import ANONYMOUS, Database
+from caveat_storage.studies import Rater
 
 if TYPE_CHECKING:
     from caveat_service.oidc_sign_in import OIDCSignIn
@@ -94,6 +95,11 @@ def tenant() -> str:
 def client() -> str:
     """Whose share of threads the current request uses: its tenant's or, without keys, its address's."""
     return f"tenant {g.tenant}" if "tenant" in g else f"address {request.remote_addr}"
+
+
+def rater() -> Rater:
+    """Whose link the current request came by; only for the pages of raters."""
+    return cast(Rater, g.rater)
 
 
 def principal() -> str:

@@ -24,7 +24,7 @@ from caveat_storage import job_records
 from caveat_storage.blobs import Blobs
 from caveat_storage.job_records import Database, now, upsert
 from caveat_storage.tables import blobs as owned
-from caveat_storage.tables import stored, uses
+from caveat_storage.tables import stored, studies, uses
 from caveat_storage.uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,8 @@ def collect(database: Database, blobs: Blobs, *, unused_for: timedelta) -> Colle
     """Deletes bytes that no row has used for `unused_for`; safe to run concurrently with itself and everything else."""
     adopted = [digest for digest in blobs.digests() if _adopt(database, blobs, digest)]
     unused = stored.c.touched_at < now() - unused_for
-    unnamed = [~select(named.c.digest).where(named.c.digest == stored.c.digest).exists() for named in (owned, uses)]
+    naming = (owned.c.digest, uses.c.digest, studies.c.protocol, studies.c.material)
+    unnamed = [~select(named).where(named == stored.c.digest).exists() for named in naming]
     with database.reading() as connection:
         candidates = connection.scalars(select(stored.c.digest).where(unused, *unnamed)).all()
     removed = 0

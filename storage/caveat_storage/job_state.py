@@ -19,7 +19,7 @@ no workers moves to the default queue (reroute).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
@@ -45,8 +45,9 @@ from caveat_storage.job_records import (
     new_id,
     take_turn,
     unserved,
+    upsert,
 )
-from caveat_storage.tables import QUEUED, events, idempotency, jobs, workers
+from caveat_storage.tables import QUEUED, deliveries, events, idempotency, jobs, tallies, workers
 from caveat_storage.tables import uses as held
 
 Step = Literal[
@@ -533,3 +534,14 @@ def _as_kept(values: Mapping[str, Any]) -> Record:
 def _read(connection: Connection, job_id: str) -> Record:
     row = connection.execute(select(*RECORD).where(jobs.c.id == job_id)).one()
     return Record(**row._mapping)
+
+
+def erase(connection: Connection, job_ids: Sequence[str]) -> None:
+    """Deletes jobs and everything that belongs to them; the counts of their steps stay."""
+    counted = select(events.c.what, func.count()).where(events.c.job_id.in_(job_ids)).group_by(events.c.what)
+    for what, count in connection.execute(counted.order_by(events.c.what)).all():
+        before = connection.execute(select(tallies.c.count).where(tallies.c.what == what)).scalar_one_or_none()
+        upsert(connection, tallies, {"what": what, "count": count + (before or 0)})
+    connection.execute(events.delete().where(events.c.job_id.in_(job_ids)))
+    connection.execute(deliveries.delete().where(deliveries.c.job_id.in_(job_ids)))
+    connection.execute(jobs.delete().where(jobs.c.id.in_(job_ids)))

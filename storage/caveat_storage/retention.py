@@ -1,4 +1,4 @@
-"""Retention: deletes old jobs, uploads that no job of their tenant reads any more, and a tenant's webhooks.
+"""Retention: deletes old jobs and studies, uploads that none of their tenant's reads any more, and a tenant's webhooks.
 
 The audit log keeps its entries without their payloads. `caveat_storage.blob_registry.collect` deletes the bytes.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, exists, func, select
+from sqlalchemy import and_, exists, func, select
 
-from caveat_storage import audit_log, webhooks
-from caveat_storage.job_records import Database, now, take_turn, upsert
+from caveat_storage import audit_log, job_state, studies, webhooks
+from caveat_storage.job_records import Database, now, take_turn
 from caveat_storage.job_state import ENDED
-from caveat_storage.tables import blobs, deliveries, events, heads, jobs, log, tallies, turns, uses
+from caveat_storage.tables import blobs, heads, jobs, log, turns, uses
 
 BATCH = 200  # jobs deleted in one transaction
 
@@ -28,6 +28,7 @@ class Forgotten:
     left: int
     """Jobs of that age that have not ended and therefore stay."""
     webhooks: int = 0
+    studies: int = 0
 
 
 def forget(database: Database, *, before: datetime, by: str, tenant: str | None = None) -> Forgotten:
@@ -37,7 +38,7 @@ def forget(database: Database, *, before: datetime, by: str, tenant: str | None 
     """
     found = [tenant] if tenant is not None else _tenants(database)
     each = [_forget(database, one, before, by) for one in found]
-    return Forgotten(sum(one.jobs for one in each), sum(one.blobs for one in each), sum(one.left for one in each))
+    return Forgotten(**{name: sum(getattr(one, name) for one in each) for name in ("jobs", "blobs", "left", "studies")})
 
 
 def forget_tenant(database: Database, tenant: str, *, by: str) -> Forgotten:
@@ -51,6 +52,9 @@ def forget_tenant(database: Database, tenant: str, *, by: str) -> Forgotten:
 def _forget(database: Database, tenant: str, before: datetime, by: str) -> Forgotten:
     old = and_(jobs.c.tenant == tenant, jobs.c.updated_at < before)
     gone = 0
+    with database.writing() as connection:
+        take_turn(connection, "forget", "")
+        asked = studies.forget(connection, tenant, before=before, by=by)
     while True:
         with database.writing() as connection:
             take_turn(connection, "forget", "")  # the tallies belong to all tenants
@@ -58,28 +62,17 @@ def _forget(database: Database, tenant: str, before: datetime, by: str) -> Forgo
             batch = list(connection.scalars(wanted.with_for_update()))
             if not batch:
                 break
-            _delete(connection, batch)
+            job_state.erase(connection, batch)
             audit_log.erase(connection, tenant, log.c.job_id.in_(batch), {"by": by, "jobs": len(batch)})
             gone += len(batch)
     with database.writing() as connection:
         read = exists().where(uses.c.digest == blobs.c.digest, uses.c.job_id == jobs.c.id, jobs.c.tenant == tenant)
-        mine = and_(blobs.c.tenant == tenant, blobs.c.created_at < before, ~read)
+        mine = and_(blobs.c.tenant == tenant, blobs.c.created_at < before, ~read, ~studies.in_use(tenant))
         dropped = connection.execute(blobs.delete().where(mine)).rowcount
         left = connection.execute(select(func.count()).where(old)).scalar_one()
         if dropped:
             audit_log.append(connection, tenant, "drop_blobs", {"by": by, "blobs": dropped})
-    return Forgotten(gone, dropped, left)
-
-
-def _delete(connection: Connection, job_ids: list[str]) -> None:
-    """Deletes jobs and everything that belongs to them; the counts of their steps stay."""
-    counted = select(events.c.what, func.count()).where(events.c.job_id.in_(job_ids)).group_by(events.c.what)
-    for what, count in connection.execute(counted.order_by(events.c.what)).all():
-        before = connection.execute(select(tallies.c.count).where(tallies.c.what == what)).scalar_one_or_none()
-        upsert(connection, tallies, {"what": what, "count": count + (before or 0)})
-    connection.execute(events.delete().where(events.c.job_id.in_(job_ids)))
-    connection.execute(deliveries.delete().where(deliveries.c.job_id.in_(job_ids)))
-    connection.execute(jobs.delete().where(jobs.c.id.in_(job_ids)))
+    return Forgotten(gone, dropped, left, studies=asked)
 
 
 def _tenants(database: Database) -> list[str]:

@@ -276,6 +276,49 @@ deliveries = Table(
 )
 """Messages to webhooks, written in the transaction that ends the audit; due again if their sender does not report."""
 
+studies = Table(
+    "studies",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("audit_id", String(26), nullable=False),
+    Column("protocol", String(71), ForeignKey("stored.digest"), nullable=False),
+    Column("material", String(71), ForeignKey("stored.digest"), nullable=False),
+    Column("about", JSON, nullable=False),
+    Column("tests", JSON, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("closed_at", Moment),
+    Column("analysis_id", String(26)),
+    Index(None, "tenant", "id"),
+    Index(None, "protocol"),
+    Index(None, "material"),
+)
+"""Studies with people; `tests` are those of the report, `analysis_id` is the job that analyses a closed one."""
+
+raters = Table(
+    "raters",
+    metadata,
+    Column("study_id", String(26), ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
+    Column("rater", Integer, primary_key=True, autoincrement=False),
+    Column("token_hash", String(64), nullable=False),
+    Index(None, "token_hash", unique=True),
+)
+"""The raters of each study; of the secret in a link only the hash is stored."""
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("study_id", String(26), ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
+    Column("rater", Integer, primary_key=True, autoincrement=False),
+    Column("task", Integer, primary_key=True, autoincrement=False),
+    Column("image", Integer, nullable=False),
+    Column("concept", Integer, nullable=False),
+    Column("confidence", Integer, nullable=False),
+    Column("at", Moment, nullable=False),
+)
+"""What raters answered; rows are only added, and deleted with their study."""
+
 measures = Table(
     "measures",
     metadata,

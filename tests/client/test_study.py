@@ -18,12 +18,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from caveat.cli import cli
-from caveat.study import analysis
 from caveat.study.folder import material_of, open_study
-from caveat.study.making import Design, plan
+from caveat.study.making import plan
 from caveat_reports.study import forms
+from caveat_reports.study.dealing import Design
 from caveat_spec.explain import Element
 from caveat_spec.study import StudyFindings
+from caveat_worker import study_analysis as analysis
 from tests.api_spec import handmade
 from tests.client import rated
 from tests.client.conftest import ROOT

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from caveat.cli import cli
-from caveat.study.making import Design, make_study
+from caveat.study.making import make_study
+from caveat_reports.study.dealing import Design
 from tests.browser import Browser, browser
 from tests.client import rated
 from tests.client.test_study_serving import kept, served

@@ -24,8 +24,9 @@ from caveat.problems import ProblemError
 from caveat.study import answers as answers_module
 from caveat.study.answers import Answers
 from caveat.study.folder import open_study
-from caveat.study.making import Design, make_study
+from caveat.study.making import make_study
 from caveat.study.serving import open_server
+from caveat_reports.study.dealing import Design
 from caveat_spec.study import COLUMNS, Answer
 from tests.client import rated
 

@@ -68,6 +68,14 @@ NOT_RUN = {
     ("docs/api.md", "/v1/webhooks"): Elsewhere(
         "It needs a receiver in the open internet.", "tests/worker/test_webhook_http.py", ("receiver",)
     ),
+    ("docs/api.md", "/v1/studies"): Elsewhere(
+        "It needs a report with maps.",
+        "tests/service/test_studies.py",
+        ("/v1/studies", ":close", "/ratings", "/findings"),
+    ),
+    ("docs/how-to/ask-people.md", "--close"): Elsewhere(
+        "It names an audit of a service.", "tests/client/test_study_service.py", ('"make", job', '"--close"', '"--url"')
+    ),
     ("docs/how-to/ask-people.md", "caveat study serve"): Elsewhere(
         "It serves until it is stopped.",
         "tests/client/test_study_serving.py",

@@ -191,7 +191,7 @@ def test_an_operator_erases_a_tenant_and_collects(tmp_path: Path, monkeypatch: p
     assert "Erased 0 jobs" in invoke("erase", "--tenant", "acme", "--older-than-days", "1")
     assert len(webhooks.registered(database, "acme")) == 1
     output = invoke("erase", "--tenant", "acme")
-    assert "Erased 1 jobs and 1 webhooks; 1 uploads" in output
+    assert "Erased 1 jobs, 0 studies and 1 webhooks; 1 uploads" in output
     assert webhooks.registered(database, "acme") == []
     assert "1 jobs are unfinished and were kept" in output
     assert "Deleted 0 blobs" in invoke("collect", "--blobs-url", place)

@@ -63,7 +63,7 @@ def test_an_audit_is_submitted_run_signed_announced_and_erased(tmp_path: Path) -
         stored = {"CAVEAT_BLOBS_URL": str(tmp_path / "blobs")}
         for role in (api, worker):
             assert "Verified 6 blobs" in caveat("scrub", CAVEAT_DATABASE_URL=role, **stored)  # and none is damaged
-        assert "Erased 1 jobs and 1 webhooks" in caveat("erase", "--tenant", "acme", CAVEAT_DATABASE_URL=api)
+        assert "Erased 1 jobs, 0 studies and 1 webhooks" in caveat("erase", "--tenant", "acme", CAVEAT_DATABASE_URL=api)
         database = Database(owner)
         with database.writing() as connection:
             connection.execute(text("UPDATE stored SET touched_at = now() - interval '1 week'"))

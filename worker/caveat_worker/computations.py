@@ -1,4 +1,4 @@
-"""The functions that a job's process calls: an audit, directions, pictures, a look at a model or an example set.
+"""The functions that a job's process calls: an audit, directions, pictures, a study, a look at a model or at examples.
 
 Each is imported when it is asked for: an audit needs nothing of what draws pictures.
 """
@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _PLACES = {
+    "analyse_study": "caveat_worker.study_analysis",
     "find_directions": "caveat_worker.directions",
     "inspect_examples": "caveat_worker.inspection",
     "inspect_model": "caveat_worker.inspection",

@@ -19,7 +19,7 @@ from caveat.commands import options
 )
 @options.database
 def erase(tenant: str, older_than_days: float, database_url: str) -> None:
-    """Erase a tenant's finished jobs, their reports, their details in the audit log, and its uploads.
+    """Erase a tenant's finished jobs, reports, studies, their details in the audit log, and its uploads.
 
     Without --older-than-days, webhooks and their pending deliveries are erased too. The audit log keeps an entry for
     each request, without its details, and records what was erased and by whom. The uploaded bytes are deleted by
@@ -29,7 +29,8 @@ def erase(tenant: str, older_than_days: float, database_url: str) -> None:
 
     gone = erase_tenant(database_url, tenant, timedelta(days=older_than_days))
     click.echo(
-        f"Erased {gone.jobs} jobs and {gone.webhooks} webhooks; {gone.blobs} uploads no longer belong to the tenant."
+        f"Erased {gone.jobs} jobs, {gone.studies} studies and {gone.webhooks} webhooks; {gone.blobs} uploads no longer "
+        "belong to the tenant."
     )
     if gone.left:
         click.echo(f"{gone.left} jobs are unfinished and were kept; cancel them, then erase again.", err=True)

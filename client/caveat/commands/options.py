@@ -46,6 +46,16 @@ def server(command: Any) -> Any:
     return command
 
 
+def service(command: Any) -> Any:
+    """Adds the options that name a service, for what is done there."""
+    for option in (
+        click.option("--key", envvar="CAVEAT_KEY", show_envvar=True, help="Bearer key for the service."),
+        click.option("--url", envvar="CAVEAT_URL", show_envvar=True, help="URL of the service."),
+    ):
+        command = option(command)
+    return command
+
+
 def outputs(command: Any) -> Any:
     """Adds an option for each format of a report."""
     for form in reversed(FORMATS):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from caveat.commands import options
 from caveat.commands.options import PATH
 
 
@@ -53,6 +54,7 @@ def _truth(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]
     help="What matters more for a class, where you know: `image` or the concept's name; repeatable.",
 )  # fmt: skip
 @click.option("--consent", type=PATH, help="File of plain text that raters read before they begin.")
+@options.service
 def make(
     report: Path,
     output: Path,
@@ -65,18 +67,29 @@ def make(
     maps: tuple[str, ...],
     truth: dict[str, str],
     consent: Path | None,
+    url: str | None,
+    key: str | None,
 ) -> None:
     """Make a study of the maps in the file REPORT, which `caveat gate --json` or `caveat explain --json` wrote.
+
+    With the id of an audit in place of a file, the study is made on the service at --url, which serves the forms
+    itself: the folder then has the protocol, and each rater's link in `links.csv`, which is secret.
 
     Each rater has a task for every class and kind of map, in an order of their own. Writes a form to print for each
     rater, a table to type answers into, and `study.json`, which has the seed, the design, and the digest of everything
     that raters see. The folder's `tokens.csv` is secret: a token lets its holder answer for a rater.
     """
-    from caveat.study.making import Design, make_study
-    from caveat.study.showing import show_made
+    from caveat.study.making import consent_in, make_study
+    from caveat.study.remote import is_on_service, make_remote
+    from caveat.study.showing import show_made, show_made_remotely
+    from caveat_reports.study.dealing import Design
 
-    design = Design(raters, seed, pictures, concept, image_concept, targets, maps, truth, consent)
-    show_made(make_study(report, design, output))
+    text = None if consent is None else consent_in(consent)
+    design = Design(raters, seed, pictures, concept, image_concept, targets, maps, truth, text)
+    if is_on_service(report):
+        show_made_remotely(make_remote(url, key, str(report), design, output), output)
+    else:
+        show_made(make_study(report, design, output))
 
 
 @study.command(short_help="Let raters fill their forms in a browser.")
@@ -113,8 +126,22 @@ def serve(folder: Path, port: int, host: str, url: str | None) -> None:
 @click.option("--report", type=PATH, help="Set the ratings beside the tests of this report (--json) of the same model.")
 @click.option("--html", "html_", type=PATH, help="Write a page.")
 @click.option("--json", "json_", type=PATH, help="Write everything as JSON.")
-def read(folder: Path, ratings: tuple[Path, ...], report: Path | None, html_: Path | None, json_: Path | None) -> None:
+@click.option("--close", is_flag=True, help="On a service: first end the study, so that it takes no more answers.")
+@options.service
+def read(
+    folder: Path,
+    ratings: tuple[Path, ...],
+    report: Path | None,
+    html_: Path | None,
+    json_: Path | None,
+    close: bool,
+    url: str | None,
+    key: str | None,
+) -> None:
     """Analyse the files RATINGS of the study in the folder STUDY; by default those in the folder.
+
+    With the id of a study in place of a folder, reads what the service at --url has. It analyses a study once, when
+    that is closed.
 
     Names every row that is not taken, with its line and the reason. The unit is the rater: p-values come from flipping
     the signs of raters' means, with Holm's correction over the questions.
@@ -122,9 +149,21 @@ def read(folder: Path, ratings: tuple[Path, ...], report: Path | None, html_: Pa
     Exit codes: 0 every row was taken, 1 some were not, 2 a file cannot be read.
     """
     from caveat.study.findings import read_study, write_findings
-    from caveat.study.showing import show_findings
+    from caveat.study.remote import is_on_service, read_remote
+    from caveat.study.showing import show_findings, show_progress
 
-    about, found = read_study(folder, ratings, report)
+    if is_on_service(folder):
+        if ratings or report is not None:
+            raise click.UsageError("RATINGS and --report are of a study on this machine; the service has its own.")
+        record, about, findings = read_remote(url, key, str(folder), close=close)
+        if findings is None:
+            show_progress(record)
+            return
+        found = findings
+    elif close:
+        raise click.UsageError("--close ends a study on a service; pass its id.")
+    else:
+        about, found = read_study(folder, ratings, report)
     show_findings(about, found)
     write_findings(about, found, {name: path for name, path in (("html", html_), ("json", json_)) if path is not None})
     click.get_current_context().exit(1 if found.refused else 0)

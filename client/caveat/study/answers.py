@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 from caveat.problems import problem
-from caveat.study.folder import StudyFolder, rating_row, rows
+from caveat.study.folder import StudyFolder
 from caveat.study.ratings import Ratings, read_ratings
+from caveat_reports.study.table import rating_row, rows
 from caveat_spec.study import COLUMNS, RATINGS, Answer
 
 Kept = Literal["new", "same", "other"]

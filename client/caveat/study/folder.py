@@ -14,8 +14,9 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from caveat.problems import ProblemError, problem
+from caveat_reports.study.table import rating_row, rows
 from caveat_spec.base import Document, digest_of_bytes
-from caveat_spec.study import COLUMNS, RATINGS, Material, Study
+from caveat_spec.study import COLUMNS, Material, Study
 
 STUDY, MATERIAL, TOKENS, LINKS, TEMPLATE, ANSWERS, FORMS = (
     "study.json", "material.json", "tokens.csv", "links.csv", "ratings.csv", "answers.csv", "forms",
@@ -64,19 +65,6 @@ def material_of(folder: StudyFolder) -> Material:
     return _document(Material, content, place)
 
 
-def rows(lines: Sequence[Sequence[object]]) -> str:
-    """Rows of a CSV file with their line feeds."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
-
-
-def rating_row(study: Study, rater: int, number: int, ratings: Sequence[object] = ("",) * len(RATINGS)) -> list[object]:
-    """A row of a file of ratings, for one rater's task; its ratings are empty by default."""
-    task = study.sheets[rater - 1].tasks[number - 1]
-    return [rater, number, task.of, task.map, study.model, *ratings]
-
-
 def template(study: Study) -> str:
     """A file of ratings with a row for every task, whose ratings are to be filled in."""
     asked = [
@@ -96,6 +84,17 @@ def write_secret(path: Path, text: str) -> None:
     opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(opened, "w", encoding="utf-8", newline="") as file:
         file.write(text)
+
+
+def require_new(path: Path) -> None:
+    """Raises a `ProblemError` for a folder that has something in it: it may be somebody's ratings."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise problem(
+            "study-exists",
+            422,
+            f"{path} exists and is not an empty folder.",
+            "Give --output another folder; a study is never written over, because ratings may belong to it.",
+        )
 
 
 def raters_by_token(folder: StudyFolder) -> dict[str, int]:

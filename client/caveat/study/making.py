@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-
-import rfc8785
-from pydantic import TypeAdapter, ValidationError
 
 from caveat.gate import read_report
 from caveat.outputs import writing
@@ -23,67 +16,19 @@ from caveat.study.folder import (
     TEMPLATE,
     TOKENS,
     by_rater,
+    require_new,
     template,
     write_secret,
 )
-from caveat_reports.canonical import canonical, digest
+from caveat_reports.canonical import canonical
 from caveat_reports.study import forms
-from caveat_spec.base import Name, digest_of_bytes
-from caveat_spec.explain import Element
-from caveat_spec.explained import Explained, Figure, Panel
+from caveat_reports.study.dealing import Design, UnfitReportError
+from caveat_reports.study.dealing import plan as dealt
+from caveat_spec.base import digest_of_bytes
 from caveat_spec.report import Report
-from caveat_spec.sanitize import raster
-from caveat_spec.study import (
-    IMAGE,
-    MOST_TASKS,
-    MapKind,
-    Material,
-    Sheet,
-    Shown,
-    ShownPicture,
-    Study,
-    StudyClass,
-    Task,
-    Weighed,
-)
+from caveat_spec.study import Material, Study
 
-CONSENT = (
-    "Taking part is voluntary, and you may stop at any time. Your answers are kept under a number, without your name "
-    "or anything else about you."
-)
-DRAWN = ("map", "strip")
-"""Presentations that show raters where in an example a number arises."""
 TOKEN_BYTES = 18
-
-
-@dataclass(frozen=True)
-class Design:
-    """What a person asks of a study."""
-
-    raters: int
-    seed: int
-    pictures: int = 4
-    concept: str | None = None
-    image_concept: str | None = None
-    """A concept of the report that stands for the image."""
-    targets: Sequence[str] = ()
-    """All that the report explains, where none is named."""
-    maps: Sequence[str] = ()
-    """All that every class has, where none is named."""
-    truth: dict[str, str] | None = None
-    """Class → `image` or a concept's name."""
-    consent: Path | None = None
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A picture that raters may see, and why it may not be."""
-
-    example: str
-    set: str
-    picture: str | None
-    figures: dict[str, Figure]
-    """Kind of map → the figure that is drawn."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +41,7 @@ class Made:
 
 def make_study(report: Path, design: Design, path: Path) -> Made:
     """Writes a study about the report into a new folder; raises a `ProblemError` where the report does not allow it."""
-    _check_new(path)
+    require_new(path)
     study, material = plan(read_report(report), design)
     pages = {
         forms.file_name(sheet.rater, len(study.sheets)): forms.printable(study, material, sheet).encode()
@@ -116,218 +61,15 @@ def make_study(report: Path, design: Design, path: Path) -> Made:
 
 
 def plan(report: Report, design: Design) -> tuple[Study, Material]:
-    """The study of a design and what its raters see, without their forms."""
-    kinds, by_class = _candidates(report, design)
-    _check_enough(by_class, kinds, design)
-    concept, concepts, image_concepts = _concepts(report, design, list(by_class))
-    shown: dict[str, Shown] = {}
-    classes = []
-    for name, candidates in by_class.items():
-        pictures = []
-        for number, one in enumerate(candidates, 1):
-            key = f"{name}/{number}"
-            shown[key] = Shown(picture=one.picture, maps={kind.name: one.figures[kind.name] for kind in kinds})
-            pictures.append(_shown_picture(key, one, kinds))
-        classes.append(StudyClass(name=name, pictures=pictures))
-    material = Material(shown=shown)
-    study = Study(
-        caveat=version("caveat"),
-        seed=design.seed,
-        report=digest(report),
-        model=report.audit.model,
-        concept=concept,
-        concepts=concepts,
-        image_concepts=image_concepts,
-        classes=classes,
-        maps=kinds,
-        pictures=design.pictures,
-        truth=_truth(design, concept, list(by_class)),
-        consent=_consent(design.consent),
-        material=digest_of_bytes(canonical(material)),
-        sheets=[
-            Sheet(rater=rater, tasks=_tasks(classes, kinds, design, rater)) for rater in range(1, design.raters + 1)
-        ],
-        forms={},
-    )
-    return study, material
-
-
-def _tasks(classes: Sequence[StudyClass], kinds: Sequence[MapKind], design: Design, rater: int) -> list[Task]:
-    """A rater's tasks in their order: each kind of map of a class has other pictures as far as there are enough."""
-    tasks = []
-    for one in classes:
-        keys = _shuffled([picture.key for picture in one.pictures], design.seed, rater, one.name)
-        names = _shuffled([kind.name for kind in kinds], design.seed, rater, one.name, "maps")
-        for turn, name in enumerate(names):
-            places = range(turn * design.pictures, (turn + 1) * design.pictures)
-            tasks.append(Task(of=one.name, map=name, pictures=[keys[place % len(keys)] for place in places]))
-    return [tasks[int(at)] for at in _shuffled([str(at) for at in range(len(tasks))], design.seed, rater, "order")]
-
-
-def _shuffled(items: Sequence[str], *seed: object) -> list[str]:
-    """The items in the order of digests of the seed and each: the same in every version of every language."""
-    return sorted(items, key=lambda item: hashlib.sha256("/".join(map(str, (*seed, item))).encode()).hexdigest())
-
-
-def _candidates(report: Report, design: Design) -> tuple[list[MapKind], dict[str, list[Candidate]]]:
-    """The kinds of map that every class has, and each class's pictures with all of them."""
-    names, titles = _map_names(report)
-    by_class: dict[str, dict[tuple[str, int], Candidate]] = {}
-    for target, panel, figures in _drawn(report.explanations, names):
-        place = (panel.set, panel.position)
-        known = by_class.setdefault(target, {}).get(place)
-        picture = raster(panel.thumbnail)
-        merged = figures if known is None else {**known.figures, **figures}
-        by_class[target][place] = Candidate(panel.example, panel.set, picture, merged)
-    for name in design.targets:
-        if name not in by_class:
-            raise _no_maps(f"The report draws no map for '{name}'.", _asked(by_class, "It draws maps for"))
-    if design.targets:
-        by_class = {name: of for name, of in by_class.items() if name in design.targets}
-    if not by_class:
-        raise _no_maps(
-            "The report draws no map.", "Ask for some with `explain:`, and `caveat schema` lists the methods."
-        )
-    everywhere = [
-        name for name in titles if all(any(name in c.figures for c in of.values()) for of in by_class.values())
-    ]
-    chosen = list(dict.fromkeys(design.maps)) or everywhere
-    for name in chosen:
-        if name not in everywhere:
-            raise _no_maps(
-                f"Not every class has maps of the kind '{name}'.", _asked(everywhere, "Every class has maps of")
-            )
-    if not chosen:
-        raise _no_maps("No kind of map is drawn for every class.", "Ask for the same methods in each explanation.")
-    kinds = [MapKind(name=name, title=titles[name]) for name in chosen]
-    return kinds, {target: [one for one in of.values() if _complete(one, chosen)] for target, of in by_class.items()}
-
-
-def _complete(one: Candidate, chosen: Sequence[str]) -> bool:
-    """Whether a picture has every kind of map, and is in the report where a map lies over it."""
-    if not set(chosen) <= set(one.figures):
-        return False
-    return one.picture is not None or all(one.figures[name].presentation == "strip" for name in chosen)
-
-
-def _drawn(explained: Sequence[Explained], names: dict[bytes, str]) -> Iterator[tuple[str, Panel, dict[str, Figure]]]:
-    """Each panel with its drawn figures by the names of their kinds; examples' matches are left out."""
-    for one in explained:
-        for panel in one.panels:
-            found = {names[_kind(figure.element)]: _bare(figure) for figure in panel.figures if _can_be_shown(figure)}
-            if found and panel.match_of is None:
-                yield one.target, panel, found
-
-
-def _can_be_shown(figure: Figure) -> bool:
-    """Whether it is drawn as a map, and of the target's number: one with a unit of its own is of something else."""
-    drawn = figure.map is not None if figure.presentation == "map" else bool(figure.atoms)
-    return figure.presentation in DRAWN and figure.withheld is None and figure.unit is None and drawn
-
-
-def _bare(figure: Figure) -> Figure:
-    """A figure without what a rater must not see: its checks, its notes, and what it singles out."""
-    nothing: dict[str, object] = {
-        "sentence": "", "checks": [], "notes": [], "focus": None, "links": [], "upper": [], "icons": None,
-    }  # fmt: skip
-    return figure.model_copy(update=nothing if figure.presentation == "strip" else {**nothing, "atoms": []})
-
-
-def _kind(element: Element) -> bytes:
-    """What two elements have to share to be one kind of map: a method with its options."""
-    return rfc8785.dumps({"by": element.by, "options": element.options})
-
-
-def _map_names(report: Report) -> tuple[dict[bytes, str], dict[str, str]]:
-    """Kind of map → its name, and name → title: the method's name, numbered where it is asked with several options."""
-    names: dict[bytes, str] = {}
-    titles: dict[str, str] = {}
-    for one in report.explanations:
-        for _, figure in one.figures:
-            kind = _kind(figure.element)
-            if _can_be_shown(figure) and kind not in names:
-                again = sum(name.split("-")[0] == figure.element.by for name in names.values())
-                names[kind] = figure.element.by if not again else f"{figure.element.by}-{again + 1}"
-                titles[names[kind]] = figure.title
-    return names, titles
-
-
-def _shown_picture(key: str, one: Candidate, kinds: Sequence[MapKind]) -> ShownPicture:
-    picture = None if one.picture is None else digest_of_bytes(base64.b64decode(one.picture.partition(",")[2]))
-    maps = {kind.name: digest_of_bytes(canonical(one.figures[kind.name])) for kind in kinds}
-    return ShownPicture(key=key, example=one.example, set=one.set, picture=picture, maps=maps)
-
-
-def _concepts(report: Report, design: Design, classes: Sequence[str]) -> tuple[str, dict[str, str], dict[str, str]]:
-    """What raters call the concept, and the report's concepts by class for it and for the image."""
-    declared = report.audit.concepts
-    image = {} if design.image_concept is None else _by_class(report, design.image_concept, classes)
-    if design.concept is not None:
-        return _name(design.concept), _by_class(report, design.concept, classes), image
-    others = [name for name in declared if name not in image.values()]
-    if len(others) == 1:
-        return others[0], dict.fromkeys(classes, others[0]), image
-    raise problem(
-        "no-concept-chosen",
-        422,
-        f"The report has {len(others)} concepts that raters could weigh against the image.",
-        _asked(others, "Choose one with --concept:")
-        if others
-        else "Name it with --concept, such as --concept caption.",
-    )
-
-
-def _by_class(report: Report, name: str, classes: Sequence[str]) -> dict[str, str]:
-    """The concept of that name for every class, or `NAME-CLASS` for each; none where a report declares no concept."""
-    declared = report.audit.concepts
-    if not declared:
-        return {}
-    if name in declared:
-        return dict.fromkeys(classes, name)
-    found = {of: f"{name}{sign}{of}" for of in classes for sign in "-_." if f"{name}{sign}{of}" in declared}
-    if len(found) < len(classes):
-        raise problem(
-            "unknown-concept",
-            422,
-            f"The report has no concept '{name}', and not one called {name}-CLASS for every class.",
-            _asked(declared, "It has"),
-        )
-    return found
-
-
-def _name(text: str) -> str:
+    """The study of a design and what its raters see; raises a `ProblemError` where the report does not allow it."""
     try:
-        return TypeAdapter(Name).validate_python(text)
-    except ValidationError:
-        raise problem(
-            "invalid-name",
-            422,
-            f"'{text}' is no name of a concept.",
-            "Use up to 64 letters, digits, `_`, `.` and `-`; raters read `_` as a space.",
-        ) from None
+        return dealt(report, design)
+    except UnfitReportError as unfit:
+        raise ProblemError(unfit.problem) from None
 
 
-def _truth(design: Design, concept: str, classes: Sequence[str]) -> dict[str, Weighed]:
-    """Which of the two matters more, by class."""
-    words: dict[str, Weighed] = {IMAGE: "image", concept: "concept"}
-    if design.image_concept is not None:
-        words.setdefault(design.image_concept, "image")
-    found: dict[str, Weighed] = {}
-    for name, said in (design.truth or {}).items():
-        if name not in classes or said not in words:
-            raise problem(
-                "invalid-truth",
-                422,
-                f"--truth {name}={said} does not say which of the two matters more for a class of the study.",
-                f"Classes are {', '.join(classes)}; what matters more is {' or '.join(words)}.",
-            )
-        found[name] = words[said]
-    return found
-
-
-def _consent(path: Path | None) -> str:
-    if path is None:
-        return CONSENT
+def consent_in(path: Path) -> str:
+    """The text that raters read before they begin, from a file."""
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -340,46 +82,3 @@ def _consent(path: Path | None) -> str:
             "unreadable-consent", 422, f"{path} has {len(text):,} characters.", "Write between 1 and 10,000 of them."
         )
     return text
-
-
-def _check_enough(by_class: dict[str, list[Candidate]], kinds: Sequence[MapKind], design: Design) -> None:
-    """Raises a `ProblemError` where a class has too few pictures, or a rater would have too many tasks."""
-    tasks = len(by_class) * len(kinds)
-    if tasks > MOST_TASKS:
-        raise problem(
-            "too-many-tasks",
-            422,
-            f"{len(by_class)} classes with {len(kinds)} kinds of map are {tasks} tasks for each rater; the most is "
-            f"{MOST_TASKS}, and the article has 6.",
-            f"Choose classes with --target ({', '.join(by_class)}) and kinds of map with --map "
-            f"({', '.join(kind.name for kind in kinds)}).",
-        )
-    for name, candidates in by_class.items():
-        if len(candidates) < design.pictures:
-            raise problem(
-                "too-few-pictures",
-                422,
-                f"Class '{name}' has {len(candidates)} of the {design.pictures} pictures that a task shows: only those "
-                "count that are in the report with every kind of map drawn, and not as another one's match.",
-                "Audit with `pictures: full` in `method` and `count: 8` in each explanation, show fewer with "
-                "--pictures, or choose kinds of map with --map.",
-            )
-
-
-def _check_new(path: Path) -> None:
-    """Raises a `ProblemError` for a folder that has something in it: it may be somebody's ratings."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise problem(
-            "study-exists",
-            422,
-            f"{path} exists and is not an empty folder.",
-            "Give --output another folder; a study is never written over, because ratings may belong to it.",
-        )
-
-
-def _no_maps(sentence: str, remedy: str) -> ProblemError:
-    return problem("no-maps-to-rate", 422, sentence, remedy)
-
-
-def _asked(names: Iterable[str], before: str) -> str:
-    return f"{before} {', '.join(names) or 'none'}."

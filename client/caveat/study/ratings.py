@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,20 +11,18 @@ from pathlib import Path
 from caveat.problems import problem
 from caveat_spec.sanitize import one_line
 from caveat_spec.study import (
-    LARGEST_CONFIDENCE,
-    LARGEST_IMPORTANCE,
     RATINGS,
     Answer,
-    MissingTasks,
+    InvalidRating,
     RefusedRow,
     Study,
+    answer_in,
+    quoted,
+    rating_in,
 )
 
 NEEDED = ("rater", "task", *RATINGS)
-MOST = {"image": LARGEST_IMPORTANCE, "concept": LARGEST_IMPORTANCE, "confidence": LARGEST_CONFIDENCE}
 LARGEST_FILE = 50_000_000
-_WHOLE = re.compile(r"(\d{1,9})(?:\.0+)?", re.ASCII)
-"""A whole number, also as a spreadsheet writes it."""
 
 
 @dataclass
@@ -36,19 +33,6 @@ class Ratings:
     refused: list[RefusedRow] = field(default_factory=list)
     places: dict[tuple[int, int], str] = field(default_factory=dict)
     """Where each answer was read."""
-
-    def missing(self, study: Study) -> list[MissingTasks]:
-        """Each rater's tasks without an answer, of raters who have some."""
-        found = []
-        for sheet in study.sheets:
-            tasks = [number for number in range(1, len(sheet.tasks) + 1) if (sheet.rater, number) not in self.answers]
-            if tasks:
-                found.append(MissingTasks(rater=sheet.rater, tasks=tasks))
-        return found
-
-
-class InvalidRow(Exception):  # noqa: N818 - a row's, not an error of the command
-    """Why a row is not taken."""
 
 
 def read_ratings(path: Path, study: Study, into: Ratings) -> int:
@@ -62,10 +46,10 @@ def read_ratings(path: Path, study: Study, into: Ratings) -> int:
             before = into.answers.get(key)
             if before is not None:
                 same = "the same numbers" if before == answer else "other numbers"
-                raise InvalidRow(
+                raise InvalidRating(
                     f"rater {key[0]} has answered task {key[1]} in {into.places[key]}, with {same}; the first is kept"
                 )
-        except InvalidRow as reason:
+        except InvalidRating as reason:
             into.refused.append(RefusedRow(file=one_line(path.name), line=line, reason=str(reason)))
             continue
         into.answers[key] = answer
@@ -74,48 +58,32 @@ def read_ratings(path: Path, study: Study, into: Ratings) -> int:
     return taken
 
 
-def number_in(text: str, what: str, most: int) -> int:
-    """A whole number from 1 to `most`; raises `InvalidRow` with a sentence about `what`."""
-    found = _WHOLE.fullmatch(text.strip())
-    if not text.strip():
-        raise InvalidRow(f"{what} is missing")
-    if found is None or not 1 <= int(found[1]) <= most:
-        raise InvalidRow(f"{what} is {_quoted(text)}, and not a whole number from 1 to {most}")
-    return int(found[1])
-
-
 def _answer(row: Mapping[str, str], study: Study) -> tuple[tuple[int, int], Answer]:
-    """Whose answer a row is, and to which task; raises `InvalidRow`."""
+    """Whose answer a row is, and to which task; raises `InvalidRating`."""
     if row.get("…"):
-        raise InvalidRow("it has more cells than the file has columns")
+        raise InvalidRating("it has more cells than the file has columns")
     rater, number = _key(row, study)
     task = study.sheets[rater - 1].tasks[number - 1]
     for name, wanted in {"class": task.of, "map": task.map, "model": study.model}.items():
         said = row.get(name, "").strip()
         if said and said != wanted:
-            raise InvalidRow(f"{name} is {_quoted(said)}, and task {number} of rater {rater} is about {wanted}")
-    faults = []
-    numbers = {}
-    for name, most in MOST.items():
-        try:
-            numbers[name] = number_in(row.get(name, ""), name, most)
-        except InvalidRow as reason:
-            faults.append(str(reason))
-    if faults:
-        raise InvalidRow("; ".join(faults))
-    return (rater, number), Answer(**numbers)
+            raise InvalidRating(f"{name} is {quoted(said)}, and task {number} of rater {rater} is about {wanted}")
+    answer, faults = answer_in(row)
+    if answer is None:
+        raise InvalidRating("; ".join(faults.values()))
+    return (rater, number), answer
 
 
 def _key(row: Mapping[str, str], study: Study) -> tuple[int, int]:
     try:
-        rater = number_in(row["rater"], "rater", len(study.sheets))
-    except InvalidRow:
+        rater = rating_in(row["rater"], "rater", len(study.sheets))
+    except InvalidRating:
         said = row["rater"].strip()
-        raise InvalidRow(
-            f"the study has no rater {_quoted(said)}; they are 1 to {len(study.sheets)}" if said else "rater is missing"
+        raise InvalidRating(
+            f"the study has no rater {quoted(said)}; they are 1 to {len(study.sheets)}" if said else "rater is missing"
         ) from None
     tasks = len(study.sheets[rater - 1].tasks)
-    return rater, number_in(row["task"], "task", tasks)
+    return rater, rating_in(row["task"], "task", tasks)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -174,9 +142,3 @@ def _unreadable(path: Path, reason: str) -> Exception:
         f"The ratings in {path} cannot be read: {reason}.",
         f"Fill the file that `caveat study make` wrote, a CSV with the columns {', '.join(NEEDED)}.",
     )
-
-
-def _quoted(text: str) -> str:
-    """What a cell holds, on one line and not too long."""
-    shown = one_line(text.strip())
-    return f"'{shown[:40]}…'" if len(shown) > 40 else f"'{shown}'"

@@ -16,9 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 from caveat.problems import problem
 from caveat.study.answers import Answers
 from caveat.study.folder import LINKS, StudyFolder, by_rater, material_of, open_study, raters_by_token, write_secret
-from caveat.study.ratings import MOST, InvalidRow, number_in
 from caveat_reports.study import forms
-from caveat_spec.study import RATINGS, Answer, Material, Sheet
+from caveat_spec.study import RATINGS, Material, Sheet
 
 LARGEST_BODY = 4096
 SLOWEST = 30
@@ -54,7 +53,8 @@ class Forms:
         """What comes of a form that was sent to a path."""
         match path.strip("/").split("/"):
             case ["r", token, number] if (sheet := self._sheet(token)) is not None and _is_task(sheet, number):
-                if not hmac.compare_digest(fields.get("token", "").encode(), self._form_token(token, number).encode()):
+                own = forms.form_token(self._folder.digest, token, int(number))
+                if not hmac.compare_digest(fields.get("token", "").encode(), own.encode()):
                     return _OTHER_FORM
                 return self._sent(sheet, token, int(number), fields)
         return _NO_PAGE
@@ -68,39 +68,28 @@ class Forms:
         self, sheet: Sheet, token: str, number: int, given: Mapping[str, str] | None = None,
         faults: Mapping[str, str] | None = None,
     ) -> str:  # fmt: skip
-        form_token = self._form_token(token, str(number))
+        form_token = forms.form_token(self._folder.digest, token, number)
         return forms.task(
             self._study, self._material, sheet, number, link=f"../{token}", token=form_token, given=given, faults=faults
         )
 
     def _sent(self, sheet: Sheet, token: str, number: int, fields: Mapping[str, str]) -> Page:
-        faults = {}
-        numbers = {}
-        for scale in forms.scales(self._study):
-            try:
-                numbers[scale.name] = number_in(fields.get(scale.name, ""), scale.name, MOST[scale.name])
-            except InvalidRow:
-                faults[scale.name] = f"Choose a number from 1 to {scale.most}. {scale.question}"
-        if faults:
+        answer, faults = forms.answer_of(self._study, fields)
+        if answer is None:
             return Page(422, self._asked(sheet, token, number, fields, faults))
         try:
-            kept = self._answers.keep(sheet.rater, number, Answer(**numbers))
+            kept = self._answers.keep(sheet.rater, number, answer)
         except OSError:
             return _NOT_KEPT
         known = self._answers.of(sheet.rater)
         if kept == "other":
             return Page(409, forms.answered(self._study, sheet, number, known[number], f"../{token}", other=True))
-        following = [one for one in range(1, len(sheet.tasks) + 1) if one not in known]
-        after = [one for one in following if one > number] or following
-        return Page(303, location=f"../{token}/{after[0]}" if after else f"../{token}")
+        after = forms.task_after(sheet, number, known)
+        return Page(303, location=f"../{token}" if after is None else f"../{token}/{after}")
 
     def _sheet(self, token: str) -> Sheet | None:
         rater = self._raters.get(_hashed(token))
         return None if rater is None else self._study.sheet(rater)
-
-    def _form_token(self, token: str, number: str) -> str:
-        """What a form carries: it is made of the link, so that another site has neither."""
-        return hmac.new(token.encode(), f"{self._folder.digest}/{number}".encode(), sha256).hexdigest()
 
 
 class FormServer(ThreadingHTTPServer):

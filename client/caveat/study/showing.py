@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from caveat.console_output import Table, Text, out
+from caveat.study.folder import LINKS
 from caveat.study.making import Made
 from caveat_reports.formatting import fixed, signed
+from caveat_spec.studies import StudyRecord
 from caveat_spec.study import Cell, Study, StudyFindings
 
 MOST_REFUSED = 50
@@ -33,6 +37,30 @@ def show_made(made: Made) -> None:
         console.print(f"The article's protocol has 6 tasks, of 3 classes and 2 kinds of map; this one has {tasks}.")
     console.print(f"On paper: print {made.path / 'forms'}, type what raters mark into {made.path / 'ratings.csv'}.")
     console.print(f"In a browser: caveat study serve {made.path}. Then: caveat study read {made.path}.")
+
+
+def show_made_remotely(made: StudyRecord, path: Path) -> None:
+    """What the service has now, and what to do with it."""
+    console = out()
+    console.print(
+        Text.assemble(
+            ("Made", "bold"),
+            f" the study {made.id} on the service for {made.raters} raters, each with {made.tasks // made.raters} "
+            f"tasks ({len(made.classes)} classes x {len(made.maps)} kinds of map).",
+        )
+    )
+    console.print(f"Links of raters: {path / LINKS}, shown this once. Whoever has one answers for its rater.")
+    console.print(f"When they have answered: caveat study read {made.id} --close.")
+
+
+def show_progress(record: StudyRecord) -> None:
+    """How far an open study is."""
+    console = out()
+    console.print(
+        f"{record.taken} of {record.tasks} tasks were answered by {record.answered} of {record.raters} raters. The "
+        "study is open."
+    )
+    console.print(f"It is analysed once, when it takes no more answers: caveat study read {record.id} --close.")
 
 
 def show_findings(study: Study, found: StudyFindings) -> None:

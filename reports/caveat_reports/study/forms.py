@@ -5,8 +5,10 @@ No page has the name of a method, what is right, or what a check of a map said: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hmac
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from markupsafe import Markup
 
@@ -24,6 +26,7 @@ from caveat_spec.study import (
     Sheet,
     Shown,
     Study,
+    answer_in,
 )
 
 _OVER = Markup('<svg class="below" viewBox="0 0 224 224" aria-hidden="true" focusable="false"><use href="#{}"/></svg>')
@@ -134,6 +137,24 @@ def scales(study: Study) -> list[Scale]:
         Scale(RATINGS[1], f"How important is the {words} to the model?", "", LARGEST_IMPORTANCE, importance),
         Scale(RATINGS[2], "How sure are you of both answers?", "", LARGEST_CONFIDENCE, ("not at all", "completely")),
     ]
+
+
+def answer_of(study: Study, fields: Mapping[str, str]) -> tuple[Answer | None, dict[str, str]]:
+    """The answer that a task's form gives, or by question what is to be chosen yet."""
+    answer, faults = answer_in(fields)
+    asked = {one.name: f"Choose a number from 1 to {one.most}. {one.question}" for one in scales(study)}
+    return answer, {name: asked[name] for name in asked if name in faults}
+
+
+def task_after(sheet: Sheet, number: int, answered: Collection[int]) -> int | None:
+    """The task to go on with: the next one that is missing, else the first; None where all are answered."""
+    missing = [one for one in _numbers(sheet) if one not in answered]
+    return next((one for one in missing if one > number), missing[0] if missing else None)
+
+
+def form_token(digest: str, token: str, number: int) -> str:
+    """What a task's form carries: it is made of the rater's link, so that another site has neither."""
+    return hmac.new(token.encode(), f"{digest}/{number}".encode(), sha256).hexdigest()
 
 
 def concept_words(study: Study) -> str:

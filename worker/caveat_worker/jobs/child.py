@@ -29,6 +29,7 @@ from caveat_spec.disk_faults import ERRNOS, disk_problem
 from caveat_spec.jobs import REQUESTS, Division, NewDirections, NewPlan, NewVisualisation, Request, Result, Shard
 from caveat_spec.problem import Fault, ProblemDetails
 from caveat_spec.report import Report
+from caveat_spec.study import NewFindings
 from caveat_worker.jobs.sandbox import confine
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ def _run(
         result = pipeline.find_directions(request, blob, _say, threads=threads)
     elif isinstance(request, NewVisualisation):
         result = pipeline.make_pictures(request, blob, _say, threads=threads)
+    elif isinstance(request, NewFindings):
+        result = pipeline.analyse_study(request)
     elif isinstance(request, NewPlan):
         result = pipeline.plan_examples(request.audit, blob, request.report)
     else:

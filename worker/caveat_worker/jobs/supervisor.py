@@ -57,6 +57,7 @@ CALLED: dict[JobKind, str] = {
     "plan": "this plan",
     "directions": "these directions",
     "visualisation": "these pictures",
+    "findings": "this analysis",
 }
 SCRATCH = frozenset(disk_problem("scratch", number).code for number in FULL | FAILING)
 

@@ -1,4 +1,6 @@
-"""What ratings say, with the rater as the unit: a rater's tasks become one number before anything is tested.
+"""What ratings of a study say, with the rater as the unit: a rater's tasks become one number before anything is tested.
+
+The numbers alone; `caveat_reports.study.wording` has the sentences.
 
 A rater who answered some tasks of a question and not all is left out of it: classes differ, and a mean over other
 classes would be another number.
@@ -13,15 +15,18 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from caveat.study.ratings import Ratings
-from caveat_reports.formatting import p_value, percent, plain, signed
 from caveat_spec.base import Interval
+from caveat_spec.results import rounded
 from caveat_spec.study import (
+    ALPHA,
     FEWEST_RATERS,
+    SIGN_FLIPS,
     Answer,
     Cell,
     Correctness,
     MapKind,
+    MissingTasks,
+    NewFindings,
     Order,
     Question,
     Study,
@@ -33,9 +38,6 @@ from caveat_worker.engine.statistics.correction import correct
 from caveat_worker.engine.statistics.intervals import mean_interval
 from caveat_worker.engine.statistics.p_values import sign_flip_p
 
-ALPHA = 0.05
-SIGN_FLIPS = 9_999
-VERY_SURE = 5
 Array = NDArray[np.float64]
 
 
@@ -63,30 +65,41 @@ class Compared:
     p: float | None
 
 
-def analyse(study: Study, digest: str, ratings: Ratings, tests: Sequence[Tested]) -> StudyFindings:
-    """Everything that ratings say, beside the report's own tests and the truth."""
-    rated = arranged(study, ratings.answers)
+def analyse_study(new: NewFindings) -> StudyFindings:
+    """Everything that ratings say, beside the report's own tests and the truth, without sentences."""
+    study = new.study
+    answers = {(one.rater, one.task): one for one in new.ratings}
+    rated = arranged(study, answers)
     questions = asked(rated, [kind.name for kind in study.maps], study.seed)
     cells = _cells(study, rated)
-    missing = ratings.missing(study)
-    answered = len({rater for rater, _ in ratings.answers})
-    return StudyFindings(
-        study=digest,
+    found = StudyFindings(
+        study=new.digest,
         concept=study.concept,
         alpha=ALPHA,
         raters=len(study.sheets),
-        answered=answered,
+        answered=len({rater for rater, _ in answers}),
         tasks=sum(len(sheet.tasks) for sheet in study.sheets),
-        taken=len(ratings.answers),
-        refused=ratings.refused,
-        missing=missing,
-        questions=[_told(study, one) for one in questions],
+        taken=len(answers),
+        refused=new.refused,
+        missing=_missing(study, answers),
+        questions=questions,
         cells=cells,
         correctness=_correctness(study, rated),
-        tests=list(tests),
-        orders=_orders(study, cells, tests),
-        notes=_notes(study, questions, cells, answered),
+        tests=new.tests,
+        orders=_orders(study, cells, new.tests),
+        notes=[],
     )
+    return rounded(found)
+
+
+def _missing(study: Study, answers: Mapping[tuple[int, int], Answer]) -> list[MissingTasks]:
+    """Each rater's tasks without an answer."""
+    found = []
+    for sheet in study.sheets:
+        tasks = [number for number in range(1, len(sheet.tasks) + 1) if (sheet.rater, number) not in answers]
+        if tasks:
+            found.append(MissingTasks(rater=sheet.rater, tasks=tasks))
+    return found
 
 
 def arranged(study: Study, answers: Mapping[tuple[int, int], Answer]) -> Rated:
@@ -141,35 +154,6 @@ def compared(numbers: Array, rng: np.random.Generator | None, alpha: float) -> C
         return Compared(len(known), value, None, None)
     p = None if rng is None else sign_flip_p(known, SIGN_FLIPS, rng)
     return Compared(len(known), value, mean_interval(known, alpha), p)
-
-
-def _told(study: Study, one: Question) -> Question:
-    """The question with what came of it in words."""
-    titles = {kind.name: kind.title for kind in study.maps}
-    concept, names = study.concept.replace("_", " "), [titles[name] for name in one.maps]
-    if one.difference is None:
-        return one.model_copy(update={"sentence": f"{' and '.join(names)}: nobody has answered every task of it."})
-    size = f"{plain(abs(one.difference), 2)} points"
-    if len(names) == 1:
-        side = "above" if one.difference >= 0 else "below"
-        said = f"{names[0]}: raters put the {concept} {size} {side} the image"
-    else:
-        side = "more" if one.difference >= 0 else "less"
-        said = f"{names[0]} gives the {concept} {size} {side} against the image than {names[1]} does"
-    if one.interval is None or one.p_corrected is None:
-        sentence = f"{said}, in the mean of {_raters(one.raters)}; fewer than {FEWEST_RATERS} are not tested."
-    else:
-        low, high = one.interval
-        found = (
-            "a difference that chance does not explain"
-            if one.p_corrected <= ALPHA
-            else "no difference beyond chance was found, which does not show that there is none"
-        )
-        sentence = (
-            f"{said} ({signed(low, 2)} to {signed(high, 2)}, {_raters(one.raters)}, corrected p "
-            f"{p_value(one.p_corrected)}): {found}."
-        )
-    return one.model_copy(update={"sentence": sentence})
 
 
 def _cells(study: Study, rated: Rated) -> list[Cell]:
@@ -234,26 +218,8 @@ def _correct(kind: MapKind, right: Array, confidence: Array, alpha: float) -> Co
         both=gap.raters,
         confidence_difference=gap.value,
         confidence_interval=gap.interval,
-        sentence=_correct_words(kind.title, share, gap),
+        sentence="",
     )
-
-
-def _correct_words(title: str, share: Compared, gap: Compared) -> str:
-    if share.value is None:
-        return f"{title}: nobody has answered every task whose truth is known."
-    interval = (
-        ""
-        if share.interval is None
-        else (f" ({percent(max(0.0, share.interval[0]))} to {percent(min(1.0, share.interval[1]))})")
-    )
-    said = (
-        f"{title}: raters rank the two as the truth does in {percent(share.value)} of tasks{interval}; 50 % is chance."
-    )
-    if gap.value is None:
-        return f"{said} No rater was both right and wrong, so that their confidence cannot be compared."
-    more = "more" if gap.value >= 0 else "less"
-    ends = "" if gap.interval is None else f" ({signed(gap.interval[0], 2)} to {signed(gap.interval[1], 2)})"
-    return f"{said} Where they are right they are {plain(abs(gap.value), 2)} points {more} sure{ends}."
 
 
 def _mean_of(values: Array, chosen: NDArray[np.bool_]) -> Array:
@@ -266,38 +232,26 @@ def _mean_of(values: Array, chosen: NDArray[np.bool_]) -> Array:
 
 def _orders(study: Study, cells: Sequence[Cell], tests: Sequence[Tested]) -> list[Order]:
     """For each class, which matters more to raters, to the report's tests, and in truth."""
-    orders = []
-    for of in study.classes:
-        side, sentence = _order_of_tests([one for one in tests if one.of == of.name])
-        orders.append(
-            Order(
-                of=of.name,
-                raters={one.map: one.favoured for one in cells if one.of == of.name},
-                tests=side,
-                tests_sentence=sentence,
-                truth=study.truth.get(of.name),
-            )
+    return [
+        Order(
+            of=of.name,
+            raters={one.map: one.favoured for one in cells if one.of == of.name},
+            tests=_order_of_tests([one for one in tests if one.of == of.name]),
+            tests_sentence="",
+            truth=study.truth.get(of.name),
         )
-    return orders
+        for of in study.classes
+    ]
 
 
-def _order_of_tests(tests: Sequence[Tested]) -> tuple[Weighed | None, str]:
+def _order_of_tests(tests: Sequence[Tested]) -> Weighed | None:
     """Which of the two the tests say matters more: the one whose interval lies beyond the other's, in size."""
     sizes = {one.stands_for: _size(one.effect_interval) for one in tests}
-    said = "; ".join(
-        f"{one.concept} moves {one.of} by {signed(one.effect_in_sd, 2)} sd at {one.place}"
-        f"{'' if one.significant else ', not beyond chance'}"
-        for one in tests
-    )
-    if not tests:
-        return None, "No test to compare with."
     if len(sizes) < 2:
-        return None, f"{said}. One concept alone has no order; --image-concept names one that stands for the image."
+        return None
     if sizes["concept"][0] > sizes["image"][1]:
-        return "concept", f"{said}."
-    if sizes["image"][0] > sizes["concept"][1]:
-        return "image", f"{said}."
-    return None, f"{said}. Their intervals overlap in size."
+        return "concept"
+    return "image" if sizes["image"][0] > sizes["concept"][1] else None
 
 
 def _size(interval: Interval) -> Interval:
@@ -305,33 +259,3 @@ def _size(interval: Interval) -> Interval:
     low, high = interval
     ends = sorted((abs(low), abs(high)))
     return (0.0, ends[1]) if low <= 0 <= high else (ends[0], ends[1])
-
-
-def _notes(study: Study, questions: Sequence[Question], cells: Sequence[Cell], answered: int) -> list[str]:
-    """What a reader has to know about the figures."""
-    together = percent(1 - ALPHA)
-    notes = [
-        f"Each rater's answers become one mean before anything is compared. p-values come from flipping the signs of "
-        f"raters' means ({SIGN_FLIPS:,} times, or every way where there are fewer), with Holm's correction over "
-        f"{len(questions)} questions. Intervals hold together at {together}: over the questions, over the {len(cells)} "
-        "classes with their kinds of map, and over the kinds of map."
-    ]
-    pictures = sum(len(one.pictures) for one in study.classes)
-    notes.append(
-        f"What is found holds for other raters, and for these {pictures} examples; it says little about others."
-    )
-    if 0 < answered < FEWEST_RATERS:
-        notes.append(f"Only {_raters(answered)} answered: the figures describe them, and nothing is tested.")
-    left_out = max((one.left_out for one in questions), default=0)
-    if left_out:
-        notes.append(
-            f"Up to {_raters(left_out)} who answered some tasks of a question and not all are left out of it; the "
-            "table of classes has all answers."
-        )
-    if not study.truth:
-        notes.append("The study does not say what is right (--truth), so that no rating is right or wrong.")
-    return notes
-
-
-def _raters(count: int) -> str:
-    return "1 rater" if count == 1 else f"{count} raters"

@@ -1,0 +1,309 @@
+"""Studies with people: make one of a report, follow it, end it, and read its answers and what they came to."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from io import BytesIO
+
+from flask import Blueprint, Response, request
+
+from caveat_reports.canonical import canonical
+from caveat_reports.study import findings, forms
+from caveat_reports.study.dealing import Design, UnfitReportError, plan, tests_of
+from caveat_reports.study.table import ratings_csv
+from caveat_reports.study.wording import worded
+from caveat_service import blobs, jobs, limits
+from caveat_service.contract import answer, conditional_response, serves, unchanging
+from caveat_service.errors import HTTPProblem, not_found, refuse
+from caveat_service.state import app_context, principal, tenant
+from caveat_spec.base import Document, digest_of_bytes
+from caveat_spec.openapi import CSV_TYPE, PAGE_TYPE, PageQuery
+from caveat_spec.problem import ProblemDetails
+from caveat_spec.report import Report
+from caveat_spec.studies import (
+    MOST_STUDIES,
+    KeptRating,
+    NewStudy,
+    RaterLink,
+    StudyLinks,
+    StudyPage,
+    StudyRatings,
+    StudyRecord,
+)
+from caveat_spec.study import Material, NewFindings, Rating, Study, StudyFindings
+from caveat_storage import job_records, job_state, studies
+from caveat_storage.job_records import Record
+from caveat_storage.job_state import ENDED, FullError
+from caveat_storage.studies import BusyError, StudyRow, TooManyError
+from caveat_telemetry import traces
+
+blueprint = Blueprint("studies", __name__)
+
+TOKEN_BYTES = 18
+FIELDS = {"target": "targets", "map": "maps"}
+"""Options of `caveat study make` whose field has another name."""
+
+
+@serves(blueprint, "create_study")
+def create_study(body: NewStudy) -> Response:
+    """Deals the report's maps out to raters, stores that, and returns the links, once."""
+    report = _report(body.audit)
+    asked = body.model_dump(exclude={"audit"})
+    try:
+        study, material = plan(report, Design(**asked))
+    except UnfitReportError as unfit:
+        raise HTTPProblem(_by_fields(unfit.problem)) from unfit
+    about = {
+        "report": study.report,
+        "model": study.model,
+        "concept": study.concept,
+        "classes": [one.name for one in study.classes],
+        "maps": [one.name for one in study.maps],
+        "seed": study.seed,
+        "raters": len(study.sheets),
+        "tasks": sum(len(sheet.tasks) for sheet in study.sheets),
+    }
+    tests = [one.model_dump(mode="json") for one in tests_of(report, study)]
+    tokens = [secrets.token_urlsafe(TOKEN_BYTES) for _ in study.sheets]
+    stored = _stored(study), _stored(material)
+    try:
+        row = studies.create(app_context().database, tenant(), body.audit, stored, about, tests, tokens, by=principal())
+    except TooManyError:
+        raise refuse(
+            "too-many-studies", 409, f"You have {MOST_STUDIES} studies, which is the limit.",
+            "Delete one whose answers you have.",
+        ) from None  # fmt: skip
+    links = [RaterLink(rater=at, path=f"/rate/{token}") for at, token in enumerate(tokens, 1)]
+    return answer(StudyLinks(study=_record(row), links=links), 201, {"Location": f"/v1/studies/{row.id}"})
+
+
+@serves(blueprint, "list_studies")
+def list_studies(query: PageQuery) -> Response:
+    """Returns a page of studies and the token of the next page."""
+    found = studies.page(app_context().database, tenant(), limit=query.limit + 1, before=query.page_token)
+    shown = found[: query.limit]
+    more = shown[-1].id if len(found) > query.limit else None
+    return answer(StudyPage(studies=_records(shown), next_page_token=more))
+
+
+@serves(blueprint, "get_study")
+def get_study(study_id: str) -> Response:
+    """Returns how far a study is."""
+    return conditional_response(answer(_record(_find(study_id))))
+
+
+@serves(blueprint, "delete_study")
+def delete_study(study_id: str) -> Response:
+    """Deletes the study; its entries in the audit log stay without their details."""
+    try:
+        gone = studies.remove(app_context().database, tenant(), study_id, by=principal())
+    except BusyError:
+        raise refuse(
+            "study-analysed", 409, "A worker analyses this study just now.", "Delete it in a moment."
+        ) from None
+    if not gone:
+        raise not_found("study")
+    return Response(status=204)
+
+
+@serves(blueprint, "get_protocol")
+def get_protocol(study_id: str) -> Response:
+    """Returns the protocol, byte for byte as it was made."""
+    row = _find(study_id)
+    response = Response(app_context().blobs.read(row.protocol), content_type="application/json")
+    return conditional_response(unchanging(response, row.protocol.partition(":")[2]))
+
+
+@serves(blueprint, "get_form")
+def get_form(study_id: str, rater: str) -> Response:
+    """Returns the form of a rater, to print."""
+    row = _find(study_id)
+    study = _protocol(row)
+    sheet = study.sheet(int(rater))
+    if sheet is None:
+        raise refuse(
+            "not-found", 404, "There is no such rater.", f"The raters of this study are 1 to {len(study.sheets)}."
+        )
+    material = Material.model_validate_json(app_context().blobs.read(row.material))
+    version = f"{row.protocol.partition(':')[2]}-{rater}"
+    return conditional_response(unchanging(_page(forms.printable(study, material, sheet)), version))
+
+
+@serves(blueprint, "get_ratings")
+def get_ratings(study_id: str) -> Response:
+    """Returns the answers that there are."""
+    row = _find(study_id)
+    media_type, study = _accepted(CSV_TYPE), _protocol(row)
+    kept = [
+        KeptRating(
+            **one.answer.model_dump(),
+            rater=one.rater,
+            task=one.task,
+            of=study.sheets[one.rater - 1].tasks[one.task - 1].of,
+            map=study.sheets[one.rater - 1].tasks[one.task - 1].map,
+            at=one.at,
+        )
+        for one in studies.answers_of(app_context().database, study_id)
+    ]
+    if media_type == CSV_TYPE:
+        response = Response(ratings_csv(study, kept), content_type=f"{CSV_TYPE}; charset=utf-8")
+        response.headers["Content-Disposition"] = f'attachment; filename="{study_id}.csv"'
+    else:
+        response = answer(StudyRatings(study=row.protocol, ratings=kept))
+    response.headers["Vary"] = "Accept"
+    return conditional_response(response)
+
+
+@serves(blueprint, "close_study")
+def close_study(study_id: str) -> Response:
+    """Ends the study and has it analysed, once; an analysis that failed is made again."""
+    row = studies.close(app_context().database, tenant(), study_id, by=principal())
+    if row is None:
+        raise not_found("study")
+    before = _analysis(row)
+    if before is None or before.state in ("failed", "cancelled"):
+        row = _analyse(row)
+    return answer(_record(row), 202, {"Location": f"/v1/studies/{study_id}", "Retry-After": "1"})
+
+
+@serves(blueprint, "get_findings")
+def get_findings(study_id: str) -> Response:
+    """Returns what the ratings came to, once they are analysed."""
+    row = _find(study_id)
+    media_type, job = _accepted(PAGE_TYPE), _analysis(row)
+    if row.closed_at is None:
+        raise refuse(
+            "study-open", 409, "This study still takes answers. It is analysed once, when it is closed: p-values that "
+            "somebody looks at until they are small are none.",
+            f"Close it with POST /v1/studies/{study_id}:close; /v1/studies/{study_id}/ratings has its answers.",
+        )  # fmt: skip
+    if job is None or job.state in ("failed", "cancelled"):
+        raise refuse(
+            "not-analysed", 409, "The analysis of this study did not come to its end.",
+            f"Repeat POST /v1/studies/{study_id}:close; its `problem` says what went wrong.",
+        )  # fmt: skip
+    if job.state not in ENDED:
+        waits = refuse("not-analysed-yet", 409, "This study is being analysed.", "Ask again in a moment.")
+        waits.headers["Retry-After"] = "1"
+        raise waits
+    study = _protocol(row)
+    found = worded(study, StudyFindings.model_validate(job.result))
+    response = _page(findings.render(study, found)) if media_type == PAGE_TYPE else answer(found)
+    response.headers["Vary"] = "Accept"
+    return conditional_response(unchanging(response, f"{job.id}-{media_type.replace('/', '-')}"))
+
+
+def _report(audit: str) -> Report:
+    record = jobs.find("audit", audit)
+    if record.report_digest is None:
+        raise refuse(
+            "no-report", 409, f"The audit is {record.state}, so it has no report.",
+            f"Follow it at /v1/audits/{audit} until it has succeeded.",
+        )  # fmt: skip
+    return Report.model_validate_json(app_context().blobs.read(record.report_digest))
+
+
+def _by_fields(problem: ProblemDetails) -> ProblemDetails:
+    """The problem in the words of the API, where a person reads options of the command."""
+
+    def field(found: re.Match[str]) -> str:
+        return f"`{FIELDS.get(found[1], found[1].replace('-', '_'))}`"
+
+    said = {name: re.sub(r"--([a-z-]+)", field, getattr(problem, name)) for name in ("detail", "remedy")}
+    return problem.model_copy(update=said)
+
+
+def _stored(document: Document) -> str:
+    """Stores a document among the tenant's uploads, within its quota; returns its digest."""
+    content = canonical(document)
+    digest = digest_of_bytes(content)
+    limits.require_room(len(content), digest)
+    blobs.own_blobs().put(BytesIO(content), digest)
+    return digest
+
+
+def _find(study_id: str) -> StudyRow:
+    row = studies.get(app_context().database, tenant(), study_id)
+    if row is None:
+        raise not_found("study")
+    return row
+
+
+def _record(row: StudyRow) -> StudyRecord:
+    return _records([row])[0]
+
+
+def _records(rows: list[StudyRow]) -> list[StudyRecord]:
+    counted = studies.count(app_context().database, [row.id for row in rows])
+    found = []
+    for row in rows:
+        job = _analysis(row)
+        found.append(
+            StudyRecord(
+                **row.about,
+                id=row.id,
+                audit=row.audit_id,
+                study=row.protocol,
+                state="open" if row.closed_at is None else "closed",
+                answered=counted[row.id].answered,
+                taken=counted[row.id].taken,
+                created_at=row.created_at,
+                closed_at=row.closed_at,
+                analysis=None if job is None else job.state,
+                problem=None if job is None or job.problem is None else ProblemDetails.model_validate(job.problem),
+            )
+        )
+    return found
+
+
+def _analysis(row: StudyRow) -> Record | None:
+    """The job that analyses a study, once there is one."""
+    if row.analysis_id is None:
+        return None
+    return job_records.get(app_context().database, row.tenant, "findings", row.analysis_id)
+
+
+def _analyse(row: StudyRow) -> StudyRow:
+    """Gives the answers of a closed study to the workers."""
+    database = app_context().database
+    ratings = [
+        Rating(**one.answer.model_dump(), rater=one.rater, task=one.task)
+        for one in studies.answers_of(database, row.id)
+    ]
+    new = NewFindings.model_validate(
+        {"study": _protocol(row), "digest": row.protocol, "ratings": ratings, "tests": row.tests}
+    )
+    try:
+        submission = job_state.submit(
+            database, row.tenant, "findings", new.model_dump(mode="json"), by=principal(),
+            traceparent=traces.carried(), most_waiting=app_context().settings.tenant_waiting,
+        )  # fmt: skip
+    except FullError:
+        raise limits.too_many_wait() from None
+    studies.analysed_by(database, row.id, submission.record.id)
+    app_context().publisher.publish(submission.record.id, submission.record.queue)
+    return _find(row.id)
+
+
+def _protocol(row: StudyRow) -> Study:
+    return Study.model_validate_json(app_context().blobs.read(row.protocol))
+
+
+def _accepted(other: str) -> str:
+    """The media type that a client accepts: JSON, or `other`."""
+    media_types = ("application/json", other)
+    found = request.accept_mimetypes.best_match(media_types) if "Accept" in request.headers else media_types[0]
+    if found is None:
+        raise refuse(
+            "not-acceptable", 406, f"This is not available as '{request.headers['Accept'][:80]}'.",
+            f"Accept one of {', '.join(media_types)}.",
+        )  # fmt: skip
+    return found
+
+
+def _page(text: str) -> Response:
+    return Response(text, content_type=f"{PAGE_TYPE}; charset=utf-8", headers={"Content-Security-Policy": POLICY})
+
+
+POLICY = forms.policy(served=False)
