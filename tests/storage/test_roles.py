@@ -459,7 +459,7 @@ def test_every_table_says_what_the_api_and_a_worker_may(roles: Roles) -> None:
         api = set(connection.scalars(wanted, {"role": upgrade.API}))
         worker = set(connection.scalars(wanted, {"role": upgrade.WORKER}))
     assert api == metadata.tables.keys() | {"alembic_version"}
-    assert metadata.tables.keys() - worker == {"idempotency", "keys", "tallies"}
+    assert metadata.tables.keys() - worker == {"answers", "idempotency", "keys", "raters", "tallies"}
 
 
 def test_who_may_not_migrate_waits_for_who_may(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
