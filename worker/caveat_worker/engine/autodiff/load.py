@@ -18,6 +18,7 @@ from caveat_worker.engine.autodiff.constant_inputs import fix_inputs
 from caveat_worker.engine.autodiff.equivalence import compare_with_file, examples_interact, is_as_written
 from caveat_worker.engine.autodiff.lowering import lower, name_everything
 from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model
+from caveat_worker.engine.autodiff.noise import noises, runs
 from caveat_worker.engine.autodiff.output_forms import unwrap_outputs
 from caveat_worker.engine.autodiff.separate_rows import rows_stay_apart
 from caveat_worker.engine.autodiff.straight_through import WARNING, rounds
@@ -109,6 +110,8 @@ def _tried(
     alike = not compared or (not numbers and is_as_written(original[0], model))
     separate = not symbolic or rows_stay_apart(model)
     if alike and separate:
+        if compared:  # once, so that a model that asks for more memory than there is is refused here
+            next(runs(original[1], noises(original[0])), None)
         return False
     session = open_session(Graph(model), threads=1, optimise=False)
     if not alike:
