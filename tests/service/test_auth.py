@@ -14,14 +14,15 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from caveat_spec import openapi
-from caveat_spec.openapi import OPERATIONS, JobsQuery, Operation
+from caveat_spec.openapi import OPERATIONS, RATERS, JobsQuery, Operation
 from caveat_storage import hash_chain, job_records, keys, webhooks
 from caveat_storage.job_records import Database
 from tests.api import api
 from tests.worker.live import MODEL, TABLE, audit, digest
 
 GUARDED = [operation for operation in OPERATIONS if operation.scope]
-OPEN = [operation for operation in OPERATIONS if not operation.scope]
+OPEN = [operation for operation in OPERATIONS if not operation.scope and operation.tag != RATERS]
+LINKED = [operation for operation in OPERATIONS if operation.tag == RATERS]
 NAMES = [operation.name for operation in GUARDED]
 WEBHOOKS: dict[str, str] = {}
 """Audit of another tenant → webhook of that tenant."""
@@ -65,6 +66,7 @@ def identifiers(job_id: str) -> dict[str, str]:
     webhook = WEBHOOKS.get(job_id, job_id)
     return {
         "job_id": job_id, "webhook_id": webhook, "digest": digest(MODEL), "concept": "stripes", "layer": "block",
+        "study_id": job_id, "rater": "1",
     }  # fmt: skip
 
 
@@ -78,6 +80,8 @@ def ask(client: FlaskClient, operation: Operation, job_id: str, headers: dict[st
         sent = {"json": {"blob": digest(MODEL)}}
     elif operation.name == "create_examples":
         sent = {"json": {"examples": {"arrays": digest(MODEL)}}}
+    elif operation.name == "create_study":
+        sent = {"json": {"audit": job_id}}
     elif operation.name == "patch_upload":
         headers = headers | {"Upload-Offset": "0"}
     elif operation.name == "create_webhook":
@@ -118,6 +122,8 @@ def test_nothing_of_another_tenant_is_there(app: Flask, database: Database, thei
         answer.close()
     elif operation.name == "get_upload":
         assert answer.json == {"digest": digest(MODEL), "offset": 0, "complete": False}
+    elif operation.name == "list_studies":
+        assert answer.json == {"studies": [], "next_page_token": None}
     elif operation.name == "list_webhooks":
         assert answer.json == {"webhooks": []}
     elif operation.name == "create_webhook":
@@ -126,7 +132,7 @@ def test_nothing_of_another_tenant_is_there(app: Flask, database: Database, thei
         assert (
             answer.status_code == 422
         )  # the empty body has another digest: knowing a digest gives no access to its bytes
-    elif operation.name.startswith("create_"):
+    elif operation.name.startswith("create_") and operation.name != "create_study":
         assert answer.status_code == 422
         assert "that you uploaded" in answer.json["errors"][0]["detail"]
     else:
@@ -155,6 +161,14 @@ def test_a_key_does_only_what_its_scopes_allow(
 def test_what_probes_and_people_look_at_is_open(app: Flask, operation: Operation) -> None:
     assert app.test_client().get(operation.path).status_code == 200
     assert app.test_client().get("/docs").status_code == 200
+
+
+@pytest.mark.parametrize("operation", LINKED, ids=lambda operation: operation.name)
+def test_what_raters_see_needs_a_link_and_no_key(app: Flask, database: Database, operation: Operation) -> None:
+    path = operation.path.format(token="0" * 24, task="1")
+    key = keys.issue(database, "mine", "ci", ["admin"])
+    for headers in ({}, bearer(key)):
+        assert app.test_client().open(path, method=operation.method, headers=headers).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -216,7 +230,8 @@ def test_no_route_is_left_out() -> None:
     """The open routes are listed here; all others, including future ones, are called below without a key."""
     paths = json.loads((Path(openapi.__file__).parent / "openapi.json").read_text())["paths"]
     everything = {(method.upper(), path) for path, operations in paths.items() for method in operations}
-    assert everything - set(routes()) == {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/v1/openapi.json")}
+    looked_at = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/v1/openapi.json")}
+    assert everything - set(routes()) == looked_at | {(operation.method, operation.path) for operation in LINKED}
     assert set(routes()) == {(operation.method, operation.path) for operation in GUARDED}
 
 
@@ -235,7 +250,12 @@ def test_a_stranger_is_answered_401_403_or_404_over_every_route(
     names = re.findall(r"{(\w+)}", path)
     if not names or "upload" in path:
         return  # creates resources, which have no owner yet; the tests above check such answers
-    nowhere = there | {"job_id": "0" * 26, "webhook_id": "0" * 26, "digest": digest(b"nobody has this")}
+    nowhere = there | {
+        "job_id": "0" * 26,
+        "webhook_id": "0" * 26,
+        "study_id": "0" * 26,
+        "digest": digest(b"nobody has this"),
+    }
     key = keys.issue(database, "mine", "ci", ["admin"])
     answers = []
     for ids in (there, nowhere):
