@@ -57,14 +57,18 @@ def _case(model: MLPClassifier, x: Any, y: Any, has: Any, seed: int, concepts: d
     layers = {"columns": x, "hidden": _hidden(model, x)}
     named = {name: x @ _cav(on, off) for name, (on, off) in concepts.items()}
 
-    def held(rows: Any, direction: Any, value: float) -> Any:
-        a = layers[layer][rows]
-        a = a - np.outer(a @ direction - value, direction)
-        return _score(model, a if layer == "hidden" else _hidden(model, a))
+    def held(rows: Any, directions: Any, values: Any) -> Any:
+        every = _at_values(layers[layer][rows], directions, values)
+        return np.stack([_score(model, a if layer == "hidden" else _hidden(model, a)) for a in every])
 
     digests = [f"{seed}-{row}" for row in range(len(x))]
     numbers = _score(model, layers["hidden"])
     return Case(Examined(layers[layer][:, None], numbers, digests, y, named, seed=seed, held=held), has)
+
+
+def _at_values(a: Any, directions: Any, values: Any) -> Any:
+    """A layer [n, d], once with each direction of length 1 held at its value [k, n, d]."""
+    return a - ((a @ directions.T - values).T[:, :, None] * directions[:, None])
 
 
 def _hidden(model: MLPClassifier, x: Any) -> Any:
@@ -223,9 +227,8 @@ def photographs(seed: int, *, planted: bool) -> Case:
     laid = under.features["chinese" if planted else ("latin", "none")[seed % 2]]
     features = np.where(has[:, None], laid[kept], under.features["none"][kept])
 
-    def held(rows: Any, direction: Any, value: float) -> Any:
-        a = features[rows]
-        return under.carton(a - np.outer(a @ direction - value, direction))
+    def held(rows: Any, directions: Any, values: Any) -> Any:
+        return np.stack([under.carton(a) for a in _at_values(features[rows], directions, values)])
 
     digests = [f"{seed}-{row}" for row in kept]
     numbers = under.carton(features)

@@ -85,9 +85,9 @@ def test_what_removal_takes_away_is_the_direction_own_part() -> None:
     a = examined.activations[:, 0].copy()
     a[:, 1] = a[:, -1] + 0.7 * np.random.default_rng(7).standard_normal(N)
 
-    def held(rows: Any, direction: Any, value: float) -> Any:
-        change = np.outer(value - a[rows] @ direction, direction)
-        return examined.numbers[rows] + 0.8 * change[:, -1]
+    def held(rows: Any, directions: Any, values: Any) -> Any:
+        change = (values - a[rows] @ directions.T) * directions[:, -1]
+        return examined.numbers[rows] + 0.8 * change.T
 
     related = replace(examined, activations=a[:, None], held=held)
     found = discovery(related, count=10, margin=0.2)

@@ -122,15 +122,14 @@ def discovery(examined: Examined, *, count: int, margin: float) -> Discovery:
     chosen = _unlike(order, here, count)
     tested = [_tested(examined, known, test, own[:, one], scale, margin, seed) for one in chosen]
     adjusted = correct([p for _, _, p in tested], "benjamini_hochberg") if tested else np.zeros(0)
+    proposed = [one for one, q in zip(chosen, adjusted, strict=True) if q <= alpha]
+    removed = _removals(examined, known, (find, test), candidates[proposed], had[:, proposed], own[:, proposed])
+    removals = dict(zip(proposed, removed, strict=True))
     proposals = []
     for one, (effect, error, p), q in zip(chosen, tested, adjusted, strict=True):
         high, low = _matched(examined, find, had[:, one], examined.adopted)
         span = _interval(effect, error, known[test], alpha)
-        proposals.append(Proposal(candidates[one], effect, error, span, p, float(q), high, low))
-    proposals = [
-        replace(one, removal=_removal(examined, known, find, test, one.direction)) if one.adjusted <= alpha else one
-        for one in proposals
-    ]
+        proposals.append(Proposal(candidates[one], effect, error, span, p, float(q), high, low, removals.get(one)))
     ranked = sorted(proposals, key=lambda one: (one.adjusted > alpha, -_weight(one)))
     shares = {name: max(share for _, share in several) for name, several in mostly.items() if several}
     return Discovery(tuple(ranked), shares, find, test, alpha)
@@ -140,24 +139,35 @@ def _weight(one: Proposal) -> float:
     return abs(one.effect if one.removal is None else one.removal.effect)
 
 
-def _removal(
-    examined: Examined, known: Float64Array, find: Indices, test: Indices, direction: Float64Array
-) -> Removal | None:
-    """What an intervention on the test half does to a proposal's effect; None where the direction cannot be held.
+def _removals(
+    examined: Examined,
+    known: Float64Array,
+    found_and_tested: tuple[Indices, Indices],
+    directions: Float64Array,
+    had: Float64Array,
+    own: Float64Array,
+) -> list[Removal | None]:
+    """What interventions on the test half do to the effects of directions; None where one cannot be held.
 
-    Wherever an example has more or less of the direction than is usual among those of the other half that have little
-    of it, it gets what is usual. What the target's number loses by that is regressed as the number itself was.
+    Wherever an example has more or less of a direction than is usual among those of the other half that have little of
+    it, it gets what is usual. What the target's number loses by that is regressed as the number itself was. `had`
+    [n, k] is the largest part of each example along each direction, and `own` what is left of that beyond concepts.
     """
-    if examined.held is None:
-        return None
-    had = presence(examined.activations, direction[None])
-    held = examined.held(test, direction, _usual(examined, find, had[:, 0], direction))
-    if not np.isfinite(held).all():
-        return None
-    z = _regressor(known[test], _beyond(examined, had)[test, 0])
-    lost = (examined.numbers[test] - held) / float(examined.numbers.std())
-    effect, error = _coefficient(z, _residuals(known[test], lost[:, None])[:, 0], _leverage(known[test]))
-    return Removal(effect, _interval(effect, error, known[test], examined.alpha))
+    find, test = found_and_tested
+    if examined.held is None or not len(directions):
+        return [None] * len(directions)
+    usual = [_usual(examined, find, had[:, one], direction) for one, direction in enumerate(directions)]
+    here, leverage, scale = known[test], _leverage(known[test]), float(examined.numbers.std())
+    removals: list[Removal | None] = []
+    for one, held in enumerate(examined.held(test, directions, np.array(usual))):
+        if not np.isfinite(held).all():
+            removals.append(None)
+            continue
+        lost = (examined.numbers[test] - held) / scale
+        left = _residuals(here, lost[:, None])[:, 0]
+        effect, error = _coefficient(_regressor(here, own[test, one]), left, leverage)
+        removals.append(Removal(effect, _interval(effect, error, here, examined.alpha)))
+    return removals
 
 
 def _usual(examined: Examined, find: Indices, had: Float64Array, direction: Float64Array) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array, Indices
 from caveat_worker.engine.explanations.factors import Dictionary
@@ -48,6 +48,11 @@ class Labelled:
     """The last layer's [classes, d]."""
 
 
+Hold: TypeAlias = Callable[[Indices, Float64Array, Float64Array], Float64Array]
+"""(examples [m], directions [k, channels] of length 1, values [k]) → the target's number [k, m], each time with every
+position of the layer held at one value along one direction."""
+
+
 @dataclass(frozen=True)
 class Examined:
     """The examples of a set at a layer, with what is already known of them."""
@@ -71,9 +76,8 @@ class Examined:
     alpha: float = 0.05
     adopted: int = 10
     """How many examples a concept needs."""
-    held: Callable[[Indices, Float64Array, float], Float64Array] | None = None
-    """(examples [m], direction [channels] of length 1, value) → the target's number [m], every position of the layer
-    held at that value along the direction; None where the model takes nothing in the layer's place."""
+    held: Hold | None = None
+    """None where the model takes nothing in the layer's place."""
 
 
 @dataclass(frozen=True)

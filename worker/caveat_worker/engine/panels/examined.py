@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 
@@ -24,14 +22,12 @@ from caveat_worker.engine.concepts.fit_problem import ConceptData, Settings, fit
 from caveat_worker.engine.concepts.linear_probe import encoding
 from caveat_worker.engine.explanations.atoms import by_position, channel_axis
 from caveat_worker.engine.explanations.model_runs import OpenModel
-from caveat_worker.engine.explanations.runs import INPUT, Examined
+from caveat_worker.engine.explanations.runs import INPUT, Examined, Hold
 from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.panels.choice import Source, in_batches, label_values
 from caveat_worker.engine.panels.concept_rows import Row, concept_rows
 from caveat_worker.engine.panels.icons import tokens_of
 
-Hold: TypeAlias = Callable[[AnyArray], AnyArray]
-"""A layer's activations [n, …] → the same, held along a direction."""
 _LARGEST = 100_000_000
 """Numbers of a layer at all examples, so that they fit in memory beside their factors."""
 
@@ -65,19 +61,17 @@ class ExaminedSets:
             held=self._held(opened, examples, layer),
         )
 
-    def _held(
-        self, opened: OpenModel, examples: str, layer: str
-    ) -> Callable[[Indices, Float64Array, float], Float64Array] | None:
-        """What gives the target's number with a direction of the layer held; None where its numbers are no floats."""
+    def _held(self, opened: OpenModel, examples: str, layer: str) -> Hold | None:
+        """What gives the target's number with directions of the layer held; None where its numbers are no floats."""
         entry = opened.entry
         if layer == INPUT and not all(tensor.dtype.startswith("float") for tensor in entry.tensors):
             return None
         if layer == INPUT and not entry.embeds:
+            layout, seen = opened.layout(INPUT), opened.input_of
             session = opened.session("numbers", graph=lambda: _numbers(opened))
-            own = opened.layout(INPUT).own
 
-            def fed(feeds: Mapping[str, AnyArray], hold: Hold) -> Mapping[str, AnyArray]:
-                return {**feeds, **entry.split(own(hold(opened.input_of(feeds))))}
+            def fed(values: AnyArray) -> Mapping[str, AnyArray]:
+                return entry.split(layout.own(values))
 
         else:
             at = entry.names[0] if layer == INPUT else layer
@@ -87,14 +81,19 @@ class ExaminedSets:
                 "held", name, graph=lambda: cut_at(opened.model, name, [opened.target], alone=True)
             )
 
-            def fed(feeds: Mapping[str, AnyArray], hold: Hold) -> Mapping[str, AnyArray]:
-                return {**feeds, name: layout.own(hold(layout.seen(np.asarray(head.run(feeds)[name]))))}
+            def seen(feeds: Mapping[str, AnyArray]) -> AnyArray:
+                return layout.seen(np.asarray(head.run(feeds)[name]))
 
-        def numbers(rows: Indices, direction: Float64Array, value: float) -> Float64Array:
-            hold = partial(_at_value, direction=direction, value=value)
-            batches = in_batches(opened, self.source, examples, rows.tolist())
-            key = f"value/{opened.target.name}"
-            return np.concatenate([np.asarray(session.run(fed(feeds, hold))[key], float) for _, feeds in batches])
+            def fed(values: AnyArray) -> Mapping[str, AnyArray]:
+                return {name: layout.own(values)}
+
+        def numbers(rows: Indices, directions: Float64Array, values: Float64Array) -> Float64Array:
+            key, found = f"value/{opened.target.name}", []
+            for _, feeds in in_batches(opened, self.source, examples, rows.tolist()):
+                a = seen(feeds)
+                each = (_at_value(a, direction, value) for direction, value in zip(directions, values, strict=True))
+                found.append([np.asarray(session.run({**feeds, **fed(one)})[key], float) for one in each])
+            return np.concatenate(found, axis=1)
 
         return numbers
 
@@ -183,7 +182,7 @@ def _numbers(opened: OpenModel) -> Graph:
     return differentiate(opened.model, [], [opened.target], alone=True)
 
 
-def _at_value(values: AnyArray, *, direction: Float64Array, value: float) -> AnyArray:
+def _at_value(values: AnyArray, direction: Float64Array, value: float) -> AnyArray:
     """Values [n, …], at every position of which the part along a direction of length 1 is set to a value."""
     axis = channel_axis(values.shape)
     last = values.reshape(len(values), -1) if axis is None else np.moveaxis(values, axis, -1)
