@@ -17,6 +17,7 @@ from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx import stored_weights
+from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import open_session
 from caveat_worker.engine.onnx.stored_weights import Stored
 
@@ -74,6 +75,28 @@ def test_the_runtime_reads_the_file_and_no_copy(tmp_path: Path) -> None:
     for name, weight in stored(model).items():
         assert not weight.array.flags.writeable
         assert session.stored[name].data_ptr() == weight.array.ctypes.data
+
+
+@pytest.mark.usefixtures("small")
+def test_texts_are_fed_beside_a_matrix() -> None:
+    table = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    words = {"keys_strings": ["one", "two"], "values_int64s": [5, 63], "default_int64": 0}
+    nodes = [
+        helper.make_node("LabelEncoder", ["x"], ["number"], domain="ai.onnx.ml", **words),
+        helper.make_node("Gather", ["weight", "number"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "texts",
+        [helper.make_tensor_value_info("x", TensorProto.STRING, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 64])],
+        [numpy_helper.from_array(table, "weight")],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = load(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
+    assert list(stored(model)) == ["weight"]
+    found = open_session(Graph(model.ir), threads=1).run({"x": np.array(["two", "one", "none"], object)})
+    np.testing.assert_array_equal(found["y"], table[[63, 5, 0]])
 
 
 @pytest.mark.usefixtures("small")

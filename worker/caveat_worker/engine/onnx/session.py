@@ -42,7 +42,7 @@ class Session:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: tuple[Any, ...]
-    stored: Mapping[str, ort.OrtValue] = field(default_factory=dict)
+    stored: dict[str, ort.OrtValue] = field(default_factory=dict)
     """Weights that are fed with each run, by name."""
 
     def reads_double(self, name: str) -> bool:
@@ -62,7 +62,7 @@ class Session:
                 f"Give it an example set; the model reads {_listed(self.inputs)}.",
             )
         try:
-            results = self._run({name: feeds[name] for name in self.inputs})
+            results = self.inference.run(list(self.outputs), {name: feeds[name] for name in self.inputs} | self.stored)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             _check_memory(error)
             raise InvalidInput(
@@ -71,14 +71,6 @@ class Session:
                 "Check the shapes and types of the examples against the model's inputs.",
             ) from error
         return dict(zip(self.outputs, results, strict=True))
-
-    def _run(self, feeds: dict[str, NDArray[Any]]) -> list[Any]:
-        if not self.stored:
-            return list(self.inference.run(list(self.outputs), feeds))
-        values = {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in feeds.items()}
-        return [
-            one.numpy() for one in self.inference.run_with_ort_values(list(self.outputs), {**values, **self.stored})
-        ]
 
 
 @dataclass(frozen=True)
