@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
+from caveat_spec.protobuf import LENGTH, VARINT, MalformedError, fields, varint
+
 IR_VERSION = b"\x08"
 """A model begins with the tag of this field: whatever writes protobuf writes fields in the order of their numbers."""
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _PARTS: dict[str, dict[int, str]] = {
     "Model": {7: "Graph", 25: "Function"},
     "Graph": {1: "Node", 5: "Tensor"},
@@ -34,10 +35,6 @@ class Reference:
     end: int
 
 
-class _MalformedError(ValueError):
-    """The bytes are no protobuf message."""
-
-
 def references(model: Path) -> list[Reference]:
     """The tensors of a model whose numbers are in another file; none for a file that is no model."""
     with model.open("rb") as file:
@@ -46,7 +43,7 @@ def references(model: Path) -> list[Reference]:
         with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             try:
                 return list(_references(data))
-            except _MalformedError:  # which the engine refuses in words
+            except MalformedError:  # which the engine refuses in words
                 return []
 
 
@@ -59,58 +56,27 @@ def _references(data: mmap) -> Iterator[Reference]:
         else:
             parts = _PARTS[kind]
             left += [
-                (parts[number], first, last)
-                for number, wire, first, last in _fields(data, begin, end)
-                if wire == _LENGTH and number in parts
+                (parts[field.number], field.first, field.end)
+                for field in fields(data, begin, end)
+                if field.wire == LENGTH and field.number in parts
             ]
 
 
 def _of_tensor(data: mmap, begin: int, end: int) -> Iterator[Reference]:
     name, outside, entries = "", False, {}
-    for number, wire, first, last in _fields(data, begin, end):
-        if number == _NAME and wire == _LENGTH:
+    for number, wire, _, first, last in fields(data, begin, end):
+        if number == _NAME and wire == LENGTH:
             name = _text(data, first, last)
-        elif number == _DATA_LOCATION and wire == _VARINT:
-            outside = first == _EXTERNAL
-        elif number == _EXTERNAL_DATA and wire == _LENGTH:
-            entry = {key: _text(data, *where) for key, kind, *where in _fields(data, first, last) if kind == _LENGTH}
+        elif number == _DATA_LOCATION and wire == VARINT:
+            outside = varint(data, first, last)[0] == _EXTERNAL
+        elif number == _EXTERNAL_DATA and wire == LENGTH:
+            pair = (field for field in fields(data, first, last) if field.wire == LENGTH)
+            entry = {field.number: _text(data, field.first, field.end) for field in pair}
             entries[entry.get(1, "")] = entry.get(2, "")
     if outside:
         yield Reference(
             name, entries.get("location", ""), sum(_count(entries.get(key)) for key in ("offset", "length"))
         )
-
-
-def _fields(data: mmap, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """The fields of a message: number and wire type, and where the content begins and ends; for a varint, its value."""
-    while at < end:
-        tag, at = _varint(data, at, end)
-        number, wire = tag >> 3, tag & 7
-        if wire == _VARINT:
-            value, at = _varint(data, at, end)
-            yield number, wire, value, at
-            continue
-        if wire == _LENGTH:
-            size, at = _varint(data, at, end)
-        elif wire in (_FIXED64, _FIXED32):
-            size = 8 if wire == _FIXED64 else 4
-        else:
-            raise _MalformedError
-        if size > end - at:
-            raise _MalformedError
-        yield number, wire, at, at + size
-        at += size
-
-
-def _varint(data: mmap, at: int, end: int) -> tuple[int, int]:
-    """A number of up to ten bytes, and where it ends."""
-    value = 0
-    for position in range(at, min(at + 10, end)):
-        byte = data[position]
-        value |= (byte & 0x7F) << 7 * (position - at)
-        if byte < 0x80:
-            return value, position + 1
-    raise _MalformedError
 
 
 def _text(data: mmap, begin: int, end: int) -> str:
