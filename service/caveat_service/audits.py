@@ -14,7 +14,6 @@ from caveat_spec.maps import npy_head
 from caveat_spec.openapi import CAV_TYPE, MAPS_TYPE, EventsHeaders, JobsQuery, SubmitHeaders
 from caveat_spec.report import Report
 from caveat_storage import job_state
-from caveat_storage.job_records import Record
 from caveat_storage.job_state import EndedError
 
 blueprint = Blueprint("audits", __name__)
@@ -55,14 +54,14 @@ def cancel_audit(job_id: str) -> Response:
 @serves(blueprint, "get_report")
 def get_report(job_id: str) -> Response:
     """Returns the report in the format that the client accepts."""
-    _, digest = _reported(job_id)
+    _, digest = jobs.reported(job_id)
     return conditional_response(reports.shown(app_context().blobs.read(digest), digest))
 
 
 @serves(blueprint, "get_maps")
 def get_maps(job_id: str) -> Response:
     """Returns the file of maps that belongs to the report, once it is what its digest says."""
-    record, _ = _reported(job_id)
+    record, _ = jobs.reported(job_id)
     if record.maps_digest is None:
         raise refuse(
             "no-maps", 404, "The audit kept no maps.",
@@ -74,7 +73,7 @@ def get_maps(job_id: str) -> Response:
 @serves(blueprint, "get_cav")
 def get_cav(job_id: str, concept: str, layer: str) -> Response:
     """Returns the numbers that lie where the report says, behind a head of our own: nothing of the file is parsed."""
-    record, digest = _reported(job_id)
+    record, digest = jobs.reported(job_id)
     maps = Report.model_validate_json(app_context().blobs.read(digest)).maps
     if maps is None or record.maps_digest is None or not maps.cavs:
         raise refuse(
@@ -93,7 +92,7 @@ def get_cav(job_id: str, concept: str, layer: str) -> Response:
 @serves(blueprint, "get_attestation")
 def get_attestation(job_id: str) -> Response:
     """Signs a statement about the report and the run of the audit."""
-    record, digest = _reported(job_id)
+    record, digest = jobs.reported(job_id)
     return conditional_response(attestations.signed(record, app_context().blobs.read(digest)))
 
 
@@ -109,14 +108,3 @@ def _file(content: bytes, media_type: str, version: str, name: str) -> Response:
     response = Response(content, content_type=media_type)
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return conditional_response(unchanging(response, version.partition(":")[2]))
-
-
-def _reported(job_id: str) -> tuple[Record, str]:
-    """An audit that has a report, and the digest of the report."""
-    record = jobs.find("audit", job_id)
-    if record.report_digest is None:
-        raise refuse(
-            "no-report", 409, f"The audit is {record.state}, so it has no report.",
-            f"Follow it at /v1/audits/{job_id} until it has succeeded.",
-        )  # fmt: skip
-    return record, record.report_digest

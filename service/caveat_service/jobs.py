@@ -103,6 +103,17 @@ def find(kind: JobKind, job_id: str) -> Record:
     return record
 
 
+def reported(job_id: str) -> tuple[Record, str]:
+    """An audit of the tenant that has a report, and the digest of the report."""
+    record = find("audit", job_id)
+    if record.report_digest is None:
+        raise refuse(
+            "no-report", 409, f"The audit is {record.state}, so it has no report.",
+            f"Follow it at /v1/audits/{job_id} until it has succeeded.",
+        )  # fmt: skip
+    return record, record.report_digest
+
+
 def document(record: Record) -> AuditRecord | ModelRecord | ExamplesRecord:
     """The API's document for a record."""
     common: dict[str, Any] = {

@@ -48,7 +48,8 @@ FIELDS = {"target": "targets", "map": "maps"}
 @serves(blueprint, "create_study")
 def create_study(body: NewStudy) -> Response:
     """Deals the report's maps out to raters, stores that, and returns the links, once."""
-    report = _report(body.audit)
+    _, digest = jobs.reported(body.audit)
+    report = Report.model_validate_json(app_context().blobs.read(digest))
     asked = body.model_dump(exclude={"audit"})
     try:
         study, material = plan(report, Design(**asked))
@@ -192,16 +193,6 @@ def get_findings(study_id: str) -> Response:
     response = _page(findings.render(study, found)) if media_type == PAGE_TYPE else answer(found)
     response.headers["Vary"] = "Accept"
     return conditional_response(unchanging(response, f"{job.id}-{media_type.replace('/', '-')}"))
-
-
-def _report(audit: str) -> Report:
-    record = jobs.find("audit", audit)
-    if record.report_digest is None:
-        raise refuse(
-            "no-report", 409, f"The audit is {record.state}, so it has no report.",
-            f"Follow it at /v1/audits/{audit} until it has succeeded.",
-        )  # fmt: skip
-    return Report.model_validate_json(app_context().blobs.read(record.report_digest))
 
 
 def _by_fields(problem: ProblemDetails) -> ProblemDetails:
