@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from flask import Blueprint, Response, current_app, request
@@ -61,6 +61,17 @@ def conditional_response(response: Response) -> Response:
     """The response with its ETag, or 304 if the client has this version."""
     response.add_etag()
     return response.make_conditional(request)  # type: ignore[return-value]
+
+
+def accepted(what: str, media_types: Sequence[str]) -> str:
+    """The media type that a client accepts, the first by default; raises HTTPProblem where it accepts none."""
+    found = request.accept_mimetypes.best_match(media_types) if "Accept" in request.headers else media_types[0]
+    if found is None:
+        raise refuse(
+            "not-acceptable", 406, f"{what} is not available as '{request.headers['Accept'][:80]}'.",
+            f"Accept one of {', '.join(media_types)}.",
+        )  # fmt: skip
+    return found
 
 
 def _path(operation: Operation, given: dict[str, str]) -> dict[str, str]:

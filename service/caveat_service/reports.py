@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
-from flask import Response, request
+from flask import Response
 
-from caveat_service.contract import unchanging
-from caveat_service.errors import refuse
+from caveat_service.contract import accepted, unchanging
 from caveat_spec.formats import FORMATS
 from caveat_spec.openapi import REPORT_TYPES
 from caveat_spec.report import Report
@@ -30,12 +29,7 @@ def as_page(stored: bytes) -> Response:
 
 def shown(stored: bytes, digest: str) -> Response:
     """The stored bytes as JSON, or the report rendered as `Accept` requests."""
-    media_type = request.accept_mimetypes.best_match(REPORT_TYPES) if "Accept" in request.headers else REPORT_TYPES[0]
-    if media_type is None:
-        raise refuse(
-            "not-acceptable", 406, f"A report is not available as '{request.headers['Accept'][:80]}'.",
-            f"Accept one of {', '.join(REPORT_TYPES)}.",
-        )  # fmt: skip
+    media_type = accepted("A report", REPORT_TYPES)
     body = stored if media_type not in RENDER else RENDER[media_type](Report.model_validate_json(stored)).encode()
     response = Response(
         body, content_type=media_type if media_type.endswith("json") else f"{media_type}; charset=utf-8"

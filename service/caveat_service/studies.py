@@ -6,7 +6,7 @@ import re
 import secrets
 from io import BytesIO
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from caveat_reports.canonical import canonical
 from caveat_reports.study import findings, forms
@@ -14,7 +14,7 @@ from caveat_reports.study.dealing import Design, UnfitReportError, plan, tests_o
 from caveat_reports.study.table import ratings_csv
 from caveat_reports.study.wording import worded
 from caveat_service import blobs, jobs, limits
-from caveat_service.contract import answer, conditional_response, serves, unchanging
+from caveat_service.contract import accepted, answer, conditional_response, serves, unchanging
 from caveat_service.errors import HTTPProblem, not_found, refuse
 from caveat_service.state import app_context, principal, tenant
 from caveat_spec.base import Document, digest_of_bytes
@@ -135,7 +135,7 @@ def get_form(study_id: str, rater: str) -> Response:
 def get_ratings(study_id: str) -> Response:
     """Returns the answers that there are."""
     row = _find(study_id)
-    media_type, study = _accepted(CSV_TYPE), _protocol(row)
+    media_type, study = accepted("This", ("application/json", CSV_TYPE)), _protocol(row)
     kept = [
         KeptRating(
             **one.answer.model_dump(),
@@ -172,7 +172,7 @@ def close_study(study_id: str) -> Response:
 def get_findings(study_id: str) -> Response:
     """Returns what the ratings came to, once they are analysed."""
     row = _find(study_id)
-    media_type, job = _accepted(PAGE_TYPE), _analysis(row)
+    media_type, job = accepted("This", ("application/json", PAGE_TYPE)), _analysis(row)
     if row.closed_at is None:
         raise refuse(
             "study-open", 409, "This study still takes answers. It is analysed once, when it is closed: p-values that "
@@ -279,18 +279,6 @@ def _analyse(row: StudyRow) -> StudyRow:
 
 def _protocol(row: StudyRow) -> Study:
     return Study.model_validate_json(app_context().blobs.read(row.protocol))
-
-
-def _accepted(other: str) -> str:
-    """The media type that a client accepts: JSON, or `other`."""
-    media_types = ("application/json", other)
-    found = request.accept_mimetypes.best_match(media_types) if "Accept" in request.headers else media_types[0]
-    if found is None:
-        raise refuse(
-            "not-acceptable", 406, f"This is not available as '{request.headers['Accept'][:80]}'.",
-            f"Accept one of {', '.join(media_types)}.",
-        )  # fmt: skip
-    return found
 
 
 def _page(text: str) -> Response:
