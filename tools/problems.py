@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("api_spec", "storage", "service", "worker", "client")
+FOLDERS = ("api_spec", "storage", "reports", "service", "worker", "client")
 PAGE = ROOT / "api_spec" / "caveat_spec" / "problem_codes.json"
 GAP = "…"
 Texts = dict[str, list[str]]

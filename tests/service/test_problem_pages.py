@@ -33,7 +33,9 @@ def test_every_code_has_a_page(client: FlaskClient) -> None:
     html5lib.HTMLParser(strict=True).parse(answered.text)
 
 
-@pytest.mark.parametrize("code", ["blobs-full", "scratch-failing", "no-row-for-each-example", "not-a-tokenizer"])
+@pytest.mark.parametrize(
+    "code", ["blobs-full", "scratch-failing", "no-row-for-each-example", "not-a-tokenizer", "too-many-tasks"]
+)
 def test_a_code_that_is_put_together_or_has_a_name_is_listed(code: str) -> None:
     kind = problem_codes.kind(code)
     assert kind is not None

@@ -347,6 +347,8 @@ def test_what_the_report_does_not_allow_is_said(
     assert refused.status_code == 422
     assert sentence in f"{refused.json['detail']} {refused.json['remedy']}"
     assert "--" not in refused.json["detail"] + refused.json["remedy"]
+    (place,) = re.findall(r'<(/problems/[a-z-]+)>; rel="help"', refused.headers["Link"])
+    assert client.get(place).status_code == 200
 
 
 def test_an_audit_without_a_report_or_of_nobody_makes_no_study(client: FlaskClient, job: str) -> None:

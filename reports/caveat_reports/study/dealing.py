@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Self
 
 import rfc8785
 from pydantic import TypeAdapter, ValidationError
@@ -51,10 +50,10 @@ class UnfitReportError(Exception):
         super().__init__(problem.detail)
         self.problem = problem
 
-    @classmethod
-    def of(cls, code: str, status: int, detail: str, remedy: str) -> Self:
-        """Made of what a person is told."""
-        return cls(ProblemDetails.of(code, status, detail, remedy))
+
+def problem(code: str, status: int, detail: str, remedy: str) -> UnfitReportError:
+    """The exception that tells a person this."""
+    return UnfitReportError(ProblemDetails.of(code, status, detail, remedy))
 
 
 @dataclass(frozen=True)
@@ -240,7 +239,7 @@ def _concepts(report: Report, design: Design, classes: Sequence[str]) -> tuple[s
     others = [name for name in declared if name not in image.values()]
     if len(others) == 1:
         return others[0], dict.fromkeys(classes, others[0]), image
-    raise UnfitReportError.of(
+    raise problem(
         "no-concept-chosen",
         422,
         f"The report has {len(others)} concepts that raters could weigh against the image.",
@@ -259,7 +258,7 @@ def _by_class(report: Report, name: str, classes: Sequence[str]) -> dict[str, st
         return dict.fromkeys(classes, name)
     found = {of: f"{name}{sign}{of}" for of in classes for sign in "-_." if f"{name}{sign}{of}" in declared}
     if len(found) < len(classes):
-        raise UnfitReportError.of(
+        raise problem(
             "unknown-concept",
             422,
             f"The report has no concept '{name}', and not one called {name}-CLASS for every class.",
@@ -272,7 +271,7 @@ def _name(text: str) -> str:
     try:
         return TypeAdapter(Name).validate_python(text)
     except ValidationError:
-        raise UnfitReportError.of(
+        raise problem(
             "invalid-name",
             422,
             f"'{text}' is no name of a concept.",
@@ -288,7 +287,7 @@ def _truth(design: Design, concept: str, classes: Sequence[str]) -> dict[str, We
     found: dict[str, Weighed] = {}
     for name, said in design.truth.items():
         if name not in classes or said not in words:
-            raise UnfitReportError.of(
+            raise problem(
                 "invalid-truth",
                 422,
                 f"--truth {name}={said} does not say which of the two matters more for a class of the study.",
@@ -302,7 +301,7 @@ def _check_enough(by_class: dict[str, list[Candidate]], kinds: Sequence[MapKind]
     """Raises an `UnfitReportError` where a class has too few pictures, or a rater would have too many tasks."""
     tasks = len(by_class) * len(kinds)
     if tasks > MOST_TASKS:
-        raise UnfitReportError.of(
+        raise problem(
             "too-many-tasks",
             422,
             f"{len(by_class)} classes with {len(kinds)} kinds of map are {tasks} tasks for each rater; the most is "
@@ -312,7 +311,7 @@ def _check_enough(by_class: dict[str, list[Candidate]], kinds: Sequence[MapKind]
         )
     for name, candidates in by_class.items():
         if len(candidates) < design.pictures:
-            raise UnfitReportError.of(
+            raise problem(
                 "too-few-pictures",
                 422,
                 f"Class '{name}' has {len(candidates)} of the {design.pictures} pictures that a task shows: only those "
@@ -323,7 +322,7 @@ def _check_enough(by_class: dict[str, list[Candidate]], kinds: Sequence[MapKind]
 
 
 def _no_maps(sentence: str, remedy: str) -> UnfitReportError:
-    return UnfitReportError.of("no-maps-to-rate", 422, sentence, remedy)
+    return problem("no-maps-to-rate", 422, sentence, remedy)
 
 
 def _asked(names: Iterable[str], before: str) -> str:
