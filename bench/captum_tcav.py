@@ -55,7 +55,8 @@ def tcav(folder: str, document: dict[str, Any], random_sets: int, each: int) -> 
     randoms = [concepts[f"random{number}"] for number in range(random_sets)]
     pairs = [[concepts[name], random] for name in asked.concepts for random in randoms]
     pairs += [[one, other] for one, other in zip(randoms, [*randoms[1:], randoms[0]], strict=True)]
-    inputs = torch.from_numpy(pictures(question, asked, next(iter(asked.targets.values())).examples))
+    target = next(iter(asked.targets.values()))
+    inputs = torch.from_numpy(pictures(question, asked, target.examples))
     work = tempfile.mkdtemp()
 
     def measured() -> dict[str, Any]:
@@ -64,7 +65,7 @@ def tcav(folder: str, document: dict[str, Any], random_sets: int, each: int) -> 
             started = time.process_time()
             audit.compute_cavs(pairs)
             fitted = time.process_time()
-            scores = audit.interpret(inputs, pairs, target=7)
+            scores = audit.interpret(inputs, pairs, target=target.index)
         signs = [float(one["sign_count"][0]) for by_layer in scores.values() for one in by_layer.values()]
         disk = sum(path.stat().st_size for path in Path(work).rglob("*") if path.is_file())
         return {

@@ -17,9 +17,11 @@ from bench.audits import Question, of_rows
 from bench.measure import Prepared
 from caveat_spec.audit import Audit
 from caveat_worker import pipeline
-from caveat_worker.array_stores import cached
+from caveat_worker.array_stores import cached, scratch
+from caveat_worker.engine.activations.batches import batch_size, side_by_side
 from caveat_worker.engine.autodiff.differentiate import differentiate, expose
 from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.base.threads import parallel_map, split_threads
 from caveat_worker.engine.methods import asked_methods
@@ -67,20 +69,39 @@ def bound(
     """One forward pass over concepts and reference, one forward and backward pass over targets, by open sessions."""
     question = Question(Path(folder), document)
     asked = question.audit()
-    model = load(question.folder / document["model"])
-    layers = [choice.tensor for choice in asked.layers]  # type: ignore[union-attr]
-    targets = [Target(name=name, output=one.output, index=one.index) for name, one in asked.targets.items()]
     count, threads = split_threads(0) if side_by_side else (1, 0)
+    return _passes(question, asked, load(question.folder / document["model"]), (batch, backward_batch), count, threads)
+
+
+def bound_in_batches(folder: str, document: dict[str, Any]) -> Prepared:
+    """The same in batches as large as the audit's, and as many at a time."""
+    question = Question(Path(folder), document)
+    asked = question.audit()
+    with scratch() as kept:
+        plan = pipeline.prepare(asked, question.blob, _silently, kept).plan
+    sizes = {bool(need.gradients): batch_size(plan, need) for need in plan.needs.values()}
+    return _passes(question, asked, plan.model, (sizes[False], sizes[True]), *side_by_side(plan, 0, "cpu"))
+
+
+def _passes(
+    question: Question, asked: Audit, model: Model, sizes: tuple[int, int], count: int, threads: int
+) -> Prepared:
+    """The passes of a bound, so many batches at a time of these sizes, forward and backward."""
+    layers = [choice.tensor for choice in asked.layers]  # type: ignore[union-attr]
+    targets = [
+        Target(name=name, output=one.output, index=one.index, reduce=one.reduce) for name, one in asked.targets.items()
+    ]
     forward = open_session(expose(model, layers), threads=threads)
     backward = open_session(differentiate(model, layers, targets, also=layers), threads=threads)
     of_targets = {target.examples for target in asked.targets.values()}
-    inputs = {name: pictures(question, asked, name) for name in asked.examples}
-    forward.run({"input": next(iter(inputs.values()))[:batch]})
+    (entry,) = model.inputs
+    inputs = {name: pictures(question, asked, name).astype(entry.dtype) for name in asked.examples}
+    forward.run({entry.name: next(iter(inputs.values()))[: sizes[0]]})
 
     def measured() -> None:
         for name, values in inputs.items():
-            session, size = (backward, backward_batch) if name in of_targets else (forward, batch)
-            feeds = ({"input": values[start : start + size]} for start in range(0, len(values), size))
+            session, size = (backward, sizes[1]) if name in of_targets else (forward, sizes[0])
+            feeds = ({entry.name: values[start : start + size]} for start in range(0, len(values), size))
             for _ in parallel_map(session.run, feeds, count):
                 pass
 

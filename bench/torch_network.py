@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class TorchNetwork(nn.Module):
@@ -49,9 +51,40 @@ class Concat(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-class Add(nn.Module):
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        return left + right
+class Applied(nn.Module):
+    """A function of tensors, among which weights have their places."""
+
+    def __init__(self, function: Callable[..., Tensor], weights: Sequence[Tensor | None]) -> None:
+        super().__init__()
+        self._function, self._places = function, len(weights)
+        for place, weight in enumerate(weights):
+            self.register_buffer(f"weight{place}", weight)
+
+    def forward(self, *given: Tensor) -> Tensor:
+        rest, weights = iter(given), (getattr(self, f"weight{place}") for place in range(self._places))
+        return self._function(*(next(rest) if weight is None else weight for weight in weights))
+
+
+def _reshaped(x: Tensor, shape: Tensor) -> Tensor:
+    return x.reshape([size or x.shape[axis] for axis, size in enumerate(shape.tolist())])
+
+
+def _function(node: NodeProto, given: Mapping[str, Any]) -> Callable[..., Tensor] | None:
+    """What a node of a transformer, or a sum, does; None for any other."""
+    functions: dict[str, Callable[..., Tensor]] = {
+        "Add": torch.add,
+        "Cast": lambda x: x.long(),
+        "Gather": lambda rows, ids: functional.embedding(ids, rows),
+        "Gelu": functional.gelu,
+        "LayerNormalization": lambda x, scale, shift: functional.layer_norm(x, x.shape[-1:], scale, shift),
+        "MatMul": torch.matmul,
+        "Mul": torch.mul,
+        "ReduceMean": lambda x, axes: x.mean(axes.tolist()),
+        "Reshape": _reshaped,
+        "Softmax": lambda x: x.softmax(given["axis"]),
+        "Transpose": lambda x: x.permute(given["perm"]),
+    }
+    return functions.get(node.op_type)
 
 
 def _module(node: NodeProto, weights: dict[str, Tensor]) -> nn.Module:
@@ -67,11 +100,12 @@ def _module(node: NodeProto, weights: dict[str, Tensor]) -> nn.Module:
         return _filled(nn.Linear(*weight.shape), weight.T.contiguous(), bias)
     if node.op_type == "MaxPool":
         return nn.MaxPool2d(given["kernel_shape"], given["strides"], given.get("pads", [0, 0])[:2])
+    if (function := _function(node, given)) is not None:
+        return Applied(function, [weights.get(name) for name in node.input])
     modules = {
         "Relu": nn.ReLU,
         "Tanh": nn.Tanh,
         "Concat": Concat,
-        "Add": Add,
         "GlobalAveragePool": lambda: nn.AdaptiveAvgPool2d(1),
         "Flatten": nn.Flatten,
     }

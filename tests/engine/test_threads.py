@@ -16,7 +16,7 @@ def test_parallel_batches_share_the_threads(threads: int) -> None:
     parallel, each = split_threads(threads)
     assert 1 <= parallel <= MAX_PARALLEL
     assert parallel * each <= threads < parallel * (each + 1)
-    assert split_threads(threads, device=True) == (1, threads)
+    assert split_threads(threads, one_at_a_time=True) == (1, threads)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

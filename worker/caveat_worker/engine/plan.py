@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from caveat_spec.audit import Audit, LayerChoice, Scalar
@@ -98,7 +98,20 @@ def make_plan(
             *(sentence for layer in layers for sentence in _assumed_channels(layer)),
             *notes,
         ),
+        lengths=_lengths(model.inputs, outlines.values()),
     )
+
+
+def _lengths(inputs: Sequence[TensorInfo], outlines: Iterable[ExampleOutline]) -> dict[str, int]:
+    """How long the axes are that have names in place of sizes, as a text's tokens have: at most, over all sets."""
+    found: dict[str, int] = {}
+    for outline in outlines:
+        for tensor in inputs:
+            given = outline.shapes.get(tensor.name, outline.shapes.get(ONLY, ()))
+            for size, length in zip(tensor.shape[1:], given, strict=False):
+                if isinstance(size, str):
+                    found[size] = max(length, found.get(size, 0))
+    return found
 
 
 def plan_look(plan: Plan, audit: Audit, outlines: Mapping[str, ExampleOutline], before: Plan | None) -> Plan:

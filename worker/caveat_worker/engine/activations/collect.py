@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ from caveat_worker.engine.activations.array_keys import (
     piece_key,
     target_content,
 )
-from caveat_worker.engine.activations.batches import Batch, Read, batch_size
+from caveat_worker.engine.activations.batches import Batch, Read, batch_size, side_by_side
 from caveat_worker.engine.activations.collected import Collected, Examples
 from caveat_worker.engine.activations.constant_layers import constant_layers
 from caveat_worker.engine.activations.pooling import reduced, reduced_gradient, scores
@@ -44,10 +46,11 @@ from caveat_worker.engine.autodiff.gradient_check import (
 )
 from caveat_worker.engine.autodiff.layers import NO_ROW_FOR_EACH_EXAMPLE
 from caveat_worker.engine.autodiff.rules import TABLES
+from caveat_worker.engine.autodiff.segments import Rows
 from caveat_worker.engine.base.arrays import Float32Array
 from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.base.store import ArrayStore
-from caveat_worker.engine.base.threads import parallel_map, split_threads
+from caveat_worker.engine.base.threads import parallel_map
 from caveat_worker.engine.onnx.session import Provider, Session, Sessions, open_session
 
 Allocate = Callable[..., NDArray[Any]]
@@ -180,15 +183,20 @@ def _run_rows(
     threads: int,
     progress: Callable[[int], None],
 ) -> None:
-    """Runs the model over rows of example sets; gradients are checked beside that, which comes first in a fault."""
-    side_by_side, threads_each = split_threads(threads, device=provider != "cpu")
+    """Runs the model over rows of example sets; gradients are checked beside that, which comes first in a fault.
+
+    A model that is too large to run twice at a time checks them in between.
+    """
+    count, threads_each = side_by_side(plan, threads, provider)
+    turn: AbstractContextManager[Any] = Lock() if plan.model.weights_in_file else nullcontext()
     batches = _batches(plan, rows, read, provider=provider, threads=threads_each)
     checks: list[Future[None]] = []
     with ThreadPoolExecutor(1) as beside:
         try:
-            for name, batch, found in parallel_map(partial(_run_batch, plan), batches, side_by_side):
+            for name, batch, found in parallel_map(partial(_run_batch, plan, turn), batches, count):
                 if batch.start == 0 and plan.needs[name].gradients:
-                    checks.append(beside.submit(_check_gradients, plan, name, batch, found, allocate, threads_each))
+                    check_first = partial(_check_gradients, plan, turn, name, batch, found, allocate, threads_each)
+                    checks.append(beside.submit(check_first))
                 _store_batch(plan, name, rows[name], batch, found, allocate)
                 progress(len(batch.names))
                 for check in filter(Future.done, checks):
@@ -223,10 +231,13 @@ def _batches(
             yield session, name, batch
 
 
-def _run_batch(plan: Plan, one: tuple[Session | Sessions, str, Batch]) -> tuple[str, Batch, dict[str, Float32Array]]:
-    """A batch of an example set with what the model makes of it."""
+def _run_batch(
+    plan: Plan, turn: AbstractContextManager[Any], one: tuple[Session | Sessions, str, Batch]
+) -> tuple[str, Batch, dict[str, Float32Array]]:
+    """A batch of an example set with what the model makes of it, in its turn."""
     session, name, batch = one
-    found = session.run(plan.feeds(batch.values))
+    with turn:
+        found = session.run(plan.feeds(batch.values))
     for target in plan.needs[name].gradients:
         _check_rows(plan, target, found[f"value/{target}"], len(batch.names))
     _check_finite(found, name, batch)
@@ -299,6 +310,7 @@ def _check_finite(found: Mapping[str, Float32Array], name: str, batch: Batch) ->
 
 def _check_gradients(
     plan: Plan,
+    turn: AbstractContextManager[Any],
     name: str,
     batch: Batch,
     found: Mapping[str, Float32Array],
@@ -306,17 +318,22 @@ def _check_gradients(
     threads: int,
 ) -> None:
     """Checks gradients at a few examples; raises InvalidInput if one at a layer that was asked for is wrong."""
-    method = plan.audit.method
-    checks = (check_gradients if plan.external is None else check_external_gradients)(
-        plan.model,
-        layer_tensors(plan.layers),
-        [plan.targets[target] for target in plan.needs[name].gradients],
-        {name: values[:CHECKED_EXAMPLES] for name, values in plan.feeds(batch.values).items()},
-        seed=method.seed,
-        tolerance=method.gradient_tolerance,
-        threads=threads,
-        claimed={tensor: values[:CHECKED_EXAMPLES] for tensor, values in found.items()},
-    )
+    method, need = plan.audit.method, plan.needs[name]
+    compare = check_gradients if plan.external is None else check_external_gradients
+    if plan.external is None and plan.model.weights_in_file and not plan.model.interacts:
+        rows = Rows(batch_size(plan, replace(need, gradients=())), batch_size(plan, need))
+        compare = partial(check_gradients, rows=rows)
+    with turn:
+        checks = compare(
+            plan.model,
+            layer_tensors(plan.layers),
+            [plan.targets[target] for target in need.gradients],
+            {name: values[:CHECKED_EXAMPLES] for name, values in plan.feeds(batch.values).items()},
+            seed=method.seed,
+            tolerance=method.gradient_tolerance,
+            threads=threads,
+            claimed={tensor: values[:CHECKED_EXAMPLES] for tensor, values in found.items()},
+        )
     if plan.external is not None:
         with error_context("/gradient"):
             refuse_wrong(checks, method.gradient_tolerance)

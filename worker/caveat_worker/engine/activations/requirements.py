@@ -164,6 +164,8 @@ class Plan:
     warnings: tuple[str, ...] = field(default=())
     look: LookExamples | None = None
     """Of a look of a sequential audit."""
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    """Axis that the model leaves open, by its name → its length in the longest examples."""
 
     @property
     def needs(self) -> Mapping[str, SetRequirements]:

@@ -15,9 +15,11 @@ from caveat_worker.engine.autodiff.noise import noises
 from caveat_worker.engine.autodiff.rules import VJP, Table
 from caveat_worker.engine.autodiff.segments import (
     LEAST_COSINE,
+    Rows,
     Segments,
     best_agreements,
     best_at_the_point,
+    in_parts,
     scale_of,
     segments_beside,
 )
@@ -75,13 +77,15 @@ def check_gradients(
     threads: int = 1,
     rules: Table = VJP,
     claimed: Mapping[str, NDArray[Any]] | None = None,
+    rows: Rows | None = None,
 ) -> tuple[GradientCheck, ...]:
     """Checks the gradient of every target at every layer on a few examples; one check for each layer and target.
 
     The graph from the layer on is compared with itself near the activations, away from ties. The audit's own gradients
     then have to equal that graph's at the activations. A quantised model is compared without its rounding, which no
     finite difference passes. `claimed` holds those gradients and the layers' activations, by
-    output name, if they have been computed already.
+    output name, if they have been computed already. With `rows`, directions share the runs of a model
+    whose examples do not interact.
     """
     names, hidden = _named(model, layers)
     if claimed is None:
@@ -95,8 +99,9 @@ def check_gradients(
         own = backward
         if smooth is not model:  # a quantised model: its own gradients are compared with the rounded graph's
             own = open_session(differentiate(opened_at(model, name), [name], targets, rules=rules), threads=threads)
-        segments = segments_beside(name, seen, forward, backward, np.random.default_rng(seed), directions)
-        found, reference = best_agreements(segments, [target.name for target in targets], tolerance), own.run(seen)
+        segments = segments_beside(name, seen, forward, backward, np.random.default_rng(seed), directions, rows)
+        found = best_agreements(segments, [target.name for target in targets], tolerance)
+        reference = in_parts(own, seen, rows)
         for target in targets:
             best, output = found[target.name], f"gradient/{target.name}/{name}"
             drift = _relative(claimed[output] - reference[output], claimed[output])

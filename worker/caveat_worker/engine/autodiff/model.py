@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir
 
 from caveat_worker.engine.onnx.graph import TensorInfo
+from caveat_worker.engine.onnx.stored_weights import Stored
 
 OLDEST_OPSET = 18
 """The ai.onnx opset that the rules are written for; older graphs are converted to it."""
@@ -31,6 +32,11 @@ class Model:
     """Each list of class names that the file holds, in the order of an output's scores."""
     weights: tuple[str, ...] = ()
     """The inputs of its graph that stand for weights, which no example changes."""
+
+    @property
+    def weights_in_file(self) -> bool:
+        """Whether large weights stay in its file, so that every run reads them again, and widens halves for itself."""
+        return any(isinstance(value.const_value, Stored) for value in self.ir.graph.initializers.values())
 
     def value(self, name: str) -> onnx_ir.Value | None:
         """The tensor of that name, or the first output of the node of that name; None if there is neither."""

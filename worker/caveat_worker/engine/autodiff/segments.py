@@ -8,9 +8,9 @@ wrong one does not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,13 @@ _STEPS = (1e-3, 3e-4, 1e-4, 3e-3, 1e-2, 3e-5, 1e-5)
 """Steps for an external gradient, which is known at the activations alone."""
 
 
+class Rows(NamedTuple):
+    """How many rows a run may have, forward and backward, where points of several segments share it."""
+
+    forward: int
+    backward: int
+
+
 @dataclass(frozen=True)
 class Segments:
     """Segments through a point of a layer along directions [k, n, ...], and the graphs that run from the layer on.
@@ -58,12 +65,17 @@ class Segments:
     forward: Session
     backward: Session | None
     at: Mapping[str, NDArray[Any]]
+    rows: Rows | None = None
+    """None for one point of a direction in each run, at all examples."""
 
-    def values(self, step: float) -> dict[str, NDArray[np.float64]]:
-        """Each target's value a step along every direction [k, n], by output name."""
-        size, n = np.float32(step * self.scale), len(self.point)
-        runs = [self.forward.run({**self.feeds, self.layer: self.point + size * u}) for u in self.directions]
-        return {name: np.stack([run[name].reshape(n) for run in runs]).astype(np.float64) for name in runs[0]}
+    def values(self, *steps: float) -> list[dict[str, NDArray[np.float64]]]:
+        """For each step, each target's value that far along every direction [k, n], by output name."""
+        shape = len(steps), len(self.directions), len(self.point)
+        found: dict[str, NDArray[np.float64]] = {}
+        for places, u, run in self._runs(self.forward, steps, self.rows and self.rows.forward):
+            for name, value in run.items():
+                found.setdefault(name, np.empty(shape)).reshape(-1)[places] = value.reshape(len(u))
+        return [{name: values[number] for name, values in found.items()} for number in range(len(steps))]
 
     def derivatives(self, attempt: Attempt) -> dict[str, NDArray[np.float64]]:
         """The mean of ∇h·u along each segment [k, n], by the name of the gradient's output."""
@@ -73,16 +85,27 @@ class Segments:
                 for name, gradient in self.at.items()
                 if name.startswith("gradient/") and gradient.shape == self.point.shape
             }
-        found: dict[str, list[NDArray[np.float64]]] = {}
-        for u in self.directions:
-            for along in (2 * np.arange(attempt.points) + 1) / attempt.points - 1:
-                size = np.float32(along * attempt.step * self.scale)
-                run = self.backward.run({**self.feeds, self.layer: self.point + size * u})
-                for name, gradient in run.items():
-                    if name.startswith("gradient/"):
-                        found.setdefault(name, []).append(_dot(gradient, u))
-        each = (len(self.directions), attempt.points, len(self.point))
-        return {name: np.stack(dots).reshape(each).mean(axis=1) for name, dots in found.items()}
+        steps = [along * attempt.step for along in (2 * np.arange(attempt.points) + 1) / attempt.points - 1]
+        shape = len(steps), len(self.directions), len(self.point)
+        found: dict[str, NDArray[np.float64]] = {}
+        for places, u, run in self._runs(self.backward, steps, self.rows and self.rows.backward):
+            for name, gradient in run.items():
+                if name.startswith("gradient/"):
+                    found.setdefault(name, np.empty(shape)).reshape(-1)[places] = _dot(gradient, u)
+        return {name: dots.mean(axis=0) for name, dots in found.items()}
+
+    def _runs(
+        self, session: Session, steps: Sequence[float], rows: int | None
+    ) -> Iterator[tuple[slice, NDArray[np.float32], dict[str, NDArray[Any]]]]:
+        """A graph at every step along every direction from every example: places [steps, k, n], directions, outputs."""
+        k, n = len(self.directions), len(self.point)
+        sizes = np.array([np.float32(step * self.scale) for step in steps]).reshape(-1, *[1] * (self.point.ndim - 1))
+        for start in range(0, len(steps) * k * n, rows or n):
+            places = slice(start, min(start + (rows or n), len(steps) * k * n))
+            each = np.arange(places.start, places.stop)
+            example, u = each % n, self.directions[each // n % k, each % n]
+            feeds = self.feeds if rows is None else {name: values[example] for name, values in self.feeds.items()}
+            yield places, u, session.run({**feeds, self.layer: self.point[example] + sizes[each // (k * n)] * u})
 
 
 @dataclass(frozen=True)
@@ -109,6 +132,15 @@ def scale_of(activations: NDArray[Any]) -> float:
     return (float(np.sqrt(np.mean(np.square(finite, dtype=np.float64)))) if finite.size else 0.0) or 1.0
 
 
+def in_parts(session: Session, feeds: Mapping[str, NDArray[Any]], rows: Rows | None) -> dict[str, NDArray[Any]]:
+    """The outputs of a graph at examples, of which not more go through it at a time than may."""
+    if rows is None or (count := max(map(len, feeds.values()))) <= rows.backward:
+        return session.run(feeds)
+    parts = [slice(start, start + rows.backward) for start in range(0, count, rows.backward)]
+    runs = [session.run({name: values[part] for name, values in feeds.items()}) for part in parts]
+    return {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
+
+
 def _dot(gradient: NDArray[Any], u: NDArray[np.float32]) -> NDArray[np.float64]:
     """∇h·u for each example [n]."""
     sums: NDArray[np.float64] = np.einsum(
@@ -124,16 +156,17 @@ def segments_beside(
     backward: Session,
     rng: np.random.Generator,
     directions: int,
+    rows: Rows | None = None,
 ) -> Segments:
     """Segments through a point beside the activations, off ties."""
     x, scale = seen[layer], scale_of(seen[layer])
     off, u = rng.standard_normal(x.shape, np.float32), rng.standard_normal((directions, *x.shape), np.float32)
     point = x + _JITTER * np.float32(scale) * off
-    at = backward.run({**seen, layer: point})
+    at = in_parts(backward, {**seen, layer: point}, rows)
     if not all(np.isfinite(value).all() for value in at.values()):  # a negative variance, say: keep the signs
         point, u = x + _JITTER * np.abs(x) * off, u * np.abs(x) / np.float32(scale)
-        at = backward.run({**seen, layer: point})
-    return Segments(layer, seen, point, u, scale, forward, backward, at)
+        at = in_parts(backward, {**seen, layer: point}, rows)
+    return Segments(layer, seen, point, u, scale, forward, backward, at, rows)
 
 
 def best_agreements(segments: Segments, targets: Sequence[str], tolerance: float) -> dict[str, Agreement]:
@@ -144,7 +177,7 @@ def best_agreements(segments: Segments, targets: Sequence[str], tolerance: float
         step, last = attempt.step * segments.scale, attempt is _LONG[-1]
         if best and not last and all(best[name].noisy(tolerance, step) for name in still):
             continue
-        above, below = segments.values(attempt.step), segments.values(-attempt.step)
+        above, below = segments.values(attempt.step, -attempt.step)
         derivatives = segments.derivatives(attempt)
         for name in list(still):
             value, expected = f"value/{name}", derivatives[f"gradient/{name}/{segments.layer}"]
@@ -168,10 +201,10 @@ def best_at_the_point(segments: Segments, target: str, tolerance: float) -> Agre
     """The best agreement over steps with the gradient at the point, where the differences to both sides agree best."""
     value = f"value/{target}"
     best: Agreement | None = None
-    at = segments.values(0.0)[value]
+    at = segments.values(0.0)[0][value]
     expected = segments.derivatives(Attempt(0.0, 1))[f"gradient/{target}/{segments.layer}"]
     for step in _STEPS:
-        above, below = segments.values(step)[value], segments.values(-step)[value]
+        above, below = (found[value] for found in segments.values(step, -step))
         bend = np.abs(above - 2 * at + below)
         found = _agreement(above, below, expected, step * segments.scale, bend <= np.median(bend))
         best = _better(best, found, tolerance)

@@ -24,14 +24,14 @@ MAX_PARALLEL = 4
 """Batches that run through a model in parallel; the tensors of all of them are in memory."""
 
 
-def split_threads(threads: int, *, device: bool = False) -> tuple[int, int]:
+def split_threads(threads: int, *, one_at_a_time: bool = False) -> tuple[int, int]:
     """Splits threads (0: one for each core) into the number of parallel batches and the threads for each batch.
 
     Two batches on one core each take less time than one after the other on two cores, because no thread waits for
-    another in the middle of an operator. A device runs one batch at a time.
+    another in the middle of an operator.
     """
     total = threads or os.cpu_count() or 1
-    parallel = 1 if device else min(total, MAX_PARALLEL)
+    parallel = 1 if one_at_a_time else min(total, MAX_PARALLEL)
     return parallel, total // parallel
 
 

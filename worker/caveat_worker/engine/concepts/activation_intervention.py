@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,14 +17,14 @@ from numpy.typing import NDArray
 
 from caveat_spec.audit import SHARES, Audit, ConceptLine
 from caveat_spec.results import FiniteStep
-from caveat_worker.engine.activations.batches import batch_size
+from caveat_worker.engine.activations.batches import batch_size, side_by_side
 from caveat_worker.engine.activations.collected import Collected, Runtime, StepDirection
 from caveat_worker.engine.activations.pooling import moved, scores
 from caveat_worker.engine.activations.requirements import Layer
 from caveat_worker.engine.autodiff.differentiate import cut_at, expose
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.store import key_of
-from caveat_worker.engine.base.threads import parallel_map, split_threads
+from caveat_worker.engine.base.threads import parallel_map
 from caveat_worker.engine.concepts.cav import direction
 from caveat_worker.engine.concepts.counterfactual import ChangedShares, changed_shares, in_decisions, in_probability
 from caveat_worker.engine.onnx.session import Session, open_session
@@ -91,18 +92,22 @@ def _changes(
     plan, provider = collected.plan, runtime.provider
     shares = asks_for_shares(plan.audit)
     deltas = _deltas(collected, runtime, steps)
-    side_by_side, threads_each = split_threads(runtime.threads, device=provider != "cpu")
+    count, threads_each = side_by_side(plan, runtime.threads, provider)
     rest = open_session(
         cut_at(plan.model, layer.tensor, [plan.targets[name] for name in targets], scores=shares),
         provider=provider,
         threads=threads_each,
     )
     before = {name: collected.values(name) for name in targets}
-    count = len(before[targets[0]])
+    examples_there = len(before[targets[0]])
     changes = {
-        (step.concept, layer.name, name): np.zeros((3 if shares else 1, count)) for step in steps for name in targets
+        (step.concept, layer.name, name): np.zeros((3 if shares else 1, examples_there))
+        for step in steps
+        for name in targets
     }
-    kept, size = _kept(collected, runtime, layer, examples, rest), batch_size(plan, plan.needs[examples])
+    need = plan.needs[examples]
+    size = batch_size(plan, replace(need, gradients=()) if plan.model.weights_in_file else need)
+    kept = _kept(collected, runtime, layer, examples, rest)
     if kept is None:
         head = open_session(expose(plan.model, [layer.tensor]), provider=provider, threads=threads_each)
         batches = _inputs(collected, runtime, examples, size)
@@ -125,7 +130,7 @@ def _changes(
                     change[1, rows] = 0 if changed.probability is None else changed.probability
                     change[2, rows] = changed.flipped
 
-    for _ in parallel_map(take, batches, side_by_side):
+    for _ in parallel_map(take, batches, count):
         pass
     return changes
 
