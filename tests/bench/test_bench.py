@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from bench import page
 from bench.__main__ import known
 from bench.audits import of_pictures, of_rows
 from bench.measure import Case, Spent, measured, middle
-from bench.networks import googlenet, perceptron, resnet50
+from bench.networks import bert_base, googlenet, perceptron, resnet50, vit_base
 from caveat_worker.engine.autodiff.differentiate import expose
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.onnx.session import open_session
@@ -66,21 +68,31 @@ def test_a_missed_aim_is_said_so() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_the_torch_network_is_the_same_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("network", "shape", "layer"),
+    [
+        (googlenet, (1, 3, 224, 224), "inception4c"),
+        (vit_base, (1, 3, 224, 224), "block6"),
+        (partial(bert_base, tokens=4, words=50), (3, 4), "block6"),
+    ],
+    ids=["googlenet", "vit", "bert"],
+)
+def test_the_torch_network_is_the_same_network(
+    tmp_path: Path, network: Callable[[], onnx.ModelProto], shape: tuple[int, ...], layer: str
+) -> None:
     package("torch")
     import torch
 
     from bench.torch_network import TorchNetwork
 
-    path = tmp_path / "model.onnx"
-    onnx.save(googlenet(), path)
-    x = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
-    session = open_session(expose(load(path), ["inception4c", "logits"]))
-    ours = session.run({"input": x})
+    path, rng = tmp_path / "model.onnx", np.random.default_rng(0)
+    onnx.save(network(), path)
+    x = (rng.normal(size=shape) if len(shape) > 2 else rng.integers(50, size=shape)).astype(np.float32)
+    ours = open_session(expose(load(path), [layer, "logits"])).run({"input": x})
     with torch.no_grad():
-        logits, layer = TorchNetwork(onnx.load(path))(torch.from_numpy(x), "inception4c")
-    np.testing.assert_allclose(logits.numpy(), ours["logits"], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(layer.detach().numpy(), ours["inception4c"], rtol=1e-4, atol=1e-4)
+        logits, found = TorchNetwork(onnx.load(path))(torch.from_numpy(x), layer)
+    np.testing.assert_allclose(logits.numpy(), ours["logits"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.detach().numpy(), ours[layer], rtol=1e-4, atol=1e-4)
 
 
 def test_a_section_of_the_page_can_be_measured_again() -> None:
