@@ -389,9 +389,8 @@ def test_links_are_not_in_the_database(app: Flask, client: FlaskClient, audited:
     assert "links" not in client.get(f"/v1/studies/{study['id']}").json
 
 
+@pytest.mark.parametrize("app", ["postgresql"], indirect=True)  # SQLite has no roles
 def test_the_role_of_the_api_changes_no_answer(app: Flask, client: FlaskClient, audited: str) -> None:
-    if "OWNER" not in app.config:
-        pytest.skip("SQLite has no roles")
     _, links = make(client, audited)
     assert send(client, links[0], 1).status_code == 303
     context: AppContext = app.extensions["caveat"]
