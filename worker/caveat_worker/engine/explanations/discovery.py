@@ -120,7 +120,7 @@ def discovery(examined: Examined, *, count: int, margin: float) -> Discovery:
     coefficients = [_coefficient(here[:, one] / wide[one], left, leverage) for one in np.flatnonzero(free)]
     order = np.flatnonzero(free)[np.argsort([-abs(b) / max(se, 1e-12) for b, se in coefficients], kind="stable")]
     chosen = _unlike(order, here, count)
-    tested = [_tested(examined, known, test, own[:, one], scale, margin, seed) for one in chosen]
+    tested = _tested(examined, known, test, own[:, chosen], scale, margin, seed)
     adjusted = correct([p for _, _, p in tested], "benjamini_hochberg") if tested else np.zeros(0)
     proposed = [one for one, q in zip(chosen, adjusted, strict=True) if q <= alpha]
     removed = _removals(examined, known, (find, test), candidates[proposed], had[:, proposed], own[:, proposed])
@@ -327,24 +327,28 @@ def _interval(effect: float, error: float, known: Float64Array, alpha: float) ->
 
 def _tested(
     examined: Examined, known: Float64Array, test: Indices, had: Float64Array, scale: float, margin: float, seed: int
-) -> tuple[float, float, float]:
-    """The effect of a direction on the test half, its error, and p that it is no larger than the margin."""
-    here, labels = known[test], _labels(examined)[test]
-    z = _regressor(here, had[test])
+) -> list[tuple[float, float, float]]:
+    """The effects of directions [n, k] on the test half, their errors, and p that each is no larger than the margin."""
+    here, leverage = known[test], _leverage(known[test])
     y = _residuals(here, examined.numbers[test, None])[:, 0] / scale
-    if float(z.std()) <= _STILL:
-        return 0.0, 0.0, 1.0
-    leverage = _leverage(here)
-    effect, error = _coefficient(z, y, leverage)
-    beyond = abs(effect) - margin
-    if beyond <= 0:
-        return effect, error, 1.0
-    null = y - np.sign(effect) * margin * z
-    drawn = null[permutations_within(labels, _PERMUTATIONS, seed)].T
-    coefficients, errors = _coefficients(z, _residuals(here, drawn), leverage)
-    observed = beyond / max(error, np.finfo(float).tiny)
-    as_large = int((np.abs(coefficients) >= observed * errors * (1 - TIE)).sum())
-    return effect, error, (1 + as_large) / (_PERMUTATIONS + 1)
+    orders = permutations_within(_labels(examined)[test], _PERMUTATIONS, seed)
+    found = []
+    for one in had[test].T:
+        z = _regressor(here, one)
+        if float(z.std()) <= _STILL:
+            found.append((0.0, 0.0, 1.0))
+            continue
+        effect, error = _coefficient(z, y, leverage)
+        beyond = abs(effect) - margin
+        if beyond <= 0:
+            found.append((effect, error, 1.0))
+            continue
+        null = y - np.sign(effect) * margin * z
+        coefficients, errors = _coefficients(z, _residuals(here, null[orders].T), leverage)
+        observed = beyond / max(error, np.finfo(float).tiny)
+        as_large = int((np.abs(coefficients) >= observed * errors * (1 - TIE)).sum())
+        found.append((effect, error, (1 + as_large) / (_PERMUTATIONS + 1)))
+    return found
 
 
 def permutations_within(labels: Indices, count: int, seed: int) -> Indices:
