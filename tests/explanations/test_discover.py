@@ -137,6 +137,7 @@ def test_the_same_examples_give_the_same_answer() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_planted_shortcuts_are_found_and_models_without_one_are_left_in_peace() -> None:
     found = rows(10, 100)
     for name, hits, seeds, alarms, nulls in found[:2]:
