@@ -28,9 +28,10 @@ MOST_ATOMS = 8
 MOST_ELEMENTS = 8
 
 Atoms = Literal[
-    "pixels", "positions", "channels", "neurons", "concepts", "groups", "components", "examples", "proposals"
+    "pixels", "positions", "channels", "neurons", "concepts", "groups", "components", "examples", "proposals", "patches"
 ]
-"""What a layer is cut into; `pixels` are a picture's places, a table's columns, a text's tokens."""
+"""What a layer is cut into; `pixels` are a picture's places, a table's columns, a text's tokens; `patches` are places
+of many examples."""
 Presentation = Literal["map", "strip", "flow", "grid", "bars", "icons", "patches", "colours", "table"]
 """`flow` and `grid` are of two layers: ribbons from atom to atom, and a small map for each atom of the upper one.
 `icons` show what an atom looks for: examples at which it is highest, lowest, and in between. `patches` show each place
@@ -47,6 +48,7 @@ PRESENTATIONS: dict[Atoms, tuple[Presentation, ...]] = {
     "components": ("colours", "icons", "bars", "table"),
     "examples": ("bars", "table"),
     "proposals": ("icons", "bars", "table"),
+    "patches": ("icons", "table"),
 }
 """How atoms of each kind may be shown: the first that suits the examples is the default."""
 WITH_ICONS: tuple[Presentation, ...] = ("icons", "patches", "flow")

@@ -116,6 +116,12 @@ class Icon(Document):
     """Of a text, the tokens around the place; of a row, its first columns."""
     mark: Integer | None = None
     """Which of the words is at the place itself."""
+    place: list[Integer] = Field(default_factory=list)
+    """Of an informative patch: row and column of the place in the layer, or its number, from 0."""
+    label: str | None = None
+    """Of an informative patch: the example's own class, where labels are given."""
+    whole: float | None = None
+    """Of an informative patch: the target's number for the whole example, which is the mean over all its places."""
 
 
 class Spectrum(Document):

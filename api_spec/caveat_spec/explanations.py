@@ -236,6 +236,33 @@ class BagOptions(Document):
     atoms: Literal["positions"] = "positions"
 
 
+MOST_PATCHES = 8
+"""Patches in a row: as many as a person compares."""
+
+
+def _few_patches(count: int) -> int:
+    if count > MOST_PATCHES:
+        raise ValueError(f"{count} patches are more than anybody compares at a glance; the most is {MOST_PATCHES}")
+    return count
+
+
+class InformativePatchesOptions(Document):
+    """Options of `informative_patches`."""
+
+    layer: str
+    """The layer before the mean over positions, whose places are patches."""
+    examples: Annotated[str, Field(min_length=1)]
+    """The example set that patches are from, one of each example."""
+    labels: Annotated[str, Field(min_length=1)] | None = None
+    """Its true classes: a column of a table, or `folder` for pictures in a folder for each class. With them the class's
+    own examples have one row of patches and those of other classes, which show its errors, another."""
+    count: Annotated[
+        Integer, Field(ge=1, json_schema_extra={"maximum": MOST_PATCHES}), AfterValidator(_few_patches)
+    ] = 6
+    """Patches in a row."""
+    atoms: Literal["patches"] = "patches"
+
+
 MOST_GROUPS = 6
 MOST_SHARED_GROUPS = 32
 """The same over an example set, of which each example shows some."""
@@ -577,6 +604,19 @@ EXPLANATIONS = (
         "and Bethge 2019)",
         options=BagOptions,
         title="Bag of local features",
+    ),
+    ExplanationEntry(
+        "informative_patches",
+        "Shows the patches of a set's examples that speak most for the target by themselves: in its class, and in "
+        "others, where they mislead.",
+        module="caveat_worker.engine.explanations.informative_patches",
+        needs="gradient",
+        relation="the largest w·h_p + b of each example, w = Σ_p ∂S/∂h_p; its mean over places is S at every example "
+        "(Brendel and Bethge 2019, fig. 3)",
+        options=InformativePatchesOptions,
+        title="Most informative patches",
+        presentation="icons",
+        sanity=False,
     ),
     ExplanationEntry(
         "influence",

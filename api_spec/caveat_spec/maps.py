@@ -39,9 +39,10 @@ Axis = Literal[
     "group",
     "component",
     "example",
+    "kind of example",
     "upper atom",
 ]
-"""What an axis counts; `part` is a column of a table."""
+"""What an axis counts; `part` is a column of a table; kinds of examples are those of the class, and of others."""
 Kept = Literal["values", "standard_errors", "pairs", "upper", "maps", "upper_maps"]
 
 

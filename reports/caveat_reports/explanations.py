@@ -117,7 +117,8 @@ def icons_words(figure: Figure) -> str:
     icons = figure.icons
     size = "" if icons.sees is None else f"{icons.sees[0]} x {icons.sees[1]}"
     sees = f" Each shows the {size} pixels that the strongest place sees." if size else ""
-    return f"Icons: of {count(icons.examples)} examples of {icons.set}, in the order of their {icons.measure}.{sees}"
+    shown = "Patches" if figure.atoms_of == "patches" else "Icons"
+    return f"{shown}: of {count(icons.examples)} examples of {icons.set}, in the order of their {icons.measure}.{sees}"
 
 
 def patches_words(patches: Patches, end: str, unit: str) -> str:

@@ -13,6 +13,7 @@ BLOCKS = {
     "`principal_components`",
     "`as: patches`",
     "`bag_of_features`",
+    "`informative_patches`",
     "`influence`",
     "comparison",
     "`caveat edit`",

@@ -8,7 +8,15 @@ import numpy as np
 
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
 from caveat_worker.engine.explanations.factors import Dictionary
-from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Components, Direction, Examined, Labelled
+from caveat_worker.engine.explanations.runs import (
+    FORWARD,
+    GRADIENT,
+    Components,
+    Direction,
+    Examined,
+    Labelled,
+    Streamed,
+)
 
 Function = Callable[[Float64Array], Float64Array]
 
@@ -71,6 +79,9 @@ class Literal:
         raise NotImplementedError
 
     def components(self, examples: str, layer: str) -> Components:
+        raise NotImplementedError
+
+    def streamed(self, examples: str, layer: str, labels: str | None) -> Streamed:
         raise NotImplementedError
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:

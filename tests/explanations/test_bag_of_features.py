@@ -68,9 +68,9 @@ def test_no_more_passes_than_the_price() -> None:
     assert bag(runs, x, seen).passes == one.cost(one.entry.options(layer=seen), {seen: (6, 9, 7)})
 
 
-def mean_of_filters() -> tuple[Any, str, float]:
+def mean_of_filters(draw: int = 41) -> tuple[Any, str, float]:
     """The opened model of filters of 5 x 5 and their mean responses, fitted to glyphs, and its accuracy on others."""
-    filters = np.random.default_rng(41).standard_normal((FILTERS, 1, FIELD, FIELD)).astype(np.float32)
+    filters = np.random.default_rng(draw).standard_normal((FILTERS, 1, FIELD, FIELD)).astype(np.float32)
     threshold = np.full(FILTERS, -4, np.float32)
 
     def responses(x: Float32Array) -> np.ndarray:
@@ -78,9 +78,9 @@ def mean_of_filters() -> tuple[Any, str, float]:
         a = np.einsum("nhwij,fij->nfhw", windows, filters[:, 0]) + threshold[:, None, None]
         return np.asarray(np.maximum(a, 0).mean((2, 3)))
 
-    x, _, y = pictures(400, 141)
+    x, _, y = pictures(400, 100 + draw)
     fitted = LogisticRegression(max_iter=5000, C=1e4).fit(responses(x), y)
-    others, _, truth = pictures(200, 241)
+    others, _, truth = pictures(200, 200 + draw)
     net = Net(0)
     seen = net.op("Relu", net.op("Conv", "x", net.constant(filters), net.constant(threshold)))
     weights, bias = (np.concatenate([-part, part]) for part in (fitted.coef_, fitted.intercept_))

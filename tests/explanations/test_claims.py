@@ -81,6 +81,7 @@ CLAIMS = [
     Claim("groups", None, apart=True),
     Claim("compatible_groups", None, apart=True),
     Claim("bag_of_features", None, apart=True),
+    Claim("informative_patches", None, apart=True),
     Claim("influence", None, apart=True),
     Claim("discover", None, apart=True),
 ]

@@ -14,9 +14,10 @@ _SPECTRA = Markup('<div class="spectra" role="group" aria-label="{what}">\n{rows
 _SPECTRUM = Markup(
     '<div class="spectrum"><div><p class="of">{name}<span class="value">{value}</span></p>{map}</div>{icons}</div>\n'
 )
-_ICONS = Markup('<ol aria-label="{name}">{icons}</ol>')
+_ICONS = Markup('<ol{ranked} aria-label="{name}">{icons}</ol>')
 _MAP = Markup('<div class="stage{alone}" role="img" tabindex="0" aria-label="{what}">{seen}{cells}</div>')
 _ICON = Markup('<li>{shown}<span class="at">{at}</span><span>{value}</span></li>')
+_PATCH = Markup('<li>{shown}<span>{value}</span><span class="at">{at}</span></li>')
 _PICTURE = Markup('<img src="{source}" alt="{name}">')
 _WORD, _MARK, _OF_A_TEXT, _OF_A_ROW = map(Markup, ("{}", "<mark>{}</mark>", " ", ", "))
 _WORDS = Markup('<span class="words">{}</span>')
@@ -41,7 +42,9 @@ def row(atom: Atom, spectrum: Spectrum | None, value: str, seen: Markup) -> Mark
 
 def ordered(spectrum: Spectrum) -> Markup:
     """The examples of an atom from the highest to the lowest, each with its number."""
-    return _ICONS.format(name=sanitized(spectrum.atom), icons=Markup("").join(map(_icon, spectrum.icons)))
+    ranked = Markup(' class="ranked"') if any(icon.place for icon in spectrum.icons) else ""
+    icons = Markup("").join(map(_patch if ranked else _icon, spectrum.icons))
+    return _ICONS.format(ranked=ranked, name=sanitized(spectrum.atom), icons=icons)
 
 
 def _map(atom: Atom, what: str, seen: Markup) -> Markup:
@@ -53,6 +56,13 @@ def _map(atom: Atom, what: str, seen: Markup) -> Markup:
 
 def _icon(icon: Icon) -> Markup:
     return _ICON.format(shown=_shown(icon), at=PLACES[icon.share], value=plain(icon.value))
+
+
+def _patch(icon: Icon) -> Markup:
+    """What a place sees of an example, what that says alone, and which example it is."""
+    label = "" if icon.label is None else f", labelled {icon.label}"
+    whole = "" if icon.whole is None else f"; the whole {signed(icon.whole)}"
+    return _PATCH.format(shown=_shown(icon), at=sanitized(f"{icon.example}{label}{whole}"), value=signed(icon.value))
 
 
 def _shown(icon: Icon) -> Markup:

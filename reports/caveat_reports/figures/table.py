@@ -8,7 +8,7 @@ import re
 from markupsafe import Markup
 
 from caveat_reports.formatting import count, plain, signed
-from caveat_spec.explained import Atom, Figure, Icons, Panel, Spectrum
+from caveat_spec.explained import Atom, Figure, Icon, Icons, Panel, Spectrum
 from caveat_spec.sanitize import sanitized
 
 _TABLE = Markup(
@@ -50,8 +50,33 @@ def draw(figure: Figure, panel: Panel, key: str) -> Markup:
             _ROW.format(sanitized(name), Markup("").join(_CELL.format(cell) for cell in cells)) for name, cells in rows
         ),
     )
+    if figure.atoms_of == "patches" and figure.icons is not None:
+        return table + _of_patches(figure.icons)
     both = (one for one in (figure.icons, figure.upper_icons) if one is not None and one.spectra)
     return table + Markup("").join(map(_of_icons, both))
+
+
+def _of_patches(icons: Icons) -> Markup:
+    """Every patch with its example, label, place and evidence."""
+    rows = (
+        _ROW.format(
+            sanitized(icon.example),
+            Markup("").join(_CELL.format(sanitized(cell)) for cell in _patch(one.atom, icon)),
+        )
+        for one in icons.spectra
+        for icon in one.icons
+    )
+    return _TABLE.format(
+        title=sanitized(f"Patches of {icons.set}"),
+        of="Example",
+        heads=Markup("").join(map(_HEAD.format, ("Among", "Label", "Place, from 0", "Evidence", "The whole"))),
+        rows=Markup("").join(rows),
+    )
+
+
+def _patch(kind: str, icon: Icon) -> tuple[str, ...]:
+    whole = "–" if icon.whole is None else signed(icon.whole)
+    return kind, icon.label or "–", ", ".join(map(str, icon.place)), signed(icon.value), whole
 
 
 def _of_icons(icons: Icons) -> Markup:

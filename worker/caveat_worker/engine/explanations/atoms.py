@@ -68,3 +68,11 @@ def placed(maps: Float64Array, shape: Sequence[int]) -> Float64Array:
     """Maps [positions, k] of a layer [n, …] as [k, *positions]."""
     places = [size for one, size in enumerate(shape) if one not in (0, channel_axis(shape))]
     return np.asarray(maps.T.reshape(-1, *places))
+
+
+def everywhere(vectors: AnyArray, shape: Sequence[int]) -> AnyArray:
+    """Vectors [k, channels], each at every position of a layer [n, …] that has some: [k, *layer]."""
+    axis = channel_axis(shape) or 1
+    places = [size for one, size in enumerate(shape) if one not in (0, axis)]
+    wide = np.broadcast_to(vectors.reshape(len(vectors), *[1] * len(places), -1), (len(vectors), *places, shape[axis]))
+    return np.ascontiguousarray(np.moveaxis(wide, -1, axis))

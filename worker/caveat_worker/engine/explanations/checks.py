@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
@@ -45,6 +47,49 @@ def completeness(parts: Float64Array, whole: Float64Array, bound: float, scale: 
         f"The parts add up to {whole[worst]:.4g}, as they must."
         if ok
         else f"The parts do not add up to the score: {missing[worst]:.3g} of {whole[worst]:.3g} is missing.",
+    )
+
+
+_LOCAL = 0.5
+"""The share of the input's longer side that a place may see to be called local."""
+
+
+def local(share: float, layer: str) -> Check:
+    """Whether a place of a layer, which sees a share of the input's longer side, speaks for itself."""
+    ok = share <= _LOCAL
+    return Check(
+        "local",
+        share,
+        _LOCAL,
+        ok,
+        f"A place of {layer} sees {share:.0%} of the input's longer side."
+        if ok
+        else f"A place of {layer} sees {share:.0%} of the input's longer side, and at most {_LOCAL:.0%} is local: its "
+        "evidence may come from anywhere. Use occlusion, or a layer whose places see less.",
+    )
+
+
+_MEAN_MISSED = 1e-5
+"""The share of the score, or of the evidence if that is larger, by which their mean may differ from it."""
+
+
+def mean_of_places(
+    means: Float64Array, scores: Float64Array, sizes: Float64Array, layer: str, names: Sequence[str] = ()
+) -> Check:
+    """Whether scores [n] are the means of evidence [n], whose largest is `sizes` [n]; `names` are the examples'."""
+    missed = np.abs(means - scores) / np.maximum(np.maximum(np.abs(scores), sizes), np.finfo(float).tiny)
+    worst = int(missed.argmax())
+    ok, where = bool(missed[worst] <= _MEAN_MISSED), f" at {names[worst]}" if names else ""
+    return Check(
+        "mean",
+        float(missed[worst]),
+        _MEAN_MISSED,
+        ok,
+        f"The mean of the evidence is the score, {scores[worst]:.4g}{where}."
+        if ok
+        else f"The score is not the mean of what the places of {layer} say alone, {scores[worst]:.4g} and not "
+        f"{means[worst]:.4g}{where}: behind it is more than a mean over positions and an affine layer. Name the layer "
+        "before that mean if there is one, or use linear.",
     )
 
 

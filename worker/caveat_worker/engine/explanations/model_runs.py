@@ -38,6 +38,7 @@ from caveat_worker.engine.explanations.runs import (
     Direction,
     Examined,
     Labelled,
+    Streamed,
 )
 from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import Feeds, Provider, Session, open_session
@@ -168,6 +169,9 @@ Dictionaries = Callable[[OpenModel, str, str, int], Dictionary]
 SharedComponents = Callable[[OpenModel, str, str], Components]
 """(model, example set, layer) → the principal components of the layer's places over the set."""
 
+StreamedSets = Callable[[OpenModel, str, str, str | None], Streamed]
+"""(model, example set, layer, labels) → the set at that layer, some examples at a time."""
+
 
 class ModelRuns:
     """`Runs` of an open model around one example, whose other inputs stay as they are."""
@@ -184,6 +188,7 @@ class ModelRuns:
         self.examined_sets: ExaminedSets | None = None
         self.dictionaries: Dictionaries | None = None
         self.shared_components: SharedComponents | None = None
+        self.streamed_sets: StreamedSets | None = None
         self._passes = 0
 
     @property
@@ -302,6 +307,12 @@ class ModelRuns:
         if self.shared_components is None:
             raise ValueError("runs have no examples of their own; whoever opens them sets `shared_components`")
         return self.shared_components(self.opened, examples, layer)
+
+    def streamed(self, examples: str, layer: str, labels: str | None) -> Streamed:
+        """An example set at a layer, some examples at a time; by their labels, those of the target's class apart."""
+        if self.streamed_sets is None:
+            raise ValueError("runs have no examples of their own; whoever opens them sets `streamed_sets`")
+        return self.streamed_sets(self.opened, examples, layer, labels)
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:
         """Σ b·∂S/∂b over all biases b, at one input x [1, …]."""

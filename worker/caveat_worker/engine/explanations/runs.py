@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array, Indices
 from caveat_worker.engine.explanations.factors import Dictionary
@@ -78,6 +81,29 @@ class Examined:
     """How many examples a concept needs."""
     held: Hold | None = None
     """None where the model takes nothing in the layer's place."""
+
+
+@dataclass(frozen=True)
+class SomeExamples:
+    """Some examples of a set at a layer."""
+
+    activations: AnyArray
+    """[k, positions, channels]"""
+    numbers: Float64Array
+    """The target's number [k]."""
+    tokens: Indices | None = None
+    """How many positions of each are no padding [k], where the layer has one for each token."""
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """An example set at a layer, some examples at a time, so that it may be of any size."""
+
+    names: Sequence[str]
+    kinds: Sequence[NDArray[np.bool_]]
+    """Which examples are of each kind [n]: the target's class, and others where there are some; without labels, all."""
+    batches: Iterable[SomeExamples]
+    """In the order of the set."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +192,10 @@ class Runs(Protocol):
 
     def components(self, examples: str, layer: str) -> Components:
         """The principal components of a layer's places over an example set."""
+        ...
+
+    def streamed(self, examples: str, layer: str, labels: str | None) -> Streamed:
+        """An example set at a layer, some examples at a time; by their labels, those of the target's class apart."""
         ...
 
     def bias_part(self, x: AnyArray, *, rules: str = "vjp") -> float:

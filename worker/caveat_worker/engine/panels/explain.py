@@ -50,6 +50,7 @@ from caveat_worker.engine.panels.icons import (
     tokens_of,
     with_icons,
 )
+from caveat_worker.engine.panels.informative import StreamedSets, with_informative_patches
 from caveat_worker.engine.panels.integrity import FEWEST, integrity, keep_checks, recalled_checks
 from caveat_worker.engine.panels.kept import answer_key, found_in, keep, recalled
 from caveat_worker.engine.panels.labelled import LabelledSets
@@ -154,7 +155,7 @@ def explain_part(plan: Plan, planned: PlannedExplanation, means: Means, element:
     with error_context(f"/explain/{planned.name}/show/{element}"):
         here = shown[panels.start : panels.stop]
         answers = _answers(question, one, here)
-        for example, (found, _) in zip(here, answers, strict=True) if one.icons is not None else ():
+        for example, (found, _) in zip(here, answers, strict=True) if one.to_order else ():
             _responses(question, one, example, found)
             if one.presentation == "flow":
                 _responses(question, one, example, found, upper=True)
@@ -279,7 +280,8 @@ def _drawn(question: Question, one: PlannedElement, shown: Sequence[Shown]) -> t
         atoms=one.atoms,
         title=_title(one),
         target=f"the largest {one.atoms} of {upper}" if sized else number_of,
-        signed=any(_has_negative(answer, linked=upper is not None and not sized) for answer in found),
+        signed=one.atoms == "patches"
+        or any(_has_negative(answer, linked=upper is not None and not sized) for answer in found),
         shape=one.shapes[one.layer],
         upper=() if upper is None else one.shapes[upper],
         unit=("log p" if one.on_own_labels else one.way.entry.unit)
@@ -319,9 +321,11 @@ def _with_icons(question: Question, one: PlannedElement, figure: Figure, found: 
     means, plan, opened = question.means, question.plan, question.opened
     if one.presentation == "flow":
         return _beside_ribbons(question, one, figure, found, example)
-    there = _responses(question, one, example, found)
     sight = Sight.of(opened, one.layer, (1, *one.shapes[one.layer]), example.x.shape)
     pictured = Pictured(means.source, means.crop, means.words)
+    if found.patches is not None:
+        return with_informative_patches(figure, found.patches, opened, sight, pictured)
+    there = _responses(question, one, example, found)
     if one.presentation == "patches":
         cells, own, words = (
             _cells(question, one, example, found),
@@ -457,6 +461,7 @@ def _settle(question: Question, one: PlannedElement, example: Shown, runs: Model
     runs.examined_sets = ExaminedSets(question.plan, means.source)
     runs.dictionaries = means.dictionaries
     runs.shared_components = means.dictionaries.components
+    runs.streamed_sets = StreamedSets(means.source)
     if one.layer != INPUT:
         runs.tokens = tokens_of(question.opened, means.source, example.examples, example.position, one.layer)
 

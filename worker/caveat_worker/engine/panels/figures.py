@@ -17,6 +17,8 @@ from caveat_worker.engine.panels.grids import Box, block_side, blocks, focus, gr
 
 MOST_WORDS = 3
 """Tokens that a note names for each group."""
+OF_KINDS, ALL = ("examples of the class", "examples of other classes"), "all examples"
+"""What rows of patches are called, with labels and without."""
 MOST_SINKS, MOST_LINKS = 6, 4
 """Atoms of an upper layer that are shown with what they come from, and how many links each of them has."""
 
@@ -74,6 +76,9 @@ class Found:
     [2, *layer]; of groups, their vectors [k, channels]."""
     upper_directions: Float64Array | None = None
     """The same of the upper layer's atoms, where those are groups."""
+    patches: Float64Array | None = None
+    """Informative patches of each kind of example, the highest first [kinds, count, 4]: the example's number, the
+    place's, its evidence, and the target's number for the whole; the first are -1 where a kind has fewer."""
     signs: Literal["target", "classes"] = "target"
     """Whether the signs say for and against the target, or tell two groups of classes apart."""
     notes: tuple[str, ...] = ()
@@ -106,7 +111,7 @@ class Found:
 def flat(values: AnyArray, atoms: Atoms) -> Float64Array:
     """Values at positions [h, w], at atoms [k], or one alone; volumes are summed over their depth."""
     wide = np.asarray(values, float)
-    if atoms in ("neurons", "channels", "concepts", "groups", "components", "examples", "proposals"):
+    if atoms in ("neurons", "channels", "concepts", "groups", "components", "examples", "proposals", "patches"):
         return wide.ravel()
     while wide.ndim > 2:
         wide = wide.sum(0)
@@ -330,12 +335,10 @@ def _fault(asked: Asked, found: Found) -> str | None:
 def _atoms(asked: Asked, found: Found, cells: Float64Array, subject: Subject) -> tuple[list[Atom], Rest]:
     """The atoms that are shown, the strongest first, and the others as a number and a sum.
 
-    Proposals keep the order that their method gave them.
+    Proposals and rows of patches keep the order that their method gave them.
     """
-    flat = cells.ravel()
-    sizes = (
-        np.zeros(len(flat)) if asked.atoms == "proposals" else flat if asked.element.sort == "signed" else np.abs(flat)
-    )
+    flat, given = cells.ravel(), asked.atoms in ("proposals", "patches")
+    sizes = np.zeros(len(flat)) if given else flat if asked.element.sort == "signed" else np.abs(flat)
     order = np.argsort(-sizes, kind="stable")
     named = order[order < len(subject.names)] if _names(asked, subject) and cells.ndim == 1 else order
     shown = named if asked.presentation == "strip" else named[: asked.element.top]
@@ -377,6 +380,8 @@ def _name(asked: Asked, place: int, shape: Sequence[int], subject: Subject) -> s
         return asked.examples[place]
     if asked.atoms == "proposals":
         return f"proposal {place + 1}"
+    if asked.atoms == "patches":
+        return ALL if asked.element.options["labels"] is None else OF_KINDS[place]
     if asked.atoms in ("groups", "components"):
         return f"{asked.atoms.removesuffix('s')} {place + 1}"
     names = _names(asked, subject)
@@ -457,6 +462,8 @@ def _list_sentence(asked: Asked, found: Found, atoms: Sequence[Atom], rest: Rest
         return _varied(asked, found, subject)
     if asked.atoms == "proposals":
         return _proposed(asked, atoms, rest)
+    if asked.atoms == "patches":
+        return f"One place alone says at most {' and '.join(f'{_signed(one.value)} in {one.id}' for one in atoms)}."
     if asked.element.options.get("on") == "own_label":
         return _suspected(asked, atoms, len(atoms) + rest.count)
     following = " and ".join(f"{one.id} ({number(one.value)})" for one in others[:2])

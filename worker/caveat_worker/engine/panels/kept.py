@@ -92,6 +92,7 @@ def recalled(store: ArrayStore, key: str, atoms: Atoms) -> tuple[Found, int] | N
         upper_maps=store.get(part_key(key, "upper_maps")),
         directions=store.get(part_key(key, "directions")),
         upper_directions=store.get(part_key(key, "upper_directions")),
+        patches=store.get(part_key(key, "patches")),
         signs=told["signs"],
         notes=tuple(told["notes"]),
         of_atoms=tuple(told["of_atoms"]),
@@ -111,7 +112,8 @@ def keep(store: ArrayStore, key: str, found: Found, passes: int) -> None:
         "entries": found.entries,
         "passes": passes,
     }
-    for name in ("pairs", "upper", "maps", "upper_maps", "directions", "upper_directions", "spread", "whole"):
+    arrays = ("pairs", "upper", "maps", "upper_maps", "directions", "upper_directions", "patches", "spread", "whole")
+    for name in arrays:
         array = getattr(found, name)
         if array is not None:
             store.put(part_key(key, name), array)
@@ -149,6 +151,7 @@ def found_in(answer: Attributed, atoms: Atoms) -> Found:
         upper_directions=(
             np.asarray(answer.parts["upper_directions"][0], float) if "upper_directions" in answer.parts else None
         ),
+        patches=np.asarray(answer.parts["patches"][0], float) if "patches" in answer.parts else None,
         signs="classes" if "legend_classes" in answer.parts else "target",
         checks=tuple(map(check_of, answer.checks)),
         spread=None if answer.spread is None else np.asarray(answer.spread[0], float),

@@ -36,6 +36,7 @@ _ALONE: dict[str, Axis] = {
     "components": "component",
     "examples": "example",
     "proposals": "proposal",
+    "patches": "kind of example",
 }
 """Atoms that have one axis, and what that counts."""
 _NEURONS: dict[int, tuple[Axis, ...]] = {1: ("neuron",), 2: ("position", "channel")}

@@ -43,6 +43,8 @@ OWN_LABEL = "own_label"
 """What influence is on where it is not on the target."""
 LAYERS = ("layer", "upper", "known_at")
 """Options that name a layer."""
+KINDS = 2
+"""Rows of informative patches: of the class, and of others."""
 FEWEST_ICONS = 5
 """Examples from which there is one at each place that icons show."""
 NOT_SO: Mapping[Presentation, str] = {
@@ -98,7 +100,7 @@ class PlannedElement:
     @property
     def of_a_set(self) -> bool:
         """Whether it says the same of a set, whatever example is explained."""
-        return self.atoms == "proposals" or self.on_own_labels
+        return self.atoms in ("proposals", "patches") or self.on_own_labels
 
     @property
     def on_own_labels(self) -> bool:
@@ -120,6 +122,7 @@ class PlannedElement:
         }
         known["examples"] = (self.to_fit,)
         known["proposals"] = (getattr(self.options, "proposals", 1),)
+        known["patches"] = (KINDS,)
         atoms = known.get(self.atoms, places)
         if isinstance(self.options, LinearOptions) and self.atoms == "channels":
             return prod(channels) * (1 + prod(places))
@@ -288,8 +291,12 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
     text, linked = isinstance(plan.audit.examples[examples], Text), "upper" in element.options
     drawn = element if layer == INPUT and atoms == "proposals" else _as_method(element, way)
     presentation = _presentation(drawn, atoms, shapes[layer], text=text, linked=linked, inside=layer != INPUT)
-    icons = _icons(element, atoms, examples, presentation) if presentation in WITH_ICONS else None
-    _check_icons(element, icons, names, presentation, examples)
+    with_icons = presentation in WITH_ICONS or atoms == "patches"
+    icons = _icons(element, atoms, examples, presentation) if with_icons else None
+    if atoms == "patches":
+        _check_patches(plan, element, of)
+    else:
+        _check_icons(element, icons, names, presentation, examples)
     return PlannedElement(
         element,
         way,
@@ -302,7 +309,7 @@ def _element(plan: Plan, element: Element, of: str, opened: OpenModel, examples:
         concept,
         _to_fit(plan, element, names),
         icons,
-        0 if icons is None else len(names[icons]) * (1 + linked),
+        0 if icons is None or atoms == "patches" else len(names[icons]) * (1 + linked),
     )
 
 
@@ -356,6 +363,26 @@ def _check_icons(element: Element, icons: str | None, names: Names, presentation
         )
 
 
+def _check_patches(plan: Plan, element: Element, of: str) -> None:
+    """Raises InvalidInput for patches of another set than is looked through, and for labels of a single number."""
+    if element.icons not in (None, element.asked_set):
+        raise InvalidInput(
+            "icons-not-drawn",
+            f"'icons' names '{element.icons}', and patches are from '{element.asked_set}', which is looked through.",
+            "Leave 'icons' out, or name that set in 'examples'.",
+        )
+    if (
+        element.options["labels"] is not None
+        and plan.targets[of].index is None
+        and plan.resolved[of].link not in ONE_SCORE
+    ):
+        raise InvalidInput(
+            "no-errors-of-a-number",
+            f"Target '{of}' is a single number, and labels tell the examples of its class from others.",
+            "Leave 'labels' out: the patches are then from all examples.",
+        )
+
+
 def _check_only(element: Element, atoms: Atoms, layer: str, shape: Sequence[int]) -> None:
     """Raises InvalidInput for numbers of atoms that a layer does not have, and where atoms have no number."""
     if not element.only:
@@ -399,7 +426,13 @@ def _atoms(way: Way, options: Document, layer: str, shapes: Shapes) -> Atoms:
             "Groups are of a layer's channels, and the input has none that act together.",
             "Name a layer inside the model; `caveat layers` lists them.",
         )
-    if asked in ("positions", "channels", "groups", "components") and not places:
+    if asked == "patches" and layer == INPUT:
+        raise InvalidInput(
+            "patches-of-the-input",
+            "Patches are what places of a layer see, and those of the input see one pixel, token or number each.",
+            "Name the layer before the mean over positions; `caveat layers` lists them.",
+        )
+    if asked in ("positions", "channels", "groups", "components", "patches") and not places:
         raise InvalidInput(
             "no-positions",
             f"'{layer}' has no positions and no channels, only {shapes[layer][0] if shapes[layer] else 1} numbers.",
@@ -414,7 +447,7 @@ def _presentation(
     """How an element is drawn: as it asks, or as suits what it shows; raises InvalidInput for what cannot be drawn."""
     flat = atoms in ("pixels", "positions") and len(shape) > 2
     suits = {"map": flat, "strip": text and not flat, "bars": not flat, "table": True}
-    alone = atoms in ("channels", "concepts", "groups", "components", "proposals") or len(shape) == 1
+    alone = atoms in ("channels", "concepts", "groups", "components", "proposals", "patches") or len(shape) == 1
     suits["patches"] = inside and not linked and len(shape) in (2, 3)
     suits["colours"] = len(shape) in (2, 3)
     suits |= {"flow": linked, "grid": linked, "icons": inside and alone and not linked}
