@@ -25,12 +25,14 @@ from caveat_spec.explained import Figure, Icon
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.explanations import model_runs
 from caveat_worker.engine.panels import informative
+from caveat_worker.engine.panels.choice import Source
 from tests.audits.conftest import Bench
 from tests.audits.test_cache import Kept
 from tests.audits.test_maps import kept, opened
 from tests.audits.test_shards import divided, run_parts, together
 from tests.audits.test_text import LENGTH, WORDS, words
 from tests.engine.nets import Net
+from tests.explanations import models
 
 __all__ = ["words"]
 """Fixtures that other modules have."""
@@ -230,6 +232,24 @@ def test_classes_by_the_names_in_the_models_file(digits: Bench) -> None:
     own, others = rows_of(drawn(digits))
     assert {icon.label for icon in own} == {"seven"}
     assert "seven" not in {icon.label for icon in others}
+
+
+@pytest.mark.parametrize(
+    ("column", "own", "others"),
+    [
+        ([7, 1, 7], [0, 2], [1]),
+        ([7.0, np.nan, 3.0], [0], [2]),
+        (["7", None, "", "07", "7.0", "seven", "7.5"], [0, 3, 4], [5, 6]),
+        ([np.True_, np.int64(7), float("inf")], [1], [0, 2]),
+    ],
+)
+def test_labels_are_numbers_in_any_form_and_missing_ones_are_in_no_row(
+    column: list[Any], own: list[int], others: list[int]
+) -> None:
+    names = {"all": [str(row) for row in range(len(column))]}
+    source = Source(names, names, lambda *_: {}, lambda *_: {"y": np.array(column, object)}, lambda *_: {})
+    kinds, _ = informative.kinds_of(models.opened(fitted(), index=7), source, "all", "y")
+    assert [np.flatnonzero(kind).tolist() for kind in kinds] == [own, others]
 
 
 def _several(bench: Bench) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +73,7 @@ def kinds_of(
     number = 1 if target.index is None else target.index
     lists = [names for names in opened.model.class_names if len(names) == max(classes or 0, 2)]
     named = {name: place for names in reversed(lists) for place, name in enumerate(names)}
-    numbers = [None if one is None else str(named.get(one, one)) for one in values]
-    own = np.array([one is not None and one in (target.class_name, str(number)) for one in numbers])
+    own = np.array([one is not None and (one == target.class_name or _number(one, named) == number) for one in values])
     known = np.array([one is not None for one in values])
     if not own.any():
         there = ", ".join(map(repr, sorted({one for one in values if one is not None})[:_SHOWN])) or "empty"
@@ -92,10 +91,19 @@ def _text(value: Any) -> str | None:
     """A label as people write it: a whole number without a point, and None for what is missing."""
     if value is None or value != value or str(value) == "":
         return None
+    whole = not isinstance(value, str) and float(value).is_integer()
+    return str(int(value)) if whole else str(value)
+
+
+def _number(label: str, named: Mapping[str, int]) -> int | None:
+    """The number of a label's class: by its name in the model's file, else as it is written."""
+    if label in named:
+        return named[label]
     try:
-        return str(int(value)) if float(value).is_integer() else str(value)
-    except (TypeError, ValueError, OverflowError):
-        return str(value)
+        number = float(label)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else None
 
 
 def with_informative_patches(
