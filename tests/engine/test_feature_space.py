@@ -17,12 +17,14 @@ from caveat_worker.engine.activations.gram import (
     trace,
 )
 from caveat_worker.engine.base.arrays import Float64Array
+from caveat_worker.engine.concepts import cav
 from caveat_worker.engine.concepts.cav import (
     ESTIMATORS,
     SCIKIT_LEARN,
     cosine_matrix,
     direction,
     fit_cavs,
+    mean_differences,
     projections,
     residual,
 )
@@ -85,6 +87,32 @@ def test_every_estimator_finds_the_same_cavs_in_both_spaces(x: Float64Array, est
         np.testing.assert_allclose(direction(other, x), direction(one, x), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(by_features.along, by_examples.along, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(by_features.intercept, by_examples.intercept, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5])
+@pytest.mark.parametrize("negatives_are", ["all others", "some others", "counted"])
+def test_normals_by_mean_difference_are_those_of_the_two_means(
+    share: float, negatives_are: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However a side is summed: one by one, from the sum of the other side, or a part after the other."""
+    monkeypatch.setattr(cav, "MOST_ROWS", 64)
+    rng, n = np.random.default_rng(4), 300
+    x = rng.normal(size=(n, D))
+    x -= x.mean(0)
+    positives = random_sets(n, int(share * n), 5, rng)
+    negatives = ~positives
+    if negatives_are != "all others":
+        negatives &= rng.random(positives.shape) < share
+    sides = [
+        side * rng.integers(1, 4, side.shape) if negatives_are == "counted" else side for side in (positives, negatives)
+    ]
+    found = mean_differences(FactoredProducts(x, x), *sides)
+    concept, rest = (side.astype(float) @ x / side.sum(1, keepdims=True) for side in sides)
+    steps = np.linalg.norm(concept - rest, axis=1)
+    np.testing.assert_allclose(found.steps, steps, rtol=1e-12)
+    np.testing.assert_allclose(found.normals, (concept - rest) / steps[:, None], rtol=1e-9, atol=1e-12)
+    middles = np.vecdot(found.normals, (concept + rest) / 2)
+    np.testing.assert_allclose(found.intercept, -middles, rtol=1e-9, atol=1e-12)
 
 
 def numbers(value: object) -> list[float]:

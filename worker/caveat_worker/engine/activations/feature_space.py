@@ -8,6 +8,7 @@ with them, so that `(α X) Xᵀ` takes the place of `α (X Xᵀ)`, and the numbe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,6 +50,12 @@ class FactoredProducts:
     def T(self) -> FactoredProducts:  # noqa: N802 - NumPy's name
         """The transpose [n, m]."""
         return FactoredProducts(self.right, self.left)
+
+    @cached_property
+    def total(self) -> Float64Array:
+        """The sum of all rows of `left` [d]."""
+        found: Float64Array = self.left.sum(0)
+        return found
 
     def __len__(self) -> int:
         return len(self.left)

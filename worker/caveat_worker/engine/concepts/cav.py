@@ -75,19 +75,34 @@ def mean_differences(k: FactoredProducts, positives: NDArray[Any], negatives: ND
 
     A side [1, n] is that of every CAV.
     """
-    concept, rest = (_means(side, k.left) for side in (positives, negatives))
+    of_concept = _sums(positives, k.left)
+    all_others = positives.dtype == negatives.dtype == bool and np.array_equal(positives, ~negatives)
+    of_rest = k.total - of_concept if all_others else _sums(negatives, k.left)
+    concept, rest = of_concept / _counts(positives), of_rest / _counts(negatives)
     normals = concept - rest
     steps = np.sqrt(np.vecdot(normals, normals))
     np.divide(normals, steps[:, None], out=normals, where=steps[:, None] > 0)
     return FeatureCavs(normals, -np.vecdot(normals, concept + rest) / 2, k.left, steps)
 
 
-def _means(side: NDArray[Any], features: Float64Array) -> Float64Array:
-    """The mean features [R, d] of examples that count so often [R, n]."""
-    weights = side.astype(np.float64, copy=False)
-    found: Float64Array = weights @ features
-    found /= weights.sum(1, keepdims=True)  # of truth values it takes three times as long
+def _sums(side: NDArray[Any], features: Float64Array) -> Float64Array:
+    """The sum of features [R, d] over examples that count so often [R, n]: what counts as nothing is not looked at."""
+    found = np.zeros((len(side), features.shape[1]))
+    if side.dtype == bool and FEW_MEMBERS * np.count_nonzero(side) <= side.size:
+        for total, members in zip(found, side, strict=True):
+            features[np.flatnonzero(members)].sum(0, out=total)
+        return found
+    for start in range(0, len(features), MOST_ROWS):
+        some = slice(start, start + MOST_ROWS)
+        if side[:, some].any():
+            found += side[:, some].astype(np.float64, copy=False) @ features[some]
     return found
+
+
+def _counts(side: NDArray[Any]) -> NDArray[Any]:
+    """How much all examples count together [R, 1]; `sum` of truth values takes several times as long."""
+    found: NDArray[Any] = np.count_nonzero(side, axis=1) if side.dtype == bool else side.sum(1)
+    return found[:, None]
 
 
 class Estimator(Protocol):
@@ -99,6 +114,10 @@ class Estimator(Protocol):
 
 
 ESTIMATORS: dict[str, Estimator] = {}
+FEW_MEMBERS = 50
+"""Sides of so many times fewer examples than there are are summed one by one: a product would look at all of them."""
+MOST_ROWS = 1 << 13
+"""Examples whose features are multiplied at a time: the numbers of a side are made double precision for as many."""
 MOST_FEATURES, MOST_NUMBERS = 1 << 9, 1 << 23
 """Features that are turned into double precision at a time, and their numbers over all examples."""
 

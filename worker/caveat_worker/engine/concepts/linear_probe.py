@@ -144,7 +144,7 @@ def _folded(problem: FitProblem, labels: Sets, folds: int, rng: np.random.Genera
         held = numbers == fold
         cavs = fit_draws(problem, *matched(labels & ~held, ~labels & ~held, rng))
         along = cavs.along
-        right |= held & ((along + cavs.intercept[:, None] > 0) == labels)
+        right |= held & ((along > -cavs.intercept[:, None]) == labels)
         negatives = along[0, held[0] & ~labels[0]]
         squares += float(((negatives - negatives.mean()) ** 2).sum()) if len(negatives) else 0.0
     accuracy = ((right & labels).sum(1) / labels.sum(1) + (right & ~labels).sum(1) / (~labels).sum(1)) / 2

@@ -5,25 +5,29 @@ A draw is a row of weights over the n examples of a concept and its reference se
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from caveat_worker.engine.base.arrays import Float64Array, Indices
 
 Sets = NDArray[np.bool_]
-MOST_COUNTS = 1 << 24
+MOST_COUNTS = 1 << 20
 """Counts of resampled examples that are held at a time."""
 BRACKET = 5
 """Standard deviations around where a quantile of random numbers is expected: it lies outside once in a million rows."""
 IN_CACHE = 1 << 16
-"""Drawn examples that are counted at a time, which is faster where the processor's cache has them."""
+"""Drawn numbers that are worked on at a time, which is faster where the processor's cache has them."""
 
 
 def random_sets(n: int, size: int, count: int, rng: np.random.Generator) -> Sets:
     """`count` sets of `size` out of `n` examples [count, n], each set equally likely."""
-    if not size:
-        return np.zeros((count, n), dtype=bool)
-    return _smallest(rng.random((count, n)), np.full(count, size), np.full(count, n))
+    sets = np.zeros((count, n), dtype=bool)
+    for part in _in_cache(sets) if size else ():
+        part[:] = _smallest(rng.random(part.shape), np.full(len(part), size), np.full(len(part), n))
+    return sets
 
 
 def swapped_pairs(n: int, partners: Indices, count: int, rng: np.random.Generator) -> Sets:
@@ -47,9 +51,8 @@ def draw_size(n_concept: int, n_reference: int) -> int:
 
 def bootstrap_counts(n: int, count: int, rng: np.random.Generator) -> Float64Array:
     """How often each of `n` examples is drawn in `count` resamples [count, n] with replacement."""
-    counts, some = np.empty((count, n)), max(1, IN_CACHE // n)
-    for start in range(0, count, some):  # the numbers are those of all resamples at once
-        part = counts[start : start + some]
+    counts = np.empty((count, n))
+    for part in _in_cache(counts):
         drawn = rng.integers(n, size=part.shape) + n * np.arange(len(part))[:, None]  # a third of multinomial's time
         part[:] = np.bincount(drawn.ravel(), minlength=part.size).reshape(part.shape)
     return counts
@@ -100,9 +103,20 @@ def matched(positives: Sets, negatives: Sets, rng: np.random.Generator) -> tuple
 
 def _some(members: Sets, sizes: Indices, rng: np.random.Generator) -> Sets:
     """Random `sizes` [R] of each row's members: those with the smallest of as many random numbers."""
-    drawn = rng.random(members.shape)
-    drawn[~members] = np.inf
-    return _smallest(drawn, sizes, _counted(members))
+    among, sets, start = _counted(members), members.copy(), 0
+    for part in _in_cache(sets):
+        rows, start = slice(start, start + len(part)), start + len(part)
+        drawn = rng.random(part.shape)
+        if (sizes[rows] < among[rows]).any():
+            drawn[~part] = np.inf
+            part[:] = _smallest(drawn, sizes[rows], among[rows])
+    return sets
+
+
+def _in_cache(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Some of the rows [R, n] after the other: numbers drawn for each are those drawn for all at once."""
+    some = max(1, IN_CACHE // max(1, rows.shape[1]))
+    return (rows[start : start + some] for start in range(0, len(rows), some))
 
 
 def _smallest(drawn: Float64Array, sizes: Indices, among: Indices) -> Sets:
