@@ -17,7 +17,7 @@ from caveat_worker.engine.activations.gram import (
     trace,
 )
 from caveat_worker.engine.base.arrays import Float64Array
-from caveat_worker.engine.concepts import cav
+from caveat_worker.engine.concepts import cav, linear_models
 from caveat_worker.engine.concepts.cav import (
     ESTIMATORS,
     SCIKIT_LEARN,
@@ -113,6 +113,24 @@ def test_normals_by_mean_difference_are_those_of_the_two_means(
     np.testing.assert_allclose(found.normals, (concept - rest) / steps[:, None], rtol=1e-9, atol=1e-12)
     middles = np.vecdot(found.normals, (concept + rest) / 2)
     np.testing.assert_allclose(found.intercept, -middles, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("problems", "regularisation"), [(1, 1.0), (40, 1.0), (40, 0.01)])
+def test_logistic_fits_over_few_features_are_solved_by_a_matrix_of_them(
+    problems: int, regularisation: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None by conjugate gradients, which rounding kept from their end over so few features."""
+    rng, n = np.random.default_rng(5), 600
+    x = rng.normal(size=(n, D)) * np.geomspace(0.1, 3, D)
+    x[:60] += 0.5
+    positives = random_sets(n, 60, problems, rng)
+    positives[0] = np.arange(n) < 60
+    by_examples = fit_cavs(gram(x), positives, ~positives, "logistic", regularisation)
+    monkeypatch.setattr(linear_models, "CONJUGATE_STEPS", 0)
+    monkeypatch.setattr(linear_models, "NEWTON_STEPS", 12)
+    by_features = fit_cavs(FactoredProducts(x, x), positives, ~positives, "logistic", regularisation)
+    np.testing.assert_allclose(by_features.along, by_examples.along, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(by_features.intercept, by_examples.intercept, rtol=1e-9, atol=1e-9)
 
 
 def numbers(value: object) -> list[float]:
