@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from caveat_worker.array_stores import scratch
 from caveat_worker.engine.activations import batches
 from caveat_worker.engine.activations.batches import batch_size, side_by_side
 from caveat_worker.engine.activations.requirements import Plan
-from caveat_worker.engine.autodiff.differentiate import differentiate
+from caveat_worker.engine.autodiff.differentiate import differentiate, expose
 from caveat_worker.engine.autodiff.gradient_check import check_gradients
 from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.segments import Rows
 from caveat_worker.engine.autodiff.target import Target
+from caveat_worker.engine.concepts import activation_intervention
 from caveat_worker.engine.onnx import stored_weights
+from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import Session, open_session
 
 WORDS, TOKENS, BLOCKS = 200, 6, 2
@@ -159,3 +163,31 @@ def test_a_run_gives_back_what_it_took(folder: Path) -> None:
         found = session.run({"input_ids": ids})["value/next"]
     assert np.isfinite(found).all()
     assert held_bytes() - before < (most[0] - before) / 4
+
+
+@pytest.mark.usefixtures("large")
+def test_a_target_of_one_class_reads_the_weights_of_that_class(folder: Path) -> None:
+    model, target = load(folder / "model.onnx"), Target("next", index=3, versus=7, reduce="mean")
+    ids = {"input_ids": np.load(folder / "targets.npy")[:4]}
+    graphs = [differentiate(model, ["block1"], [target], alone=alone) for alone in (False, True)]
+    readers = [
+        [node.op_type for node in graph.ir.graph if "head" in {one.name for one in node.inputs}] for graph in graphs
+    ]
+    assert "MatMul" in readers[0]
+    assert readers[1] == ["Gather"]
+    expected, found = (open_session(graph, threads=1).run(ids) for graph in graphs)
+    for name, values in found.items():
+        np.testing.assert_allclose(values, expected[name], atol=2e-6 * np.abs(expected[name]).max(), err_msg=name)
+
+
+@pytest.mark.usefixtures("large")
+def test_steps_from_several_layers_share_the_pass_to_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exposed: list[Sequence[str]] = []
+
+    def watched(model: Model, tensors: Sequence[str]) -> Graph:
+        exposed.append(tensors)
+        return expose(model, tensors)
+
+    monkeypatch.setattr(activation_intervention, "expose", watched)
+    audited(folder)
+    assert exposed == [["block1", "last.normal"]]

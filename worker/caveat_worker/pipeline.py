@@ -274,7 +274,7 @@ def measure(
     """
     plan, audit = ready.plan, ready.plan.audit
     collected = collect_examples(ready, progress, kept, threads=threads, before=before)
-    cautions = probability_cautions(plan, partial(first_examples, ready.sources))
+    cautions = probability_cautions(collected, partial(first_examples, ready.sources))
     tested = sum(method.units(plan) for method in ready.methods)
     runtime = replace(_runtime(ready, kept, threads), progress=counter("testing", until, tested, progress), later=later)
     results = [result for method in ready.methods for result in run_method(method, collected, runtime)]

@@ -213,7 +213,12 @@ def _open(plan: Plan, need: SetRequirements, *, provider: Provider, threads: int
     external = plan.external if need.gradients else None
     asked = [plan.targets[target] for target in targets]
     graph = differentiate(
-        plan.model, layers if external is None else [], asked, also=other_tensors(plan, need), rules=TABLES[need.rules]
+        plan.model,
+        layers if external is None else [],
+        asked,
+        also=other_tensors(plan, need),
+        rules=TABLES[need.rules],
+        alone=plan.alone(need),
     )
     session = open_session(graph, provider=provider, threads=threads)
     if external is None:
@@ -322,7 +327,7 @@ def _check_gradients(
     compare = check_gradients if plan.external is None else check_external_gradients
     if plan.external is None and plan.model.weights_in_file and not plan.model.interacts:
         rows = Rows(batch_size(plan, replace(need, gradients=())), batch_size(plan, need))
-        compare = partial(check_gradients, rows=rows)
+        compare = partial(check_gradients, rows=rows, alone=plan.alone(need))
     with turn:
         checks = compare(
             plan.model,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from caveat_worker.engine.activations.collected import Collected
 from caveat_worker.engine.activations.pooling import scores
-from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.differentiate import expose
 from caveat_worker.engine.onnx.session import open_session
 
@@ -21,22 +21,33 @@ ReadFirst = Callable[[str, int], Mapping[str, NDArray[Any]]]
 """Example set and a number of examples → the model's inputs for its first examples, by name."""
 
 
-def probability_cautions(plan: Plan, read_first: ReadFirst) -> Iterator[str]:
+def probability_cautions(collected: Collected, read_first: ReadFirst) -> Iterator[str]:
     """Yields a sentence for each target without a link function whose scores sum to 1 over the classes."""
+    plan = collected.plan
     for name, resolved in plan.resolved.items():
         if resolved.link != "none" or resolved.classes == 1:
             continue
-        values = read_first(plan.audit.targets[name].examples, EXAMPLES if plan.model.symbolic_batch else 1)
-        session = open_session(expose(plan.model, [resolved.tensor]), threads=1, optimise=False)
-        raw = session.run(plan.feeds(values))[resolved.tensor]
-        found = scores(raw, None, plan.targets[name].axis(raw.ndim))
-        kind = _kind_of(np.asarray(found, np.float64))
+        found = _known(collected, name)
+        if found is None:
+            values = read_first(plan.audit.targets[name].examples, EXAMPLES if plan.model.symbolic_batch else 1)
+            session = open_session(expose(plan.model, [resolved.tensor]), threads=1, optimise=False)
+            raw = session.run(plan.feeds(values))[resolved.tensor]
+            found = np.asarray(scores(raw, None, plan.targets[name].axis(raw.ndim)), np.float64)
+        kind = _kind_of(found)
         if kind is not None:
             yield (
                 f"The scores of target '{name}', tensor '{resolved.tensor}', look like {kind} although no softmax was "
                 f"recognised before them, so its effects are in {kind} and not in logits. If a tensor of logits comes "
                 f"before it, name that as the target's output."
             )
+
+
+def _known(collected: Collected, target: str) -> NDArray[np.float64] | None:
+    """The scores [n, classes] of a few examples that went through the model, of any set; None if none were kept."""
+    if collected.plan.targets[target].reduce not in (None, "mean"):  # a mean over positions has the sum of each
+        return None
+    kept = (array for (kind, *of), array in collected.arrays.items() if (kind, of[-1]) == ("outputs", target))
+    return next((array[:EXAMPLES] for array in kept), None)
 
 
 def _kind_of(found: NDArray[np.float64]) -> str | None:

@@ -187,6 +187,10 @@ class Plan:
             and target not in need.gradients
         )
 
+    def alone(self, need: SetRequirements) -> bool:
+        """Whether a large model computes the scores of the targets' classes alone at a set, as nobody reads others."""
+        return self.model.weights_in_file and not need.outputs
+
     def rows(self, examples: str) -> NDArray[np.intp]:
         """The rows [n] of an example set among all examples whose activations are collected."""
         rows = self.row_ranges[examples]

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
 from caveat_worker.engine.autodiff.rules.activations import ACTIVATIONS
 from caveat_worker.engine.autodiff.target import Resolved
+from caveat_worker.engine.onnx.stored_weights import Stored
 from caveat_worker.engine.onnx.values import shape_of_value
 
 _EACH_ALONE = {*ACTIVATIONS, "Dropout", "Identity"} - {"PRelu"}
@@ -63,17 +64,32 @@ def _written(
 def _product(node: ir.Node, inputs: list[Tensor | None], classes: Any, axis: int) -> Tensor | None:
     """The product that makes these entries, with their weights alone; None for another operator."""
     x, w, b, *_ = [*inputs, None, None, None]
-    if x is None or w is None or w.array is None or (b is not None and b.array is None):
+    if x is None or w is None or not _is_weight(w) or (b is not None and b.array is None):
         return None
     given = _attributes(node)
-    if node.op_type == "Conv" and axis == 1 and given.get("group", 1) == 1:
+    if node.op_type == "Conv" and axis == 1 and given.get("group", 1) == 1 and w.array is not None:
         return op.Conv(x, w.array[classes], b and b.array[classes], **given)
     if node.op_type == "Gemm" and axis == 1:
-        rows = w.array[classes] if given.get("transB") else w.array[:, classes]
-        return op.Gemm(x, rows, b and _along_last(b.array, classes), **given)
-    if node.op_type == "MatMul" and w.array.ndim == 2 and axis == len(shape_of_value(node.outputs[0]) or ()) - 1:
-        return op.MatMul(x, w.array[:, classes])
+        of_classes = _taken(w, classes, 0 if given.get("transB") else 1)
+        return op.Gemm(x, of_classes, b and _along_last(b.array, classes), **given)
+    if node.op_type == "MatMul" and w.rank == 2 and axis == len(shape_of_value(node.outputs[0]) or ()) - 1:
+        return op.MatMul(x, _taken(w, classes, 1))
     return None
+
+
+def _is_weight(w: Tensor) -> bool:
+    """Whether a tensor is a constant, also one that stays in the model's file."""
+    return w.array is not None or isinstance(w.value.const_value, Stored)
+
+
+def _taken(w: Tensor, classes: Any, axis: int) -> Any:
+    """The weights of some classes; those that stay in the model's file are looked up there when the graph runs."""
+    if w.array is not None:
+        return np.take(w.array, classes, axis=axis)
+    found = op.Gather(w, classes, axis=axis)
+    found.value.shape = ir.Shape([len(classes) if one == axis else size for one, size in enumerate(w.shape or ())])
+    found.value.type = w.value.type
+    return found
 
 
 def _below(node: ir.Node, shape: tuple[Any, ...], axis: int) -> ir.Value | None:

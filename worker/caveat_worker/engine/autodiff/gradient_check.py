@@ -78,6 +78,7 @@ def check_gradients(
     rules: Table = VJP,
     claimed: Mapping[str, NDArray[Any]] | None = None,
     rows: Rows | None = None,
+    alone: bool = False,
 ) -> tuple[GradientCheck, ...]:
     """Checks the gradient of every target at every layer on a few examples; one check for each layer and target.
 
@@ -85,20 +86,22 @@ def check_gradients(
     then have to equal that graph's at the activations. A quantised model is compared without its rounding, which no
     finite difference passes. `claimed` holds those gradients and the layers' activations, by
     output name, if they have been computed already. With `rows`, directions share the runs of a model
-    whose examples do not interact.
+    whose examples do not interact; `alone` is as in `differentiate`.
     """
     names, hidden = _named(model, layers)
     if claimed is None:
-        whole = differentiate(model, names, targets, also=hidden, rules=rules)
+        whole = differentiate(model, names, targets, also=hidden, rules=rules, alone=alone)
         claimed = open_session(whole, threads=threads).run(feeds)
     seen = {**feeds, **{name: claimed[name] for name in hidden}}
     checks, smooth = [], without_rounding(model)
     for name in names:
-        backward = open_session(differentiate(opened_at(smooth, name), [name], targets, rules=rules), threads=threads)
-        forward = open_session(cut_at(smooth, name, targets), threads=threads)
+        graph = differentiate(opened_at(smooth, name), [name], targets, rules=rules, alone=alone)
+        backward = open_session(graph, threads=threads)
+        forward = open_session(cut_at(smooth, name, targets, alone=alone), threads=threads)
         own = backward
         if smooth is not model:  # a quantised model: its own gradients are compared with the rounded graph's
-            own = open_session(differentiate(opened_at(model, name), [name], targets, rules=rules), threads=threads)
+            graph = differentiate(opened_at(model, name), [name], targets, rules=rules, alone=alone)
+            own = open_session(graph, threads=threads)
         segments = segments_beside(name, seen, forward, backward, np.random.default_rng(seed), directions, rows)
         found = best_agreements(segments, [target.name for target in targets], tolerance)
         reference = in_parts(own, seen, rows)

@@ -7,9 +7,9 @@ bends in between.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -55,16 +55,12 @@ def take_steps(collected: Collected, runtime: Runtime, steps: Sequence[StepDirec
         for target in plan.targets
     }
     changes = {place: kept for place, key in keys.items() if (kept := store.get(key)) is not None}
-    for layer in plan.layers:
-        for examples in dict.fromkeys(asked.examples for asked in plan.audit.targets.values()):
-            targets = [name for name, asked in plan.audit.targets.items() if asked.examples == examples]
-            left = [
-                step
-                for step in steps
-                if step.layer == layer and any((step.concept, layer.name, name) not in changes for name in targets)
-            ]
-            if left:
-                changes |= _changes(collected, runtime, layer, examples, targets, left)
+    for examples in dict.fromkeys(asked.examples for asked in plan.audit.targets.values()):
+        targets = [name for name, asked in plan.audit.targets.items() if asked.examples == examples]
+        left = [step for step in steps if any((step.concept, step.layer.name, name) not in changes for name in targets)]
+        for layers in [plan.layers] if plan.model.weights_in_file else [(layer,) for layer in plan.layers]:
+            if here := {layer: of for layer in layers if (of := [step for step in left if step.layer == layer])}:
+                changes |= _changes(collected, runtime, examples, targets, here)
     for place, key in keys.items():
         if store.get(key) is None:
             store.put(key, changes[place])
@@ -79,59 +75,67 @@ def asks_for_shares(audit: Audit) -> bool:
 def _changes(
     collected: Collected,
     runtime: Runtime,
-    layer: Layer,
     examples: str,
     targets: Sequence[str],
-    steps: Sequence[StepDirection],
+    steps: Mapping[Layer, Sequence[StepDirection]],
 ) -> dict[Place, Float64Array]:
-    """The change of each target at each of its examples [1, m], by every step from one layer.
+    """The change of each target at each of its examples [1, m], by every step from some layers.
 
     Where the gate asks for shares, the change of the probability and whether the decision flips are rows too [3, m]; a
-    row is 0 for a target that has none.
+    row is 0 for a target that has none. Layers that were not kept whole are found by one pass for all of them.
     """
     plan, provider = collected.plan, runtime.provider
     shares = asks_for_shares(plan.audit)
-    deltas = _deltas(collected, runtime, steps)
+    deltas = {layer: _deltas(collected, runtime, of) for layer, of in steps.items()}
     count, threads_each = side_by_side(plan, runtime.threads, provider)
-    rest = open_session(
-        cut_at(plan.model, layer.tensor, [plan.targets[name] for name in targets], scores=shares),
-        provider=provider,
-        threads=threads_each,
-    )
+    need, asked = plan.needs[examples], [plan.targets[name] for name in targets]
+    rests = {
+        layer: open_session(
+            cut_at(plan.model, layer.tensor, asked, scores=shares, alone=plan.alone(need)),
+            provider=provider,
+            threads=threads_each,
+        )
+        for layer in steps
+    }
     before = {name: collected.values(name) for name in targets}
-    examples_there = len(before[targets[0]])
     changes = {
-        (step.concept, layer.name, name): np.zeros((3 if shares else 1, examples_there))
-        for step in steps
+        (step.concept, layer.name, name): np.zeros((3 if shares else 1, len(before[name])))
+        for layer, of in steps.items()
+        for step in of
         for name in targets
     }
-    need = plan.needs[examples]
     size = batch_size(plan, replace(need, gradients=()) if plan.model.weights_in_file else need)
-    kept = _kept(collected, runtime, layer, examples, rest)
-    if kept is None:
-        head = open_session(expose(plan.model, [layer.tensor]), provider=provider, threads=threads_each)
-        batches = _inputs(collected, runtime, examples, size)
-    else:
-        head, batches = None, _slices(kept, rest, layer.tensor, size)
 
-    def take(at: Feeds) -> None:
+    def take(head: Session | None, layers: Sequence[Layer], at: Feeds) -> None:
         rows, feeds = at
         if head is not None:
             feeds = {**feeds, **head.run(feeds)}
-        for step, delta in zip(steps, deltas, strict=True):
+        for layer in layers:
             here = feeds[layer.tensor]
-            there = moved(here, delta.astype(here.dtype), layer.reduce, layer.channels)
-            found = rest.run({**feeds, layer.tensor: there})
-            for name in targets:
-                values = found[f"value/{name}"].reshape(-1).astype(np.float64)
-                change = changes[step.concept, layer.name, name]
-                change[0, rows] = values - before[name][rows]
-                if shares and (changed := _shares(collected, name, rows, found[f"scores/{name}"])) is not None:
-                    change[1, rows] = 0 if changed.probability is None else changed.probability
-                    change[2, rows] = changed.flipped
+            for step, delta in zip(steps[layer], deltas[layer], strict=True):
+                there = moved(here, delta.astype(here.dtype), layer.reduce, layer.channels)
+                found = rests[layer].run({**feeds, layer.tensor: there})
+                for name in targets:
+                    values = found[f"value/{name}"].reshape(-1).astype(np.float64)
+                    change = changes[step.concept, layer.name, name]
+                    change[0, rows] = values - before[name][rows]
+                    if shares and (changed := _shares(collected, name, rows, found[f"scores/{name}"])) is not None:
+                        change[1, rows] = 0 if changed.probability is None else changed.probability
+                        change[2, rows] = changed.flipped
 
-    for _ in parallel_map(take, batches, count):
-        pass
+    others = []
+    for layer, rest in rests.items():
+        kept = _kept(collected, runtime, layer, examples, rest)
+        if kept is None:
+            others.append(layer)
+            continue
+        for _ in parallel_map(partial(take, None, [layer]), _slices(kept, rest, layer.tensor, size), count):
+            pass
+    if others:
+        graph = expose(plan.model, [layer.tensor for layer in others])
+        head = open_session(graph, provider=provider, threads=threads_each)
+        for _ in parallel_map(partial(take, head, others), _inputs(collected, runtime, examples, size), count):
+            pass
     return changes
 
 
