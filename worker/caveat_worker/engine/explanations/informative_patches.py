@@ -160,16 +160,16 @@ def _strongest(some: SomeExamples, w: Float64Array, b: float, done: int) -> tupl
 def _same(seen: _Seen, again: Float64Array, layer: str) -> Check:
     """Whether the rest of the model says of each patch that is shown what it was computed to say."""
     evidence = np.concatenate([one.evidence for one in seen.kinds])
-    apart = float(np.abs(again - evidence).max() / max(float(np.abs(evidence).max()), np.finfo(float).tiny))
-    ok = bool(apart <= _APART)
+    off = float(np.abs(again - evidence).max() / max(float(np.abs(evidence).max()), np.finfo(float).tiny))
+    ok = bool(off <= _APART)
     return Check(
         "same",
-        apart,
+        off,
         _APART,
         ok,
         f"The rest of the model says the same of the {len(evidence)} patches, each put at every place."
         if ok
-        else f"The rest of the model says otherwise of the patches than one derivative does, by {apart:.2g} of the "
+        else f"The rest of the model says otherwise of the patches than one derivative does, by {off:.2g} of the "
         f"largest: behind {layer} is more than a mean over positions and an affine layer. Use bag_of_features.",
     )
 
