@@ -7,8 +7,8 @@ import io
 import json
 import re
 import stat
-import threading
-import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,13 +18,11 @@ from click.testing import CliRunner, Result
 
 from caveat.cli import cli
 from caveat_reports.canonical import canonical
-from caveat_spec.study import NewFindings, StudyFindings
+from caveat_spec.study import StudyFindings
 from caveat_storage import blob_registry, job_state
 from caveat_storage.job_records import Database
-from caveat_storage.tables import jobs
-from caveat_worker.study_analysis import analyse_study
 from tests.client import rated
-from tests.worker.live import MODEL, TABLE, audit, digest, serving
+from tests.worker.live import MODEL, TABLE, audit, digest, end, environment, serving, start_worker, valkey
 
 UNKNOWN = "0" * 26
 
@@ -47,22 +45,27 @@ def audited(url: str, database: Database, folder: Path) -> str:
     return job
 
 
-def analyse(database: Database, until: threading.Event) -> None:
-    """The work of a worker: takes every analysis that waits."""
-    while not until.is_set():
-        with database.reading() as connection:
-            waiting = connection.scalars(jobs.select().where(jobs.c.kind == "findings", jobs.c.state == "queued")).all()
-        for job in waiting:
-            lease = job_state.claim(database, job, worker="celery@host", lasts=timedelta(hours=1))
-            assert lease is not None
-            found = analyse_study(NewFindings.model_validate(lease.payload))
-            assert job_state.succeed(database, lease, found.model_dump(mode="json"))
-        time.sleep(0.05)
+@contextmanager
+def service(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A broker and the API, each a process of its own: the URL, and the settings of a worker beside them."""
+    with valkey(folder) as port:
+        told = environment(folder, port, f"sqlite:///{folder / 'caveat.db'}")
+        with serving(folder, CAVEAT_BROKER_URL=told["CAVEAT_BROKER_URL"]) as (url, _):
+            yield url, told
+
+
+@contextmanager
+def worker(folder: Path, told: dict[str, str]) -> Iterator[None]:
+    """A worker in a process of its own, which may not be ready yet."""
+    process = start_worker(folder, "analyst", told, including="caveat_worker.jobs.tasks")
+    try:
+        yield
+    finally:
+        end(process)
 
 
 def test_a_study_is_made_answered_closed_and_read(tmp_path: Path) -> None:
-    with serving(tmp_path) as (url, _):
-        database = Database(f"sqlite:///{tmp_path / 'caveat.db'}")
+    with service(tmp_path) as (url, told), closing(Database(told["CAVEAT_DATABASE_URL"])) as database:
         job = audited(url, database, tmp_path)
         folder = tmp_path / "study"
         made = run("make", job, "--raters", 2, "--seed", 7, "--truth", "cab=image", "-o", folder, url=url)
@@ -84,17 +87,13 @@ def test_a_study_is_made_answered_closed_and_read(tmp_path: Path) -> None:
         progress = run("read", study, url=url)
         assert progress.exit_code == 0, progress.output
         assert "12 of 12 tasks were answered by 2 of 2 raters. The study is open." in " ".join(progress.output.split())
-        done = threading.Event()
-        worker = threading.Thread(target=analyse, args=(database, done), daemon=True)
-        worker.start()
         wanted = ("--html", tmp_path / "findings.html", "--json", tmp_path / "findings.json")
-        read = run("read", study, "--close", *wanted, "--url", url)
-        done.set()
-        worker.join()
+        with worker(tmp_path, told):
+            read = run("read", study, "--close", *wanted, "--url", url)
         assert read.exit_code == 0, read.output
         assert "5 points below the image" in read.output
-        told = StudyFindings.model_validate_json((tmp_path / "findings.json").read_bytes())
-        assert (told.taken, told.raters, told.questions[0].difference) == (12, 2, -5.0)
+        analysed = StudyFindings.model_validate_json((tmp_path / "findings.json").read_bytes())
+        assert (analysed.taken, analysed.raters, analysed.questions[0].difference) == (12, 2, -5.0)
         assert "<script" not in (tmp_path / "findings.html").read_text()
         assert httpx2.get(links[0]).status_code == 410
         assert run("read", study, url=url).exit_code == 0, "it is analysed once and read as often as one likes"
@@ -104,7 +103,6 @@ def test_a_study_is_made_answered_closed_and_read(tmp_path: Path) -> None:
         assert here.exit_code == 0, here.output
         one, other = (json.loads((tmp_path / name / "study.json").read_bytes()) for name in ("local", "study"))
         assert one | {"forms": {}} == other, "both deal the same tasks"
-        database.close()
 
 
 @pytest.mark.parametrize(
