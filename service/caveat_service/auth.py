@@ -16,8 +16,8 @@ from caveat_storage.keys import Holder
 from caveat_telemetry import logs
 
 OPEN = frozenset(operation.path for operation in OPERATIONS if operation.scope is None)
-"""Open paths, where an unsupported method is answered with 405 even without a key."""
-
+OPEN_BELOW = ("/docs", "/problems/", "/rate/")
+"""Open paths, and what open ones begin with, where an unsupported method is answered with 405 even without a key."""
 
 CONSOLE = "console"
 """The blueprint whose visitors are known by their session."""
@@ -47,7 +47,7 @@ def _admit() -> None:
         return
     if operation is not None and operation.scope is None:
         return
-    if operation is None and (request.path in OPEN or request.path.startswith(("/docs", "/problems/"))):
+    if operation is None and (request.path in OPEN or request.path.startswith(OPEN_BELOW)):
         return
     key = _key()
     holder = _holder(key) if key else None

@@ -53,7 +53,8 @@ def theirs(app: Flask, database: Database) -> str:
 
 
 def test_a_method_that_is_not_served_is_told_so_where_no_key_is_needed(app: Flask) -> None:
-    assert app.test_client().open("/healthz", method="TRACE").status_code == 405
+    for path in ("/healthz", "/problems/not-found", f"/rate/{'0' * 24}", f"/rate/{'0' * 24}/1"):
+        assert app.test_client().open(path, method="TRACE").status_code == 405
     assert app.test_client().open("/v1/audits", method="TRACE").status_code == 401
 
 
