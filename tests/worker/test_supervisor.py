@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -176,7 +177,7 @@ def test_bytes_that_are_gone_end_the_job_with_that_cause(tmp_path: Path) -> None
 def small_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A scratch disk of a megabyte."""
     with disk(tmp_path / "scratch", size="1m"):
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
         yield
 
 
@@ -190,6 +191,21 @@ def test_a_scratch_disk_that_is_full_is_told_by_its_name() -> None:
     assert code_of(end) == "scratch-full"
     assert isinstance(end, Failed)
     assert end.killed, "another worker may have room"
+
+
+@pytest.mark.skipif(not can_mount(), reason="only root can make disks")
+@pytest.mark.usefixtures("small_scratch")
+def test_a_scratch_disk_that_is_full_from_the_start_is_not_left_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python takes /tmp for as long as it runs, if TMPDIR cannot be written when it looks for the first time."""
+    with suppress(OSError):
+        (tmp_path / "scratch" / "ballast").write_bytes(bytes(2 << 20))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert tempfile.gettempdir() != str(tmp_path / "scratch")
+    with pytest.raises(DiskError) as raised:
+        run(stub.FINISH)
+    assert raised.value.problem.code == "scratch-full"
 
 
 def test_a_file_beyond_the_limit_of_a_process_is_no_full_disk() -> None:

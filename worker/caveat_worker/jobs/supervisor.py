@@ -159,7 +159,12 @@ def supervise(
     Raises:
         DiskError: the scratch disk, or the one that `sink` writes, is full or fails.
     """
-    with of_disk("scratch"), tempfile.TemporaryDirectory(prefix="caveat-") as name, ExitStack() as open_files:
+    scratch = _scratch()
+    with (
+        of_disk("scratch"),
+        tempfile.TemporaryDirectory(prefix="caveat-", dir=scratch) as name,
+        ExitStack() as open_files,
+    ):
         folder = Path(name)
         try:
             with traces.span("fetch", attributes or {}):
@@ -173,7 +178,7 @@ def supervise(
             return Failed(fault.problem)
         outputs = os.open(folder / "outputs", os.O_DIRECTORY)
         open_files.callback(os.close, outputs)
-        stderr = open_files.enter_context(tempfile.TemporaryFile())
+        stderr = open_files.enter_context(tempfile.TemporaryFile(dir=scratch))
         with traces.span("child", attributes or {}):
             confined = forkserver.forked(environment(limits.threads, pipeline), folder, stderr.fileno(), should_stop)
             try:
@@ -190,6 +195,12 @@ def supervise(
         if sink is not None and isinstance(end, Finished):
             sink.take_in(outputs)
         return end
+
+
+def _scratch() -> str:
+    """Where jobs have their folders: TMPDIR, also while it is full, when Python would take another place for good."""
+    told = os.environ.get("TMPDIR", "")
+    return told if os.path.isdir(told) else tempfile.gettempdir()
 
 
 def _lay_out(
