@@ -162,7 +162,7 @@ def test_a_run_gives_back_what_it_took(folder: Path) -> None:
     with peak_memory() as most:
         found = session.run({"input_ids": ids})["value/next"]
     assert np.isfinite(found).all()
-    assert held_bytes() - before < (most[0] - before) / 4
+    assert held_bytes() - before < (most[0] - before) / 2  # without it, all but the outputs; other tests leave some
 
 
 @pytest.mark.usefixtures("large")
