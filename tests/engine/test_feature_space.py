@@ -133,7 +133,7 @@ def test_logistic_fits_over_few_features_are_solved_by_a_matrix_of_them(
     np.testing.assert_allclose(by_features.intercept, by_examples.intercept, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("seed", [0, 2, 4, 8, 19])
+@pytest.mark.parametrize("seed", range(40))
 def test_a_logistic_fit_of_two_sides_that_are_alike_ends(seed: int) -> None:
     """What rounding leaves of their difference has no size that it could be a share of."""
     rng = np.random.default_rng(seed)

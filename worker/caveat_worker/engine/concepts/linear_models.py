@@ -54,15 +54,12 @@ FEW_FEATURES, FEW_FOR_MANY = 64, 32
 """As many features make a matrix that costs less than conjugate gradients, for one problem and for a block of them."""
 IN_CACHE = 1 << 15
 """Numbers of a layer's features that are weighted at a time, for which the processor's cache has room."""
-INVERTED_STEPS = 20
-"""Newton steps by such matrices. A fit that needs more begins anew by conjugate gradients: where a CAV's two sides are
-alike to the last bit, a matrix takes rounding for a direction."""
 MOST_OWN = 1 << 23
 """Inner products of the problems' own examples that a block may hold; where there are more, all share one matrix."""
 LARGEST_ROUGH = 1e6
 """The largest `K / λ`, by its trace, on whose products rounding to single precision has no say, nor any on inverses."""
-ROUNDING = 8
-"""Units in the last place, as a share of all features: so much is left of the difference of sides that are alike."""
+ROUNDING = 8 * float(np.finfo(np.float64).eps)
+"""The share of a slope and of all features that rounding leaves of the difference between sides that are alike."""
 TINY = 1e-30
 
 
@@ -134,12 +131,9 @@ def _newton(
         start = _State.of(rough, *(each.astype(np.float32) for each in (weights, signs, alpha, intercept)))
         begun, _ = _descend(start, None, loss, 1.0, ROUGH, ROUGH_STEPS)
         alpha, intercept = begun.alpha.astype(np.float64) / penalty, begun.intercept[:, None].astype(np.float64)
-    state = _State.of(k, weights, signs, alpha, intercept)
-    if isinstance(k, FactoredProducts) and _has_few_features(k, 1) and trace(k) <= LARGEST_ROUGH * penalty:
-        found, left = _descend(state, rough, loss, penalty, tolerance, INVERTED_STEPS, by_features=True)
-        if not left:
-            return found
-    found, left = _descend(state, rough, loss, penalty, tolerance, NEWTON_STEPS)
+    found, left = _descend(
+        _State.of(k, weights, signs, alpha, intercept), rough, loss, penalty, tolerance, NEWTON_STEPS
+    )
     if left:
         raise InvalidInput(
             "cav-does-not-converge",
@@ -182,22 +176,17 @@ class _State:
 
 
 def _descend(
-    state: _State,
-    rough: AnyFloatProducts | None,
-    loss: Loss,
-    penalty: float,
-    tolerance: float,
-    most: int,
-    *,
-    by_features: bool = False,
+    state: _State, rough: AnyFloatProducts | None, loss: Loss, penalty: float, tolerance: float, most: int
 ) -> tuple[Normals, int]:
     """Where at most so many Newton steps lead, in the precision of the state, and how many problems did not arrive.
 
-    Directions come from `rough`, `K / λ` in single precision, where it is given, or from a matrix of few features.
+    Directions come from `rough`, `K / λ` in single precision, where it is given, or from a matrix of few features. A
+    fit ends, too, where no feature tells its gradient from rounding: of sides that are alike, so is the size of α.
     """
     found = Normals(np.zeros_like(state.alpha), np.zeros_like(state.alpha[:, 0]), np.zeros_like(state.alpha))
     active: Indices = np.arange(len(state.alpha))
-    noise = (ROUNDING * float(np.finfo(state.alpha.dtype).eps)) ** 2 * _trace(state.k)
+    whole = _trace(state.k)
+    invertible = whole <= LARGEST_ROUGH * penalty
     value, by_margin, bends = loss(state.signs * (state.fitted + state.intercept))
     for step in range(most + 1):
         slope: Floats = state.weights * state.signs * by_margin
@@ -209,7 +198,8 @@ def _descend(
         reach = _product(residual, state.k)
         error, size = _dot(residual, reach), _dot(state.alpha, state.fitted)
         close = np.abs(drift) <= tolerance * _sum(state.weights)
-        still = error <= _dot(residual, residual) * noise  # no feature tells what is left from rounding
+        terms = _dot(slope, slope) + penalty**2 * _dot(state.alpha, state.alpha)
+        still = error <= ROUNDING**2 * whole * terms
         done = (((error <= (tolerance * penalty) ** 2 * size) | (still & (step > 0))) & close)[:, 0]
         ended = done if step < most else np.ones_like(done)
         found.alpha[active[ended]], found.fitted[active[ended]] = state.alpha[ended], state.fitted[ended]
@@ -227,7 +217,7 @@ def _descend(
         directions = state.k if rough is None or step >= ROUGH_STEPS else rough
         scale = penalty if directions is state.k else 1.0
         residual, reach = residual / penalty, reach / penalty * (scale / penalty)
-        if by_features and isinstance(state.k, FactoredProducts) and _has_few_features(state.k, len(active)):
+        if invertible and isinstance(state.k, FactoredProducts) and _has_few_features(state.k, len(active)):
             along = _by_features(state.k.left, scale, curvature, bend, residual)
             ahead = _product(along, state.k)
         else:
