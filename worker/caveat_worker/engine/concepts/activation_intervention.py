@@ -27,7 +27,7 @@ from caveat_worker.engine.base.store import key_of
 from caveat_worker.engine.base.threads import parallel_map
 from caveat_worker.engine.concepts.cav import direction
 from caveat_worker.engine.concepts.counterfactual import ChangedShares, changed_shares, in_decisions, in_probability
-from caveat_worker.engine.onnx.session import Session, open_session
+from caveat_worker.engine.onnx.session import Provider, Session, open_session
 from caveat_worker.engine.statistics.intervals import mean_interval, scaled_mean_interval
 from caveat_worker.engine.statistics.scale import scale
 
@@ -84,22 +84,14 @@ def _changes(
     Where the gate asks for shares, the change of the probability and whether the decision flips are rows too [3, m]; a
     row is 0 for a target that has none. Layers that were not kept whole are found by one pass for all of them.
     """
-    plan, provider = collected.plan, runtime.provider
-    shares = asks_for_shares(plan.audit)
+    plan, provider, need = collected.plan, runtime.provider, collected.plan.needs[examples]
     deltas = {layer: _deltas(collected, runtime, of) for layer, of in steps.items()}
-    count, threads_each = side_by_side(plan, runtime.threads, provider)
-    need, asked = plan.needs[examples], [plan.targets[name] for name in targets]
-    rests = {
-        layer: open_session(
-            cut_at(plan.model, layer.tensor, asked, scores=shares, alone=plan.alone(need)),
-            provider=provider,
-            threads=threads_each,
-        )
-        for layer in steps
-    }
+    count, threads = side_by_side(plan, runtime.threads, provider)
+    rests = _rests(collected, examples, targets, list(steps), provider, threads)
     before = {name: collected.values(name) for name in targets}
+    rows_each = 3 if asks_for_shares(plan.audit) else 1
     changes = {
-        (step.concept, layer.name, name): np.zeros((3 if shares else 1, len(before[name])))
+        (step.concept, layer.name, name): np.zeros((rows_each, len(before[name])))
         for layer, of in steps.items()
         for step in of
         for name in targets
@@ -116,12 +108,8 @@ def _changes(
                 there = moved(here, delta.astype(here.dtype), layer.reduce, layer.channels)
                 found = rests[layer].run({**feeds, layer.tensor: there})
                 for name in targets:
-                    values = found[f"value/{name}"].reshape(-1).astype(np.float64)
                     change = changes[step.concept, layer.name, name]
-                    change[0, rows] = values - before[name][rows]
-                    if shares and (changed := _shares(collected, name, rows, found[f"scores/{name}"])) is not None:
-                        change[1, rows] = 0 if changed.probability is None else changed.probability
-                        change[2, rows] = changed.flipped
+                    change[:, rows] = _changed(collected, name, rows, found, before[name][rows])
 
     others = []
     for layer, rest in rests.items():
@@ -133,10 +121,42 @@ def _changes(
             pass
     if others:
         graph = expose(plan.model, [layer.tensor for layer in others])
-        head = open_session(graph, provider=provider, threads=threads_each)
+        head = open_session(graph, provider=provider, threads=threads)
         for _ in parallel_map(partial(take, head, others), _inputs(collected, runtime, examples, size), count):
             pass
     return changes
+
+
+def _rests(
+    collected: Collected,
+    examples: str,
+    targets: Sequence[str],
+    layers: Sequence[Layer],
+    provider: Provider,
+    threads: int,
+) -> dict[Layer, Session]:
+    """The model from each layer on to some targets, which share an example set."""
+    plan = collected.plan
+    asked, alone = [plan.targets[name] for name in targets], plan.alone(plan.needs[examples])
+    graphs = {
+        layer: cut_at(plan.model, layer.tensor, asked, scores=asks_for_shares(plan.audit), alone=alone)
+        for layer in layers
+    }
+    return {layer: open_session(graph, provider=provider, threads=threads) for layer, graph in graphs.items()}
+
+
+def _changed(
+    collected: Collected, target: str, rows: slice, found: Mapping[str, NDArray[Any]], before: Float64Array
+) -> Float64Array:
+    """The change of a target at some of its examples from what it was [1, m]; with shares, theirs too [3, m]."""
+    change = found[f"value/{target}"].reshape(1, -1).astype(np.float64) - before
+    if not asks_for_shares(collected.plan.audit):
+        return change
+    shares, changed = np.zeros((2, len(before))), _shares(collected, target, rows, found[f"scores/{target}"])
+    if changed is not None:
+        shares[0] = 0 if changed.probability is None else changed.probability
+        shares[1] = changed.flipped
+    return np.concatenate([change, shares])
 
 
 def _shares(collected: Collected, target: str, rows: slice, raw: NDArray[Any]) -> ChangedShares | None:
