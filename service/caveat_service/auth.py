@@ -16,7 +16,7 @@ from caveat_storage.keys import Holder
 from caveat_telemetry import logs
 
 OPEN = frozenset(operation.path for operation in OPERATIONS if operation.scope is None)
-OPEN_BELOW = ("/docs", "/problems/", "/rate/")
+OPEN_BELOW = ("/docs", "/problems/", *(path.partition("{")[0] for path in OPEN if "{" in path))
 """Open paths, and what open ones begin with, where an unsupported method is answered with 405 even without a key."""
 
 CONSOLE = "console"
