@@ -238,6 +238,8 @@ class BagOptions(Document):
 
 MOST_PATCHES = 8
 """Patches in a row: as many as a person compares."""
+PATCH_ROWS = 2
+"""Rows of informative patches, where labels tell examples of the class from others."""
 
 
 def _few_patches(count: int) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from caveat_spec.explanations import InformativePatchesOptions
+from caveat_spec.explanations import PATCH_ROWS, InformativePatchesOptions
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array, Indices
 from caveat_worker.engine.base.threads import on_one_thread
 from caveat_worker.engine.explanations import Shapes
@@ -27,12 +27,11 @@ from caveat_worker.engine.explanations.runs import FORWARD, GRADIENT, Runs, Some
 
 _APART = 1e-5
 """The share of the largest evidence by which the rest of the model may say otherwise of a patch."""
-_KINDS = 2
 
 
 def cost(options: InformativePatchesOptions, shapes: Shapes) -> int:
     """A gradient, and the rest of the model for no activations and for each patch; the set is counted apart."""
-    return GRADIENT + FORWARD * (1 + _KINDS * options.count)
+    return GRADIENT + FORWARD * (1 + PATCH_ROWS * options.count)
 
 
 @on_one_thread
@@ -183,7 +182,7 @@ def _unknown(there: Streamed, options: InformativePatchesOptions) -> tuple[str, 
         )
     known = int(sum(kind.sum() for kind in there.kinds))
     told = []
-    if len(there.kinds) < _KINDS:
+    if len(there.kinds) < PATCH_ROWS:
         told.append(f"All {known} labels are the target's class: give examples of other classes, and its errors show.")
     if known < len(there.names):
         told.append(f"{len(there.names) - known} of {len(there.names)} examples have no label and are in no row.")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caveat_spec.explained import Figure, Icon, Icons, Spectrum
+from caveat_spec.explanations import PATCH_ROWS
 from caveat_worker.engine.autodiff.differentiate import cut_at, expose, find_layer
 from caveat_worker.engine.autodiff.target import resolve_target
 from caveat_worker.engine.base.arrays import Float64Array
@@ -22,8 +23,6 @@ from caveat_worker.engine.panels.icons import Pictured, Sight, icon_of, tokens_o
 
 _SHOWN = 5
 """Labels that a refusal names."""
-_KINDS = 2
-"""Of examples: those of the class, and others."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,8 @@ def with_informative_patches(
     shown = [atom.place[0] for atom in figure.atoms]
     rows = [_icons(patches[number], kinds[number], values, examples, sight, pictured) for number in shown]
     whole = f"{len(pictured.source.names[examples]):,} examples of {examples}"
-    of = [f"{whole}, all of the class" if len(kinds) < _KINDS and labels is not None else whole]
-    if len(kinds) == _KINDS:
+    of = [f"{whole}, all of the class" if len(kinds) < PATCH_ROWS and labels is not None else whole]
+    if len(kinds) == PATCH_ROWS:
         of = [
             f"{kinds[0].sum():,} examples of {examples} that are of the class",
             f"{kinds[1].sum():,} of other classes",

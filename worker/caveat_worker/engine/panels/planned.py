@@ -13,7 +13,13 @@ from pydantic import ValidationError
 from caveat_spec.audit import Audit, Text
 from caveat_spec.base import Document
 from caveat_spec.explain import PRESENTATIONS, WITH_ICONS, Atoms, Element, Explanation, Presentation
-from caveat_spec.explanations import MOST_COMPONENTS, CompatibleGroupsOptions, LayerToLayerOptions, LinearOptions
+from caveat_spec.explanations import (
+    MOST_COMPONENTS,
+    PATCH_ROWS,
+    CompatibleGroupsOptions,
+    LayerToLayerOptions,
+    LinearOptions,
+)
 from caveat_spec.maps import LARGEST_MAPS, NUMBER_BYTES
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.differentiate import find_layer, gradient_state, opened_at, vjp
@@ -43,8 +49,6 @@ OWN_LABEL = "own_label"
 """What influence is on where it is not on the target."""
 LAYERS = ("layer", "upper", "known_at")
 """Options that name a layer."""
-KINDS = 2
-"""Rows of informative patches: of the class, and of others."""
 FEWEST_ICONS = 5
 """Examples from which there is one at each place that icons show."""
 NOT_SO: Mapping[Presentation, str] = {
@@ -122,7 +126,7 @@ class PlannedElement:
         }
         known["examples"] = (self.to_fit,)
         known["proposals"] = (getattr(self.options, "proposals", 1),)
-        known["patches"] = (KINDS,)
+        known["patches"] = (PATCH_ROWS,)
         atoms = known.get(self.atoms, places)
         if isinstance(self.options, LinearOptions) and self.atoms == "channels":
             return prod(channels) * (1 + prod(places))
