@@ -331,7 +331,7 @@ def _tested(
     """The effects of directions [n, k] on the test half, their errors, and p that each is no larger than the margin."""
     here, leverage = known[test], _leverage(known[test])
     y = _residuals(here, examined.numbers[test, None])[:, 0] / scale
-    orders = permutations_within(_labels(examined)[test], _PERMUTATIONS, seed)
+    orders: Indices | None = None
     found = []
     for one in had[test].T:
         z = _regressor(here, one)
@@ -343,6 +343,8 @@ def _tested(
         if beyond <= 0:
             found.append((effect, error, 1.0))
             continue
+        if orders is None:
+            orders = permutations_within(_labels(examined)[test], _PERMUTATIONS, seed)
         null = y - np.sign(effect) * margin * z
         coefficients, errors = _coefficients(z, _residuals(here, null[orders].T), leverage)
         observed = beyond / max(error, np.finfo(float).tiny)
