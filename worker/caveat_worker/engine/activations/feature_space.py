@@ -57,6 +57,11 @@ class FactoredProducts:
         found: Float64Array = self.left.sum(0)
         return found
 
+    @cached_property
+    def trace(self) -> float:
+        """The sum of the squared norms of a Gram matrix's examples."""
+        return float(self.diagonal().sum())
+
     def __len__(self) -> int:
         return len(self.left)
 

@@ -18,7 +18,7 @@ from caveat_worker.engine.activations.feature_space import AnyProducts, Factored
 from caveat_worker.engine.activations.gram import centred, isometric_features, trace
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.concepts.linear_models import Normals, logistic, minimise
+from caveat_worker.engine.concepts.linear_models import ROUNDING, Normals, logistic, minimise
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def mean_differences(k: FactoredProducts, positives: NDArray[Any], negatives: ND
     concept, rest = of_concept / _counts(positives), of_rest / _counts(negatives)
     normals = concept - rest
     steps = np.sqrt(np.vecdot(normals, normals))
-    np.divide(normals, steps[:, None], out=normals, where=steps[:, None] > 0)
+    normals /= _or_infinite(steps[:, None], k, 1 / _counts(positives) + 1 / _counts(negatives))
     return FeatureCavs(normals, -np.vecdot(normals, concept + rest) / 2, k.left, steps)
 
 
@@ -162,11 +162,18 @@ def fit_cavs(
     alpha, along = normals.alpha, normals.fitted
     alpha -= alpha.mean(1, keepdims=True)
     norm = np.sqrt(np.maximum(np.vecdot(along, alpha), 0.0))[:, None]
-    for each in (alpha, along):
-        np.divide(each, norm, out=each, where=norm > 0)
-        each[norm[:, 0] == 0] = 0.0
-    intercept = np.divide(normals.intercept, norm[:, 0], out=np.zeros(len(alpha)), where=norm[:, 0] > 0)
-    return Cavs(alpha, intercept - alpha @ origin, along)
+    norm = _or_infinite(norm, k, np.vecdot(alpha, alpha)[:, None])
+    alpha /= norm
+    along /= norm
+    return Cavs(alpha, normals.intercept / norm[:, 0] - alpha @ origin, along)
+
+
+def _or_infinite(norm: Float64Array, k: AnyProducts, squares: Float64Array) -> Float64Array:
+    """The norms of normals `Xᵀα` [R, 1], infinite where they are but rounding; `squares` [R, 1] are those of each α.
+
+    Of sides that are alike there is no direction: what rounding leaves of it, another processor leaves differently.
+    """
+    return np.where(norm > ROUNDING * np.sqrt(trace(k) * squares), norm, np.inf)
 
 
 def estimator_named(name: str) -> Estimator:
