@@ -14,6 +14,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[2] / ".cache" / "chart"
+PATIENT = ("--loglevel=error", "--fetch-timeout=30000", "--fetch-retries=5")
+"""A registry that does not answer is asked again, and at last the reason is said; npm waits five minutes for one answer."""
 
 
 def main() -> None:
@@ -54,7 +56,7 @@ def get_schemas(place: Path) -> None:
     place.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json", "validate.js"):
         shutil.copy(HERE / name, place)
-    _run(npm, "ci", "--silent", "--ignore-scripts", "--prefix", str(place))
+    _run(npm, "ci", *PATIENT, "--ignore-scripts", "--prefix", str(place))
 
 
 def _run(*command: str) -> None:

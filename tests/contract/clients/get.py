@@ -10,6 +10,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[2] / ".cache" / "clients"
+PATIENT = ("--loglevel=error", "--fetch-timeout=30000", "--fetch-retries=5")
+"""A registry that does not answer is asked again, and at last the reason is said; npm waits five minutes for one answer."""
 
 
 def main() -> None:
@@ -23,7 +25,7 @@ def main() -> None:
     node.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(HERE / name, node)
-    _run(npm, "ci", "--silent", "--ignore-scripts", "--prefix", str(node))
+    _run(npm, "ci", *PATIENT, "--ignore-scripts", "--prefix", str(node))
 
 
 def _run(*command: str) -> None:
