@@ -11,7 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 CACHE = HERE.parents[2] / ".cache" / "clients"
 PATIENT = ("--loglevel=error", "--fetch-timeout=30000", "--fetch-retries=5")
-"""A registry that does not answer is asked again, and at last the reason is said; npm waits five minutes for one answer."""
+"""A registry that does not answer is asked again, and at last the reason is said; npm waits five minutes by itself."""
 
 
 def main() -> None:
