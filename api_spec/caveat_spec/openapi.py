@@ -91,13 +91,18 @@ class NoQuery(Query):
     """No query parameters."""
 
 
-class SubmitHeaders(Parameters):
-    """Headers of a request that submits a job."""
+class KeyHeaders(Parameters):
+    """Headers of a request that may be sent again."""
 
     idempotency_key: Annotated[
         str | None, Field(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")
     ] = None
-    """Requests with the same key submit the job only once (IETF draft)."""
+    """Requests with the same key have their effect only once, and get the same answer (IETF draft)."""
+
+
+class SubmitHeaders(KeyHeaders):
+    """Headers of a request that submits a job."""
+
     prefer: Annotated[str | None, Field(alias="Prefer", max_length=255)] = None
     """`wait=N`: answer when the job has ended, or after N seconds, at most 30 (RFC 7240)."""
     priority: Annotated[str | None, Field(alias="Priority", max_length=255)] = None
@@ -454,6 +459,7 @@ OPERATIONS = [
         "Make a study of the maps in a report: forms for raters, each behind a link",
         {201: Answer("The study; its links are shown only here.", StudyLinks, headers=("Location",))},
         body=NewStudy,
+        headers=KeyHeaders,
         problems=(400, 404, 409, 413, 415, 422, 500, 507),
         tag="studies",
     ),

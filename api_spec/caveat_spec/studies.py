@@ -86,7 +86,7 @@ class RaterLink(Document):
 
 
 class StudyLinks(Document):
-    """A new study with the links of its raters, which are shown only here."""
+    """A new study with the links of its raters, which are shown only here, and to the same request with its key."""
 
     study: StudyRecord
     links: list[RaterLink]

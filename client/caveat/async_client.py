@@ -170,9 +170,12 @@ class AsyncClient:
         """The signed attestation of an audit that succeeded; `caveat verify` checks it."""
         return await self.do(endpoints.get_attestation(audit))
 
-    async def make_study(self, new: NewStudy) -> StudyLinks:
-        """Make a study of the maps in an audit's report; the links of its raters are shown only here."""
-        return await self.do(endpoints.create_study(new))
+    async def make_study(self, new: NewStudy, key: str | None = None) -> StudyLinks:
+        """Make a study of the maps in an audit's report, with the links of its raters, which are shown only here.
+
+        Calls with the same idempotency `key` return the same study and the same links.
+        """
+        return await self.do(endpoints.create_study(new, key or str(uuid4())))
 
     async def study(self, study: str) -> StudyRecord:
         """The record of a study: what it is about, and how far it is."""

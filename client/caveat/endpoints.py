@@ -171,9 +171,9 @@ def get_audit_log() -> Call[bytes]:
     return Call("GET", "/v1/audit-log", lambda response: response.content)
 
 
-def create_study(new: NewStudy) -> Call[StudyLinks]:
-    """Makes a study of the maps in a report; its links are in this response alone."""
-    return _post("/v1/studies", new, StudyLinks)
+def create_study(new: NewStudy, key: str) -> Call[StudyLinks]:
+    """Makes a study of the maps in a report; requests with the same idempotency key return the same links."""
+    return _post("/v1/studies", new, StudyLinks, {"Idempotency-Key": key})
 
 
 def get_study(study: str) -> Call[StudyRecord]:

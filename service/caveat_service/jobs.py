@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Collection
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 
-from caveat_service import instrumentation, limits, long_request_slots
+from caveat_service import idempotency, instrumentation, limits, long_request_slots
 from caveat_service.contract import answer, conditional_response, invalid
 from caveat_service.errors import HTTPProblem, not_found, refuse
 from caveat_service.state import app_context, principal, tenant
@@ -31,7 +30,7 @@ from caveat_spec.openapi import JobsQuery, SubmitHeaders
 from caveat_spec.problem import Fault
 from caveat_spec.source_urls import addressed_digest, is_url, parsed
 from caveat_storage import job_records, job_state, source_allow_list
-from caveat_storage.job_records import Key, Record
+from caveat_storage.job_records import Record
 from caveat_storage.job_state import ENDED, FullError, GoneError, KeyReusedError
 from caveat_telemetry import traces
 
@@ -53,7 +52,7 @@ def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
             app_context().database, tenant(), kind, body.model_dump(mode="json", exclude_unset=True),
             queue=queue_of(body, there, large=app_context().settings.large_model_bytes),
             urgency=_urgency(headers),
-            name=getattr(body, "name", None), key=_key(headers, body),
+            name=getattr(body, "name", None), key=idempotency.key_of(headers, body),
             by=principal(), sources=set(digests.values()), to_fetch=set(digests.values()) - there.keys(),
             traceparent=traces.carried(),
             most_waiting=app_context().settings.tenant_waiting,
@@ -61,10 +60,7 @@ def submit(kind: JobKind, body: Request, headers: SubmitHeaders) -> Response:
     except GoneError:
         raise _absent(wanted) from None
     except KeyReusedError as fault:
-        raise refuse(
-            "idempotency-key-reused", 422, "This Idempotency-Key was used before with another request.",
-            "Use a new key for a new request, and repeat a request with the same key.",
-        ) from fault  # fmt: skip
+        raise idempotency.reused() from fault
     except FullError:
         raise limits.too_many_wait() from None
     instrumentation.concerns(kind, submission.record.id)
@@ -181,13 +177,6 @@ def _absent(sources: dict[str, str]) -> HTTPProblem:
         for pointer, source in sources.items()
     ]
     return invalid("The request refers to bytes that you have not uploaded.", faults)
-
-
-def _key(headers: SubmitHeaders, body: Request) -> Key | None:
-    if headers.idempotency_key is None:
-        return None
-    asked = f"{request.path}\n{body.model_dump_json()}"
-    return Key(headers.idempotency_key, hashlib.sha256(asked.encode()).hexdigest())
 
 
 def _seconds(headers: SubmitHeaders) -> int:

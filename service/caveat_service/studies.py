@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from io import BytesIO
 
 from flask import Blueprint, Response
@@ -13,12 +12,12 @@ from caveat_reports.study import findings, forms
 from caveat_reports.study.dealing import Design, UnfitReportError, plan, tests_of
 from caveat_reports.study.table import ratings_csv
 from caveat_reports.study.wording import worded
-from caveat_service import blobs, jobs, limits
+from caveat_service import blobs, idempotency, jobs, limits
 from caveat_service.contract import accepted, answer, conditional_response, serves, unchanging
 from caveat_service.errors import HTTPProblem, not_found, refuse
 from caveat_service.state import app_context, principal, tenant
 from caveat_spec.base import Document, digest_of_bytes
-from caveat_spec.openapi import CSV_TYPE, PAGE_TYPE, PageQuery
+from caveat_spec.openapi import CSV_TYPE, PAGE_TYPE, KeyHeaders, PageQuery
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import Report
 from caveat_spec.studies import (
@@ -32,22 +31,33 @@ from caveat_spec.studies import (
     StudyRecord,
 )
 from caveat_spec.study import Material, NewFindings, Rating, Study, StudyFindings
-from caveat_storage import job_records, job_state, studies
-from caveat_storage.job_records import Record
-from caveat_storage.job_state import ENDED, FullError
-from caveat_storage.studies import BusyError, StudyRow, TooManyError
+from caveat_storage import job_records, studies
+from caveat_storage.job_records import Key, Record
+from caveat_storage.job_state import ENDED, FullError, KeyReusedError
+from caveat_storage.studies import BusyError, Made, StudyRow, TooManyError
 from caveat_telemetry import traces
 
 blueprint = Blueprint("studies", __name__)
 
-TOKEN_BYTES = 18
 FIELDS = {"target": "targets", "map": "maps"}
 """Options of `caveat study make` whose field has another name."""
 
 
 @serves(blueprint, "create_study")
-def create_study(body: NewStudy) -> Response:
-    """Deals the report's maps out to raters, stores that, and returns the links, once."""
+def create_study(body: NewStudy, headers: KeyHeaders) -> Response:
+    """Deals the report's maps out to raters, stores that, and returns the links."""
+    key = idempotency.key_of(headers, body)
+    try:
+        made = None if key is None else studies.made_before(app_context().database, tenant(), key)
+        made = made or _make(body, key)
+    except KeyReusedError as fault:
+        raise idempotency.reused() from fault
+    links = [RaterLink(rater=at, path=f"/rate/{token}") for at, token in enumerate(made.tokens, 1)]
+    where = {"Location": f"/v1/studies/{made.study.id}"}
+    return answer(StudyLinks(study=_record(made.study), links=links), 201, where)
+
+
+def _make(body: NewStudy, key: Key | None) -> Made:
     _, digest = jobs.reported(body.audit)
     report = Report.model_validate_json(app_context().blobs.read(digest))
     asked = body.model_dump(exclude={"audit"})
@@ -66,17 +76,16 @@ def create_study(body: NewStudy) -> Response:
         "tasks": sum(len(sheet.tasks) for sheet in study.sheets),
     }
     tests = [one.model_dump(mode="json") for one in tests_of(report, study)]
-    tokens = [secrets.token_urlsafe(TOKEN_BYTES) for _ in study.sheets]
     stored = _stored(study), _stored(material)
     try:
-        row = studies.create(app_context().database, tenant(), body.audit, stored, about, tests, tokens, by=principal())
+        return studies.create(
+            app_context().database, tenant(), body.audit, stored, about, tests, key=key, by=principal()
+        )
     except TooManyError:
         raise refuse(
             "too-many-studies", 409, f"You have {MOST_STUDIES} studies, which is the limit.",
             "Delete one whose answers you have.",
         ) from None  # fmt: skip
-    links = [RaterLink(rater=at, path=f"/rate/{token}") for at, token in enumerate(tokens, 1)]
-    return answer(StudyLinks(study=_record(row), links=links), 201, {"Location": f"/v1/studies/{row.id}"})
 
 
 @serves(blueprint, "list_studies")
@@ -162,10 +171,7 @@ def close_study(study_id: str) -> Response:
     row = studies.close(app_context().database, tenant(), study_id, by=principal())
     if row is None:
         raise not_found("study")
-    before = _analysis(row)
-    if before is None or before.state in ("failed", "cancelled"):
-        row = _analyse(row)
-    return answer(_record(row), 202, {"Location": f"/v1/studies/{study_id}", "Retry-After": "1"})
+    return answer(_record(_analysed(row)), 202, {"Location": f"/v1/studies/{study_id}", "Retry-After": "1"})
 
 
 @serves(blueprint, "get_findings")
@@ -255,8 +261,8 @@ def _analysis(row: StudyRow) -> Record | None:
     return job_records.get(app_context().database, row.tenant, "findings", row.analysis_id)
 
 
-def _analyse(row: StudyRow) -> StudyRow:
-    """Gives the answers of a closed study to the workers."""
+def _analysed(row: StudyRow) -> StudyRow:
+    """Gives the answers of a closed study to the workers, once; again where that came to nothing."""
     database = app_context().database
     ratings = [
         Rating(**one.answer.model_dump(), rater=one.rater, task=one.task)
@@ -266,15 +272,17 @@ def _analyse(row: StudyRow) -> StudyRow:
         {"study": _protocol(row), "digest": row.protocol, "ratings": ratings, "tests": row.tests}
     )
     try:
-        submission = job_state.submit(
-            database, row.tenant, "findings", new.model_dump(mode="json"), by=principal(),
+        analysis = studies.analyse(
+            database, row.tenant, row.id, new.model_dump(mode="json"), by=principal(),
             traceparent=traces.carried(), most_waiting=app_context().settings.tenant_waiting,
         )  # fmt: skip
     except FullError:
         raise limits.too_many_wait() from None
-    studies.analysed_by(database, row.id, submission.record.id)
-    app_context().publisher.publish(submission.record.id, submission.record.queue)
-    return _find(row.id)
+    if analysis is None:
+        raise not_found("study")
+    if analysis.job is not None:
+        app_context().publisher.publish(analysis.job.id, analysis.job.queue)
+    return analysis.study
 
 
 def _protocol(row: StudyRow) -> Study:

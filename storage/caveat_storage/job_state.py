@@ -162,29 +162,16 @@ def submit(
         GoneError: some of `sources` are not stored.
         FullError: the tenant has `most_waiting` queued jobs already.
     """
-    job_id = new_id()
-    values: dict[str, Any] = {
-        "id": job_id, "tenant": tenant, "kind": kind, "queue": queue, "urgency": urgency, "name": name,
-        "payload": payload,
-        "state": STEPS["submit"][1], "stage": "queued", "progress": 0.0, "attempts": 0,
-        "cancel_requested": False, "release_requested": False, "traceparent": traceparent,
-    }  # fmt: skip
     try:
         with database.writing() as connection:
-            moment = clock(connection)
-            values |= dict.fromkeys(("available_at", "published_at", "created_at", "updated_at"), moment)
-            if most_waiting:
-                take_turn(connection, "submit", tenant)
-                if _count(connection, tenant, AWAITED) >= most_waiting:
-                    raise FullError(most_waiting)
-            connection.execute(jobs.insert(), values)
+            record = add(
+                connection, tenant, kind, payload, queue=queue, urgency=urgency, name=name, by=by, sources=sources,
+                to_fetch=to_fetch, traceparent=traceparent, most_waiting=most_waiting,
+            )  # fmt: skip
             if key is not None:
-                said = {"tenant": tenant, "key": key.key, "fingerprint": key.fingerprint, "job_id": job_id}
-                connection.execute(idempotency.insert(), {**said, "created_at": moment})
-            _hold(connection, job_id, set(sources) - set(to_fetch))
-            asked = {"request": hash_chain.digest(payload), "sources": sorted(set(sources)), "name": name}
-            note(connection, tenant, job_id, kind, "submit", {"kind": kind}, by, asked)
-        return Submission(_as_kept(values), replayed=False)
+                said = {"tenant": tenant, "key": key.key, "fingerprint": key.fingerprint, "job_id": record.id}
+                connection.execute(idempotency.insert(), {**said, "created_at": record.created_at})
+        return Submission(record, replayed=False)
     except (IntegrityError, FullError) as fault:
         known = None if key is None else idempotent_job(database, tenant, key.key)
         if known is None:
@@ -196,6 +183,46 @@ def submit(
         raise KeyReusedError(key.key)
     with database.reading() as connection:
         return Submission(_read(connection, first), replayed=True)
+
+
+def add(
+    connection: Connection,
+    tenant: str,
+    kind: JobKind,
+    payload: dict[str, Any],
+    *,
+    queue: Queue = "default",
+    urgency: int = ORDINARY,
+    name: str | None = None,
+    by: str = ANONYMOUS,
+    sources: Collection[str] = (),
+    to_fetch: Collection[str] = (),
+    traceparent: str | None = None,
+    most_waiting: int = 0,
+) -> Record:
+    """Stores a job in a transaction that writes something else with it; `submit` says what the arguments are.
+
+    Raises:
+        IntegrityError: some of `sources` are not stored.
+        FullError: the tenant has `most_waiting` queued jobs already.
+    """
+    job_id, moment = new_id(), clock(connection)
+    values: dict[str, Any] = {
+        "id": job_id, "tenant": tenant, "kind": kind, "queue": queue, "urgency": urgency, "name": name,
+        "payload": payload,
+        "state": STEPS["submit"][1], "stage": "queued", "progress": 0.0, "attempts": 0,
+        "cancel_requested": False, "release_requested": False, "traceparent": traceparent,
+    }  # fmt: skip
+    values |= dict.fromkeys(("available_at", "published_at", "created_at", "updated_at"), moment)
+    if most_waiting:
+        take_turn(connection, "submit", tenant)
+        if _count(connection, tenant, AWAITED) >= most_waiting:
+            raise FullError(most_waiting)
+    connection.execute(jobs.insert(), values)
+    _hold(connection, job_id, set(sources) - set(to_fetch))
+    asked = {"request": hash_chain.digest(payload), "sources": sorted(set(sources)), "name": name}
+    note(connection, tenant, job_id, kind, "submit", {"kind": kind}, by, asked)
+    return _as_kept(values)
 
 
 def claim(

@@ -3,29 +3,38 @@
 An answer is written once and never changed: no function here does, and in PostgreSQL no role may. Each is an entry of
 its tenant's audit log in the same transaction, and so is the digest of all answers when a study is closed. A closed
 study takes none, and is analysed once, so that nobody looks at a p-value until it is small.
+
+The secrets of links are stored nowhere. Those of a request with an `Idempotency-Key` are made of the key, of which the
+hash is stored, and of a salt, so that whoever repeats the request gets the same links.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
+import secrets
+from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 
+from caveat_spec.artifacts import State
 from caveat_spec.studies import MOST_STUDIES
 from caveat_spec.study import Answer
 from caveat_storage import audit_log, hash_chain, job_state
-from caveat_storage.job_records import ANONYMOUS, Database, new_id, now, take_turn
+from caveat_storage.job_records import ANONYMOUS, Database, Key, Record, new_id, now, take_turn
+from caveat_storage.job_state import KeyReusedError
 from caveat_storage.tables import answers, blobs, jobs, log, raters, studies
 
 Kept = Literal["new", "same", "other", "closed"]
 """What came of an answer: it is kept now, it was kept before, another one was, or the study is closed."""
 LOGGED = ("create_study", "answer_study", "close_study")
 """Actions on studies in the audit log."""
+TOKEN_BYTES = 18
 
 
 class TooManyError(Exception):
@@ -54,6 +63,14 @@ class StudyRow:
 
 
 @dataclass(frozen=True)
+class Made:
+    """A study and the secrets that its raters' links end in, in their order."""
+
+    study: StudyRow
+    tokens: list[str]
+
+
+@dataclass(frozen=True)
 class Rater:
     """Whom a link belongs to."""
 
@@ -69,6 +86,14 @@ class AnswerRow:
     task: int
     answer: Answer
     at: datetime
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A closed study, and the job that was submitted for it now, if any was."""
+
+    study: StudyRow
+    job: Record | None
 
 
 @dataclass(frozen=True)
@@ -90,17 +115,22 @@ def create(
     documents: tuple[str, str],
     about: dict[str, Any],
     tests: Sequence[dict[str, Any]],
-    tokens: Sequence[str],
     *,
+    key: Key | None = None,
     by: str = ANONYMOUS,
-) -> StudyRow:
-    """Stores a study; `documents` are the digests of its protocol and of what raters see, whose bytes are stored.
+) -> Made:
+    """Stores a study, once for each idempotency key, with as many links as `about` has raters.
+
+    `documents` are the digests of its protocol and of what raters see, whose bytes are stored.
 
     Raises:
         TooManyError: the tenant has `MOST_STUDIES` of them.
+        KeyReusedError: the key was used with another request.
     """
     moment, study_id = now(), new_id()
     protocol, material = documents
+    salt = secrets.token_hex(16)
+    tokens = _tokens(secrets.token_hex(32) if key is None else key.key, salt, about["raters"])
     values: dict[str, Any] = {
         "id": study_id,
         "tenant": tenant,
@@ -109,18 +139,31 @@ def create(
         "material": material,
     }
     values |= {"about": about, "tests": list(tests), "created_at": moment, "updated_at": moment}
+    repeated = {} if key is None else {"key_hash": _hashed(key.key), "fingerprint": key.fingerprint, "salt": salt}
     with database.writing() as connection:
         take_turn(connection, "studies", tenant)
+        before = None if key is None else _made_before(connection, tenant, key)
+        if before is not None:
+            return before
         mine = select(func.count()).where(studies.c.tenant == tenant)
         if connection.execute(mine).scalar_one() >= MOST_STUDIES:
             raise TooManyError
-        connection.execute(studies.insert(), values)
-        hashed = [_hashed(token) for token in tokens]
-        people = [{"study_id": study_id, "rater": at, "token_hash": one} for at, one in enumerate(hashed, 1)]
+        connection.execute(studies.insert(), values | repeated)
+        people = [{"study_id": study_id, "rater": at, "token_hash": _hashed(one)} for at, one in enumerate(tokens, 1)]
         connection.execute(raters.insert(), people)
         said = {"audit": audit_id, "protocol": protocol, "material": material, "raters": len(tokens)}
         _log(connection, tenant, "create_study", study_id, by, **said)
-    return StudyRow(**values, closed_at=None, analysis_id=None)
+    return Made(StudyRow(**values, closed_at=None, analysis_id=None), tokens)
+
+
+def made_before(database: Database, tenant: str, key: Key) -> Made | None:
+    """The study that an earlier request with an idempotency key made, and its links; None if there is none.
+
+    Raises:
+        KeyReusedError: that request was another one.
+    """
+    with database.reading() as connection:
+        return _made_before(connection, tenant, key)
 
 
 def get(database: Database, tenant: str, study_id: str) -> StudyRow | None:
@@ -202,10 +245,38 @@ def close(database: Database, tenant: str, study_id: str, *, by: str = ANONYMOUS
     return None if row is None else StudyRow(**row._mapping)
 
 
-def analysed_by(database: Database, study_id: str, job_id: str) -> None:
-    """Notes the job that analyses a closed study."""
+def analyse(
+    database: Database,
+    tenant: str,
+    study_id: str,
+    payload: dict[str, Any],
+    *,
+    by: str = ANONYMOUS,
+    traceparent: str | None = None,
+    most_waiting: int = 0,
+) -> Analysis | None:
+    """Submits the job that analyses a closed study, unless one does or did; None if the study is gone.
+
+    Job and study are written in one transaction, so that no two requests make two jobs and none belongs to no study. A
+    job that came to nothing is replaced by another one.
+
+    Raises:
+        FullError: the tenant has `most_waiting` queued jobs already.
+    """
     with database.writing() as connection:
-        connection.execute(studies.update().where(studies.c.id == study_id).values(analysis_id=job_id))
+        take_turn(connection, "study", study_id)
+        row = connection.execute(select(*_ROW).where(_mine(tenant, study_id))).one_or_none()
+        if row is None:
+            return None
+        study = StudyRow(**row._mapping)
+        if _state(connection, study) not in (None, "failed", "cancelled"):
+            return Analysis(study, None)
+        job = job_state.add(
+            connection, tenant, "findings", payload, name=study_id, by=by, traceparent=traceparent,
+            most_waiting=most_waiting,
+        )  # fmt: skip
+        connection.execute(studies.update().where(studies.c.id == study_id).values(analysis_id=job.id))
+    return Analysis(replace(study, analysis_id=job.id), job)
 
 
 def remove(database: Database, tenant: str, study_id: str, *, by: str = ANONYMOUS) -> bool:
@@ -252,21 +323,49 @@ def _delete(connection: Connection, tenant: str, gone: Sequence[StudyRow], by: s
     """Deletes studies, their analyses, what raters saw, and the payloads of their entries in the audit log."""
     if any(_is_busy(connection, row) for row in gone):
         raise BusyError
-    analyses = [row.analysis_id for row in gone if row.analysis_id is not None]
-    documents = {digest for row in gone for digest in (row.protocol, row.material)}
     ids = [row.id for row in gone]
+    named = and_(jobs.c.tenant == tenant, jobs.c.kind == "findings", jobs.c.name.in_(ids))
+    analyses = {row.analysis_id for row in gone if row.analysis_id is not None}
+    analyses |= set(connection.execute(select(jobs.c.id).where(named)).scalars())
+    documents = {digest for row in gone for digest in (row.protocol, row.material)}
     connection.execute(studies.delete().where(studies.c.id.in_(ids)))
     connection.execute(blobs.delete().where(blobs.c.tenant == tenant, blobs.c.digest.in_(documents), ~in_use(tenant)))
-    job_state.erase(connection, analyses)
+    job_state.erase(connection, sorted(analyses))
     about = and_(log.c.what.in_(LOGGED), log.c.payload["study"].as_string().in_(ids))
     audit_log.erase(connection, tenant, or_(about, log.c.job_id.in_(analyses)), {"by": by, "studies": ids})
 
 
 def _is_busy(connection: Connection, row: StudyRow) -> bool:
+    return _state(connection, row) in ("queued", "running")
+
+
+def _state(connection: Connection, row: StudyRow) -> State | None:
+    """Of the job that analyses a study; None where there is none."""
     if row.analysis_id is None:
-        return False
-    state = connection.execute(select(jobs.c.state).where(jobs.c.id == row.analysis_id)).scalar_one_or_none()
-    return state in ("queued", "running")
+        return None
+    found: State | None = connection.execute(
+        select(jobs.c.state).where(jobs.c.id == row.analysis_id)
+    ).scalar_one_or_none()
+    return found
+
+
+def _made_before(connection: Connection, tenant: str, key: Key) -> Made | None:
+    wanted = select(studies.c.fingerprint, studies.c.salt, *_ROW)
+    row = connection.execute(
+        wanted.where(studies.c.tenant == tenant, studies.c.key_hash == _hashed(key.key))
+    ).one_or_none()
+    if row is None:
+        return None
+    if row.fingerprint != key.fingerprint:
+        raise KeyReusedError(key.key)
+    study = StudyRow(*row[2:])
+    return Made(study, _tokens(key.key, row.salt, study.about["raters"]))
+
+
+def _tokens(secret: str, salt: str, number: int) -> list[str]:
+    """What the links of a study end in; who knows neither secret nor salt finds none (HMAC of RFC 2104)."""
+    codes = [hmac.digest(secret.encode(), f"{salt} {rater}".encode(), "sha256") for rater in range(1, number + 1)]
+    return [urlsafe_b64encode(code[:TOKEN_BYTES]).decode() for code in codes]
 
 
 def _answers(connection: Connection, study_id: str, rater: int | None = None) -> list[AnswerRow]:
@@ -287,6 +386,6 @@ def _log(connection: Connection, tenant: str, what: str, study_id: str, by: str,
     audit_log.append(connection, tenant, what, {**said, "study": study_id, "by": by})
 
 
-def _hashed(token: str) -> str:
-    """What links are looked up by, so that neither the table nor the time of a look-up tells one."""
-    return hashlib.sha256(token.encode()).hexdigest()
+def _hashed(secret: str) -> str:
+    """What links and keys are looked up by, so that neither the table nor the time of a look-up tells one."""
+    return hashlib.sha256(secret.encode()).hexdigest()

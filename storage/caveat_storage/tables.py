@@ -290,11 +290,18 @@ studies = Table(
     Column("updated_at", Moment, nullable=False),
     Column("closed_at", Moment),
     Column("analysis_id", String(26)),
+    Column("key_hash", String(64)),
+    Column("fingerprint", String(64)),
+    Column("salt", String(32)),
     Index(None, "tenant", "id"),
     Index(None, "protocol"),
     Index(None, "material"),
+    Index(None, "tenant", "key_hash", unique=True),
 )
-"""Studies with people; `tests` are those of the report, `analysis_id` is the job that analyses a closed one."""
+"""Studies with people; `tests` are those of the report, `analysis_id` is the job that analyses a closed one.
+
+Of a request's `Idempotency-Key` only the hash is stored: links are made of the key and the salt.
+"""
 
 raters = Table(
     "raters",

@@ -20,6 +20,7 @@ from werkzeug.test import TestResponse
 from caveat_reports.canonical import canonical
 from caveat_service import raters as pages
 from caveat_service.state import AppContext
+from caveat_spec.problem import ProblemDetails
 from caveat_spec.study import COLUMNS, NewFindings, Study, StudyFindings
 from caveat_storage import blob_registry, hash_chain, job_records, job_state, keys, retention, studies, upgrade
 from caveat_storage.audit_log import export
@@ -200,6 +201,34 @@ def test_the_same_report_and_seed_deal_the_same_tasks_under_other_links(client: 
     assert ([row["id"] for row in rest["studies"]], rest["next_page_token"]) == ([one[0]["id"]], None)
 
 
+def test_a_request_with_the_same_key_makes_one_study_and_gets_the_same_links(
+    app: Flask, client: FlaskClient, audited: str
+) -> None:
+    def ask(key: str, **changed: Any) -> TestResponse:
+        asked = {"audit": audited} | NEW | changed
+        return app.test_client().post("/v1/studies", json=asked, headers={"Idempotency-Key": key})
+
+    first = ask("1")
+    assert send(client, first.json["links"][0]["path"], 1).status_code == 303
+    with ThreadPoolExecutor(4) as threads:
+        others = list(threads.map(ask, ["1", "2", "2", "2"]))
+    assert {one.status_code for one in others} == {201}
+    assert others[0].json["links"] == first.json["links"]
+    assert others[0].json["study"] == first.json["study"] | {"taken": 1, "answered": 1}
+    assert others[0].headers["Location"] == first.headers["Location"]
+    assert others[1].json == others[2].json == others[3].json
+    assert [row["id"] for row in client.get("/v1/studies").json["studies"]] == [
+        others[1].json["study"]["id"], first.json["study"]["id"],
+    ]  # fmt: skip
+    assert not {one["path"] for one in others[1].json["links"]} & {one["path"] for one in first.json["links"]}
+    assert problem(ask("1", seed=8)) == (422, "idempotency-key-reused")
+    for one in (others[1], first):
+        assert client.delete(f"/v1/studies/{one.json['study']['id']}").status_code == 204
+    again = ask("1")
+    assert again.json["study"]["id"] != first.json["study"]["id"], "a deleted study is made anew"
+    assert not {one["path"] for one in again.json["links"]} & {one["path"] for one in first.json["links"]}
+
+
 def test_an_answer_is_kept_once_and_does_not_change(client: FlaskClient, audited: str) -> None:
     study, links = make(client, audited)
     token = re.search(r'name="token" value="([^"]+)"', client.get(f"{links[0]}/1").text)
@@ -310,6 +339,43 @@ def test_a_closed_study_takes_no_answer_and_its_findings_wait_for_nobody(
     assert any("Only 1 rater answered" in note for note in found["notes"])
 
 
+def test_a_study_closed_by_several_at_once_is_analysed_once(app: Flask, client: FlaskClient, audited: str) -> None:
+    study, links = make(client, audited)
+    assert send(client, links[0], 1).status_code == 303
+    with ThreadPoolExecutor(6) as threads:
+        closed = list(threads.map(lambda _: app.test_client().post(f"/v1/studies/{study['id']}:close"), range(6)))
+    assert [(one.status_code, one.json["analysis"]) for one in closed] == [(202, "queued")] * 6
+    assert len(analyses(app)) == 1
+
+
+def test_an_analysis_that_came_to_nothing_is_made_again_and_both_go_with_the_study(
+    app: Flask, client: FlaskClient, audited: str
+) -> None:
+    study, _ = make(client, audited)
+    client.post(f"/v1/studies/{study['id']}:close")
+    (first,) = analyses(app)
+    with owning(app) as database:
+        lease = job_state.claim(database, first, worker="celery@host", lasts=timedelta(hours=1))
+        assert lease is not None
+        assert job_state.fail(database, lease, ProblemDetails.of("job-failed", 500, "It failed.", "Repeat it."))
+    assert problem(client.get(f"/v1/studies/{study['id']}/findings")) == (409, "not-analysed")
+    with ThreadPoolExecutor(4) as threads:
+        closed = list(threads.map(lambda _: app.test_client().post(f"/v1/studies/{study['id']}:close"), range(4)))
+    assert {one.json["analysis"] for one in closed} == {"queued"}
+    assert len(analyses(app)) == 2
+    analysed(app, client, study["id"])
+    assert client.delete(f"/v1/studies/{study['id']}").status_code == 204
+    assert analyses(app) == []
+    about = [entry for entry in logged(app) if entry["payload"] and study["id"] in json.dumps(entry["payload"])]
+    assert [entry["what"] for entry in about] == ["erase"]
+
+
+def analyses(app: Flask) -> list[str]:
+    """The jobs that analyse studies."""
+    with owning(app) as database, database.reading() as connection:
+        return [row.id for row in connection.execute(jobs.select().where(jobs.c.kind == "findings"))]
+
+
 def test_ratings_are_the_file_that_the_command_reads(client: FlaskClient, audited: str) -> None:
     study, links = make(client, audited)
     assert send(client, links[2], 4).status_code == 303
@@ -381,11 +447,17 @@ def test_every_answer_is_in_the_audit_log_and_the_end_has_the_digest_of_all(
         assert token not in json.dumps(logged(app)), "no entry holds a link"
 
 
-def test_links_are_not_in_the_database(app: Flask, client: FlaskClient, audited: str) -> None:
+def test_links_are_not_in_the_database_nor_the_key_that_makes_them(
+    app: Flask, client: FlaskClient, audited: str
+) -> None:
     study, links = make(client, audited)
+    asked = {"json": {"audit": audited} | NEW, "headers": {"Idempotency-Key": "a-key-of-a-client"}}
+    links += [one["path"] for one in client.post("/v1/studies", **asked).json["links"]]
     with owning(app) as database, database.reading() as connection:
         kept = str(connection.execute(raters.select()).all()) + str(connection.execute(table.select()).all())
     assert all(link.rpartition("/")[2] not in kept for link in links)
+    assert "a-key-of-a-client" not in kept
+    assert "a-key-of-a-client" not in json.dumps(logged(app))
     assert "links" not in client.get(f"/v1/studies/{study['id']}").json
 
 
