@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from caveat.scaffold.beside import sizes
-from caveat.scaffold.columns import Column, Columns
+from caveat.scaffold.columns import MISSING, Column, Columns
 from caveat_spec.artifacts import Tensor
 
 OUTCOME = re.compile(
@@ -22,6 +22,10 @@ PROTECTED = re.compile(
 )
 IDENTIFIER = re.compile(r"^$|^(unnamed: \d+|index|row|.*[ _-]?id|id[ _-].*|uuid|key)$", re.I)
 
+WRITTEN = re.compile(r"^\W*\d{1,3}(?:[,.' ]\d{3})*(?:[.,]\d+)?\s*(?:%|[^\w\s]|[A-Z]{3})?$")
+"""A number as people write it: `1,234.50`, `€ 30` and `12 %`."""
+MOST_CLASSES = 50
+"""Distinct values of an outcome that has classes."""
 ORDER = (
     "`features` have the order of the file's columns, which the model's input does not name: a wrong order is no "
     "error, but an audit of other numbers."
@@ -51,8 +55,11 @@ def is_protected(name: str) -> bool:
     return PROTECTED.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)) is not None
 
 
-def choose_features(table: Columns, inputs: Sequence[Tensor]) -> Features | None:
-    """The columns that have the names of the model's inputs, or that fit its only one; None if none do."""
+def choose_features(table: Columns, inputs: Sequence[Tensor], *, classes: bool = True) -> Features | None:
+    """The columns that have the names of the model's inputs, or that fit its only one; None if none do.
+
+    A model of `classes` has an outcome of few values, and another one of many.
+    """
     by_name = _by_name(table, inputs) or _text(table, inputs)
     if by_name is not None:
         return by_name
@@ -60,12 +67,21 @@ def choose_features(table: Columns, inputs: Sequence[Tensor]) -> Features | None
         return None
     width = inputs[0].shape[1]
     every = list(table.columns.values())
-    for removed, assumed in _removals(every):
-        kept = [one for one in every if one not in removed]
-        for names, how in _encodings(kept):
-            if names and (len(names) == width or (not isinstance(width, int) and not assumed and how == "")):
-                return _features(names, every, tuple(part for part in (assumed, how) if part))
-    return None
+    if not isinstance(width, int):
+        names = [
+            one.name for one in every if one.numeric and not IDENTIFIER.match(one.name) and not is_outcome(one.name)
+        ]
+        return _features(names, every, ()) if names else None
+    fits = [
+        (names, assumed, how)
+        for removed, assumed in _removals(every, table.rows, classes)
+        for names, how in _encodings([one for one in every if one not in removed])
+        if len(names) == width
+    ]
+    if not fits:
+        return None
+    names, *to_check = min(fits, key=lambda fit: [sentence != "" for sentence in fit[1:]])
+    return _features(names, every, tuple(filter(None, [*to_check, *_written_numbers(table)])))
 
 
 def _by_name(table: Columns, inputs: Sequence[Tensor]) -> Features | None:
@@ -106,17 +122,35 @@ def unfitting(table: Columns, inputs: Sequence[Tensor]) -> str:
     return (
         f"The model takes {sizes(inputs[0])} numbers a row, and {table.path.name} has {len(numeric)} columns of numbers"
         f" ({_some(numeric)}) and {len(texts)} of text ({_some(texts)})."
+        f"{''.join(f' But {sentence}' for sentence in _written_numbers(table))}"
     )
 
 
-def _removals(every: list[Column]) -> Iterator[tuple[list[Column], str]]:
-    """Columns that are hardly inputs: identifiers and outcomes, then protected ones, at last the last column."""
+def _written_numbers(table: Columns) -> Iterator[str]:
+    """What to check about columns of text whose cells are numbers as people write them."""
+    for one in table.columns.values():
+        cells = [cell for cell in table.cells[one.name] if cell.strip() not in MISSING]
+        if not one.numeric and cells and all(map(WRITTEN.match, cells)):
+            yield f"`{one.name}` is read as text, such as '{cells[0]}'; write its numbers as 1234.5."
+
+
+def _removals(every: list[Column], rows: int, classes: bool) -> Iterator[tuple[list[Column], str]]:
+    """Columns that are hardly inputs: identifiers and outcomes, then protected ones, at last the last column.
+
+    The likeliest outcome goes first, as some inputs have such names too: income beside `approved`.
+    """
     identifiers = [one for one in every if IDENTIFIER.match(one.name)]
+    counted = [one for one in identifiers if one.distinct == rows]
     outcomes = [one for one in reversed(every) if is_outcome(one.name)]
-    yield [*identifiers, *outcomes], ""
-    for count in range(len(outcomes), -1, -1):
-        yield [*identifiers, *outcomes[:count]], ""
-        yield outcomes[:count], ""
+    outcomes.sort(key=lambda one: (one.distinct <= MOST_CLASSES) != classes)
+    for always in (identifiers, counted):
+        for count in range(1, len(outcomes) + 1):
+            yield [*always, *outcomes[:count]], ""
+    yield identifiers, _taken(outcomes, "outcome")
+    yield counted, _taken(outcomes, "outcome")
+    if counted:
+        for count in range(len(outcomes) + 1):
+            yield outcomes[:count], _taken(counted, "row's number")
     protected = [one for one in every if is_protected(one.name)]
     if protected:
         names = ", ".join(f"`{one.name}`" for one in protected)
@@ -126,6 +160,18 @@ def _removals(every: list[Column]) -> Iterator[tuple[list[Column], str]]:
     if rest:
         sentence = f"`{rest[-1].name}` is taken for the outcome, because the model takes one column less."
         yield [*identifiers, *outcomes, rest[-1]], sentence
+
+
+def _taken(columns: Sequence[Column], what: str) -> str:
+    """What to check where such columns are taken for inputs; nothing without any."""
+    names = [f"`{one.name}`" for one in columns if one.numeric]
+    if not names:
+        return ""
+    verb, which = ("is taken for an input", "it") if len(names) == 1 else ("are taken for inputs", "one of them")
+    return (
+        f"{' and '.join(names)} {verb}, because the model takes as many columns of numbers; if {which} is the {what}, "
+        "the table lacks an input, or has one as text."
+    )
 
 
 def _encodings(kept: list[Column]) -> Iterator[tuple[list[str], str]]:

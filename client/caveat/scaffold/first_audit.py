@@ -18,6 +18,7 @@ from caveat.progress import ProgressCallback
 from caveat.scaffold.arrays import propose_arrays
 from caveat.scaffold.beside import Beside, described
 from caveat.scaffold.draft import Draft
+from caveat.scaffold.features import ORDER
 from caveat.scaffold.labelled_pictures import propose_labelled_pictures
 from caveat.scaffold.missing import what_to_put_where
 from caveat.scaffold.pictures import propose_pictures
@@ -84,7 +85,7 @@ def first_draft(beside: Beside, question: Question | None, run: Run) -> Draft:
                 if (unpaired := _without_unlike_pairs(draft, report)) is not draft:
                     draft = unpaired
                     continue
-                tested = _with_tolerances(_without_untested(draft, report), report)
+                tested = _with_doubts(_with_tolerances(_without_untested(draft, report), report), report)
                 return _with_a_class(beside, tested, question, report, run)
             except ProblemError as error:
                 if not _concerns_the_audit(error):
@@ -143,6 +144,31 @@ def _without_unlike_pairs(draft: Draft, report: Report) -> Draft:
                 "compared as two sets. The same examples without and with the concept would measure its change itself."
             )
     return replace(draft, sets=sets, to_check=(*draft.to_check, *said)) if said else draft
+
+
+def _with_doubts(draft: Draft, report: Report) -> Draft:
+    """The draft with a sentence where guessed columns make the model say what no model that was trained on them would.
+
+    It gives every row the same answer, or selects those with the outcome no more often than those without it.
+    """
+    rows = [row for one in report.comparisons for row in one.rows]
+    if ORDER not in draft.to_check or not rows:
+        return draft
+    label = next((str(group["label"]) for group in draft.groups.values() if "label" in group), "")
+    known = [
+        (row.true_positive_rate.value, row.false_positive_rate.value)
+        for row in rows
+        if row.true_positive_rate is not None and row.false_positive_rate is not None
+    ]
+    selected = sum(row.selected or 0 for row in rows)
+    if selected in (0, sum(row.n for row in rows)):
+        what = f"selects {'all' if selected else 'none'} of the rows"
+    elif known and all(right <= wrong for right, wrong in known):
+        what = f"selects rows with `{label}` no more often than rows without it"
+    else:
+        return draft
+    sentence = f"the model {what}, which is rare where `features` are those of its training. Correct them first."
+    return replace(draft, to_check=(*draft.to_check, sentence))
 
 
 def _with_tolerances(draft: Draft, report: Report) -> Draft:

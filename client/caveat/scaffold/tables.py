@@ -35,7 +35,7 @@ def propose_tables(beside: Beside, question: Question) -> Iterator[Draft]:
     """A draft for each table whose columns fit the model."""
     for path in beside.files(".csv", ".parquet", ".arrow"):
         table = read_columns(path)
-        features = choose_features(table, beside.inputs) if table is not None else None
+        features = choose_features(table, beside.inputs, classes=question.has_classes) if table is not None else None
         if table is not None and features is not None:
             draft = _draft(beside, table, features, question)
             if draft is not None:

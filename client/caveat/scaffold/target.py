@@ -22,6 +22,11 @@ class Question:
     threshold: float | None
     """Above it the target is the favourable decision; None where there is none, as in a regression."""
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether the model chooses among classes, in place of giving a number."""
+        return self.classes > 1 or self.threshold is not None
+
     def of_class(self, index: int) -> Question:
         """The same question about another class, less the other one where there are two."""
         versus = {"versus": 1 - index} if "versus" in self.fields else {}
