@@ -68,6 +68,36 @@ def test_preprocessing_does_what_it_says(tmp_path: Path) -> None:
     assert gray.shapes[ONLY] == (1, 4, 4)
 
 
+@pytest.mark.parametrize("channels", ["rgb", "gray"])
+def test_sixteen_bits_of_grey_are_scaled_and_not_cut_off(tmp_path: Path, channels: str) -> None:
+    """A radiograph: 300 of 65,535 is almost black, and the picture that people are shown has the same greys."""
+    levels = np.array([[0, 300, 25_700, 65_535]] * 4, np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, "PNG")
+    source = open_examples(declared(channels=channels), at(zipped(tmp_path / "a.zip", {"a.png": buffer.getvalue()})), 0)
+    assert source.load([0])[ONLY][0, 0, 0].tolist() == [0, 1, 100, 255]
+    assert source.thumbnail is not None
+    shown = np.asarray(Image.open(io.BytesIO(source.thumbnail(0, False, 4))).convert("L"))
+    assert shown[0, 1] < 40 < shown[0, 2] < 160 < shown[0, 3]
+
+
+def test_pictures_that_a_viewer_turns_are_told_and_not_turned(tmp_path: Path) -> None:
+    """The red half is on the left where it is stored; a viewer shows it above."""
+    halves = np.zeros((8, 8, 3), np.uint8)
+    halves[:, :4, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = io.BytesIO()
+    Image.fromarray(halves).save(turned, "PNG", exif=exif)
+    files = {"a.png": turned.getvalue(), "b.png": png((0, 0, 0))}
+    source = open_examples(declared(interpolation="nearest"), at(zipped(tmp_path / "a.zip", files)), 0)
+    (clause,) = source.warnings
+    assert clause.startswith("1 of 2 pictures have EXIF data by which a viewer turns them")
+    assert source.load([0])[ONLY][0, 0].tolist() == [[255, 255, 0, 0]] * 4
+    upright = open_examples(declared(), at(zipped(tmp_path / "b.zip", {"b.png": png((0, 0, 0))})), 0)
+    assert upright.warnings == ()
+
+
 def test_crop_keeps_the_centre_and_squash_keeps_everything(tmp_path: Path) -> None:
     wide = np.zeros((8, 24, 3), np.uint8)
     wide[:, :8], wide[:, 16:] = (255, 0, 0), (0, 0, 255)

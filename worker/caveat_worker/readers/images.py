@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from caveat_worker.readers.source import ExampleSource, sampled
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 64_000_000
+LOOKED_AT = 64
+"""Pictures of a set whose EXIF data are read."""
+ORIENTATION = 0x0112
 RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -59,12 +63,37 @@ def open_images(declared: Images, path: Path, annotations: Path | None, seed: in
         return [hashlib.blake2b(pictures[name](), key=hashlib.sha256(how).digest()).digest() for name in kept]
 
     return ExampleSource(
-        kind="images", names=tuple(kept), shapes={ONLY: shape}, load=load, thumbnail=thumbnail, contents=contents
+        kind="images",
+        names=tuple(kept),
+        shapes={ONLY: shape},
+        load=load,
+        thumbnail=thumbnail,
+        contents=contents,
+        warnings=_about_turned([pictures[name]() for name in kept[:LOOKED_AT]]),
     )
 
 
+def _about_turned(files: Sequence[bytes]) -> tuple[str, ...]:
+    """A clause where EXIF data say that pictures are to be turned before they are shown, which no model sees."""
+    turned = sum(map(_is_turned, files))
+    if not turned:
+        return ()
+    return (
+        f"{turned} of {len(files)} pictures have EXIF data by which a viewer turns them; the model is given them as "
+        "they are stored, as most training code does, so store them upright if yours turned them",
+    )
+
+
+def _is_turned(data: bytes) -> bool:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of EXIF data that are rubbish
+            return Image.open(io.BytesIO(data), formats=FORMATS).getexif().get(ORIENTATION, 1) in range(2, 9)
+    except Exception:  # each format has its own; whoever loads the picture says what is wrong with it
+        return False
+
+
 def _picture(name: str, data: bytes) -> Image.Image:
-    """Decodes a picture; raises `InvalidInput` with its name for other formats and sizes over the limit."""
+    """Decodes a picture, 16 bits as their upper 8; raises `InvalidInput` for other formats and sizes over the limit."""
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         if picture.width * picture.height > MAX_PIXELS:
@@ -76,7 +105,12 @@ def _picture(name: str, data: bytes) -> Image.Image:
         raise _too_large(name, "more pixels than any camera makes") from error
     except Exception as error:  # each format has its own
         raise corrupt_picture(name, error) from error
-    return picture
+    return _eight_bits(picture) if picture.mode.startswith("I") else picture
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits as one of 8: Pillow itself does so with colours, and makes greys over 255 white."""
+    return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
 def _too_large(name: str, what: str) -> InvalidInput:
