@@ -200,6 +200,40 @@ def test_pictures_with_and_without_a_mark_are_pairs(caveat: Caveat, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda file: file.unlink(), "because red/ has 7 of the 20 that it needs;"),
+        (lambda file: file.rename(file.with_suffix(".bmp")), "and red/ has 17 of .bmp, a format that is not read;"),
+        (lambda file: file.write_bytes(file.read_bytes()[:99]), "an audit of red does not run: Picture '07.png'"),
+    ],
+)
+def test_a_folder_that_cannot_be_compared_with_is_named_with_the_reason(
+    caveat: Caveat, tmp_path: Path, spoil: Callable[[Path], None], sentence: str
+) -> None:
+    """Two folders, and of one only 7 pictures that can be read: what is drafted says so, and not that there is one."""
+    first_audits.cnn(tmp_path)
+    first_audits.pictures(tmp_path / "photos", 24)
+    first_audits.pictures(tmp_path / "red", 24, shade=90)
+    for number, file in enumerate(sorted((tmp_path / "red").iterdir())):
+        file = file.rename(file.with_name(f"{number:02d}.png"))
+        if number >= 7:
+            spoil(file)
+    said = " ".join(caveat("init", "model.onnx").output.split())
+    assert sentence in said, said
+    assert "there is one folder" not in said
+    assert set(read_audit(tmp_path / "audit.yaml").audit.concepts) == {"brightness"}
+
+
+def test_formats_that_are_not_read_are_named(caveat: Caveat, tmp_path: Path) -> None:
+    first_audits.cnn(tmp_path)
+    first_audits.pictures(tmp_path / "photos", 24)
+    for file in (tmp_path / "photos").iterdir():
+        file.rename(file.with_suffix(".tif"))
+    said = " ".join(caveat("init", "model.onnx").output.split())
+    assert "found: photos (24 of .tif). Remedy: Save pictures as PNG, JPEG or WebP." in said, said
+
+
 def test_preprocessing_comes_from_the_config(caveat: Caveat, tmp_path: Path) -> None:
     audit = drafted(caveat, tmp_path, "a_preprocessor_config")
     marked = audit.examples["marked"]

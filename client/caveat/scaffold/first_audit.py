@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +75,7 @@ def first_draft(beside: Beside, question: Question | None, run: Run) -> Draft:
     if question is None:
         raise _nothing_to_measure(beside)
     first: ProblemError | None = None
+    intended: tuple[str, ...] = ()
     tries = 0
     for proposed in _proposals(beside, question):
         draft: Draft | None = proposed
@@ -85,14 +86,23 @@ def first_draft(beside: Beside, question: Question | None, run: Run) -> Draft:
                 if (unpaired := _without_unlike_pairs(draft, report)) is not draft:
                     draft = unpaired
                     continue
+                if first is not None and set(proposed.concepts) != set(intended):
+                    draft = _instead(draft, intended, first)
                 tested = _with_doubts(_with_tolerances(_without_untested(draft, report), report), report)
                 return _with_a_class(beside, tested, question, report, run)
             except ProblemError as error:
                 if not _concerns_the_audit(error):
                     raise
-                first = first or error
+                if first is None:
+                    first, intended = error, tuple(proposed.concepts)
                 draft = _reduced(draft, error)
     raise _refusal(beside, first)
+
+
+def _instead(draft: Draft, intended: Sequence[str], error: ProblemError) -> Draft:
+    """The draft with a sentence about the one that was tried before it, and asked something else."""
+    sentence = f"an audit of {', '.join(intended) or 'groups'} does not run: {_reason(error)} {error.problem.remedy}"
+    return replace(draft, to_check=(*draft.to_check, sentence))
 
 
 def _reduced(draft: Draft, error: ProblemError) -> Draft | None:

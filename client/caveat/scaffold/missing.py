@@ -7,7 +7,7 @@ from caveat.scaffold.beside import FEWEST, Beside, described, sizes
 from caveat.scaffold.columns import read_columns
 from caveat.scaffold.features import takes_text, unfitting
 from caveat.scaffold.picture_sizes import spatial_sizes
-from caveat.scaffold.pictures import picture_folders
+from caveat.scaffold.pictures import picture_folders, unread_folders
 from caveat.scaffold.texts import token_inputs, tokenizer_of
 
 
@@ -36,13 +36,16 @@ def _takes_pictures(beside: Beside) -> bool:
 
 
 def _pictures(beside: Beside) -> tuple[str, str]:
-    there = ", ".join(f"{path.name} ({count})" for path, count in picture_folders(beside).items())
+    unread = unread_folders(beside)
+    there = ", ".join(f"{path.name} ({count})" for path, count in {**picture_folders(beside), **unread}.items())
+    formats = "Save pictures as PNG, JPEG or WebP. " if unread else ""
     return (
         f"{beside.model} takes pictures of {sizes(beside.inputs[0])}, and beside it there is no folder of {FEWEST} or "
         f"more{f'; found: {there}' if there else ''}.",
-        f"Put pictures that show the concept into {_folder(beside)}concept/, and others, typical of what it sees, "
-        f"into {_folder(beside)}photos/: at least {FEWEST} each, better 50. Or put one folder beside it and a table of "
-        "their file names and labels: a CSV file, JSON lines, COCO's annotations, or a Parquet or Arrow dataset.",
+        f"{formats}Put pictures that show the concept into {_folder(beside)}concept/, and others, typical of what it "
+        f"sees, into {_folder(beside)}photos/: at least {FEWEST} each, better 50. Or put one folder beside it and a "
+        "table of their file names and labels: a CSV file, JSON lines, COCO's annotations, or a Parquet or Arrow "
+        "dataset.",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from caveat.scaffold.draft import Concept, Draft, set_name
 from caveat.scaffold.picture_sizes import Size, is_channels_last, sizes_to_try, spatial_sizes
 from caveat.scaffold.target import Question
 
+UNREAD = (".avif", ".bmp", ".dcm", ".gif", ".heic", ".heif", ".jp2", ".pgm", ".ppm", ".tif", ".tiff")
+"""Formats of pictures that are not read."""
 MOST_PICTURES = 200
 MOST_REFERENCES = 8
 BRIGHTER = 20
@@ -39,6 +42,17 @@ def picture_folders(beside: Beside) -> dict[Path, int]:
     return found
 
 
+def unread_folders(beside: Beside) -> dict[Path, str]:
+    """Folders beside the model with pictures in formats that are not read, and how many: `40 of .bmp`."""
+    found: dict[Path, str] = {}
+    for place in beside.places:
+        for folder in sorted(one for one in place.iterdir() if one.is_dir() and not one.name.startswith(".")):
+            count, suffix = max((count, suffix) for suffix, count in _suffixes(folder).items())
+            if count:
+                found[folder] = f"{count} of {suffix}"
+    return found
+
+
 def propose_pictures(beside: Beside, question: Question) -> Iterator[Draft]:
     """A concept's folder against the others; without two folders of enough pictures, the same ones made brighter."""
     if len(beside.inputs) != 1 or spatial_sizes(beside.inputs[0]) is None:
@@ -49,8 +63,18 @@ def propose_pictures(beside: Beside, question: Question) -> Iterator[Draft]:
     ways = [preprocessing(beside, size) for size in sizes]
     if len(enough) > 1:
         yield from (_of_folders(beside, enough, len(found), how, question) for how in ways)
+    why = _why_one_folder(beside, found)
     for path in reversed(likeliest(enough)):
-        yield from (_of_one_folder(beside, path, how, question) for how in ways)
+        yield from (_of_one_folder(beside, path, how, question, why) for how in ways)
+
+
+def _why_one_folder(beside: Beside, found: dict[Path, int]) -> str:
+    """Why pictures are compared with themselves: what keeps the other folders from being compared with them."""
+    few = [f"{path.name}/ has {count} of the {FEWEST} that it needs" for path, count in found.items() if count < FEWEST]
+    unread = [f"{path.name}/ has {what}, a format that is not read" for path, what in unread_folders(beside).items()]
+    if few or unread:
+        return f"{' and '.join([*few, *unread])}"
+    return "there is one folder of pictures" if len(found) < 2 else "an audit of the folders together does not run"
 
 
 def _of_folders(
@@ -97,7 +121,7 @@ def _not_compared_with(folders: Sequence[str]) -> Iterator[str]:
         )
 
 
-def _of_one_folder(beside: Beside, path: Path, preprocess: dict[str, Any], question: Question) -> Draft:
+def _of_one_folder(beside: Beside, path: Path, preprocess: dict[str, Any], question: Question, why: str) -> Draft:
     """The same pictures twice, once a little brighter: the one edit that needs no other picture."""
     name = set_name(path.name if path not in beside.places else "photos")
     mean = preprocess["mean"]
@@ -114,8 +138,8 @@ def _of_one_folder(beside: Beside, path: Path, preprocess: dict[str, Any], quest
         comments=(PIXELS, f"`brighter` has the same pictures, every pixel {BRIGHTER} of 255 levels brighter."),
         to_check=(
             CHECK_PIXELS,
-            f"the concept is brightness, because there is one folder of pictures; put pictures that show yours into "
-            f"concept/ (at least {FEWEST}, better 50) and run `caveat init --force` again.",
+            f"the concept is brightness, because {why}; put pictures (PNG, JPEG or WebP) that show yours into concept/ "
+            f"(at least {FEWEST}, better 50) and run `caveat init --force` again.",
         ),
     )
 
@@ -149,6 +173,12 @@ def _configured(path: Path, mean: Any, std: Any) -> tuple[Any, Any]:
         return [[round(float(one) * scale, 6) for one in config[key]] for key in ("image_mean", "image_std")]  # type: ignore[return-value]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
         return mean, std
+
+
+def _suffixes(folder: Path) -> dict[str, int]:
+    """How many files a folder has of each format that is not read."""
+    found = Counter(path.suffix.lower() for path in folder.iterdir() if path.is_file())
+    return {suffix: found[suffix] for suffix in UNREAD}
 
 
 def _folders_in(place: Path) -> dict[Path, int]:
