@@ -1,4 +1,4 @@
-"""The console's pages: audits, an audit, versions over time, two audits side by side, lists of what is registered.
+"""The console's pages: audits, versions over time, two audits side by side, studies, lists of what is registered.
 
 The service and `caveat view` show the same pages: each function here takes plain values and returns a page that needs
 no script. Where a service runs, a script that the policy allows by its hash keeps a page up to date while audits run.
@@ -20,6 +20,7 @@ from caveat_spec.base import Interval
 from caveat_spec.problem_codes import Kind
 from caveat_spec.report import Outcome, Report
 from caveat_spec.results import Estimate
+from caveat_spec.studies import StudyRecord
 
 MOST_VERSIONS = 20
 """Audits that a history shows, the newest."""
@@ -201,6 +202,22 @@ def comparison(viewer: Viewer, now: tuple[ShownAudit, Report], before: tuple[Sho
 def listing(viewer: Viewer, listings: Sequence[Listing], title: str) -> str:
     """Tables of what is registered."""
     return _page("listing.html", viewer, title=title, listings=listings)
+
+
+def studies(viewer: Viewer, shown: Sequence[StudyRecord], more: str | None = None) -> str:
+    """The list of studies with people, newest first."""
+    live = any(is_analysed_now(one) for one in shown)
+    return _page("studies.html", viewer, title="Studies", studies=shown, more=more, live=live)
+
+
+def study(viewer: Viewer, shown: StudyRecord) -> str:
+    """One study: how far it is, its forms to print, and the way to what it came to."""
+    return _page("study.html", viewer, title=f"Study {shown.id[-6:]}", study=shown, live=is_analysed_now(shown))
+
+
+def is_analysed_now(study: StudyRecord) -> bool:
+    """Whether a worker has the answers of a closed study."""
+    return study.analysis in ("queued", "running")
 
 
 def sign_in(viewer: Viewer, fault: str | None = None, *, issuer: str | None = None) -> str:

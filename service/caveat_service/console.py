@@ -1,4 +1,4 @@
-"""The console: a tenant's audits, reports, versions and registrations as pages; it reads and changes nothing.
+"""The console: a tenant's audits, reports, versions, studies and registrations as pages; it reads and changes nothing.
 
 Everything goes through the same tables as the API, by the tenant of the session: what another tenant has is not found.
 """
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from caveat_reports import console as pages
 from caveat_reports.console import Listing, Measured, ShownAudit, Viewer
-from caveat_service import auth, jobs, reports, sessions
+from caveat_service import auth, jobs, reports, sessions, study_records
 from caveat_service.errors import PROBLEM_TYPE, HTTPProblem, not_found, refuse
 from caveat_service.issuer_keys import IssuerAwayError
 from caveat_service.oidc import SignInRefused
@@ -23,7 +23,7 @@ from caveat_service.state import app_context, tenant
 from caveat_spec.audit import Audit
 from caveat_spec.base import JobId
 from caveat_spec.jobs import REQUESTS, JobKind, sources
-from caveat_spec.openapi import JobsQuery
+from caveat_spec.openapi import JobsQuery, PageQuery
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import Report
 from caveat_spec.source_urls import addressed_digest
@@ -125,6 +125,32 @@ def models() -> Response:
 def examples() -> Response:
     """The registered example sets."""
     return _registered("examples", "Example sets", ("Name", "State", "Digest", "Registered"))
+
+
+@blueprint.get("/studies")
+def studies() -> Response:
+    """The tenant's studies with people, newest first."""
+    query = _query()
+    shown, more = study_records.page_of(PageQuery(limit=query.limit, page_token=query.page_token))
+    return Response(pages.studies(_viewer(), shown, None if more is None else f"/studies?page_token={more}"))
+
+
+@blueprint.get("/studies/<id:study_id>")
+def study(study_id: str) -> Response:
+    """One study."""
+    return Response(pages.study(_viewer(), study_records.record(study_records.find(study_id))))
+
+
+@blueprint.get("/studies/<id:study_id>/findings")
+def findings(study_id: str) -> Response:
+    """What it came to, once it is closed and analysed."""
+    return study_records.findings_page(study_records.find(study_id))
+
+
+@blueprint.get("/studies/<id:study_id>/forms/<int:rater>")
+def form(study_id: str, rater: int) -> Response:
+    """The form of one rater, to print."""
+    return study_records.form_page(study_records.find(study_id), rater)
 
 
 @blueprint.get("/access")

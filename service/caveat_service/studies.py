@@ -8,11 +8,9 @@ from io import BytesIO
 from flask import Blueprint, Response
 
 from caveat_reports.canonical import canonical
-from caveat_reports.study import findings, forms
 from caveat_reports.study.dealing import Design, UnfitReportError, plan, tests_of
 from caveat_reports.study.table import ratings_csv
-from caveat_reports.study.wording import worded
-from caveat_service import blobs, idempotency, jobs, limits
+from caveat_service import blobs, idempotency, jobs, limits, study_records
 from caveat_service.contract import accepted, answer, conditional_response, serves, unchanging
 from caveat_service.errors import HTTPProblem, not_found, refuse
 from caveat_service.state import app_context, principal, tenant
@@ -28,12 +26,11 @@ from caveat_spec.studies import (
     StudyLinks,
     StudyPage,
     StudyRatings,
-    StudyRecord,
 )
-from caveat_spec.study import Material, NewFindings, Rating, Study, StudyFindings
-from caveat_storage import job_records, studies
-from caveat_storage.job_records import Key, Record
-from caveat_storage.job_state import ENDED, FullError, KeyReusedError
+from caveat_spec.study import NewFindings, Rating
+from caveat_storage import studies
+from caveat_storage.job_records import Key
+from caveat_storage.job_state import FullError, KeyReusedError
 from caveat_storage.studies import BusyError, Made, StudyRow, TooManyError
 from caveat_telemetry import traces
 
@@ -54,7 +51,7 @@ def create_study(body: NewStudy, headers: KeyHeaders) -> Response:
         raise idempotency.reused() from fault
     links = [RaterLink(rater=at, path=f"/rate/{token}") for at, token in enumerate(made.tokens, 1)]
     where = {"Location": f"/v1/studies/{made.study.id}"}
-    return answer(StudyLinks(study=_record(made.study), links=links), 201, where)
+    return answer(StudyLinks(study=study_records.record(made.study), links=links), 201, where)
 
 
 def _make(body: NewStudy, key: Key | None) -> Made:
@@ -91,16 +88,14 @@ def _make(body: NewStudy, key: Key | None) -> Made:
 @serves(blueprint, "list_studies")
 def list_studies(query: PageQuery) -> Response:
     """Returns a page of studies and the token of the next page."""
-    found = studies.page(app_context().database, tenant(), limit=query.limit + 1, before=query.page_token)
-    shown = found[: query.limit]
-    more = shown[-1].id if len(found) > query.limit else None
-    return answer(StudyPage(studies=_records(shown), next_page_token=more))
+    shown, more = study_records.page_of(query)
+    return answer(StudyPage(studies=shown, next_page_token=more))
 
 
 @serves(blueprint, "get_study")
 def get_study(study_id: str) -> Response:
     """Returns how far a study is."""
-    return conditional_response(answer(_record(_find(study_id))))
+    return conditional_response(answer(study_records.record(study_records.find(study_id))))
 
 
 @serves(blueprint, "delete_study")
@@ -120,7 +115,7 @@ def delete_study(study_id: str) -> Response:
 @serves(blueprint, "get_protocol")
 def get_protocol(study_id: str) -> Response:
     """Returns the protocol, byte for byte as it was made."""
-    row = _find(study_id)
+    row = study_records.find(study_id)
     response = Response(app_context().blobs.read(row.protocol), content_type="application/json")
     return conditional_response(unchanging(response, row.protocol.partition(":")[2]))
 
@@ -128,23 +123,16 @@ def get_protocol(study_id: str) -> Response:
 @serves(blueprint, "get_form")
 def get_form(study_id: str, rater: str) -> Response:
     """Returns the form of a rater, to print."""
-    row = _find(study_id)
-    study = _protocol(row)
-    sheet = study.sheet(int(rater))
-    if sheet is None:
-        raise refuse(
-            "not-found", 404, "There is no such rater.", f"The raters of this study are 1 to {len(study.sheets)}."
-        )
-    material = Material.model_validate_json(app_context().blobs.read(row.material))
+    row = study_records.find(study_id)
     version = f"{row.protocol.partition(':')[2]}-{rater}"
-    return conditional_response(unchanging(_page(forms.printable(study, material, sheet)), version))
+    return conditional_response(unchanging(study_records.form_page(row, int(rater)), version))
 
 
 @serves(blueprint, "get_ratings")
 def get_ratings(study_id: str) -> Response:
     """Returns the answers that there are."""
-    row = _find(study_id)
-    media_type, study = accepted("This", ("application/json", CSV_TYPE)), _protocol(row)
+    row = study_records.find(study_id)
+    media_type, study = accepted("This", ("application/json", CSV_TYPE)), study_records.protocol_of(row)
     kept = [
         KeptRating(
             **one.answer.model_dump(),
@@ -171,34 +159,17 @@ def close_study(study_id: str) -> Response:
     row = studies.close(app_context().database, tenant(), study_id, by=principal())
     if row is None:
         raise not_found("study")
-    return answer(_record(_analysed(row)), 202, {"Location": f"/v1/studies/{study_id}", "Retry-After": "1"})
+    shown = study_records.record(_analysed(row))
+    return answer(shown, 202, {"Location": f"/v1/studies/{study_id}", "Retry-After": "1"})
 
 
 @serves(blueprint, "get_findings")
 def get_findings(study_id: str) -> Response:
     """Returns what the ratings came to, once they are analysed."""
-    row = _find(study_id)
-    media_type, job = accepted("This", ("application/json", PAGE_TYPE)), _analysis(row)
-    if row.closed_at is None:
-        raise refuse(
-            "study-open", 409, "This study still takes answers. It is analysed once, when it is closed: p-values that "
-            "somebody looks at until they are small are none.",
-            f"Close it with POST /v1/studies/{study_id}:close; /v1/studies/{study_id}/ratings has its answers.",
-        )  # fmt: skip
-    if job is None or job.state in ("failed", "cancelled"):
-        raise refuse(
-            "not-analysed", 409, "The analysis of this study did not come to its end.",
-            f"Repeat POST /v1/studies/{study_id}:close; its `problem` says what went wrong.",
-        )  # fmt: skip
-    if job.state not in ENDED:
-        waits = refuse("not-analysed-yet", 409, "This study is being analysed.", "Ask again in a moment.")
-        waits.headers["Retry-After"] = "1"
-        raise waits
-    study = _protocol(row)
-    found = worded(study, StudyFindings.model_validate(job.result))
-    response = _page(findings.render(study, found)) if media_type == PAGE_TYPE else answer(found)
+    media_type, row = accepted("This", ("application/json", PAGE_TYPE)), study_records.find(study_id)
+    response = study_records.findings_page(row) if media_type == PAGE_TYPE else answer(study_records.findings_of(row))
     response.headers["Vary"] = "Accept"
-    return conditional_response(unchanging(response, f"{job.id}-{media_type.replace('/', '-')}"))
+    return conditional_response(unchanging(response, f"{row.analysis_id}-{media_type.replace('/', '-')}"))
 
 
 def _by_fields(problem: ProblemDetails) -> ProblemDetails:
@@ -220,47 +191,6 @@ def _stored(document: Document) -> str:
     return digest
 
 
-def _find(study_id: str) -> StudyRow:
-    row = studies.get(app_context().database, tenant(), study_id)
-    if row is None:
-        raise not_found("study")
-    return row
-
-
-def _record(row: StudyRow) -> StudyRecord:
-    return _records([row])[0]
-
-
-def _records(rows: list[StudyRow]) -> list[StudyRecord]:
-    counted = studies.count(app_context().database, [row.id for row in rows])
-    found = []
-    for row in rows:
-        job = _analysis(row)
-        found.append(
-            StudyRecord(
-                **row.about,
-                id=row.id,
-                audit=row.audit_id,
-                study=row.protocol,
-                state="open" if row.closed_at is None else "closed",
-                answered=counted[row.id].answered,
-                taken=counted[row.id].taken,
-                created_at=row.created_at,
-                closed_at=row.closed_at,
-                analysis=None if job is None else job.state,
-                problem=None if job is None or job.problem is None else ProblemDetails.model_validate(job.problem),
-            )
-        )
-    return found
-
-
-def _analysis(row: StudyRow) -> Record | None:
-    """The job that analyses a study, once there is one."""
-    if row.analysis_id is None:
-        return None
-    return job_records.get(app_context().database, row.tenant, "findings", row.analysis_id)
-
-
 def _analysed(row: StudyRow) -> StudyRow:
     """Gives the answers of a closed study to the workers, once; again where that came to nothing."""
     database = app_context().database
@@ -269,7 +199,7 @@ def _analysed(row: StudyRow) -> StudyRow:
         for one in studies.answers_of(database, row.id)
     ]
     new = NewFindings.model_validate(
-        {"study": _protocol(row), "digest": row.protocol, "ratings": ratings, "tests": row.tests}
+        {"study": study_records.protocol_of(row), "digest": row.protocol, "ratings": ratings, "tests": row.tests}
     )
     try:
         analysis = studies.analyse(
@@ -283,14 +213,3 @@ def _analysed(row: StudyRow) -> StudyRow:
     if analysis.job is not None:
         app_context().publisher.publish(analysis.job.id, analysis.job.queue)
     return analysis.study
-
-
-def _protocol(row: StudyRow) -> Study:
-    return Study.model_validate_json(app_context().blobs.read(row.protocol))
-
-
-def _page(text: str) -> Response:
-    return Response(text, content_type=f"{PAGE_TYPE}; charset=utf-8", headers={"Content-Security-Policy": POLICY})
-
-
-POLICY = forms.policy(served=False)

@@ -18,8 +18,11 @@ from caveat_reports.annexes import html as annex_page
 from caveat_reports.annexes.form import Material
 from caveat_reports.canonical import digest
 from caveat_reports.console import Listing, ShownAudit, Viewer
+from caveat_spec.artifacts import State
+from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import Report
 from caveat_spec.results import Estimate
+from caveat_spec.studies import StudyRecord
 from tests.contract.test_generated_clients import CACHE
 from tests.reports.test_annexes import SEX, comparison, of, single
 from tests.reports.test_browser import browse
@@ -35,6 +38,10 @@ NAMES = [
     "history",
     "comparison",
     "listing",
+    "studies",
+    "study",
+    "study-analysed",
+    "study-failed",
     "sign-in",
     "fault",
     "annex",
@@ -63,6 +70,24 @@ def moved(report: Report, by: float) -> Report:
     return report.model_copy(update={"comparisons": comparisons, "audit": audit})
 
 
+ANALYSES: dict[str, State | None] = {"open": None, "queued": "queued", "analysed": "succeeded", "failed": "failed"}
+
+
+def study(state: str) -> StudyRecord:
+    """A study that is open, or closed with an analysis in some state."""
+    moment = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+    failed = ProblemDetails.of("job-failed", 500, "The worker was ended four times.", "Ask an operator for its log.")
+    return StudyRecord(
+        id=f"{list(ANALYSES).index(state):026d}", audit="a" * 26,
+        state="open" if state == "open" else "closed", study="sha256:" + "1" * 64,
+        report="sha256:" + "2" * 64, model="sha256:" + "3" * 64, concept="a_caption_below_the_picture",
+        classes=["school_bus", "zebra", "cucumber"], maps=["gradient_x_input", "saliency"], seed=7, raters=50,
+        tasks=300, answered=41, taken=233, created_at=moment, closed_at=None if state == "open" else moment,
+        analysis=ANALYSES[state],
+        problem=failed if state == "failed" else None,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def pages(watermark: Report) -> dict[str, str]:
     versions = [moved(watermark, by) for by in (0.9, 1.0, 0.97)]
@@ -74,6 +99,7 @@ def pages(watermark: Report) -> dict[str, str]:
     done = [shown(number, report) for number, report in enumerate(versions, 1)]
     told = [(one, console.measured(report)) for one, report in zip(done, versions, strict=True)]
     sets = [("credit_history", "succeeded", watermark.audit.model, "2026-03-01 10:00")] * 3
+    asked = {name: study(name) for name in ANALYSES}
     return {
         "audits": console.audits(VIEWER, [running, failed, *done], more="/?page_token=x"),
         "empty": console.audits(VIEWER, []),
@@ -90,6 +116,10 @@ def pages(watermark: Report) -> dict[str, str]:
             ],
             "Example sets",
         ),
+        "studies": console.studies(VIEWER, [*asked.values()], more="/studies?page_token=x"),
+        "study": console.study(VIEWER, asked["open"]),
+        "study-analysed": console.study(VIEWER, asked["analysed"]),
+        "study-failed": console.study(VIEWER, asked["failed"]),
         "sign-in": console.sign_in(Viewer(token="t"), "The key has expired.", issuer="login.example"),
         "fault": console.fault(VIEWER, "Not found", "There is no such audit.", "Check the id."),
         "annex": annex_page.render(fill("ll144", Material(of([comparison("g", ["sex"], single(SEX), left_out=3)])))),
@@ -99,12 +129,12 @@ def pages(watermark: Report) -> dict[str, str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_pages_are_html_and_carry_no_script_but_the_one_that_looks_again(pages: dict[str, str], name: str) -> None:
     html5lib.HTMLParser(strict=True).parse(pages[name])
-    assert pages[name].count("<script") == (name in ("audits", "running"))
+    assert pages[name].count("<script") == (name in ("audits", "running", "studies"))
     assert " style=" not in pages[name]
     assert " onclick" not in pages[name]
 
 
-@pytest.mark.parametrize(("name", "word"), [("audits", "Audits"), ("listing", "Example sets")])
+@pytest.mark.parametrize(("name", "word"), [("audits", "Audits"), ("listing", "Example sets"), ("studies", "Studies")])
 def test_the_page_of_a_list_is_marked_among_the_links(pages: dict[str, str], name: str, word: str) -> None:
     assert re.findall(r'aria-current="page">([^<]*)<', pages[name]) == [word]
 

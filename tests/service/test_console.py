@@ -16,12 +16,15 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from caveat_reports.canonical import canonical
-from caveat_service import sessions
+from caveat_service import console, sessions
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import Report, Verdict
-from caveat_storage import job_state, keys, webhooks
+from caveat_spec.study import NewFindings
+from caveat_storage import job_state, keys, studies, webhooks
 from caveat_storage.job_records import Database
+from caveat_worker.study_analysis import analyse_study
 from tests.api import api
+from tests.client import rated
 from tests.reports.test_annexes import comparison, of
 from tests.service.test_corrupt_bytes import place_of
 from tests.worker.live import MODEL, TABLE, audit, digest, postgresql
@@ -161,6 +164,89 @@ def test_models_and_example_sets_are_listed_with_digests(app: Flask, key: str) -
     assert digest(TABLE) in page_of(browser.get("/examples", **TLS)).replace("<wbr>", "")
 
 
+def studied(app: Flask, key: str) -> str:
+    """A study of an audit of the key's tenant."""
+    job = submitted(app, key)
+    ended(app, job, rated.report())
+    bearer = {"Authorization": f"Bearer {key}"}
+    made = app.test_client().post("/v1/studies", json={"audit": job, "raters": 3}, headers=bearer)
+    assert made.status_code == 201, made.text
+    found: str = made.json["study"]["id"]
+    assert (
+        made.json["links"][0]["path"].rpartition("/")[2] not in sign_in(app, key).get(f"/studies/{found}", **TLS).text
+    )
+    return found
+
+
+def test_a_study_is_shown_from_its_forms_to_what_it_came_to(app: Flask, key: str, database: Database) -> None:
+    browser = sign_in(app, key)
+    assert "There are no studies yet" in page_of(browser.get("/studies", **TLS))
+    study = studied(app, key)
+    listed = page_of(browser.get("/studies", **TLS))
+    assert f'href="/studies/{study}"' in listed
+    assert "0 of 18" in listed
+    page = page_of(browser.get(f"/studies/{study}", **TLS))
+    assert "0 of 3 raters answered 0 of 18 tasks" in page
+    assert f'href="/studies/{study}/forms/3"' in page
+    assert page_of(browser.get(f"/studies/{study}/forms/3", **TLS)).count('<section class="task"') == 6
+    assert "1 to 3" in page_of(browser.get(f"/studies/{study}/forms/4", **TLS), 404)
+    assert "still takes answers" in page_of(browser.get(f"/studies/{study}/findings", **TLS), 409)
+    bearer = {"Authorization": f"Bearer {key}"}
+    app.test_client().post(f"/v1/studies/{study}:close", headers=bearer)
+    page = page_of(browser.get(f"/studies/{study}", **TLS))
+    assert "are being analysed" in page
+    assert "data-live" in page
+    row = studies.get(database, "ours", study)
+    assert row is not None
+    assert row.analysis_id is not None
+    lease = job_state.claim(database, row.analysis_id, worker="w", lasts=timedelta(minutes=1))
+    assert lease is not None
+    found = analyse_study(NewFindings.model_validate(lease.payload))
+    assert job_state.succeed(database, lease, found.model_dump(mode="json"))
+    page = page_of(browser.get(f"/studies/{study}", **TLS))
+    assert f'href="/studies/{study}/findings"' in page
+    assert "data-live" not in page
+    assert f'href="/studies/{study}/findings"' in page_of(browser.get("/studies", **TLS))
+    shown = browser.get(f"/studies/{study}/findings", **TLS)
+    assert "<h1>" in page_of(shown)
+    assert "default-src 'none'" in shown.headers["Content-Security-Policy"]
+
+
+def test_studies_are_listed_page_by_page(app: Flask, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "PAGE", 1)
+    first, second = studied(app, key), studied(app, key)
+    browser = sign_in(app, key)
+    page = page_of(browser.get("/studies", **TLS))
+    assert second in page
+    assert f"/studies/{first}" not in page
+    older = re.findall(r'href="(/studies\?page_token=[^"]+)"', page)[0]
+    assert f"/studies/{first}" in page_of(browser.get(older, **TLS))
+
+
+def test_an_analysis_that_failed_is_said_with_what_to_do(app: Flask, key: str, database: Database) -> None:
+    study = studied(app, key)
+    app.test_client().post(f"/v1/studies/{study}:close", headers={"Authorization": f"Bearer {key}"})
+    row = studies.get(database, "ours", study)
+    assert row is not None
+    assert row.analysis_id is not None
+    lease = job_state.claim(database, row.analysis_id, worker="w", lasts=timedelta(minutes=1))
+    assert lease is not None
+    assert job_state.fail(database, lease, ProblemDetails.of("job-failed", 500, "It broke.", "Repeat it."))
+    browser = sign_in(app, key)
+    assert "It broke. Repeat it." in page_of(browser.get(f"/studies/{study}", **TLS))
+    assert "the analysis failed" in page_of(browser.get("/studies", **TLS))
+
+
+@pytest.mark.parametrize("path", ["", "/findings", "/forms/1"])
+def test_a_study_of_another_tenant_is_not_found(app: Flask, key: str, database: Database, path: str) -> None:
+    theirs = studied(app, keys.issue(database, "theirs", "ci", ["submit", "read"]))
+    browser = sign_in(app, key)
+    answered, nothing = (browser.get(f"/studies/{one}{path}", **TLS) for one in (theirs, "0" * 26))
+    assert page_of(answered, 404) == page_of(nothing, 404)
+    assert theirs not in page_of(browser.get("/studies", **TLS))
+    assert app.test_client().get(f"/studies/{theirs}{path}", **TLS).location == "/sign-in"
+
+
 def test_keys_and_webhooks_are_for_admins(app: Flask, key: str, database: Database) -> None:
     webhooks.register(database, "ours", "https://hooks.example/caveat", ["audit.failed"])
     webhooks.register(database, "theirs", "https://theirs.example/", ["audit.failed"])
@@ -178,7 +264,7 @@ def test_keys_and_webhooks_are_for_admins(app: Flask, key: str, database: Databa
 PATHS = ["/", "/audits/{job}", "/audits/{job}/report", "/audits/{job}/history", "/compare?before={job}&now={job}"]
 
 
-@pytest.mark.parametrize("path", [*PATHS, "/models", "/examples", "/access"])
+@pytest.mark.parametrize("path", [*PATHS, "/models", "/examples", "/studies", "/access"])
 def test_without_a_session_there_is_only_the_form(app: Flask, key: str, path: str) -> None:
     job = submitted(app, key)
     answered = app.test_client().get(path.format(job=job), **TLS)

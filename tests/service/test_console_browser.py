@@ -32,7 +32,7 @@ def test_every_page_of_a_running_service_is_shown_without_complaint(tmp_path: Pa
         for data in (MODEL, TABLE):
             httpx2.put(f"{url}/v1/blobs/{digest(data)}", content=data).raise_for_status()
         job = httpx2.post(f"{url}/v1/audits", json=audit() | {"about": {"title": "The loans"}}).json()["id"]
-        for path in ("/", f"/audits/{job}", f"/audits/{job}/history", "/models", "/examples", "/access"):
+        for path in ("/", f"/audits/{job}", f"/audits/{job}/history", "/models", "/examples", "/studies", "/access"):
             document, complaints = dumped(url + path, tmp_path / "profile")
             assert complaints == [], path
             assert "<h1" in document, path
