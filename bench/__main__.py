@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from bench import large, sections, waiting
+from bench import large, sections, sharing, waiting
 from bench.measure import installed
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -23,6 +23,7 @@ SECTIONS: dict[str, Callable[[Path, int, bool], str]] = {
     "audit": sections.against_the_bound,
     "captum": sections.against_captum,
     "large": large.transformers,
+    "sharing": sharing.jobs_of_one_model,
     "gradients": sections.against_eager,
     "waiting": waiting.commands,
     "scaling": sections.scaling,

@@ -46,7 +46,7 @@ def transformers(folder: Path, rounds: int, quick: bool) -> str:
             of_pictures(folder / "vit", network=vit_base, layers=LAYERS, concepts=1, **pictures), pictures
         ),
         "BERT-base-like": Measured(_of_texts(folder / "bert", texts), texts),
-        "decoder": Measured(_of_halves(folder / "decoder", short, blocks), short, in_torch=False),
+        "decoder": Measured(of_halves(folder / "decoder", short, blocks), short, in_torch=False),
     }
     with_captum = find_spec("captum") is not None and find_spec("torch") is not None
     cases = {
@@ -125,7 +125,7 @@ The decoder is not asked of captum: torch's gradients would be those of float16,
 float32."""
 
 
-def _of_halves(folder: Path, counts: Mapping[str, int], blocks: int) -> Question:
+def of_halves(folder: Path, counts: Mapping[str, int], blocks: int) -> Question:
     """The decoder and its data file as one bundle, which is what a job reads."""
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "decoder.onnx"

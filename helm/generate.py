@@ -37,6 +37,7 @@ CHOSEN_BY_THE_CHART = {
         "source_netrc",
         "cache_bytes",
         "cache_folder",
+        "shared_models_bytes",
     },
 }
 """Settings that follow from other values and therefore cannot be set."""

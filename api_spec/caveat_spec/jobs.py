@@ -156,6 +156,13 @@ def sources(request: Request) -> dict[str, str]:
     return {f"/examples/{field}": source for field, source in request.examples.sources().items()}
 
 
+def graphs(request: Request) -> set[str]:
+    """The digests of a request's models and of the other files about them: of everything but its examples."""
+    return {
+        addressed_digest(source) for pointer, source in sources(request).items() if not pointer.startswith("/examples/")
+    }
+
+
 def with_sources(request: Request, replaced: Mapping[str, str]) -> Request:
     """The same request with each pointer of `sources()` given a new source; of audits, shards and example sets."""
     if isinstance(request, Audit):
@@ -176,10 +183,8 @@ def queue_of(request: Request, sizes: Mapping[str, int], *, large: int) -> Queue
     """
     if isinstance(request, Audit) and request.method.provider == "cuda":
         return "gpu"
-    graphs = {
-        addressed_digest(source) for pointer, source in sources(request).items() if not pointer.startswith("/examples/")
-    }
-    return "large" if large and sum(sizes.get(digest, large + 1) for digest in graphs) > large else "default"
+    bytes_of = [sizes.get(digest, large + 1) for digest in graphs(request)]
+    return "large" if large and sum(bytes_of) > large else "default"
 
 
 def in_flight(queues: Collection[Queue]) -> str:

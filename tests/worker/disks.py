@@ -33,6 +33,20 @@ def disk(folder: Path, *, size: str = "64m", owner: int = 0) -> Iterator[Path]:
 
 
 @contextmanager
+def in_a_file(folder: Path, *, size: int) -> Iterator[Path]:
+    """A disk of so many bytes at `folder` that is not in memory, with the file system of most servers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder.parent) as image:
+        image.truncate(size)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0", image.name], check=True)
+        subprocess.run(["mount", "-o", "loop", image.name, str(folder)], check=True)
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
 def full(folder: Path) -> Iterator[None]:
     """Fills a disk: its blocks, and its inodes."""
     ballast = folder / "ballast"

@@ -9,6 +9,7 @@ CAVEAT_MEMORY_BYTES: {{ mul (int64 $pool.jobMemoryMi) 1048576 | quote }}
 CAVEAT_GRACE_SECONDS: {{ int64 $pool.graceSeconds | quote }}
 CAVEAT_CACHE_BYTES: {{ mul (int64 $pool.cacheGi) 1073741824 | quote }}
 CAVEAT_CACHE_FOLDER: /tmp/cache
+CAVEAT_SHARED_MODELS_BYTES: {{ mul (int64 $pool.sharedModelsGi) 1073741824 | quote }}
 CAVEAT_HEARTBEAT_FILE: /tmp/heartbeat
 {{- if $pool.netrcSecret }}
 CAVEAT_SOURCE_NETRC: /etc/caveat/sources/netrc

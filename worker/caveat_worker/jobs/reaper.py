@@ -22,6 +22,8 @@ from caveat_storage.job_records import Database
 from caveat_worker.jobs.processes import stopped_servers
 from caveat_worker.jobs.sandbox import missing_protections
 from caveat_worker.jobs.settings import Settings, settings
+from caveat_worker.jobs.shared_models import opened
+from caveat_worker.jobs.supervisor import scratch_folder
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,12 @@ def verify_stored_bytes(database: Database, blobs: Blobs, settings: Settings) ->
         log.error("the disk cannot read the stored bytes of %s", digest)
     for digest in found.missing:
         log.error("the stored bytes of %s are missing", digest)
+
+
+def forget_models(settings: Settings) -> None:
+    """Deletes large models on the scratch disk that no job has read for as long as unreferenced bytes are kept."""
+    if settings.shared_models_bytes and (models := opened(Path(scratch_folder()), "", settings.shared_models_bytes)):
+        models.forget(timedelta(hours=settings.gc_grace_hours))
 
 
 def drain(sender: str, **_: Any) -> None:
@@ -149,6 +157,7 @@ def _collect_until_gone(database: Database) -> None:
         try:
             collect_garbage(database, blobs, settings())
             verify_stored_bytes(database, blobs, settings())
+            forget_models(settings())
         except Exception:  # buckets raise errors of their own, and the worker must continue
             log.warning("garbage collection and verification will be retried", exc_info=True)
 

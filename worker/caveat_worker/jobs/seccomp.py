@@ -20,6 +20,8 @@ ABSENT = -1
 
 PR_SET_PDEATHSIG, CLONE_THREAD = 1, 0x10000
 F_SETOWN, F_SETSIG, F_SETOWN_EX, FIOSETOWN, SIOCSPGRP, TIOCSTI = 8, 10, 15, 0x8901, 0x8902, 0x5412
+F_SETLEASE = 1024
+"""A lease on a file makes whoever opens it next wait for 45 seconds, also the worker."""
 
 SET_MODE_FILTER, SPEC_ALLOW = 1, 4
 RETURN_ALLOW, RETURN_ERRNO, RETURN_KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
@@ -94,7 +96,7 @@ REFUSED: tuple[Row, ...] = (
     ("kill", 62, 129, Only(0, unless=own_id)), ("tgkill", 234, 131, Only(0, unless=own_id)), ("tkill", 200, 130, None),
     ("rt_sigqueueinfo", 129, 138, None), ("rt_tgsigqueueinfo", 297, 240, None), ("pidfd_open", 434, 434, None),
     ("pidfd_send_signal", 424, 424, None), ("pidfd_getfd", 438, 438, None),
-    ("fcntl", 72, 25, Only(1, values=(F_SETOWN, F_SETSIG, F_SETOWN_EX))),
+    ("fcntl", 72, 25, Only(1, values=(F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE))),
     ("ioctl", 16, 29, Only(1, values=(FIOSETOWN, SIOCSPGRP, TIOCSTI))),
     ("ptrace", 101, 117, None), ("process_vm_readv", 310, 270, None), ("process_vm_writev", 311, 271, None),
     ("process_madvise", 440, 440, None), ("process_mrelease", 448, 448, None), ("kcmp", 312, 272, None),

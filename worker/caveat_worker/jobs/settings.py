@@ -64,6 +64,8 @@ class Settings(SharedSettings, LimitSettings):
     """Bytes of the disk cache, which lets an audit reuse activations and draws of earlier ones; 0 disables it."""
     cache_folder: Path = Path(".caveat/cache")
     """Folder of the cache, which several workers can share."""
+    shared_models_bytes: int = Field(4 << 30, ge=0)
+    """Bytes of large models that stay on the scratch disk for later jobs of their tenant; 0: each job has a copy."""
 
     @field_validator("tenant_weights")
     @classmethod

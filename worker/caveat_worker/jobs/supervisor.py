@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -24,7 +25,7 @@ from pydantic import ValidationError
 from caveat_spec.artifacts import STAGES, Stage
 from caveat_spec.base import digest_of_bytes
 from caveat_spec.disk_faults import ERRNOS, FAILING, FULL, disk_problem, of_disk
-from caveat_spec.jobs import REQUESTS, RESULTS, Division, JobKind, Result, sources
+from caveat_spec.jobs import REQUESTS, RESULTS, Division, JobKind, Result, graphs, sources
 from caveat_spec.maps import LARGEST_MAPS
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import Report
@@ -37,6 +38,7 @@ from caveat_worker.jobs.forkserver import Forked
 from caveat_worker.jobs.limits import Limits
 from caveat_worker.jobs.output_files import read_file
 from caveat_worker.jobs.sandbox import MOST_THREADS
+from caveat_worker.jobs.shared_models import SharedModels
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +126,7 @@ class Guarded:
 
     def write(self, data: bytes, /) -> int:
         """Writes, unless the job has to stop."""
-        if self.should_stop():
-            raise _InterruptedError
+        _check(self.should_stop)
         with of_disk("scratch"):
             return self.file.write(data)
 
@@ -139,6 +140,7 @@ def supervise(
     on_progress: Callable[[Stage, float], None],
     should_stop: Callable[[], bool],
     sink: ArtifactSink | None = None,
+    models: SharedModels | None = None,
     pieces: Callable[[Path], None] | None = None,
     shard_batches: int = 0,
     attributes: Mapping[str, str] | None = None,
@@ -150,7 +152,8 @@ def supervise(
     `fetch(digest, file)` writes the bytes of `digest` to `file`, or raises what `Blobs.copy` does. `on_progress` and
     `should_stop` are called in this thread several times a second, `should_stop` also on each write; once it returns
     true, the child ends within a second. The child can read the earlier arrays of `sink`, which stores its new ones if
-    it succeeds. `pieces(folder)` lays out the pieces of its shards. An audit of more than `shard_batches` batches, if
+    it succeeds. Its large models are files of `models`, which other jobs read too; without it they are copies.
+    `pieces(folder)` lays out the pieces of its shards. An audit of more than `shard_batches` batches, if
     not 0, ends as `Divided`.
 
     The child has no network, so the run and its stages are traced here, with `attributes`. Its standard error is logged
@@ -159,7 +162,7 @@ def supervise(
     Raises:
         DiskError: the scratch disk, or the one that `sink` writes, is full or fails.
     """
-    scratch = _scratch()
+    scratch = scratch_folder()
     with (
         of_disk("scratch"),
         tempfile.TemporaryDirectory(prefix="caveat-", dir=scratch) as name,
@@ -168,7 +171,7 @@ def supervise(
         folder = Path(name)
         try:
             with traces.span("fetch", attributes or {}):
-                _lay_out(folder, kind, payload, fetch, should_stop, limits, sink, pipeline, shard_batches)
+                _lay_out(folder, kind, payload, fetch, should_stop, limits, sink, models, pipeline, shard_batches)
                 if pieces is not None:
                     (folder / "pieces").mkdir()
                     pieces(folder / "pieces")
@@ -197,7 +200,7 @@ def supervise(
         return end
 
 
-def _scratch() -> str:
+def scratch_folder() -> str:
     """Where jobs have their folders: TMPDIR, also while it is full, when Python would take another place for good."""
     told = os.environ.get("TMPDIR", "")
     return told if os.path.isdir(told) else tempfile.gettempdir()
@@ -211,6 +214,7 @@ def _lay_out(
     should_stop: Callable[[], bool],
     limits: Limits,
     sink: ArtifactSink | None,
+    models: SharedModels | None,
     pipeline: str,
     shard_batches: int,
 ) -> None:
@@ -218,17 +222,32 @@ def _lay_out(
     for part in ("inputs", "outputs", "tmp"):
         (folder / part).mkdir()
     request = REQUESTS[kind].model_validate(payload)
+    shared = set() if models is None else graphs(request)
     for digest in set(sources(request).values()):
         place = folder / "inputs" / digest.partition(":")[2]
-        with place.open("wb") as file:
-            fetch(digest, Guarded(file, should_stop))
-        place.chmod(0o400)
+        copy = partial(_copy, digest, place, fetch, should_stop)
+        if models is not None and digest in shared:
+            models.lay_out(digest, place, copy, partial(_check, should_stop))
+        else:
+            copy()
     kept = str(sink.folder) if sink is not None and sink.folder is not None else None
     job = {
         "kind": kind, "payload": payload, "limits": asdict(limits), "kept": kept, "shard_batches": shard_batches,
         "pipeline": pipeline,
     }  # fmt: skip
     (folder / "job.json").write_text(json.dumps(job))
+
+
+def _copy(digest: str, place: Path, fetch: Callable[[str, Writable], None], should_stop: Callable[[], bool]) -> None:
+    """Writes the bytes of a digest to a file of the job's own, which must not exist: it could have other names."""
+    with place.open("xb") as file:
+        fetch(digest, Guarded(file, should_stop))
+    place.chmod(0o400)
+
+
+def _check(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise _InterruptedError
 
 
 def make_ready(limits: Limits) -> None:

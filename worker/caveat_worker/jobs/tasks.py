@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from celery import Task
@@ -29,8 +30,18 @@ from caveat_telemetry import logs, traces
 from caveat_worker.jobs.app import app
 from caveat_worker.jobs.pieces import Pieces, lay_out
 from caveat_worker.jobs.settings import settings
+from caveat_worker.jobs.shared_models import SharedModels, opened
 from caveat_worker.jobs.source_fetching import FailedError, StoppedError, with_fetched_sources
-from caveat_worker.jobs.supervisor import ArtifactSink, Divided, End, Failed, Finished, Stopped, supervise
+from caveat_worker.jobs.supervisor import (
+    ArtifactSink,
+    Divided,
+    End,
+    Failed,
+    Finished,
+    Stopped,
+    scratch_folder,
+    supervise,
+)
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +96,8 @@ def run(lease: Lease) -> str:
         end = compute(lease, holder, pieces)
     except Exception as fault:  # whatever failed on this machine, the job says what it was
         end = Failed(_problem(fault), killed=True)
+    if isinstance(end, Failed) and end.problem.code == "scratch-full" and (models := shared_models(lease.tenant)):
+        models.evict(0)  # the next attempt has the room
     with traces.span("store", {}):
         end = store_until(end, holder, pieces)
     return type(end).__name__.lower()
@@ -110,6 +123,7 @@ def compute(lease: Lease, holder: LeaseHolder, pieces: dict[str, str]) -> End:
         on_progress=holder.advance,
         should_stop=holder.is_over,
         sink=sink,
+        models=shared_models(lease.tenant),
         **parts(lease),
         attributes={f"caveat.{lease.kind}.id": lease.job_id},
         show_output=settings().child_output,
@@ -146,6 +160,12 @@ def sink_of(lease: Lease) -> ArtifactSink | None:
     except OSError as fault:
         log.warning("the results of job %s are not cached: %s", lease.job_id, fault)
         return None
+
+
+def shared_models(tenant: str) -> SharedModels | None:
+    """The large models that a tenant's jobs share on this worker's scratch disk."""
+    most = settings().shared_models_bytes
+    return opened(Path(scratch_folder()), tenant, most) if most else None
 
 
 def parts(lease: Lease) -> dict[str, Any]:
