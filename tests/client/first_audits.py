@@ -682,10 +682,36 @@ def too_few_columns(folder: Path) -> None:
     table(folder, {"a": numbers(1), "b": bits(2)})
 
 
-@refused("as columns of numbers, in its order")
-def semicolons(folder: Path) -> None:
+@runs
+def semicolons_and_decimal_commas(folder: Path) -> None:
     mlp(folder, 2, 2)
-    table(folder, {"a": numbers(1), "b": bits(2)}, separator=";")
+    table(folder, {"a": [str(one).replace(".", ",") for one in numbers(1)], "b": bits(2)}, separator=";")
+
+
+@refused("people.csv is not UTF-8 text (line 3): save it as UTF-8.")
+def a_table_in_latin_1(folder: Path) -> None:
+    mlp(folder, 2, 2)
+    table(folder, {"a": numbers(1), "town": ["Bonn", *["Köln"] * (ROWS - 1)], "c": bits(2)})
+    path = folder / "people.csv"
+    path.write_bytes(path.read_text(encoding="utf-8").encode("latin-1"))
+
+
+@refused("people.xlsx is a workbook: save its sheet as CSV (UTF-8).")
+def a_workbook(folder: Path) -> None:
+    mlp(folder, 2, 2)
+    (folder / "people.xlsx").write_bytes(b"PK\3\4" + bytes(99))
+
+
+@refused("people.csv has the column '1' more than once; its first line has to hold the names of the columns.")
+def a_table_without_a_header(folder: Path) -> None:
+    mlp(folder, 2, 2)
+    (folder / "people.csv").write_text("0.5,1,1\n" * ROWS)
+
+
+@refused("people.json is JSON: write JSON lines, one object a line, and name the file .jsonl.")
+def one_array_of_json(folder: Path) -> None:
+    mlp(folder, 2, 2)
+    (folder / "people.json").write_text(json.dumps([{"a": 1, "b": 2}]))
 
 
 @refused("as columns of numbers, in its order")

@@ -219,3 +219,11 @@ def test_features_may_be_texts(table: Path) -> None:
 def test_features_and_inputs_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="either 'features'"):
         Table.model_validate({"table": "x", "features": ["a"], "inputs": {"x": "a"}})
+
+
+def test_a_text_that_is_not_utf_8_is_refused_with_the_command_that_converts_it(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("city\nKöln\n".encode("latin-1"))
+    refused = refusal(path, "city:object")
+    assert "Column 'city' holds b'K\\xf6ln', which is not UTF-8." in str(refused)
+    assert "iconv" in str(refused.remedy)

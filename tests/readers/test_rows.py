@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import pickle
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from caveat_spec.audit import Images, Table
 from caveat_worker.engine.activations.requirements import ONLY
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.readers.registry import open_examples
+from caveat_worker.readers.rows import read_rows
 from tests.readers.conftest import at
 from tests.readers.test_images import png, tarred, zipped
 from tests.readers.test_texts import declared as text
@@ -202,3 +205,45 @@ def test_a_tar_of_broken_parts_is_refused(tmp_path: Path) -> None:
         archive.addfile(member, io.BytesIO(b"ARROW1"))
     with pytest.raises(InvalidInput, match="cannot be read as a tar of tables"):
         open_examples(images(), tmp_path.joinpath, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "income;label\n40,5;0\n1,25;1\n",
+        '\ufeffincome;"label"\n"40,5";0\n"1,25";1\n',
+        "income\tlabel\n40.5\t0\n1.25\t1\n",
+        "income;label\n40.5;0\n1.25;1\n",
+        "income,label\n40.5,0\n1.25,1\n",
+    ],
+)
+def test_numbers_are_the_same_however_spreadsheets_write_them(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(text.encode())
+    source = open_examples(Table(table="x", features=["income", "label"]), at(path), 0)
+    assert source.fit is not None
+    assert source.fit(None).load([0, 1])[ONLY].tolist() == [[40.5, 0], [1.25, 1]]
+
+
+def test_semicolons_inside_cells_separate_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('income,"a;b"\n40.5,"x;y"\n')
+    assert read_rows(path).to_pylist() == [{"income": 40.5, "a;b": "x;y"}]
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"PK\3\4" + bytes(600), "an Excel workbook, or another zip archive"),
+        (b"\xd0\xcf\x11\xe0" + bytes(600), "an old Excel workbook"),
+        (gzip.compress(b"a,b\n1,2\n"), "compressed by gzip"),
+        (pickle.dumps({"a": 1}), "a pickle, which runs code when it is read"),
+        ("a,b\n1,2\n".encode("utf-16"), "text in UTF-16"),
+        (b' [ {"a": 1}, {"a": 2} ]', "one array of JSON"),
+    ],
+)
+def test_what_is_no_table_is_named(tmp_path: Path, data: bytes, sentence: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(data)
+    with pytest.raises(InvalidInput, match=f"The table is {sentence}"):
+        read_rows(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import TextIO
 
 from caveat.scaffold.datasets import is_dataset, plain_columns
+from caveat_spec.csv_form import LOOKED_AT, csv_form
 
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
+"""Suffixes of files that hold tables."""
 ROWS_READ = 50_000
 MOST_VALUES = 50
 """Distinct values of a column that are counted; more make it a column of free text or of many numbers."""
@@ -20,6 +24,20 @@ MISSING = frozenset(
     {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "N/A", "NA", "NULL"}
     | {"NaN", "n/a", "nan", "null", "<NA>"}
 )
+
+
+WORKBOOK = "is a workbook: save its sheet as CSV (UTF-8)"
+OTHER = "is not read: save it as CSV or Parquet"
+UNREAD = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), WORKBOOK),
+    **dict.fromkeys((".feather", ".dta", ".sav", ".sas7bdat", ".pkl", ".pickle", ".gz"), OTHER),
+    ".json": "is JSON: write JSON lines, one object a line, and name the file .jsonl",
+}
+"""Files that people keep tables in and that no reader here takes: what to do with each."""
+
+
+class NoTableError(ValueError):
+    """A file that can be read and holds no table."""
 
 
 @dataclass(frozen=True)
@@ -62,24 +80,73 @@ class Columns:
 def read_columns(path: Path) -> Columns | None:
     """The columns of a file; None where it cannot be read, or has no row."""
     try:
-        if is_dataset(path):
-            header, values = plain_columns(path, ROWS_READ)
-            rows = [list(map(_cell, row)) for row in values]
-        else:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                header, rows = _of_json_lines(file) if path.suffix.lower() == ".jsonl" else _of_csv(file)
+        return _columns(path)
     except (OSError, ValueError, csv.Error, RecursionError):
         return None
-    if not rows or len(set(header)) < len(header):
-        return None
+
+
+def why_unread(path: Path) -> str | None:
+    """What keeps a file from being read as a table, after its name; None where nothing does."""
+    if path.suffix.lower() in UNREAD:
+        settings = path.suffix.lower() == ".json" and not path.read_bytes()[:99].lstrip().startswith(b"[")
+        return None if settings else UNREAD[path.suffix.lower()]
+    try:
+        _columns(path)
+    except UnicodeDecodeError:
+        return f"is not UTF-8 text (line {_first_other_line(path):,}): save it as UTF-8"
+    except NoTableError as error:
+        return str(error)
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
+        return f"cannot be read ({(str(error).splitlines() or [''])[0]})"
+    return None
+
+
+def _first_other_line(path: Path) -> int:
+    """The first line of a file that is not UTF-8; a decoder counts from the block that it is at."""
+    with path.open("rb") as file:
+        return next((number for number, line in enumerate(file, 1) if not _is_utf_8(line)), 1)
+
+
+def _is_utf_8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _columns(path: Path) -> Columns:
+    """The columns of a file; raises `NoTableError` with the reason, or what the libraries raise."""
+    if is_dataset(path):
+        header, values = plain_columns(path, ROWS_READ)
+        rows = [list(map(_cell, row)) for row in values]
+    else:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header, rows = _of_json_lines(file) if path.suffix.lower() == ".jsonl" else _of_csv(file)
+    repeated = next((name for name, times in Counter(header).items() if times > 1), None)
+    if repeated is not None:
+        names = "; its first line has to hold the names of the columns" if _number(repeated) is not None else ""
+        raise NoTableError(f"has the column '{repeated}' more than once{names}")
+    if not rows:
+        raise NoTableError("has no row below its header")
     cells = {name: [row[place] if place < len(row) else "" for row in rows] for place, name in enumerate(header)}
     return Columns(path, {name: column_of(name, column) for name, column in cells.items()}, len(rows), cells)
 
 
 def _of_csv(file: TextIO) -> tuple[list[str], list[list[str]]]:
-    lines = csv.reader(file)
+    form = csv_form(file.read(LOOKED_AT))
+    file.seek(0)
+    lines = csv.reader(file, delimiter=form.separator)
     header = next(lines, [])
-    return header, [row for row in islice(lines, ROWS_READ) if row]
+    rows = [row for row in islice(lines, ROWS_READ) if row]
+    if form.decimal_point == ",":
+        rows = [[_with_point(cell) for cell in row] for row in rows]
+    return header, rows
+
+
+def _with_point(cell: str) -> str:
+    """A number with a decimal comma as one with a point, and any other cell as it is."""
+    return cell.replace(",", ".") if re.fullmatch(r"-?\d+,\d+", cell) else cell
 
 
 def _of_json_lines(file: TextIO) -> tuple[list[str], list[list[str]]]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from caveat.scaffold.arrays import fitting_arrays
 from caveat.scaffold.beside import FEWEST, Beside, described, sizes
-from caveat.scaffold.columns import read_columns
+from caveat.scaffold.columns import TABLES, UNREAD, read_columns, why_unread
 from caveat.scaffold.features import takes_text, unfitting
 from caveat.scaffold.picture_sizes import spatial_sizes
 from caveat.scaffold.pictures import picture_folders, unread_folders
 from caveat.scaffold.texts import token_inputs, tokenizer_of
+
+MOST_NAMED = 5
+"""Files that a sentence names."""
 
 
 def what_to_put_where(beside: Beside) -> tuple[str, str]:
@@ -73,10 +78,10 @@ def _column_of_texts(beside: Beside) -> tuple[str, str]:
 
 def _table(beside: Beside) -> tuple[str, str]:
     width = sizes(beside.inputs[0])
-    tables = [table for path in beside.files(".csv", ".parquet", ".arrow") if (table := read_columns(path)) is not None]
-    absent = f"{beside.model} takes {width} numbers a row, and beside it there is no CSV file."
+    tables = [table for path in beside.files(*TABLES) if (table := read_columns(path)) is not None]
+    absent = f"{beside.model} takes {width} numbers a row, and beside it there is no CSV file that can be read."
     return (
-        unfitting(tables[0], beside.inputs) if tables else absent,
+        " ".join([unfitting(tables[0], beside.inputs) if tables else absent, *_unread(beside)]),
         f"Put a CSV file beside it that has the model's inputs as columns of numbers, in its order, and at "
         f"most one more, for the outcome; or save arrays of n x {width} as {_folder(beside)}concept.npy (examples with "
         f"the concept) and reference.npy (without), at least {FEWEST} rows each.",
@@ -87,9 +92,17 @@ def _columns(beside: Beside) -> tuple[str, str]:
     names = ", ".join(one.name for one in beside.inputs)
     return (
         f"{beside.model} takes one value a row in each of its inputs ({names}), and beside it there is no CSV file "
-        "with these columns.",
+        f"with these columns.{''.join(f' {sentence}' for sentence in _unread(beside))}",
         "Put a CSV file beside it that has a column by each of these names, and others for what groups people.",
     )
+
+
+def _unread(beside: Beside) -> Iterator[str]:
+    """A sentence for each file that people would take for a table, and that cannot be read as one."""
+    for path in beside.files(*TABLES, *UNREAD)[:MOST_NAMED]:
+        reason = why_unread(path)
+        if reason is not None:
+            yield f"{path.name} {reason}."
 
 
 def _arrays(beside: Beside) -> tuple[str, str]:

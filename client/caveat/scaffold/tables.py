@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caveat.scaffold.beside import FEWEST, Beside
-from caveat.scaffold.columns import Column, Columns, read_columns
+from caveat.scaffold.columns import TABLES, Column, Columns, read_columns
 from caveat.scaffold.draft import Concept, Draft, number, set_name
 from caveat.scaffold.features import Features, choose_features, is_outcome, is_protected
 from caveat.scaffold.target import Question
@@ -33,7 +33,7 @@ class Contrast:
 
 def propose_tables(beside: Beside, question: Question) -> Iterator[Draft]:
     """A draft for each table whose columns fit the model."""
-    for path in beside.files(".csv", ".parquet", ".arrow"):
+    for path in beside.files(*TABLES):
         table = read_columns(path)
         features = choose_features(table, beside.inputs, classes=question.has_classes) if table is not None else None
         if table is not None and features is not None:

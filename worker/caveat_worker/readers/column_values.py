@@ -104,6 +104,12 @@ def _texts(column: Column) -> NDArray[Any]:
 def _text(column: Column, value: object) -> str:
     """A cell as text, written as the model's encoder knows it where there are several ways."""
     ways = list(_ways(value))
+    if isinstance(value, bytes):
+        raise InvalidInput(
+            "not-a-text",
+            f"Column '{column.name}' holds {value!r}, which is not UTF-8.",
+            "Save the table as UTF-8; `iconv -f WINDOWS-1252 -t UTF-8` converts what Windows writes in Western Europe.",
+        )
     if not ways:
         raise InvalidInput(
             "not-a-text",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable
@@ -15,11 +16,22 @@ import pyarrow.json
 import pyarrow.parquet
 
 from caveat_spec.audit import DATASETS
+from caveat_spec.csv_form import LOOKED_AT, csv_form
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.readers.source import ARROW, PARQUET, beginning, is_tar
 
 MAX_CELLS = 200_000_000
 MAX_FILES = 10_000
+AS_CSV = "Save it as CSV in UTF-8, with one header line."
+OTHER_FORMS = {
+    rb"PK\x03\x04": ("an Excel workbook, or another zip archive", AS_CSV),
+    rb"\xd0\xcf\x11\xe0": ("an old Excel workbook", AS_CSV),
+    rb"\x1f\x8b": ("compressed by gzip", "Unpack it first."),
+    rb"\x80[\x02-\x05]": ("a pickle, which runs code when it is read", "Save it as Parquet or CSV."),
+    rb"\xff\xfe|\xfe\xff": ("text in UTF-16", AS_CSV),
+    rb"\s*\[\s*\{": ("one array of JSON", "Write JSON lines: one object a line, without brackets and commas around."),
+}
+"""The first bytes of files that are no table here: what each is, and the remedy."""
 
 
 def read_rows(path: Path) -> pa.Table:
@@ -55,13 +67,32 @@ def unreadable(error: Exception, form: str = "rows") -> InvalidInput:
 def _form(path: Path) -> tuple[str, Callable[[Path], pa.Table]]:
     """The form of a file by its first bytes, and the function that reads it."""
     start = beginning(path)
+    _refuse_other_forms(start)
     if start.startswith(PARQUET):
         return "Parquet", _parquet
     if start.startswith(ARROW):
         return "Arrow", _arrow
     if is_tar(path):
         return "a tar of tables", _parts
-    return ("JSON lines", pyarrow.json.read_json) if start.lstrip()[:1] == b"{" else ("CSV", pyarrow.csv.read_csv)
+    return ("JSON lines", pyarrow.json.read_json) if start.lstrip()[:1] == b"{" else ("CSV", _csv)
+
+
+def _refuse_other_forms(start: bytes) -> None:
+    """Raises `InvalidInput`, naming what the file is, where people take it for a table and no reader here does."""
+    for pattern, (what, remedy) in OTHER_FORMS.items():
+        if re.match(pattern, start):
+            raise InvalidInput("not-a-table", f"The table is {what}.", remedy)
+
+
+def _csv(path: Path) -> pa.Table:
+    """A CSV file whose cells are separated by commas, semicolons or tabs, whichever its header has."""
+    with path.open("rb") as stream:
+        form = csv_form(stream.read(LOOKED_AT).decode(errors="replace"))
+    return pyarrow.csv.read_csv(
+        path,
+        parse_options=pyarrow.csv.ParseOptions(delimiter=form.separator),
+        convert_options=pyarrow.csv.ConvertOptions(decimal_point=form.decimal_point),
+    )
 
 
 def _parquet(source: Path | IO[bytes]) -> pa.Table:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from caveat_spec.audit import Text
+from caveat_spec.csv_form import csv_form
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.readers.conditions import selected
 from caveat_worker.readers.rows import read_rows, unreadable
@@ -83,7 +84,9 @@ def _is_csv(path: Path, field: str) -> bool:
     """Whether the first line is a header with the field, and no JSON."""
     first = beginning(path).decode(errors="replace").lstrip("\ufeff").partition("\n")[0]
     try:
-        return not first.lstrip().startswith("{") and field in next(csv.reader([first]), [])
+        return not first.lstrip().startswith("{") and field in next(
+            csv.reader([first], delimiter=csv_form(first).separator), []
+        )
     except csv.Error:
         return False
 
