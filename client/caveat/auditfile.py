@@ -34,6 +34,8 @@ class Policy(Document):
     gate: list[GateLine]
 
 
+LONGEST_VALUE = 200
+"""Characters of a faulty value that a sentence shows."""
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -154,7 +156,7 @@ def resolve(file: AuditFile) -> Resolved:
             ),
             file.positions,
         )
-    return Resolved(file.audit.with_sources(digests), blobs, notes)
+    return Resolved(file.audit.with_sources(digests), blobs, list(dict.fromkeys(notes)))
 
 
 def _unusable(audit: Audit, pointer: str, source: str, path: Path) -> str | None:
@@ -238,10 +240,15 @@ def _sentence(pointer: str, error: ErrorDetails, fields: Callable[[tuple[int | s
         case "string_pattern_mismatch" if error["loc"][-1:] == ("[key]",):
             return f"'{last}' is not a valid name: use at most 64 letters, digits, '_', '.' and '-'"
     given = error["input"]
-    shown = f" (it is {json.dumps(given)})" if isinstance(given, str | int | float | bool) else ""
+    shown = f" (it is {_shortened(json.dumps(given))})" if isinstance(given, str | int | float | bool) else ""
     shown = " (it is empty)" if given is None else shown
     message = error["msg"].removeprefix("Input ").removeprefix("String ")
     return f"{label or 'the file'} {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _shortened(text: str) -> str:
+    """A value as far as a line of a terminal shows it: somebody may name a table as the audit file."""
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} …"
 
 
 def _fields_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> set[str]:

@@ -9,6 +9,7 @@ from caveat_spec.audit import SHARES, ConceptLine, GroupLine
 from caveat_spec.power import amount, plan_audit
 from caveat_spec.report import LineVerdict, Report
 from caveat_spec.results import Change, ConceptTest, Effect, FlagCode
+from caveat_spec.verdict.groups import Lack, lack
 from caveat_spec.verdict.more_examples import times_to_settle
 from caveat_spec.verdict.rules import in_unit
 
@@ -23,6 +24,15 @@ MEND: dict[FlagCode, str] = {
     "unstable_estimators": "Look at the layer's examples in order: the two estimators take the concept for two things.",
 }
 """What mends a flag that keeps a test from deciding."""
+
+
+_FOR_LACK: dict[Lack, str] = {
+    "outcomes": "Name the column of true outcomes in `{group}.label`; each group needs both outcomes.",
+    "strata": "Give more people, or fewer columns in `{group}.given`, so that more are alike in them.",
+    "groups": "Name a column with two values or more in `{group}.sensitive`.",
+    "selected": "Check which decision is the favourable one: the target's class and `{group}.threshold`, or the column "
+    "`{group}.decision`.",
+}
 
 
 def next_steps(report: Report, verdict: LineVerdict) -> list[str]:
@@ -42,7 +52,7 @@ def next_steps(report: Report, verdict: LineVerdict) -> list[str]:
 def _for_groups(report: Report, line: GroupLine) -> Iterator[str]:
     comparison = next((one for one in report.comparisons if one.name == line.group), None)
     if comparison is None or line.metric not in comparison.metrics:
-        yield f"Name the column of true outcomes in `groups.{line.group}.label`; each group needs both outcomes."
+        yield _FOR_LACK[lack(comparison, line)].format(group=f"groups.{line.group}")
         return
     smallest = sorted(comparison.rows, key=lambda row: row.n)[:2]
     yield f"Add people to the smallest groups: {', '.join(f'{row.group} has {row.n:,}' for row in smallest)}."

@@ -353,6 +353,13 @@ def columns_by_the_names_of_inputs(folder: Path) -> None:
 
 
 @runs
+def texts_that_are_missing(folder: Path) -> None:
+    one_input_a_column(folder)
+    city = [["Rome", "Bonn", "", "Rome", "Rome"][n % 5] for n in range(ROWS)]
+    table(folder, {"net_income": numbers(1), "city": city, "race": bits(2), "label": bits(3)})
+
+
+@runs
 def columns_by_almost_the_names_of_inputs(folder: Path) -> None:
     one_input_a_column(folder)
     table(folder, {"Race": bits(2), "net income": numbers(1), "city": ["Rome", "Bonn"] * (ROWS // 2)})

@@ -82,6 +82,14 @@ def test_a_fault_of_the_whole_stands_at_its_beginning(audit_file: Path) -> None:
     assert faults(audit_file) == ["1:1 : concepts need at least one entry in 'targets': the number they may influence"]
 
 
+def test_a_long_value_is_shown_as_far_as_a_line_goes(audit_file: Path) -> None:
+    """A table named as the audit file is one long text to YAML."""
+    audit_file.write_text("age,income\n" + "40,50000.5\n" * 5_000)
+    (fault,) = faults(audit_file)
+    assert fault.startswith('1:1 : the file should be an object (it is "age,income 40,50000.5')
+    assert len(fault) < 300
+
+
 def test_every_fault_is_told_at_once(audit_file: Path) -> None:
     audit_file.write_text(AUDIT.replace("size: 8", "sise: 8").replace("not_matter", "mater").replace("1,", "-1,"))
     assert len(faults(audit_file)) == 6, "two sets miss a size and have a sise, an index, a must"
@@ -100,6 +108,9 @@ def test_paths_become_digests(audit_file: Path, tmp_path: Path) -> None:
     assert all(digest(file) == name for name, file in resolved.blobs.items())
     assert resolved.blobs[resolved.audit.model] == tmp_path / "model.onnx"
     kinds = ".arrow, .jpeg, .jpg, .parquet, .png, .webp"
+    again = "  again: {images: photos/, preprocess: {size: 8}}\n"
+    audit_file.write_text(AUDIT.replace("examples:\n", f"examples:\n{again}", 1))
+    assert resolve(read_audit(audit_file)).notes == resolved.notes, "a folder of two sets is told once"
     assert resolved.notes == [f"photos/: left out 1 file of another kind than {kinds}."]
 
 

@@ -163,6 +163,14 @@ def test_rows_without_a_value_are_left_out(caveat: Caveat, tmp_path: Path) -> No
     assert everyone.where == "`net income` is not null and debt is not null"
 
 
+def test_rows_without_a_text_are_left_out_where_the_model_knows_none(caveat: Caveat, tmp_path: Path) -> None:
+    everyone = drafted(caveat, tmp_path, "texts_that_are_missing").examples["everyone"]
+    assert isinstance(everyone, Table)
+    assert everyone.where == "city is not null"
+    said = " ".join(caveat("init", "model.onnx", "--force").output.split())
+    assert "rows without `city` are left out: the model shows no text that stands for a missing one." in said
+
+
 @pytest.mark.slow
 def test_numbers_become_pairs_of_quartiles(caveat: Caveat, tmp_path: Path) -> None:
     audit = drafted(caveat, tmp_path, "no_column_of_two_values")

@@ -102,6 +102,44 @@ def test_without_pairs_the_first_step_is_to_pair() -> None:
     assert "name that set in `pairs_with`" in line.next_steps[0]
 
 
+@pytest.mark.parametrize(
+    ("metric", "selected", "reason", "step"),
+    [
+        (
+            "selection_rate_ratio",
+            (0, 0),
+            "nobody in any group has the favourable decision",
+            "and `groups.race.threshold`",
+        ),
+        ("selection_rate_difference", (7,), "all people are in one group", "two values or more in `groups.race.sensi"),
+        ("true_positive_rate_difference", (7, 5), "rates by outcome need 'label'", "outcomes in `groups.race.label`"),
+        (
+            "conditional_selection_rate_ratio",
+            (7, 5),
+            "who are alike in the columns of 'given'",
+            "in `groups.race.given`",
+        ),
+    ],
+)
+def test_a_metric_that_is_lacking_says_what_it_lacks(
+    metric: str, selected: tuple[int, ...], reason: str, step: str
+) -> None:
+    rows = [
+        {"group": f"race={i}", "n": 40, "selected": one, "selection_rate": {"value": one / 40, "interval": (0, 1)}}
+        | {"true_positive_rate": None, "false_positive_rate": None, "small": False}
+        for i, one in enumerate(selected)
+    ]
+    compared = handmade.group().model_validate(handmade.group().model_dump() | {"rows": rows})
+    report = handmade.report(groups=(compared,))
+    asked = GroupLine.model_validate({"group": "race", "metric": metric, "at_least": 0.8})
+    audit = report.audit.model_copy(update={"gate": [asked], "about": ABOUT})
+    report = report.model_copy(update={"audit": audit, "verdict": decide(report, [asked])})
+    (line,) = summary.lines(report)
+    assert line.outcome == "inconclusive"
+    assert reason in line.reason
+    assert step in line.next_steps[0]
+
+
 def test_what_no_layer_encodes_says_what_would_clear_it() -> None:
     """At 40 / 80 / 40 the output gap is ± 0.4 sd wide; the flag for a weak CAV does not silence its advice."""
     unseen = handmade.row(**WIDE, encoded=False, gap=(0.02, -0.38, 0.42), flags=(handmade.flag("weak_cav"),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from caveat_spec.audit import CONDITIONAL, GroupLine
 from caveat_spec.report import Outcome, Report
@@ -29,7 +30,7 @@ def judge(report: Report, line: GroupLine) -> Judged:
     comparison = next((one for one in report.comparisons if one.name == line.group), None)
     estimate = None if comparison is None else comparison.metrics.get(line.metric)
     if comparison is None or estimate is None:
-        reason = f"the report has no {metric} for {line.group}; {_LACKING[line.metric in CONDITIONAL]}"
+        reason = f"the report has no {metric} for {line.group}; {_LACKING[lack(comparison, line)]}"
         return Judged(subject, "inconclusive", reason)
     found = (
         f"{metric} by {' and '.join(comparison.sensitive)}{_given(comparison, line)} is {_figure(estimate)} in "
@@ -44,9 +45,24 @@ def judge(report: Report, line: GroupLine) -> Judged:
     return Judged(subject, "inconclusive", reason, disagreement)
 
 
-_LACKING = {
-    False: "rates by outcome need 'label' in the group",
-    True: "no two groups have enough people who are alike in the columns of 'given'",
+Lack = Literal["outcomes", "strata", "groups", "selected"]
+"""What a metric would need that these groups do not have."""
+
+
+def lack(comparison: Comparison | None, line: GroupLine) -> Lack:
+    """What the groups of a line lack for its metric, where the report has no figure of it."""
+    if line.metric in CONDITIONAL:
+        return "strata"
+    if comparison is None or not comparison.rows or not line.metric.startswith("selection_rate"):
+        return "outcomes"
+    return "groups" if len(comparison.rows) == 1 else "selected"
+
+
+_LACKING: dict[Lack, str] = {
+    "outcomes": "rates by outcome need 'label' in the group",
+    "strata": "no two groups have enough people who are alike in the columns of 'given'",
+    "groups": "all people are in one group",
+    "selected": "nobody in any group has the favourable decision",
 }
 
 

@@ -43,6 +43,8 @@ class Features:
     to_check: tuple[str, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     """The column of each input, where their names differ."""
+    lacking: tuple[str, ...] = ()
+    """Columns of text whose rows without a value are left out."""
 
 
 def is_outcome(name: str) -> bool:

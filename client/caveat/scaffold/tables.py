@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from caveat.scaffold.beside import FEWEST, Beside
@@ -37,9 +37,19 @@ def propose_tables(beside: Beside, question: Question) -> Iterator[Draft]:
         table = read_columns(path)
         features = choose_features(table, beside.inputs, classes=question.has_classes) if table is not None else None
         if table is not None and features is not None:
-            draft = _draft(beside, table, features, question)
-            if draft is not None:
-                yield draft
+            for whole in [features, *_without_gaps(features)]:
+                draft = _draft(beside, table, whole, question)
+                if draft is not None:
+                    yield draft
+
+
+def _without_gaps(features: Features) -> Iterator[Features]:
+    """The columns once more, with those rows left out that lack a text, for a model that knows no missing one."""
+    lacking = [one.name for one in features.columns if one.missing and not one.numeric]
+    if lacking:
+        names = " or ".join(f"`{name}`" for name in lacking)
+        sentence = f"rows without {names} are left out: the model shows no text that stands for a missing one."
+        yield replace(features, lacking=tuple(lacking), to_check=(*features.to_check, sentence))
 
 
 def _draft(beside: Beside, table: Columns, features: Features, question: Question) -> Draft | None:
@@ -78,7 +88,7 @@ def _shared(beside: Beside, table: Columns, features: Features) -> dict[str, Any
         shared["features"] = list(features.names)
     if features.inputs:
         shared["inputs"] = dict(features.inputs)
-    lacking = [one.name for one in features.columns if one.missing and one.numeric]
+    lacking = [one.name for one in features.columns if one.missing and (one.numeric or one.name in features.lacking)]
     if lacking:
         shared["where"] = " and ".join(f"{quoted_column(name)} is not null" for name in lacking)
     if table.rows > MOST_ROWS:
