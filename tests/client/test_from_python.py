@@ -20,8 +20,9 @@ from pre_commit.clientlib import load_manifest
 from skl2onnx import to_onnx
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -82,9 +83,10 @@ def by_columns() -> BaseEstimator:
     [
         (make_pipeline(StandardScaler(), LogisticRegression()), COLUMNS),
         (RandomForestClassifier(20, random_state=0), COLUMNS),
+        (HistGradientBoostingClassifier(max_iter=60), COLUMNS),
         (by_columns(), [*COLUMNS, "city"]),
     ],
-    ids=["logistic", "forest", "columns"],
+    ids=["logistic", "forest", "histograms", "columns"],
 )
 def test_a_fitted_model_of_scikit_learn(people: pd.DataFrame, estimator: Any, columns: list[str]) -> None:
     fitted = estimator.fit(people[columns], people.approved)
@@ -200,7 +202,17 @@ Network.__module__ = "keras.src.models.sequential"
         (Odd(), {}, "Odd, which is not exported here. Give the path of an ONNX file"),
         (Network(), {}, "Export it with model.export('model.onnx', format='onnx'), and give the path"),
         ("none.onnx", {}, "there is no 'none.onnx'"),
-        (LogisticRegression(), {}, "The LogisticRegression could not be exported to ONNX"),
+        (
+            LogisticRegression(),
+            {},
+            "The LogisticRegression is not fitted, so there is nothing to audit. Call its `fit`",
+        ),
+        (GridSearchCV(LogisticRegression(), {"C": [1]}), {}, "The GridSearchCV is not fitted"),
+        (
+            b"",
+            {"examples": {"people": np.array([[1, "a"]], object)}},
+            "An array holds Python's objects, such as [1], in",
+        ),
         (b"no model", {}, "/model"),
         (b"", {"examples": {"people": 3}}, "/examples/people is of type int, which cannot be used as examples"),
         (b"", {"examples": {"people": [1, "two"]}}, "/examples/people is of type list"),

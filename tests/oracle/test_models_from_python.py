@@ -59,6 +59,26 @@ def test_boosted_trees(people: pd.DataFrame, library: str) -> None:
     assert result.passes is False
 
 
+WITH_CATEGORIES: dict[str, Callable[[], Any]] = {
+    "xgboost": lambda: xgboost.XGBClassifier(n_estimators=2, enable_categorical=True),
+    "lightgbm": lambda: lightgbm.LGBMClassifier(n_estimators=2, verbose=-1),
+    "catboost": lambda: catboost.CatBoostClassifier(2, verbose=0, cat_features=["city"], allow_writing_files=False),
+}
+
+
+@pytest.mark.parametrize("library", WITH_CATEGORIES)
+def test_categories_that_no_exporter_writes_are_named(people: pd.DataFrame, library: str) -> None:
+    rows = people.assign(city=pd.Categorical(np.where(people.approved, "Rome", "Bonn")))
+    fitted = WITH_CATEGORIES[library]().fit(rows[["income", "city"]], rows.approved)
+    with pytest.raises(caveat.ProblemError, match=r"no categories, such as those of 'city'\. Train it on numbers"):
+        caveat.audit(
+            fitted,
+            examples={"people": rows},
+            groups={"by_race": {"examples": "people", "sensitive": ["race"], "decision": "approved"}},
+            show_progress=False,
+        )
+
+
 def test_a_network_of_torch_sees_arrays(people: pd.DataFrame) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 2))

@@ -163,3 +163,11 @@ def test_a_category_becomes_a_column_of_its_own(table: Path) -> None:
     assert edited.load(range(4))[ONLY].tolist() == [[1]] * 4
     with pytest.raises(InvalidInput, match="no column 'town'"):
         opened(declared(features=["town=Rome"]), table)
+
+
+def test_an_edit_in_other_letters_than_the_cells_is_refused(table: Path) -> None:
+    """An encoder that ignores what it does not know would take ` rome` for no city at all."""
+    with pytest.raises(InvalidInput, match="none of its cells has; they have 'Rome'") as caught:
+        opened(declared(set={"city": " rome"}), table)
+    assert caught.value.pointer == "set"
+    assert len(opened(declared(where="income > 0", set={"city": "Kiel"}), table)) == 3, "another city may be meant"

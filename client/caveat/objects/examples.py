@@ -144,7 +144,15 @@ def _plain(array: Any) -> Any:
     """An array of NumPy; a tensor of torch leaves its graph and its device."""
     import numpy as np
 
-    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+    found = np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+    if found.dtype.hasobject:
+        raise problem(
+            "unknown-examples",
+            422,
+            f"An array holds Python's objects, such as {found.ravel()[:1].tolist()}, in place of numbers of one kind.",
+            "Give a data frame, which keeps the kind of each column, or numbers: `array.astype('float32')`.",
+        )
+    return found
 
 
 def _write_table(frame: Any, path: Path) -> Path:

@@ -7,7 +7,8 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +45,8 @@ class Exporter:
     extra: str
     """The extra of this distribution that installs them."""
     export: Callable[[Any, Samples, Path], None]
+    takes_categories: bool = True
+    """Whether the export knows columns of texts and categories."""
 
 
 def is_path(model: Any) -> bool:
@@ -87,11 +90,22 @@ def write_model(model: Any, samples: Samples, path: Path) -> None:
             f"To export a {type(model).__name__} to ONNX, the package {missing[0]} is needed.",
             f"Run `pip install 'caveat[{exporter.extra}]'`, or export the model yourself and give its path.",
         )
+    _check_fitted(model)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of exporters about themselves
             exporter.export(model, samples, path)
     except Exception as error:  # each library has its own
+        categories = [] if exporter.takes_categories else _columns_of_texts(model, samples)
+        if categories:
+            raise problem(
+                "not-exported",
+                422,
+                f"The {type(model).__name__} could not be exported to ONNX: its exporter takes no categories, such as "
+                f"those of '{categories[0]}'.",
+                "Train it on numbers, with each category as a column of 0 and 1, or behind an encoder in a pipeline of "
+                "scikit-learn.",
+            ) from error
         reason = next(iter(_STYLED.sub("", str(error)).strip().splitlines()), "") or type(error).__name__
         raise problem(
             "not-exported",
@@ -99,6 +113,33 @@ def write_model(model: Any, samples: Samples, path: Path) -> None:
             f"The {type(model).__name__} could not be exported to ONNX: {reason.rstrip('.')}.",
             "Export it yourself, as its library describes, and give the path of the ONNX file.",
         ) from error
+
+
+def _check_fitted(model: Any) -> None:
+    """Raises a `ProblemError` for an estimator that was not fitted."""
+    if "sklearn.base.BaseEstimator" not in class_names(model):
+        return
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(model)
+    except NotFittedError as error:
+        raise problem(
+            "not-exported",
+            422,
+            f"The {type(model).__name__} is not fitted, so there is nothing to audit.",
+            "Call its `fit` first, or give the model that was fitted: a search fits copies of the one that it gets.",
+        ) from error
+
+
+def _columns_of_texts(model: Any, samples: Samples) -> list[str]:
+    """The columns of the model that hold no numbers."""
+    table = samples.table
+    if table is None:
+        return []
+    columns = columns_of(model) or list(table.columns)
+    return [name for name in columns if name in table.columns and not _is_number(table[name].dtype)]
 
 
 def _unknown(model: Any) -> Exception:
@@ -148,7 +189,32 @@ def _from_scikit_learn(model: Any, samples: Samples, path: Path) -> None:
     else:
         given = _matrix(model, samples)
     options = {"zipmap": False} if hasattr(model, "predict_proba") else None
-    path.write_bytes(to_onnx(model, given, options=options).SerializeToString())
+    with _whole_numbers():
+        path.write_bytes(to_onnx(model, given, options=options).SerializeToString())
+
+
+@contextmanager
+def _whole_numbers() -> Iterator[None]:
+    """Lets skl2onnx write attributes of truth values, which histogram boosting has and protobuf 7 refuses."""
+    from skl2onnx.common import _container
+
+    make_node = _container.make_node
+
+    def with_whole_numbers(*arguments: Any, **attributes: Any) -> Any:
+        plain = {name: _whole(value) for name, value in attributes.items()}
+        return make_node(*arguments, **plain)
+
+    _container.make_node = with_whole_numbers
+    try:
+        yield
+    finally:
+        _container.make_node = make_node
+
+
+def _whole(value: Any) -> Any:
+    """A list of truth values as one of whole numbers, and anything else as it is."""
+    truths = isinstance(value, list) and any(type(one).__name__ in ("bool", "bool_") for one in value)
+    return [int(one) for one in value] if truths else value
 
 
 def _input_of(rows: Any) -> list[Any]:
@@ -227,9 +293,9 @@ EXPORTED_BY = {
 }
 """Libraries whose models have to be exported beforehand, and what exports them."""
 EXPORTERS: Sequence[Exporter] = (
-    Exporter("xgboost.sklearn.XGBModel", ("onnxmltools",), "xgboost", _from_xgboost),
-    Exporter("lightgbm.sklearn.LGBMModel", ("onnxmltools",), "lightgbm", _from_lightgbm),
-    Exporter("catboost.core.CatBoost", (), "catboost", _from_catboost),
+    Exporter("xgboost.sklearn.XGBModel", ("onnxmltools",), "xgboost", _from_xgboost, takes_categories=False),
+    Exporter("lightgbm.sklearn.LGBMModel", ("onnxmltools",), "lightgbm", _from_lightgbm, takes_categories=False),
+    Exporter("catboost.core.CatBoost", (), "catboost", _from_catboost, takes_categories=False),
     Exporter("torch.nn.modules.module.Module", ("onnxscript",), "torch", _from_torch),
     Exporter("sklearn.base.BaseEstimator", ("skl2onnx",), "sklearn", _from_scikit_learn),
 )

@@ -43,6 +43,7 @@ def open_table(declared: Table, path: Path, seed: int, lots: Sequence[str] = ())
     frame = _frame(table, rows)
     for column, value in declared.set.items():
         _check_edit(frame[column], value)
+        _check_spelling(table.column(column), column, value)
         frame[column] = value
 
     def columns(names: Sequence[str]) -> pd.DataFrame:
@@ -73,6 +74,24 @@ def _check_edit(column: pd.Series, value: float | str) -> None:
             "not-a-number",
             f"'set' gives column '{column.name}' the text '{value}', and it holds numbers.",
             f"Set a number that it holds, such as {there}.",
+            "set",
+        )
+
+
+def _check_spelling(cells: pa.ChunkedArray, column: str, value: float | str) -> None:
+    """Raises `InvalidInput`, pointing to the edit, where `set` has a text that the column only has in other letters.
+
+    An encoder takes it for no category at all, so that the audit would measure what leaving the column out changes.
+    """
+    if not isinstance(value, str):
+        return
+    there = [one for one in cells.unique().to_pylist() if isinstance(one, str)]
+    alike = [one for one in there if one.strip().casefold() == value.strip().casefold()]
+    if alike and value not in there:
+        raise InvalidInput(
+            "unknown-category",
+            f"'set' gives column '{column}' the text '{value}', which none of its cells has; they have '{alike[0]}'.",
+            f"Write '{alike[0]}', in the same letters.",
             "set",
         )
 
