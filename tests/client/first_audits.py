@@ -104,7 +104,7 @@ def cnn(folder: Path, size: int = 12, classes: int = 3, *, channels: int = 3, nh
     shape = ["n", size, size, channels] if nhwc else ["n", channels, size, size]
     dtype = TensorProto.UINT8 if kind == "uint8" else TensorProto.FLOAT
     nodes, x = [], "x"
-    if kind == "uint8":
+    if kind in ("uint8", "scales pixels"):
         nodes += [helper.make_node("Cast", [x], ["float"], to=TensorProto.FLOAT)]
         nodes += [helper.make_node("Div", ["float", "scale"], ["scaled"])]
         weights["scale"], x = np.array(255.0), "scaled"

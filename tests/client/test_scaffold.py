@@ -242,6 +242,23 @@ def test_formats_that_are_not_read_are_named(caveat: Caveat, tmp_path: Path) -> 
     assert "found: photos (24 of .tif). Remedy: Save pictures as PNG, JPEG or WebP." in said, said
 
 
+@pytest.mark.parametrize("folders", [("photos",), ("photos", "marked")])
+def test_pixels_that_the_model_scales_itself_are_scaled_once(
+    caveat: Caveat, tmp_path: Path, folders: tuple[str, ...]
+) -> None:
+    first_audits.cnn(tmp_path, kind="scales pixels")
+    for number, name in enumerate(folders):
+        first_audits.pictures(tmp_path / name, 24, shade=90 * number)
+    said = " ".join(caveat("init", "model.onnx").output.split())
+    assert "`preprocess` has mean 0 and std 1, because the model's first steps scale pixels themselves." in said
+    sets = {name: one.preprocess for name, one in read_audit(tmp_path / "audit.yaml").audit.examples.items()
+            if isinstance(one, Images)}  # fmt: skip
+    assert {name: (how.mean, how.std) for name, how in sets.items()} == {
+        "photos": (0, 1),
+        **({"marked": (0, 1)} if "marked" in folders else {"brighter": (-20, 1)}),
+    }
+
+
 def test_preprocessing_comes_from_the_config(caveat: Caveat, tmp_path: Path) -> None:
     audit = drafted(caveat, tmp_path, "a_preprocessor_config")
     marked = audit.examples["marked"]

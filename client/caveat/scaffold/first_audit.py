@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from caveat.auditfile import AuditFile, read_audit, resolve
 from caveat.console_output import out
@@ -21,13 +22,13 @@ from caveat.scaffold.draft import Draft
 from caveat.scaffold.features import ORDER
 from caveat.scaffold.labelled_pictures import propose_labelled_pictures
 from caveat.scaffold.missing import what_to_put_where
-from caveat.scaffold.pictures import propose_pictures
+from caveat.scaffold.pictures import CHECK_PIXELS, propose_pictures
 from caveat.scaffold.tables import propose_tables
 from caveat.scaffold.target import Question, choose_question
 from caveat.scaffold.texts import propose_texts
 from caveat.terminal import progress
 from caveat_spec.audit import Audit, ConceptLine
-from caveat_spec.cautions import unlike_pairs
+from caveat_spec.cautions import own_scaling, unlike_pairs
 from caveat_spec.power import amount, plan_audit
 from caveat_spec.report import Report
 
@@ -37,6 +38,8 @@ LARGEST_TOLERANCE = 0.5
 """In standard deviations of the target; a draft does not call more than that harmless."""
 QUICK = {"runs": 2, "permutations": 19, "bootstrap": 19}
 """Settings of a trial: it computes everything that an audit computes, with the fewest resamples."""
+PIXEL_UNITS = (1.0, 255.0)
+"""Deviations by which pixels of 0 to 255 are what a model expects that scales them itself."""
 OF_THE_AUDIT = ("internal", "child-died")
 """Problems with a status of 500 that another draft may not have."""
 
@@ -83,8 +86,9 @@ def first_draft(beside: Beside, question: Question | None, run: Run) -> Draft:
             tries += 1
             try:
                 report = _trial(beside, draft, run)
-                if (unpaired := _without_unlike_pairs(draft, report)) is not draft:
-                    draft = unpaired
+                better = _with_own_scaling(_without_unlike_pairs(draft, report), report)
+                if better is not draft:
+                    draft = better
                     continue
                 if first is not None and set(proposed.concepts) != set(intended):
                     draft = _instead(draft, intended, first)
@@ -154,6 +158,28 @@ def _without_unlike_pairs(draft: Draft, report: Report) -> Draft:
                 "compared as two sets. The same examples without and with the concept would measure its change itself."
             )
     return replace(draft, sets=sets, to_check=(*draft.to_check, *said)) if said else draft
+
+
+def _with_own_scaling(draft: Draft, report: Report) -> Draft:
+    """The draft with pixels that are not scaled twice, where the report says that the model scales them itself."""
+    for std in PIXEL_UNITS:
+        begins = own_scaling(draft.at, std)
+        if any(each.startswith(begins) for each in report.warnings):
+            base = draft.sets[draft.at]["preprocess"]["mean"]
+            sets = {name: {**fields, "preprocess": _unscaled(fields["preprocess"], base, std)}
+                    for name, fields in draft.sets.items()}  # fmt: skip
+            sentence = (
+                f"`preprocess` has mean 0 and std {std:g}, because the model's first steps scale pixels themselves."
+            )
+            kept = tuple(each for each in draft.to_check if each != CHECK_PIXELS)
+            return replace(draft, sets=sets, to_check=(*kept, sentence))
+    return draft
+
+
+def _unscaled(how: Mapping[str, Any], base: Any, std: float) -> dict[str, Any]:
+    """A preprocessing for a model that scales pixels itself; what makes them brighter than those of the base stays."""
+    first = [one[0] if isinstance(one, list) else one for one in (base, how["mean"])]
+    return {**how, "mean": first[1] - first[0], "std": std}
 
 
 def _with_doubts(draft: Draft, report: Report) -> Draft:

@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caveat_spec.audit import Audit, Images, Preprocess
+from caveat_spec.cautions import own_scaling
 from caveat_worker.engine.activations.collected import Collected
 from caveat_worker.engine.activations.requirements import Outputs, Requirement
+from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Resolved
+from caveat_worker.engine.onnx.pixel_unit import brightest_pixel
 
 MOST_CLASSES = 5_000
 """Outputs of more scores than this are not kept to see which class is the commonest."""
@@ -37,6 +40,7 @@ def check_examples(collected: Collected) -> Iterator[str]:
     for name, examples in plan.audit.examples.items():
         if isinstance(examples, Images):
             yield from _check_pixels(name, examples.preprocess)
+            yield from _check_scaling(name, examples.preprocess, plan.model)
     for name in plan.resolved:
         yield from _check_target(collected, name)
 
@@ -56,6 +60,21 @@ def _check_pixels(name: str, how: Preprocess) -> Iterator[str]:
             f"{given}, which do not look like those of pixels from 0 to {BRIGHTEST}: the model sees values from "
             f"{low.min():.4g} to {high.max():.4g} only. Divide both by {BRIGHTEST} if they were multiplied twice."
         )
+
+
+def _check_scaling(name: str, how: Preprocess, model: Model) -> Iterator[str]:
+    """Pixels that are scaled for a model whose graph begins with scaling them."""
+    graph = model.ir.graph
+    brightest = brightest_pixel(graph.inputs[0]) if len(graph.inputs) == 1 else None
+    if brightest is None:
+        return
+    low, high = ((pixel - np.asarray(how.mean)) / np.asarray(how.std) for pixel in (0, BRIGHTEST))
+    if np.allclose(high - low, brightest, rtol=0.05):
+        return
+    yield (
+        f"{own_scaling(name, BRIGHTEST / brightest)}: its first steps are made for pixels of 0 to {brightest:g}, and "
+        f"it sees values from {low.min():.4g} to {high.max():.4g}."
+    )
 
 
 def _check_target(collected: Collected, name: str) -> Iterator[str]:
