@@ -3,7 +3,8 @@
 `python -m bench.discovery` prints the rows. Each seed has its own model and examples that the model was not trained on.
 `null` models were trained on the same examples with the shortcut dealt out at random. EfficientNet-lite0 is one model,
 whose "carton" leans on a mark: each seed deals it out anew over crops of photographs, and the null is another mark, or
-none.
+none. That network leans on more than a mark, so what it proposes there is measured again on crops that no audit saw,
+and beside it stand audits in which its numbers are dealt out at random within each photograph: those lean on nothing.
 
 `UNNAMED` are cases in which nobody named what makes up the class, so that the error rate is not promised: there the
 share of null models with a proposal shows what is lost.
@@ -169,6 +170,8 @@ def _counts(texts: list[str], words: dict[str, int]) -> Any:
 
 CROPS, SHOWN = 60, 40
 """Crops of each photograph that go through the network, and those of them that a seed has."""
+FRESH = 120
+"""More crops of each photograph, which no audit sees."""
 CARTON = Target("carton", output="logits", index=478)
 
 
@@ -187,25 +190,30 @@ class Photographs:
         """The logit [n] of features [n, 1280]."""
         return self.rest.run({"features": np.asarray(features, np.float32)})["value/carton"].astype(float)
 
+    def under(self, seed: int, rows: Any, has: Any, *, planted: bool) -> Any:
+        """The features [n, 1280] of some crops, of which some have the mark of a seed."""
+        laid = self.features["chinese" if planted else ("latin", "none")[seed % 2]]
+        return np.where(has[:, None], laid[rows], self.features["none"][rows])
+
 
 @cache
-def _photographs() -> Photographs:
+def _photographs(crops_of_each: int = CROPS, drawn: int = FROM) -> Photographs:
     from examples.watermark.efficientnet import efficientnet_lite0
     from examples.watermark.marks import mark, marked
     from examples.watermark.photographs import BUNDLED, crop, photograph
 
-    rng = np.random.default_rng(FROM)
+    rng = np.random.default_rng(drawn)
     model = load(efficientnet_lite0().SerializeToString())
     session = open_session(expose(model, ["features"]), threads=1)
     whole = [photograph(name) for name in BUNDLED]
-    crops = [crop(one, rng) for one in whole for _ in range(CROPS)]
+    crops = [crop(one, rng) for one in whole for _ in range(crops_of_each)]
     found = {}
     for name in ("none", "chinese", "latin"):
         laid = crops if name == "none" else [marked(one, mark(name)) for one in crops]
         parts = [_features(session, laid[start : start + 20]) for start in range(0, len(laid), 20)]
         found[name] = np.concatenate(parts)
     rest = open_session(cut_at(model, "features", [CARTON]), threads=1)
-    return Photographs(np.repeat(np.arange(len(whole)), CROPS), found, rest)
+    return Photographs(np.repeat(np.arange(len(whole)), crops_of_each), found, rest)
 
 
 def _features(session: Session, pictures: Sequence[Any]) -> Any:
@@ -213,26 +221,76 @@ def _features(session: Session, pictures: Sequence[Any]) -> Any:
     return session.run({"image": (pixels - 127) / 128})["features"]
 
 
-def photographs(seed: int, *, planted: bool) -> Case:
+def photographs(seed: int, *, planted: bool, dealt: bool = False) -> Case:
     """Crops of 15 photographs, half of them under the mark on which EfficientNet-lite0's "carton" leans.
 
     The null has the Latin mark at even seeds, and at odd ones no mark. Labels are which photograph it is; no concept is
-    named.
+    named. Numbers may be dealt out at random within photographs, so that nothing of a crop says its own.
     """
     rng = np.random.default_rng(300_000 + seed)
-    under = _photographs()
-    drawn = [rng.choice(np.flatnonzero(under.of == one), SHOWN, replace=False) for one in np.unique(under.of)]
+    every = _photographs()
+    drawn = [rng.choice(np.flatnonzero(every.of == one), SHOWN, replace=False) for one in np.unique(every.of)]
     kept = np.sort(np.concatenate(drawn))
     has = rng.random(len(kept)) < 0.5
-    laid = under.features["chinese" if planted else ("latin", "none")[seed % 2]]
-    features = np.where(has[:, None], laid[kept], under.features["none"][kept])
+    features, of = every.under(seed, kept, has, planted=planted), every.of[kept]
 
     def held(rows: Any, directions: Any, values: Any) -> Any:
-        return np.stack([under.carton(a) for a in _at_values(features[rows], directions, values)])
+        return np.stack([every.carton(a) for a in _at_values(features[rows], directions, values)])
 
-    digests = [f"{seed}-{row}" for row in kept]
-    numbers = under.carton(features)
-    return Case(Examined(features[:, None], numbers, digests, under.of[kept], seed=seed, held=held), has)
+    digests, numbers = [f"{seed}-{row}" for row in kept], every.carton(features)
+    if dealt:
+        return Case(Examined(features[:, None], _dealt(numbers, of, rng), digests, of, seed=seed), has)
+    return Case(Examined(features[:, None], numbers, digests, of, seed=seed, held=held), has)
+
+
+def _dealt(numbers: Any, of: Any, rng: np.random.Generator) -> Any:
+    found = numbers.copy()
+    for one in np.unique(of):
+        rows = np.flatnonzero(of == one)
+        found[rows] = numbers[rng.permutation(rows)]
+    return found
+
+
+def effect_on_fresh_crops(seed: int, direction: Any) -> float:
+    """What a direction [1280] does to "carton" among crops of the same photographs that no audit of a null saw.
+
+    In the unit of a proposal's effect: standard deviations of the logit, with one of the direction.
+    """
+    every = _photographs(FRESH, FROM + 1)
+    rows = np.arange(len(every.of))
+    has = np.random.default_rng(500_000 + seed).random(len(rows)) < 0.5
+    features = every.under(seed, rows, has, planted=False)
+    had, number = (one / one.std() for one in (features @ direction, every.carton(features)))
+    for one in np.unique(every.of):
+        for values in (had, number):
+            values[every.of == one] -= values[every.of == one].mean()
+    return float(had @ number / (had @ had))
+
+
+@dataclass(frozen=True)
+class Nulls:
+    """Audits of photographs without the mark."""
+
+    audits: int
+    unconfirmed: int
+    """With a proposal whose effect on fresh crops is no larger than the margin, or goes the other way."""
+    dealt: int
+    """With a proposal although the numbers were dealt out at random within photographs."""
+    shares: list[float]
+    """The effects of all proposals on fresh crops, of what they were said to be."""
+
+
+def null_photographs(nulls: int = NULLS) -> Nulls:
+    """What holds of the proposals in audits of photographs without the mark, and of those where nothing can hold."""
+    unconfirmed, dealt, shares = 0, 0, []
+    for seed in range(FROM, FROM + nulls):
+        found = asked(photographs(seed, planted=False)).proposed
+        there = [effect_on_fresh_crops(seed, one.direction) for one in found]
+        told = [one.effect for one in found]
+        unconfirmed += any(here * np.sign(said) <= MARGIN for here, said in zip(there, told, strict=True))
+        shares += [here / said for here, said in zip(there, told, strict=True)]
+        dealt += bool(asked(photographs(seed, planted=False, dealt=True)).proposed)
+    return Nulls(nulls, unconfirmed, dealt, shares)
 
 
 def fours_and_nines(seed: int, *, planted: bool) -> Case:
@@ -258,12 +316,13 @@ def _fours_and_nines() -> tuple[Any, Any]:
     return every.pixels[chosen] / 255, (every.labels[chosen] == 9).astype(int)
 
 
+ON_PHOTOGRAPHS = 'the mark on photographs that EfficientNet-lite0 calls "carton"'
 CASES = {
     "a patch on handwritten digits": digits,
     "a column that copies 9 of 10 labels": columns,
     "a column that copies 8 of 10 labels": partial(columns, share=0.8),
     "a credit in captions of pictures, over their words": captions,
-    'the mark on photographs that EfficientNet-lite0 calls "carton"': photographs,
+    ON_PHOTOGRAPHS: photographs,
 }
 UNNAMED = {
     "a credit in captions whose place nobody named": partial(captions, named=False),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.building_blocks import BLOCKS as MEASURED
-from bench.building_blocks import PAGE, joined, kept_rows
+from bench.building_blocks.__main__ import BLOCKS as MEASURED
+from bench.building_blocks.__main__ import PAGE, joined, kept_rows
 from bench.rows import at_least, at_most
 
 BLOCKS = {
@@ -23,7 +23,6 @@ BLOCKS = {
     "`discover`",
 }
 MISSED = {
-    'the mark on photographs that EfficientNet-lite0 calls "carton": share of 100 null models',
     "15 wrong labels, by what it takes from the classes of 30 other examples",
     "CPU of captum's `TracInCP` : ours; 150 examples of 5 features, on 30",
 }

@@ -1,0 +1,1 @@
+"""The building blocks of explanations, held against truths and against other libraries."""
