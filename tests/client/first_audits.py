@@ -673,6 +673,11 @@ def one_picture(folder: Path) -> None:
 
 
 @refused("Put pictures that show the concept into")
+def no_picture_of_another_shape_than_a_square(folder: Path) -> None:
+    line_reader(folder, ["n", 3, 16, 40])
+
+
+@refused("Put pictures that show the concept into")
 def no_picture(folder: Path) -> None:
     cnn(folder)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -297,6 +298,20 @@ def test_free_sizes_without_pictures_of_one_size_are_a_square(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("alike", [True, False])
+def test_rows_of_two_arrays_are_pairs_where_they_are_alike(caveat: Caveat, tmp_path: Path, alike: bool) -> None:
+    """As many rows on both sides: the same ones with something added, or others."""
+    first_audits.mlp(tmp_path, 24, 2)
+    random = np.random.default_rng(0)
+    pool = random.normal(size=(40, 24)).astype(np.float32)
+    np.save(tmp_path / "pool.npy", pool)
+    np.save(tmp_path / "louder.npy", (pool if alike else random.normal(size=(40, 24)).astype(np.float32)) + 0.5)
+    said = " ".join(caveat("init", "model.onnx").output.split())
+    shown = read_audit(tmp_path / "audit.yaml").audit.examples["louder"]
+    assert shown.pairs_with == ("pool" if alike else None)
+    assert ("row by row louder and pool are taken for the same examples" in said) == alike
+
+
 def test_several_inputs_are_fed_by_name(caveat: Caveat, tmp_path: Path) -> None:
     tall = drafted(caveat, tmp_path, "two_inputs").examples["tall"]
     assert isinstance(tall, Arrays)

@@ -39,7 +39,19 @@ def propose_arrays(beside: Beside, question: Question) -> Iterator[Draft]:
     name = set_name(reference.name)
     shown = set_name(concept.name, {name: None})
     sets = {name: _fields(beside, reference), shown: _fields(beside, concept)}
-    yield Draft(sets, name, {shown: Concept(shown, (name,))}, target=question.fields)
+    paired = concept.count == reference.count
+    if paired:
+        sets[shown]["pairs_with"] = name
+    to_check = (paired_rows(shown, name),) if paired else ()
+    yield Draft(sets, name, {shown: Concept(shown, (name,))}, target=question.fields, to_check=to_check)
+
+
+def paired_rows(shown: str, base: str) -> str:
+    """What to check where two arrays are taken for matched pairs."""
+    return (
+        f"row by row {shown} and {base} are taken for the same examples with and without the concept: they have as "
+        "many rows, and those in the same place are alike. Leave `pairs_with` out if they are others."
+    )
 
 
 def fitting_arrays(beside: Beside) -> list[Array]:

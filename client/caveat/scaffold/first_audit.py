@@ -16,7 +16,7 @@ from caveat.inspection import inspect
 from caveat.positions import Positions
 from caveat.problems import ProblemError, problem
 from caveat.progress import ProgressCallback
-from caveat.scaffold.arrays import propose_arrays
+from caveat.scaffold.arrays import paired_rows, propose_arrays
 from caveat.scaffold.beside import Beside, described
 from caveat.scaffold.draft import Draft
 from caveat.scaffold.features import ORDER
@@ -148,16 +148,20 @@ def _without_untested(draft: Draft, report: Report) -> Draft:
 
 def _without_unlike_pairs(draft: Draft, report: Report) -> Draft:
     """The draft without pairs whose examples have their names in common, and nothing else."""
-    sets, said = dict(draft.sets), []
+    sets, said, kept = dict(draft.sets), [], draft.to_check
     for name, fields in draft.sets.items():
         base = fields.get("pairs_with")
         if base is not None and any(each.startswith(unlike_pairs(name, base)) for each in report.warnings):
             sets[name] = {key: value for key, value in fields.items() if key != "pairs_with"}
+            if paired_rows(name, base) in kept:
+                kept = tuple(each for each in kept if each != paired_rows(name, base))
+                continue
             said.append(
                 f"{name} and {base} have examples of the same names that are no more alike than others, so they are "
-                "compared as two sets. The same examples without and with the concept would measure its change itself."
+                "compared as two sets. The same examples without and with the concept would measure its change itself; "
+                f"if they are that, as pictures and the same ones turned are, add `pairs_with: {base}` to {name}."
             )
-    return replace(draft, sets=sets, to_check=(*draft.to_check, *said)) if said else draft
+    return replace(draft, sets=sets, to_check=(*kept, *said)) if sets != draft.sets else draft
 
 
 def _with_own_scaling(draft: Draft, report: Report) -> Draft:

@@ -8,7 +8,7 @@ from caveat.scaffold.arrays import fitting_arrays
 from caveat.scaffold.beside import FEWEST, Beside, described, sizes
 from caveat.scaffold.columns import TABLES, UNREAD, read_columns, why_unread
 from caveat.scaffold.features import takes_text, unfitting
-from caveat.scaffold.picture_sizes import spatial_sizes
+from caveat.scaffold.picture_sizes import is_channels_last, spatial_sizes
 from caveat.scaffold.pictures import picture_folders, unread_folders
 from caveat.scaffold.texts import token_inputs, tokenizer_of
 
@@ -35,9 +35,13 @@ def what_to_put_where(beside: Beside) -> tuple[str, str]:
 
 
 def _takes_pictures(beside: Beside) -> bool:
-    """Whether the only input has the shape of pictures: a square one, or any where there are pictures beside it."""
-    spatial = spatial_sizes(beside.inputs[0])
-    return spatial is not None and (None in spatial or len(set(spatial)) == 1 or bool(picture_folders(beside)))
+    """Whether the only input has the shape of pictures: square or of colours, or any where pictures are beside it."""
+    tensor = beside.inputs[0]
+    spatial = spatial_sizes(tensor)
+    if spatial is None:
+        return False
+    colours = tensor.shape[3 if is_channels_last(tensor) else 1] == 3
+    return None in spatial or len(set(spatial)) == 1 or colours or bool(picture_folders(beside))
 
 
 def _pictures(beside: Beside) -> tuple[str, str]:
