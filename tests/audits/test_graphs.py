@@ -37,6 +37,27 @@ def test_an_input_that_nothing_feeds_is_refused_with_what_can_be_done(bench: Ben
     assert "`constants: {rate: ...}`" in caught.value.remedy
 
 
+def test_an_effect_does_not_depend_on_what_else_is_in_the_batch(bench: Bench) -> None:
+    """Nine tenths of the batch's mean are subtracted: of an example alone that leaves a tenth, and its effect in sd."""
+    plain = bench.run().associations[0].effect
+    model = onnx.load(bench.folder / "model.onnx")
+    constants = {"tenths": np.float32(0.9), "axis": np.array([0])}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    )
+    model.graph.node[4].output[0] = "whole"
+    for node in (
+        helper.make_node("Sub", ["whole", "most"], ["logits"]),
+        helper.make_node("Mul", ["mean", "tenths"], ["most"]),
+        helper.make_node("ReduceMean", ["whole", "axis"], ["mean"]),
+    ):
+        model.graph.node.insert(5, node)
+    onnx.save(model, bench.folder / "model.onnx")
+    report = bench.run()
+    assert any("so each goes through the model alone" in one for one in report.warnings)
+    assert report.associations[0].effect.in_sd == pytest.approx(plain.in_sd, rel=1e-3)
+
+
 def test_probabilities_by_another_way_than_a_softmax_are_said(bench: Bench) -> None:
     model = onnx.load(bench.folder / "model.onnx")
     del model.graph.node[5]

@@ -13,6 +13,7 @@ from caveat_worker.engine.autodiff import equivalence
 from caveat_worker.engine.autodiff.equivalence import examples_interact
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.separate_rows import rows_stay_apart
+from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import open_session
 from tests.engine import nets
@@ -136,3 +137,47 @@ def test_an_operator_that_draws_is_no_proof() -> None:
     net = Net()
     drawn = net.op("RandomNormal", shape=[4])
     assert not rows_stay_apart(load(net.model(TABLE, net.op("Add", "x", drawn)), interacts=False).ir)
+
+
+def about_batches(*nodes: Callable[[Net], str]) -> str:
+    """What loading says about a model whose last operator follows the input."""
+    net = Net()
+    (write,) = nodes
+    return " ".join(load(net.model(TABLE, write(net))).warnings)
+
+
+def less_the_mean(net: Net) -> str:
+    return str(net.op("Sub", "x", net.op("ReduceMean", "x", net.constant([0], np.int64))))
+
+
+def in_training_mode(net: Net) -> str:
+    plain = [net.constant(np.ones(4)) for _ in range(4)]
+    return str(net.op("BatchNormalization", "x", *plain, outputs=3, training_mode=1)[0])
+
+
+def with_noise(net: Net) -> str:
+    return str(net.op("Add", "x", net.op("RandomNormalLike", "x")))
+
+
+def dropped(net: Net) -> str:
+    return str(net.op("Dropout", "x", net.constant(0.5), net.constant(True, np.bool_), seed=1))
+
+
+def test_what_follows_from_batches_is_said_with_its_cause() -> None:
+    assert "so each goes through the model alone" in about_batches(less_the_mean)
+    assert "draws random numbers at node 'add" not in about_batches(with_noise)
+    assert "draws random numbers at node 'randomnormallike" in about_batches(with_noise)
+    assert about_batches(lambda net: str(net.op("Relu", "x"))) == ""
+
+
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        (in_training_mode, "is in training mode, so that an example"),
+        (dropped, "is in training mode|draws random numbers"),
+    ],
+)
+def test_a_model_in_training_mode_is_refused(write: Callable[[Net], str], sentence: str) -> None:
+    with pytest.raises(InvalidInput, match=sentence) as refused:
+        about_batches(write)
+    assert "model.eval()" in refused.value.remedy

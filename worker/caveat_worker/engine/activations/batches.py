@@ -43,13 +43,14 @@ class Read(Protocol):
 
 
 def batch_size(plan: Plan, need: SetRequirements) -> int:
-    """As many examples as keep a batch within bounds; one where the model's batch is fixed.
+    """As many examples as keep a batch within bounds; one where the model's batch is fixed, or changes them.
 
     A forward pass holds a few tensors at a time, a backward pass those of the forward pass. Larger batches than these
     are no faster on a CPU: what they hold does not fit its caches. Where each batch reads large weights again, it has
     the memory of two, and what a backward pass holds is counted from the first layer on.
     """
-    if not plan.model.symbolic_batch or (need.gradients and plan.external is not None and plan.external.batch == 1):
+    alone = not plan.model.symbolic_batch or plan.model.runs_alone
+    if alone or (need.gradients and plan.external is not None and plan.external.batch == 1):
         return 1
     large = plan.model.weights_in_file
     tensors = {value: numbers_in(shape_of_value(value) or (), plan.lengths) for value in _computed(plan)}

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 
-from caveat_worker.engine.autodiff.model import OLDEST_OPSET
+from caveat_worker.engine.autodiff.model import OLDEST_OPSET, rounds_by_batch
 from caveat_worker.engine.autodiff.noise import UNUSUAL_BATCH, noise_for, noises, runs
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import Graph
@@ -17,7 +17,7 @@ from caveat_worker.engine.onnx.session import Session, open_session
 from caveat_worker.engine.onnx.values import HALF_PRECISION
 
 _EXACT, _QUANTISED = 1e-3, 0.1  # relative to the largest score: rounding of float32, and of a batch's common scale
-_ROUNDS_BY_BATCH = {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"}
+_DRAWS = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 
 def is_as_written(original: ir.Model, model: ir.Model) -> bool:
@@ -123,6 +123,14 @@ def compare_with_file(
     outputs = after.run(feeds)
     for name, value in outputs.items():
         if isinstance(value, np.ndarray) and not half and not _agree([expected[name]], value):
+            drawn = drawing_node(original)
+            if drawn is not None:
+                raise InvalidInput(
+                    "conversion-changed-the-model",
+                    f"The model draws random numbers at node '{drawn.name or drawn.op_type}' ({drawn.op_type}), so "
+                    "that no two runs of it agree.",
+                    "Export it as it is served: for torch, after `model.eval()`.",
+                )
             raise InvalidInput(
                 "conversion-changed-the-model",
                 f"After conversion to opset {OLDEST_OPSET} and to operators that have rules, the model's output "
@@ -131,13 +139,29 @@ def compare_with_file(
             )
 
 
+def drawing_node(model: ir.Model) -> ir.Node | None:
+    """The first node that draws random numbers, as dropout does in training mode; None without one."""
+    return next((node for node in model.graph.all_nodes() if node.op_type in _DRAWS or drops(node)), None)
+
+
+def drops(node: ir.Node) -> bool:
+    """Whether a node is dropout in training mode, or may be."""
+    if node.op_type != "Dropout" or len(node.inputs) < 3 or node.inputs[2] is None:
+        return False
+    given, producer = node.inputs[2], node.inputs[2].producer()
+    known = given.const_value
+    if known is None and producer is not None and "value" in producer.attributes:
+        known = producer.attributes["value"].as_tensor()
+    return known is None or bool(known.numpy().any())
+
+
 def examples_interact(model: ir.Model, session: Session) -> bool:
     """Whether an example gets other scores if its neighbours in a batch of noise are exchanged.
 
     Batches of one size are compared, so that no other kernel is at work. Only outputs of numbers with one row for each
     example count, and only changes beyond rounding.
     """
-    tolerance = _QUANTISED if any(node.op_type in _ROUNDS_BY_BATCH for node in model.graph.all_nodes()) else _EXACT
+    tolerance = _QUANTISED if rounds_by_batch(model) else _EXACT
     for feeds, outputs in runs(session, noises(model, batch=UNUSUAL_BATCH, seed=3)):
         for _, exchanged in runs(session, [{name: _with_other_neighbours(values) for name, values in feeds.items()}]):
             return any(

@@ -15,9 +15,15 @@ from caveat_worker.engine.autodiff.backward import describe
 from caveat_worker.engine.autodiff.batch_axis import free_batch_axis
 from caveat_worker.engine.autodiff.class_names import names_in_model
 from caveat_worker.engine.autodiff.constant_inputs import fix_inputs
-from caveat_worker.engine.autodiff.equivalence import compare_with_file, examples_interact, is_as_written
+from caveat_worker.engine.autodiff.equivalence import (
+    compare_with_file,
+    drawing_node,
+    drops,
+    examples_interact,
+    is_as_written,
+)
 from caveat_worker.engine.autodiff.lowering import lower, name_everything
-from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model
+from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model, rounds_by_batch
 from caveat_worker.engine.autodiff.noise import noises, runs
 from caveat_worker.engine.autodiff.output_forms import unwrap_outputs
 from caveat_worker.engine.autodiff.separate_rows import rows_stay_apart
@@ -79,7 +85,7 @@ def load(
     if original is not None:
         interacts = _tried(original, model, numbers, empty, symbolic=symbolic, compared=not stored_halves)
     if interacts:
-        warnings.append("Examples of one batch influence each other's outputs; their gradients are not their own.")
+        warnings.append(_about_batches(model))
     return Model(
         model,
         tuple(describe_value(v) for v in model.graph.inputs if not v.is_initializer()),
@@ -117,6 +123,38 @@ def _tried(
     if not alike:
         compare_with_file(*original, model, session, numbers, empty)
     return not separate and examples_interact(model, session)
+
+
+def _about_batches(model: ir.Model) -> str:
+    """Why the examples of a batch influence each other, as far as the graph shows it, and what follows.
+
+    Raises `InvalidInput` where a model was exported in training mode: what it says of one example alone is nothing.
+    """
+    trained = next((node for node in model.graph.all_nodes() if _normalises_by_batch(node) or drops(node)), None)
+    if trained is not None:
+        raise InvalidInput(
+            "in-training-mode",
+            f"Node '{trained.name or trained.op_type}' ({trained.op_type}) is in training mode, so that an example's "
+            "scores depend on its neighbours or on chance.",
+            "Export the model as it is served: for torch, after `model.eval()`.",
+        )
+    if rounds_by_batch(model):
+        return "Examples of one batch influence each other's rounding; their gradients are not their own."
+    drawn = drawing_node(model)
+    if drawn is not None:
+        return (
+            f"The model draws random numbers at node '{drawn.name or drawn.op_type}' ({drawn.op_type}), so another "
+            "audit has other figures."
+        )
+    return (
+        "Examples of one batch influence each other's outputs, so each goes through the model alone. If the model "
+        "normalises by its batch, as torch does in training mode, export it after `model.eval()`."
+    )
+
+
+def _normalises_by_batch(node: ir.Node) -> bool:
+    mode = node.attributes.get("training_mode")
+    return node.op_type == "BatchNormalization" and mode is not None and mode.as_int() != 0
 
 
 def _zero_state(name: str) -> str:

@@ -14,6 +14,14 @@ OLDEST_OPSET = 18
 """The ai.onnx opset that the rules are written for; older graphs are converted to it."""
 
 
+_ROUNDS_BY_BATCH = {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"}
+
+
+def rounds_by_batch(model: onnx_ir.Model) -> bool:
+    """Whether a model rounds all examples of a batch on one scale."""
+    return any(node.op_type in _ROUNDS_BY_BATCH for node in model.graph.all_nodes())
+
+
 @dataclass(frozen=True)
 class Model:
     """A checked model: functions inlined, constants lifted, opset 18 or later, shapes inferred."""
@@ -32,6 +40,11 @@ class Model:
     """Each list of class names that the file holds, in the order of an output's scores."""
     weights: tuple[str, ...] = ()
     """The inputs of its graph that stand for weights, which no example changes."""
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether an example's neighbours change its outputs by more than the rounding that quantised models share."""
+        return self.interacts and not rounds_by_batch(self.ir)
 
     @property
     def weights_in_file(self) -> bool:
