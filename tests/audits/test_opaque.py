@@ -11,10 +11,11 @@ import pytest
 
 from caveat_reports.canonical import canonical
 from caveat_spec.formats import FORMATS
-from caveat_spec.jobs import Division
+from caveat_spec.jobs import Division, NewDirections
 from caveat_spec.report import Report
 from caveat_worker import sharding
 from caveat_worker.array_stores import cached, scratch
+from caveat_worker.directions import find_directions
 from caveat_worker.engine.activations import batches
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.inspection import inspect_model
@@ -159,6 +160,24 @@ def test_without_any_pairs_an_audit_is_refused_with_how_to_make_them(boosted: Be
         boosted.run()
     assert (caught.value.code, caught.value.pointer) == ("no-layers", "/concepts")
     assert "'pairs_with'" in caught.value.remedy
+
+
+def test_a_pairing_the_wrong_way_round_is_named(boosted: Bench) -> None:
+    """`pairs_with` stands in the set without the concept."""
+    for name in ("used", "ignored"):
+        del boosted.document["examples"][name]["pairs_with"]
+    boosted.document["examples"]["base"]["pairs_with"] = "used"
+    with pytest.raises(InvalidInput) as caught:
+        boosted.run()
+    assert "move 'pairs_with' from 'base' to 'used', as 'pairs_with: base'" in caught.value.remedy
+
+
+def test_a_direction_is_not_asked_of_pairs_that_are_there(boosted: Bench) -> None:
+    """A monitor needs a layer: to advise pairs where every concept has them leads nowhere."""
+    audit, places = boosted.settled()
+    with pytest.raises(InvalidInput, match="No layer inside this model can be audited") as caught:
+        find_directions(NewDirections(audit=audit, watch=True), places.__getitem__, lambda *_: None, threads=1)
+    assert caught.value.remedy.startswith("A direction of a concept needs a layer; `caveat gate` measures")
 
 
 def table_of(bench: Bench) -> Bench:

@@ -672,6 +672,28 @@ def one_picture(folder: Path) -> None:
     pictures(folder / "photos", 1)
 
 
+@refused("for torch, call it with `x[None]`")
+def one_example_without_a_batch(folder: Path) -> None:
+    weights = {"w": np.ones((4, 2), np.float32)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["answer"])]
+    write_model(folder, nodes, weights, {"x": (TensorProto.FLOAT, [4])}, {"answer": (TensorProto.FLOAT, [2])})
+
+
+@refused("`table: people.csv` and `inputs: {numbers: [column, …], code: column}`")
+def several_columns_in_one_of_several_inputs(folder: Path) -> None:
+    weights = {"w": np.ones((3, 2), np.float32)}
+    nodes = [
+        helper.make_node("Concat", ["numbers", "code"], ["all"], axis=1),
+        helper.make_node("MatMul", ["all", "w"], ["answer"]),
+    ]
+    inputs: dict[str, tuple[int, list[Any]]] = {
+        "numbers": (TensorProto.FLOAT, ["n", 2]),
+        "code": (TensorProto.FLOAT, ["n", 1]),
+    }
+    write_model(folder, nodes, weights, inputs, {"answer": (TensorProto.FLOAT, ["n", 2])})
+    table(folder, {"a": numbers(1), "b": numbers(2), "c": bits(3)})
+
+
 @refused("Put pictures that show the concept into")
 def no_picture_of_another_shape_than_a_square(folder: Path) -> None:
     line_reader(folder, ["n", 3, 16, 40])

@@ -27,6 +27,8 @@ def what_to_put_where(beside: Beside) -> tuple[str, str]:
         detail, remedy = _column_of_texts(beside)
     elif len(inputs) == 1 and len(inputs[0].shape) == 2:
         detail, remedy = _table(beside)
+    elif any(len(one.shape) == 1 and isinstance(one.shape[0], int) and one.shape[0] > 1 for one in inputs):
+        detail, remedy = _no_batch(beside)
     elif all(len(one.shape) < 2 or one.shape[1] == 1 for one in inputs):
         detail, remedy = _columns(beside)
     else:
@@ -109,6 +111,16 @@ def _unread(beside: Beside) -> Iterator[str]:
             yield f"{path.name} {reason}."
 
 
+def _no_batch(beside: Beside) -> tuple[str, str]:
+    """An input whose only axis has a fixed size: one example, and no axis of a batch."""
+    taken = "; ".join(map(described, beside.inputs))
+    return (
+        f"{beside.model} takes {taken}: one example, without an axis for the examples of a batch.",
+        "Export it with the batch as the first axis, so that an example of 4 numbers is 1 x 4 and not 4: for torch, "
+        "call it with `x[None]`.",
+    )
+
+
 def _arrays(beside: Beside) -> tuple[str, str]:
     inputs = beside.inputs
     there = ", ".join(f"{one.name} ({one.count})" for one in fitting_arrays(beside))
@@ -120,8 +132,17 @@ def _arrays(beside: Beside) -> tuple[str, str]:
         f"{beside.model} takes {'; '.join(map(described, inputs))}, and beside it there are no two sets of arrays that "
         f"fit{f'; found: {there}' if there else ''}.",
         f"Save {what} as {_folder(beside)}concept.{ending} (examples with the concept) and reference.{ending}, at "
-        f"least {FEWEST} examples each.",
+        f"least {FEWEST} examples each.{_by_table(beside)}",
     )
+
+
+def _by_table(beside: Beside) -> str:
+    """How a table feeds several inputs, of which some take several columns; nothing where no table can."""
+    inputs = beside.inputs
+    if len(inputs) == 1 or any(len(one.shape) > 2 for one in inputs):
+        return ""
+    columns = ", ".join(f"{one.name}: {'column' if sizes(one) == '1' else '[column, …]'}" for one in inputs)
+    return f" Or write an audit of a table: an example set with `table: people.csv` and `inputs: {{{columns}}}`."
 
 
 def _folder(beside: Beside) -> str:

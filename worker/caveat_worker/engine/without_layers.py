@@ -30,9 +30,9 @@ def sentences_without_layers(
     paired, unpaired = [name for name in audit.concepts if name in pairings], _unpaired(audit, pairings)
     said = no_layer(model, targets)
     if not answering:
-        raise InvalidInput(
-            "no-layers", said, f"Measure concepts by interventions: {_how(audit, model, unpaired)}", "/concepts"
-        )
+        needed = "A direction of a concept needs a layer; `caveat gate` measures these concepts without one."
+        how = f"Measure concepts by interventions: {_how(audit, model, unpaired)}" if unpaired else needed
+        raise InvalidInput("no-layers", said, how, "/concepts")
     sentences = [f"{said} So association was left out ({', '.join(left_out)})."]
     if paired:
         sentences.append(f"{_listed(paired, 'and')} rest{_s(paired)} on the intervention on matched pairs alone.")
@@ -57,6 +57,12 @@ def _unpaired(audit: Audit, pairings: Mapping[str, Pairing]) -> list[str]:
 def _how(audit: Audit, model: Model, concepts: Sequence[str]) -> str:
     """How to make matched pairs for some concepts, for the kind of examples that the first of them has."""
     examples = audit.concepts[concepts[0]].examples if concepts else next(iter(audit.examples))
+    reversed_pair = next((one for one in audit.examples if audit.examples[one].pairs_with == examples), None)
+    if reversed_pair is not None and reversed_pair in audit.concepts[concepts[0]].reference_sets:
+        return (
+            f"the set with the concept names the one without it, so move 'pairs_with' from '{reversed_pair}' to "
+            f"'{examples}', as 'pairs_with: {reversed_pair}'."
+        )
     is_table = isinstance(audit.examples[examples], Table)
     edit = _edited_rows(model) if is_table else "of copies of the same examples into which the concept was edited"
     return f"make '{examples}' an example set {edit}, and name the set without the concept in its 'pairs_with'."

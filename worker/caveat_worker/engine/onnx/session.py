@@ -125,6 +125,16 @@ def why_not(provider: Provider) -> str | None:
     return None
 
 
+def _how_to_open(graph: ir.Graph, error: str) -> str:
+    """The remedy where ONNX Runtime opens no session: it lacks many operators for types other than float32."""
+    kinds = {value.dtype for value in (*graph.inputs, *graph.initializers.values())}
+    if ir.DataType.BFLOAT16 in kinds:
+        return "Export it again in float32: for torch, after `model.float()`."
+    if ir.DataType.DOUBLE in kinds or "tensor(double)" in error:
+        return "Export it again with inputs of float32 in place of float64."
+    return "Check that it runs in ONNX Runtime, or export it again."
+
+
 def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, optimise: bool = True) -> Session:
     """Opens a graph in ONNX Runtime; raises `InvalidInput` if the runtime cannot, or has no such provider.
 
@@ -160,9 +170,7 @@ def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, 
         raise InvalidInput(
             "model-does-not-run",
             f"ONNX Runtime cannot open the model: {_first_line(error)}",
-            "Export it again with inputs of float32 in place of float64."
-            if "NOT_IMPLEMENTED" in str(error)
-            else "Check that it runs in ONNX Runtime, or export it again.",
+            _how_to_open(graph.ir.graph, str(error)),
         ) from error
     if inference.get_providers()[0] != name:
         raise _not_available(name)
