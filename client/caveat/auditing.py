@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from caveat.repair import repair
 from caveat.result import AuditResult
 from caveat_spec.audit import Audit
 from caveat_spec.report import Report
+from caveat_storage.temporary_folders import temporary_folder
 
 _NAMED = Positions(Path("the audit"))
 
@@ -119,16 +119,16 @@ class EditResult:
 @contextmanager
 def _written(model: Any, examples: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[tuple[AuditFile, Path]]:
     """An audit of objects in memory as an audit of files, and the folder that they are in for the while."""
-    with tempfile.TemporaryDirectory(prefix="caveat-") as folder, pointing_into(_NAMED):
-        files = ExampleFiles(Path(folder))
+    with temporary_folder() as folder, pointing_into(_NAMED):
+        files = ExampleFiles(folder)
         declared = {name: files.declared(name, given) for name, given in examples.items()}
-        source = str(model if is_path(model) else Path(folder, "model.onnx"))
+        source = str(model if is_path(model) else folder / "model.onnx")
         if not is_path(model):
             _name_columns(model, declared, files)
         file = AuditFile(checked(Audit, {**asked, "model": source, "examples": declared}, _NAMED), _NAMED)
         if not is_path(model):
             write_model(model, _samples(files, declared), Path(source))
-        yield file, Path(folder)
+        yield file, folder
 
 
 def _samples(files: ExampleFiles, declared: Mapping[str, Any]) -> Samples:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from caveat_spec.audit import Audit
 from caveat_spec.base import digest_of_bytes
 from caveat_spec.gate import decide
 from caveat_spec.report import Outcome, Report
+from caveat_storage.temporary_folders import temporary_folder
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer
@@ -122,8 +122,8 @@ def run_audit_file(
         )  # fmt: skip
     before = baseline if isinstance(baseline, Report) else None
     keep = None if maps is None else partial(write, maps, option="maps")
-    with pointing_into(file.positions), tempfile.TemporaryDirectory(prefix="caveat-") as folder:
-        resolved = resolve(file if remote_fetch else fetched(file, Path(folder)))
+    with pointing_into(file.positions), temporary_folder() as folder:
+        resolved = resolve(file if remote_fetch else fetched(file, folder))
         for note in resolved.notes:
             show_note(note)
         if server is not None and baseline == LAST:

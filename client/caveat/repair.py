@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +15,7 @@ from caveat.outputs import write, write_outputs
 from caveat.problems import pointing_into
 from caveat_reports.canonical import digest
 from caveat_spec.audit import Audit, LayerChoice, OtherVersion
+from caveat_storage.temporary_folders import temporary_folder
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer
@@ -40,8 +40,8 @@ def repair(file: AuditFile, change: Change, path: Path, *, keys: list[Signer]) -
 
     An edit of channels is not found in examples, so all of them judge it.
     """
-    with pointing_into(file.positions), tempfile.TemporaryDirectory(prefix="caveat-") as folder:
-        there = fetched(file, Path(folder))
+    with pointing_into(file.positions), temporary_folder() as folder:
+        there = fetched(file, folder)
         original = model_of(there, path).resolve()
         with terminal.progress() as on_progress:
             written = write_edit(there, change, path, on_progress)
@@ -76,7 +76,7 @@ def write_reports(repaired: Repaired, folder: Path, *, signed: bool) -> None:
 
 def monitor(file: AuditFile, path: Path, *, scores_only: bool = False) -> MonitorFile:
     """Writes the model with its concepts as further outputs."""
-    with pointing_into(file.positions), tempfile.TemporaryDirectory(prefix="caveat-") as folder:
-        there = fetched(file, Path(folder))
+    with pointing_into(file.positions), temporary_folder() as folder:
+        there = fetched(file, folder)
         with terminal.progress() as on_progress:
             return write_monitor(there, path, on_progress, scores_only=scores_only)

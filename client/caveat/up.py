@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +21,7 @@ import httpx2
 from caveat.console_output import err, out
 from caveat.installation import require
 from caveat.problems import INFRASTRUCTURE, PASS, problem
+from caveat_storage.temporary_folders import temporary_folder
 
 READY_SECONDS = 60.0
 """How long a process may take to be ready."""
@@ -65,7 +65,7 @@ def run_up(host: str, port: int, data: Path, workers: int) -> int:
         stack.enter_context(_alone(data))
         listener = stack.enter_context(_listener(host, port))
         url = f"http://{_bracketed(host)}:{listener.getsockname()[1]}"
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="caveat-")))
+        sockets = stack.enter_context(temporary_folder())
         environment = _environment(data, sockets, host, url, workers)
         _migrate(environment["CAVEAT_DATABASE_URL"])
         running: list[Running] = []

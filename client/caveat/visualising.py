@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +31,7 @@ from caveat_spec.explanations import MOST_VISUALISED
 from caveat_spec.jobs import NewVisualisation
 from caveat_storage import attestations
 from caveat_storage.attestations import MADE, PAGE
+from caveat_storage.temporary_folders import temporary_folder
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer
@@ -51,8 +51,8 @@ def visualise(file: AuditFile, wanted: Mapping[str, Any], on_progress: ProgressC
             "Pass --channel with a number, --concept with the name of one in the audit file, or --like with an "
             "example's name.",
         )
-    with pointing_into(file.positions), tempfile.TemporaryDirectory(prefix="caveat-") as folder:
-        resolved = resolve(fetched(file, Path(folder)))
+    with pointing_into(file.positions), temporary_folder() as folder:
+        resolved = resolve(fetched(file, folder))
         asked = NewVisualisation(audit=resolved.audit, **wanted)
         return local.make_pictures(asked, resolved, on_progress)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from caveat_spec.audit import Audit, ConceptLine
 from caveat_spec.cautions import own_scaling, unlike_pairs
 from caveat_spec.power import amount, plan_audit
 from caveat_spec.report import Report
+from caveat_storage.temporary_folders import temporary_folder
 
 MOST_TRIES = 12
 LONGEST_REASON = 1_000
@@ -281,8 +281,8 @@ def _with_a_class(beside: Beside, draft: Draft, question: Question, report: Repo
 
 def _trial(beside: Beside, draft: Draft, run: Run) -> Report:
     """The report of a draft, run as the audit file that it would be."""
-    with tempfile.TemporaryDirectory(prefix="caveat-") as scratch:
-        path = Path(scratch, "audit.yaml")
+    with temporary_folder() as scratch:
+        path = scratch / "audit.yaml"
         path.write_text(_text(beside, draft), encoding="utf-8")
         audit = read_audit(path).audit
     quick = audit.method.model_copy(update=QUICK)

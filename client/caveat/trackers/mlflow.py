@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from caveat.mlflow_library import import_mlflow
 from caveat.trackers.run_record import RunRecord, write_files
+from caveat_storage.temporary_folders import temporary_folder
 
 AT_ONCE = 900
 """Figures of one request; MLflow takes 1,000."""
@@ -61,6 +60,6 @@ def _log_metrics(mlflow: Any, client: Any, run: str, metrics: dict[str, float]) 
 
 
 def _log_files(client: Any, run: str, record: RunRecord) -> None:
-    with tempfile.TemporaryDirectory(prefix="caveat-") as folder:
-        write_files(record, Path(folder))
-        client.log_artifacts(run, folder, "caveat")
+    with temporary_folder() as folder:
+        write_files(record, folder / "files")
+        client.log_artifacts(run, str(folder / "files"), "caveat")

@@ -64,7 +64,8 @@ def run_record(
 
 
 def write_files(record: RunRecord, folder: Path) -> None:
-    """Writes every file of a record into a folder."""
+    """Writes every file of a record into a folder, which it makes."""
+    folder.mkdir()
     for name, content in record.contents.items():
         (folder / name).write_bytes(content)
     for name, path in record.files.items():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from caveat.trackers.run_record import RunRecord, write_files
+from caveat_storage.temporary_folders import temporary_folder
 
 SETTINGS = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
 """What holds unless the environment says otherwise."""
@@ -44,10 +44,10 @@ def log(record: RunRecord) -> str:
 
 def _log_files(wandb: Any, run: Any, record: RunRecord) -> None:
     """Logs the files as one artifact, and waits until its server has it."""
-    with tempfile.TemporaryDirectory(prefix="caveat-") as folder:
-        write_files(record, Path(folder))
+    with temporary_folder() as folder:
+        write_files(record, folder / "files")
         artifact = wandb.Artifact(f"caveat-{run.id}", type="audit", description=record.description)
-        artifact.add_dir(folder)
+        artifact.add_dir(str(folder / "files"))
         logged = run.log_artifact(artifact)
         if not run.offline:
             logged.wait()

@@ -24,11 +24,12 @@ from celery.signals import (
 from kombu import Exchange, Queue
 
 from caveat_spec.jobs import LISTS, in_flight
+from caveat_storage.temporary_folders import delete_orphaned
 from caveat_telemetry import logs, traces
 from caveat_worker.jobs import reaper, webhook_sender
 from caveat_worker.jobs.sandbox import missing_protections
 from caveat_worker.jobs.settings import settings
-from caveat_worker.jobs.supervisor import make_ready
+from caveat_worker.jobs.supervisor import make_ready, scratch_folder
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,11 @@ def _require_sandbox(**_: Any) -> None:
         sys.exit(UNPROTECTED)
 
 
+def _delete_orphaned(**_: Any) -> None:
+    """Deletes what workers that were killed left on the scratch disk, before the first job needs its room."""
+    delete_orphaned(scratch_folder())
+
+
 def _trace(**_: Any) -> None:
     traces.begin("caveat-worker")
 
@@ -99,6 +105,7 @@ def _make_ready(**_: Any) -> None:
 
 celeryd_init.connect(_log, weak=False)  # before Celery logs any warning
 celeryd_init.connect(_require_sandbox, weak=False)
+celeryd_init.connect(_delete_orphaned, weak=False)
 setup_logging.connect(_log, weak=False)
 worker_process_init.connect(_trace, weak=False)
 worker_process_init.connect(_make_ready, weak=False)

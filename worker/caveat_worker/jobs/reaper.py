@@ -19,6 +19,7 @@ from caveat_spec.jobs import LISTS, QUEUES, RUN_JOB
 from caveat_storage import blob_registry, job_records, job_state, scrub, shards
 from caveat_storage.blobs import Blobs
 from caveat_storage.job_records import Database
+from caveat_storage.temporary_folders import delete_orphaned
 from caveat_worker.jobs.processes import stopped_servers
 from caveat_worker.jobs.sandbox import missing_protections
 from caveat_worker.jobs.settings import Settings, settings
@@ -71,7 +72,7 @@ def verify_stored_bytes(database: Database, blobs: Blobs, settings: Settings) ->
 
 def forget_models(settings: Settings) -> None:
     """Deletes large models on the scratch disk that no job has read for as long as unreferenced bytes are kept."""
-    if settings.shared_models_bytes and (models := opened(Path(scratch_folder()), "", settings.shared_models_bytes)):
+    if settings.shared_models_bytes and (models := opened(scratch_folder(), "", settings.shared_models_bytes)):
         models.forget(timedelta(hours=settings.gc_grace_hours))
 
 
@@ -155,6 +156,7 @@ def _collect_until_gone(database: Database) -> None:
     blobs = blob_registry.opened(settings().blobs_url, database)
     while not _gone.wait(LOOK_SECONDS):
         try:
+            delete_orphaned(scratch_folder())
             collect_garbage(database, blobs, settings())
             verify_stored_bytes(database, blobs, settings())
             forget_models(settings())

@@ -94,6 +94,10 @@ class SharedModels:
         for path, about in _entries(self.folder):
             if about.st_mtime < since:
                 path.unlink(missing_ok=True)
+        for path in self.folder.glob("*.incoming"):  # of workers that were killed while they made the key
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < since:
+                    path.unlink()
 
     def _keep(self, place: Path, entry: Path) -> None:
         """Gives a job's copy its second name, if it is large enough and small enough; failures cost only time."""

@@ -30,6 +30,7 @@ from caveat_spec.maps import LARGEST_MAPS
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import Report
 from caveat_storage.blobs import CorruptBytesError, MissingBytesError, Writable
+from caveat_storage.temporary_folders import temporary_folder
 from caveat_telemetry import traces
 from caveat_worker.jobs import forkserver
 from caveat_worker.jobs.child import DISK_STATUS, MAPS, CrashReport
@@ -162,13 +163,11 @@ def supervise(
     Raises:
         DiskError: the scratch disk, or the one that `sink` writes, is full or fails.
     """
-    scratch = scratch_folder()
     with (
         of_disk("scratch"),
-        tempfile.TemporaryDirectory(prefix="caveat-", dir=scratch) as name,
+        temporary_folder(scratch_folder()) as folder,
         ExitStack() as open_files,
     ):
-        folder = Path(name)
         try:
             with traces.span("fetch", attributes or {}):
                 _lay_out(folder, kind, payload, fetch, should_stop, limits, sink, models, pipeline, shard_batches)
@@ -181,7 +180,7 @@ def supervise(
             return Failed(fault.problem)
         outputs = os.open(folder / "outputs", os.O_DIRECTORY)
         open_files.callback(os.close, outputs)
-        stderr = open_files.enter_context(tempfile.TemporaryFile(dir=scratch))
+        stderr = open_files.enter_context(tempfile.TemporaryFile(dir=folder))
         with traces.span("child", attributes or {}):
             confined = forkserver.forked(environment(limits.threads, pipeline), folder, stderr.fileno(), should_stop)
             try:
@@ -200,10 +199,10 @@ def supervise(
         return end
 
 
-def scratch_folder() -> str:
+def scratch_folder() -> Path:
     """Where jobs have their folders: TMPDIR, also while it is full, when Python would take another place for good."""
     told = os.environ.get("TMPDIR", "")
-    return told if os.path.isdir(told) else tempfile.gettempdir()
+    return Path(told if os.path.isdir(told) else tempfile.gettempdir())
 
 
 def _lay_out(

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from celery import Task
@@ -26,6 +25,7 @@ from caveat_storage import blob_registry, database_faults, job_records, job_stat
 from caveat_storage.blobs import Blobs, MissingBytesError, digest_of
 from caveat_storage.job_records import Database
 from caveat_storage.job_state import Lease, Order
+from caveat_storage.temporary_folders import delete_orphaned
 from caveat_telemetry import logs, traces
 from caveat_worker.jobs.app import app
 from caveat_worker.jobs.pieces import Pieces, lay_out
@@ -96,8 +96,8 @@ def run(lease: Lease) -> str:
         end = compute(lease, holder, pieces)
     except Exception as fault:  # whatever failed on this machine, the job says what it was
         end = Failed(_problem(fault), killed=True)
-    if isinstance(end, Failed) and end.problem.code == "scratch-full" and (models := shared_models(lease.tenant)):
-        models.evict(0)  # the next attempt has the room
+    if isinstance(end, Failed) and end.problem.code == "scratch-full":
+        make_room(lease.tenant)
     with traces.span("store", {}):
         end = store_until(end, holder, pieces)
     return type(end).__name__.lower()
@@ -165,7 +165,14 @@ def sink_of(lease: Lease) -> ArtifactSink | None:
 def shared_models(tenant: str) -> SharedModels | None:
     """The large models that a tenant's jobs share on this worker's scratch disk."""
     most = settings().shared_models_bytes
-    return opened(Path(scratch_folder()), tenant, most) if most else None
+    return opened(scratch_folder(), tenant, most) if most else None
+
+
+def make_room(tenant: str) -> None:
+    """Deletes what no running job needs from the scratch disk, for the next attempt."""
+    delete_orphaned(scratch_folder())
+    if models := shared_models(tenant):
+        models.evict(0)
 
 
 def parts(lease: Lease) -> dict[str, Any]:
