@@ -404,7 +404,7 @@ take {shards["of"]} shards from the queue, and one of them merges the results.
             ["", "wall s", "one : two", "aim", "met"],
             [
                 ["one worker", f"{one:.1f}", "", "", ""],
-                ["two workers, in shards", f"{two:.1f}", *at_least(one / two, 1.6)],
+                ["two workers, in shards", f"{two:.1f}", *at_least(one / two, 1.85)],
                 ["reports equal, byte for byte", yes(len(reports) == 1), "", "", ""],
             ],
         )
