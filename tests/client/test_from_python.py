@@ -272,3 +272,24 @@ def test_arrays_pictures_and_texts_become_the_files_of_their_kind(tmp_path: Path
     texts = files.declared("d", {"text": ["one\ntwo", "žluť"], "tokenizer": "tokenizer.json"})
     lines = Path(texts["text"]).read_text("utf-8").splitlines()
     assert [json.loads(line)["text"] for line in lines] == ["one\ntwo", "žluť"]
+
+
+def test_pictures_of_16_bits_stay_what_they_are(tmp_path: Path) -> None:
+    """Pillow makes greys over 255 white when it turns such pictures into colours."""
+    deep = np.array([[0, 300, 25_700, 65_535]], np.uint16)
+    given = [
+        Image.fromarray(deep),
+        Image.fromarray(deep.astype(np.int32)),
+        Image.fromarray(deep.astype(np.int32) // 257),
+    ]
+    folder = Path(ExampleFiles(tmp_path).declared("c", {"images": given, "preprocess": {"size": 4}})["images"])
+    written = [np.asarray(Image.open(folder / f"{number:06}.png")) for number in range(3)]
+    assert np.array_equal(written[0], deep)
+    assert np.array_equal(written[1], deep)
+    assert written[2].tolist() == [[0, 1, 100, 255]]
+
+
+def test_pictures_that_would_be_black_are_refused(tmp_path: Path) -> None:
+    shares = [Image.fromarray(np.full((2, 2), 0.5, np.float32))]
+    with pytest.raises(caveat.ProblemError, match=r"Picture 0 is of floats up to 0\.5; pixels"):
+        ExampleFiles(tmp_path).declared("c", {"images": shares, "preprocess": {"size": 4}})

@@ -15,6 +15,7 @@ from caveat_spec.audit import DATASETS, Arrays, ExampleSet, Images, Table, Text
 KINDS: dict[str, type[ExampleSet]] = {"images": Images, "arrays": Arrays, "table": Table, "text": Text}
 _FRAMES = frozenset({"pandas.DataFrame", "pandas.core.frame.DataFrame"})
 """One class: its name since pandas 3, and before."""
+BRIGHTEST = 255
 _TABLES = frozenset({".csv", ".json", ".jsonl", *DATASETS})
 
 
@@ -165,9 +166,24 @@ def _write_pictures(pictures: Sequence[Any], path: Path) -> Path:
     """Pictures are named by their position, by which two lists pair."""
     path.mkdir()
     for position, picture in enumerate(pictures):
-        plain = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
-        plain.save(path / f"{position:06}.png", compress_level=1)
+        _storable(picture, position).save(path / f"{position:06}.png", compress_level=1)
     return path
+
+
+def _storable(picture: Any, position: int) -> Any:
+    """A picture as PNG stores it: grey of 8 or 16 bits or colours; raises a `ProblemError` where all would be black."""
+    if picture.mode in ("L", "RGB") or picture.mode.startswith("I;16"):
+        return picture
+    if picture.mode == "I":
+        return picture.convert("I;16" if picture.getextrema()[1] > BRIGHTEST else "L")
+    if picture.mode == "F" and picture.getextrema()[1] <= 1:
+        raise problem(
+            "unknown-examples",
+            422,
+            f"Picture {position} is of floats up to {picture.getextrema()[1]:g}; pixels are numbers from 0 to 255.",
+            "Convert it: `Image.fromarray((255 * array).astype('uint8'))`.",
+        )
+    return picture.convert("RGB")
 
 
 def _write_texts(texts: Sequence[str], path: Path) -> Path:
