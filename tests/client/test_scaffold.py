@@ -88,6 +88,27 @@ def test_a_two_valued_column_becomes_pairs_and_groups(caveat: Caveat, tmp_path: 
     assert (audit.groups["by_race"].sensitive, audit.groups["by_race"].label) == (["race"], "approved")
 
 
+@pytest.mark.parametrize("name", ["default", "churned", "is_fraud"])
+def test_nobody_is_selected_by_an_outcome_that_nobody_wants(caveat: Caveat, tmp_path: Path, name: str) -> None:
+    """The four-fifths rule compares who gets the favourable decision: here the class without the outcome."""
+    first_audits.mlp(tmp_path, 3, 2, "Softmax")
+    columns = {"saved": first_audits.numbers(1), "debt": first_audits.numbers(2), "sex": first_audits.bits(3)}
+    first_audits.table(tmp_path, {**columns, name: first_audits.bits(4)})
+    said = " ".join(caveat("init", "model.onnx").output.split())
+    assert f"`{name}` is taken for what nobody wants, so the answer is class 0: without it, and selected." in said
+    audit = read_audit(tmp_path / "audit.yaml").audit
+    assert (audit.targets["answer"].index, audit.targets["answer"].versus) == (0, 1)
+    assert audit.groups["by_sex"].label is None, "its positives are the other class"
+
+
+def test_one_score_of_what_nobody_wants_is_told(caveat: Caveat, tmp_path: Path) -> None:
+    first_audits.mlp(tmp_path, 3, 1, "Sigmoid")
+    columns = {"saved": first_audits.numbers(1), "debt": first_audits.numbers(2), "sex": first_audits.bits(3)}
+    first_audits.table(tmp_path, {**columns, "default": first_audits.bits(4)})
+    said = " ".join(caveat("init", "model.onnx").output.split())
+    assert "the model has one score: those over its threshold count as selected, who are the ones with it." in said
+
+
 def test_the_order_of_columns_is_to_check_where_the_model_does_not_name_them(caveat: Caveat, tmp_path: Path) -> None:
     RUNS["a_table_with_a_protected_column"](tmp_path)
     assert "`features` have the order of the file's columns" in " ".join(caveat("init", "model.onnx").output.split())

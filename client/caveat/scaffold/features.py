@@ -11,10 +11,13 @@ from caveat.scaffold.columns import MISSING, Column, Columns
 from caveat_spec.artifacts import Tensor
 
 OUTCOME = re.compile(
-    r"^(label|labels|target|y|outcome|class|approved?|decision|default(ed)?|reject(ed)?|income|score|churn(ed)?"
-    r"|survived|price|response|prediction)$",
+    r"^(label|labels|target|y|outcome|class|approved?|decision|income|score|survived|price|response|prediction)$", re.I
+)
+ADVERSE = re.compile(
+    r"^(default(ed)?|reject(ed)?|denied|churn(ed)?|exited|attrition|delinquent|(is_?)?fraud|(two_year_)?recid(ivism)?)$",
     re.I,
 )
+"""Names of outcomes that nobody wants for themselves: the favourable decision is the other class."""
 PROTECTED = re.compile(
     r"(?:^|[^a-z])(race|racial|ethnicity|ethnic|black|white|nonwhite|hispanic|asian|sex|gender|male|female|age|married"
     r"|marital|religion|religious|disabled|disability|national|nationality|native)(?:$|[^a-z])",
@@ -49,7 +52,12 @@ class Features:
 
 def is_outcome(name: str) -> bool:
     """Whether a column's name is one that outcomes have."""
-    return OUTCOME.match(name) is not None
+    return OUTCOME.match(name) is not None or is_adverse(name)
+
+
+def is_adverse(name: str) -> bool:
+    """Whether a column's name is that of an outcome that is bad for whom it concerns."""
+    return ADVERSE.match(name) is not None
 
 
 def is_protected(name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from caveat.scaffold.beside import FEWEST, Beside
 from caveat.scaffold.columns import TABLES, Column, Columns, read_columns
 from caveat.scaffold.draft import Concept, Draft, number, set_name
-from caveat.scaffold.features import Features, choose_features, is_outcome, is_protected
+from caveat.scaffold.features import Features, choose_features, is_adverse, is_outcome, is_protected
 from caveat.scaffold.target import Question
 
 MOST_CONCEPTS = 3
@@ -66,7 +66,8 @@ def _draft(beside: Beside, table: Columns, features: Features, question: Questio
         if one.edits:
             sets[high]["pairs_with"] = low
         concepts[name] = Concept(high, (low,))
-    groups = _groups(table, features, question, base)
+    question, adverse = _favourable(features, question)
+    groups = _groups(table, features, question, base, labelled=not adverse)
     if not concepts and not groups:
         return None
     comments = ["`features` are the model's input columns, in its order. Check them."] if features.names else []
@@ -77,8 +78,23 @@ def _draft(beside: Beside, table: Columns, features: Features, question: Questio
         groups,
         target=question.fields,
         comments=tuple(comments),
-        to_check=features.to_check,
+        to_check=(*features.to_check, *(adverse if groups else ())),
     )
+
+
+def _favourable(features: Features, question: Question) -> tuple[Question, tuple[str, ...]]:
+    """The question about the class that is favourable, and what to check where that is not the second one."""
+    outcome = next((one.name for one in features.outcomes if is_adverse(one.name)), None)
+    if outcome is None or question.threshold is None:
+        return question, ()
+    if question.classes == 2 and "index" in question.fields:
+        sentence = f"`{outcome}` is taken for what nobody wants, so the answer is class 0: without it, and selected."
+        return question.of_class(0), (sentence,)
+    sentence = (
+        f"`{outcome}` is taken for what nobody wants, and the model has one score: those over its threshold count as "
+        "selected, who are the ones with it. Read the rates of groups the other way round."
+    )
+    return question, (sentence,)
 
 
 def _shared(beside: Beside, table: Columns, features: Features) -> dict[str, Any]:
@@ -137,7 +153,9 @@ def _contrast(column: Column, features: Features) -> Contrast | None:
     return Contrast(column, column.number(rarer), column.number(frequent), edits)
 
 
-def _groups(table: Columns, features: Features, question: Question, base: str) -> dict[str, dict[str, Any]]:
+def _groups(
+    table: Columns, features: Features, question: Question, base: str, *, labelled: bool
+) -> dict[str, dict[str, Any]]:
     """Groups of people by each protected characteristic with a few values: the model's decisions, or recorded ones."""
     outcome = next((one for one in features.outcomes if set(one.values) == {"0", "1"} and not one.missing), None)
     decided: dict[str, Any] = {}
@@ -145,7 +163,7 @@ def _groups(table: Columns, features: Features, question: Question, base: str) -
         decided["target"] = "answer"
         if question.threshold:
             decided["threshold"] = question.threshold
-        if outcome is not None:
+        if outcome is not None and labelled:
             decided["label"] = outcome.name
     elif outcome is not None:
         decided["decision"] = outcome.name
