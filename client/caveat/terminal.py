@@ -400,7 +400,8 @@ def show_monitor(written: MonitorFile) -> None:
     console.print(f"Wrote {written.path}: {written.path.stat().st_size:,} bytes.")
     for kind, tensors in (("reads", written.inputs), ("yields", written.outputs)):
         for tensor in tensors:
-            console.print(f"{kind:<7} {tensor.name}  {tensor.dtype} {_shape(tensor.shape)}")
+            dtype = "string" if tensor.dtype == "object" else tensor.dtype
+            console.print(f"{kind:<7} {tensor.name}  {dtype} {_shape(tensor.shape)}")
     check = written.check
     sensitivities = "" if written.scores_only else f", sensitivities to {check.sensitivity_error:.1e} of the largest"
     console.print(

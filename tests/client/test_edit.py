@@ -17,10 +17,13 @@ from prometheus_client import REGISTRY, generate_latest
 import caveat
 from caveat.auditfile import read_audit
 from caveat.cli import cli
-from caveat.editing import Change, EditedFile, write_edit
+from caveat.editing import Change, EditedFile, MonitorFile, write_edit
 from caveat.pack import digest
 from caveat.problems import ProblemError
+from caveat.terminal import show_monitor
+from caveat_spec.artifacts import WatchCheck
 from caveat_spec.report import Report
+from caveat_worker.engine.onnx.graph import TensorInfo
 from tests.client.conftest import ROOT
 from tests.client.models import write_audit
 from tests.client.test_external_data import split
@@ -207,3 +210,15 @@ def test_from_python(audit: Path) -> None:
     assert written.check.score_error < 1e-4
     with pytest.raises(ProblemError, match="declares no concept"):
         caveat.edit(model, layer="hidden", concept="none", write=audit.parent / "n.onnx", **asked)
+
+
+def test_a_monitor_reads_texts_as_the_other_commands_name_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NumPy calls an array of texts one of objects."""
+    path = tmp_path / "monitored.onnx"
+    path.write_bytes(b"x")
+    city = TensorInfo("city", (None, 1), "object")
+    check = WatchCheck(examples=3, score_error=0.0, sensitivity_error=0.0)
+    show_monitor(MonitorFile(path, [city], [city], check, [], scores_only=True))
+    assert "reads   city  string ?×1" in capsys.readouterr().out

@@ -109,6 +109,20 @@ def test_one_score_of_what_nobody_wants_is_told(caveat: Caveat, tmp_path: Path) 
     assert "the model has one score: those over its threshold count as selected, who are the ones with it." in said
 
 
+def test_a_concept_of_two_texts_is_named_by_the_one_that_is_added(caveat: Caveat, tmp_path: Path) -> None:
+    """Sentences say that adding the concept raises or lowers the answer: of `sex` alone that says nothing."""
+    first_audits.mlp(tmp_path, 3, 2)
+    words = [["male", "female"][bit] for bit in first_audits.bits(3)]
+    columns = {"a": first_audits.numbers(1), "b": first_audits.numbers(2), "sex": words}
+    first_audits.table(tmp_path, columns)
+    assert caveat("init", "model.onnx").exit_code == 0
+    audit = read_audit(tmp_path / "audit.yaml").audit
+    ((name, concept),) = audit.concepts.items()
+    shown = audit.examples[concept.examples]
+    assert isinstance(shown, Table)
+    assert name == f"sex_{shown.set['sex']}"
+
+
 def test_the_order_of_columns_is_to_check_where_the_model_does_not_name_them(caveat: Caveat, tmp_path: Path) -> None:
     RUNS["a_table_with_a_protected_column"](tmp_path)
     assert "`features` have the order of the file's columns" in " ".join(caveat("init", "model.onnx").output.split())
@@ -131,7 +145,7 @@ def test_trees_are_asked_only_what_an_edit_can_show(caveat: Caveat, tmp_path: Pa
     rows = [f"{i % 2},{i % 7},{i % 5},{i % 3},{'fm'[i % 2]}" for i in range(120)]
     (tmp_path / "people.csv").write_text("\n".join(["married,a,b,c,sex", *rows]))
     done = caveat("init", "model.onnx")
-    assert "no audit asks for sex: the model has no layer" in " ".join(done.output.split())
+    assert "no audit asks for sex_m: the model has no layer" in " ".join(done.output.split())
     audit = read_audit(tmp_path / "audit.yaml").audit
     assert set(audit.concepts) == {"married"}
     assert set(audit.groups) == {"by_married", "by_sex"}

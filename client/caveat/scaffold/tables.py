@@ -59,13 +59,13 @@ def _draft(beside: Beside, table: Columns, features: Features, question: Questio
     sets: dict[str, Any] = {base: shared}
     concepts: dict[str, Concept] = {}
     for one in contrasts:
-        name = set_name(one.column.name, concepts)
+        name = set_name(one.column.name, concepts)  # of a number that grows; one of two texts is named by its value
         high = set_name(f"{name}_{_word(one.high, one, 'high')}", sets)
         low = set_name(f"{name}_{_word(one.low, one, 'low')}", {**sets, high: None})
         sets[low], sets[high] = _side(shared, one, one.low), _side(shared, one, one.high)
         if one.edits:
             sets[high]["pairs_with"] = low
-        concepts[name] = Concept(high, (low,))
+        concepts[high if isinstance(one.high, str) else name] = Concept(high, (low,))
     question, adverse = _favourable(features, question)
     groups = _groups(table, features, question, base, labelled=not adverse)
     if not concepts and not groups:
