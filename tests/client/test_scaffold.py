@@ -101,6 +101,19 @@ def test_nobody_is_selected_by_an_outcome_that_nobody_wants(caveat: Caveat, tmp_
     assert audit.groups["by_sex"].label is None, "its positives are the other class"
 
 
+@pytest.mark.parametrize(("words", "index"), [(("approved", "denied"), 0), (("bad", "good"), 1), (("no", "yes"), 1)])
+def test_the_favourable_of_two_words_is_selected(
+    caveat: Caveat, tmp_path: Path, words: tuple[str, str], index: int
+) -> None:
+    """Classifiers have their classes in the order of the alphabet."""
+    first_audits.mlp(tmp_path, 3, 2, "Softmax")
+    columns = {"saved": first_audits.numbers(1), "debt": first_audits.numbers(2), "sex": first_audits.bits(3)}
+    first_audits.table(tmp_path, {**columns, "decision": [words[bit] for bit in first_audits.bits(4)]})
+    said = " ".join(caveat("init", "model.onnx").output.split())
+    assert read_audit(tmp_path / "audit.yaml").audit.targets["answer"].index == index
+    assert ("`denied` in `decision` is taken for what nobody wants" in said) == (index == 0)
+
+
 def test_one_score_of_what_nobody_wants_is_told(caveat: Caveat, tmp_path: Path) -> None:
     first_audits.mlp(tmp_path, 3, 1, "Sigmoid")
     columns = {"saved": first_audits.numbers(1), "debt": first_audits.numbers(2), "sex": first_audits.bits(3)}

@@ -17,6 +17,10 @@ ADVERSE = re.compile(
     r"^(default(ed)?|reject(ed)?|denied|churn(ed)?|exited|attrition|delinquent|(is_?)?fraud|(two_year_)?recid(ivism)?)$",
     re.I,
 )
+ADVERSE_WORD = re.compile(
+    r"^(bad|churn(ed)?|declined|default(ed)?|delinquent|denied|exited|fail(ed)?|fraud(ulent)?|refused|reject(ed)?)$",
+    re.I,
+)
 """Names of outcomes that nobody wants for themselves: the favourable decision is the other class."""
 PROTECTED = re.compile(
     r"(?:^|[^a-z])(race|racial|ethnicity|ethnic|black|white|nonwhite|hispanic|asian|sex|gender|male|female|age|married"
@@ -58,6 +62,11 @@ def is_outcome(name: str) -> bool:
 def is_adverse(name: str) -> bool:
     """Whether a column's name is that of an outcome that is bad for whom it concerns."""
     return ADVERSE.match(name) is not None
+
+
+def is_adverse_word(value: str) -> bool:
+    """Whether a value of a column names a class that is bad for whom it concerns."""
+    return ADVERSE_WORD.match(value.strip()) is not None
 
 
 def is_protected(name: str) -> bool:

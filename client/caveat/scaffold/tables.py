@@ -10,7 +10,7 @@ from typing import Any
 from caveat.scaffold.beside import FEWEST, Beside
 from caveat.scaffold.columns import TABLES, Column, Columns, read_columns
 from caveat.scaffold.draft import Concept, Draft, number, set_name
-from caveat.scaffold.features import Features, choose_features, is_adverse, is_outcome, is_protected
+from caveat.scaffold.features import Features, choose_features, is_adverse, is_adverse_word, is_outcome, is_protected
 from caveat.scaffold.target import Question
 
 MOST_CONCEPTS = 3
@@ -84,17 +84,29 @@ def _draft(beside: Beside, table: Columns, features: Features, question: Questio
 
 def _favourable(features: Features, question: Question) -> tuple[Question, tuple[str, ...]]:
     """The question about the class that is favourable, and what to check where that is not the second one."""
-    outcome = next((one.name for one in features.outcomes if is_adverse(one.name)), None)
-    if outcome is None or question.threshold is None:
+    if question.threshold is None:
+        return question, ()
+    outcome = next((named for one in features.outcomes if (named := _adverse_class(one)) is not None), None)
+    if outcome is None:
         return question, ()
     if question.classes == 2 and "index" in question.fields:
-        sentence = f"`{outcome}` is taken for what nobody wants, so the answer is class 0: without it, and selected."
+        sentence = f"{outcome} is taken for what nobody wants, so the answer is class 0: without it, and selected."
         return question.of_class(0), (sentence,)
     sentence = (
-        f"`{outcome}` is taken for what nobody wants, and the model has one score: those over its threshold count as "
+        f"{outcome} is taken for what nobody wants, and the model has one score: those over its threshold count as "
         "selected, who are the ones with it. Read the rates of groups the other way round."
     )
     return question, (sentence,)
+
+
+def _adverse_class(column: Column) -> str | None:
+    """What the second class of a column of outcomes is called, where nobody wants it; classes of words are sorted."""
+    if is_adverse(column.name) and column.numeric:
+        return f"`{column.name}`"
+    if column.numeric or column.distinct != 2 or not column.values:
+        return None
+    second = max(column.values)
+    return f"`{second}` in `{column.name}`" if is_adverse_word(second) else None
 
 
 def _shared(beside: Beside, table: Columns, features: Features) -> dict[str, Any]:
