@@ -196,9 +196,12 @@ def _delete_if_orphaned(name: str, beside: int) -> bool:
             return False
         if os.fstat(lock).st_nlink == 0:  # its holder has just deleted it
             return False
-        if fault := _delete(name, beside, folder):
-            raise fault
-    return True
+        fault = _delete(name, beside, folder)
+    if fault is None:
+        return True
+    if fault.errno in (errno.ENOTEMPTY, errno.ENOENT):  # a job outlives its supervisor by a moment, and still writes
+        return False
+    raise fault
 
 
 def _delete_if_empty(name: str, beside: int, folder: int) -> bool:
@@ -206,7 +209,8 @@ def _delete_if_empty(name: str, beside: int, folder: int) -> bool:
     try:
         os.rmdir(name, dir_fd=beside)
     except OSError as fault:
-        if fault.errno == errno.ENOTEMPTY and not {LOCK, UNLOCKED}.isdisjoint(os.listdir(folder)):
+        left = os.listdir(folder)  # nothing, or the lock, if a process has locked it meanwhile
+        if fault.errno == errno.ENOTEMPTY and (not left or LOCK in left or UNLOCKED in left):
             return False
         raise
     return True
@@ -226,13 +230,23 @@ def _delete(name: str, beside: int, folder: int) -> OSError | None:
             except OSError as fault:
                 faults.append(fault)
         if not faults:
-            with suppress(FileNotFoundError):
-                os.unlink(LOCK, dir_fd=folder)
-            with suppress(FileNotFoundError):  # another process found it empty
-                os.rmdir(name, dir_fd=beside)
+            _remove(name, beside, folder)
     except OSError as fault:
         faults.append(fault)
     return faults[0] if faults else None
+
+
+def _remove(name: str, beside: int, folder: int) -> None:
+    """Removes a folder in which only the lock is left; if that fails it has a lock again, or it would stay for good."""
+    with suppress(FileNotFoundError):
+        os.unlink(LOCK, dir_fd=folder)
+    try:
+        os.rmdir(name, dir_fd=beside)
+    except FileNotFoundError:  # another process found it empty
+        return
+    except OSError:
+        os.close(os.open(LOCK, LOCKED | os.O_CREAT, LOCK_MODE, dir_fd=folder))
+        raise
 
 
 def _take_apart(name: str, folder: int, waiting: list[str], faults: list[OSError]) -> None:

@@ -217,6 +217,29 @@ def test_what_a_hostile_job_left_goes_and_nothing_beyond_it(user: int | None) ->
         assert Path("/etc/passwd").exists()
 
 
+@pytest.mark.parametrize("late", ["in the folder", "deeper"])
+def test_a_job_that_still_writes_for_a_moment_is_no_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, late: str
+) -> None:
+    """The process of a job is killed a moment after its supervisor."""
+    left, list_names = killed(tmp_path), os.listdir
+    (left / "outputs").mkdir()
+    place = left if late == "in the folder" else left / "outputs"
+
+    def listed(folder: int) -> list[str]:
+        names = list_names(folder)
+        if os.path.samestat(os.fstat(folder), place.stat()):
+            (place / "late").mkdir()
+        return names
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "listdir", listed)
+        assert delete_orphaned(tmp_path) == 0
+    assert (place / "late").exists()
+    assert told(caplog) == []
+    assert delete_orphaned(tmp_path) == 1
+
+
 def test_a_folder_in_the_moment_before_its_lock_is_made_again(tmp_path: Path) -> None:
     """Another process takes the empty folder for an orphan, deletes it with its fresh lock, or has that lock."""
     flock, open_file = fcntl.flock, os.open
