@@ -22,8 +22,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-if sys.platform != "win32":
+try:
     import fcntl
+except ImportError:  # Windows has none
+    HAS_LOCKS = False
+else:
+    HAS_LOCKS = sys.platform == "linux"
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +74,7 @@ def _let_go() -> None:
         lock.release()
 
 
-if sys.platform == "linux":
+if HAS_LOCKS:
     os.register_at_fork(after_in_child=_let_go)
 
 
@@ -85,7 +89,7 @@ def temporary_folder(place: Path | None = None) -> Iterator[Path]:
         OSError: the folder cannot be made there.
     """
     place = Path(tempfile.gettempdir() if place is None else place).absolute()
-    if sys.platform != "linux":
+    if not HAS_LOCKS:
         with tempfile.TemporaryDirectory(prefix=PREFIX, dir=place) as name:
             yield Path(name)
         return
