@@ -27,6 +27,7 @@ def test_every_operation_is_served_and_nothing_else_is(app: Flask) -> None:
     promised = {(operation.method, operation.path) for operation in openapi.OPERATIONS}
     console = {"/", "/audits/{job_id}", "/audits/{job_id}/history", "/audits/{job_id}/report", "/compare", "/models"}
     console |= {"/examples", "/access", "/sign-in", "/sign-in/oidc", "/sign-in/oidc/callback"}
+    console |= {"/studies", "/studies/{study_id}", "/studies/{study_id}/findings", "/studies/{study_id}/forms/{rater}"}
     pages = {("GET", path) for path in (*console, "/docs", "/docs/{name}", "/problems/{code}")}
     assert served - promised == {*pages, ("POST", "/sign-in"), ("POST", "/sign-out")}
     assert promised <= served
