@@ -25,10 +25,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     folder = tmp_path_factory.mktemp("mlflow")
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    mlflow.set_experiment(
-        experiment_id=mlflow.create_experiment("loans", artifact_location=(folder / "artifacts").as_uri())
-    )
-    with warnings.catch_warnings(), mlflow.start_run() as started:
+    experiment = mlflow.create_experiment("loans", artifact_location=(folder / "artifacts").as_uri())
+    with warnings.catch_warnings(), mlflow.start_run(experiment_id=experiment) as started:
         warnings.simplefilter("ignore")
         mlflow.onnx.log_model(_model(), name="model", registered_model_name="loans")
         mlflow.log_text("age,income\n31,20\n", "tables/people.csv")

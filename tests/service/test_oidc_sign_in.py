@@ -56,7 +56,9 @@ def settings_of(issuer: Issuer, **changed: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def shared_app(tmp_path_factory: pytest.TempPathFactory, shared_issuer: Issuer) -> Iterator[Flask]:
-    settings = settings_of(shared_issuer, auth_failure_limit="1000/minute")
+    settings = settings_of(
+        Issuer(url=shared_issuer.url), auth_failure_limit="1000/minute"
+    )  # whatever a test made of it
     with keyed(tmp_path_factory.mktemp("service"), **settings) as app:
         yield app
 
