@@ -197,7 +197,9 @@ class Photographs:
 
 
 @cache
-def _photographs(crops_of_each: int = CROPS, drawn: int = FROM) -> Photographs:
+def _photographs(
+    crops_of_each: int = CROPS, drawn: int = FROM, marks: tuple[str, ...] = ("none", "chinese", "latin")
+) -> Photographs:
     from examples.watermark.efficientnet import efficientnet_lite0
     from examples.watermark.marks import mark, marked
     from examples.watermark.photographs import BUNDLED, crop, photograph
@@ -208,7 +210,7 @@ def _photographs(crops_of_each: int = CROPS, drawn: int = FROM) -> Photographs:
     whole = [photograph(name) for name in BUNDLED]
     crops = [crop(one, rng) for one in whole for _ in range(crops_of_each)]
     found = {}
-    for name in ("none", "chinese", "latin"):
+    for name in marks:
         laid = crops if name == "none" else [marked(one, mark(name)) for one in crops]
         parts = [_features(session, laid[start : start + 20]) for start in range(0, len(laid), 20)]
         found[name] = np.concatenate(parts)
@@ -256,7 +258,7 @@ def effect_on_fresh_crops(seed: int, direction: Any) -> float:
 
     In the unit of a proposal's effect: standard deviations of the logit, with one of the direction.
     """
-    every = _photographs(FRESH, FROM + 1)
+    every = _photographs(FRESH, FROM + 1, ("none", "latin"))
     rows = np.arange(len(every.of))
     has = np.random.default_rng(500_000 + seed).random(len(rows)) < 0.5
     features = every.under(seed, rows, has, planted=False)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.measure import installed
+from bench.measure import installed, timed
 from bench.page import table
 from caveat_spec.explanations import explanations
 from caveat_worker.engine.autodiff.load import load
@@ -413,9 +413,7 @@ def _in_turns(
     for _ in range(rounds):
         for name, action in (("ours", ours), ("peer", peer)):
             if action is not None:
-                started = time.process_time()
-                found[name] = action()
-                spent[name].append(time.process_time() - started)
+                found[name] = timed(spent[name], action)
     return found["ours"], found["peer"], (median(spent["ours"]), median(spent["peer"]) if peer else None)
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from bench.measure import timed
 from caveat_worker.engine.autodiff.differentiate import differentiate
 from caveat_worker.engine.autodiff.gradient_check import check_gradients
 from caveat_worker.engine.autodiff.layers import list_layers
@@ -303,9 +304,7 @@ def _in_turns(*works: Callable[[], Any]) -> list[float]:
     times: list[list[float]] = [[] for _ in works]
     for _ in range(ROUNDS + 1):
         for one, spent in zip(works, times, strict=True):
-            started = time.process_time()
-            one()
-            spent.append(time.process_time() - started)
+            timed(spent, one)
     return [median(spent[1:]) for spent in times]
 
 

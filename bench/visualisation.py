@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from bench.measure import timed
 from bench.rows import Row, at_least, at_most
 from caveat_worker.engine.autodiff.differentiate import expose
 from caveat_worker.engine.autodiff.load import load
@@ -130,9 +130,7 @@ def _beside_torch(name: str, layer: str) -> tuple[float, float]:
     spent: dict[str, list[float]] = {"own": [], "torch": []}
     for _ in range(ROUNDS + 1):
         for which, action in (("own", own), ("torch", torchs)):
-            started = time.process_time()
-            action()
-            spent[which].append(time.process_time() - started)
+            timed(spent[which], action)
     ours, theirs = (median(spent[which][1:]) for which in ("own", "torch"))
     return ours * STEPS / TIMED_STEPS, ours / theirs
 
