@@ -48,8 +48,8 @@ $(VENV)/.zoo: $(VENV)/.oracle bench/zoo/packages.txt
 	$(PIP) --no-deps --requirement bench/zoo/packages.txt
 	@touch $@
 
-.cache/clients/.ready: $(VENV)/.dev $(wildcard tests/contract/clients/*) | programs
-	$(BIN)/python tests/contract/clients/get.py
+.cache/clients/.ready: $(VENV)/.dev $(wildcard tests/contract/clients/*) tests/npm.py | programs
+	$(BIN)/python -m tests.contract.clients.get
 	@touch $@
 
 .venv-keras/.ready: constraints.txt

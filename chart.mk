@@ -3,8 +3,8 @@
 
 CHART_TOOLS := .cache/chart
 
-$(CHART_TOOLS)/.ready: $(VENV)/.dev $(wildcard tests/chart/tools/*) | programs
-	$(BIN)/python tests/chart/tools/get.py
+$(CHART_TOOLS)/.ready: $(VENV)/.dev $(wildcard tests/chart/tools/*) tests/npm.py | programs
+	$(BIN)/python -m tests.chart.tools.get
 	@touch $@
 
 chart: $(CHART_TOOLS)/.ready  ## the Helm chart, the Dockerfile and the compose file: every set of values, every linter

@@ -1,9 +1,8 @@
-"""Downloads the tools of the chart's tests: `python tests/chart/tools/get.py`."""
+"""Downloads the tools of the chart's tests: `python -m tests.chart.tools.get`."""
 
 from __future__ import annotations
 
 import io
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,10 +11,10 @@ import venv
 import zipfile
 from pathlib import Path
 
+from tests import npm
+
 HERE = Path(__file__).parent
 CACHE = HERE.parents[2] / ".cache" / "chart"
-PATIENT = ("--loglevel=error", "--fetch-timeout=30000", "--fetch-retries=5")
-"""A registry that does not answer is asked again, and at last the reason is said; npm waits five minutes by itself."""
 
 
 def main() -> None:
@@ -50,13 +49,8 @@ def get_linters(place: Path) -> None:
 
 def get_schemas(place: Path) -> None:
     """Installs the published schemas and the program that validates with them."""
-    npm = shutil.which("npm")
-    if npm is None:
-        sys.exit("Custom resources are validated by JavaScript packages; get npm by `make programs`, as root.")
-    place.mkdir(exist_ok=True)
-    for name in ("package.json", "package-lock.json", "validate.js"):
-        shutil.copy(HERE / name, place)
-    _run(npm, "ci", *PATIENT, "--ignore-scripts", "--prefix", str(place))
+    pinned = [HERE / name for name in ("package.json", "package-lock.json", "validate.js")]
+    npm.install(pinned, place, "Custom resources are validated by")
 
 
 def _run(*command: str) -> None:

@@ -1,31 +1,23 @@
-"""Downloads the generators of the contract's clients: `python tests/contract/clients/get.py`."""
+"""Downloads the generators of the contract's clients: `python -m tests.contract.clients.get`."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
+from tests import npm
+
 HERE = Path(__file__).parent
 CACHE = HERE.parents[2] / ".cache" / "clients"
-PATIENT = ("--loglevel=error", "--fetch-timeout=30000", "--fetch-retries=5")
-"""A registry that does not answer is asked again, and at last the reason is said; npm waits five minutes by itself."""
 
 
 def main() -> None:
     """Puts Python's generators into an environment of their own, and TypeScript's beside it, in `.cache/clients/`."""
     venv.create(CACHE / "python", with_pip=True, clear=True)
     _run(str(CACHE / "python/bin/pip"), "install", "--quiet", "--requirement", str(HERE / "requirements.txt"))
-    npm = shutil.which("npm")
-    if npm is None:
-        sys.exit("Generators of TypeScript are JavaScript packages; get npm by `make programs`, as root.")
-    node = CACHE / "node"
-    node.mkdir(exist_ok=True)
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(HERE / name, node)
-    _run(npm, "ci", *PATIENT, "--ignore-scripts", "--prefix", str(node))
+    pinned = [HERE / name for name in ("package.json", "package-lock.json")]
+    npm.install(pinned, CACHE / "node", "Generators of TypeScript are")
 
 
 def _run(*command: str) -> None:
