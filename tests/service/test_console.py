@@ -19,13 +19,12 @@ from caveat_reports.canonical import canonical
 from caveat_service import console, sessions
 from caveat_spec.problem import ProblemDetails
 from caveat_spec.report import Report, Verdict
-from caveat_spec.study import NewFindings
-from caveat_storage import job_state, keys, studies, webhooks
+from caveat_storage import job_state, keys, webhooks
 from caveat_storage.job_records import Database
-from caveat_worker.study_analysis import analyse_study
 from tests.api import api
 from tests.client import rated
 from tests.reports.test_annexes import comparison, of
+from tests.service.analyst import analysed, claimed
 from tests.service.test_corrupt_bytes import place_of
 from tests.worker.live import MODEL, TABLE, audit, digest, postgresql
 
@@ -196,13 +195,7 @@ def test_a_study_is_shown_from_its_forms_to_what_it_came_to(app: Flask, key: str
     page = page_of(browser.get(f"/studies/{study}", **TLS))
     assert "are being analysed" in page
     assert "data-live" in page
-    row = studies.get(database, "ours", study)
-    assert row is not None
-    assert row.analysis_id is not None
-    lease = job_state.claim(database, row.analysis_id, worker="w", lasts=timedelta(minutes=1))
-    assert lease is not None
-    found = analyse_study(NewFindings.model_validate(lease.payload))
-    assert job_state.succeed(database, lease, found.model_dump(mode="json"))
+    analysed(database, "ours", study)
     page = page_of(browser.get(f"/studies/{study}", **TLS))
     assert f'href="/studies/{study}/findings"' in page
     assert "data-live" not in page
@@ -226,11 +219,7 @@ def test_studies_are_listed_page_by_page(app: Flask, key: str, monkeypatch: pyte
 def test_an_analysis_that_failed_is_said_with_what_to_do(app: Flask, key: str, database: Database) -> None:
     study = studied(app, key)
     app.test_client().post(f"/v1/studies/{study}:close", headers={"Authorization": f"Bearer {key}"})
-    row = studies.get(database, "ours", study)
-    assert row is not None
-    assert row.analysis_id is not None
-    lease = job_state.claim(database, row.analysis_id, worker="w", lasts=timedelta(minutes=1))
-    assert lease is not None
+    lease = claimed(database, "ours", study)
     assert job_state.fail(database, lease, ProblemDetails.of("job-failed", 500, "It broke.", "Repeat it."))
     browser = sign_in(app, key)
     assert "It broke. Repeat it." in page_of(browser.get(f"/studies/{study}", **TLS))
