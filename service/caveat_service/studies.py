@@ -167,7 +167,8 @@ def close_study(study_id: str) -> Response:
 def get_findings(study_id: str) -> Response:
     """Returns what the ratings came to, once they are analysed."""
     media_type, row = accepted("This", ("application/json", PAGE_TYPE)), study_records.find(study_id)
-    response = study_records.findings_page(row) if media_type == PAGE_TYPE else answer(study_records.findings_of(row))
+    as_page = media_type == PAGE_TYPE
+    response = study_records.findings_page(row) if as_page else answer(study_records.findings_of(row)[1])
     response.headers["Vary"] = "Accept"
     return conditional_response(unchanging(response, f"{row.analysis_id}-{media_type.replace('/', '-')}"))
 

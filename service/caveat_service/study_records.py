@@ -91,11 +91,11 @@ def form_page(row: StudyRow, rater: int) -> Response:
 
 def findings_page(row: StudyRow) -> Response:
     """What the ratings of a closed study came to, for a person."""
-    return _page(findings.render(protocol_of(row), findings_of(row)))
+    return _page(findings.render(*findings_of(row)))
 
 
-def findings_of(row: StudyRow) -> StudyFindings:
-    """What the ratings of a closed study came to, once they are analysed."""
+def findings_of(row: StudyRow) -> tuple[Study, StudyFindings]:
+    """A closed study and what its ratings came to, once they are analysed."""
     if row.closed_at is None:
         raise refuse(
             "study-open", 409, "This study still takes answers. It is analysed once, when it is closed: p-values that "
@@ -112,7 +112,8 @@ def findings_of(row: StudyRow) -> StudyFindings:
         waits = refuse("not-analysed-yet", 409, "This study is being analysed.", "Ask again in a moment.")
         waits.headers["Retry-After"] = "1"
         raise waits
-    return worded(protocol_of(row), StudyFindings.model_validate(job.result))
+    study = protocol_of(row)
+    return study, worded(study, StudyFindings.model_validate(job.result))
 
 
 def _page(text: str) -> Response:

@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -136,26 +136,33 @@ class EndedError(Exception):
     """The job has ended and cannot be cancelled."""
 
 
+class Asked(TypedDict, total=False):
+    """What a job may be submitted with."""
+
+    queue: Queue
+    urgency: int
+    name: str | None
+    by: str
+    """The principal."""
+    sources: Collection[str]
+    """The digests that the job will read, which are kept as long as the job."""
+    to_fetch: Collection[str]
+    """Those of `sources` that are not stored yet."""
+    traceparent: str | None
+    most_waiting: int
+    """How many queued jobs the tenant may have; 0 for any number."""
+
+
 def submit(
     database: Database,
     tenant: str,
     kind: JobKind,
     payload: dict[str, Any],
     *,
-    queue: Queue = "default",
-    urgency: int = ORDINARY,
-    name: str | None = None,
     key: Key | None = None,
-    by: str = ANONYMOUS,
-    sources: Collection[str] = (),
-    to_fetch: Collection[str] = (),
-    traceparent: str | None = None,
-    most_waiting: int = 0,
+    **asked: Unpack[Asked],
 ) -> Submission:
     """Stores a job, once for each idempotency key: job and key are written in one transaction.
-
-    `by` is the principal; `sources` are the digests that the job will read, which are kept as long as the job. Those
-    `to_fetch` are not stored yet.
 
     Raises:
         KeyReusedError: the key was used with another request.
@@ -164,10 +171,7 @@ def submit(
     """
     try:
         with database.writing() as connection:
-            record = add(
-                connection, tenant, kind, payload, queue=queue, urgency=urgency, name=name, by=by, sources=sources,
-                to_fetch=to_fetch, traceparent=traceparent, most_waiting=most_waiting,
-            )  # fmt: skip
+            record = add(connection, tenant, kind, payload, **asked)
             if key is not None:
                 said = {"tenant": tenant, "key": key.key, "fingerprint": key.fingerprint, "job_id": record.id}
                 connection.execute(idempotency.insert(), {**said, "created_at": record.created_at})
@@ -185,33 +189,20 @@ def submit(
         return Submission(_read(connection, first), replayed=True)
 
 
-def add(
-    connection: Connection,
-    tenant: str,
-    kind: JobKind,
-    payload: dict[str, Any],
-    *,
-    queue: Queue = "default",
-    urgency: int = ORDINARY,
-    name: str | None = None,
-    by: str = ANONYMOUS,
-    sources: Collection[str] = (),
-    to_fetch: Collection[str] = (),
-    traceparent: str | None = None,
-    most_waiting: int = 0,
-) -> Record:
-    """Stores a job in a transaction that writes something else with it; `submit` says what the arguments are.
+def add(connection: Connection, tenant: str, kind: JobKind, payload: dict[str, Any], **asked: Unpack[Asked]) -> Record:
+    """Stores a job in a transaction that writes something else with it.
 
     Raises:
-        IntegrityError: some of `sources` are not stored.
+        IntegrityError: some of its sources are not stored.
         FullError: the tenant has `most_waiting` queued jobs already.
     """
+    name, sources, most_waiting = asked.get("name"), set(asked.get("sources", ())), asked.get("most_waiting", 0)
     job_id, moment = new_id(), clock(connection)
     values: dict[str, Any] = {
-        "id": job_id, "tenant": tenant, "kind": kind, "queue": queue, "urgency": urgency, "name": name,
-        "payload": payload,
+        "id": job_id, "tenant": tenant, "kind": kind, "payload": payload, "name": name,
+        "queue": asked.get("queue", "default"), "urgency": asked.get("urgency", ORDINARY),
         "state": STEPS["submit"][1], "stage": "queued", "progress": 0.0, "attempts": 0,
-        "cancel_requested": False, "release_requested": False, "traceparent": traceparent,
+        "cancel_requested": False, "release_requested": False, "traceparent": asked.get("traceparent"),
     }  # fmt: skip
     values |= dict.fromkeys(("available_at", "published_at", "created_at", "updated_at"), moment)
     if most_waiting:
@@ -219,9 +210,9 @@ def add(
         if _count(connection, tenant, AWAITED) >= most_waiting:
             raise FullError(most_waiting)
     connection.execute(jobs.insert(), values)
-    _hold(connection, job_id, set(sources) - set(to_fetch))
-    asked = {"request": hash_chain.digest(payload), "sources": sorted(set(sources)), "name": name}
-    note(connection, tenant, job_id, kind, "submit", {"kind": kind}, by, asked)
+    _hold(connection, job_id, sources - set(asked.get("to_fetch", ())))
+    said = {"request": hash_chain.digest(payload), "sources": sorted(sources), "name": name}
+    note(connection, tenant, job_id, kind, "submit", {"kind": kind}, asked.get("by", ANONYMOUS), said)
     return _as_kept(values)
 
 
