@@ -21,6 +21,10 @@ class CsvForm:
     separator: str = ","
     decimal_point: str = "."
 
+    def plain(self, cell: str) -> str:
+        """A cell as programs read it: a number with a decimal comma, where numbers have one here, gets a point."""
+        return cell.replace(",", ".") if self.decimal_point == "," and _WITH_COMMA.fullmatch(cell) else cell
+
 
 def csv_form(start: str) -> CsvForm:
     """The form of a CSV file by the text that it begins with.

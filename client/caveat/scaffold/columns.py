@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
@@ -138,15 +137,7 @@ def _of_csv(file: TextIO) -> tuple[list[str], list[list[str]]]:
     file.seek(0)
     lines = csv.reader(file, delimiter=form.separator)
     header = next(lines, [])
-    rows = [row for row in islice(lines, ROWS_READ) if row]
-    if form.decimal_point == ",":
-        rows = [[_with_point(cell) for cell in row] for row in rows]
-    return header, rows
-
-
-def _with_point(cell: str) -> str:
-    """A number with a decimal comma as one with a point, and any other cell as it is."""
-    return cell.replace(",", ".") if re.fullmatch(r"-?\d+,\d+", cell) else cell
+    return header, [[form.plain(cell) for cell in row] for row in islice(lines, ROWS_READ) if row]
 
 
 def _of_json_lines(file: TextIO) -> tuple[list[str], list[list[str]]]:

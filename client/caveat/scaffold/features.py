@@ -17,11 +17,12 @@ ADVERSE = re.compile(
     r"^(default(ed)?|reject(ed)?|denied|churn(ed)?|exited|attrition|delinquent|(is_?)?fraud|(two_year_)?recid(ivism)?)$",
     re.I,
 )
+"""Names of outcomes that nobody wants for themselves: the favourable decision is the other class."""
 ADVERSE_WORD = re.compile(
     r"^(bad|churn(ed)?|declined|default(ed)?|delinquent|denied|exited|fail(ed)?|fraud(ulent)?|refused|reject(ed)?)$",
     re.I,
 )
-"""Names of outcomes that nobody wants for themselves: the favourable decision is the other class."""
+"""Such classes, where the column of outcomes has words."""
 PROTECTED = re.compile(
     r"(?:^|[^a-z])(race|racial|ethnicity|ethnic|black|white|nonwhite|hispanic|asian|sex|gender|male|female|age|married"
     r"|marital|religion|religious|disabled|disability|national|nationality|native)(?:$|[^a-z])",
