@@ -14,7 +14,7 @@ from caveat_worker.engine.autodiff.noise import UNUSUAL_BATCH, noise_for, noises
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import Session, open_session
-from caveat_worker.engine.onnx.values import HALF_PRECISION
+from caveat_worker.engine.onnx.values import HALF_PRECISION, constant_of
 
 _EXACT, _QUANTISED = 1e-3, 0.1  # relative to the largest score: rounding of float32, and of a batch's common scale
 _DRAWS = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -123,12 +123,11 @@ def compare_with_file(
     outputs = after.run(feeds)
     for name, value in outputs.items():
         if isinstance(value, np.ndarray) and not half and not _agree([expected[name]], value):
-            drawn = drawing_node(original)
+            drawn = draws_at(original)
             if drawn is not None:
                 raise InvalidInput(
                     "conversion-changed-the-model",
-                    f"The model draws random numbers at node '{drawn.name or drawn.op_type}' ({drawn.op_type}), so "
-                    "that no two runs of it agree.",
+                    f"The model draws random numbers at node {drawn}, so that no two runs of it agree.",
                     "Export it as it is served: for torch, after `model.eval()`.",
                 )
             raise InvalidInput(
@@ -139,20 +138,23 @@ def compare_with_file(
             )
 
 
-def drawing_node(model: ir.Model) -> ir.Node | None:
+def draws_at(model: ir.Model) -> str | None:
     """The first node that draws random numbers, as dropout does in training mode; None without one."""
-    return next((node for node in model.graph.all_nodes() if node.op_type in _DRAWS or drops(node)), None)
+    return next((named(node) for node in model.graph.all_nodes() if node.op_type in _DRAWS or drops(node)), None)
+
+
+def named(node: ir.Node) -> str:
+    """A node as a sentence names it."""
+    return f"'{node.name or node.op_type}' ({node.op_type})"
 
 
 def drops(node: ir.Node) -> bool:
     """Whether a node is dropout in training mode, or may be."""
     if node.op_type != "Dropout" or len(node.inputs) < 3 or node.inputs[2] is None:
         return False
-    given, producer = node.inputs[2], node.inputs[2].producer()
-    known = given.const_value
-    if known is None and producer is not None and "value" in producer.attributes:
-        known = producer.attributes["value"].as_tensor()
-    return known is None or bool(known.numpy().any())
+    given = node.inputs[2]
+    known = constant_of(given) if given.const_value is None else given.const_value.numpy()  # also as a default
+    return known is None or bool(known.any())
 
 
 def examples_interact(model: ir.Model, session: Session) -> bool:

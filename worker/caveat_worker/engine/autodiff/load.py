@@ -17,10 +17,11 @@ from caveat_worker.engine.autodiff.class_names import names_in_model
 from caveat_worker.engine.autodiff.constant_inputs import fix_inputs
 from caveat_worker.engine.autodiff.equivalence import (
     compare_with_file,
-    drawing_node,
+    draws_at,
     drops,
     examples_interact,
     is_as_written,
+    named,
 )
 from caveat_worker.engine.autodiff.lowering import lower, name_everything
 from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model, rounds_by_batch
@@ -134,18 +135,15 @@ def _about_batches(model: ir.Model) -> str:
     if trained is not None:
         raise InvalidInput(
             "in-training-mode",
-            f"Node '{trained.name or trained.op_type}' ({trained.op_type}) is in training mode, so that an example's "
-            "scores depend on its neighbours or on chance.",
+            f"Node {named(trained)} is in training mode, so that an example's scores depend on its neighbours or on "
+            "chance.",
             "Export the model as it is served: for torch, after `model.eval()`.",
         )
     if rounds_by_batch(model):
         return "Examples of one batch influence each other's rounding; their gradients are not their own."
-    drawn = drawing_node(model)
+    drawn = draws_at(model)
     if drawn is not None:
-        return (
-            f"The model draws random numbers at node '{drawn.name or drawn.op_type}' ({drawn.op_type}), so another "
-            "audit has other figures."
-        )
+        return f"The model draws random numbers at node {drawn}, so another audit has other figures."
     return (
         "Examples of one batch influence each other's outputs, so each goes through the model alone. If the model "
         "normalises by its batch, as torch does in training mode, export it after `model.eval()`."

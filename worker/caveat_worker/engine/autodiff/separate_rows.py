@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from caveat_worker.engine.onnx.values import shape_of_value
+from caveat_worker.engine.onnx.values import constant_of, shape_of_value
 
 Rows: TypeAlias = Collection[ir.Value]
 """The tensors that have a row for each example; any other that a graph computes is the same for all examples."""
@@ -216,9 +216,7 @@ def _rank(value: ir.Value | None) -> int | None:
 
 def _constant(node: ir.Node, position: int) -> NDArray[Any] | None:
     """An input that is a constant of the graph; None for any other, and where there is none."""
-    value = node.inputs[position] if position < len(node.inputs) else None
-    known = value is not None and value.is_initializer() and not value.is_graph_input()
-    return value.const_value.numpy() if known and value is not None and value.const_value is not None else None
+    return constant_of(node.inputs[position]) if position < len(node.inputs) else None
 
 
 def _whole(node: ir.Node, name: str, default: int) -> int:

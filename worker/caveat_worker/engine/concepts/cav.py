@@ -78,10 +78,11 @@ def mean_differences(k: FactoredProducts, positives: NDArray[Any], negatives: ND
     of_concept = _sums(positives, k.left)
     all_others = positives.dtype == negatives.dtype == bool and np.array_equal(positives, ~negatives)
     of_rest = k.total - of_concept if all_others else _sums(negatives, k.left)
-    concept, rest = of_concept / _counts(positives), of_rest / _counts(negatives)
+    counts = _counts(positives), _counts(negatives)
+    concept, rest = of_concept / counts[0], of_rest / counts[1]
     normals = concept - rest
     steps = np.sqrt(np.vecdot(normals, normals))
-    normals /= _or_infinite(steps[:, None], k, 1 / _counts(positives) + 1 / _counts(negatives))
+    normals /= _or_infinite(steps[:, None], k, 1 / counts[0] + 1 / counts[1])
     return FeatureCavs(normals, -np.vecdot(normals, concept + rest) / 2, k.left, steps)
 
 

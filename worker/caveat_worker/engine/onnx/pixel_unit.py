@@ -8,6 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from caveat_worker.engine.onnx.values import constant_of
+
 BRIGHTEST = 255.0
 _KEEPS = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _DIVISORS = 100.0, 260.0
@@ -82,14 +84,6 @@ def _mean(node: ir.Node, value: ir.Value) -> NDArray[Any] | None:
 
 
 def _constant(value: ir.Value | None) -> NDArray[Any] | None:
-    """A constant of the graph as floats; None for anything else."""
-    if value is None or value.is_graph_input():
-        return None
-    producer = value.producer()
-    if value.const_value is not None:
-        found = value.const_value.numpy()
-    elif producer is not None and producer.op_type == "Constant" and "value" in producer.attributes:
-        found = producer.attributes["value"].as_tensor().numpy()
-    else:
-        return None
-    return found.astype(np.float64) if found.size and found.dtype.kind in "fiu" else None
+    """A constant of numbers as floats; None for anything else."""
+    found = constant_of(value)
+    return None if found is None or not found.size or found.dtype.kind not in "fiu" else found.astype(np.float64)
