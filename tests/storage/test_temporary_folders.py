@@ -32,12 +32,18 @@ HOLDER = (
     "import os, subprocess, sys, time\n"
     "from pathlib import Path\n"
     "from caveat_storage.temporary_folders import temporary_folder\n"
+    "{become}\n"
     "with temporary_folder(Path(sys.argv[1])) as folder:\n"
     "    (folder / 'people.csv').write_text('income')\n"
     "    {also}\n"
     "    print(folder, flush=True)\n"
     "    time.sleep(60)\n"
 )
+
+
+def become(user: int | None) -> str:
+    """What a program says behind its imports to be another user, who may have no way to this interpreter."""
+    return "pass" if user is None else f"os.setgroups([]); os.setgid({user}); os.setuid({user})"
 
 
 @pytest.fixture(autouse=True)
@@ -50,10 +56,8 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def holder(place: Path, also: str = "pass", user: int | None = None) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """A real process that holds a folder, and the folder."""
-    command = [sys.executable, "-c", HOLDER.format(also=also), str(place)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, user=user, start_new_session=True
-    ) as process:
+    command = [sys.executable, "-c", HOLDER.format(also=also, become=become(user)), str(place)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         try:
             yield process, Path(process.stdout.readline().strip())
@@ -137,10 +141,14 @@ def test_other_users_folders_are_left_alone() -> None:
         assert delete_orphaned(place) == 0
         assert (theirs / "people.csv").exists()
         ours = killed(place)
-        program = "import sys; from pathlib import Path\n"
-        program += "from caveat_storage.temporary_folders import delete_orphaned as d; print(d(Path(sys.argv[1])))"
+        program = (
+            "import os, sys; from pathlib import Path\n"
+            "from caveat_storage.temporary_folders import delete_orphaned\n"
+            f"{become(NOBODY)}\n"
+            "print(delete_orphaned(Path(sys.argv[1])))\n"
+        )
         command = [sys.executable, "-c", program, name]
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, user=NOBODY)
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         assert (ran.stdout, ran.stderr) == ("1\n", "")
         assert list(place.iterdir()) == [ours]
 
@@ -197,6 +205,7 @@ def test_what_a_hostile_job_left_goes_and_nothing_beyond_it(user: int | None) ->
             "import os, sys; from pathlib import Path\n"
             "from tests.storage.test_temporary_folders import nested\n"
             "from caveat_storage.temporary_folders import delete_orphaned, temporary_folder\n"
+            f"{become(user)}\n"
             "place = Path(sys.argv[1])\n"
             "(place / 'outside').mkdir()\n"
             "(place / 'outside' / 'linked').write_text('here')\n"
@@ -211,7 +220,7 @@ def test_what_a_hostile_job_left_goes_and_nothing_beyond_it(user: int | None) ->
             "print(len(os.listdir(place)), delete_orphaned(place), os.listdir(place))\n"
         )
         command = [sys.executable, "-c", program, name]
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, user=user)
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert ran.stdout.splitlines() == ["['outside']", "2 1 ['outside']"], ran.stderr
         assert (place / "outside" / "linked").read_text() == "here"
         assert Path("/etc/passwd").exists()
