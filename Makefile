@@ -100,7 +100,7 @@ generate: $(VENV)/.dev  ## the committed files that are made by code
 	$(BIN)/python helm/generate.py
 	$(BIN)/python -m bench.gradients --operators
 	$(BIN)/python -m bench.explain --registry
-	REGENERATE_GOLDENS=1 $(BIN)/python -m pytest -q tests/client/test_docs.py tests/docs/test_methods.py tests/reports
+	REGENERATE_GOLDENS=1 $(BIN)/python -m pytest -q -k "not axe" tests/client/test_docs.py tests/docs/test_methods.py tests/reports
 	$(BIN)/python tools/manual.py
 
 gradients: $(VENV)/.oracle  ## docs/gradients.md: correctness and speed of the gradients (KERAS=a Python with tf2onnx)

@@ -51,8 +51,10 @@ class Preprocess(Document):
     fit: Literal["crop", "squash"] = "crop"
     """`crop` keeps proportions and crops the centre; `squash` stretches to `size`."""
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    bit_depth: Annotated[Integer, Field(ge=8, le=16)] | None = None
+    """Bits that greys of 16-bit pictures use, such as 12 of many scanners: pixels of 0 to 4,095; 16 when left out."""
     mean: float | list[float] = 0.0
-    """Subtracted from pixels of 0 to 255; one number, or one a channel."""
+    """Subtracted from pixels, which are scaled to 0 to 255; one number, or one a channel."""
     std: float | list[float] = 1.0
     """What the difference is divided by; one number, or one a channel."""
     channels: Literal["rgb", "bgr", "gray"] = "rgb"

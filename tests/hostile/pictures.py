@@ -336,6 +336,11 @@ def a_picture_of_an_odd_mode(mode: str) -> Job:
     return images(zipped({"a.png": encoded(picture, "PNG")}), channels="rgb" if mode != "L" else "gray")
 
 
+@CASES.add("picture-too-bright")
+def more_bits_than_the_scanner_stores() -> Job:
+    return images(zipped({"a.png": encoded(Image.new("I;16", (6, 6), 4096), "PNG")}), bit_depth=12)
+
+
 @CASES.add(ACCEPTED)
 def sixteen_bits_a_colour() -> Job:
     pixels = zlib.compress((b"\0" + bytes(range(6)) * 4) * 4)

@@ -71,14 +71,58 @@ def test_preprocessing_does_what_it_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", ["rgb", "gray"])
 def test_sixteen_bits_of_grey_are_scaled_and_not_cut_off(tmp_path: Path, channels: str) -> None:
     """A radiograph: 300 of 65,535 is almost black, and the picture that people are shown has the same greys."""
-    levels = np.array([[0, 300, 25_700, 65_535]] * 4, np.uint16)
-    buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, "PNG")
-    source = open_examples(declared(channels=channels), at(zipped(tmp_path / "a.zip", {"a.png": buffer.getvalue()})), 0)
-    assert source.load([0])[ONLY][0, 0, 0].tolist() == [0, 1, 100, 255]
+    path = zipped(tmp_path / "a.zip", {"a.png": deep([0, 300, 25_700, 65_535])})
+    source = open_examples(declared(channels=channels), at(path), 0)
+    pixels = source.load([0])[ONLY][0]
+    assert pixels.shape == (1 if channels == "gray" else 3, 4, 4)
+    for plane in pixels:
+        assert plane[0].tolist() == pytest.approx([0, 300 / 257, 100, 255])
     assert source.thumbnail is not None
+    assert source.warnings == ()
     shown = np.asarray(Image.open(io.BytesIO(source.thumbnail(0, False, 4))).convert("L"))
     assert shown[0, 1] < 40 < shown[0, 2] < 160 < shown[0, 3]
+
+
+def deep(greys: list[int]) -> bytes:
+    """A PNG of 16 bits whose rows have these greys."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.array([greys] * len(greys), np.uint16)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_scanner_of_twelve_bits_keeps_each_of_its_greys(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {"a.png": deep([0, 1, 2_047, 4_095])})
+    how = declared(channels="gray", bit_depth=12, mean=0, std=255)
+    source = open_examples(how, at(path), 0)
+    assert source.load([0])[ONLY][0, 0, 0].tolist() == pytest.approx([0, 1 / 4095, 2047 / 4095, 1])
+    assert source.warnings == ()
+    assert source.thumbnail is not None
+    shown = np.asarray(Image.open(io.BytesIO(source.thumbnail(0, False, 4))).convert("L"))
+    assert shown[0, 0] < 40 < shown[0, 2] < 160 < shown[0, 3]
+
+
+def test_greys_of_twelve_bits_in_pictures_of_sixteen_are_told(tmp_path: Path) -> None:
+    files = {"a.png": deep([0, 1, 2, 3]), "b.png": deep([0, 1, 2_047, 4_095]), "c.png": png((9, 9, 9))}
+    (clause,) = open_examples(declared(), at(zipped(tmp_path / "a.zip", files)), 0).warnings
+    assert clause == (
+        "no grey of 2 pictures of 16 bits is over 4,095 of 65,535, so they are almost black to the model; if their "
+        "scanner stores 12 bits, set `bit_depth: 12` in 'preprocess'"
+    )
+
+
+def test_greys_beyond_the_bits_that_a_scanner_is_said_to_have_are_refused(tmp_path: Path) -> None:
+    source = open_examples(declared(bit_depth=10), at(zipped(tmp_path / "a.zip", {"a.png": deep([0, 4_095])})), 0)
+    with pytest.raises(InvalidInput) as refused:
+        source.load([0])
+    assert refused.value.code == "picture-too-bright"
+    assert "has a grey of 4,095, and 10 bits hold 1,023 at most" in refused.value.sentence
+    assert "to 12, or leave it out" in refused.value.remedy
+
+
+def test_bicubic_greys_of_sixteen_bits_stay_between_black_and_white(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {"a.png": deep([0, 65_535] * 8)})
+    pixels = open_examples(declared(interpolation="bicubic", size=40), at(path), 0).load([0])[ONLY]
+    assert (pixels.min(), pixels.max()) == (0, 255)
 
 
 def test_pictures_that_a_viewer_turns_are_told_and_not_turned(tmp_path: Path) -> None:

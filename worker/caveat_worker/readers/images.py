@@ -28,6 +28,10 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 64_000_000
 LOOKED_AT = 64
 """Pictures of a set whose EXIF data are read."""
+DECODED = 8
+"""Pictures of a set whose greys are looked at, if they have 16 bits."""
+DARK_BITS = 14
+"""Bits up to which the greys of such pictures are probably those of a scanner that stores fewer than 16."""
 ORIENTATION = 0x0112
 RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -49,19 +53,23 @@ def open_images(declared: Images, path: Path, annotations: Path | None, seed: in
     channels, size = 1 if preprocess.channels == "gray" else 3, preprocess.height_and_width
     shape = (channels, *size) if preprocess.layout == "nchw" else (*size, channels)
 
+    def picture(position: int) -> Image.Image:
+        return _picture(kept[position], pictures[kept[position]](), preprocess.bit_depth)
+
     def load(positions: Sequence[int]) -> dict[str, NDArray[Any]]:
-        return {ONLY: np.stack([_pixels(_picture(kept[i], pictures[kept[i]]()), preprocess) for i in positions])}
+        return {ONLY: np.stack([_pixels(picture(position), preprocess) for position in positions])}
 
     def thumbnail(position: int, blurred: bool, pixels: int) -> bytes:
-        picture = _picture(kept[position], pictures[kept[position]]()).convert("RGB")
         small_size = _scaled_to(size, pixels)
-        small = _fitted(picture, preprocess, small_size, round((preprocess.resize or 1) * pixels / max(size)))
+        shorter = round((preprocess.resize or 1) * pixels / max(size))
+        small = _fitted(_in_colours(picture(position)), preprocess, small_size, shorter)
         return _webp(small.filter(ImageFilter.GaussianBlur(pixels / 12)) if blurred else small)
 
     def contents() -> list[bytes]:
         how = preprocess.model_dump_json().encode()
         return [hashlib.blake2b(pictures[name](), key=hashlib.sha256(how).digest()).digest() for name in kept]
 
+    looked_at = [pictures[name]() for name in kept[:LOOKED_AT]]
     return ExampleSource(
         kind="images",
         names=tuple(kept),
@@ -69,7 +77,7 @@ def open_images(declared: Images, path: Path, annotations: Path | None, seed: in
         load=load,
         thumbnail=thumbnail,
         contents=contents,
-        warnings=_about_turned([pictures[name]() for name in kept[:LOOKED_AT]]),
+        warnings=(*_about_turned(looked_at), *_about_dark(looked_at[:DECODED], preprocess.bit_depth)),
     )
 
 
@@ -92,8 +100,33 @@ def _is_turned(data: bytes) -> bool:
         return False
 
 
-def _picture(name: str, data: bytes) -> Image.Image:
-    """Decodes a picture, 16 bits as their upper 8; raises `InvalidInput` for other formats and sizes over the limit."""
+def _about_dark(files: Sequence[bytes], bit_depth: int | None) -> tuple[str, ...]:
+    """A clause where pictures of 16 bits have greys of fewer bits, as scanners store them: a model sees them black."""
+    brightest = [level for level in map(_brightest_of_16_bits, files) if level is not None]
+    used = max(8, max(brightest, default=0).bit_length())
+    if not brightest or bit_depth is not None or used > DARK_BITS:
+        return ()
+    return (
+        f"no grey of {len(brightest)} pictures of 16 bits is over {max(brightest):,} of 65,535, so they are almost "
+        f"black to the model; if their scanner stores {used} bits, set `bit_depth: {used}` in 'preprocess'",
+    )
+
+
+def _brightest_of_16_bits(data: bytes) -> int | None:
+    """The largest grey of a picture of 16 bits; None for others."""
+    try:
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        deep = picture.mode.startswith("I") and picture.width * picture.height <= MAX_PIXELS
+        return int(np.asarray(picture).max()) if deep else None
+    except Exception:  # each format has its own; whoever loads the picture says what is wrong with it
+        return None
+
+
+def _picture(name: str, data: bytes, bit_depth: int | None) -> Image.Image:
+    """Decodes a picture, greys of 16 bits as floats from 0 to 255.
+
+    Raises `InvalidInput` for other formats, sizes over the limit, and greys that take more than `bit_depth` bits.
+    """
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         if picture.width * picture.height > MAX_PIXELS:
@@ -105,12 +138,27 @@ def _picture(name: str, data: bytes) -> Image.Image:
         raise _too_large(name, "more pixels than any camera makes") from error
     except Exception as error:  # each format has its own
         raise corrupt_picture(name, error) from error
-    return _eight_bits(picture) if picture.mode.startswith("I") else picture
+    return _of_16_bits(name, picture, bit_depth or 16) if picture.mode.startswith("I") else picture
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """A grey picture of 16 bits as one of 8: Pillow itself does so with colours, and makes greys over 255 white."""
-    return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+def _of_16_bits(name: str, picture: Image.Image, bits: int) -> Image.Image:
+    """Greys of 0 to 2 ** bits - 1 as floats from 0 to 255: Pillow itself makes all over 255 white."""
+    greys, white = np.asarray(picture).astype(np.float32), 2**bits - 1
+    if greys.max() > white:
+        raise InvalidInput(
+            "picture-too-bright",
+            f"Picture '{name}' has a grey of {int(greys.max()):,}, and {bits} bits hold {white:,} at most.",
+            f"Set 'bit_depth' in 'preprocess' to {int(greys.max()).bit_length()}, or leave it out.",
+        )
+    greys *= 255
+    return Image.fromarray(greys / white)
+
+
+def _in_colours(picture: Image.Image) -> Image.Image:
+    """The picture as people are shown it."""
+    if picture.mode == "F":
+        picture = Image.fromarray(np.asarray(picture).round().astype(np.uint8))
+    return picture.convert("RGB")
 
 
 def _too_large(name: str, what: str) -> InvalidInput:
@@ -123,9 +171,12 @@ def _too_large(name: str, what: str) -> InvalidInput:
 
 def _pixels(picture: Image.Image, how: Preprocess) -> NDArray[np.float32]:
     """The model's input for one picture: float32 [channels, height, width] or [height, width, channels]."""
-    mode = "L" if how.channels == "gray" else "RGB"
-    fitted = _fitted(picture.convert(mode), how, how.height_and_width, how.resize or 1)
+    if picture.mode != "F":
+        picture = picture.convert("L" if how.channels == "gray" else "RGB")
+    fitted = _fitted(picture, how, how.height_and_width, how.resize or 1)
     pixels = np.asarray(fitted).reshape(*how.height_and_width, -1)
+    if picture.mode == "F":  # bicubic interpolation goes beyond white and black where no integers end it
+        pixels = np.repeat(pixels.clip(0, 255), 1 if how.channels == "gray" else 3, axis=2)
     if how.channels == "bgr":
         pixels = pixels[..., ::-1]
     planes = np.array(pixels.transpose(2, 0, 1), np.float32, order="C")  # plane by plane is several times faster
