@@ -11,3 +11,12 @@ def unlike_pairs(shown: str, base: str) -> str:
 def own_scaling(examples: str, std: float) -> str:
     """How the warning begins that the model scales pixels itself, so that these are the deviations to give."""
     return f"The model scales pixels itself, so 'preprocess' of '{examples}' should have mean 0 and std {std:g}"
+
+
+SCANNER_BITS = (8, 10, 12, 14)
+"""How many bits scanners store in pictures of 16."""
+
+
+def stored_bits(bits: int) -> str:
+    """What the warning says to set where pictures of 16 bits have greys of fewer."""
+    return f"set `bit_depth: {bits}` in 'preprocess'"

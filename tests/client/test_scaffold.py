@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from caveat.auditfile import read_audit
 from caveat.cli import cli
@@ -306,6 +307,18 @@ def test_pixels_that_the_model_scales_itself_are_scaled_once(
         "photos": (0, 1),
         **({"marked": (0, 1)} if "marked" in folders else {"brighter": (-20, 1)}),
     }
+
+
+def test_the_bits_that_a_scanner_stores_are_drafted(caveat: Caveat, tmp_path: Path) -> None:
+    first_audits.cnn(tmp_path)
+    first_audits.pictures(tmp_path / "photos", 24)
+    for file in (tmp_path / "photos").iterdir():
+        greys = np.asarray(Image.open(file).convert("L")).astype(np.uint16) * 16
+        Image.fromarray(greys).save(file)
+    said = " ".join(caveat("init", "model.onnx").output.split())
+    assert "`bit_depth` is 12, because no grey of the 16-bit pictures that were looked at takes more." in said, said
+    sets = read_audit(tmp_path / "audit.yaml").audit.examples.values()
+    assert [one.preprocess.bit_depth for one in sets if isinstance(one, Images)] == [12, 12]
 
 
 def test_preprocessing_comes_from_the_config(caveat: Caveat, tmp_path: Path) -> None:

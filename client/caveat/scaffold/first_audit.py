@@ -27,7 +27,7 @@ from caveat.scaffold.target import Question, choose_question
 from caveat.scaffold.texts import propose_texts
 from caveat.terminal import progress
 from caveat_spec.audit import Audit, ConceptLine
-from caveat_spec.cautions import own_scaling, unlike_pairs
+from caveat_spec.cautions import SCANNER_BITS, own_scaling, stored_bits, unlike_pairs
 from caveat_spec.power import amount, plan_audit
 from caveat_spec.report import Report
 from caveat_storage.temporary_folders import temporary_folder
@@ -86,7 +86,7 @@ def first_draft(beside: Beside, question: Question | None, run: Run) -> Draft:
             tries += 1
             try:
                 report = _trial(beside, draft, run)
-                better = _with_own_scaling(_without_unlike_pairs(draft, report), report)
+                better = _with_stored_bits(_with_own_scaling(_without_unlike_pairs(draft, report), report), report)
                 if better is not draft:
                     draft = better
                     continue
@@ -184,6 +184,20 @@ def _unscaled(how: Mapping[str, Any], base: Any, std: float) -> dict[str, Any]:
     """A preprocessing for a model that scales pixels itself; what makes them brighter than those of the base stays."""
     first = [one[0] if isinstance(one, list) else one for one in (base, how["mean"])]
     return {**how, "mean": first[1] - first[0], "std": std}
+
+
+def _with_stored_bits(draft: Draft, report: Report) -> Draft:
+    """The draft with the bits that a scanner stores, where the report says that its pictures have no more."""
+    told = [bits for bits in SCANNER_BITS if any(stored_bits(bits) in each for each in report.warnings)]
+    if not told:
+        return draft
+    sets = {name: {**fields, "preprocess": {**fields["preprocess"], "bit_depth": max(told)}}
+            for name, fields in draft.sets.items()}  # fmt: skip
+    sentence = (
+        f"`bit_depth` is {max(told)}, because no grey of the 16-bit pictures that were looked at takes more. It should "
+        "be what their scanner stores."
+    )
+    return replace(draft, sets=sets, to_check=(*draft.to_check, sentence))
 
 
 def _with_doubts(draft: Draft, report: Report) -> Draft:

@@ -18,6 +18,7 @@ from PIL import (
 )
 
 from caveat_spec.audit import Images, Preprocess
+from caveat_spec.cautions import SCANNER_BITS, stored_bits
 from caveat_worker.engine.activations.requirements import ONLY
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.readers.archives import corrupt_picture
@@ -30,8 +31,6 @@ LOOKED_AT = 64
 """Pictures of a set whose EXIF data are read."""
 DECODED = 8
 """Pictures of a set whose greys are looked at, if they have 16 bits."""
-DARK_BITS = 14
-"""Bits up to which the greys of such pictures are probably those of a scanner that stores fewer than 16."""
 ORIENTATION = 0x0112
 RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -103,12 +102,12 @@ def _is_turned(data: bytes) -> bool:
 def _about_dark(files: Sequence[bytes], bit_depth: int | None) -> tuple[str, ...]:
     """A clause where pictures of 16 bits have greys of fewer bits, as scanners store them: a model sees them black."""
     brightest = [level for level in map(_brightest_of_16_bits, files) if level is not None]
-    used = max(8, max(brightest, default=0).bit_length())
-    if not brightest or bit_depth is not None or used > DARK_BITS:
+    stored = next((bits for bits in SCANNER_BITS if max(brightest, default=0) < 2**bits), None)
+    if not brightest or bit_depth is not None or stored is None:
         return ()
     return (
         f"no grey of {len(brightest)} pictures of 16 bits is over {max(brightest):,} of 65,535, so they are almost "
-        f"black to the model; if their scanner stores {used} bits, set `bit_depth: {used}` in 'preprocess'",
+        f"black to the model; if their scanner stores {stored} bits, {stored_bits(stored)}",
     )
 
 
