@@ -14,6 +14,7 @@ from caveat_spec.audit import Table
 from caveat_worker.engine.activations.requirements import ONLY
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import TensorInfo
+from caveat_worker.readers import rows
 from caveat_worker.readers.registry import open_examples
 from caveat_worker.readers.source import ExampleSource, ModelInputs
 from tests.readers.conftest import at
@@ -171,3 +172,29 @@ def test_an_edit_in_other_letters_than_the_cells_is_refused(table: Path) -> None
         opened(declared(set={"city": " rome"}), table)
     assert caught.value.pointer == "set"
     assert len(opened(declared(where="income > 0", set={"city": "Kiel"}), table)) == 3, "another city may be meant"
+
+
+def test_sets_of_one_file_share_the_table_that_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(rows, "_csv", lambda path, csv=rows._csv: read.append(path) or csv(path))
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n1,2\n3,4\n")
+    first, second = (opened(declared(features=["a"], where=where), path) for where in ("b == 2", "b == 4"))
+    assert (first.names, second.names, read) == (("row 1",), ("row 2",), [path])
+    path.write_text("a,b\n1,2\n3,4\n5,4\n")
+    assert opened(declared(features=["a"], where="b == 4"), path).names == ("row 2", "row 3")
+    assert read == [path, path]
+
+
+def test_rows_are_alike_whatever_numbers_their_file_holds(tmp_path: Path) -> None:
+    """Two people whose long numbers differ in their last digit are two; a row of a Parquet and of a CSV file is one."""
+    (tmp_path / "a.csv").write_text("id,share,who\n9007199254740993,0.5,x\n9007199254740992,0.5,x\n3,2,y\n")
+    ids = [9007199254740993, 3]
+    shares = pa.array([0.5, 2], pa.float32())
+    pa.parquet.write_table(pa.table({"id": ids, "share": shares, "who": ["x", "y"]}), tmp_path / "b.parquet")
+    contents = [opened(declared(features=["share"]), tmp_path / name).contents for name in ("a.csv", "b.parquet")]
+    assert contents[0] is not None
+    assert contents[1] is not None
+    (first, second, third), others = contents[0](), contents[1]()
+    assert first != second
+    assert [first, third] == others

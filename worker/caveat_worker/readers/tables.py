@@ -51,7 +51,8 @@ def open_table(declared: Table, path: Path, seed: int, lots: Sequence[str] = ())
         return frame.loc[:, list(names)]
 
     def contents() -> list[bytes]:  # of every column: people may share all that the model takes
-        return [int(digest).to_bytes(8, "big") for digest in pd.util.hash_pandas_object(frame.astype(str), index=False)]
+        hashable = pd.DataFrame({name: _hashable(column) for name, column in frame.items()})
+        return [int(digest).to_bytes(8, "big") for digest in pd.util.hash_pandas_object(hashable, index=False)]
 
     unfitted = ExampleSource(
         kind="table",
@@ -64,6 +65,13 @@ def open_table(declared: Table, path: Path, seed: int, lots: Sequence[str] = ())
         lots=tuple(own),
     )
     return replace(unfitted, fit=partial(_fitted, unfitted, declared, frame, rows))
+
+
+def _hashable(column: pd.Series) -> pd.Series:
+    """The column as one that pandas can hash, alike for alike cells of files of several forms."""
+    if pd.api.types.is_float_dtype(column):
+        return column.astype("float64")
+    return column.astype("int64" if pd.api.types.is_signed_integer_dtype(column) else "str")
 
 
 def _check_edit(column: pd.Series, value: float | str) -> None:
