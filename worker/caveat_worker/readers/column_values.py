@@ -139,7 +139,9 @@ def _numbers(column: Column) -> NDArray[np.float64]:
     """
     series = column.series
     numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    missing = series.isna().to_numpy() | np.array([isinstance(cell, str) and not cell for cell in series], bool)
+    missing = series.isna().to_numpy()
+    if not pd.api.types.is_numeric_dtype(series):
+        missing = missing | np.array([isinstance(cell, str) and not cell for cell in series], bool)
     _refuse(column, ~np.isfinite(numbers) & ~missing, "")
     if not column.taken.takes_nan:
         _refuse(column, missing, "; the model does not fill in missing numbers there")

@@ -165,7 +165,9 @@ def sampled(names: Sequence[str], declared: ExampleSet, seed: int, labels: Seque
     `InvalidInput` for a half without an example, and for examples named in `only` that are not there.
     """
     wanted = _wanted(names if labels is None else labels, declared.only)
-    kept = [at for at in wanted if declared.half in (None, _half(names[at], declared.together, seed))]
+    kept = wanted
+    if declared.half is not None:
+        kept = [at for at in wanted if _half(names[at], declared.together, seed) == declared.half]
     if not kept and names:
         raise InvalidInput(
             "empty-half",
