@@ -12,8 +12,10 @@ from PIL import Image
 from caveat_spec.audit import Audit, Preprocess
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.data_checks import _check_pixels
+from caveat_worker.engine.onnx.graph import TensorInfo
 from caveat_worker.readers.example_sets import open_set
 from caveat_worker.readers.overlap import check_overlaps
+from caveat_worker.readers.source import ModelInputs
 from tests.audits.conftest import Bench
 from tests.engine import trees
 
@@ -122,6 +124,31 @@ def test_edited_rows_may_be_as_they_were(tmp_path: Path) -> None:
 def test_an_edit_of_a_column_that_the_model_does_not_take(tmp_path: Path) -> None:
     (said,) = table_audit(tmp_path, shown={"set": {"person": 1}, "pairs_with": "reference"}, reference={})
     assert said.startswith("The model gets the same input with and without 'c' in all 60 pairs")
+
+
+@pytest.mark.parametrize("some", [{}, {"where": "person < 40"}], ids=["all", "some"])
+def test_texts_that_the_model_takes_are_compared_as_texts(tmp_path: Path, some: dict[str, str]) -> None:
+    """Sets hold their own objects for a text; where one has fewer rows, they are compared by their digests."""
+    (tmp_path / "t.csv").write_text(
+        "city,person\n" + "".join(f"{'Rome' if n % 2 else 'Bonn'},{n}\n" for n in range(60))
+    )
+    sets = {"shown": {"set": {"person": 1}, "pairs_with": "reference", **some}, "reference": {}}
+    audit = Audit.model_validate(
+        {
+            "model": "m",
+            "examples": {name: {"table": "t.csv", "features": ["city"], **fields} for name, fields in sets.items()},
+            "concepts": {"c": {"examples": "shown", "against": "reference"}},
+            "targets": {"t": {"examples": "shown"}},
+        }
+    )
+    inputs = ModelInputs((TensorInfo("city", (None, 1), "object"),), {}, {})
+    sources = {}
+    for name, one in audit.examples.items():
+        opened = open_set(name, one, lambda _: tmp_path / "t.csv", 0)
+        assert opened.fit is not None
+        sources[name] = opened.fit(inputs)
+    (said,) = check_overlaps(audit, sources)
+    assert said.startswith("The model gets the same input with and without 'c' in all")
 
 
 def test_pictures_are_compared_by_their_bytes(tmp_path: Path) -> None:

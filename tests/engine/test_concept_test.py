@@ -34,7 +34,7 @@ from caveat_worker.engine.statistics.resampling import (
     reference_draws,
     swapped_pairs,
 )
-from caveat_worker.engine.statistics.scale import resampled_scales, scale
+from caveat_worker.engine.statistics.scale import ResampledScales, scale
 
 QUICK = Settings(runs=20, permutations=99, bootstrap=99)
 
@@ -162,11 +162,29 @@ def test_a_scale_is_the_standard_deviation_of_a_normal_distribution_and_extreme_
     assert scale(np.ones(9)) == 0
 
 
-def test_each_resample_has_a_scale_of_its_own() -> None:
-    values = np.random.default_rng(0).normal(size=12)
-    counts = bootstrap_counts(12, 20, np.random.default_rng(1))
+@pytest.mark.parametrize("n", [1, 2, 3, 12, 200, 3_000])
+@pytest.mark.parametrize("kind", ["normal", "heavy", "rounded", "yes or no", "rare"])
+def test_each_resample_has_a_scale_of_its_own(n: int, kind: str) -> None:
+    rng = np.random.default_rng(n)
+    values = {
+        "normal": rng.normal(size=n),
+        "heavy": rng.standard_cauchy(n),
+        "rounded": rng.normal(size=n).round(),
+        "yes or no": (rng.random(n) < 0.5).astype(float),
+        "rare": (rng.random(n) < 0.02).astype(float),
+    }[kind]
+    counts = bootstrap_counts(n, 20, np.random.default_rng(1))
     expected = [scale(np.repeat(values, each.astype(int))) for each in counts]
-    np.testing.assert_allclose(resampled_scales(values, counts), expected)
+    np.testing.assert_allclose(ResampledScales(values).of(counts), expected, rtol=1e-12)
+
+
+def test_a_quantile_that_lies_far_from_its_place_is_found_too() -> None:
+    values = np.random.default_rng(0).normal(size=1_000)
+    counts = np.zeros((3, 1_000))
+    counts[0, values.argmin()] = counts[1, values.argmax()] = counts[2, values.argmin()] = 1_000
+    counts[2, [values.argmin(), values.argmax()]] = 500
+    expected = [scale(np.repeat(values, each.astype(int))) for each in counts]
+    assert ResampledScales(values).of(counts) == pytest.approx(expected, rel=1e-12)
 
 
 # -- The same question gives the same answer

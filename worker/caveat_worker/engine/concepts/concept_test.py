@@ -65,7 +65,7 @@ from caveat_worker.engine.concepts.linear_probe import (
 from caveat_worker.engine.statistics.intervals import expanded_interval
 from caveat_worker.engine.statistics.p_values import exceedance_p, legacy_t_test, resampled_p
 from caveat_worker.engine.statistics.resampling import Sets, bootstrap_counts, bootstrap_sides, draw_size
-from caveat_worker.engine.statistics.scale import resampled_scales, scale
+from caveat_worker.engine.statistics.scale import ResampledScales, scale
 
 CAUTION = (
     "Do not act on this p-value: its runs share one set of concept examples, so they are not independent, and random "
@@ -346,6 +346,7 @@ def _bootstrap(
 ) -> list[tuple[Float64Array, Float64Array, Float64Array]]:
     """Effects, scores and scales [B] for each target, over resamples of concept, reference and target examples."""
     parts: list[list[tuple[Float64Array, Float64Array, Float64Array]]] = [[] for _ in gxs]
+    scales = [ResampledScales(each) for each in values]
     for size in batches(problem, problem.settings.bootstrap):
         positives, negatives = bootstrap_sides(problem.n_concept, problem.n_reference, problem.partners, size, rng)
         cavs = fit_draws(problem, positives, negatives)
@@ -355,7 +356,7 @@ def _bootstrap(
             sensitivity, share = cavs.sensitivities(gx), counts / len(gx)
             effects = np.vecdot(sensitivity, share) * step
             scores = np.vecdot((sensitivity > 0).astype(float), share)
-            parts[number].append((effects, scores, resampled_scales(values[number], counts)))
+            parts[number].append((effects, scores, scales[number].of(counts)))
     return [
         (np.concatenate(effects), np.concatenate(scores), np.concatenate(scales))
         for effects, scores, scales in (zip(*of_target, strict=True) for of_target in parts)

@@ -12,8 +12,8 @@ from caveat_spec.results import OutputGap
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.concepts.fit_problem import Settings
 from caveat_worker.engine.statistics.intervals import difference_interval, scaled_interval
-from caveat_worker.engine.statistics.resampling import bootstrap_counts, bootstrap_means
-from caveat_worker.engine.statistics.scale import resampled_scales, scale
+from caveat_worker.engine.statistics.resampling import bootstrap_means, bootstrap_parts
+from caveat_worker.engine.statistics.scale import ResampledScales, scale
 
 
 def output_gap(
@@ -24,10 +24,10 @@ def output_gap(
     ends = difference_interval(concept, reference, settings.alpha)
     resamples = bootstrap_means(concept, settings.bootstrap, rng)
     resamples -= bootstrap_means(reference, settings.bootstrap, rng)
-    counts = bootstrap_counts(len(over), settings.bootstrap, rng)
+    scales = ResampledScales(over).of_all(bootstrap_parts(len(over), settings.bootstrap, rng))
     return OutputGap(
         value=value,
         interval=ends,
         in_sd=value / (scale(over) or 1.0),
-        interval_in_sd=scaled_interval(value, ends, resamples, resampled_scales(over, counts), settings.alpha),
+        interval_in_sd=scaled_interval(value, ends, resamples, scales, settings.alpha),
     )

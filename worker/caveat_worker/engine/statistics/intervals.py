@@ -6,8 +6,8 @@ import numpy as np
 from scipy.special import ndtr, stdtrit
 
 from caveat_worker.engine.base.arrays import Float64Array
-from caveat_worker.engine.statistics.resampling import bootstrap_counts
-from caveat_worker.engine.statistics.scale import resampled_scales
+from caveat_worker.engine.statistics.resampling import bootstrap_means, bootstrap_parts
+from caveat_worker.engine.statistics.scale import ResampledScales
 
 
 def percentile_interval(resamples: Float64Array, alpha: float) -> tuple[float, float]:
@@ -86,11 +86,15 @@ def scaled_mean_interval(
 
     `changes` [n] and `values` [m] are drawn `together` if they are of the same examples.
     """
-    of_values = bootstrap_counts(len(values), resamples, rng)
-    of_changes = of_values if together else bootstrap_counts(len(changes), resamples, rng)
-    means = of_changes @ changes / len(changes)
+    means, scales, scales_of = [], [], ResampledScales(values)
+    for counts in bootstrap_parts(len(values), resamples, rng):
+        scales.append(scales_of.of(counts))
+        if together:
+            means.append(counts @ changes / len(changes))
+    if not together:
+        means.append(bootstrap_means(changes, resamples, rng))
     ends = mean_interval(changes, alpha)
-    return scaled_interval(float(changes.mean()), ends, means, resampled_scales(values, of_values), alpha)
+    return scaled_interval(float(changes.mean()), ends, np.concatenate(means), np.concatenate(scales), alpha)
 
 
 def scaled_interval(

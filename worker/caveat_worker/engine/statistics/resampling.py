@@ -34,7 +34,8 @@ def swapped_pairs(n: int, partners: Indices, count: int, rng: np.random.Generato
     """`count` sets [count, n] that take one of each pair by a fair coin: example i, or its partner `partners[i]`."""
     heads = rng.random((count, len(partners))) < 0.5
     sets = np.zeros((count, n), dtype=bool)
-    np.put_along_axis(sets, np.where(heads, np.arange(len(partners)), partners), True, axis=1)
+    sets[:, : len(partners)] = heads
+    sets[:, partners] = ~heads
     return sets
 
 
@@ -69,7 +70,7 @@ def bootstrap_sides(
         reference[:, n_concept:] = bootstrap_counts(n_reference, count, rng)
         return concept, reference
     reference[:, partners] = concept[:, :n_concept]
-    alone = np.setdiff1d(np.arange(n_concept, n), partners)
+    alone = _without_partner(n, partners)
     if len(alone):
         reference[:, alone] = bootstrap_counts(len(alone), count, rng)
     return concept, reference
@@ -83,16 +84,28 @@ def fold_numbers(sets: Sets, folds: int, partners: Indices | None, rng: np.rando
     numbers = np.empty(sets.shape, dtype=np.intp)
     pairs = rng.random((len(sets), n_concept)).argsort(axis=1) % folds
     numbers[:, :n_concept] = numbers[:, partners] = pairs
-    alone = np.setdiff1d(np.arange(n_concept, sets.shape[1]), partners)
+    alone = _without_partner(sets.shape[1], partners)
     numbers[:, alone] = rng.random((len(sets), len(alone))).argsort(axis=1) % folds
     return numbers
 
 
+def _without_partner(n: int, partners: Indices) -> Indices:
+    """The reference examples, of n with the concept's before them, that are in no pair."""
+    alone = np.arange(n) >= len(partners)
+    alone[partners] = False
+    return np.flatnonzero(alone)
+
+
+def bootstrap_parts(n: int, count: int, rng: np.random.Generator) -> Iterator[Float64Array]:
+    """The rows of `bootstrap_counts`, some after the other, where they are not held all at once."""
+    most = max(1, MOST_COUNTS // n)
+    return (bootstrap_counts(n, min(most, count - start), rng) for start in range(0, count, most))
+
+
 def bootstrap_means(values: Float64Array, count: int, rng: np.random.Generator) -> Float64Array:
-    """The mean of each of `count` resamples of values [n], whose counts are not held all at once."""
-    n, most = len(values), max(1, MOST_COUNTS // len(values))
-    sizes = [min(most, count - start) for start in range(0, count, most)]
-    return np.concatenate([bootstrap_counts(n, size, rng) @ values / n for size in sizes])
+    """The mean of each of `count` resamples of values [n]."""
+    n = len(values)
+    return np.concatenate([counts @ values / n for counts in bootstrap_parts(n, count, rng)])
 
 
 def matched(positives: Sets, negatives: Sets, rng: np.random.Generator) -> tuple[Sets, Sets]:
