@@ -15,7 +15,7 @@ from caveat_worker.engine.base.arrays import Float64Array, Indices
 
 Sets = NDArray[np.bool_]
 MOST_COUNTS = 1 << 20
-"""Counts of resampled examples that are held at a time."""
+"""Counts of resampled examples, or drawn signs, that are held at a time."""
 BRACKET = 5
 """Standard deviations around where a quantile of random numbers is expected: it lies outside once in a million rows."""
 IN_CACHE = 1 << 16
