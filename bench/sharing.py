@@ -149,8 +149,15 @@ def _scratch(folder: Path) -> Path:
 
 def _memory() -> list[dict[str, int]]:
     """What the kernel counts of each job that runs now, in bytes, where a page of several counts once."""
-    jobs = [pid for server in children(os.getpid()) for pid in children(server)]
-    return [found for pid in jobs if (found := dict(_rollup(pid)))]
+    below = [pid for server in children(os.getpid()) for pid in children(server)]
+    return [found for pid in below if _is_job(pid) and (found := dict(_rollup(pid)))]
+
+
+def _is_job(pid: int) -> bool:
+    """Whether a process is that of a job, and not one of another program that this process started."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip() == forkserver.NAME
+    return False
 
 
 def _rollup(pid: int) -> Iterator[tuple[str, int]]:
