@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench.building_blocks.photographs import pictures
+from bench.measure import timed
 from bench.rows import Row, at_least, at_most
 from caveat_worker.engine.acting.edit import ScaledDirections, edited
 from caveat_worker.engine.acting.monitor import Watched, monitoring_graph, score_name, sensitivity_name
@@ -110,16 +111,16 @@ def monitoring() -> Iterator[Row]:
         open_session(monitoring_graph(loaded, [watched], targets), threads=1) for targets in ([], three)
     )
     plain = open_bytes(squeezenet())
-    timed: dict[str, Callable[[], Any]] = {
+    passes: dict[str, Callable[[], Any]] = {
         "plain": lambda: plain.run(None, {"image": x}),
         "scores": lambda: scores.run({"image": x}),
         "one class": lambda: session.run({"image": x}),
         "three classes": lambda: three_classes.run({"image": x}),
         "apart": lambda: (plain.run(None, {"image": x}), runs.gradient(x, "fire8")),
     }
-    spent = {name: list[float]() for name in timed}
+    spent = {name: list[float]() for name in passes}
     for _ in range(16):
-        for name, call in timed.items():
+        for name, call in passes.items():
             timed(spent[name], call)
     cost = {name: median(every[2:]) / median(spent["plain"][2:]) for name, every in spent.items()}
     apart = cost["one class"] / cost["apart"]
