@@ -108,6 +108,8 @@ def test_greys_of_twelve_bits_in_pictures_of_sixteen_are_told(tmp_path: Path) ->
         "no grey of 2 pictures of 16 bits is over 4,095 of 65,535, so they are almost black to the model; if their "
         "scanner stores 12 bits, set `bit_depth: 12` in 'preprocess'"
     )
+    black = {"a.png": deep([0, 0, 0, 0])}
+    assert open_examples(declared(), at(zipped(tmp_path / "b.zip", black)), 0).warnings == ()
 
 
 def test_greys_beyond_the_bits_that_a_scanner_is_said_to_have_are_refused(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class ResampledScales:
         """The scales [B] of resamples in which example i is drawn `counts[b, i]` times."""
         (low, low_is_far), (high, high_is_far) = (end.of(counts) for end in self._ends)
         found: Float64Array = (high - low) / NORMAL_WIDTH
-        others = np.flatnonzero((found <= 0) | low_is_far | high_is_far)
+        others = np.flatnonzero(~(found > 0) | low_is_far | high_is_far)
         if len(others):
             times = counts[np.ix_(others, self._order)].astype(np.intp)
             resamples = np.repeat(np.tile(self._rising, len(others)), times.ravel()).reshape(times.shape)
