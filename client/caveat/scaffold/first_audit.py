@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,9 @@ def first_draft(beside: Beside, question: Question | None, run: Run) -> Draft:
             tries += 1
             try:
                 report = _trial(beside, draft, run)
-                better = _with_stored_bits(_with_own_scaling(_without_unlike_pairs(draft, report), report), report)
+                better = draft
+                for mend in (_without_unlike_pairs, _with_own_scaling, _with_stored_bits):
+                    better = mend(better, report)
                 if better is not draft:
                     draft = better
                     continue
@@ -170,14 +173,18 @@ def _with_own_scaling(draft: Draft, report: Report) -> Draft:
         begins = own_scaling(draft.at, std)
         if any(each.startswith(begins) for each in report.warnings):
             base = draft.sets[draft.at]["preprocess"]["mean"]
-            sets = {name: {**fields, "preprocess": _unscaled(fields["preprocess"], base, std)}
-                    for name, fields in draft.sets.items()}  # fmt: skip
+            sets = _preprocessed(draft, partial(_unscaled, base=base, std=std))
             sentence = (
                 f"`preprocess` has mean 0 and std {std:g}, because the model's first steps scale pixels themselves."
             )
             kept = tuple(each for each in draft.to_check if each != CHECK_PIXELS)
             return replace(draft, sets=sets, to_check=(*kept, sentence))
     return draft
+
+
+def _preprocessed(draft: Draft, changed: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """The draft's sets with another preprocessing of each."""
+    return {name: {**fields, "preprocess": changed(fields["preprocess"])} for name, fields in draft.sets.items()}
 
 
 def _unscaled(how: Mapping[str, Any], base: Any, std: float) -> dict[str, Any]:
@@ -191,8 +198,7 @@ def _with_stored_bits(draft: Draft, report: Report) -> Draft:
     told = [bits for bits in SCANNER_BITS if any(stored_bits(bits) in each for each in report.warnings)]
     if not told:
         return draft
-    sets = {name: {**fields, "preprocess": {**fields["preprocess"], "bit_depth": max(told)}}
-            for name, fields in draft.sets.items()}  # fmt: skip
+    sets = _preprocessed(draft, lambda how: {**how, "bit_depth": max(told)})
     sentence = (
         f"`bit_depth` is {max(told)}, because no grey of the 16-bit pictures that were looked at takes more. It should "
         "be what their scanner stores."

@@ -101,10 +101,12 @@ def _is_turned(data: bytes) -> bool:
 
 def _about_dark(files: Sequence[bytes], bit_depth: int | None) -> tuple[str, ...]:
     """A clause where pictures of 16 bits have greys of fewer bits, as scanners store them: a model sees them black."""
+    if bit_depth is not None:
+        return ()
     found = [level for level in map(_brightest_of_16_bits, files) if level is not None]
     brightest = max(found, default=0)
     stored = next((bits for bits in SCANNER_BITS if brightest < 2**bits), None)
-    if not brightest or bit_depth is not None or stored is None:  # pictures that are all black say nothing
+    if not brightest or stored is None:  # pictures that are all black say nothing
         return ()
     return (
         f"no grey of {len(found)} pictures of 16 bits is over {brightest:,} of 65,535, so they are almost "

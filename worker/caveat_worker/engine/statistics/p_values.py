@@ -10,7 +10,7 @@ from scipy.special import stdtr
 
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.statistics.intervals import too_narrow
-from caveat_worker.engine.statistics.resampling import MOST_COUNTS
+from caveat_worker.engine.statistics.resampling import parts
 
 TIE = 1e-7
 """Statistics closer than this share are equal: the same set, fitted twice, must not count as beyond itself."""
@@ -49,9 +49,9 @@ def sign_flip_p(change: Float64Array, sets: int, rng: np.random.Generator) -> fl
     if 2**n <= sets:
         signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float((np.abs(signs @ change) >= observed).mean())
-    beyond, most = 0, max(1, MOST_COUNTS // n)
-    for start in range(0, sets, most):
-        signs = rng.integers(0, 2, size=(min(most, sets - start), n)) * 2.0 - 1.0
+    beyond = 0
+    for some in parts(n, sets):
+        signs = rng.integers(0, 2, size=(some, n)) * 2.0 - 1.0
         beyond += int((np.abs(signs @ change) >= observed).sum())
     return (1 + beyond) / (sets + 1)
 

@@ -98,8 +98,13 @@ def _without_partner(n: int, partners: Indices) -> Indices:
 
 def bootstrap_parts(n: int, count: int, rng: np.random.Generator) -> Iterator[Float64Array]:
     """The rows of `bootstrap_counts`, some after the other, where they are not held all at once."""
+    return (bootstrap_counts(n, some, rng) for some in parts(n, count))
+
+
+def parts(n: int, count: int) -> list[int]:
+    """How many of `count` draws over n examples are held at a time, one part after the other."""
     most = max(1, MOST_COUNTS // n)
-    return (bootstrap_counts(n, min(most, count - start), rng) for start in range(0, count, most))
+    return [min(most, count - start) for start in range(0, count, most)]
 
 
 def bootstrap_means(values: Float64Array, count: int, rng: np.random.Generator) -> Float64Array:
