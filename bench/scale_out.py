@@ -33,8 +33,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 DAY = 86_400
 BUSY = 0.7
 """Share of a core up to which a part is not called full."""
-FEATURES, HIDDEN = 1024, 64
-"""Features of the layer that is modelled, and of the one that was measured."""
+FEATURES = 1024
+"""Of the layer whose tests are measured and modelled."""
 FLEET = (1, 2, 4, 10, 40, 100, 400, 1000)
 LARGE = 1_000_000
 ASKED = 100_000
@@ -65,7 +65,7 @@ class Costs:
     example: float
     """Of the engine for one more picture."""
     statistics: float
-    """Of the engine for a row of a layer of 64 features in the tests."""
+    """Of the engine for a row of a layer of 1,024 features in the tests."""
     fetched: float
     """For a MiB of a source that a worker fetches and verifies."""
     picture: float
@@ -87,7 +87,7 @@ def measure(folder: Path, quick: bool) -> Costs:
     spent = [_cpu(one, threads=1) for one in (small, large)]
     example = (spent[1] - spent[0]) / (many - few)
     sizes = (2_000, 4_000) if quick else (20_000, 40_000)
-    rows = [_cpu(of_rows(folder / f"rows{size}", reference=size, hidden=HIDDEN), threads=1) for size in sizes]
+    rows = [_cpu(of_rows(folder / f"rows{size}", reference=size, hidden=FEATURES), threads=1) for size in sizes]
     archive = folder / f"pictures{many}" / "reference.zip"
     return Costs(
         api=parts["API"],
@@ -186,7 +186,7 @@ def fleet(costs: Costs, workers: int, pictures: int) -> Fleet:
 def one_audit(costs: Costs, workers: int, examples: int = LARGE) -> dict[str, float]:
     """Seconds of one large audit in shards, by what they are spent on.
 
-    Each shard fetches every source whole; one worker computes the statistics of all rows, by features.
+    Each shard fetches every source whole; one worker computes the statistics of all rows.
     """
     shards = 1 if workers == 1 else min(MOST_SHARDS, 4 * workers)
     rounds = math.ceil(shards / workers)
@@ -194,7 +194,7 @@ def one_audit(costs: Costs, workers: int, examples: int = LARGE) -> dict[str, fl
         "examples": examples * costs.example * rounds / shards,
         "fetching": rounds * examples * costs.picture * costs.fetched,
         "starting shards": rounds * (costs.fixed + costs.worker),
-        "statistics": examples * costs.statistics * FEATURES / HIDDEN,
+        "statistics": examples * costs.statistics,
     }
 
 
@@ -243,7 +243,10 @@ calculation leaves out what happens only at size: connections by the thousand, a
                 ["worker, an audit: claiming, progress, the confined child, storing the report", f"{costs.worker:.2f}"],
                 ["engine, an audit of pictures before its first picture (GoogLeNet)", f"{costs.fixed:.2f}"],
                 ["engine, a picture", f"{costs.example:.4f}"],
-                [f"engine, 1,000 rows of a layer of {HIDDEN} features in the tests", f"{1000 * costs.statistics:.3f}"],
+                [
+                    f"engine, 1,000 rows of a layer of {FEATURES:,} features in the tests",
+                    f"{1000 * costs.statistics:.2f}",
+                ],
                 ["a worker, a GiB of a source: fetched and verified", f"{1024 * costs.fetched:.2f}"],
                 ["a picture in its archive, KiB", f"{1024 * costs.picture:.1f}"],
             ],
@@ -269,9 +272,8 @@ Audits of {pictures} pictures by workers of one core each that are never idle, w
 
 At a pooled layer of {FEATURES:,} features, in hours: four shards a worker, at most {
         MOST_SHARDS
-    }. Statistics are computed by
-one worker, and their cost is that of {HIDDEN} features times {FEATURES // HIDDEN}: an upper bound, as
-what is drawn does not depend on features.
+    }. One worker computes the
+statistics of all rows.
 
 {table(["workers", *large[1], "together", "one : these"], rows)}
 {limits(costs, large, pictures)}"""

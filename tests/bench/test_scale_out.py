@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.scale_out import DAY, FEATURES, HIDDEN, Costs, first_full, fleet, one_audit, page
+from bench.scale_out import DAY, Costs, first_full, fleet, one_audit, page
 
 COSTS = Costs(
     api=0.02,
@@ -36,7 +36,7 @@ def test_the_first_part_to_fill_a_core_is_the_dearest() -> None:
 def test_workers_share_examples_and_nothing_else() -> None:
     alone, four, many = (one_audit(COSTS, workers, 10_000) for workers in (1, 4, 10_000))
     assert four["examples"] == pytest.approx(alone["examples"] / 4)
-    assert alone["statistics"] == four["statistics"] == many["statistics"] == 10_000 * 1e-4 * FEATURES / HIDDEN
+    assert alone["statistics"] == four["statistics"] == many["statistics"] == 10_000 * 1e-4
     assert four["fetching"] == pytest.approx(4 * alone["fetching"])  # four shards each, and each fetches everything
     assert many["examples"] == pytest.approx(alone["examples"] / 256)  # no shard for the others
 
