@@ -368,6 +368,13 @@ FORMULAS = [
     fused("Attention", TOKENS, real(4, 24), real(24), np.int32([[1, 1, 0], [0, 1, 1]]), num_heads=2, through=(0,)),
     fused("Attention", TOKENS, real(4, 24), real(24), np.int32(np.tril(np.ones((2, 3, 3)))), num_heads=2, through=(0,)),
     fused("Attention", TOKENS, real(4, 24), real(24), None, None, real(2, 2, 3, 3), num_heads=2, through=(0, 5)),
+    fused("MultiHeadAttention", TOKENS, real(2, 3, 4), real(2, 3, 4), num_heads=2, shapes=("static", "batch")),
+    fused("MultiHeadAttention", TOKENS, real(2, 5, 4), real(2, 5, 6), real(14), num_heads=2, scale=0.3,
+          shapes=("static", "batch")),
+    fused("MultiHeadAttention", TOKENS, real(2, 3, 4), real(2, 3, 4), None, np.int32([[1, 1, 0], [0, 1, 1]]),
+          num_heads=2, shapes=("static", "batch")),
+    fused("MultiHeadAttention", TOKENS, real(2, 3, 4), real(2, 3, 4), None, None, real(1, 2, 3, 3), num_heads=2,
+          unidirectional=1, shapes=("static", "batch")),
     fused("EmbedLayerNormalization", np.int32([[1, 0, 2], [4, 3, 3]]), np.int32([[0, 1, 1], [1, 0, 0]]), real(5, 4),
           real(6, 4), real(2, 4), positive(4), real(4), hidden=1, through=(2, 3, 4), epsilon=1e-5),
     fused("EmbedLayerNormalization", np.int32([[1, 0, 2], [4, 3, 3]]), None, real(5, 4), real(6, 4), None, positive(4),
@@ -398,6 +405,11 @@ ROUNDING = {
     *((domain, f"{kind}Linear") for domain in ("", "com.microsoft") for kind in ("Quantize", "Dequantize")),
     *(("", kind) for kind in ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")),
     *(("com.microsoft", kind) for kind in ("DynamicQuantizeMatMul", "MatMulIntegerToFloat")),
+    *(
+        operator
+        for operator in LOWERED
+        if operator[1].startswith(("MatMulNBits", "QAttention", "QEmbed", "QGemm", "QLinear"))
+    ),
 }
 """Straight through, which no finite difference agrees with; `test_quantised.py` has their tests."""
 

@@ -179,6 +179,12 @@ class GraphBuilder:
                 self._taken.add(name)
                 return name
 
+    def rename(self, value: ir.Value, name: str) -> None:
+        """Gives a name to a value that this builder has written, unless another one has it."""
+        if (value.name or "").startswith(f"{self.prefix}/") and name not in self._taken:
+            self._taken.add(name)
+            value.name = name
+
     def body(self) -> GraphBuilder:
         """A builder for the body of a Scan, Loop or If in this graph; its constants stay in the main graph."""
         return GraphBuilder(self.graph, self.prefix, outer=self)
@@ -334,7 +340,7 @@ _BOOLEAN = {
     "And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor",
 }  # fmt: skip
 _INTEGER = {"Shape", "Size", "ArgMax", "ArgMin", "NonZero"}
-_LIKE_SECOND = {"Where", "CastLike"}
+_LIKE_SECOND, _LIKE_THIRD = {"Where", "CastLike", "DequantizeLinear"}, {"OneHot", "QuantizeLinear"}
 
 
 def _dtype(kind: str, inputs: Sequence[Tensor | None], attributes: dict[str, Any], index: int) -> ir.DataType:
@@ -351,11 +357,16 @@ def _dtype(kind: str, inputs: Sequence[Tensor | None], attributes: dict[str, Any
     if kind == "ConstantOfShape":
         dtype: ir.DataType = attributes["value"].dtype
         return dtype
-    like = inputs[2] if kind == "OneHot" else inputs[1] if kind in _LIKE_SECOND else inputs[0]
+    if kind == "QuantizeLinear" and (len(inputs) < 3 or inputs[2] is None):
+        return ir.DataType.UINT8
+    like = inputs[2] if kind in _LIKE_THIRD else inputs[1] if kind in _LIKE_SECOND else inputs[0]
     return like.dtype if like is not None else ir.DataType.FLOAT
 
 
-_SAME = {"Cast", "CumSum", "Exp", "Identity", "LogSoftmax", "Neg", "Not", "Sigmoid", "Softmax", "Softplus", "Tanh"}
+_SAME = {
+    "Cast", "CumSum", "DequantizeLinear", "Exp", "Identity", "LogSoftmax", "Neg", "Not", "QuantizeLinear", "Sigmoid",
+    "Softmax", "Softplus", "Tanh",
+}  # fmt: skip
 _BROADCAST = _BOOLEAN | {"Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Where"}
 
 

@@ -16,7 +16,7 @@ from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import Session, open_session
 from caveat_worker.engine.onnx.values import HALF_PRECISION, constant_of
 
-_EXACT, _QUANTISED = 1e-3, 0.1  # relative to the largest score: rounding of float32, and of a batch's common scale
+_EXACT, _QUANTISED = 1e-3, 0.1  # relative to the largest score: rounding of float32, and to integers
 _DRAWS = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 
@@ -101,11 +101,14 @@ def compare_with_file(
     after: Session,
     constants: Mapping[str, float],
     empty: Mapping[str, int],
+    *,
+    rounded: bool = False,
 ) -> None:
     """Runs a model as its file has it and as it was rewritten; raises `InvalidInput` if their outputs differ.
 
     `constants` are the numbers of inputs that the rewritten model no longer has, and `empty` the axis of some of them
-    along which there is none. A model that runs on no noise is not compared.
+    along which there is none. A model that runs on no noise is not compared. Outputs of one that is `rounded` to
+    integers may differ by some of those.
     """
 
     def of_file(name: str, x: NDArray[Any]) -> NDArray[Any]:
@@ -122,7 +125,7 @@ def compare_with_file(
     feeds = {name: feeds[name].astype(kind) for name, kind in types.items()}
     outputs = after.run(feeds)
     for name, value in outputs.items():
-        if isinstance(value, np.ndarray) and not half and not _agree([expected[name]], value):
+        if isinstance(value, np.ndarray) and not half and not _agree([expected[name]], value, rounded):
             drawn = draws_at(original)
             if drawn is not None:
                 raise InvalidInput(
@@ -209,8 +212,8 @@ def batches_join(fixed: ir.Model, free: ir.Model) -> bool:
     return all(_agree([half[name] for half in halves], both[name]) for name in both)
 
 
-def _agree(parts: Sequence[object], whole: object) -> bool:
-    """Whether the parts, joined along the batch, equal the whole, as far as float32 can tell."""
+def _agree(parts: Sequence[object], whole: object, rounded: bool = False) -> bool:
+    """Whether the parts, joined along the batch, equal the whole, as far as float32 can tell, or `rounded` integers."""
     if not isinstance(whole, np.ndarray) or not all(isinstance(part, np.ndarray) and part.ndim for part in parts):
         return False
     joined = np.concatenate([np.asarray(part) for part in parts])
@@ -219,4 +222,5 @@ def _agree(parts: Sequence[object], whole: object) -> bool:
     if not np.issubdtype(whole.dtype, np.floating):
         return bool((joined == whole).all())
     largest = np.abs(joined, where=np.isfinite(joined), out=np.zeros_like(joined)).max(initial=0)
-    return bool(np.allclose(joined, whole, rtol=1e-3, atol=1e-4 * (1 + largest), equal_nan=True))
+    near = _QUANTISED * largest if rounded else 1e-4 * (1 + largest)
+    return bool(np.allclose(joined, whole, rtol=1e-3, atol=near, equal_nan=True))

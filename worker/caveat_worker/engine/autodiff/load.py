@@ -28,7 +28,7 @@ from caveat_worker.engine.autodiff.model import OLDEST_OPSET, Model, rounds_by_b
 from caveat_worker.engine.autodiff.noise import noises, runs
 from caveat_worker.engine.autodiff.output_forms import unwrap_outputs
 from caveat_worker.engine.autodiff.separate_rows import rows_stay_apart
-from caveat_worker.engine.autodiff.straight_through import WARNING, rounds
+from caveat_worker.engine.autodiff.straight_through import WARNING, rounding_pairs, rounds
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.data_files import DataFiles
 from caveat_worker.engine.onnx.graph import Graph, describe_value, without_weights
@@ -112,7 +112,8 @@ def _tried(
     """Whether examples of one batch influence each other; raises `InvalidInput` if the model is not that of its file.
 
     Both are proven from the graph where that is possible, and else tried on noise. The file of a model with large
-    weights of half precision is not `compared`: halves never are, and to run it ONNX Runtime widens all its weights.
+    weights of half precision is not `compared`: halves never are, and to run it ONNX Runtime widens all its weights. A
+    model that rounds to integers is run as an audit runs it, since the runtime's optimiser chooses kernels of integers.
     """
     alike = not compared or (not numbers and is_as_written(original[0], model))
     separate = not symbolic or rows_stay_apart(model)
@@ -120,9 +121,11 @@ def _tried(
         if compared:  # once, so that a model that asks for more memory than there is is refused here
             next(runs(original[1], noises(original[0])), None)
         return False
-    session = open_session(Graph(model), threads=1, optimise=False)
+    rounded = any(True for _ in rounding_pairs(model))
+    session = open_session(Graph(model), threads=1, optimise=rounded)
     if not alike:
-        compare_with_file(*original, model, session, numbers, empty)
+        before = open_session(Graph(original[0]), threads=1) if rounded else original[1]
+        compare_with_file(original[0], before, model, session, numbers, empty, rounded=rounded)
     return not separate and examples_interact(model, session)
 
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from caveat_worker.engine.autodiff.backward import attributes_of, describe, has_body
-from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, UnknownShape
+from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, UnknownShape, op
 from caveat_worker.engine.autodiff.output_kinds import LOWERED_FROM
 from caveat_worker.engine.autodiff.rules import DEFINED, LOWERED, UnsupportedOperator
 from caveat_worker.engine.base.errors import InvalidInput
@@ -20,7 +20,16 @@ from caveat_worker.engine.onnx.graph import forget_shapes, infer_shapes, without
 from caveat_worker.engine.onnx.values import shape_of_value
 
 _MAX_FOLDED = 2**16  # elements: larger results are not kept as constants
-_RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+_MOVES = {
+    "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Resize", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+}  # fmt: skip
+"""Operators that do to integers what they do to the numbers for which these stand."""
+_KEPT = {
+    "Bernoulli", "DequantizeLinear", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+    "RandomUniformLike",
+}  # fmt: skip
+"""Operators that are not computed ahead: what is drawn, and quantised weights, which the runtime looks for."""
 
 
 def lower(model: ir.Model) -> ir.Model:
@@ -36,6 +45,8 @@ def lower(model: ir.Model) -> ir.Model:
         infer_shapes(model)
     settled: set[ir.Node] = set()
     while _replace_formulas(model, settled):  # again, as a formula may need a shape that an earlier one has made known
+        infer_shapes(model)
+    if _move_numbers(model):
         infer_shapes(model)
     while names := sorted({("", node.op_type) for node in model.graph.all_nodes() if _has_a_body(node)}):
         try:
@@ -133,13 +144,50 @@ def _replace_formulas(model: ir.Model, settled: set[ir.Node]) -> bool:
         except (UnsupportedOperator, UnknownShape):
             continue  # the operator stays; it is named in an error if a gradient has to pass through it
         results = results if isinstance(results, tuple) else (results,)
-        _put_in_place(graph, node, list(builder.nodes), results)
+        _put_in_place(builder, node, results)
         settled.add(node)
     return len(settled) > before
 
 
-def _put_in_place(graph: ir.Graph, node: ir.Node, nodes: list[ir.Node], results: tuple[Tensor | None, ...]) -> None:
+def _move_numbers(model: ir.Model) -> bool:
+    """Replaces operators that move rounded integers by those that move numbers, in place; whether there were any.
+
+    Their results are rounded again, to the same integers: gradients pass through numbers alone.
+    """
+    graph, moved = model.graph, False
+    builder = GraphBuilder(graph, "moved")
+    for node in list(graph):
+        maker = _rounds_for(node)
+        if maker is None:
+            continue
+        builder.nodes.clear()
+        builder.prefix = f"{node.name}/moved"
+        scale, zero = (builder.read(x) for x in (*maker.inputs[1:], None)[:2])
+        q, *rest = (builder.read(x) for x in node.inputs)
+        if node.op_type == "Pad" and len(rest) > 1 and rest[1] is not None:
+            rest[1] = op.DequantizeLinear(rest[1], scale, zero)
+        given = {attribute.name: attribute.value for attribute in node.attributes.values()}
+        number = op.DequantizeLinear(q, scale, zero)
+        moves = builder.write(node.op_type, [number, *rest], given, len(node.outputs), "")
+        results = tuple(op.QuantizeLinear(one, scale, zero) for one in moves)
+        _put_in_place(builder, node, results)
+        moved = True
+    return moved
+
+
+def _rounds_for(node: ir.Node) -> ir.Node | None:
+    """The QuantizeLinear, with one scale, whose integers a node does nothing to but move; None where there is none."""
+    maker = node.inputs[0].producer() if node.op_type in _MOVES and node.inputs and node.inputs[0] else None
+    if maker is None or node.domain or maker.op_type != "QuantizeLinear" or maker.inputs[1] is None:
+        return None
+    places = node.op_type == "MaxPool" and any(output.uses() for output in node.outputs[1:])
+    several = shape_of_value(maker.inputs[1]) != ()
+    return None if places or several else maker
+
+
+def _put_in_place(builder: GraphBuilder, node: ir.Node, results: tuple[Tensor | None, ...]) -> None:
     """Inserts the formula's nodes and replaces the node's outputs by their results; None keeps the node's output."""
+    graph, nodes = builder.graph, list(builder.nodes)
     graph.insert_before(node, nodes)
     for old, new in zip(node.outputs, results, strict=False):
         if new is not None and old.name:
@@ -152,13 +200,26 @@ def _put_in_place(graph: ir.Graph, node: ir.Node, nodes: list[ir.Node], results:
             value.name = name
     if not any(output.uses() or output.is_graph_output() for output in node.outputs):
         graph.remove(node, safe=True)
+    for one in nodes:
+        _name_numbers(builder, one)
+
+
+def _name_numbers(builder: GraphBuilder, node: ir.Node) -> None:
+    """Names the numbers before and behind a rounding after its integers, as ONNX Runtime's quantiser does."""
+    if node.op_type not in {"DequantizeLinear", "QuantizeLinear"}:
+        return
+    ends = node.inputs[0], node.outputs[0]
+    numbers, integers = ends if node.op_type == "QuantizeLinear" else reversed(ends)
+    if numbers is not None and integers is not None and not integers.is_initializer():
+        kind = "QuantizeLinear_Input" if node.op_type == "QuantizeLinear" else "DequantizeLinear_Output"
+        builder.rename(numbers, f"{(integers.name or '').removesuffix('_quantized')}_{kind}")
 
 
 def _fold(model: ir.Model) -> bool:
     """Replaces nodes with constant inputs, and known dimensions, by constants, in place; whether there were any."""
     graph, folded = model.graph, False
     for node in list(graph):
-        if node.domain or node.op_type in _RANDOM or any(output.is_graph_output() for output in node.outputs):
+        if node.domain or node.op_type in _KEPT or any(output.is_graph_output() for output in node.outputs):
             continue
         known = _known_dimensions(node)
         arrays = _computed(node, graph) if known is None else [known]

@@ -14,7 +14,10 @@ LOWERED_FROM = "caveat.lowered_from"
 Kind = Literal["none", "probabilities", "values"]
 """`none`: scores, as far as the graph tells; `values`: numbers of a regression."""
 
-_THROUGH = {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+_THROUGH = {
+    "Cast", "DequantizeLinear", "Dropout", "Flatten", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Transpose",
+    "Unsqueeze",
+}  # fmt: skip
 _SQUASHED = {"LOGISTIC", "PROBIT", "SOFTMAX", "SOFTMAX_ZERO"}
 _REGRESSORS = {"LinearRegressor", "SVMRegressor", "TreeEnsemble", "TreeEnsembleRegressor"}
 _SHARES = 1e-4
@@ -22,7 +25,7 @@ _SHARES = 1e-4
 
 
 def kind_of_output(value: ir.Value) -> Kind:
-    """The kind of an output, through operators that only rename or reshape it."""
+    """The kind of an output, through operators that only rename, reshape or round it."""
     node = value.producer()
     while node is not None and node.op_type in _THROUGH and node.inputs[0] is not None:
         node = node.inputs[0].producer()

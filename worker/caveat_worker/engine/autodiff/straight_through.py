@@ -114,7 +114,7 @@ def _clipped(builder: GraphBuilder, quantize: ir.Node, dequantize: ir.Node) -> T
     x, scale, zero = _operands(builder, quantize)
     _, out_scale, out_zero = _operands(builder, dequantize)
     axis, out_axis = (_attributes(builder, node)["axis"] for node in (quantize, dequantize))
-    low, high = range_of(quantize.outputs[0].dtype)
+    low, high = range_of(quantize.outputs[0].dtype if zero is None else zero.dtype)
     level: Any = op.Clip(unrounded(x, scale, zero, axis), low, high)
     if out_zero is not None:
         level = level - along(as_float(out_zero, x), x, out_axis)

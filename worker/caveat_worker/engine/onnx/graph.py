@@ -77,7 +77,7 @@ def infer_shapes(model: ir.Model) -> None:
         if node.inputs[0] is not None:
             node.outputs[0].shape, node.outputs[0].type = node.inputs[0].shape, node.inputs[0].type
             infer(model)
-    if shape_learned(model):
+    while shape_learned(model):
         infer(model)
     for node in reversed(list(model.graph)):  # the shape of scores is known from the output, whatever made them
         scores = node.inputs[0] if node.op_type in _KEEPS_SHAPE else None

@@ -1,4 +1,4 @@
-"""Types and shapes that onnx's inference leaves open: those of trees, SVMs and linear models, and of words."""
+"""Types and shapes that onnx's inference leaves open: of trees, SVMs and linear models, of words, and of roundings."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ _REGRESSORS = {
     "TreeEnsembleRegressor": "n_targets",
 }
 """Operator → the attribute that counts its numbers; an SVM has one."""
-_WORDS = ("com.microsoft", "Tokenizer")
+MICROSOFT = "com.microsoft"
+_ROUNDINGS = {"DequantizeLinear": (1, ir.DataType.FLOAT), "QuantizeLinear": (2, ir.DataType.UINT8)}
+"""Operator → the place of the input that has its output's type, and the type where that is unknown."""
 _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 
 
 def shape_learned(model: ir.Model) -> bool:
     """Sets the types and shapes of these operators' outputs where they are unknown, in place; whether any was."""
-    return sum(_shape_outputs(node) for node in model.graph if node.domain in (DOMAIN, _WORDS[0])) > 0
+    return sum(_shape_outputs(node) for node in model.graph if node.domain in (DOMAIN, MICROSOFT)) > 0
 
 
 def _shape_outputs(node: ir.Node) -> bool:
@@ -33,8 +35,13 @@ def _shape_outputs(node: ir.Node) -> bool:
         counted = node.attributes.get(_REGRESSORS[node.op_type])
         double = node.op_type == "TreeEnsemble" and node.inputs[0] is not None and node.inputs[0].dtype
         return _set(node.outputs[0], double or ir.DataType.FLOAT, [batch, counted.as_int() if counted else 1])
-    if (node.domain, node.op_type) == _WORDS and node.inputs[0] is not None and node.inputs[0].shape is not None:
-        return _set(node.outputs[0], ir.DataType.STRING, [*node.inputs[0].shape, None])
+    shape = None if node.domain != MICROSOFT or node.inputs[0] is None else node.inputs[0].shape
+    if node.op_type == "Tokenizer" and shape is not None:
+        return _set(node.outputs[0], ir.DataType.STRING, [*shape, None])
+    if node.op_type in _ROUNDINGS and shape is not None:
+        place, otherwise = _ROUNDINGS[node.op_type]
+        like = node.inputs[place] if len(node.inputs) > place else None
+        return _set(node.outputs[0], like.dtype or otherwise if like is not None else otherwise, [*shape])
     return False
 
 

@@ -9,6 +9,7 @@ from caveat_worker.engine.autodiff.rules import (  # noqa: F401
     microsoft,
     normalisation,
     pooling,
+    qlinear,
     quantised,
     recurrent,
     reduction,

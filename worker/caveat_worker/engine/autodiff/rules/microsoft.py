@@ -9,6 +9,8 @@ from math import sqrt
 import numpy as np
 
 from caveat_worker.engine.autodiff.builder import op, ops
+from caveat_worker.engine.autodiff.rules.qlinear import numbers
+from caveat_worker.engine.autodiff.rules.quantised import matmul_integer_to_float
 from caveat_worker.engine.autodiff.rules.table import UnsupportedOperator, lowered
 from caveat_worker.engine.autodiff.shapes import size_of, swap_last
 
@@ -88,48 +90,110 @@ def embed_layer_normalization(ids, segments, words, places, segment_vectors, gam
     total = op.Gather(words, ids) + place
     if segments is not None:
         total = total + op.Gather(segment_vectors, segments)
+    return op.LayerNormalization(total, gamma, beta, epsilon=epsilon, axis=-1), _lengths(ids, mask), total
+
+
+@lowered("QEmbedLayerNormalization", domain=MS)
+def quantised_embed_layer_normalization(ids, segments, words, places, segment_vectors, gamma, beta, mask, *of_integers,
+                                        epsilon=1e-12):  # fmt: skip
+    """The same over integers, whose scales and then zero points follow the mask."""
+    word, place, segment, slope, shift = zip(of_integers[:5], of_integers[5:], strict=True)
+    total = numbers(op.Gather(words, ids), *word) + numbers(op.Slice(places, [0], size_of(ids, 1), [0]), *place)
+    if segments is not None:
+        total = total + numbers(op.Gather(segment_vectors, segments), *segment)
+    gamma, beta = numbers(gamma, *slope), numbers(beta, *shift)
+    return op.LayerNormalization(total, gamma, beta, epsilon=epsilon, axis=-1), _lengths(ids, mask)
+
+
+def _lengths(ids, mask):
+    """How many words of each text a mask shows [batch]; none without one, as the kernel has it."""
     shown = ids * 0 if mask is None else op.Cast(op.Equal(mask, np.int32(1)), to=int(ids.dtype))
-    lengths = op.ReduceSum(shown, [1], keepdims=0)
-    return op.LayerNormalization(total, gamma, beta, epsilon=epsilon, axis=-1), lengths, total
+    return op.ReduceSum(shown, [1], keepdims=0)
 
 
 @lowered("Attention", domain=MS)
 def attention(x, weights, bias=None, mask=None, past=None, attention_bias=None, past_length=None, *, num_heads,
               scale=None, unidirectional=0, qkv_hidden_sizes=None, mask_filter_value=-10000.0, do_rotary=0,
               past_present_share_buffer=0, rotary_embedding_dim=0):  # fmt: skip
-    """softmax(Q Kᵀ / √d) V for each head, with Q, K and V from one product (Vaswani et al. 2017, eq. 1)."""
+    """Q, K and V come from one product."""
     if past is not None or do_rotary:
         raise UnsupportedOperator("it has a past or rotates its queries and keys")
-    widths = list(qkv_hidden_sizes or [weights.shape[1] // 3] * 3)
     qkv = x @ weights if bias is None else x @ weights + bias
+    widths = list(qkv_hidden_sizes or [weights.shape[1] // 3] * 3)
+    hidden = _hidden(x, mask, mask_filter_value), attention_bias, _later(x, unidirectional)
+    return _attended(ops.Split(qkv, widths, axis=-1, outputs=3), widths, num_heads, scale, hidden)
+
+
+@lowered("QAttention", domain=MS)
+def quantised_attention(x, weights, bias, x_scale, scales, mask=None, x_zero=None, zeros=None, past=None, *, num_heads,
+                        scale=None, unidirectional=0, mask_filter_value=-10000.0, do_rotary=0,
+                        past_present_share_buffer=0):  # fmt: skip
+    """The same of x that was rounded by its range."""
+    if past is not None or do_rotary:
+        raise UnsupportedOperator("it has a past or rotates its queries and keys")
+    qkv = matmul_integer_to_float(x, weights, x_scale, scales, x_zero, zeros, bias)
+    widths = [weights.shape[1] // 3] * 3
+    hidden = _hidden(x, mask, mask_filter_value, int(qkv.dtype)), None, _later(x, unidirectional)
+    return _attended(ops.Split(qkv, widths, axis=-1, outputs=3), widths, num_heads, scale, hidden)
+
+
+@lowered("MultiHeadAttention", domain=MS)
+def multi_head_attention(q, k=None, v=None, bias=None, mask=None, attention_bias=None, past_k=None, past_v=None,
+                         past_length=None, cache=None, *, num_heads, scale=None, unidirectional=0,
+                         mask_filter_value=-10000.0):  # fmt: skip
+    """Q, K and V come each by itself, and one bias for all three."""
+    if k is None or v is None or past_k is not None or {q.rank, k.rank, v.rank} != {3}:
+        raise UnsupportedOperator("its queries, keys and values are packed, or it has a past")
+    parts = [q, k, v]
+    widths = [part.shape[2] for part in parts]
+    if bias is not None:
+        parts = [part + own for part, own in zip(parts, ops.Split(bias, widths, axis=0, outputs=3), strict=True)]
+    hidden = _hidden(k, mask, mask_filter_value), attention_bias, _later(q, unidirectional)
+    return _attended(parts, widths, num_heads, scale, hidden)
+
+
+def _attended(parts, widths, num_heads, scale, hidden):
+    """softmax(Q Kᵀ / √d) V for each head (Vaswani et al. 2017, eq. 1).
+
+    `hidden`: what is added to the logits for the keys of a mask, a bias of them, and where a key is none.
+    """
     q, k, v = (
         op.Transpose(op.Reshape(part, [0, 0, num_heads, width // num_heads]), perm=[0, 2, 1, 3])
-        for part, width in zip(ops.Split(qkv, widths, axis=-1, outputs=3), widths, strict=True)
+        for part, width in zip(parts, widths, strict=True)
     )
     logits = op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])) * (scale or 1 / sqrt(widths[0] // num_heads))
-    if mask is not None:
-        logits = logits + _hidden_keys(mask, x) * mask_filter_value
-    if unidirectional:
-        place = op.Range(np.int64(0), op.Squeeze(size_of(x, 1), [0]), np.int64(1))
-        later = op.Unsqueeze(place, [0]) > op.Unsqueeze(place, [1])
-        logits = op.Where(later, float(np.finfo(np.float32).min), logits)
-    if attention_bias is not None:
-        logits = logits + attention_bias
+    keys, bias, later = hidden
+    logits = logits if keys is None else logits + keys
+    logits = logits if later is None else op.Where(later, float(np.finfo(np.float32).min), logits)
+    logits = logits if bias is None else logits + bias
     mixed = op.Transpose(op.MatMul(op.Softmax(logits, axis=-1), v), perm=[0, 2, 1, 3])
     return op.Reshape(mixed, [0, 0, widths[2]])
 
 
-def _hidden_keys(mask, x):
+def _later(x, unidirectional):
+    """Where a key comes after a query [queries, keys]; None where queries see all keys."""
+    if not unidirectional:
+        return None
+    place = op.Range(np.int64(0), op.Squeeze(size_of(x, 1), [0]), np.int64(1))
+    return op.Unsqueeze(place, [0]) > op.Unsqueeze(place, [1])
+
+
+def _hidden(x, mask, filter_value, dtype=None):
+    """What is added to the logits of keys that a mask hides, in the type of x or another; None without a mask."""
+    return None if mask is None else _hidden_keys(mask, x, dtype or int(x.dtype)) * filter_value
+
+
+def _hidden_keys(mask, x, dtype):
     """1 for the keys that a mask hides, else 0, broadcasting against [batch, heads, queries, keys]."""
     if mask.rank == 1:
         known = {size for size in (mask.shape[0], x.shape[0]) if isinstance(size, int)}
         if len(known) == 2:
             raise UnsupportedOperator("its mask holds more than the lengths of the sequences")
         place = op.Range(np.int32(0), op.Cast(op.Squeeze(size_of(x, 1), [0]), to=int(mask.dtype)), np.int32(1))
-        return op.Unsqueeze(op.Cast(op.Unsqueeze(mask, [1]) <= place, to=int(x.dtype)), [1, 2])
+        return op.Unsqueeze(op.Cast(op.Unsqueeze(mask, [1]) <= place, to=dtype), [1, 2])
     if mask.rank > 3:
         raise UnsupportedOperator(f"its mask has {mask.rank} axes")
-    return op.Unsqueeze(1 - op.Cast(mask, to=int(x.dtype)), [1, 2] if mask.rank == 2 else [1])
+    return op.Unsqueeze(1 - op.Cast(mask, to=dtype), [1, 2] if mask.rank == 2 else [1])
 
 
 def _gelu(x):

@@ -29,7 +29,7 @@ def quantize_linear(g, q, x, scale, zero=None, *, axis=1, saturate=1, block_size
     """q = clip(round(x / s) + z): dx = g / s where x / s + z is inside the range."""
     if block_size:
         raise UnsupportedOperator("it quantises in blocks")
-    low, high = range_of(q.dtype)
+    low, high = range_of(q.dtype if zero is None else zero.dtype)
     scaled = unrounded(x, scale, zero, axis)
     inside = (scaled > low) & (scaled < high)
     return g / along(scale, x, axis) * inside, None, None
@@ -85,6 +85,29 @@ def dynamic_quantize_matmul(a, b, b_scale, b_zero=None, bias=None):
     """A rounded by its own range, times B in numbers, and a bias."""
     quantised, scale, zero = ops.DynamicQuantizeLinear(a, outputs=3)
     return matmul_integer_to_float(quantised, b, scale, b_scale, zero, b_zero, bias)
+
+
+@lowered("MatMulNBits", domain=MS)
+def matmul_of_bits(a, b, scales, zeros=None, order=None, bias=None, *, K, N, bits=4, block_size, accuracy_level=0):
+    """A Wᵀ, where W [N, K] has a scale for each block of a row, and 8 / bits of its integers in each byte."""
+    if order is not None or accuracy_level > 1:
+        raise UnsupportedOperator("it rounds what it reads" if order is None else "it has an order of columns")
+    count = scales.array.size // N  # blocks of a row
+    if zeros is None:
+        zero = np.full((N, count), 2 ** (bits - 1))
+    else:
+        zero = zeros.array.reshape(N, -1)
+        zero = _unpacked(zero, bits)[:, :count] if zero.dtype == np.uint8 else zero
+    levels = _unpacked(b.array.reshape(N, count, -1), bits) - zero[:, :, None].astype(np.float32)
+    w = (levels * scales.array.reshape(N, count, 1)).reshape(N, -1)[:, :K].T
+    y = a @ w.astype(scales.array.dtype)
+    return y if bias is None else y + bias
+
+
+def _unpacked(packed, bits):
+    """The integers in bytes, the lowest bits first, along the last axis."""
+    parts = [packed >> shift & (2**bits - 1) for shift in range(0, 8, bits)]
+    return np.stack(parts, axis=-1).reshape(*packed.shape[:-1], -1)
 
 
 def _of_numbers(kind, g, y, x, w, x_zero, w_zero, **attributes):
