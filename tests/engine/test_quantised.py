@@ -19,7 +19,7 @@ from caveat_worker.engine.autodiff.layers import list_layers
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.rules import VJP, Rule
 from caveat_worker.engine.autodiff.straight_through import without_rounding
-from caveat_worker.engine.autodiff.target import Target
+from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.onnx.session import open_session
 from tests.engine import nets
 
@@ -275,7 +275,8 @@ def of_integers(kind: str, *, several: bool = False, **attributes: Any) -> bytes
     }
     domain = "" if kind in {"QLinearConv", "QLinearMatMul"} else MS
     found = net.op(kind, *operands.get(kind, (q, *read, *written)), domain=domain, **attributes)
-    return net.model(("n", 2, 6, 6), net.op("Flatten", net.op("DequantizeLinear", found, *written)))
+    number = net.op("Flatten", net.op("DequantizeLinear", found, *written))
+    return net.model(("n", 2, 6, 6), net.op("Mul", number, net.constant(1.0)))
 
 
 def another(net: nets.Net) -> tuple[str, str]:
@@ -416,6 +417,23 @@ def test_values_are_those_that_are_served(tmp_path: Path, make: Any, form: Quant
     name = model.outputs[0].name
     (expected,) = InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, feeds)
     np.testing.assert_array_equal(open_session(expose(model, [name])).run(feeds)[name], expected)
+
+
+def classifier() -> bytes:
+    """A small network that ends with a softmax."""
+    net = nets.Net()
+    hidden = net.op("Relu", net.op("Gemm", "x", net.weight(20, 6), net.weight(6), transB=0))
+    return net.model(("n", 20), net.op("Softmax", net.op("Gemm", hidden, net.weight(6, 3), net.weight(3)), axis=-1))
+
+
+@pytest.mark.parametrize("form", [QuantFormat.QOperator, QuantFormat.QDQ])
+def test_the_scores_before_a_rounded_softmax_are_the_target(tmp_path: Path, form: QuantFormat) -> None:
+    model = load(quantised(tmp_path, classifier, quant_format=form))
+    found = resolve_target(model, Target("t", index=1))
+    assert found.link == "softmax"
+    assert found.tensor == "gemm_2_DequantizeLinear_Output"
+    unsquashed = load(quantised(tmp_path, nets.resnet, quant_format=form))
+    assert resolve_target(unsquashed, TARGET).tensor == unsquashed.outputs[0].name
 
 
 def test_layers_of_integers_are_called_as_the_quantiser_calls_them(tmp_path: Path) -> None:

@@ -23,7 +23,10 @@ Link = Literal["none", "softmax", "sigmoid", "two_sigmoids", "shares_of_sigmoids
 """From the scores to the output; `probabilities`, and `values` of a regression, are the output itself."""
 
 _NONE: Link = "none"
-_TRANSPARENT = {"ArgMax", "Cast", "CastLike", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
+_TRANSPARENT = {
+    "ArgMax", "Cast", "CastLike", "DequantizeLinear", "Dropout", "Flatten", "Identity", "QuantizeLinear", "Reshape",
+    "Squeeze", "Unsqueeze",
+}  # fmt: skip
 _WITHOUT_PROBABILITY = {
     "shares_of_sigmoids": "divides sigmoids by their sum, so a class has no probability of its own",
     "values": "holds numbers of a regression, or places of boxes, which have no probability",
@@ -256,8 +259,8 @@ def _is_float(value: ir.Value) -> bool:
 
 
 def _logits(output: ir.Value) -> tuple[ir.Value, Link]:
-    """The last scores before operators that only rename, reshape or squash them, and the link to the output."""
-    value, link, shared = output, _NONE, False
+    """The last scores before operators that only rename, reshape, round or squash them, and the link to the output."""
+    value, link, shared, rounded = output, _NONE, False, False
     scores = (output, link)
     while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
         below = _two_sigmoids(node)
@@ -273,6 +276,7 @@ def _logits(output: ir.Value) -> tuple[ir.Value, Link]:
         if not (squashes or shares or node.op_type in _TRANSPARENT):
             break
         shared = shared or shares
+        rounded = rounded or node.op_type == "QuantizeLinear"
         if squashes:
             link = "shares_of_sigmoids" if shared and node.op_type == "Sigmoid" else _LINKS[node.op_type]
         value = node.inputs[0]
@@ -281,7 +285,7 @@ def _logits(output: ir.Value) -> tuple[ir.Value, Link]:
         if not _is_float(value):
             scores = scores if _is_float(output) else (output, _NONE)  # a class that was a number with a fraction
             continue
-        if squashes or node.op_type == "ArgMax" or (link == "none" and not shared and _same_layout(node)):
+        if squashes or node.op_type == "ArgMax" or (link == "none" and not (shared or rounded) and _same_layout(node)):
             scores = (value, link)
     return scores
 
@@ -315,6 +319,8 @@ def _loses_batch(scores: ir.Value, output: ir.Value) -> bool:
 def _same_layout(node: ir.Node) -> bool:
     """Whether the node leaves the axes of batch and classes where they are."""
     before, after = node.inputs[0], node.outputs[0]
+    if node.op_type == "DequantizeLinear":
+        return False
     if node.op_type in {"Cast", "CastLike", "Dropout", "Identity"}:
         return before is not None and (before.shape is not None or after.shape is None)
     if before is None or before.shape is None or after.shape is None:
