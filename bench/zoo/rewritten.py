@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from bench.zoo import boosting, data, torch_exports, transformers_texts
 from bench.zoo.collection import MODELS, ExpectedRefusal, model
@@ -35,10 +36,10 @@ class Rows(CalibrationDataReader):  # type: ignore[misc]
         return next(self.batches, None)
 
 
-def _static(folder: Path, name: str, rows: Any, form: QuantFormat) -> None:
+def _static(folder: Path, name: str, rows: Any, form: QuantFormat, **options: Any) -> None:
     source = original(name, folder)
     entry = onnx.load(source).graph.input[0].name
-    quantize_static(source, folder / "model.onnx", Rows(entry, rows), quant_format=form)
+    quantize_static(source, folder / "model.onnx", Rows(entry, rows), quant_format=form, **options)
 
 
 def _loans() -> Any:
@@ -58,6 +59,11 @@ def qdq_mlp(folder: Path) -> None:
 @model(QUANTISED, "CNN of digits, static: QOperator, int8")
 def qoperator_cnn(folder: Path) -> None:
     _static(folder, "cnn-script-dynamic", data.digits()[0], QuantFormat.QOperator)
+
+
+@model(QUANTISED, "CNN of digits, static: QOperator, int8 by channels")
+def qoperator_channels(folder: Path) -> None:
+    _static(folder, "cnn-script-dynamic", data.digits()[0], QuantFormat.QOperator, per_channel=True)
 
 
 @model(QUANTISED, "Perceptron of mortgage decisions, dynamic, int8")
@@ -92,6 +98,22 @@ def fused_cnn(folder: Path) -> None:
 @model("ONNX Runtime's optimiser", "BERT of transformers, extended: fused attention, norms and GELU")
 def fused_bert(folder: Path) -> None:
     _optimised(original("distilbert-sequenceclassification", folder), folder / "model.onnx", LEVELS.ORT_ENABLE_EXTENDED)
+
+
+@model(QUANTISED, "BERT of transformers, fused first and then dynamic, int8: attention of integers")
+def fused_int8_bert(folder: Path) -> None:
+    fused = folder / "fused.onnx"
+    _optimised(original("distilbert-sequenceclassification", folder), fused, LEVELS.ORT_ENABLE_EXTENDED)
+    quantize_dynamic(fused, folder / "model.onnx", extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
+    fused.unlink()
+
+
+@model(QUANTISED, "BERT of transformers, weights of 4 bits in blocks")
+def four_bit_bert(folder: Path) -> None:
+    source = original("bert-tokenclassification", folder)
+    quantiser = MatMulNBitsQuantizer(onnx.load(source), bits=4, block_size=32)
+    quantiser.process()
+    quantiser.model.save_model_to_file(str(folder / "model.onnx"))
 
 
 @model(
