@@ -419,6 +419,52 @@ def test_values_are_those_that_are_served(tmp_path: Path, make: Any, form: Quant
     np.testing.assert_array_equal(open_session(expose(model, [name])).run(feeds)[name], expected)
 
 
+def products() -> bytes:
+    """Products with weights, one after the other, as a text model has them."""
+    net = nets.Net()
+    first = net.op("Tanh", net.op("MatMul", "x", net.weight(64, 64)))
+    second = net.op("Tanh", net.op("MatMul", first, net.weight(64, 64)))
+    return net.model(("n", 64), net.op("MatMul", second, net.weight(64, 3)))
+
+
+@pytest.mark.parametrize("form", [QuantFormat.QOperator, QuantFormat.QDQ])
+def test_a_model_without_its_rounding_has_weights_that_are_numbers(tmp_path: Path, form: QuantFormat) -> None:
+    """For a product of numbers with weights of integers, ONNX Runtime rounds the numbers."""
+    model = load(quantised(tmp_path, products, quant_format=form))
+    assert any(node.op_type == "DequantizeLinear" for node in model.ir.graph)
+    assert not any(node.op_type == "DequantizeLinear" for node in without_rounding(model).ir.graph)
+    layers = [state.tensor for state in list_layers(model, TARGET) if state.auditable]
+    checks = check_gradients(model, ["x", *layers], [TARGET], nets.noise(model, 4), seed=0)
+    assert max(check.residual for check in checks) < 0.02
+    assert all(check.ok for check in checks)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("block", [0, 2])
+def test_weights_are_the_numbers_that_the_runtime_reads(axis: int, block: int) -> None:
+    net, rng = nets.Net(opset=21), np.random.default_rng(2)
+    shape = [4, 6]
+    count = -(-shape[axis] // block) if block else shape[axis]
+    scales = [count if place == axis else size for place, size in enumerate(shape)] if block else [count]
+    weight = net.op(
+        "DequantizeLinear",
+        net.constant(rng.integers(-90, 90, shape), np.int8),
+        net.constant(rng.uniform(0.01, 0.1, scales)),
+        net.constant(rng.integers(-9, 9, scales), np.int8),
+        axis=axis,
+        block_size=block,
+    )
+    content = net.model(("n", 4), net.op("MatMul", "x", weight))
+    model, x = load(content), np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    (name,) = (one.name for one in model.outputs)
+    expected = open_session(expose(model, [name]), optimise=False).run({"x": x})[name]
+    numbers = without_rounding(model)
+    assert [node.op_type for node in numbers.ir.graph] == ["MatMul"]
+    np.testing.assert_allclose(
+        open_session(expose(numbers, [name])).run({"x": x})[name], expected, rtol=1e-4, atol=1e-5
+    )
+
+
 def classifier() -> bytes:
     """A small network that ends with a softmax."""
     net = nets.Net()

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from caveat_worker.engine.autodiff.backward import attributes_of
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
@@ -47,13 +49,16 @@ def without_rounding(model: Model) -> Model:
     """The model with every pair of rounding to integers and back replaced by clipping; itself if it has none.
 
     Where it rounds by the range of the numbers themselves, nothing is clipped, and products of integers are products of
-    numbers.
+    numbers. Weights are numbers too: for a product with weights of integers the runtime rounds what else it reads.
     """
-    if not rounds(model.ir):
+    if not (rounds(model.ir) or any(True for _ in _weights(model.ir))):
         return model
     copy = replace(model, ir=model.ir.clone())
     graph = copy.ir.graph
     builder = GraphBuilder(graph, "unrounded")
+    for node in list(_weights(copy.ir)):
+        node.outputs[0].replace_all_uses_with(builder.initializer(_numbers(node)), replace_graph_outputs=True)
+        graph.remove(node, safe=True)
     for node in list(_dynamic(copy.ir)):
         _leave_unrounded(builder, node)
     for quantize, dequantize in list(rounding_pairs(copy.ir)):
@@ -70,6 +75,29 @@ def without_rounding(model: Model) -> Model:
         new.name = name
         graph.remove(dequantize, safe=True)
     return copy
+
+
+def _weights(model: ir.Model) -> Iterator[ir.Node]:
+    """Yields each DequantizeLinear of a constant."""
+    for node in model.graph:
+        if node.op_type == "DequantizeLinear" and all(one is None or one.is_initializer() for one in node.inputs):
+            yield node
+
+
+def _numbers(node: ir.Node) -> NDArray[np.float32]:
+    """The numbers (q - z) s of a DequantizeLinear of a constant, whose scales may be of slices or of blocks of them."""
+    arrays = [one.const_value.numpy() for one in node.inputs if one is not None and one.const_value is not None]
+    q, *others = (array.astype(np.float32) for array in arrays)
+    axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
+    for number, each in enumerate(others):
+        if block:
+            repeated = np.repeat(each, block, axis)
+            others[number] = np.take(repeated, range(q.shape[axis]), axis)
+        elif each.size > 1:
+            others[number] = each.reshape([-1 if place == axis % q.ndim else 1 for place in range(q.ndim)])
+    scale, *zeros = others
+    found: NDArray[np.float32] = (q - zeros[0] if zeros else q) * scale
+    return found
 
 
 def _dynamic(model: ir.Model) -> Iterator[ir.Node]:
