@@ -13,11 +13,10 @@ import onnx_ir.passes.common as passes
 
 from caveat_worker.engine.autodiff.backward import attributes_of, describe, has_body
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, UnknownShape, op
-from caveat_worker.engine.autodiff.output_kinds import LOWERED_FROM
 from caveat_worker.engine.autodiff.rules import DEFINED, LOWERED, UnsupportedOperator
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import forget_shapes, infer_shapes, without_weights
-from caveat_worker.engine.onnx.values import shape_of_value
+from caveat_worker.engine.onnx.values import LOWERED_FROM, shape_of_value
 
 _MAX_FOLDED = 2**16  # elements: larger results are not kept as constants
 _MOVES = {

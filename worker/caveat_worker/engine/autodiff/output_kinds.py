@@ -8,9 +8,8 @@ from typing import Literal
 import onnx_ir as ir
 
 from caveat_worker.engine.onnx.learned_shapes import DOMAIN
+from caveat_worker.engine.onnx.values import LOWERED_FROM
 
-LOWERED_FROM = "caveat.lowered_from"
-"""The metadata of a formula's last node that names the operator in whose place it is."""
 Kind = Literal["none", "probabilities", "values"]
 """`none`: scores, as far as the graph tells; `values`: numbers of a regression."""
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.stored_weights import Stored, as_feeds, stored
+from caveat_worker.engine.onnx.values import LOWERED_FROM
 
 Provider = Literal["cpu", "cuda"]
 Feeds: TypeAlias = dict[str, NDArray[Any]]
@@ -150,6 +151,8 @@ def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, 
     options.use_deterministic_compute = True
     options.enable_mem_pattern = False  # which reserves a block for all tensors beside the memory of the first run
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leaves cores to the readers
+    if any(map(_is_of_integers, graph.ir.graph)):  # so that signed integers stay signed, as in the model's own kernels
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if threads:
@@ -178,6 +181,11 @@ def open_session(graph: Graph, *, provider: Provider = "cpu", threads: int = 0, 
     outputs = tuple(o.name for o in inference.get_outputs())
     given = {name: _value_of(tensor) for name, tensor in fed.items()}
     return Session(inference, inference.get_providers()[0], inputs, outputs, (*arrays.values(), *values), given)
+
+
+def _is_of_integers(node: ir.Node) -> bool:
+    """Whether a rounding is the end of what was one operator from integers to integers."""
+    return node.op_type == "QuantizeLinear" and node.metadata_props.get(LOWERED_FROM, "").startswith("Q")
 
 
 def _value_of(tensor: Stored) -> ort.OrtValue:

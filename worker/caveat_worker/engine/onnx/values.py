@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 Dim: TypeAlias = int | str | None
 """The size of an axis: a number, the name of a symbolic size, or None if it is unknown."""
+LOWERED_FROM = "caveat.lowered_from"
+"""The metadata of a formula's last node that names the operator in whose place it is."""
 HALF_PRECISION = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
