@@ -217,6 +217,38 @@ def test_attention_of_integers_is_its_kernel_and_has_a_gradient(masked: bool) ->
     assert check.ok, check.explain(0.02)
 
 
+def recurrent(direction: str) -> bytes:
+    """A layer, an LSTM over its steps [n, 5, 8] and a head."""
+    net, ways = nets.Net(), 1 + (direction == "bidirectional")
+    hidden = net.op("Tanh", net.op("MatMul", "x", net.weight(8, 8)))
+    steps = net.op("Transpose", hidden, perm=[1, 0, 2])
+    weights = [net.weight(ways, 24, 8), net.weight(ways, 24, 6), net.weight(ways, 48)]
+    states, *_ = net.op("LSTM", steps, *weights, outputs=3, hidden_size=6, direction=direction)
+    mean = net.op("ReduceMean", net.op("Transpose", states, perm=[2, 0, 1, 3]), net.constant([1], np.int64), keepdims=0)
+    flat = net.op("Reshape", mean, net.constant([-1, 6 * ways], np.int64))
+    return net.model(("n", 5, 8), net.op("MatMul", flat, net.weight(6 * ways, 3)))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_a_cell_that_rounds_has_the_gradient_of_its_float_twin(
+    tmp_path: Path, direction: str, per_channel: bool
+) -> None:
+    content = dynamically(tmp_path, lambda: recurrent(direction), per_channel=per_channel)
+    model, twin = load(content), load(recurrent(direction))
+    assert "DynamicQuantizeLSTM" in {node.op_type for node in model.ir.graph}
+    assert "straight through" in model.warnings[0]
+    feeds, name = nets.noise(model, 6, seed=9), model.outputs[0].name
+    (expected,) = InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, feeds)
+    np.testing.assert_array_equal(open_session(expose(model, [name])).run(feeds)[name], expected)
+    checks = check_gradients(model, ["x", "tanh_1"], [TARGET], feeds, seed=0)
+    assert all(check.ok for check in checks), [check.explain(0.02) for check in checks]
+    ours, theirs = (
+        open_session(differentiate(one, ["x"], [TARGET])).run(feeds)["gradient/t/x"].ravel() for one in (model, twin)
+    )
+    assert ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs) > 0.99
+
+
 @pytest.mark.parametrize("segments", [True, False])
 def test_embeddings_of_integers_are_their_kernel(segments: bool) -> None:
     """The layers behind them can be audited; ids themselves have no gradient."""

@@ -404,7 +404,7 @@ COMPARED = [(r, shapes) for r, shapes in CASES if r.compare]
 ROUNDING = {
     *((domain, f"{kind}Linear") for domain in ("", "com.microsoft") for kind in ("Quantize", "Dequantize")),
     *(("", kind) for kind in ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")),
-    *(("com.microsoft", kind) for kind in ("DynamicQuantizeMatMul", "MatMulIntegerToFloat")),
+    *(("com.microsoft", kind) for kind in ("DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")),
     *(
         operator
         for operator in LOWERED

@@ -24,6 +24,7 @@ from caveat_worker.engine.autodiff.rules.quantised import (
     range_of,
     unrounded,
 )
+from caveat_worker.engine.autodiff.rules.recurrent import quantised_weights
 from caveat_worker.engine.autodiff.rules.table import UnsupportedOperator
 
 WARNING = (
@@ -34,7 +35,7 @@ WARNING = (
 
 def rounds(model: ir.Model) -> bool:
     """Whether gradients of the model pass through rounding."""
-    return any(True for _ in rounding_pairs(model)) or any(True for _ in _dynamic(model))
+    return any(any(True for _ in found(model)) for found in (rounding_pairs, _dynamic, _cells))
 
 
 def rounding_pairs(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Node]]:
@@ -61,6 +62,8 @@ def without_rounding(model: Model) -> Model:
         graph.remove(node, safe=True)
     for node in list(_dynamic(copy.ir)):
         _leave_unrounded(builder, node)
+    for node in list(_cells(copy.ir)):
+        _write_plain(builder, node)
     for quantize, dequantize in list(rounding_pairs(copy.ir)):
         builder.nodes.clear()
         builder.prefix = f"unrounded/{dequantize.name}"
@@ -107,6 +110,28 @@ def _dynamic(model: ir.Model) -> Iterator[ir.Node]:
             readers = [(reader.op_type, place) for reader, place in node.outputs[0].uses()]
             if readers and all(kind in OF_INTEGERS and place < 2 for kind, place in readers):
                 yield node
+
+
+def _cells(model: ir.Model) -> Iterator[ir.Node]:
+    """Yields each LSTM that rounds what it reads."""
+    return (node for node in model.graph if node.op_type == "DynamicQuantizeLSTM")
+
+
+def _write_plain(builder: GraphBuilder, node: ir.Node) -> None:
+    """Replaces a cell that rounds by one of numbers, in place."""
+    builder.nodes.clear()
+    builder.prefix = f"unrounded/{node.name}"
+    inputs = [builder.read(one) for one in node.inputs]
+    weights = quantised_weights(*inputs[1:3], *inputs[8:])
+    given = {name: attribute.value for name, attribute in node.attributes.items()}
+    plain = builder.write("LSTM", [inputs[0], *weights, *inputs[3:8]], given, len(node.outputs), "")
+    builder.graph.insert_before(node, builder.nodes)
+    for old, new in zip(node.outputs, plain, strict=True):
+        new.value.type, new.value.shape, name = old.type, old.shape, old.name
+        old.replace_all_uses_with(new.value, replace_graph_outputs=True)
+        if name:
+            old.name, new.value.name = f"{name}/rounded", name
+    builder.graph.remove(node, safe=True)
 
 
 def _leave_unrounded(builder: GraphBuilder, quantize: ir.Node) -> None:

@@ -38,11 +38,21 @@ def _shape_outputs(node: ir.Node) -> bool:
     shape = None if node.domain != MICROSOFT or node.inputs[0] is None else node.inputs[0].shape
     if node.op_type == "Tokenizer" and shape is not None:
         return _set(node.outputs[0], ir.DataType.STRING, [*shape, None])
+    if node.op_type == "DynamicQuantizeLSTM" and shape is not None:
+        state = [1 + (node.attributes.get_string("direction", "") == "bidirectional"), shape[1], _hidden(node)]
+        sizes = [[shape[0], *state], state, state]
+        return sum(_set(one, ir.DataType.FLOAT, size) for one, size in zip(node.outputs, sizes, strict=False)) > 0
     if node.op_type in _ROUNDINGS and shape is not None:
         place, otherwise = _ROUNDINGS[node.op_type]
         like = node.inputs[place] if len(node.inputs) > place else None
         return _set(node.outputs[0], like.dtype or otherwise if like is not None else otherwise, [*shape])
     return False
+
+
+def _hidden(node: ir.Node) -> int | None:
+    """How many states a cell has."""
+    size = node.attributes.get("hidden_size")
+    return None if size is None else size.as_int()
 
 
 def _scores(node: ir.Node) -> int | None:

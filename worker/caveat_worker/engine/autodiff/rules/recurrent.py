@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from caveat_worker.engine.autodiff.builder import Tensor, op, ops
@@ -84,6 +85,26 @@ def lstm(g, y, x, w, r, b=None, lengths=None, h0=None, c0=None, p=None, *, hidde
         sequences = [_cotangent(g[0], d, way.h, 1), i, o, f, u, before, t]
         results.append(_scan(step, last, sequences, not way.backwards))
     return (*_collected(results, ways, w, r, b, h0), c0 and _stacked([states[1] for states, _ in results]))
+
+
+@vjp("DynamicQuantizeLSTM", domain="com.microsoft", several=3)
+def quantised_lstm(g, y, x, w, r, b=None, lengths=None, h0=None, c0=None, p=None, *of_integers, **attributes):
+    """Straight through the rounding of x and of the states, which are those of the rounded cell."""
+    w, r = quantised_weights(w, r, *of_integers)
+    return lstm(g, y, x, w, r, b, lengths, h0, c0, p, **{"direction": "forward"} | attributes)
+
+
+def quantised_weights(w, r, w_scale, w_zero, r_scale, r_zero):
+    """The weights of a cell [d, gates h, i] and [d, gates h, h] as numbers, of integers with the last axes exchanged.
+
+    A scale and a zero point are of a direction [d], or of each row of its weights [d, gates h].
+    """
+    found = []
+    for q, scale, zero in ((w, w_scale, w_zero), (r, r_scale, r_zero)):
+        levels = q.array.astype(np.float32) - zero.array.astype(np.float32).reshape(len(q.array), 1, -1)
+        number = levels * scale.array.reshape(len(q.array), 1, -1)
+        found.append(q.builder.constant(np.ascontiguousarray(number.transpose(0, 2, 1))))
+    return found
 
 
 @vjp("GRU", several=2)
