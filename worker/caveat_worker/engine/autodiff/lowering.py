@@ -163,8 +163,10 @@ def _move_numbers(model: ir.Model) -> bool:
         builder.prefix = f"{node.name}/moved"
         scale, zero = (builder.read(x) for x in (*maker.inputs[1:], None)[:2])
         q, *rest = (builder.read(x) for x in node.inputs)
-        if node.op_type == "Pad" and len(rest) > 1 and rest[1] is not None:
-            rest[1] = op.DequantizeLinear(rest[1], scale, zero)
+        if node.op_type == "Pad":
+            zeros = np.zeros((), (maker.outputs[0].dtype or ir.DataType.UINT8).numpy())
+            value = next((one for one in rest[1:2] if one is not None), builder.constant(zeros))
+            rest[1:2] = [op.DequantizeLinear(value, scale, zero)]
         given = {attribute.name: attribute.value for attribute in node.attributes.values()}
         number = op.DequantizeLinear(q, scale, zero)
         moves = builder.write(node.op_type, [number, *rest], given, len(node.outputs), "")
