@@ -318,7 +318,7 @@ def main(arguments: Sequence[str]) -> int:
     minutes = round((time.perf_counter() - started) / 60)
     ran = (
         f"On one machine of {os.cpu_count()} cores with everything on it, PostgreSQL and Valkey included, in "
-        f"{minutes:.0f} minute{'s' * (minutes != 1)}.\nThe load was {begun:.1f} when it began and "
+        f"{minutes} minute{'s' * (minutes != 1)}.\nThe load was {begun:.1f} when it began and "
         f"{os.getloadavg()[0]:.1f} when it ended; a busy machine makes processor seconds longer too."
     )
     print(asdict(costs), page(costs, ran), sep="\n")

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 
-from caveat_worker.engine.autodiff.model import OLDEST_OPSET, rounds_by_batch
+from caveat_worker.engine.autodiff.model import DRAWS, OLDEST_OPSET, rounds_by_batch
 from caveat_worker.engine.autodiff.noise import UNUSUAL_BATCH, noise_for, noises, runs
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import Graph
@@ -17,7 +17,6 @@ from caveat_worker.engine.onnx.session import Session, open_session
 from caveat_worker.engine.onnx.values import HALF_PRECISION, constant_of
 
 _EXACT, _QUANTISED = 1e-3, 0.1  # relative to the largest score: rounding of float32, and to integers
-_DRAWS = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 
 def is_as_written(original: ir.Model, model: ir.Model) -> bool:
@@ -143,7 +142,7 @@ def compare_with_file(
 
 def draws_at(model: ir.Model) -> str | None:
     """The first node that draws random numbers, as dropout does in training mode; None without one."""
-    return next((named(node) for node in model.graph.all_nodes() if node.op_type in _DRAWS or drops(node)), None)
+    return next((named(node) for node in model.graph.all_nodes() if node.op_type in DRAWS or drops(node)), None)
 
 
 def named(node: ir.Node) -> str:

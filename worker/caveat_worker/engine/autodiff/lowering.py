@@ -13,6 +13,7 @@ import onnx_ir.passes.common as passes
 
 from caveat_worker.engine.autodiff.backward import attributes_of, describe, has_body
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, UnknownShape, op
+from caveat_worker.engine.autodiff.model import DRAWS
 from caveat_worker.engine.autodiff.rules import DEFINED, LOWERED, UnsupportedOperator
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import forget_shapes, infer_shapes, without_weights
@@ -24,10 +25,7 @@ _MOVES = {
     "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 }  # fmt: skip
 """Operators that do to integers what they do to the numbers for which these stand."""
-_KEPT = {
-    "Bernoulli", "DequantizeLinear", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-    "RandomUniformLike",
-}  # fmt: skip
+_KEPT = DRAWS | {"DequantizeLinear"}
 """Operators that are not computed ahead: what is drawn, and quantised weights, which the runtime looks for."""
 
 

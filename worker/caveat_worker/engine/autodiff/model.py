@@ -14,6 +14,10 @@ OLDEST_OPSET = 18
 """The ai.onnx opset that the rules are written for; older graphs are converted to it."""
 
 
+DRAWS = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+"""Operators that draw random numbers."""
 _ROUNDS_BY_BATCH = {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"}
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,13 +71,18 @@ def without_rounding(model: Model) -> Model:
             result = _clipped(builder, quantize, dequantize)
         except UnsupportedOperator:
             continue  # no gradient passes through it either
-        old, new = dequantize.outputs[0], result.value
-        graph.insert_before(dequantize, builder.nodes)
+        _put_in_place(builder, dequantize, [result])
+    return copy
+
+
+def _put_in_place(builder: GraphBuilder, node: ir.Node, results: Sequence[Tensor]) -> None:
+    """Inserts what was written and replaces a node's outputs by the results, which take over their names."""
+    builder.graph.insert_before(node, builder.nodes)
+    for old, new in zip(node.outputs, (result.value for result in results), strict=True):
         new.type, new.shape, name, old.name = old.type, old.shape, old.name, f"{old.name}/rounded"
         old.replace_all_uses_with(new, replace_graph_outputs=True)
-        new.name = name
-        graph.remove(dequantize, safe=True)
-    return copy
+        new.name = name or new.name
+    builder.graph.remove(node, safe=True)
 
 
 def _weights(model: ir.Model) -> Iterator[ir.Node]:
@@ -125,13 +130,7 @@ def _write_plain(builder: GraphBuilder, node: ir.Node) -> None:
     weights = quantised_weights(*inputs[1:3], *inputs[8:])
     given = {name: attribute.value for name, attribute in node.attributes.items()}
     plain = builder.write("LSTM", [inputs[0], *weights, *inputs[3:8]], given, len(node.outputs), "")
-    builder.graph.insert_before(node, builder.nodes)
-    for old, new in zip(node.outputs, plain, strict=True):
-        new.value.type, new.value.shape, name = old.type, old.shape, old.name
-        old.replace_all_uses_with(new.value, replace_graph_outputs=True)
-        if name:
-            old.name, new.value.name = f"{name}/rounded", name
-    builder.graph.remove(node, safe=True)
+    _put_in_place(builder, node, plain)
 
 
 def _leave_unrounded(builder: GraphBuilder, quantize: ir.Node) -> None:
@@ -167,7 +166,7 @@ def _clipped(builder: GraphBuilder, quantize: ir.Node, dequantize: ir.Node) -> T
     x, scale, zero = _operands(builder, quantize)
     _, out_scale, out_zero = _operands(builder, dequantize)
     axis, out_axis = (_attributes(builder, node)["axis"] for node in (quantize, dequantize))
-    low, high = range_of(quantize.outputs[0].dtype if zero is None else zero.dtype)
+    low, high = range_of(quantize.outputs[0].dtype)
     level: Any = op.Clip(unrounded(x, scale, zero, axis), low, high)
     if out_zero is not None:
         level = level - along(as_float(out_zero, x), x, out_axis)

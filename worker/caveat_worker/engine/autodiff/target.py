@@ -276,7 +276,7 @@ def _logits(output: ir.Value) -> tuple[ir.Value, Link]:
         if not (squashes or shares or node.op_type in _TRANSPARENT):
             break
         shared = shared or shares
-        rounded = rounded or node.op_type == "QuantizeLinear"
+        rounded = rounded or node.op_type in {"DequantizeLinear", "QuantizeLinear"}
         if squashes:
             link = "shares_of_sigmoids" if shared and node.op_type == "Sigmoid" else _LINKS[node.op_type]
         value = node.inputs[0]
@@ -319,8 +319,6 @@ def _loses_batch(scores: ir.Value, output: ir.Value) -> bool:
 def _same_layout(node: ir.Node) -> bool:
     """Whether the node leaves the axes of batch and classes where they are."""
     before, after = node.inputs[0], node.outputs[0]
-    if node.op_type == "DequantizeLinear":
-        return False
     if node.op_type in {"Cast", "CastLike", "Dropout", "Identity"}:
         return before is not None and (before.shape is not None or after.shape is None)
     if before is None or before.shape is None or after.shape is None:

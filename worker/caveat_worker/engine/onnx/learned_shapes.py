@@ -42,10 +42,12 @@ def _shape_outputs(node: ir.Node) -> bool:
         state = [1 + (node.attributes.get_string("direction", "") == "bidirectional"), shape[1], _hidden(node)]
         sizes = [[shape[0], *state], state, state]
         return sum(_set(one, ir.DataType.FLOAT, size) for one, size in zip(node.outputs, sizes, strict=False)) > 0
-    if node.op_type in _ROUNDINGS and shape is not None:
+    if node.domain == MICROSOFT and node.op_type in _ROUNDINGS:
         place, otherwise = _ROUNDINGS[node.op_type]
-        like = node.inputs[place] if len(node.inputs) > place else None
-        return _set(node.outputs[0], like.dtype or otherwise if like is not None else otherwise, [*shape])
+        like, output = node.inputs[place] if len(node.inputs) > place else None, node.outputs[0]
+        dtype = output.dtype or (like.dtype if like is not None else None) or otherwise
+        output.dtype = dtype  # also where the shape is unknown
+        return shape is not None and _set(output, dtype, [*shape])
     return False
 
 

@@ -29,7 +29,7 @@ def quantize_linear(g, q, x, scale, zero=None, *, axis=1, saturate=1, block_size
     """q = clip(round(x / s) + z): dx = g / s where x / s + z is inside the range."""
     if block_size:
         raise UnsupportedOperator("it quantises in blocks")
-    low, high = range_of(q.dtype if zero is None else zero.dtype)
+    low, high = range_of(q.dtype)
     scaled = unrounded(x, scale, zero, axis)
     inside = (scaled > low) & (scaled < high)
     return g / along(scale, x, axis) * inside, None, None
