@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from caveat_reports.canonical import canonical
 from caveat_worker import pipeline
 from caveat_worker.array_stores import cached, scratch
-from caveat_worker.engine.activations import feature_space
+from caveat_worker.engine.activations import array_keys, feature_space
+from caveat_worker.engine.autodiff.differentiate import expose
 from caveat_worker.engine.base.store import ArrayStore
+from caveat_worker.engine.concepts import activation_intervention
 from caveat_worker.engine.statistics.scale import scale
 from tests.audits.conftest import Bench
 
@@ -139,6 +141,7 @@ def branching(bench: Bench) -> Bench:
 Reduced = Callable[[Float64Array, Float64Array], Float64Array]
 
 
+@pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize(
     ("layer", "shift"),
     [
@@ -148,8 +151,11 @@ Reduced = Callable[[Float64Array, Float64Array], Float64Array]
     ],
 )
 def test_a_step_at_reduced_features_beside_a_branch_around_the_layer(
-    branching: Bench, layer: str, shift: Reduced
+    branching: Bench, layer: str, shift: Reduced, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """From the layer as the first pass left it, or by another pass up to it."""
+    if not kept:
+        monkeypatch.setattr(array_keys, "MOST_KEPT", 0)
     w = weights(branching)
     x = dict(zip(("base", "used", "targets"), arrays(branching, "base", "used", "targets"), strict=True))
     hidden = {name: np.tanh(one @ w["a"]) for name, one in x.items()}
@@ -165,11 +171,12 @@ def test_a_step_at_reduced_features_beside_a_branch_around_the_layer(
     assert row.finite_step.value == pytest.approx(change.mean(), rel=1e-4)
 
 
-def test_a_shelf_that_lost_what_a_step_is_made_of_is_done_without(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feature_space, "FEWER", 1 << 20)  # by inner products, which say all but the steps
-    plain = canonical(bench.run())
+Store = Callable[[], AbstractContextManager[ArrayStore]]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> tuple[Path, Store]:
+    """A folder of kept arrays, and the store over it into which each audit puts what it made."""
     kept = tmp_path / "kept"
     kept.mkdir()
     runs = iter(range(9))
@@ -182,6 +189,15 @@ def test_a_shelf_that_lost_what_a_step_is_made_of_is_done_without(
         for entry in fresh.glob("*.npy"):
             entry.rename(kept / entry.name)
 
+    return kept, store
+
+
+def test_a_shelf_that_lost_what_a_step_is_made_of_is_done_without(
+    bench: Bench, shelf: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_space, "FEWER", 1 << 20)  # by inner products, which say all but the steps
+    plain = canonical(bench.run())
+    kept, store = shelf
     bench.run(store=store)
     for entry in kept.glob("*.npy"):
         if np.load(entry).shape in ((40, 9), (1, 60)):  # activations of concepts and pool, and what steps came to
@@ -190,3 +206,22 @@ def test_a_shelf_that_lost_what_a_step_is_made_of_is_done_without(
     monkeypatch.setattr(pipeline, "scratch", lambda: begun_anew.append(1) or scratch())
     assert canonical(bench.run(store=store)) == plain
     assert begun_anew
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_another_concept_steps_from_the_layer_that_the_first_audit_kept(
+    branching: Bench, shelf: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    kept, store = shelf
+    branching.document["layers"] = ["hidden@mean"]
+    branching.run(store=store)
+    if lost:
+        (whole,) = (entry for entry in kept.glob("*.npy") if np.load(entry).shape == (40, 5, 4))
+        whole.unlink()
+    branching.save("other.npy", arrays(branching, "base")[0] + np.array([0, 1.0, 0, 0]))
+    branching.document["examples"]["used"]["arrays"] = "other.npy"
+    plain = canonical(branching.run())
+    passes = []
+    monkeypatch.setattr(activation_intervention, "expose", lambda *a: passes.append(a) or expose(*a))
+    assert canonical(branching.run(store=store)) == plain
+    assert not passes

@@ -19,7 +19,7 @@ from caveat_spec.audit import Audit
 from caveat_spec.report import Report
 from caveat_worker import pipeline
 from caveat_worker.array_stores import scratch
-from caveat_worker.engine.activations import batches
+from caveat_worker.engine.activations import array_keys, batches
 from caveat_worker.engine.activations.batches import batch_size, side_by_side
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.differentiate import differentiate, expose
@@ -195,7 +195,10 @@ def test_a_target_of_one_class_reads_the_weights_of_that_class(folder: Path) -> 
 
 
 @pytest.mark.usefixtures("large")
-def test_steps_from_several_layers_share_the_pass_to_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("most", "passes"), [(array_keys.MOST_KEPT, []), (0, [["last.normal"]])])
+def test_steps_run_the_model_up_to_layers_that_were_not_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, most: int, passes: list[list[str]]
+) -> None:
     exposed: list[Sequence[str]] = []
 
     def watched(model: Model, tensors: Sequence[str]) -> Graph:
@@ -203,5 +206,6 @@ def test_steps_from_several_layers_share_the_pass_to_them(folder: Path, monkeypa
         return expose(model, tensors)
 
     monkeypatch.setattr(activation_intervention, "expose", watched)
+    monkeypatch.setattr(array_keys, "MOST_KEPT", most)
     audited(folder)
-    assert exposed == [["block1", "last.normal"]]
+    assert exposed == passes

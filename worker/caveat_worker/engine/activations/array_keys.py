@@ -10,7 +10,7 @@ from itertools import combinations_with_replacement
 from typing import Any
 
 from caveat_spec.audit import Examples
-from caveat_worker.engine.activations.batches import batch_size
+from caveat_worker.engine.activations.batches import batch_size, numbers_in
 from caveat_worker.engine.activations.feature_space import in_feature_space
 from caveat_worker.engine.activations.pooling import features
 from caveat_worker.engine.activations.requirements import Layer, Plan, SetRequirements
@@ -20,8 +20,11 @@ from caveat_worker.engine.onnx.session import Provider
 
 Array = tuple[str, ...]
 """What an array is, in the audit's names: ("activations", set, layer) [n, d], ("gradients", set, target, layer) [m, d],
-("values", set, target) [m], ("outputs", set, target) [n, classes], ("features", set) [layers], ("checks", set)."""
+("tensors", set, tensor) [m, ...], ("values", set, target) [m], ("outputs", set, target) [n, classes],
+("features", set) [layers], ("checks", set)."""
 
+MOST_KEPT = 1 << 27
+"""Bytes of a tensor that is kept for finite steps; to compute more of it again takes less room."""
 CHECK_FIGURES = ("cosine", "residual", "step", "drift", "ok")
 """What is kept of a gradient check, in the columns of ("checks", set) [layers * targets, figures]."""
 
@@ -61,6 +64,8 @@ def _keys(plan: Plan, name: str, by: Mapping[str, str]) -> dict[Array, str]:
             keys["activations", name, layer.name] = key_of(run=run, activations=where)
         for target in need.gradients:
             keys["gradients", name, target, layer.name] = key_of(run=run, gradient=[targets[target], where])
+    for tensor in kept_tensors(plan, name):
+        keys["tensors", name, tensor] = key_of(run=run, tensor=tensor)
     for target in (*need.gradients, *plan.reduced_at(need)):
         keys["values", name, target] = key_of(run=run, value=targets[target])
     for target in need.outputs:
@@ -95,6 +100,23 @@ def other_tensors(plan: Plan, need: SetRequirements) -> list[str]:
     """The tensors that are read beside gradients: layers, and the targets' whole outputs."""
     layers = layer_tensors(plan.layers) if need.activations or need.gradients else []
     return sorted({*layers, *(plan.resolved[target].tensor for target in need.outputs)})
+
+
+def kept_tensors(plan: Plan, name: str) -> list[str]:
+    """The tensors of reduced layers that a set with gradients keeps whole, for the finite steps that begin there.
+
+    Their axes have to be known, since batches are put into one array, and all examples may not take too many bytes.
+    """
+    if not (plan.requires.finite_steps and plan.needs[name].gradients and name in plan.row_ranges):
+        return []
+    examples = len(plan.rows(name))
+    reduced = {layer.tensor: layer.shape for layer in plan.layers if layer.reduce != "flatten"}
+    return [
+        tensor
+        for tensor, shape in reduced.items()
+        if all(isinstance(size, int) or size in plan.lengths for size in shape[1:])
+        and 4 * examples * numbers_in(shape, plan.lengths) <= MOST_KEPT
+    ]
 
 
 def layer_tensors(layers: Sequence[Layer]) -> list[str]:

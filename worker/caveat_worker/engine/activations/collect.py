@@ -25,6 +25,7 @@ from caveat_worker.engine.activations.array_keys import (
     arrays_read,
     inner_key,
     inner_pairs,
+    kept_tensors,
     layer_tensors,
     other_tensors,
     piece_key,
@@ -143,7 +144,7 @@ def recalled(
     plan: Plan, keys: Mapping[Array, str], counts: Mapping[str, int], store: ArrayStore
 ) -> tuple[dict[Array, NDArray[Any]], list[str]]:
     """The arrays that the store has, and the sets that have to go through the model, those with gradients first."""
-    needed = {array for array in keys if array[0] not in ("activations", "gradients")}
+    needed = {array for array in keys if array[0] not in ("activations", "gradients", "tensors")}
     if plan.requires.arrays:
         needed.update(keys)
     needed.update(arrays_read(plan))
@@ -277,6 +278,9 @@ def _store_batch(
         values = reduced(found[layer.tensor], layer.reduce, layer.channels)
         widths.append(values.shape[1])
         allocate(("activations", name, layer.name), (count, values.shape[1]))[rows] = values
+    for tensor in kept_tensors(plan, name):
+        whole = found[tensor]
+        allocate(("tensors", name, tensor), (count, *whole.shape[1:]), whole.dtype.type)[rows] = whole
     if batch.start == 0:
         allocate(("features", name), (len(plan.layers),), np.int64)[...] = widths or 0
     for target in need.gradients:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import rfc8785
 from numpy.typing import DTypeLike, NDArray
 
-FORMAT = 1
+FORMAT = 2
 """Increased when the code computes other numbers for the same description."""
 
 

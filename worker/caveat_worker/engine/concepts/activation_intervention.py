@@ -7,9 +7,10 @@ bends in between.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from caveat_spec.audit import SHARES, Audit, ConceptLine
 from caveat_spec.results import FiniteStep
+from caveat_worker.engine.activations.array_keys import Array
 from caveat_worker.engine.activations.batches import batch_size, side_by_side
 from caveat_worker.engine.activations.collected import Collected, Runtime, StepDirection
 from caveat_worker.engine.activations.pooling import moved, scores
@@ -113,11 +115,12 @@ def _changes(
 
     others = []
     for layer, rest in rests.items():
-        kept = _kept(collected, runtime, layer, examples, rest)
+        kept = _kept(collected, runtime, layer, examples)
         if kept is None:
             others.append(layer)
             continue
-        for _ in parallel_map(partial(take, None, [layer]), _slices(kept, rest, layer.tensor, size), count):
+        at_layer = _at_layer(collected, runtime, examples, (layer.tensor, kept), rest, size)
+        for _ in parallel_map(partial(take, None, [layer]), at_layer, count):
             pass
     if others:
         graph = expose(plan.model, [layer.tensor for layer in others])
@@ -170,23 +173,34 @@ def _shares(collected: Collected, target: str, rows: slice, raw: NDArray[Any]) -
     return changed_shares(of(before, target), of(after, target), asked.index, collected.link(target))
 
 
-def _kept(
-    collected: Collected, runtime: Runtime, layer: Layer, examples: str, rest: Session
-) -> NDArray[np.float32] | None:
-    """The layer at all target examples [m, ...], if it was kept whole and the rest of the model reads nothing else."""
-    shape = [one for one in layer.shape[1:] if isinstance(one, int)]
-    if rest.inputs != (layer.tensor,) or layer.reduce != "flatten" or len(shape) != len(layer.shape) - 1:
-        return None
+def _kept(collected: Collected, runtime: Runtime, layer: Layer, examples: str) -> NDArray[np.floating[Any]] | None:
+    """The layer's tensor at all target examples [m, ...], if it was kept whole."""
+    if layer.reduce != "flatten":
+        tensor: Array = ("tensors", examples, layer.tensor)
+        return collected.array(tensor, runtime.store) if tensor in collected.keys else None
+    sizes = [size if isinstance(size, int) else collected.plan.lengths.get(str(size), 0) for size in layer.shape[1:]]
     kept = collected.array(("activations", examples, layer.name), runtime.store)
-    return kept.reshape(len(kept), *shape)
+    return kept.reshape(len(kept), *sizes) if prod(sizes) == kept.shape[1] else None
 
 
-def _slices(kept: NDArray[np.float32], rest: Session, tensor: str, size: int) -> Iterator[Feeds]:
-    """Activations that were kept, in batches, in the type in which the rest of the model reads them."""
+def _at_layer(
+    collected: Collected,
+    runtime: Runtime,
+    examples: str,
+    layer: tuple[str, NDArray[np.floating[Any]]],
+    rest: Session,
+    size: int,
+) -> Iterator[Feeds]:
+    """A layer's tensor that was kept, in batches, in the type in which the rest of the model reads it.
+
+    Where the rest reads the model's inputs too, such as a mask, they are read again.
+    """
+    tensor, kept = layer
     dtype = np.float64 if rest.reads_double(tensor) else np.float32
-    for start in range(0, len(kept), size):
-        rows = slice(start, min(start + size, len(kept)))
-        yield rows, {tensor: kept[rows].astype(dtype, copy=False)}
+    starts = range(0, len(kept), size)
+    alone: Iterable[Feeds] = ((slice(start, min(start + size, len(kept))), {}) for start in starts)
+    for rows, feeds in alone if rest.inputs == (tensor,) else _inputs(collected, runtime, examples, size):
+        yield rows, {**feeds, tensor: kept[rows].astype(dtype, copy=False)}
 
 
 def _inputs(collected: Collected, runtime: Runtime, examples: str, size: int) -> Iterator[Feeds]:
