@@ -175,7 +175,7 @@ Store = Callable[[], AbstractContextManager[ArrayStore]]
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> tuple[Path, Store]:
+def kept_store(tmp_path: Path) -> tuple[Path, Store]:
     """A folder of kept arrays, and the store over it into which each audit puts what it made."""
     kept = tmp_path / "kept"
     kept.mkdir()
@@ -193,11 +193,11 @@ def shelf(tmp_path: Path) -> tuple[Path, Store]:
 
 
 def test_a_shelf_that_lost_what_a_step_is_made_of_is_done_without(
-    bench: Bench, shelf: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch
+    bench: Bench, kept_store: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feature_space, "FEWER", 1 << 20)  # by inner products, which say all but the steps
     plain = canonical(bench.run())
-    kept, store = shelf
+    kept, store = kept_store
     bench.run(store=store)
     for entry in kept.glob("*.npy"):
         if np.load(entry).shape in ((40, 9), (1, 60)):  # activations of concepts and pool, and what steps came to
@@ -210,9 +210,9 @@ def test_a_shelf_that_lost_what_a_step_is_made_of_is_done_without(
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_another_concept_steps_from_the_layer_that_the_first_audit_kept(
-    branching: Bench, shelf: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch, lost: bool
+    branching: Bench, kept_store: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch, lost: bool
 ) -> None:
-    kept, store = shelf
+    kept, store = kept_store
     branching.document["layers"] = ["hidden@mean"]
     branching.run(store=store)
     if lost:

@@ -326,6 +326,15 @@ def fused(op: str, *inputs: Array | None, **options: Any) -> Row:
     return row(op, *inputs, domain="com.microsoft", opset=18, **options)
 
 
+def grouped(q: Array, k: Array | None, v: Array | None, *others: Array | None, **options: Any) -> Row:
+    """Queries, keys and values of two texts of three tokens, the caches before them, and tables of angles."""
+    past, tables = (*others[:2], None, None)[:2], others[2:]
+    through = tuple(place for place, one in enumerate((q, k, v)) if one is not None)
+    lengths = np.int32([2, 2]), np.int32(3)
+    return fused("GroupQueryAttention", q, k, v, *past, *lengths, *tables, through=through, outputs=3,
+                 shapes=("static", "batch"), **options)  # fmt: skip
+
+
 SAMPLES, TOKENS = real(3, 4), real(2, 3, 4)
 WEIGHTS = real(2, 4).ravel().tolist()
 FORMULAS = [
@@ -375,6 +384,23 @@ FORMULAS = [
           num_heads=2, shapes=("static", "batch")),
     fused("MultiHeadAttention", TOKENS, real(2, 3, 4), real(2, 3, 4), None, None, real(1, 2, 3, 3), num_heads=2,
           unidirectional=1, shapes=("static", "batch")),
+    grouped(real(2, 3, 32), real(2, 3, 16), real(2, 3, 16), num_heads=4, kv_num_heads=2),
+    grouped(real(2, 3, 64), None, None, num_heads=4, kv_num_heads=2, local_window_size=2, softcap=1.5, scale=0.2),
+    grouped(real(2, 3, 64), None, None, None, None, real(6, 8), real(6, 8), num_heads=2, kv_num_heads=1, do_rotary=1),
+    grouped(real(2, 3, 64), None, None, None, None, real(6, 8), real(6, 8), num_heads=2, kv_num_heads=1, do_rotary=1,
+            rotary_interleaved=1),
+    grouped(real(2, 3, 64), real(2, 3, 64), real(2, 3, 64), None, None, real(6, 8), real(6, 8), num_heads=2,
+            kv_num_heads=2, do_rotary=1),
+    grouped(real(2, 3, 16), real(2, 3, 16), real(2, 3, 16), None, None, None, None, None, real(1, 1, 3, 3), num_heads=2,
+            kv_num_heads=2),
+    grouped(real(2, 3, 16), real(2, 3, 8), real(2, 3, 8), np.zeros((2, 1, 0, 8)), np.zeros((2, 1, 0, 8)), num_heads=2,
+            kv_num_heads=1),
+    fused("RotaryEmbedding", real(2, 3, 32), ints([[2, 0, 1], [1, 2, 3]]), real(6, 8), real(6, 8), through=(0,),
+          shapes=("static", "batch")),
+    fused("RotaryEmbedding", real(2, 2, 3, 16), ints([[2, 0, 1], [1, 2, 3]]), real(6, 8), real(6, 8), interleaved=1,
+          through=(0,), shapes=("static", "batch")),
+    fused("RotaryEmbedding", real(2, 3, 32), ints([[2, 0, 1], [1, 2, 3]]), real(6, 4), real(6, 4), num_heads=2,
+          rotary_embedding_dim=8, through=(0,), shapes=("static", "batch")),
     fused("EmbedLayerNormalization", np.int32([[1, 0, 2], [4, 3, 3]]), np.int32([[0, 1, 1], [1, 0, 0]]), real(5, 4),
           real(6, 4), real(2, 4), positive(4), real(4), hidden=1, through=(2, 3, 4), epsilon=1e-5),
     fused("EmbedLayerNormalization", np.int32([[1, 0, 2], [4, 3, 3]]), None, real(5, 4), real(6, 4), None, positive(4),

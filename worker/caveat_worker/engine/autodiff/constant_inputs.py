@@ -26,7 +26,8 @@ def fix_inputs(
 ) -> tuple[dict[str, float], dict[str, int]]:
     """Replaces constant inputs by their numbers, in place; returns the numbers of all inputs that it replaced.
 
-    With them goes the axis of each cache, along which it is empty.
+    With them goes the axis of each cache, along which it is empty. What a cache becomes is no output of a model that
+    has others: it is for the next tokens, and holds no scores.
 
     Inputs in `fed` have values of their own, so they are no constants even if they are recurrent states. Raises
     `InvalidInput` for a constant that is no input, or whose size nothing tells.
@@ -49,6 +50,10 @@ def fix_inputs(
         model.graph.inputs.remove(value)
         filled = _filled(builder, value, number, others, empty.get(name))
         value.replace_all_uses_with(filled, replace_graph_outputs=True)
+        if name in empty:
+            later = [output for output in model.graph.outputs if _continues(value, output)]
+            for output in later if len(later) < len(model.graph.outputs) else ():
+                model.graph.outputs.remove(output)
         value.name = f"{name}/fed"
         filled.name = name
     nodes = list(model.graph)

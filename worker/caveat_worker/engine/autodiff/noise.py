@@ -44,11 +44,12 @@ def runs(session: Session, candidates: Iterable[Feeds]) -> Iterator[Run]:
 def noise_for(model: ir.Model, *, batch: int = 2, size: int = 2, seed: int = 0) -> Feeds | None:
     """Seeded inputs [batch, size, ...]: standard normal, or 0 and 1 for integers; None if an input's type is unknown.
 
-    A column that the graph encodes gets the categories that it knows, any other text two words. Dimensions that the
+    A column that the graph encodes gets the categories that it knows, any other text two words. A mask whose sum is the
+    length of a text hides nothing: behind that length the runtime leaves what it finds. Dimensions that the
     model fixes keep their size, and those that it names like the batch have the batch's.
     """
     rng = np.random.default_rng(seed)
-    columns = input_columns(model)
+    columns, masks = input_columns(model), _masks_of_lengths(model)
     feeds = {}
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
     leading = {name for value in inputs for name in (shape_of_value(value) or ())[:1] if isinstance(name, str)}
@@ -65,10 +66,22 @@ def noise_for(model: ir.Model, *, batch: int = 2, size: int = 2, seed: int = 0) 
         elif value.dtype.is_floating_point():
             noise = rng.standard_normal(shape)
         else:
-            noise = rng.integers(0, 2, shape)
+            noise = rng.integers(value in masks, 2, shape)
         drawn = _with_categories(noise, columns.get(value.name or "", ()), rng)
         feeds[value.name or ""] = drawn if drawn.dtype == object else drawn.astype(value.dtype.numpy())
     return feeds
+
+
+def _masks_of_lengths(model: ir.Model) -> set[ir.Value]:
+    """The inputs that grouped queries have the lengths of their texts from."""
+    found: set[ir.Value] = set()
+    left = [node.inputs[5] for node in model.graph if node.op_type == "GroupQueryAttention" and len(node.inputs) > 5]
+    while left:
+        value = left.pop()
+        if value is not None and value not in found:
+            found.add(value)
+            left += [] if (maker := value.producer()) is None else maker.inputs
+    return found
 
 
 def _with_categories(noise: NDArray[Any], columns: Sequence[InputColumn], rng: np.random.Generator) -> NDArray[Any]:

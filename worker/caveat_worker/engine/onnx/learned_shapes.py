@@ -1,4 +1,4 @@
-"""Types and shapes that onnx's inference leaves open: of trees, SVMs and linear models, of words, and of roundings."""
+"""Types and shapes that onnx's inference leaves open: of trees, SVMs, linear models, words, roundings and attention."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _REGRESSORS = {
 MICROSOFT = "com.microsoft"
 _ROUNDINGS = {"DequantizeLinear": (1, ir.DataType.FLOAT), "QuantizeLinear": (2, ir.DataType.UINT8)}
 """Operator → the place of the input that has its output's type, and the type where that is unknown."""
+_OF_TOKENS = 3
+"""Axes of features of tokens: examples, tokens, features."""
 _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 
 
@@ -42,6 +44,9 @@ def _shape_outputs(node: ir.Node) -> bool:
         state = [1 + (node.attributes.get_string("direction", "") == "bidirectional"), shape[1], _hidden(node)]
         sizes = [[shape[0], *state], state, state]
         return sum(_set(one, ir.DataType.FLOAT, size) for one, size in zip(node.outputs, sizes, strict=False)) > 0
+    query = node.inputs[0]
+    if node.op_type == "GroupQueryAttention" and query is not None and shape is not None and len(shape) == _OF_TOKENS:
+        return _set(node.outputs[0], query.dtype or ir.DataType.FLOAT, [*shape[:2], _mixed(node, shape[2])])
     if node.domain == MICROSOFT and node.op_type in _ROUNDINGS:
         place, otherwise = _ROUNDINGS[node.op_type]
         like, output = node.inputs[place] if len(node.inputs) > place else None, node.outputs[0]
@@ -49,6 +54,14 @@ def _shape_outputs(node: ir.Node) -> bool:
         output.dtype = dtype  # also where the shape is unknown
         return shape is not None and _set(output, dtype, [*shape])
     return False
+
+
+def _mixed(node: ir.Node, width: int | ir.SymbolicDim) -> int | ir.SymbolicDim | None:
+    """How many features all heads have together: those of the queries, which keys and values may be packed with."""
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        return width
+    heads, keys = node.attributes.get_int("num_heads", 1), node.attributes.get_int("kv_num_heads", 1)
+    return width * heads // (heads + 2 * keys) if isinstance(width, int) else None
 
 
 def _hidden(node: ir.Node) -> int | None:

@@ -152,15 +152,90 @@ def multi_head_attention(q, k=None, v=None, bias=None, mask=None, attention_bias
     return _attended(parts, widths, num_heads, scale, hidden)
 
 
+@lowered("GroupQueryAttention", domain=MS)
+def group_query_attention(q, k=None, v=None, past_k=None, past_v=None, lengths=None, total=None, cosines=None,
+                          sines=None, places=None, bias=None, sink=None, *, num_heads, kv_num_heads, scale=None,
+                          softcap=0.0, local_window_size=-1, do_rotary=0, rotary_interleaved=0,
+                          smooth_softmax=0):  # fmt: skip
+    """Several queries share each key, and none sees a later key (Ainslie et al. 2023), at the start of a text.
+
+    What the runtime leaves in places behind a text's length is not defined there; here they are as any other.
+    """
+    _refuse_grouped(past_k, places, sink, smooth_softmax)
+    tokens, width = size_of(q, 1), q.shape[2] // (num_heads + (2 * kv_num_heads if k is None else 0))
+    unseen = _unseen(q, local_window_size)
+    if k is None:
+        q, k, v = ops.Split(q, [width * n for n in (num_heads, kv_num_heads, kv_num_heads)], axis=-1, outputs=3)
+    queries, keys, values = _heads(q, num_heads, width), _heads(k, kv_num_heads, width), _heads(v, kv_num_heads, width)
+    if do_rotary:
+        start, pairs = np.zeros(1, np.int64), cosines.shape[1]
+        turns = [op.Unsqueeze(op.Slice(each, start, tokens, start), [0, 1]) for each in (cosines, sines)]
+        queries, keys = (_rotated(each, width, turns, pairs, rotary_interleaved) for each in (queries, keys))
+    shared = op.Reshape(queries, [0, kv_num_heads, num_heads // kv_num_heads, -1, width])
+    logits = op.MatMul(shared, op.Unsqueeze(op.Transpose(keys, perm=[0, 1, 3, 2]), [2])) * (scale or 1 / sqrt(width))
+    logits = op.Tanh(logits / softcap) * softcap if softcap else logits
+    logits = op.Where(unseen, float(np.finfo(np.float32).min), logits)
+    logits = logits if bias is None else logits + op.Unsqueeze(bias, [2])
+    mixed = op.MatMul(op.Softmax(logits, axis=-1), op.Unsqueeze(values, [2]))
+    whole = op.Transpose(op.Reshape(mixed, [0, num_heads, -1, width]), perm=[0, 2, 1, 3])
+    return op.Reshape(whole, [0, 0, num_heads * width]), keys, values
+
+
+def _refuse_grouped(past, places, sink, smooth):
+    """Raises UnsupportedOperator for forms of grouped queries that are not those of a text's start."""
+    if past is not None and past.shape[2] != 0:
+        raise UnsupportedOperator("it has a past")
+    if places is not None:
+        raise UnsupportedOperator("its places are given: the runtime takes those of the first text for all")
+    if sink is not None or smooth == 1:
+        raise UnsupportedOperator("its softmax has a part that no key has")
+
+
+@lowered("RotaryEmbedding", domain=MS)
+def rotary_embedding(x, places, cosines, sines, *, interleaved=0, num_heads=0, rotary_embedding_dim=0,
+                     is_packed_batching=0, scale=1.0):  # fmt: skip
+    """Pairs of features turned by an angle that grows with their place (Su et al. 2021)."""
+    if places.rank != 2 or is_packed_batching or scale != 1:
+        raise UnsupportedOperator("its places are an offset, or it is scaled")
+    turns, pairs = [op.Unsqueeze(op.Gather(each, places, axis=0), [1]) for each in (cosines, sines)], cosines.shape[1]
+    if x.rank == 4:
+        return _rotated(x, x.shape[3], turns, pairs, interleaved)
+    width = x.shape[2] // num_heads if rotary_embedding_dim else 2 * pairs
+    turned = op.Transpose(_rotated(_heads(x, -1, width), width, turns, pairs, interleaved), perm=[0, 2, 1, 3])
+    return op.Reshape(turned, [0, 0, x.shape[2]])
+
+
+def _rotated(x, width, turns, pairs, interleaved):
+    """Each pair of the first features of x [batch, heads, tokens, width] turned; the others as they are."""
+    parts = ops.Split(x, [2 * pairs, width - 2 * pairs], axis=-1, outputs=2) if 2 * pairs < width else (x,)
+    if interleaved:
+        split = op.Reshape(parts[0], [0, 0, 0, pairs, 2])
+        left, right = (op.Gather(split, np.int64(number), axis=4) for number in range(2))
+    else:
+        left, right = ops.Split(parts[0], [pairs, pairs], axis=-1, outputs=2)
+    cosines, sines = turns
+    turned = left * cosines - right * sines, right * cosines + left * sines
+    if interleaved:
+        both = op.Concat(*(op.Unsqueeze(each, [4]) for each in turned), axis=4)
+        return op.Concat(op.Reshape(both, [0, 0, 0, 2 * pairs]), *parts[1:], axis=-1)
+    return op.Concat(*turned, *parts[1:], axis=-1)
+
+
+def _unseen(x, window):
+    """Where a key comes after a query, or further before it than a window [queries, keys]."""
+    later = _later(x, 1)
+    if window < 0:
+        return later
+    place = op.Range(np.int64(0), op.Squeeze(size_of(x, 1), [0]), np.int64(1))
+    return op.Or(later, op.Unsqueeze(place, [1]) - op.Unsqueeze(place, [0]) >= np.int64(window))
+
+
 def _attended(parts, widths, num_heads, scale, hidden):
     """softmax(Q Kᵀ / √d) V for each head (Vaswani et al. 2017, eq. 1).
 
     `hidden`: what is added to the logits for the keys of a mask, a bias of them, and where a key is none.
     """
-    q, k, v = (
-        op.Transpose(op.Reshape(part, [0, 0, num_heads, width // num_heads]), perm=[0, 2, 1, 3])
-        for part, width in zip(parts, widths, strict=True)
-    )
+    q, k, v = (_heads(part, num_heads, width // num_heads) for part, width in zip(parts, widths, strict=True))
     logits = op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])) * (scale or 1 / sqrt(widths[0] // num_heads))
     keys, bias, later = hidden
     logits = logits if keys is None else logits + keys
@@ -168,6 +243,11 @@ def _attended(parts, widths, num_heads, scale, hidden):
     logits = logits if bias is None else logits + bias
     mixed = op.Transpose(op.MatMul(op.Softmax(logits, axis=-1), v), perm=[0, 2, 1, 3])
     return op.Reshape(mixed, [0, 0, widths[2]])
+
+
+def _heads(x, heads, width):
+    """Features [batch, tokens, heads * width] as [batch, heads, tokens, width]."""
+    return op.Transpose(op.Reshape(x, [0, 0, heads, width]), perm=[0, 2, 1, 3])
 
 
 def _later(x, unidirectional):

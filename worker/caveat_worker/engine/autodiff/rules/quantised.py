@@ -15,6 +15,8 @@ from caveat_worker.engine.autodiff.rules.table import VJP, UnsupportedOperator, 
 MS = "com.microsoft"
 OF_INTEGERS = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 """Products of integers less their zero points, and the same products of numbers."""
+OF_BYTES = 4
+"""The accuracy for which a product with weights of few bits rounds the numbers that it reads to bytes."""
 UNROUNDED = "caveat.unrounded"
 """Marks an operator whose integers a model without rounding does not use, only their scale and zero point."""
 _RANGES = {
@@ -89,9 +91,12 @@ def dynamic_quantize_matmul(a, b, b_scale, b_zero=None, bias=None):
 
 @lowered("MatMulNBits", domain=MS)
 def matmul_of_bits(a, b, scales, zeros=None, order=None, bias=None, *, K, N, bits=4, block_size, accuracy_level=0):
-    """A Wᵀ, where W [N, K] has a scale for each block of a row, and 8 / bits of its integers in each byte."""
-    if order is not None or accuracy_level > 1:
-        raise UnsupportedOperator("it rounds what it reads" if order is None else "it has an order of columns")
+    """A Wᵀ, where W [N, K] has a scale for each block of a row, and 8 / bits of its integers in each byte.
+
+    For an accuracy of 4 the runtime rounds A as well.
+    """
+    if order is not None:
+        raise UnsupportedOperator("it has an order of columns")
     count = scales.array.size // N  # blocks of a row
     if zeros is None:
         zero = np.full((N, count), 2 ** (bits - 1))
@@ -99,9 +104,25 @@ def matmul_of_bits(a, b, scales, zeros=None, order=None, bias=None, *, K, N, bit
         zero = zeros.array.reshape(N, -1)
         zero = _unpacked(zero, bits)[:, :count] if zero.dtype == np.uint8 else zero
     levels = _unpacked(b.array.reshape(N, count, -1), bits) - zero[:, :, None].astype(np.float32)
-    w = (levels * scales.array.reshape(N, count, 1)).reshape(N, -1)[:, :K].T
+    w = (levels * scales.array.reshape(N, count, 1)).reshape(N, -1).T
+    if accuracy_level == OF_BYTES:
+        a = _rounded_in_blocks(op.Pad(a, [0] * (2 * a.rank - 1) + [len(w) - K]) if len(w) > K else a, block_size)
+    else:
+        w = w[:K]
     y = a @ w.astype(scales.array.dtype)
     return y if bias is None else y + bias
+
+
+def _rounded_in_blocks(a, block):
+    """The numbers nearest to `a` that are 127ths of the largest of each block along its last axis.
+
+    Their type has room, so that no gradient is clipped at the largest.
+    """
+    blocks = op.Reshape(a, [-1, block])
+    scale = op.Max(op.ReduceMax(op.Abs(blocks), [1], keepdims=0), float(np.finfo(np.float32).tiny)) / 127
+    zero = op.Cast(scale * 0.0, to=int(ir.DataType.INT16))
+    levels = op.QuantizeLinear(blocks, scale, zero, axis=0, domain=MS)
+    return op.Reshape(op.DequantizeLinear(levels, scale, zero, axis=0, domain=MS), op.Shape(a))
 
 
 def _unpacked(packed, bits):
