@@ -354,6 +354,17 @@ FORMULAS = [
     ),
     learned("LinearClassifier", SAMPLES, coefficients=WEIGHTS[:4], intercepts=[0.1], classlabels_ints=[0, 1],
             post_transform="LOGISTIC", outputs=2),
+    *(
+        learned("SVMRegressor", SAMPLES, coefficients=[0.5, -0.3, 0.2], support_vectors=real(12).tolist(), n_supports=3,
+                kernel_type=kind, kernel_params=[0.3, 0.1, 2.0], rho=[0.1])
+        for kind in ("LINEAR", "POLY", "RBF", "SIGMOID")
+    ),
+    learned("SVMClassifier", SAMPLES, coefficients=[0.5, -0.3, -0.2], support_vectors=real(12).tolist(),
+            vectors_per_class=[1, 2], kernel_type="RBF", kernel_params=[0.3, 0.1, 2.0], rho=[0.1],
+            classlabels_ints=[0, 1], outputs=2),
+    learned("SVMClassifier", SAMPLES, coefficients=real(8).tolist(), support_vectors=real(16).tolist(),
+            vectors_per_class=[1, 2, 1], kernel_type="SIGMOID", kernel_params=[0.3, 0.1, 2.0], rho=[0.1, 0.2, 0.3],
+            classlabels_ints=[0, 1, 2], outputs=2),
     learned("FeatureVectorizer", SAMPLES, real(3, 2), inputdimensions=[4, 2]),
     learned("ArrayFeatureExtractor", SAMPLES, ints([[2, 0]])),
     fused("Gelu", SAMPLES),

@@ -28,7 +28,7 @@ def kind_of_output(value: ir.Value) -> Kind:
     node = value.producer()
     while node is not None and node.op_type in _THROUGH and node.inputs[0] is not None:
         node = node.inputs[0].producer()
-    if node is not None and node.metadata_props.get(LOWERED_FROM) == "LinearRegressor":
+    if node is not None and node.metadata_props.get(LOWERED_FROM) in _REGRESSORS:
         return "values"
     if node is not None and node.domain == "" and node.op_type in {"Sigmoid", "Softmax"}:
         return "probabilities"  # of another layout than the scores before them

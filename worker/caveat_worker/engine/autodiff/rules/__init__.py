@@ -14,6 +14,7 @@ from caveat_worker.engine.autodiff.rules import (  # noqa: F401
     recurrent,
     reduction,
     shaping,
+    support_vectors,
 )
 from caveat_worker.engine.autodiff.rules.relaxed import RELAXED, RELAXED_AND_BLURRED
 from caveat_worker.engine.autodiff.rules.relevance import RELEVANCE
