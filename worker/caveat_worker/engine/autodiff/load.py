@@ -32,6 +32,7 @@ from caveat_worker.engine.autodiff.straight_through import WARNING, rounding_pai
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.data_files import DataFiles
 from caveat_worker.engine.onnx.graph import Graph, describe_value, without_weights
+from caveat_worker.engine.onnx.learned_shapes import type_encoded
 from caveat_worker.engine.onnx.read import (
     first_sentence,
     invalid_model,
@@ -204,6 +205,7 @@ def prepare(proto: onnx.ModelProto, files: DataFiles | None = None) -> ir.Model:
     _check_domains(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     passes.LiftSubgraphInitializersToMainGraphPass()(model)
+    type_encoded(model)
     if opset < OLDEST_OPSET:
         model = _converted(model, opset)
     own_weights(model)

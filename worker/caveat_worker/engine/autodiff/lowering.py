@@ -17,6 +17,7 @@ from caveat_worker.engine.autodiff.model import DRAWS
 from caveat_worker.engine.autodiff.rules import DEFINED, LOWERED, UnsupportedOperator
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import forget_shapes, infer_shapes, without_weights
+from caveat_worker.engine.onnx.learned_shapes import DOMAIN as LEARNED
 from caveat_worker.engine.onnx.values import LOWERED_FROM, shape_of_value
 
 _MAX_FOLDED = 2**16  # elements: larger results are not kept as constants
@@ -55,8 +56,33 @@ def lower(model: ir.Model) -> ir.Model:
         while _fold(model) | _take_known_branches(model):
             infer_shapes(model)
     passes.RemoveUnusedNodesPass()(model)
+    _correct_outputs(model)
     name_everything(model)
     return model
+
+
+def _correct_outputs(model: ir.Model) -> None:
+    """Replaces declared shapes of outputs that contradict their operators, in place.
+
+    Converters of learned models declare some: of a RidgeClassifier, two scores where there is one.
+    """
+    if LEARNED not in model.graph.opset_imports:
+        return
+    makers = [(output, output.producer()) for output in model.graph.outputs if output.shape is not None]
+    outputs = [output for output, maker in makers if maker is not None and not maker.domain]
+    declared = [output.shape for output in outputs]
+    for output in outputs:
+        output.shape = None
+    infer_shapes(model)
+    for output, shape in zip(outputs, declared, strict=True):
+        if output.shape is None or not _contradict(shape, output.shape):
+            output.shape = shape
+
+
+def _contradict(declared: ir.Shape | None, found: ir.Shape) -> bool:
+    if declared is None or len(declared) != len(found):
+        return declared is not None
+    return any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(declared, found, strict=True))
 
 
 def name_everything(model: ir.Model) -> None:

@@ -21,6 +21,22 @@ _OF_TOKENS = 3
 _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 
 
+_KEYS = {"keys_floats": ir.DataType.FLOAT, "keys_int64s": ir.DataType.INT64, "keys_strings": ir.DataType.STRING}
+
+
+def type_encoded(model: ir.Model) -> None:
+    """Sets the unknown types of what categories are encoded from, in place: onnx's inference crashes without them."""
+    for node in model.graph.all_nodes():
+        value = node.inputs[0] if node.domain == DOMAIN and node.op_type == "LabelEncoder" and node.inputs else None
+        if value is not None and value.dtype is None:
+            keys, given = (
+                node.attributes.get("keys_tensor"),
+                [kind for name, kind in _KEYS.items() if name in node.attributes],
+            )
+            kinds = given if keys is None else [keys.as_tensor().dtype]
+            value.type = ir.TensorType(kinds[0]) if kinds else None
+
+
 def shape_learned(model: ir.Model) -> bool:
     """Sets the types and shapes of these operators' outputs where they are unknown, in place; whether any was."""
     return sum(_shape_outputs(node) for node in model.graph if node.domain in (DOMAIN, MICROSOFT)) > 0

@@ -119,7 +119,8 @@ def mul(g, y, a, b):
 
 @elementwise("Div")
 def div(g, y, a, b):
-    return g / b, -g * y / b
+    by_zero = b.array is not None and not b.array.all()
+    return _nothing_from_nothing(g, g / b) if by_zero else g / b, -g * y / b
 
 
 @elementwise("Pow")
@@ -129,7 +130,17 @@ def power(g, y, a, b):
     exponent = g * y * op.Log(a) if b.dtype == a.dtype else None
     if b.array is not None and (b.array == 2).all():
         return 2 * g * a, exponent
-    return g * e * op.Pow(a, e - 1), exponent
+    slope = g * e * op.Pow(a, e - 1)
+    whole = b.array is not None and (b.array % 1 == 0).all() and (b.array >= 1).all()
+    return slope if whole else _nothing_from_nothing(g, slope), exponent
+
+
+def _nothing_from_nothing(g, found):
+    """0 where nothing comes back, also where a slope is no number.
+
+    A power transform computes both of its branches for each number, and leaves out one that divides by 0.
+    """
+    return op.Where(op.Equal(g, 0.0), 0.0, found)
 
 
 @elementwise("Mod")

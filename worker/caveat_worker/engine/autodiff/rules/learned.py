@@ -67,7 +67,8 @@ def feature_vectorizer(*xs, inputdimensions=None):
 
 @lowered("ArrayFeatureExtractor", domain=ML)
 def array_feature_extractor(x, indices):
-    return op.Gather(x, op.Reshape(indices, [-1]), axis=-1)
+    places = indices if indices.array is not None else op.Cast(indices, to=int(ir.DataType.INT64))  # of an unknown type
+    return op.Gather(x, op.Reshape(places, [-1]), axis=-1)
 
 
 undifferentiable("its output is a class, a text or an index", ["CategoryMapper", "LabelEncoder", "OneHotEncoder"], ML)
