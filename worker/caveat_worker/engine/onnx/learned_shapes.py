@@ -29,11 +29,9 @@ def type_encoded(model: ir.Model) -> None:
     for node in model.graph.all_nodes():
         value = node.inputs[0] if node.domain == DOMAIN and node.op_type == "LabelEncoder" and node.inputs else None
         if value is not None and value.dtype is None:
-            keys, given = (
-                node.attributes.get("keys_tensor"),
-                [kind for name, kind in _KEYS.items() if name in node.attributes],
-            )
-            kinds = given if keys is None else [keys.as_tensor().dtype]
+            keys = node.attributes.get("keys_tensor")
+            listed = [kind for name, kind in _KEYS.items() if name in node.attributes]
+            kinds = listed if keys is None else [keys.as_tensor().dtype]
             value.type = ir.TensorType(kinds[0]) if kinds else None
 
 
@@ -60,7 +58,7 @@ def _shape_outputs(node: ir.Node) -> bool:
         state = [1 + (node.attributes.get_string("direction", "") == "bidirectional"), shape[1], _hidden(node)]
         sizes = [[shape[0], *state], state, state]
         return sum(_set(one, ir.DataType.FLOAT, size) for one, size in zip(node.outputs, sizes, strict=False)) > 0
-    query = node.inputs[0]
+    query = node.inputs[0] if node.inputs else None
     if node.op_type == "GroupQueryAttention" and query is not None and shape is not None and len(shape) == _OF_TOKENS:
         return _set(node.outputs[0], query.dtype or ir.DataType.FLOAT, [*shape[:2], _mixed(node, shape[2])])
     if node.domain == MICROSOFT and node.op_type in _ROUNDINGS:

@@ -119,7 +119,7 @@ def _rounded_in_blocks(a, block):
     Their type has room, so that no gradient is clipped at the largest.
     """
     blocks = op.Reshape(a, [-1, block])
-    scale = op.Max(op.ReduceMax(op.Abs(blocks), [1], keepdims=0), float(np.finfo(np.float32).tiny)) / 127
+    scale = op.Max(op.ReduceMax(op.Abs(blocks), [1], keepdims=0), 1e-30) / 127
     zero = op.Cast(scale * 0.0, to=int(ir.DataType.INT16))
     levels = op.QuantizeLinear(blocks, scale, zero, axis=0, domain=MS)
     return op.Reshape(op.DequantizeLinear(levels, scale, zero, axis=0, domain=MS), op.Shape(a))
