@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -41,9 +42,10 @@ def lower(model: ir.Model) -> ir.Model:
         infer_shapes(model)
     while _fold(model) | _take_known_branches(model):
         infer_shapes(model)
-    settled: set[ir.Node] = set()
+    declared, settled = _forget_declared(model), set[ir.Node]()
     while _replace_formulas(model, settled):  # again, as a formula may need a shape that an earlier one has made known
         infer_shapes(model)
+    _declare_again(model, declared)
     if _move_numbers(model):
         infer_shapes(model)
     while names := sorted({("", node.op_type) for node in model.graph.all_nodes() if _has_a_body(node)}):
@@ -56,33 +58,34 @@ def lower(model: ir.Model) -> ir.Model:
         while _fold(model) | _take_known_branches(model):
             infer_shapes(model)
     passes.RemoveUnusedNodesPass()(model)
-    _correct_outputs(model)
     name_everything(model)
     return model
 
 
-def _correct_outputs(model: ir.Model) -> None:
-    """Replaces declared shapes of outputs that contradict their operators, in place.
+def _forget_declared(model: ir.Model) -> dict[str, ir.Shape]:
+    """Removes the declared shapes of outputs of learned models that a formula may compute, in place; returns them.
 
-    Converters of learned models declare some: of a RidgeClassifier, two scores where there is one.
+    Converters declare some wrongly: of a RidgeClassifier, two scores where there is one.
     """
-    if LEARNED not in model.graph.opset_imports:
-        return
-    makers = [(output, output.producer()) for output in model.graph.outputs if output.shape is not None]
-    outputs = [output for output, maker in makers if maker is not None and not maker.domain]
-    declared = [output.shape for output in outputs]
-    for output in outputs:
-        output.shape = None
-    infer_shapes(model)
-    for output, shape in zip(outputs, declared, strict=True):
-        if output.shape is None or not _contradict(shape, output.shape):
+    forgotten = {}
+    for output in model.graph.outputs:
+        maker = output.producer()
+        if maker is not None and maker.domain == LEARNED and _is_lowered(maker) and output.shape is not None:
+            forgotten[output.name or ""], output.shape = output.shape, None
+    return forgotten
+
+
+def _declare_again(model: ir.Model, declared: Mapping[str, ir.Shape]) -> None:
+    """Gives outputs back their declared shapes, in place, but those that contradict what was found."""
+    for output in model.graph.outputs:
+        shape = declared.get(output.name or "")
+        if shape is not None and (output.shape is None or not _contradict(shape, output.shape)):
             output.shape = shape
 
 
-def _contradict(declared: ir.Shape | None, found: ir.Shape) -> bool:
-    if declared is None or len(declared) != len(found):
-        return declared is not None
-    return any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(declared, found, strict=True))
+def _contradict(declared: ir.Shape, found: ir.Shape) -> bool:
+    sizes = zip(declared, found, strict=False)
+    return len(declared) != len(found) or any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in sizes)
 
 
 def name_everything(model: ir.Model) -> None:

@@ -18,10 +18,8 @@ _ROUNDINGS = {"DequantizeLinear": (1, ir.DataType.FLOAT), "QuantizeLinear": (2, 
 """Operator → the place of the input that has its output's type, and the type where that is unknown."""
 _OF_TOKENS = 3
 """Axes of features of tokens: examples, tokens, features."""
-_LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
-
-
 _KEYS = {"keys_floats": ir.DataType.FLOAT, "keys_int64s": ir.DataType.INT64, "keys_strings": ir.DataType.STRING}
+_LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 
 
 def type_encoded(model: ir.Model) -> None:

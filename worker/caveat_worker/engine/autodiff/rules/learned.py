@@ -16,13 +16,13 @@ FLOAT = int(ir.DataType.FLOAT)
 
 @lowered("Scaler", domain=ML)
 def scaler(x, *, offset, scale):
-    return (_float(x) - _numbers(offset)) * _numbers(scale)
+    return (floats(x) - numbers(offset)) * numbers(scale)
 
 
 @lowered("Normalizer", domain=ML)
 def normalizer(x, *, norm):
     """Rows of norm 1; a row of zeros, such as a text without a known word, stays as it is."""
-    x = _float(x)
+    x = floats(x)
     norms = {"MAX": op.ReduceMax, "L1": op.ReduceL1, "L2": op.ReduceL2}
     size = norms[norm](x, [-1])
     return x / op.Where(op.Equal(size, 0.0), 1.0, size)
@@ -35,7 +35,7 @@ def imputer(
     if imputed_value_floats is None:
         raise UnsupportedOperator("it fills in integers")
     hole = op.IsNaN(x) if np.isnan(replaced_value_float) else op.Equal(x, replaced_value_float)
-    return op.Where(hole, _numbers(imputed_value_floats), x)
+    return op.Where(hole, numbers(imputed_value_floats), x)
 
 
 @lowered("LinearRegressor", domain=ML)
@@ -52,17 +52,14 @@ def linear_classifier(x, *, classlabels_ints=None, classlabels_strings=None, coe
     z = _linear(x, coefficients, intercepts, rows)
     if rows == classes:
         return None, _after(z, post_transform)
-    if (rows, classes, post_transform) == (1, 2, "LOGISTIC"):
-        p = op.Sigmoid(z)
-        return None, op.Concat(1 - p, p, axis=1)
-    if (rows, classes, post_transform) == (1, 2, "NONE"):
-        return None, op.Concat(-z, z, axis=1)
+    if (rows, classes) == (1, 2) and post_transform in ("LOGISTIC", "NONE"):
+        return None, of_two(z, squashed=post_transform == "LOGISTIC")
     raise UnsupportedOperator(f"it makes {classes} classes of {rows} scores with {post_transform}")
 
 
 @lowered("FeatureVectorizer", domain=ML)
 def feature_vectorizer(*xs, inputdimensions=None):
-    return op.Concat(*(_float(x) for x in xs), axis=1)
+    return op.Concat(*(floats(x) for x in xs), axis=1)
 
 
 @lowered("ArrayFeatureExtractor", domain=ML)
@@ -79,18 +76,26 @@ undifferentiable(
 )
 
 
-def _float(x):
+def of_two(z, *, squashed):
+    """What two classes have of one score [n, 1]: it and its negative, or their sigmoids."""
+    if not squashed:
+        return op.Concat(-z, z, axis=1)
+    p = op.Sigmoid(z)
+    return op.Concat(1 - p, p, axis=1)
+
+
+def floats(x):
     return x if x.dtype == ir.DataType.FLOAT else op.Cast(x, to=FLOAT)
 
 
-def _numbers(values):
+def numbers(values):
     return np.asarray(values, np.float32)
 
 
 def _linear(x, coefficients, intercepts, rows):
-    weights = _numbers(coefficients).reshape(rows, -1)
-    bias = _numbers(intercepts if intercepts else [0.0] * rows)
-    return op.Gemm(_float(x), weights, bias, transB=1)
+    weights = numbers(coefficients).reshape(rows, -1)
+    bias = numbers(intercepts if intercepts else [0.0] * rows)
+    return op.Gemm(floats(x), weights, bias, transB=1)
 
 
 def _after(z, post_transform):

@@ -120,7 +120,7 @@ def attention(x, weights, bias=None, mask=None, past=None, attention_bias=None, 
         raise UnsupportedOperator("it has a past or rotates its queries and keys")
     qkv = x @ weights if bias is None else x @ weights + bias
     widths = list(qkv_hidden_sizes or [weights.shape[1] // 3] * 3)
-    hidden = _hidden(x, mask, mask_filter_value), attention_bias, _later(x, unidirectional)
+    hidden = _hidden(x, mask, mask_filter_value), attention_bias, _unseen(x, unidirectional)
     return _attended(ops.Split(qkv, widths, axis=-1, outputs=3), widths, num_heads, scale, hidden)
 
 
@@ -133,7 +133,7 @@ def quantised_attention(x, weights, bias, x_scale, scales, mask=None, x_zero=Non
         raise UnsupportedOperator("it has a past or rotates its queries and keys")
     qkv = matmul_integer_to_float(x, weights, x_scale, scales, x_zero, zeros, bias)
     widths = [weights.shape[1] // 3] * 3
-    hidden = _hidden(x, mask, mask_filter_value, int(qkv.dtype)), None, _later(x, unidirectional)
+    hidden = _hidden(x, mask, mask_filter_value, int(qkv.dtype)), None, _unseen(x, unidirectional)
     return _attended(ops.Split(qkv, widths, axis=-1, outputs=3), widths, num_heads, scale, hidden)
 
 
@@ -148,7 +148,7 @@ def multi_head_attention(q, k=None, v=None, bias=None, mask=None, attention_bias
     widths = [part.shape[2] for part in parts]
     if bias is not None:
         parts = [part + own for part, own in zip(parts, ops.Split(bias, widths, axis=0, outputs=3), strict=True)]
-    hidden = _hidden(k, mask, mask_filter_value), attention_bias, _later(q, unidirectional)
+    hidden = _hidden(k, mask, mask_filter_value), attention_bias, _unseen(q, unidirectional)
     return _attended(parts, widths, num_heads, scale, hidden)
 
 
@@ -163,7 +163,7 @@ def group_query_attention(q, k=None, v=None, past_k=None, past_v=None, lengths=N
     """
     _refuse_grouped(past_k, places, sink, smooth_softmax)
     tokens, width = size_of(q, 1), q.shape[2] // (num_heads + (2 * kv_num_heads if k is None else 0))
-    unseen = _unseen(q, local_window_size)
+    unseen = _unseen(q, 1, local_window_size)
     if k is None:
         q, k, v = ops.Split(q, [width * n for n in (num_heads, kv_num_heads, kv_num_heads)], axis=-1, outputs=3)
     queries, keys, values = _heads(q, num_heads, width), _heads(k, kv_num_heads, width), _heads(v, kv_num_heads, width)
@@ -221,25 +221,16 @@ def _rotated(x, width, turns, pairs, interleaved):
     return op.Concat(*turned, *parts[1:], axis=-1)
 
 
-def _unseen(x, window):
-    """Where a key comes after a query, or further before it than a window [queries, keys]."""
-    later = _later(x, 1)
-    if window < 0:
-        return later
-    place = op.Range(np.int64(0), op.Squeeze(size_of(x, 1), [0]), np.int64(1))
-    return op.Or(later, op.Unsqueeze(place, [1]) - op.Unsqueeze(place, [0]) >= np.int64(window))
-
-
 def _attended(parts, widths, num_heads, scale, hidden):
     """softmax(Q Kᵀ / √d) V for each head (Vaswani et al. 2017, eq. 1).
 
-    `hidden`: what is added to the logits for the keys of a mask, a bias of them, and where a key is none.
+    `hidden`: what is added to the logits for the keys of a mask, a bias of them, and where a key is unseen.
     """
     q, k, v = (_heads(part, num_heads, width // num_heads) for part, width in zip(parts, widths, strict=True))
     logits = op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])) * (scale or 1 / sqrt(widths[0] // num_heads))
-    keys, bias, later = hidden
+    keys, bias, unseen = hidden
     logits = logits if keys is None else logits + keys
-    logits = logits if later is None else op.Where(later, float(np.finfo(np.float32).min), logits)
+    logits = logits if unseen is None else op.Where(unseen, float(np.finfo(np.float32).min), logits)
     logits = logits if bias is None else logits + bias
     mixed = op.Transpose(op.MatMul(op.Softmax(logits, axis=-1), v), perm=[0, 2, 1, 3])
     return op.Reshape(mixed, [0, 0, widths[2]])
@@ -250,12 +241,14 @@ def _heads(x, heads, width):
     return op.Transpose(op.Reshape(x, [0, 0, heads, width]), perm=[0, 2, 1, 3])
 
 
-def _later(x, unidirectional):
-    """Where a key comes after a query [queries, keys]; None where queries see all keys."""
+def _unseen(x, unidirectional, window=-1):
+    """Where a key comes after a query, or as far before it as a window [queries, keys]; None where all are seen."""
     if not unidirectional:
         return None
     place = op.Range(np.int64(0), op.Squeeze(size_of(x, 1), [0]), np.int64(1))
-    return op.Unsqueeze(place, [0]) > op.Unsqueeze(place, [1])
+    keys, queries = op.Unsqueeze(place, [0]), op.Unsqueeze(place, [1])
+    later = keys > queries
+    return later if window < 0 else op.Or(later, queries - keys >= np.int64(window))
 
 
 def _hidden(x, mask, filter_value, dtype=None):

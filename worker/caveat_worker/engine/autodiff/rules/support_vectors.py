@@ -6,12 +6,10 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-import onnx_ir as ir
 
 from caveat_worker.engine.autodiff.builder import op
+from caveat_worker.engine.autodiff.rules.learned import ML, floats, numbers, of_two
 from caveat_worker.engine.autodiff.rules.table import UnsupportedOperator, lowered
-
-ML = "ai.onnx.ml"
 
 
 @lowered("SVMRegressor", domain=ML)
@@ -21,7 +19,7 @@ def svm_regressor(x, *, coefficients, kernel_params=None, kernel_type, n_support
     if post_transform != "NONE" or one_class or not n_supports:
         raise UnsupportedOperator("its numbers become others, or it has no support vectors")
     kernel = _kernel(x, np.reshape(support_vectors, (n_supports, -1)), kernel_type, kernel_params)
-    return op.Gemm(kernel, _column(coefficients), np.float32(rho[:1]))
+    return op.Gemm(kernel, numbers(coefficients)[:, None], numbers(rho[:1]))
 
 
 @lowered("SVMClassifier", domain=ML)
@@ -35,21 +33,19 @@ def svm_classifier(x, *, classlabels_ints=None, classlabels_strings=None, coeffi
     vectors = np.reshape(support_vectors, (sum(vectors_per_class), -1))
     kernel = _kernel(x, vectors, kernel_type, kernel_params)
     weights = _of_pairs(np.reshape(coefficients, (classes - 1, -1)), vectors_per_class)
-    scores = op.Gemm(kernel, weights, np.float32(rho))
+    scores = op.Gemm(kernel, weights, numbers(rho))
     if classes > 2:
         return None, scores
-    if not prob_a:
-        return None, op.Concat(-scores, scores, axis=1)
-    second = op.Sigmoid(scores * float(prob_a[0]) + float(prob_b[0]))
-    return None, op.Concat(1 - second, second, axis=1)
+    if prob_a:
+        scores = scores * float(prob_a[0]) + float(prob_b[0])
+    return None, of_two(scores, squashed=bool(prob_a))
 
 
 def _kernel(x, vectors, kind, params):
     """k(x, v) of each row of x with each support vector [n, vectors]."""
     gamma, offset, degree = (params or (0, 0, 0))[:3]
     middle = vectors.mean(0) if kind == "RBF" else 0.0  # of which distances do not know
-    vectors = np.float32(vectors - middle)
-    x = (x if x.dtype == ir.DataType.FLOAT else op.Cast(x, to=int(ir.DataType.FLOAT))) - np.float32(middle)
+    vectors, x = numbers(vectors - middle), floats(x) - numbers(middle)
     products = op.MatMul(x, np.ascontiguousarray(vectors.T))
     match kind:
         case "LINEAR":
@@ -59,7 +55,7 @@ def _kernel(x, vectors, kind, params):
         case "SIGMOID":
             return op.Tanh(products * gamma + offset)
         case "RBF":
-            return op.Exp((2 * products - op.ReduceSum(x * x, [1]) - np.float32((vectors**2).sum(1))) * gamma)
+            return op.Exp((2 * products - op.ReduceSum(x * x, [1]) - numbers((vectors**2).sum(1))) * gamma)
     raise UnsupportedOperator(f"its kernel is {kind}")
 
 
@@ -73,7 +69,3 @@ def _of_pairs(coefficients, counts):
             rows = slice(bounds[own], bounds[own + 1])
             found[rows, number] = coefficients[against, rows]
     return found
-
-
-def _column(values):
-    return np.asarray(values, np.float32)[:, None]
