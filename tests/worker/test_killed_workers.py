@@ -104,8 +104,12 @@ def test_a_hostile_child_cannot_keep_its_folder(scratch: Path, attack: Callable[
 
 @pytest.mark.parametrize("whole", [True, False], ids=["the worker", "the process of a job"])
 def test_the_next_worker_deletes_what_a_killed_one_left(tmp_path: Path, whole: bool) -> None:
-    scratch = tmp_path / "scratch"
+    scratch, log = tmp_path / "scratch", tmp_path / ("two.log" if whole else "one.log")
     scratch.mkdir()
+
+    def is_logged() -> bool:
+        return "deleted 1 temporary folders of processes that were killed" in log.read_text()
+
     with valkey(tmp_path / "valkey") as port, live(tmp_path, port) as there:
         with there.worker(TMPDIR=str(scratch)) as worker:
             job = there.submit(stub.SLEEP)
@@ -115,14 +119,13 @@ def test_the_next_worker_deletes_what_a_killed_one_left(tmp_path: Path, whole: b
                 os.killpg(worker.pid, signal.SIGKILL)
             else:
                 os.kill(_pool_process(worker.pid), signal.SIGKILL)
-                until(lambda: there.get(job)["attempts"] == 2 and left not in folders(scratch))
+                until(lambda: there.get(job)["attempts"] == 2 and left not in folders(scratch) and is_logged())
         assert there.client.post(f"/v1/audits/{job}:cancel").status_code in (200, 202)
         with there.worker("two", TMPDIR=str(scratch)):
             assert left not in folders(scratch)
             there.wait(job, "cancelled")
             until(lambda: folders(scratch) == [])
-    log = (tmp_path / ("two.log" if whole else "one.log")).read_text()
-    assert "deleted 1 temporary folders of processes that were killed" in log
+    assert is_logged()
 
 
 def _pool_process(worker: int) -> int:
