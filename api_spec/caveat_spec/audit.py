@@ -32,7 +32,7 @@ Estimator = Literal[
     "scikit_learn.SGDClassifier",
 ]
 """How a CAV is found; those of scikit-learn have its defaults and a fixed seed."""
-Reduction = Annotated[str, Field(pattern=r"^(flatten|mean|max|token:\d+)$")]
+Reduction = Annotated[str, Field(pattern=r"^(flatten|mean|max|last|token:\d+)$")]
 
 
 Kept = Literal["maps", "cavs"]
@@ -241,8 +241,11 @@ class Scalar(Document):
     versus: Annotated[Integer, Field(ge=0)] | str | None = None
     """A second class, by number or name: the target is then the difference of the two."""
     scale: Literal["logit", "log_probability", "probability"] = "logit"
-    reduce: Literal["mean", "sum", "max"] | None = None
-    """How several scores an example (tokens, pixels) become one; needed where the output has such an axis."""
+    reduce: Literal["mean", "sum", "max", "last"] | None = None
+    """How several scores an example (tokens, pixels) become one; needed where the output has such an axis.
+
+    `last` is the score at the last token of a text, which the model's attention mask tells from padding.
+    """
     class_axis: Annotated[Integer, Field(ge=1)] | None = None
     """The output's axis of classes, counted from the batch's, which is 0; by default the last, or 1 for pictures."""
 
@@ -260,7 +263,10 @@ class Target(Scalar):
 
 
 class LayerChoice(Document):
-    """A tensor, and how its positions become features: all kept, averaged, maximised, or one token."""
+    """A tensor, and how its positions become features: all kept, averaged, maximised, or one token.
+
+    `last` is the last token of each text, which the model's attention mask tells from padding.
+    """
 
     tensor: Annotated[str, Field(min_length=1)]
     reduce: Reduction = "flatten"
@@ -273,7 +279,7 @@ def _layer(value: Any) -> Any:
     tensor, at, reduction = value.rpartition("@")
     return (
         {"tensor": tensor, "reduce": reduction}
-        if at and re.fullmatch(r"flatten|mean|max|token:\d+", reduction)
+        if at and re.fullmatch(r"flatten|mean|max|last|token:\d+", reduction)
         else {"tensor": value}
     )
 

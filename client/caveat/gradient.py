@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from caveat_worker.engine.onnx.graph import TensorInfo
 
 Scale = Literal["logit", "log_probability", "probability"]
-Reduce = Literal["mean", "sum", "max"]
+Reduce = Literal["mean", "sum", "max", "last"]
 
 
 @dataclass(frozen=True)

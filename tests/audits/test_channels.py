@@ -165,6 +165,8 @@ def test_a_monitoring_model_reads_the_same_axis(build: Callable[[], Planted], tm
         *((reduce, rank, axis) for reduce in ("mean", "max") for rank, axis in ((3, 1), (3, 2), (4, 1), (4, 3))),
         ("token:1", 3, 1),
         ("token:1", 3, 2),
+        ("last", 3, 1),
+        ("last", 3, 2),
     ],
 )
 def test_reductions_their_steps_and_gradients_fit_each_other(reduce: str, rank: int, channels: int) -> None:
@@ -173,13 +175,15 @@ def test_reductions_their_steps_and_gradients_fit_each_other(reduce: str, rank: 
     a: Array = rng.normal(size=(5, *[3, 4, 2][: rank - 1]))
     gradient: Array = rng.normal(size=a.shape)
     step: Array = rng.normal(size=(a.shape[channels],))
-    last: Array = np.moveaxis(a, channels, -1).reshape(5, -1, len(step))
-    literal: Array = {"mean": last.mean(1), "max": last.max(1), "token:1": last[:, 1]}[reduce]
-    there: Array = moved(a, step, reduce, channels)
-    features: list[Array] = [reduced(one, reduce, channels) for one in (a, there)]
+    at: Array = np.moveaxis(a, channels, -1).reshape(5, -1, len(step))
+    ends = np.array([0, 1, 1, 0, 1])
+    last: Array = np.stack([example[end] for example, end in zip(at, ends, strict=True)])
+    literal: Array = {"mean": at.mean(1), "max": at.max(1), "token:1": at[:, 1], "last": last}[reduce]
+    there: Array = moved(a, step, reduce, channels, ends)
+    features: list[Array] = [reduced(one, reduce, channels, ends) for one in (a, there)]
     np.testing.assert_allclose(features[0], literal)
     np.testing.assert_allclose(features[1], literal + step)
     if reduce != "max":  # whose step moves every position, and whose gradient is that of the largest alone
         change: Array = (gradient * (there - a)).reshape(5, -1).sum(1)
-        found: Array = reduced_gradient(gradient, a, reduce, channels)
+        found: Array = reduced_gradient(gradient, a, reduce, channels, ends)
         np.testing.assert_allclose(found @ step, change)

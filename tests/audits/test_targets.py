@@ -95,7 +95,37 @@ def test_a_file_of_other_classes_is_refused(bench: Bench) -> None:
         target(bench, **{"class": "zebra"}).run()
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"{}", b"one\n\nthree"])
+WORDS = {"type": "WordLevel", "vocab": {"horse": 0, "zebra": 1}}
+PIECES = {"type": "Unigram", "vocab": [["horse", -1.0]]}
+"""A tokenizer's own tokens, and those that were added to them."""
+
+
+@pytest.mark.parametrize(
+    ("model", "added"), [(WORDS, []), (PIECES, [{"id": 1, "content": "zebra"}]), (WORDS, [{"id": 0, "content": "<s>"}])]
+)
+def test_a_tokenizer_names_the_classes_of_a_language_model(
+    bench: Bench, model: dict[str, Any], added: list[dict[str, Any]]
+) -> None:
+    (bench.folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model, "added_tokens": added}))
+    bench.document["labels"] = "tokenizer.json"
+    assert target(bench, **{"class": "zebra"}).run().tests == target(bench, index=1).run().tests
+
+
+def test_a_model_may_have_more_classes_than_its_tokenizer_has_tokens(bench: Bench) -> None:
+    few = {"type": "WordLevel", "vocab": {"zebra": 0}}
+    (bench.folder / "tokenizer.json").write_text(json.dumps({"model": few}))
+    bench.document["labels"] = "tokenizer.json"
+    assert target(bench, **{"class": "zebra"}).run().tests == target(bench, index=0).run().tests
+    few["vocab"] = {"zebra": 2}
+    (bench.folder / "tokenizer.json").write_text(json.dumps({"model": few}))
+    with pytest.raises(InvalidInput, match="the names found are of 3; the output has 2 classes"):
+        target(bench, **{"class": "zebra"}).run()
+
+
+NO_TOKENIZERS = (b'{"model": {}}', b'{"model": {"vocab": {"a": -1}}}', b'{"model": {"vocab": [1]}}')
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"{}", b"one\n\nthree", *NO_TOKENIZERS])
 def test_an_unreadable_file_of_names_is_refused(bench: Bench, content: bytes) -> None:
     (bench.folder / "labels.txt").write_bytes(content)
     bench.document["labels"] = "labels.txt"

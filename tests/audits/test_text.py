@@ -161,6 +161,6 @@ def test_scores_of_tokens_are_reduced_as_declared(words: Bench) -> None:
     assert "state" in report.plan.targets[0].sentence
     assert report.associations[0].n_target == 50
     words.document["targets"]["answer"]["reduce"] = None
-    with pytest.raises(InvalidInput, match="mean, sum or max") as caught:
+    with pytest.raises(InvalidInput, match="mean, sum, max, or last") as caught:
         words.run()
     assert caught.value.pointer == "/targets/answer/reduce"

@@ -651,6 +651,32 @@ def two_files_of_texts(folder: Path) -> None:
 
 
 @runs
+def two_files_of_texts_for_a_decoder(folder: Path) -> None:
+    """Embeddings, summed up to each token, and the scores of the next one."""
+    random = np.random.default_rng(3)
+    weights = {
+        "embedding": random.normal(size=(13, 8)).astype(np.float32),
+        "head": random.normal(size=(8, 13)).astype(np.float32),
+        "places": np.array(1),
+        "two": np.array([2]),
+    }
+    nodes = [
+        helper.make_node("Gather", ["embedding", "input_ids"], ["embedded"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "two"], ["wide"]),
+        helper.make_node("Mul", ["embedded", "wide"], ["masked"]),
+        helper.make_node("CumSum", ["masked", "places"], ["summed"]),
+        helper.make_node("Tanh", ["summed"], ["hidden"]),
+        helper.make_node("MatMul", ["hidden", "head"], ["logits"]),
+    ]
+    inputs = {name: (int(TensorProto.INT64), ["n", "tokens"]) for name in ("input_ids", "attention_mask")}
+    write_model(folder, nodes, weights, inputs, {"logits": (TensorProto.FLOAT, ["n", "tokens", 13])})
+    tokenizer(folder)
+    texts(folder / "women.jsonl", ["she", "doctor", "was", "good", "the"])
+    texts(folder / "other.jsonl", ["he", "doctor", "was", "good", "a", "the"])
+
+
+@runs
 def an_input_of_tokens_by_another_name(folder: Path) -> None:
     text_model(folder, ("tokens",))
     tokenizer(folder)

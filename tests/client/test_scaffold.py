@@ -56,6 +56,22 @@ def test_what_init_writes_runs(caveat: Caveat, tmp_path: Path, name: str) -> Non
     assert gate.exit_code in DECIDED, gate.output + (tmp_path / "audit.yaml").read_text()
 
 
+def test_a_decoder_is_asked_for_the_token_that_follows(caveat: Caveat, tmp_path: Path) -> None:
+    (target,) = drafted(caveat, tmp_path, "two_files_of_texts_for_a_decoder").targets.values()
+    assert (target.output, target.reduce) == ("logits", "last")
+    file = tmp_path / "audit.yaml"
+    assert "labels: tokenizer.json" in file.read_text(), "in a comment, which says how tokens are named"
+    index = f"index: {target.index}"
+    named = file.read_text().replace(index, "class: nurse, versus: doctor").replace(
+        "model: model.onnx", "model: model.onnx\nlabels: tokenizer.json"
+    )  # fmt: skip
+    file.write_text(named)
+    gate = caveat("gate", "audit.yaml", "--json", "report.json")
+    assert gate.exit_code in DECIDED, gate.output
+    sentence = json.loads((tmp_path / "report.json").read_bytes())["plan"]["targets"][0]["sentence"]
+    assert "is class 7 ('nurse') less class 6 of tensor 'logits' at the last token by 'attention_mask'" in sentence
+
+
 @pytest.mark.parametrize(
     "name", [name if name == "an_empty_folder" else pytest.param(name, marks=pytest.mark.slow) for name in REFUSED]
 )

@@ -99,5 +99,5 @@ def test_scores_of_steps_keep_their_batch_before_a_softmax_of_an_old_opset(opset
     model = load(onnx.parser.parse_model(text % (opset, "Softmax<axis = 2>")).SerializeToString())
     resolved = resolve_target(model, Target("t", "answer", 1, reduce="mean"))
     assert (resolved.tensor, resolved.link, resolved.classes) == ("scores", "softmax", 3)
-    with pytest.raises(InvalidInput, match="1 axes besides batch and classes"):
+    with pytest.raises(InvalidInput, match="another axis beside those of the batch and of the classes"):
         resolve_target(model, Target("t", "answer", 1))

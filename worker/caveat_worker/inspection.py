@@ -15,6 +15,7 @@ from caveat_spec.report import Report
 from caveat_worker.engine.autodiff.detections import scores_beside_boxes
 from caveat_worker.engine.autodiff.external_gradients import read_external_gradients, verify
 from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, GradientCheck
+from caveat_worker.engine.autodiff.last_token import scores_next_token
 from caveat_worker.engine.autodiff.layers import NO_ROW_FOR_EACH_EXAMPLE, Layer, choose_layers, list_layers
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.model import Model
@@ -187,7 +188,8 @@ def _ways(model: Model, output: str | None, index: int | None) -> Iterator[Targe
     beside = None if shape is None or index is not None else scores_beside_boxes(shape, model.class_names)
     if beside is not None:
         yield replace(target, class_axis=beside[0], index=beside[1], reduce="max")
-    reductions: tuple[Literal["mean"] | None, ...] = (None, "mean")
+    next_word = shape is not None and len(shape) == 3 and scores_next_token(model, shape[2])
+    reductions: tuple[Literal["mean", "last"] | None, ...] = (None, "last" if next_word else "mean")
     for at, reduce in product((None, 0) if index is None else (index,), reductions):
         yield replace(target, index=at, reduce=reduce)
 

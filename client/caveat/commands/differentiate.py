@@ -36,7 +36,11 @@ from caveat.commands.options import PATH
     show_default=True,
     help="Quantity that is differentiated.",
 )
-@click.option("--reduce", type=click.Choice(["mean", "sum", "max"]), help="How several scores per example become one.")
+@click.option(
+    "--reduce",
+    type=click.Choice(["mean", "sum", "max", "last"]),
+    help="How several scores per example become one; `last` is a text's last token.",
+)
 @options.constant
 @click.option("--write", "-o", type=PATH, default=Path("gradient.onnx"), show_default=True, help="Output file.")
 def differentiate(

@@ -86,6 +86,7 @@ class Draft:
         if targets:
             lines += [
                 "# The number that may depend on the concept, measured at these examples; `index` is the class.",
+                *(_NEXT_TOKEN if self.target.get("reduce") == "last" else []),
                 "targets:",
                 f"  answer: {flow({**self.target, 'examples': self.at})}",
                 "",
@@ -130,6 +131,10 @@ class Draft:
         return lines
 
 
+_NEXT_TOKEN = [
+    "# `reduce: last` is the token that follows each text. To name it, add `labels: tokenizer.json` below the model",
+    "# and ask for `class: she` in place of `index`; `versus: he` beside it subtracts another token.",
+]
 _EXPLAIN = [
     "# Where in single examples the answer comes about; `caveat explain` runs it alone.",
     "# explain: {highest: {of: answer, examples: {pick: highest, count: 3}, show: [occlusion]}}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from caveat_spec.audit import Audit, LayerChoice, Scalar
+from caveat_spec.audit import Audit, LayerChoice, Scalar, Text
 from caveat_spec.roles import example_roles
 from caveat_worker.engine.activations.pooling import features
 from caveat_worker.engine.activations.requirements import (
@@ -23,6 +23,7 @@ from caveat_worker.engine.autodiff.channels import channel_axis
 from caveat_worker.engine.autodiff.class_names import Names, class_number
 from caveat_worker.engine.autodiff.differentiate import find_layer
 from caveat_worker.engine.autodiff.external_gradients import ExternalGradients
+from caveat_worker.engine.autodiff.last_token import LAST, mask_input
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput, error_context
@@ -98,8 +99,25 @@ def make_plan(
             *(sentence for layer in layers for sentence in _assumed_channels(layer)),
             *notes,
         ),
+        mask=_mask(audit, model, layers, targets.values()),
         lengths=_lengths(model.inputs, outlines.values()),
     )
+
+
+def _mask(audit: Audit, model: Model, layers: Iterable[Layer], targets: Iterable[Target]) -> str | None:
+    """The input that tells tokens from padding, where something is read at the last token; texts need one."""
+    if LAST not in {*(layer.reduce for layer in layers), *(target.reduce for target in targets)}:
+        return None
+    with error_context("/layers"):
+        mask = mask_input(model)
+    if mask is None and (texts := [name for name, examples in audit.examples.items() if isinstance(examples, Text)]):
+        raise InvalidInput(
+            "no-mask",
+            f"'{LAST}' is a text's last token, and the model has no input that tells tokens from the padding behind "
+            f"the texts of '{texts[0]}': no input of two axes has 'mask' in its name.",
+            "Export the model with its attention mask as an input, or use 'mean'.",
+        )
+    return mask
 
 
 def _lengths(inputs: Sequence[TensorInfo], outlines: Iterable[ExampleOutline]) -> dict[str, int]:

@@ -271,11 +271,11 @@ def _store_batch(
     allocate: Allocate,
 ) -> None:
     """Puts one batch's results where they belong among those of its set's rows."""
-    need, count = plan.needs[name], len(of)
+    need, count, last = plan.needs[name], len(of), plan.last_tokens(batch.values)
     rows = slice(batch.start - of.start, batch.start - of.start + len(batch.names))
     widths = []
     for layer in plan.layers if need.activations else ():
-        values = reduced(found[layer.tensor], layer.reduce, layer.channels)
+        values = reduced(found[layer.tensor], layer.reduce, layer.channels, last)
         widths.append(values.shape[1])
         allocate(("activations", name, layer.name), (count, values.shape[1]))[rows] = values
     for tensor in kept_tensors(plan, name):
@@ -287,16 +287,16 @@ def _store_batch(
         allocate(("values", name, target), (count,), np.float64)[rows] = found[f"value/{target}"].reshape(-1)
         for layer in plan.layers:
             along = found[f"gradient/{target}/{layer.tensor}"]
-            gradient = reduced_gradient(along, found[layer.tensor], layer.reduce, layer.channels)
+            gradient = reduced_gradient(along, found[layer.tensor], layer.reduce, layer.channels, last)
             allocate(("gradients", name, target, layer.name), (count, gradient.shape[1]))[rows] = gradient
     for target in need.outputs:
         raw = found[plan.resolved[target].tensor]
         _check_rows(plan, target, raw, len(batch.names))
         asked, axis = plan.targets[target], plan.targets[target].axis(raw.ndim)
-        output = scores(raw, asked.reduce, axis)
+        output = scores(raw, asked.reduce, axis, last)
         allocate(("outputs", name, target), (count, output.shape[1]), np.float64)[rows] = output
         if target in plan.reduced_at(need):
-            number = reduced_value(raw, asked, axis, plan.resolved[target].link)
+            number = reduced_value(raw, asked, axis, plan.resolved[target].link, last)
             allocate(("values", name, target), (count,), np.float64)[rows] = number
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from caveat_worker.engine.activations.collected import Collected
 from caveat_worker.engine.activations.pooling import scores
 from caveat_worker.engine.autodiff.differentiate import expose
+from caveat_worker.engine.autodiff.last_token import LAST
 from caveat_worker.engine.onnx.session import open_session
 
 EXAMPLES = 8
@@ -44,7 +45,7 @@ def probability_cautions(collected: Collected, read_first: ReadFirst) -> Iterato
 
 def _known(collected: Collected, target: str) -> NDArray[np.float64] | None:
     """The scores [n, classes] of a few examples that went through the model, of any set; None if none were kept."""
-    if collected.plan.targets[target].reduce not in (None, "mean"):  # a mean over positions has the sum of each
+    if collected.plan.targets[target].reduce not in (None, "mean", LAST):  # a mean over positions has the sum of each
         return None
     kept = (array for (kind, *of), array in collected.arrays.items() if (kind, of[-1]) == ("outputs", target))
     return next((array[:EXAMPLES] for array in kept), None)

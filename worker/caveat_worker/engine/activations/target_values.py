@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logsumexp
 
+from caveat_worker.engine.activations.pooling import Places, scores
+from caveat_worker.engine.autodiff.last_token import LAST
 from caveat_worker.engine.autodiff.target import Link as GraphLink
 from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.base.arrays import Float64Array
@@ -55,11 +57,17 @@ def target_value(
     return value if versus is None else np.asarray(value - by_class[:, versus], dtype=float)
 
 
-def reduced_value(output: NDArray[Any], asked: Target, axis: int, link: GraphLink) -> Float64Array:
+def reduced_value(
+    output: NDArray[Any], asked: Target, axis: int, link: GraphLink, last: Places | None = None
+) -> Float64Array:
     """The target's number [n] at each position of an output [n, …], reduced over the positions as the audit asks.
 
-    The order matters: the mean of probabilities is not the probability of mean logits.
+    The order matters: the mean of probabilities is not the probability of mean logits. `last` are the places [n] of the
+    last tokens.
     """
+    if asked.reduce == LAST:
+        at_last = scores(output, LAST, axis, last)
+        return target_value(at_last, asked.index, asked.versus, asked.scale, _LINKS.get(link))
     whole = output[:, None] if output.ndim == 1 else output
     positions = np.moveaxis(whole, axis if output.ndim > 1 else 1, -1).reshape(-1, whole.shape[axis or 1])
     values = target_value(positions, asked.index, asked.versus, asked.scale, _LINKS.get(link))

@@ -14,6 +14,8 @@ from caveat_worker.engine.base.errors import InvalidInput
 
 Names = tuple[str, ...]
 """The names of all classes, in the order of the scores."""
+AND_OTHERS = ""
+"""A last name that stands for classes without one: models have room for more tokens than their tokenizers."""
 
 _METADATA = ("names", "class_names", "classes", "labels", "id2label", "class_params")
 """Entries of a model's metadata that hold names: those of common exporters."""
@@ -33,12 +35,13 @@ def class_number(name: str | int, classes: int | None, lists: Sequence[Names], f
 
     Raises `InvalidInput` with the closest names if there is none; it points to `field`.
     """
-    fitting = [names for names in lists if classes is None or len(names) == classes]
+    fitting = [names for names in lists if _fits(names, classes)]
     for names in fitting:
-        if str(name) in names:
+        if str(name) in names and name != AND_OTHERS:
             return names.index(str(name))
     if not fitting:
-        held = f"the names found are of {len(lists[0])}" if lists else "the model holds no names"
+        known = len(lists[0]) - (lists[0][-1] == AND_OTHERS) if lists else 0
+        held = f"the names found are of {known}" if lists else "the model holds no names"
         raise InvalidInput(
             "classes-not-named",
             f"Class '{name}' is asked for by name, and {held}; the output has {classes or 'several'} classes.",
@@ -49,9 +52,14 @@ def class_number(name: str | int, classes: int | None, lists: Sequence[Names], f
     raise InvalidInput(
         "unknown-class",
         f"The model has no class '{name}'.",
-        f"Close to it are {', '.join(repr(one) for one in close)}, of {len(fitting[0])} classes.",
+        f"Close to it are {', '.join(repr(one) for one in close)}, of {classes or len(fitting[0])} classes.",
         field,
     )
+
+
+def _fits(names: Names, classes: int | None) -> bool:
+    """Whether these are the names of so many classes."""
+    return classes is None or len(names) == classes or (names[-1] == AND_OTHERS and len(names) - 1 <= classes)
 
 
 def names_from(value: Any) -> Names | None:

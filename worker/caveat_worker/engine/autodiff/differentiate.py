@@ -194,12 +194,13 @@ def write_value(
 ) -> Tensor:
     """Writes the target's value [n] of a model's own graph; `alone` without other classes, but never past `keep`."""
     found = _value(model, resolved.tensor)
+    mask = builder.read(_value(model, resolved.mask)) if resolved.mask is not None else None
     chosen = chosen_scores(builder, resolved, found, keep) if alone else None
     if chosen is not None:
-        return write_target(builder, *chosen)
+        return write_target(*chosen, mask)
     scores = builder.read(found)
     assert scores is not None
-    return write_target(builder, resolved, scores)
+    return write_target(resolved, scores, mask)
 
 
 def copy_of(model: Model) -> Model:

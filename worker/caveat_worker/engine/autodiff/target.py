@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
+from caveat_worker.engine.autodiff.builder import Tensor, op
 from caveat_worker.engine.autodiff.detections import doubt, scores_beside_boxes
+from caveat_worker.engine.autodiff.last_token import LAST, mask_input, write_last
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.output_kinds import kind_of_output
 from caveat_worker.engine.autodiff.written_out import written_softmax
@@ -48,7 +49,7 @@ class Target:
     index: int | None = None
     versus: int | None = None
     scale: Scale = "logit"
-    reduce: Literal["mean", "sum", "max"] | None = None
+    reduce: Literal["mean", "sum", "max", "last"] | None = None
     class_axis: int | None = None
     class_name: str | None = None
     """What people call the class, where it was asked for by name."""
@@ -69,6 +70,8 @@ class Resolved:
     link: Link
     classes: int | None
     sentence: str
+    mask: str | None = None
+    """The input that tells tokens from padding, where the target is read at the last token."""
 
 
 def resolve_target(model: Model, target: Target) -> Resolved:
@@ -107,10 +110,15 @@ def resolve_target(model: Model, target: Target) -> Resolved:
     if others and target.reduce is None:
         raise InvalidInput(
             "target-not-a-scalar",
-            f"Target '{target.name}' has {len(others)} axes besides batch and classes: '{value.name}' {list(shape)}.",
-            "Say how they become one number per example: reduce: mean, sum or max.",
+            f"Target '{target.name}' has {'another axis' if len(others) == 1 else f'{len(others)} axes'} beside those "
+            f"of the batch and of the classes: '{value.name}' {list(shape)}.",
+            "Say how they become one number per example: reduce: mean, sum, max, or last (the last token of a text).",
             "reduce",
         )
+    mask = None
+    if target.reduce == LAST:
+        _check_tokens(target, value, rank)
+        mask = mask_input(model)
     if link in _WITHOUT_PROBABILITY and target.scale != "logit":
         raise InvalidInput(
             "scale-not-available",
@@ -121,17 +129,19 @@ def resolve_target(model: Model, target: Target) -> Resolved:
     _check_index(target, target.index, classes, output, "index")
     if target.versus is not None:
         _check_index(target, target.versus, classes, output, "versus")
-    return Resolved(target, value.name or "", link, classes, _sentence(target, output, value, link))
+    return Resolved(target, value.name or "", link, classes, _sentence(target, output, value, link, mask), mask)
 
 
-def write_target(builder: GraphBuilder, resolved: Resolved, scores: Tensor) -> Tensor:
-    """Writes the target's value for each example [n] from its scores."""
+def write_target(resolved: Resolved, scores: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Writes the target's value for each example [n] from its scores, and from the mask where it needs one."""
     target = resolved.target
     chosen = _on_scale(resolved, scores, target.index)
     if target.versus is not None:
         chosen = chosen - _on_scale(resolved, scores, target.versus)
     rank = scores.rank - 1 if scores.rank > 1 and resolved.link != "two_sigmoids" else 1
-    if rank > 1:
+    if rank > 1 and target.reduce == LAST:
+        chosen = write_last(chosen, mask)
+    elif rank > 1:
         reducer = {"mean": op.ReduceMean, "sum": op.ReduceSum, "max": op.ReduceMax}[target.reduce or "mean"]
         chosen = reducer(chosen, list(range(1, rank)), keepdims=0)
     return chosen
@@ -363,7 +373,19 @@ def _check_index(target: Target, index: int | None, classes: int | None, output:
         )
 
 
-def _sentence(target: Target, output: ir.Value, value: ir.Value, link: Link) -> str:
+def _check_tokens(target: Target, scores: ir.Value, rank: int) -> None:
+    """Raises `InvalidInput` for the last token of scores that have no axis of tokens, or several such axes."""
+    if rank != 3:
+        raise InvalidInput(
+            "no-tokens",
+            f"Target '{target.name}' is read at the last token, and its scores '{scores.name}' have {rank} axes, "
+            "not one of tokens beside those of the batch and of the classes.",
+            "Leave 'reduce' out." if rank < 3 else "Use 'mean', 'sum' or 'max'.",
+            "reduce",
+        )
+
+
+def _sentence(target: Target, output: ir.Value, value: ir.Value, link: Link, mask: str | None) -> str:
     what = "the value" if target.index is None else f"class {target.index}"
     if target.class_name is not None:
         what += f" ('{target.class_name}')"
@@ -383,7 +405,8 @@ def _sentence(target: Target, output: ir.Value, value: ir.Value, link: Link) -> 
         "log_probability": ", as a log-probability",
         "probability": "" if link == "probabilities" else ", as a probability",
     }
-    return f"Target '{target.name}' is {what} of tensor '{value.name}', {behind}{scale[target.scale]}."
+    where = "" if target.reduce != LAST else " at the last place" if mask is None else f" at the last token by '{mask}'"
+    return f"Target '{target.name}' is {what} of tensor '{value.name}'{where}, {behind}{scale[target.scale]}."
 
 
 def _outputs(model: Model) -> str:

@@ -21,9 +21,10 @@ from caveat_spec.results import FiniteStep
 from caveat_worker.engine.activations.array_keys import Array
 from caveat_worker.engine.activations.batches import batch_size, side_by_side
 from caveat_worker.engine.activations.collected import Collected, Runtime, StepDirection
-from caveat_worker.engine.activations.pooling import moved, scores
+from caveat_worker.engine.activations.pooling import Places, moved, scores
 from caveat_worker.engine.activations.requirements import Layer
 from caveat_worker.engine.autodiff.differentiate import cut_at, expose
+from caveat_worker.engine.autodiff.last_token import LAST
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.store import key_of
 from caveat_worker.engine.base.threads import parallel_map
@@ -104,14 +105,15 @@ def _changes(
         rows, feeds = at
         if head is not None:
             feeds = {**feeds, **head.run(feeds)}
+        last = plan.last_tokens(feeds)
         for layer in layers:
             here = feeds[layer.tensor]
             for step, delta in zip(steps[layer], deltas[layer], strict=True):
-                there = moved(here, delta.astype(here.dtype), layer.reduce, layer.channels)
+                there = moved(here, delta.astype(here.dtype), layer.reduce, layer.channels, last)
                 found = rests[layer].run({**feeds, layer.tensor: there})
                 for name in targets:
                     change = changes[step.concept, layer.name, name]
-                    change[:, rows] = _changed(collected, name, rows, found, before[name][rows])
+                    change[:, rows] = _changed(collected, name, rows, found, before[name][rows], last)
 
     others = []
     for layer, rest in rests.items():
@@ -119,7 +121,7 @@ def _changes(
         if kept is None:
             others.append(layer)
             continue
-        at_layer = _at_layer(collected, runtime, examples, (layer.tensor, kept), rest, size)
+        at_layer = _at_layer(collected, runtime, examples, (layer, kept), rest, size)
         for _ in parallel_map(partial(take, None, [layer]), at_layer, count):
             pass
     if others:
@@ -149,25 +151,32 @@ def _rests(
 
 
 def _changed(
-    collected: Collected, target: str, rows: slice, found: Mapping[str, NDArray[Any]], before: Float64Array
+    collected: Collected,
+    target: str,
+    rows: slice,
+    found: Mapping[str, NDArray[Any]],
+    before: Float64Array,
+    last: Places | None,
 ) -> Float64Array:
     """The change of a target at some of its examples from what it was [1, m]; with shares, theirs too [3, m]."""
     change = found[f"value/{target}"].reshape(1, -1).astype(np.float64) - before
     if not asks_for_shares(collected.plan.audit):
         return change
-    shares, changed = np.zeros((2, len(before))), _shares(collected, target, rows, found[f"scores/{target}"])
+    shares, changed = np.zeros((2, len(before))), _shares(collected, target, rows, found[f"scores/{target}"], last)
     if changed is not None:
         shares[0] = 0 if changed.probability is None else changed.probability
         shares[1] = changed.flipped
     return np.concatenate([change, shares])
 
 
-def _shares(collected: Collected, target: str, rows: slice, raw: NDArray[Any]) -> ChangedShares | None:
+def _shares(
+    collected: Collected, target: str, rows: slice, raw: NDArray[Any], last: Places | None
+) -> ChangedShares | None:
     """What a step does to the probability and the decision of some target examples; None for a regression."""
     if collected.plan.resolved[target].link == "values":
         return None
     asked = collected.plan.targets[target]
-    after = scores(raw, asked.reduce, asked.axis(raw.ndim)).astype(np.float64)
+    after = scores(raw, asked.reduce, asked.axis(raw.ndim), last).astype(np.float64)
     before = collected.outputs(collected.plan.audit.targets[target].examples, target)[rows]
     of = collected.scores_of
     return changed_shares(of(before, target), of(after, target), asked.index, collected.link(target))
@@ -187,19 +196,21 @@ def _at_layer(
     collected: Collected,
     runtime: Runtime,
     examples: str,
-    layer: tuple[str, NDArray[np.floating[Any]]],
+    at: tuple[Layer, NDArray[np.floating[Any]]],
     rest: Session,
     size: int,
 ) -> Iterator[Feeds]:
     """A layer's tensor that was kept, in batches, in the type in which the rest of the model reads it.
 
-    Where the rest reads the model's inputs too, such as a mask, they are read again.
+    Where the rest reads the model's inputs too, such as a mask, or the layer moves where a mask says, they are read
+    again.
     """
-    tensor, kept = layer
+    (layer, kept), tensor = at, at[0].tensor
     dtype = np.float64 if rest.reads_double(tensor) else np.float32
     starts = range(0, len(kept), size)
     alone: Iterable[Feeds] = ((slice(start, min(start + size, len(kept))), {}) for start in starts)
-    for rows, feeds in alone if rest.inputs == (tensor,) else _inputs(collected, runtime, examples, size):
+    by_itself = rest.inputs == (tensor,) and layer.reduce != LAST
+    for rows, feeds in alone if by_itself else _inputs(collected, runtime, examples, size):
         yield rows, {**feeds, tensor: kept[rows].astype(dtype, copy=False)}
 
 

@@ -137,7 +137,8 @@ def _examined(
         for name, target in plan.targets.items():
             raw = found[resolved[name].tensor]
             values[name].append(found[f"value/{name}"].reshape(-1).astype(np.float64))
-            outputs[name].append(scores(raw, target.reduce, target.axis(raw.ndim)).astype(np.float64))
+            last = plan.last_tokens(batch.values)
+            outputs[name].append(scores(raw, target.reduce, target.axis(raw.ndim), last).astype(np.float64))
         for name in layers:
             tensor = find_layer(model, name)
             a = found[tensor]
