@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 from PIL import Image
 
 from caveat_spec.audit import Audit, Preprocess
@@ -28,10 +29,28 @@ def test_nothing_is_said_where_nothing_is_wrong(bench: Bench) -> None:
     assert bench.run().warnings == []
 
 
+def nearly_constant(bench: Bench) -> None:
+    """Scores of 5 whose gradient is small, and whose differences are those of rounding."""
+    model = onnx.load(bench.folder / "model.onnx")
+    (last,) = (one for one in model.graph.initializer if one.name == "w3")
+    last.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(last) * np.float32(1e-6), "w3"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([5, 0], np.float32), "shift"))
+    model.graph.node[4].output[0] = "small"
+    model.graph.node.insert(5, helper.make_node("Add", ["small", "shift"], ["logits"]))
+    onnx.save(model, bench.folder / "model.onnx")
+
+
+def test_a_target_that_only_rounding_varies(bench: Bench) -> None:
+    """Effects would be a million standard deviations."""
+    nearly_constant(bench)
+    with pytest.raises(InvalidInput, match="is 5 at all 60 of its examples, but for rounding"):
+        bench.run()
+
+
 def test_a_constant_target(bench: Bench) -> None:
     """An association has no scale there and is refused; a measured change has one, and is warned of."""
     bench.save("targets.npy", np.ones((30, 4)))
-    with pytest.raises(InvalidInput, match="at all 30 of its examples"):
+    with pytest.raises(InvalidInput, match="at all 30 of its examples, so"):
         bench.run()
     onnx.save(trees.boosted_classifier(), bench.folder / "model.onnx")
     bench.document["layers"] = "auto"

@@ -14,6 +14,7 @@ from caveat_worker.engine.activations.requirements import Outputs, Requirement
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Resolved
 from caveat_worker.engine.onnx.pixel_unit import brightest_pixel
+from caveat_worker.engine.statistics.scale import varies
 
 MOST_CLASSES = 5_000
 """Outputs of more scores than this are not kept to see which class is the commonest."""
@@ -83,10 +84,12 @@ def _check_target(collected: Collected, name: str) -> Iterator[str]:
         return
     plan, values = collected.plan, collected.values(name)
     examples = plan.audit.targets[name].examples
-    if len(values) > 1 and np.ptp(values) == 0:
+    if len(values) > 1 and not varies(values):
+        but_for = ", but for rounding" if np.ptp(values) else ""
         yield (
-            f"Target '{name}' is {values[0]:.6g} at all {len(values)} examples of '{examples}': nothing can be seen to "
-            "influence it. Check the preprocessing, and that the examples differ."
+            f"Target '{name}' is {values[0]:.6g} at all {len(values)} examples of '{examples}'{but_for}: nothing can "
+            "be seen to influence it, and standard deviations of it mean nothing. Check the preprocessing, that the "
+            "examples differ, and that the exported model reads them."
         )
         return
     decided, asked = _decided(collected, name), plan.targets[name].index

@@ -65,7 +65,7 @@ from caveat_worker.engine.concepts.linear_probe import (
 from caveat_worker.engine.statistics.intervals import expanded_interval
 from caveat_worker.engine.statistics.p_values import exceedance_p, legacy_t_test, resampled_p
 from caveat_worker.engine.statistics.resampling import Sets, bootstrap_counts, bootstrap_sides, draw_size
-from caveat_worker.engine.statistics.scale import ResampledScales, scale
+from caveat_worker.engine.statistics.scale import ResampledScales, scale, varies
 
 CAUTION = (
     "Do not act on this p-value: its runs share one set of concept examples, so they are not independent, and random "
@@ -378,14 +378,16 @@ def _smoothed(sensitivity: Float64Array, reach: Float64Array) -> float:
 def _unit(values: Float64Array, effect: float) -> float:
     """The target's scale over its examples; 1 where neither the target nor the effect is there at all."""
     spread = scale(values)
-    if spread > 0:
+    if spread > 0 and varies(values):
         return spread
-    if effect == 0:
+    if abs(effect) <= spread:
         return 1.0
+    but_for = ", but for rounding" if spread else ""
     raise InvalidInput(
         "target-constant",
-        f"The target is {float(values[0]):.6g} at all {len(values)} of its examples, so an effect has no scale.",
-        "Give the target examples that differ.",
+        f"The target is {float(values[0]):.6g} at all {len(values)} of its examples{but_for}, so an "
+        "effect has no scale.",
+        "Give the target examples that differ, and check that the exported model reads them.",
     )
 
 

@@ -17,6 +17,13 @@ TAIL = 0.15
 between the examples of the class and all others."""
 NORMAL_WIDTH = float(-2 * ndtri(TAIL))
 """The width of the middle 70 % of a normal distribution, in its standard deviations."""
+ROUNDING = 8 * float(np.finfo(np.float32).eps)
+"""How far values of float32 that are the same may lie apart, relative to the largest."""
+
+
+def varies(values: Float64Array) -> bool:
+    """Whether `values` [m] differ by more than rounding."""
+    return bool(np.ptp(values) > ROUNDING * np.abs(values).max())
 
 
 def scale(values: Float64Array) -> float:
