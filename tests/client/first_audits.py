@@ -651,6 +651,18 @@ def two_files_of_texts(folder: Path) -> None:
 
 
 @runs
+def two_files_of_pairs_and_one_of_other_texts(folder: Path) -> None:
+    text_model(folder)
+    tokenizer(folder)
+    texts(folder / "he.jsonl", ["doctor", "was", "good", "the"])
+    texts(folder / "reviews.jsonl", ["film", "doctor", "was", "good", "a", "the"], 55)
+    lines = (folder / "he.jsonl").read_text().splitlines()
+    for name in ("he", "she"):
+        told = [json.dumps({"text": f"{name} {json.loads(line)['text']}"}) for line in lines]
+        (folder / f"{name}.jsonl").write_text("\n".join(told))
+
+
+@runs
 def two_files_of_texts_for_a_decoder(folder: Path) -> None:
     """Embeddings, summed up to each token, and the scores of the next one."""
     random = np.random.default_rng(3)

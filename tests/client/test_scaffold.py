@@ -56,6 +56,18 @@ def test_what_init_writes_runs(caveat: Caveat, tmp_path: Path, name: str) -> Non
     assert gate.exit_code in DECIDED, gate.output + (tmp_path / "audit.yaml").read_text()
 
 
+def test_texts_that_differ_in_a_word_are_pairs(caveat: Caveat, tmp_path: Path) -> None:
+    audit = drafted(caveat, tmp_path, "two_files_of_pairs_and_one_of_other_texts")
+    assert {name: one.pairs_with for name, one in audit.examples.items()} == {"reviews": None, "he": "she", "she": None}
+    assert {name: (one.examples, one.reference_sets) for name, one in audit.concepts.items()} == {"he": ("he", ["she"])}
+    (target,) = audit.targets.values()
+    assert target.examples == "reviews"
+    gate = caveat("gate", "audit.yaml", "--json", "report.json")
+    assert gate.exit_code in DECIDED, gate.output
+    tests = json.loads((tmp_path / "report.json").read_bytes())["tests"]
+    assert [one["concept"] for one in tests if one["evidence"] == "intervention"] == ["he"]
+
+
 def test_a_decoder_is_asked_for_the_token_that_follows(caveat: Caveat, tmp_path: Path) -> None:
     (target,) = drafted(caveat, tmp_path, "two_files_of_texts_for_a_decoder").targets.values()
     assert (target.output, target.reduce) == ("logits", "last")

@@ -1,8 +1,9 @@
-"""Drafts of audits of texts: two files of texts, or one whose lines have a field of two values."""
+"""Drafts of audits of texts: two files of texts, which may be pairs line by line, or one with a field of two values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from caveat_spec.audit import BERT_INPUTS
 
 MOST_TEXTS = 300
 UNKNOWN_LENGTH = 64
+ALIKE, OF_LINES = 0.5, 0.9
+"""The share of words that two texts of a pair have in common, and the share of lines in which they do."""
 PARTS = (("mask", "mask"), ("type", "types"), ("segment", "types"), ("position", "positions"), ("id", "ids"))
 """Words in an input's name and the part of the tokens that it takes; the first that fits counts."""
 
@@ -38,7 +41,7 @@ def tokenizer_of(beside: Beside) -> Path | None:
 
 
 def propose_texts(beside: Beside, question: Question) -> Iterator[Draft]:
-    """Two files against each other, then each file's own field of two values."""
+    """Two files whose lines are pairs, two files against each other, then each file's own field of two values."""
     parts, tokenizer = token_inputs(beside.inputs), tokenizer_of(beside)
     if parts is None or tokenizer is None:
         return
@@ -51,10 +54,48 @@ def propose_texts(beside: Beside, question: Question) -> Iterator[Draft]:
     if parts != {name: BERT_INPUTS.get(name) for name in parts}:
         shared["inputs"] = parts
     likely = likeliest({path: table.rows for path, (table, _) in found.items() if table.rows >= FEWEST})
+    for concept, reference in combinations(likely, 2):
+        if _are_pairs(*(_lines(*found[path]) for path in (concept, reference))):
+            others = [path for path in likely if path not in (concept, reference)]
+            yield _of_pairs(beside, concept, reference, others[-1:], found, shared, question)
     if len(likely) > 1:
         yield _of_two_files(beside, likely[0], likely[-1], found, shared, question)
     for path in reversed(likely):
         yield from _of_one_file(beside, *found[path], shared, question)
+
+
+def _are_pairs(concept: Sequence[str], reference: Sequence[str]) -> bool:
+    """Whether texts differ line by line, and mostly in a few words."""
+    if len(concept) != len(reference) or concept == reference:
+        return False
+    both = [(set(one.split()), set(other.split())) for one, other in zip(concept, reference, strict=True)]
+    alike = [len(one & other) >= ALIKE * max(len(one), len(other)) for one, other in both]
+    return sum(alike) >= OF_LINES * len(both) and sum(one != other for one, other in both) >= OF_LINES * len(both)
+
+
+def _lines(table: Columns, text: str) -> list[str]:
+    return table.cells[text]
+
+
+def _of_pairs(
+    beside: Beside,
+    concept: Path,
+    reference: Path,
+    others: Sequence[Path],
+    found: dict[Path, tuple[Columns, str]],
+    shared: dict[str, Any],
+    question: Question,
+) -> Draft:
+    """A file against another with the same texts but for a few words; the answer is looked at in a third, if any."""
+    sets: dict[str, dict[str, Any]] = {}
+    for path in (*others, reference, concept):
+        sets[set_name(path.stem, sets)] = _fields(beside, *found[path], shared)
+    *_, name, shown = sets
+    sets[shown]["pairs_with"] = name
+    sentence = (
+        f"line by line, {shown} and {name} are taken for the same texts but for the concept; that is `pairs_with`."
+    )
+    return Draft(sets, next(iter(sets)), {shown: Concept(shown, (name,))}, target=question.fields, to_check=(sentence,))
 
 
 def _of_two_files(
