@@ -104,6 +104,24 @@ class GlobalLpPool(OpRun):
         return ((np.abs(x) ** p).sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p),)
 
 
+class GridSample(OpRun):
+    """One sample at a time in float64; onnx's own computes places in float32."""
+
+    def _run(self, x, grid, align_corners=None, mode=None, padding_mode=None):  # type: ignore[no-untyped-def]
+        last = np.array(x.shape[2:][::-1]) - 1
+        y = np.zeros((*x.shape[:2], *grid.shape[1:3]), x.dtype)
+        for n, i, j in np.ndindex(*grid.shape[:3]):
+            at = (grid[n, i, j] + 1) * (last if align_corners else last + 1) / 2 - (0 if align_corners else 0.5)
+            at = np.clip(at, 0, last) if padding_mode == "border" else at
+            low = np.round(at) if mode == "nearest" else np.floor(at)
+            for end in [(0, 0)] if mode == "nearest" else np.ndindex(2, 2):
+                place, part = low + end, np.where(end, at - low, low + 1 - at)
+                if (place >= 0).all() and (place <= last).all():
+                    weight = 1 if mode == "nearest" else part.prod()
+                    y[n, :, i, j] += weight * x[n, :, int(place[1]), int(place[0])]
+        return (y,)
+
+
 class Mean(OpRun):
     """With broadcasting; onnx's own adds in place."""
 
@@ -248,6 +266,7 @@ OWN_OPERATORS = [
     Erf,
     Gelu,
     GlobalLpPool,
+    GridSample,
     LRN,
     LpNormalization,
     Mean,

@@ -429,9 +429,34 @@ DEFINITIONS = [
     row("SwiGLU", real(3, 4), real(3, 4), opset=28, compare=False),
 ]
 
+GRID = 0.55 * unit(2, 2, 3, 2)
+SAMPLED = [
+    *(
+        row("GridSample", real(2, 3, 4, 5), grid, mode=mode, padding_mode=padding, align_corners=align, opset=opset,
+            through=(0,) if mode == "nearest" else None)
+        for opset, mode, grid, padding in (
+            (20, "linear", GRID, "zeros"), (20, "linear", 4 * GRID, "zeros"), (20, "linear", 4 * GRID, "border"),
+            (20, "nearest", 2 * GRID, "zeros"), (16, "bilinear", 2 * GRID, "border"),
+        )
+        for align in (0, 1)
+    ),
+    *(
+        row("DFT", signal, *more, inverse=inverse, onesided=onesided, through=(0,))
+        for signal, inverse, onesided in (
+            (real(2, 6, 1), 0, 0), (real(2, 6, 1), 0, 1), (real(2, 7, 1), 0, 1), (real(2, 6, 2), 0, 0),
+            (real(2, 6, 2), 1, 0),
+        )
+        for more in ((), (ints(4),), (ints(9),))
+    ),
+    row("DFT", real(2, 6, 3, 2), None, ints(1), inverse=0),
+    row("DFT", real(2, 6, 3, 1), axis=1, opset=18),
+    row("STFT", real(2, 20, 1), ints(3), positive(8), onesided=1, through=(0,)),
+    row("STFT", real(2, 20, 1), ints(4), None, ints(7), onesided=0, through=(0,)),
+]  # fmt: skip
+
 ROWS = [
     *DEFINITIONS, *FORMULAS, *ONE_NUMBER, *ARITHMETIC, *PRODUCTS, *CONVOLUTIONS,
-    *POOLINGS, *NORMALISATIONS, *RECURRENT, *REDUCTIONS, *SHAPES,
+    *POOLINGS, *NORMALISATIONS, *RECURRENT, *REDUCTIONS, *SHAPES, *SAMPLED,
 ]  # fmt: skip
 CASES = [(r, shapes) for r in ROWS for shapes in r.shapes]
 COMPARED = [(r, shapes) for r, shapes in CASES if r.compare]

@@ -13,6 +13,7 @@ from caveat_worker.engine.autodiff.rules import (  # noqa: F401
     quantised,
     recurrent,
     reduction,
+    sampling,
     shaping,
     support_vectors,
 )

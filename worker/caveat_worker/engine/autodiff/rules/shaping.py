@@ -139,7 +139,7 @@ def pad(g, y, x, pads, fill=None, axes=None, *, mode):
         if axes is None or axes.array is None:
             return op.Pad(g, -pads, None, axes), None, None, None
         crop = -pads if pads.array is None else -pads.array
-        return _padded(g, x.rank, axes.array.tolist(), crop), None, None, None
+        return padded(g, x.rank, axes.array.tolist(), crop), None, None, None
     chosen = range(x.rank) if axes is None else axes.array.tolist()
     n = len(chosen)
     for i, axis in enumerate(chosen):
@@ -224,7 +224,7 @@ def _crop(roi, i, n):
     return op.Concat(whole[0], op.Gather(roi, [i]), whole[1], op.Gather(roi, [i + n]), axis=0)
 
 
-def _padded(g, rank, axes, pads):
+def padded(g, rank, axes, pads):
     """Pads some axes with zeros, by the pads of all axes: ONNX Runtime's optimiser breaks those of some axes.
 
     Where a Transpose meets a Pad, it permutes the pads without a look at `axes` (seen in 1.31.1).
@@ -248,12 +248,12 @@ def put(g, positions, axis, x, unique=False):
         array = np.where(array < 0, array + length, array)
         unique = len(set(array.tolist())) == len(array)
         if unique and len(array) and (np.diff(array) == 1).all():
-            return _padded(g, x.rank, [axis], [array[0], length - array[-1] - 1])
+            return padded(g, x.rank, [axis], [array[0], length - array[-1] - 1])
         positions = g.builder.constant(array)
     if unique:
         order = op.Range(np.int64(1), op.Size(positions) + 1, np.int64(1))
         inverse = op.ScatterElements(op.Expand(g.builder.constant(np.int64(0)), size), positions, order)
-        return op.Gather(_padded(g, x.rank, [axis], [1, 0]), inverse, axis=axis)
+        return op.Gather(padded(g, x.rank, [axis], [1, 0]), inverse, axis=axis)
     if positions.array is None:
         positions = op.Where(positions < 0, positions + size, positions)
     axes = [axis, *(a for a in range(x.rank) if a != axis)]
