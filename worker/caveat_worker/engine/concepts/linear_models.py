@@ -167,7 +167,8 @@ class _State:
     @classmethod
     def of(cls, k: AnyFloatProducts, weights: Floats, signs: Floats, alpha: Floats, intercept: Floats) -> _State:
         """The state at some normals and intercepts."""
-        return cls(k, weights, signs, alpha, intercept, _product(alpha, k))
+        fitted = _product(alpha, k) if alpha.any() else np.zeros_like(alpha)
+        return cls(k, weights, signs, alpha, intercept, fitted)
 
     def rows(self, rest: NDArray[np.bool_]) -> _State:
         """Some of the problems."""
