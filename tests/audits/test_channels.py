@@ -160,30 +160,41 @@ def test_a_monitoring_model_reads_the_same_axis(build: Callable[[], Planted], tm
 
 
 @pytest.mark.parametrize(
-    ("reduce", "rank", "channels"),
+    ("reduce", "rank", "channels", "masked"),
     [
-        *((reduce, rank, axis) for reduce in ("mean", "max") for rank, axis in ((3, 1), (3, 2), (4, 1), (4, 3))),
-        ("token:1", 3, 1),
-        ("token:1", 3, 2),
-        ("last", 3, 1),
-        ("last", 3, 2),
+        *((reduce, 4, axis, False) for reduce in ("mean", "max") for axis in (1, 3)),
+        *(
+            (reduce, 3, axis, masked)
+            for reduce in ("mean", "max", "token:1", "last")
+            for axis in (1, 2)
+            for masked in (False, True)
+        ),
     ],
 )
-def test_reductions_their_steps_and_gradients_fit_each_other(reduce: str, rank: int, channels: int) -> None:
+def test_reductions_their_steps_and_gradients_fit_each_other(
+    reduce: str, rank: int, channels: int, masked: bool
+) -> None:
     """The gradient of features is the change of the target by a step of them, whatever the axis of channels."""
     rng = np.random.default_rng(1)
     a: Array = rng.normal(size=(5, *[3, 4, 2][: rank - 1]))
     gradient: Array = rng.normal(size=a.shape)
     step: Array = rng.normal(size=(a.shape[channels],))
     at: Array = np.moveaxis(a, channels, -1).reshape(5, -1, len(step))
-    ends = np.array([0, 1, 1, 0, 1])
-    last: Array = np.stack([example[end] for example, end in zip(at, ends, strict=True)])
-    literal: Array = {"mean": at.mean(1), "max": at.max(1), "token:1": at[:, 1], "last": last}[reduce]
-    there: Array = moved(a, step, reduce, channels, ends)
-    features: list[Array] = [reduced(one, reduce, channels, ends) for one in (a, there)]
+    marks = np.arange(at.shape[1]) < (np.array([1, 2, 2, 1, 2])[:, None] if masked else at.shape[1])
+    marks = np.broadcast_to(marks, at.shape[:2])
+    mask = marks if masked else None
+    tokens = [example[its] for example, its in zip(at, marks, strict=True)]
+    literal: Array = np.stack(
+        [
+            {"mean": one.mean(0), "max": one.max(0), "last": one[-1]}.get(reduce, example[1])
+            for one, example in zip(tokens, at, strict=True)
+        ]
+    )
+    there: Array = moved(a, step, reduce, channels, mask)
+    features: list[Array] = [reduced(one, reduce, channels, mask) for one in (a, there)]
     np.testing.assert_allclose(features[0], literal)
     np.testing.assert_allclose(features[1], literal + step)
     if reduce != "max":  # whose step moves every position, and whose gradient is that of the largest alone
         change: Array = (gradient * (there - a)).reshape(5, -1).sum(1)
-        found: Array = reduced_gradient(gradient, a, reduce, channels, ends)
+        found: Array = reduced_gradient(gradient, a, reduce, channels, mask)
         np.testing.assert_allclose(found @ step, change)

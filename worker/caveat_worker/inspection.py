@@ -15,7 +15,6 @@ from caveat_spec.report import Report
 from caveat_worker.engine.autodiff.detections import scores_beside_boxes
 from caveat_worker.engine.autodiff.external_gradients import read_external_gradients, verify
 from caveat_worker.engine.autodiff.gradient_check import TOLERANCE, GradientCheck
-from caveat_worker.engine.autodiff.last_token import scores_next_token
 from caveat_worker.engine.autodiff.layers import NO_ROW_FOR_EACH_EXAMPLE, Layer, choose_layers, list_layers
 from caveat_worker.engine.autodiff.load import load
 from caveat_worker.engine.autodiff.model import Model
@@ -26,6 +25,7 @@ from caveat_worker.engine.autodiff.target import (
     resolve_target,
     scores_beside_labels,
 )
+from caveat_worker.engine.autodiff.tokens import scores_next_token
 from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.onnx.graph import TensorInfo
 from caveat_worker.engine.onnx.values import shape_of_value

@@ -23,13 +23,14 @@ from caveat_worker.engine.autodiff.channels import channel_axis
 from caveat_worker.engine.autodiff.class_names import Names, class_number
 from caveat_worker.engine.autodiff.differentiate import find_layer
 from caveat_worker.engine.autodiff.external_gradients import ExternalGradients
-from caveat_worker.engine.autodiff.last_token import LAST, mask_input
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.autodiff.tokens import LAST, mask_of_last, mask_of_layer
 from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.data_checks import required_to_check
 from caveat_worker.engine.methods import Method
 from caveat_worker.engine.onnx.graph import TensorInfo
+from caveat_worker.engine.onnx.values import Dim
 from caveat_worker.engine.without_layers import sentences_without_layers
 
 
@@ -66,6 +67,8 @@ def make_plan(
         with error_context(f"/targets/{name}", *TARGET_FIELDS):
             targets[name] = target_of(name, asked, model, labels)
             resolved[name] = resolve_target(model, targets[name])
+            if targets[name].reduce == LAST:
+                _check_ends(audit, resolved[name].mask)
     layers = _layers(audit, model, list(targets.values()), external) if audit.concepts and audit.test_concepts else ()
     _check_counts(audit, outlines)
     pairings = _pairings(audit, outlines)
@@ -99,25 +102,32 @@ def make_plan(
             *(sentence for layer in layers for sentence in _assumed_channels(layer)),
             *notes,
         ),
-        mask=_mask(audit, model, layers, targets.values()),
         lengths=_lengths(model.inputs, outlines.values()),
     )
 
 
-def _mask(audit: Audit, model: Model, layers: Iterable[Layer], targets: Iterable[Target]) -> str | None:
-    """The input that tells tokens from padding, where something is read at the last token; texts need one."""
-    if LAST not in {*(layer.reduce for layer in layers), *(target.reduce for target in targets)}:
+def _mask(audit: Audit, model: Model, layer: LayerChoice, shape: Sequence[Dim], channels: int) -> str | None:
+    """The input that tells a layer's tokens from padding, where it is reduced over them."""
+    if layer.reduce in ("mean", "max"):
+        return mask_of_layer(model, shape, channels)
+    if layer.reduce != LAST:
         return None
-    with error_context("/layers"):
-        mask = mask_input(model)
-    if mask is None and (texts := [name for name, examples in audit.examples.items() if isinstance(examples, Text)]):
+    mask = mask_of_last(model, shape[3 - channels])
+    _check_ends(audit, mask)
+    return mask
+
+
+def _check_ends(audit: Audit, mask: str | None) -> None:
+    """Raises InvalidInput where the last token is asked for and nothing says where texts end, which are padded."""
+    texts = [name for name, examples in audit.examples.items() if isinstance(examples, Text)]
+    if mask is None and texts:
         raise InvalidInput(
             "no-mask",
             f"'{LAST}' is a text's last token, and the model has no input that tells tokens from the padding behind "
-            f"the texts of '{texts[0]}': no input of two axes has 'mask' in its name.",
+            f"the texts of '{texts[0]}': no input of two axes is called a mask.",
             "Export the model with its attention mask as an input, or use 'mean'.",
+            "reduce",
         )
-    return mask
 
 
 def _lengths(inputs: Sequence[TensorInfo], outlines: Iterable[ExampleOutline]) -> dict[str, int]:
@@ -298,7 +308,8 @@ def _layers(audit: Audit, model: Model, targets: list[Target], external: Externa
         )
         with error_context(pointer):
             features(layer.shape, layer.reduce, layer.channels)
-        planned.append(layer)
+            mask = _mask(audit, model, choice, layer.shape, layer.channels)
+        planned.append(replace(layer, mask=mask))
     return tuple(planned)
 
 

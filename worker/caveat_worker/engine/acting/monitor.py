@@ -13,8 +13,10 @@ from caveat_worker.engine.autodiff.channels import channels_of
 from caveat_worker.engine.autodiff.differentiate import differentiate
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.target import Target
+from caveat_worker.engine.autodiff.tokens import mask_of_layer, write_reduced
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.onnx.graph import Graph, prune
+from caveat_worker.engine.onnx.values import shape_of_value
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,11 @@ def monitoring_graph(model: Model, watched: Sequence[Watched], targets: Sequence
     for one in watched:
         activations = _read(builder, values[one.tensor])
         channel = channels_of(model, one.tensor, activations.rank)
-        found = {score_name(one.concept, one.layer): _score(activations, one, channel)}
+        mask = _mask(builder, graph.graph, model, one, channel)
+        found = {score_name(one.concept, one.layer): _score(activations, one, channel, mask)}
         for target in targets:
             gradient = _read(builder, values[f"gradient/{target.name}/{one.tensor}"])
-            found[sensitivity_name(one.concept, target.name, one.layer)] = _sensitivity(gradient, one, channel)
+            found[sensitivity_name(one.concept, target.name, one.layer)] = _sensitivity(gradient, one, channel, mask)
         for name, tensor in found.items():
             output = builder.named(tensor, name)
             output.shape = batch
@@ -87,16 +90,28 @@ def _read(builder: GraphBuilder, value: ir.Value) -> Tensor:
     return tensor
 
 
-def _score(a: Tensor, one: Watched, channel: int) -> Tensor:
+def _mask(builder: GraphBuilder, graph: ir.Graph, model: Model, one: Watched, channel: int) -> Tensor | None:
+    """The input that tells the tokens of a layer from padding, over which the audit had its mean."""
+    value = model.value(one.tensor)
+    shape = None if value is None or one.reduce == "flatten" else shape_of_value(value)
+    mask = mask_of_layer(model, shape or (), channel)
+    return next((builder.read(value) for value in graph.inputs if value.name == mask), None)
+
+
+def _score(a: Tensor, one: Watched, channel: int, mask: Tensor | None) -> Tensor:
     v = _placed(a, one, channel)
-    if one.reduce == "flatten":
+    if mask is not None:
+        along = write_reduced(op.ReduceSum(a * v, [channel], keepdims=0), "mean", mask)
+    elif one.reduce == "flatten":
         along = op.ReduceSum(a * v, [*range(1, a.rank)], keepdims=0)
     else:
         along = op.ReduceMean(op.ReduceSum(a * v, [channel], keepdims=1), [*range(1, a.rank)], keepdims=0)
     return (along - one.mean) / one.sd
 
 
-def _sensitivity(g: Tensor, one: Watched, channel: int) -> Tensor:
+def _sensitivity(g: Tensor, one: Watched, channel: int, mask: Tensor | None) -> Tensor:
+    if mask is not None:
+        return write_reduced(op.ReduceSum(g * _placed(g, one, channel), [channel], keepdims=0), "sum", mask) * one.step
     return op.ReduceSum(g * _placed(g, one, channel), [*range(1, g.rank)], keepdims=0) * one.step
 
 

@@ -85,15 +85,15 @@ def _content(examples: Examples) -> dict[str, Any]:
 def _read(layer: Layer) -> list[str]:
     """What is read of a layer, whatever it is called."""
     usual = layer.reduce == "flatten" or layer.channels == usual_axis(len(layer.shape))
-    return [layer.tensor, layer.reduce, *([] if usual else [f"channels:{layer.channels}"])]
+    of_tokens = [] if layer.mask is None else [f"tokens:{layer.mask}"]
+    return [layer.tensor, layer.reduce, *([] if usual else [f"channels:{layer.channels}"]), *of_tokens]
 
 
 def target_content(plan: Plan, target: str) -> list[str]:
     """What a target is, whatever it is called."""
-    asked = plan.targets[target]
-    return [
-        str(part) for part in (asked.output, asked.index, asked.versus, asked.scale, asked.reduce, asked.class_axis)
-    ]
+    asked, mask = plan.targets[target], plan.resolved[target].mask
+    parts = asked.output, asked.index, asked.versus, asked.scale, asked.reduce, asked.class_axis
+    return [*map(str, parts), *([] if mask is None else [f"tokens:{mask}"])]
 
 
 def other_tensors(plan: Plan, need: SetRequirements) -> list[str]:

@@ -34,7 +34,7 @@ from caveat_worker.engine.activations.array_keys import (
 from caveat_worker.engine.activations.batches import Batch, Read, batch_size, side_by_side
 from caveat_worker.engine.activations.collected import Collected, Examples
 from caveat_worker.engine.activations.constant_layers import constant_layers
-from caveat_worker.engine.activations.pooling import reduced, reduced_gradient, scores
+from caveat_worker.engine.activations.pooling import marked, reduced, reduced_gradient, scores
 from caveat_worker.engine.activations.requirements import Plan, SetRequirements
 from caveat_worker.engine.activations.target_values import reduced_value
 from caveat_worker.engine.autodiff.differentiate import differentiate
@@ -271,11 +271,12 @@ def _store_batch(
     allocate: Allocate,
 ) -> None:
     """Puts one batch's results where they belong among those of its set's rows."""
-    need, count, last = plan.needs[name], len(of), plan.last_tokens(batch.values)
+    need, count = plan.needs[name], len(of)
     rows = slice(batch.start - of.start, batch.start - of.start + len(batch.names))
     widths = []
     for layer in plan.layers if need.activations else ():
-        values = reduced(found[layer.tensor], layer.reduce, layer.channels, last)
+        tokens = marked(batch.values, layer.mask)
+        values = reduced(found[layer.tensor], layer.reduce, layer.channels, tokens)
         widths.append(values.shape[1])
         allocate(("activations", name, layer.name), (count, values.shape[1]))[rows] = values
     for tensor in kept_tensors(plan, name):
@@ -287,16 +288,18 @@ def _store_batch(
         allocate(("values", name, target), (count,), np.float64)[rows] = found[f"value/{target}"].reshape(-1)
         for layer in plan.layers:
             along = found[f"gradient/{target}/{layer.tensor}"]
-            gradient = reduced_gradient(along, found[layer.tensor], layer.reduce, layer.channels, last)
+            tokens = marked(batch.values, layer.mask)
+            gradient = reduced_gradient(along, found[layer.tensor], layer.reduce, layer.channels, tokens)
             allocate(("gradients", name, target, layer.name), (count, gradient.shape[1]))[rows] = gradient
     for target in need.outputs:
         raw = found[plan.resolved[target].tensor]
         _check_rows(plan, target, raw, len(batch.names))
         asked, axis = plan.targets[target], plan.targets[target].axis(raw.ndim)
-        output = scores(raw, asked.reduce, axis, last)
+        tokens = marked(batch.values, plan.resolved[target].mask)
+        output = scores(raw, asked.reduce, axis, tokens)
         allocate(("outputs", name, target), (count, output.shape[1]), np.float64)[rows] = output
         if target in plan.reduced_at(need):
-            number = reduced_value(raw, asked, axis, plan.resolved[target].link, last)
+            number = reduced_value(raw, asked, axis, plan.resolved[target].link, tokens)
             allocate(("values", name, target), (count,), np.float64)[rows] = number
 
 

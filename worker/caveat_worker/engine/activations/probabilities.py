@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from caveat_worker.engine.activations.collected import Collected
 from caveat_worker.engine.activations.pooling import scores
 from caveat_worker.engine.autodiff.differentiate import expose
-from caveat_worker.engine.autodiff.last_token import LAST
+from caveat_worker.engine.autodiff.tokens import LAST
 from caveat_worker.engine.onnx.session import open_session
 
 EXAMPLES = 8

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caveat_spec.audit import Audit
-from caveat_worker.engine.activations.pooling import Places, last_tokens
 from caveat_worker.engine.autodiff.channels import usual_axis
 from caveat_worker.engine.autodiff.external_gradients import ExternalGradients
 from caveat_worker.engine.autodiff.model import Model
@@ -107,6 +106,8 @@ class Layer:
     """Whether Caveat picked it, not the audit."""
     channel_axis: int | None = None
     """The axis of [n, …] that holds channels, as far as an operator says so."""
+    mask: str | None = None
+    """The input that tells its tokens from padding, where it is reduced over them."""
 
     @property
     def channels(self) -> int:
@@ -165,8 +166,6 @@ class Plan:
     warnings: tuple[str, ...] = field(default=())
     look: LookExamples | None = None
     """Of a look of a sequential audit."""
-    mask: str | None = None
-    """The input that tells tokens from padding, where a layer or a target is read at the last token."""
     lengths: Mapping[str, int] = field(default_factory=dict)
     """Axis that the model leaves open, by its name → its length in the longest examples."""
 
@@ -198,10 +197,6 @@ class Plan:
         """The rows [n] of an example set among all examples whose activations are collected."""
         rows = self.row_ranges[examples]
         return np.arange(rows.start, rows.stop)
-
-    def last_tokens(self, values: Mapping[str, NDArray[Any]]) -> Places | None:
-        """The places [n] of the last tokens of some examples; None where no mask is read, or not here."""
-        return None if self.mask is None or self.mask not in values else last_tokens(values[self.mask])
 
     def feeds(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Examples as the model takes them: by its inputs' names, in their types."""

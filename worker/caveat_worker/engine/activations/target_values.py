@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logsumexp
 
-from caveat_worker.engine.activations.pooling import Places, scores
-from caveat_worker.engine.autodiff.last_token import LAST
+from caveat_worker.engine.activations.pooling import Mask, over_positions, scores
 from caveat_worker.engine.autodiff.target import Link as GraphLink
 from caveat_worker.engine.autodiff.target import Target
+from caveat_worker.engine.autodiff.tokens import LAST
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 
@@ -58,20 +58,21 @@ def target_value(
 
 
 def reduced_value(
-    output: NDArray[Any], asked: Target, axis: int, link: GraphLink, last: Places | None = None
+    output: NDArray[Any], asked: Target, axis: int, link: GraphLink, mask: Mask | None = None
 ) -> Float64Array:
     """The target's number [n] at each position of an output [n, …], reduced over the positions as the audit asks.
 
-    The order matters: the mean of probabilities is not the probability of mean logits. `last` are the places [n] of the
-    last tokens.
+    The order matters: the mean of probabilities is not the probability of mean logits. The mask tells tokens from
+    padding.
     """
     if asked.reduce == LAST:
-        at_last = scores(output, LAST, axis, last)
+        at_last = scores(output, LAST, axis, mask)
         return target_value(at_last, asked.index, asked.versus, asked.scale, _LINKS.get(link))
     whole = output[:, None] if output.ndim == 1 else output
     positions = np.moveaxis(whole, axis if output.ndim > 1 else 1, -1).reshape(-1, whole.shape[axis or 1])
     values = target_value(positions, asked.index, asked.versus, asked.scale, _LINKS.get(link))
-    return np.asarray(getattr(np, asked.reduce or "mean")(values.reshape(len(output), -1), axis=1), dtype=float)
+    by_position = values.reshape(len(output), -1, 1)
+    return np.asarray(over_positions(by_position, asked.reduce or "mean", mask)[:, 0], dtype=float)
 
 
 def probabilities(scores: Float64Array, link: Link) -> Float64Array:

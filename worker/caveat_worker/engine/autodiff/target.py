@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from caveat_worker.engine.autodiff.builder import Tensor, op
 from caveat_worker.engine.autodiff.detections import doubt, scores_beside_boxes
-from caveat_worker.engine.autodiff.last_token import LAST, mask_input, write_last
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.output_kinds import kind_of_output
+from caveat_worker.engine.autodiff.tokens import LAST, mask_of, mask_of_last, write_reduced
 from caveat_worker.engine.autodiff.written_out import written_softmax
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.learned_shapes import DOMAIN
@@ -71,7 +71,7 @@ class Resolved:
     classes: int | None
     sentence: str
     mask: str | None = None
-    """The input that tells tokens from padding, where the target is read at the last token."""
+    """The input that tells tokens from padding, where the target is reduced over them."""
 
 
 def resolve_target(model: Model, target: Target) -> Resolved:
@@ -118,7 +118,9 @@ def resolve_target(model: Model, target: Target) -> Resolved:
     mask = None
     if target.reduce == LAST:
         _check_tokens(target, value, rank)
-        mask = mask_input(model)
+        mask = mask_of_last(model, shape[3 - axis])
+    elif target.reduce is not None and rank == 3:
+        mask = mask_of(model, shape[3 - axis])
     if link in _WITHOUT_PROBABILITY and target.scale != "logit":
         raise InvalidInput(
             "scale-not-available",
@@ -139,8 +141,8 @@ def write_target(resolved: Resolved, scores: Tensor, mask: Tensor | None = None)
     if target.versus is not None:
         chosen = chosen - _on_scale(resolved, scores, target.versus)
     rank = scores.rank - 1 if scores.rank > 1 and resolved.link != "two_sigmoids" else 1
-    if rank > 1 and target.reduce == LAST:
-        chosen = write_last(chosen, mask)
+    if rank == 2 and target.reduce is not None:
+        chosen = write_reduced(chosen, target.reduce, mask)
     elif rank > 1:
         reducer = {"mean": op.ReduceMean, "sum": op.ReduceSum, "max": op.ReduceMax}[target.reduce or "mean"]
         chosen = reducer(chosen, list(range(1, rank)), keepdims=0)
@@ -405,7 +407,12 @@ def _sentence(target: Target, output: ir.Value, value: ir.Value, link: Link, mas
         "log_probability": ", as a log-probability",
         "probability": "" if link == "probabilities" else ", as a probability",
     }
-    where = "" if target.reduce != LAST else " at the last place" if mask is None else f" at the last token by '{mask}'"
+    where = ""
+    if target.reduce == LAST:
+        where = " at the last place" if mask is None else f" at the last token by '{mask}'"
+    elif mask is not None:
+        how = {"mean": "averaged", "sum": "summed", "max": "at its largest"}[target.reduce or "mean"]
+        where = f", {how} over the tokens of '{mask}'"
     return f"Target '{target.name}' is {what} of tensor '{value.name}'{where}, {behind}{scale[target.scale]}."
 
 

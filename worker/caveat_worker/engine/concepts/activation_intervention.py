@@ -21,10 +21,9 @@ from caveat_spec.results import FiniteStep
 from caveat_worker.engine.activations.array_keys import Array
 from caveat_worker.engine.activations.batches import batch_size, side_by_side
 from caveat_worker.engine.activations.collected import Collected, Runtime, StepDirection
-from caveat_worker.engine.activations.pooling import Places, moved, scores
+from caveat_worker.engine.activations.pooling import Mask, marked, moved, scores
 from caveat_worker.engine.activations.requirements import Layer
 from caveat_worker.engine.autodiff.differentiate import cut_at, expose
-from caveat_worker.engine.autodiff.last_token import LAST
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.store import key_of
 from caveat_worker.engine.base.threads import parallel_map
@@ -105,15 +104,15 @@ def _changes(
         rows, feeds = at
         if head is not None:
             feeds = {**feeds, **head.run(feeds)}
-        last = plan.last_tokens(feeds)
         for layer in layers:
-            here = feeds[layer.tensor]
+            here, tokens = feeds[layer.tensor], marked(feeds, layer.mask)
             for step, delta in zip(steps[layer], deltas[layer], strict=True):
-                there = moved(here, delta.astype(here.dtype), layer.reduce, layer.channels, last)
+                there = moved(here, delta.astype(here.dtype), layer.reduce, layer.channels, tokens)
                 found = rests[layer].run({**feeds, layer.tensor: there})
                 for name in targets:
                     change = changes[step.concept, layer.name, name]
-                    change[:, rows] = _changed(collected, name, rows, found, before[name][rows], last)
+                    scored = marked(feeds, plan.resolved[name].mask)
+                    change[:, rows] = _changed(collected, name, rows, found, before[name][rows], scored)
 
     others = []
     for layer, rest in rests.items():
@@ -156,13 +155,13 @@ def _changed(
     rows: slice,
     found: Mapping[str, NDArray[Any]],
     before: Float64Array,
-    last: Places | None,
+    tokens: Mask | None,
 ) -> Float64Array:
     """The change of a target at some of its examples from what it was [1, m]; with shares, theirs too [3, m]."""
     change = found[f"value/{target}"].reshape(1, -1).astype(np.float64) - before
     if not asks_for_shares(collected.plan.audit):
         return change
-    shares, changed = np.zeros((2, len(before))), _shares(collected, target, rows, found[f"scores/{target}"], last)
+    shares, changed = np.zeros((2, len(before))), _shares(collected, target, rows, found[f"scores/{target}"], tokens)
     if changed is not None:
         shares[0] = 0 if changed.probability is None else changed.probability
         shares[1] = changed.flipped
@@ -170,13 +169,13 @@ def _changed(
 
 
 def _shares(
-    collected: Collected, target: str, rows: slice, raw: NDArray[Any], last: Places | None
+    collected: Collected, target: str, rows: slice, raw: NDArray[Any], tokens: Mask | None
 ) -> ChangedShares | None:
     """What a step does to the probability and the decision of some target examples; None for a regression."""
     if collected.plan.resolved[target].link == "values":
         return None
     asked = collected.plan.targets[target]
-    after = scores(raw, asked.reduce, asked.axis(raw.ndim), last).astype(np.float64)
+    after = scores(raw, asked.reduce, asked.axis(raw.ndim), tokens).astype(np.float64)
     before = collected.outputs(collected.plan.audit.targets[target].examples, target)[rows]
     of = collected.scores_of
     return changed_shares(of(before, target), of(after, target), asked.index, collected.link(target))
@@ -209,7 +208,7 @@ def _at_layer(
     dtype = np.float64 if rest.reads_double(tensor) else np.float32
     starts = range(0, len(kept), size)
     alone: Iterable[Feeds] = ((slice(start, min(start + size, len(kept))), {}) for start in starts)
-    by_itself = rest.inputs == (tensor,) and layer.reduce != LAST
+    by_itself = rest.inputs == (tensor,) and layer.mask is None
     for rows, feeds in alone if by_itself else _inputs(collected, runtime, examples, size):
         yield rows, {**feeds, tensor: kept[rows].astype(dtype, copy=False)}
 

@@ -11,7 +11,7 @@ from caveat_spec.audit import OtherVersion
 from caveat_spec.results import Estimate, VersionAgreement, VersionComparison, VersionLayer, rounded
 from caveat_worker.engine.activations.batches import Batch
 from caveat_worker.engine.activations.gram import gram
-from caveat_worker.engine.activations.pooling import scores
+from caveat_worker.engine.activations.pooling import marked, scores
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.autodiff.channels import channels_of
 from caveat_worker.engine.autodiff.differentiate import differentiate, find_layer
@@ -137,8 +137,8 @@ def _examined(
         for name, target in plan.targets.items():
             raw = found[resolved[name].tensor]
             values[name].append(found[f"value/{name}"].reshape(-1).astype(np.float64))
-            last = plan.last_tokens(batch.values)
-            outputs[name].append(scores(raw, target.reduce, target.axis(raw.ndim), last).astype(np.float64))
+            tokens = marked(batch.values, resolved[name].mask)
+            outputs[name].append(scores(raw, target.reduce, target.axis(raw.ndim), tokens).astype(np.float64))
         for name in layers:
             tensor = find_layer(model, name)
             a = found[tensor]

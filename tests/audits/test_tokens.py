@@ -1,4 +1,4 @@
-"""Targets and layers at the last token of each text, which padding must not change."""
+"""Targets and layers over the tokens of each text, or at the last one: padding must not change them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from caveat_spec.report import Report
+from caveat_worker.engine.acting.monitor import Watched, monitoring_graph, score_name, sensitivity_name
+from caveat_worker.engine.autodiff.load import load
+from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.onnx.session import open_session
 from tests.audits.conftest import Bench
 
 WORDS = ["[PAD]", "[UNK]", "he", "she", *(f"word{i}" for i in range(40))]
@@ -131,20 +135,45 @@ def test_what_is_measured_is_the_next_word_after_each_text(texts: Bench) -> None
     assert "at the last token by 'attention_mask', " in target.sentence
 
 
-@pytest.mark.parametrize("scale", ["logit", "log_probability"])
-def test_padding_changes_nothing(texts: Bench, scale: str) -> None:
-    texts.document["targets"]["next"]["scale"] = scale
+@pytest.mark.parametrize(
+    ("reduce", "scale"),
+    [("last", "logit"), ("last", "log_probability"), ("mean", "logit"), ("mean", "probability"), ("sum", "logit"),
+     ("max", "logit")],
+)  # fmt: skip
+def test_padding_changes_nothing(texts: Bench, reduce: str, scale: str) -> None:
+    texts.document["targets"]["next"] |= {"scale": scale, "reduce": reduce}
+    texts.document["layers"] = ["state@last", "embedded@mean", "hidden@max"]
 
     def figures(report: Report) -> list[float]:
         found = [report.interventions[0].effect.value]
-        for row in (one for one in report.associations if one.layer.endswith("@last")):
+        for row in report.associations:
             assert row.finite_step is not None
             found += [row.effect.value, row.finite_step.value, row.accuracy.held_out]
         return found
 
     short, long = (figures(padded_to(texts, length).run()) for length in (6, 11))
-    assert len(short) == 7
+    assert len(short) == 10
     np.testing.assert_allclose(long, short, rtol=1e-4, atol=1e-6)
+
+
+def test_a_monitoring_model_has_its_mean_over_the_same_tokens(texts: Bench) -> None:
+    rng = np.random.default_rng(2)
+    v = rng.normal(size=WIDTH)
+    watched = Watched("gender", "state@mean", "state", "mean", v, 1.5, 0.25, 2.0)
+    target = Target("next", index=NEXT, reduce="last")
+    graph = monitoring_graph(load(texts.folder / "model.onnx"), [watched], [target])
+    ids, mask = rng.integers(2, len(WORDS), (4, 7)), np.arange(7) < np.array([[3], [7], [1], [5]])
+    found = open_session(graph, threads=1).run({"input_ids": ids, "attention_mask": mask.astype(np.int64)})
+    model = onnx.load(texts.folder / "model.onnx")
+    model.graph.output.append(helper.make_tensor_value_info("state", TensorProto.FLOAT, None))
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (state,) = session.run(["state"], {"input_ids": ids, "attention_mask": mask.astype(np.int64)})
+    along = np.array([(example[marks] @ v).mean() for example, marks in zip(state, mask, strict=True)])
+    np.testing.assert_allclose(found[score_name("gender", "state@mean")], (along - 0.25) / 2, rtol=1e-4)
+    weights = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    ends = np.array([example[marks][-1] for example, marks in zip(state, mask, strict=True)])
+    slopes = ((1 - np.tanh(ends @ weights["wh"]) ** 2) * (v @ weights["wh"])) @ weights["head"][:, NEXT]
+    np.testing.assert_allclose(found[sensitivity_name("gender", "next", "state@mean")], slopes * 1.5, rtol=1e-3)
 
 
 def test_arrays_of_a_model_without_a_mask_end_at_their_last_place(texts: Bench) -> None:

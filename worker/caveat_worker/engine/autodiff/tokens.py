@@ -1,0 +1,84 @@
+"""The tokens of each example: the places that the model's attention mask marks, or all where it has no such input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from caveat_worker.engine.autodiff.builder import Tensor, op
+from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.shapes import size_of
+from caveat_worker.engine.base.errors import InvalidInput
+from caveat_worker.engine.onnx.graph import TensorInfo
+from caveat_worker.engine.onnx.values import Dim
+
+LAST = "last"
+
+
+def mask_of(model: Model, tokens: Dim) -> str | None:
+    """The input [n, tokens] that tells tokens from padding, by its name; None if no single one has as many places."""
+    found = [one.name for one in _masks(model) if one.shape[1] == tokens]
+    return found[0] if len(found) == 1 else None
+
+
+def mask_of_layer(model: Model, shape: Sequence[Dim], channels: int) -> str | None:
+    """The mask of a layer's tokens, if it has one axis of them beside those of the examples and of the channels."""
+    return mask_of(model, shape[3 - channels]) if len(shape) == 3 else None
+
+
+def mask_of_last(model: Model, tokens: Dim) -> str | None:
+    """The same where the last token is asked for, also of tensors whose number of places is not known.
+
+    Raises `InvalidInput` where it could be one of several.
+    """
+    masks = [one.name for one in _masks(model)]
+    if len(masks) > 1 and mask_of(model, tokens) is None:
+        raise InvalidInput(
+            "ambiguous-mask",
+            f"'{LAST}' is the last place that a mask marks, and the model has several masks: {', '.join(masks)}.",
+            f"Hold all but one constant, such as `constants: {{{masks[0]}: 1}}`, or use 'mean'.",
+            "reduce",
+        )
+    return mask_of(model, tokens) or (masks[0] if masks else None)
+
+
+def _masks(model: Model) -> list[TensorInfo]:
+    """Inputs [n, tokens] that are called masks; one of padding marks what is none of the text."""
+    names = [(one, one.name.lower().rstrip("_.0123456789")) for one in model.inputs if len(one.shape) == 2]
+    return [one for one, name in names if name.endswith("mask") and "pad" not in name]
+
+
+def write_reduced(values: Tensor, reduce: str, mask: Tensor | None) -> Tensor:
+    """Writes the values of each example [n] from those at all its tokens [n, tokens]."""
+    if mask is None:
+        return _AT_ONCE[reduce](values)
+    marks = op.Cast(mask, to=int(ir.DataType.BOOL))
+    none = op.Not(op.Cast(op.ReduceMax(op.Cast(marks, to=INT64), [1], keepdims=1), to=int(ir.DataType.BOOL)))
+    marks = op.Or(marks, none)  # all tokens of an example of which none is marked
+    if reduce == LAST:
+        places = op.Range(np.int64(0), op.Squeeze(size_of(mask, 1), [0]), np.int64(1))
+        last = op.ReduceMax(op.Where(marks, places, np.int64(0)), [1], keepdims=1)
+        return op.Squeeze(op.GatherElements(values, last, axis=1), [1])
+    if reduce == "max":
+        return op.ReduceMax(op.Where(marks, values, np.asarray(-np.inf, values.dtype.numpy())), [1], keepdims=0)
+    total = op.ReduceSum(op.Where(marks, values, np.asarray(0, values.dtype.numpy())), [1], keepdims=0)
+    count = op.Cast(op.ReduceSum(op.Cast(marks, to=INT64), [1], keepdims=0), to=int(values.dtype))
+    return total if reduce == "sum" else total / count
+
+
+INT64 = int(ir.DataType.INT64)
+_AT_ONCE: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda values: op.ReduceMean(values, [1], keepdims=0),
+    "sum": lambda values: op.ReduceSum(values, [1], keepdims=0),
+    "max": lambda values: op.ReduceMax(values, [1], keepdims=0),
+    LAST: lambda values: op.Gather(values, np.int64(-1), axis=1),
+}
+
+
+def scores_next_token(model: Model, classes: int | str | None) -> bool:
+    """Whether so many classes are the tokens that the model reads, beside a mask that says where each text ends."""
+    tables = [node.inputs[0] for node in model.ir.graph if node.op_type == "Gather" and node.inputs[0] is not None]
+    rows = [table.const_value.shape[0] for table in tables if table.const_value is not None and table.const_value.shape]
+    return classes in rows and len(_masks(model)) == 1
