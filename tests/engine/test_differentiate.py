@@ -164,7 +164,7 @@ def test_a_layer_may_be_named_by_its_node() -> None:
         (Target("t", index=0, versus=-1), "unknown-class", "5 classes"),
         (Target("t"), "class-not-named", "0 to 4"),
         (Target("t", output="probs", index=0), "unknown-output", "'gemm_22'"),
-        (Target("t", output="relu_10", index=0), "target-not-a-scalar", "mean, sum or max"),
+        (Target("t", output="relu_10", index=0), "target-not-a-scalar", "mean, sum, max, or last"),
     ],
 )
 def test_a_target_that_does_not_exist(target: Target, code: str, words: str) -> None:
