@@ -236,7 +236,7 @@ class Scalar(Document):
     """A model output or any tensor; the model's first output when left out. A softmax at its end is left out."""
     index: Annotated[Integer, Field(ge=0)] | None = None
     """The class, counted from 0; left out for a single output."""
-    class_name: str | Integer | None = Field(default=None, alias="class")
+    class_name: Integer | str | None = Field(default=None, alias="class")
     """The class by its name, in place of `index`: as the model or the audit's `labels` call it."""
     versus: Annotated[Integer, Field(ge=0)] | str | None = None
     """A second class, by number or name: the target is then the difference of the two."""
