@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from caveat_worker.engine.autodiff.noise import noises
 from caveat_worker.engine.autodiff.rules import VJP, Table
 from caveat_worker.engine.autodiff.segments import (
     LEAST_COSINE,
+    Agreement,
     Rows,
     Segments,
     best_agreements,
     best_at_the_point,
+    better,
     in_parts,
     scale_of,
     segments_beside,
@@ -29,6 +32,8 @@ from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.session import open_session
 
 TOLERANCE = 0.02
+DRAWS = 2
+"""Of points and directions, of which one has to agree: kinks and rounding hide one right gradient in some thousand."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,9 @@ def check_gradients(
 
     The graph from the layer on is compared with itself near the activations, away from ties. The audit's own gradients
     then have to equal that graph's at the activations. A quantised model is compared without its rounding, which no
-    finite difference passes. `claimed` holds those gradients and the layers' activations, by
-    output name, if they have been computed already. With `rows`, directions share the runs of a model
-    whose examples do not interact; `alone` is as in `differentiate`.
+    finite difference passes. What does not agree is looked at once more, elsewhere. `claimed` holds those gradients
+    and the layers' activations, by output name, if they have been computed already. With `rows`, directions share the
+    runs of a model whose examples do not interact; `alone` is as in `differentiate`.
     """
     names, hidden = _named(model, layers)
     if claimed is None:
@@ -102,8 +107,8 @@ def check_gradients(
         if smooth is not model:  # a quantised model: its own gradients are compared with the rounded graph's
             graph = differentiate(opened_at(model, name), [name], targets, rules=rules, alone=alone)
             own = open_session(graph, threads=threads)
-        segments = segments_beside(name, seen, forward, backward, np.random.default_rng(seed), directions, rows)
-        found = best_agreements(segments, [target.name for target in targets], tolerance)
+        beside = partial(segments_beside, name, seen, forward, backward, directions=directions, rows=rows)
+        found = _agreements(beside, [target.name for target in targets], seed, tolerance)
         reference = in_parts(own, seen, rows)
         for target in targets:
             best, output = found[target.name], f"gradient/{target.name}/{name}"
@@ -114,6 +119,21 @@ def check_gradients(
                 GradientCheck(name, target.name, best.cosine, best.residual, best.step, ok, suspect, drift=drift)
             )
     return tuple(checks)
+
+
+def _agreements(
+    beside: Callable[[np.random.Generator], Segments], targets: Sequence[str], seed: int, tolerance: float
+) -> dict[str, Agreement]:
+    """The agreement of each target, in another draw too where it is not within the tolerance in the first."""
+    found: dict[str, Agreement] = {}
+    for draw in range(DRAWS):
+        left = [name for name in targets if name not in found or not found[name].within(tolerance)]
+        if not left:
+            break
+        segments = beside(np.random.default_rng([seed, draw] if draw else seed))
+        for name, one in best_agreements(segments, left, tolerance).items():
+            found[name] = one if one.within(tolerance) else better(found.get(name), one, tolerance)
+    return found
 
 
 def check_external_gradients(
