@@ -194,6 +194,26 @@ def test_arrays_of_a_model_without_a_mask_end_at_their_last_place(texts: Bench) 
     assert "at the last place, " in by_name.plan.targets[0].sentence
 
 
+def test_scores_of_the_last_place_alone_are_those(texts: Bench) -> None:
+    """As some exports have them: [n, 1, classes]."""
+    model = onnx.load(texts.folder / "model.onnx")
+    model.graph.node.append(helper.make_node("Gather", ["logits", "end"], ["ends"], axis=1))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "end"))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("ends", TensorProto.FLOAT, ["N", 1, len(WORDS)]))
+    onnx.save(model, texts.folder / "model.onnx")
+    rng = np.random.default_rng(1)
+    for name, count in (("he", 40), ("she", 40), ("others", 50)):
+        ids = rng.integers(4, len(WORDS), (count, 5))
+        np.savez(texts.folder / f"{name}.npz", input_ids=ids, attention_mask=np.ones_like(ids))
+        inputs = {one: one for one in ("input_ids", "attention_mask")}
+        texts.document["examples"][name] = {"arrays": f"{name}.npz", "inputs": inputs}
+    texts.document["layers"] = ["embedded@mean"]
+    asked = texts.run()
+    texts.document["targets"]["next"]["reduce"] = None
+    assert [row.effect for row in texts.run().associations] == [row.effect for row in asked.associations]
+
+
 def test_padded_texts_need_a_mask(texts: Bench) -> None:
     decoder(texts, mask=False)
     with pytest.raises(InvalidInput, match="no input that tells tokens from the padding") as caught:

@@ -19,7 +19,7 @@ LAST = "last"
 
 def mask_of(model: Model, tokens: Dim) -> str | None:
     """The input [n, tokens] that tells tokens from padding, by its name; None if no single one has as many places."""
-    found = [one.name for one in _masks(model) if one.shape[1] == tokens]
+    found = [one.name for one in _masks(model) if tokens is not None and one.shape[1] == tokens]
     return found[0] if len(found) == 1 else None
 
 
@@ -29,11 +29,11 @@ def mask_of_layer(model: Model, shape: Sequence[Dim], channels: int) -> str | No
 
 
 def mask_of_last(model: Model, tokens: Dim) -> str | None:
-    """The same where the last token is asked for, also of tensors whose number of places is not known.
+    """The same where the last token is asked for, also of tensors whose number of places is not known; None for one.
 
     Raises `InvalidInput` where it could be one of several.
     """
-    masks = [one.name for one in _masks(model)]
+    masks = [one.name for one in _masks(model)] if tokens != 1 else []
     if len(masks) > 1 and mask_of(model, tokens) is None:
         raise InvalidInput(
             "ambiguous-mask",
