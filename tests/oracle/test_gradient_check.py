@@ -85,6 +85,7 @@ def share_caught(results: list[Judged]) -> float:
     return caught / (caught + sum(one.outcome == "missed" for one in results))
 
 
+@pytest.mark.timeout(1200)
 def test_a_broken_rule_is_caught() -> None:
     with quiet():
         results = list(judged(ROWS))
@@ -93,6 +94,7 @@ def test_a_broken_rule_is_caught() -> None:
     assert share_caught(results) >= 0.99, [one for one in results if one.outcome == "missed"]
 
 
+@pytest.mark.timeout(1200)
 def test_a_broken_rule_is_caught_among_kinks() -> None:
     with quiet():
         results = list(judged_among_kinks([network(i) for i in AMONG_KINKS]))

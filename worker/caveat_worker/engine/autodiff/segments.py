@@ -182,7 +182,7 @@ def best_agreements(segments: Segments, targets: Sequence[str], tolerance: float
         for name in list(still):
             value, expected = f"value/{name}", derivatives[f"gradient/{name}/{segments.layer}"]
             found = _agreement(above[value], below[value], expected, step, skip_lost=last)
-            best[name] = better(best.get(name), found, tolerance)
+            best[name] = _better(best.get(name), found, tolerance)
             hopeless = found.residual - found.rounding > _HOPELESS.get(attempt.points, np.inf) * tolerance
             if found.within(tolerance) or hopeless:
                 best[name] = found
@@ -192,7 +192,7 @@ def best_agreements(segments: Segments, targets: Sequence[str], tolerance: float
     return best
 
 
-def better(best: Agreement | None, found: Agreement, tolerance: float) -> Agreement:
+def _better(best: Agreement | None, found: Agreement, tolerance: float) -> Agreement:
     """The agreement with the smaller residual, of those that are not noisy if there is one."""
     return min(best or found, found, key=lambda one: (one.noisy(tolerance, one.step), one.residual))
 
@@ -207,7 +207,7 @@ def best_at_the_point(segments: Segments, target: str, tolerance: float) -> Agre
         above, below = (found[value] for found in segments.values(step, -step))
         bend = np.abs(above - 2 * at + below)
         found = _agreement(above, below, expected, step * segments.scale, bend <= np.median(bend))
-        best = better(best, found, tolerance)
+        best = _better(best, found, tolerance)
         if best.within(tolerance):
             break
     assert best is not None
