@@ -55,7 +55,7 @@ def propose_texts(beside: Beside, question: Question) -> Iterator[Draft]:
         shared["inputs"] = parts
     likely = likeliest({path: table.rows for path, (table, _) in found.items() if table.rows >= FEWEST})
     for concept, reference in combinations(likely, 2):
-        if _are_pairs(*(_lines(*found[path]) for path in (concept, reference))):
+        if _are_pairs(*(table.cells[text] for table, text in (found[concept], found[reference]))):
             others = [path for path in likely if path not in (concept, reference)]
             yield _of_pairs(beside, concept, reference, others[-1:], found, shared, question)
     if len(likely) > 1:
@@ -71,10 +71,6 @@ def _are_pairs(concept: Sequence[str], reference: Sequence[str]) -> bool:
     both = [(set(one.split()), set(other.split())) for one, other in zip(concept, reference, strict=True)]
     alike = [len(one & other) >= ALIKE * max(len(one), len(other)) for one, other in both]
     return sum(alike) >= OF_LINES * len(both) and sum(one != other for one, other in both) >= OF_LINES * len(both)
-
-
-def _lines(table: Columns, text: str) -> list[str]:
-    return table.cells[text]
 
 
 def _of_pairs(

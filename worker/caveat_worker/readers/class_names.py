@@ -27,14 +27,16 @@ def read_class_names(path: Path) -> Names:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        document = text.splitlines() if len(text) <= MAX_CHARACTERS else None
+        document = [line.strip() for line in text.splitlines()]
     tokens = _tokens(document)
     if tokens is not None:
         return tokens
+    if len(text) > MAX_CHARACTERS:
+        raise _unreadable(f"has over {MAX_CHARACTERS >> 20} MiB")
     names = names_from(document)
-    if names is None or not all(one.strip() for one in names):
+    if names is None or not all(names):
         raise _unreadable("holds no list of names")
-    return tuple(one.strip() for one in names)
+    return names
 
 
 def _tokens(document: Any) -> Names | None:

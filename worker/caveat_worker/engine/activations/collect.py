@@ -272,11 +272,11 @@ def _store_batch(
 ) -> None:
     """Puts one batch's results where they belong among those of its set's rows."""
     need, count = plan.needs[name], len(of)
+    tokens = {layer: marked(batch.values, layer.mask) for layer in plan.layers}
     rows = slice(batch.start - of.start, batch.start - of.start + len(batch.names))
     widths = []
     for layer in plan.layers if need.activations else ():
-        tokens = marked(batch.values, layer.mask)
-        values = reduced(found[layer.tensor], layer.reduce, layer.channels, tokens)
+        values = reduced(found[layer.tensor], layer.reduce, layer.channels, tokens[layer])
         widths.append(values.shape[1])
         allocate(("activations", name, layer.name), (count, values.shape[1]))[rows] = values
     for tensor in kept_tensors(plan, name):
@@ -288,18 +288,17 @@ def _store_batch(
         allocate(("values", name, target), (count,), np.float64)[rows] = found[f"value/{target}"].reshape(-1)
         for layer in plan.layers:
             along = found[f"gradient/{target}/{layer.tensor}"]
-            tokens = marked(batch.values, layer.mask)
-            gradient = reduced_gradient(along, found[layer.tensor], layer.reduce, layer.channels, tokens)
+            gradient = reduced_gradient(along, found[layer.tensor], layer.reduce, layer.channels, tokens[layer])
             allocate(("gradients", name, target, layer.name), (count, gradient.shape[1]))[rows] = gradient
     for target in need.outputs:
         raw = found[plan.resolved[target].tensor]
         _check_rows(plan, target, raw, len(batch.names))
         asked, axis = plan.targets[target], plan.targets[target].axis(raw.ndim)
-        tokens = marked(batch.values, plan.resolved[target].mask)
-        output = scores(raw, asked.reduce, axis, tokens)
+        its = marked(batch.values, plan.resolved[target].mask)
+        output = scores(raw, asked.reduce, axis, its)
         allocate(("outputs", name, target), (count, output.shape[1]), np.float64)[rows] = output
         if target in plan.reduced_at(need):
-            number = reduced_value(raw, asked, axis, plan.resolved[target].link, tokens)
+            number = reduced_value(raw, asked, axis, plan.resolved[target].link, its)
             allocate(("values", name, target), (count,), np.float64)[rows] = number
 
 

@@ -141,11 +141,8 @@ def write_target(resolved: Resolved, scores: Tensor, mask: Tensor | None = None)
     if target.versus is not None:
         chosen = chosen - _on_scale(resolved, scores, target.versus)
     rank = scores.rank - 1 if scores.rank > 1 and resolved.link != "two_sigmoids" else 1
-    if rank == 2 and target.reduce is not None:
-        chosen = write_reduced(chosen, target.reduce, mask)
-    elif rank > 1:
-        reducer = {"mean": op.ReduceMean, "sum": op.ReduceSum, "max": op.ReduceMax}[target.reduce or "mean"]
-        chosen = reducer(chosen, list(range(1, rank)), keepdims=0)
+    if rank > 1:
+        chosen = write_reduced(chosen, target.reduce or "mean", mask, rank)
     return chosen
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +15,7 @@ from caveat_worker.engine.onnx.graph import TensorInfo
 from caveat_worker.engine.onnx.values import Dim
 
 LAST = "last"
+INT64 = int(ir.DataType.INT64)
 
 
 def mask_of(model: Model, tokens: Dim) -> str | None:
@@ -50,10 +51,13 @@ def _masks(model: Model) -> list[TensorInfo]:
     return [one for one, name in names if name.endswith("mask") and "pad" not in name]
 
 
-def write_reduced(values: Tensor, reduce: str, mask: Tensor | None) -> Tensor:
-    """Writes the values of each example [n] from those at all its tokens [n, tokens]."""
+def write_reduced(values: Tensor, reduce: str, mask: Tensor | None, rank: int = 2) -> Tensor:
+    """Writes the values of each example [n] from those at all its tokens [n, tokens], or at positions of more axes."""
     if mask is None:
-        return _AT_ONCE[reduce](values)
+        if reduce == LAST:
+            return op.Gather(values, np.int64(-1), axis=1)
+        over_all = {"mean": op.ReduceMean, "sum": op.ReduceSum, "max": op.ReduceMax}[reduce]
+        return over_all(values, [*range(1, rank)], keepdims=0)
     marks = op.Cast(mask, to=int(ir.DataType.BOOL))
     none = op.Not(op.Cast(op.ReduceMax(op.Cast(marks, to=INT64), [1], keepdims=1), to=int(ir.DataType.BOOL)))
     marks = op.Or(marks, none)  # all tokens of an example of which none is marked
@@ -66,15 +70,6 @@ def write_reduced(values: Tensor, reduce: str, mask: Tensor | None) -> Tensor:
     total = op.ReduceSum(op.Where(marks, values, np.asarray(0, values.dtype.numpy())), [1], keepdims=0)
     count = op.Cast(op.ReduceSum(op.Cast(marks, to=INT64), [1], keepdims=0), to=int(values.dtype))
     return total if reduce == "sum" else total / count
-
-
-INT64 = int(ir.DataType.INT64)
-_AT_ONCE: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda values: op.ReduceMean(values, [1], keepdims=0),
-    "sum": lambda values: op.ReduceSum(values, [1], keepdims=0),
-    "max": lambda values: op.ReduceMax(values, [1], keepdims=0),
-    LAST: lambda values: op.Gather(values, np.int64(-1), axis=1),
-}
 
 
 def scores_next_token(model: Model, classes: int | str | None) -> bool:

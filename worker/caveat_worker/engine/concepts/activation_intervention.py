@@ -21,7 +21,7 @@ from caveat_spec.results import FiniteStep
 from caveat_worker.engine.activations.array_keys import Array
 from caveat_worker.engine.activations.batches import batch_size, side_by_side
 from caveat_worker.engine.activations.collected import Collected, Runtime, StepDirection
-from caveat_worker.engine.activations.pooling import Mask, marked, moved, scores
+from caveat_worker.engine.activations.pooling import marked, moved, scores
 from caveat_worker.engine.activations.requirements import Layer
 from caveat_worker.engine.autodiff.differentiate import cut_at, expose
 from caveat_worker.engine.base.arrays import Float64Array
@@ -111,8 +111,7 @@ def _changes(
                 found = rests[layer].run({**feeds, layer.tensor: there})
                 for name in targets:
                     change = changes[step.concept, layer.name, name]
-                    scored = marked(feeds, plan.resolved[name].mask)
-                    change[:, rows] = _changed(collected, name, rows, found, before[name][rows], scored)
+                    change[:, rows] = _changed(collected, name, (rows, feeds), found, before[name][rows])
 
     others = []
     for layer, rest in rests.items():
@@ -150,31 +149,25 @@ def _rests(
 
 
 def _changed(
-    collected: Collected,
-    target: str,
-    rows: slice,
-    found: Mapping[str, NDArray[Any]],
-    before: Float64Array,
-    tokens: Mask | None,
+    collected: Collected, target: str, at: Feeds, found: Mapping[str, NDArray[Any]], before: Float64Array
 ) -> Float64Array:
     """The change of a target at some of its examples from what it was [1, m]; with shares, theirs too [3, m]."""
     change = found[f"value/{target}"].reshape(1, -1).astype(np.float64) - before
     if not asks_for_shares(collected.plan.audit):
         return change
-    shares, changed = np.zeros((2, len(before))), _shares(collected, target, rows, found[f"scores/{target}"], tokens)
+    shares, changed = np.zeros((2, len(before))), _shares(collected, target, at, found[f"scores/{target}"])
     if changed is not None:
         shares[0] = 0 if changed.probability is None else changed.probability
         shares[1] = changed.flipped
     return np.concatenate([change, shares])
 
 
-def _shares(
-    collected: Collected, target: str, rows: slice, raw: NDArray[Any], tokens: Mask | None
-) -> ChangedShares | None:
+def _shares(collected: Collected, target: str, at: Feeds, raw: NDArray[Any]) -> ChangedShares | None:
     """What a step does to the probability and the decision of some target examples; None for a regression."""
     if collected.plan.resolved[target].link == "values":
         return None
-    asked = collected.plan.targets[target]
+    asked, (rows, feeds) = collected.plan.targets[target], at
+    tokens = marked(feeds, collected.plan.resolved[target].mask)
     after = scores(raw, asked.reduce, asked.axis(raw.ndim), tokens).astype(np.float64)
     before = collected.outputs(collected.plan.audit.targets[target].examples, target)[rows]
     of = collected.scores_of
