@@ -162,6 +162,8 @@ class Element(Document):
             asked = {"by": asked}
         if not isinstance(asked, dict):
             raise ValueError(f"an element is a method's name, such as {_some()}, or a mapping with one")
+        if beside := sorted({*asked} - _FIELDS - {"by"}) if "by" in asked else []:
+            raise ValueError(f"'{beside[0]}' is no field beside 'by'; write {{{asked['by']}: {{{beside[0]}: …}}}}")
         return _with_defaults(asked if "by" in asked else _by_name(asked))
 
     @model_validator(mode="after")
@@ -268,8 +270,14 @@ def _with_defaults(asked: dict[str, Any]) -> dict[str, Any]:
         options = entry.options.model_validate({**own, **given})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ": ".join([entry.name, ".".join(str(step) for step in first["loc"])] if first["loc"] else [entry.name])
-        raise ValueError(f"{place}: {first['msg']}") from None
+        place = ".".join(str(step) for step in first["loc"])
+        if first["type"] == "missing":
+            raise ValueError(f"{entry.name} needs its option '{place}'") from None
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(entry.options.model_fields)
+            has = f"its options are {known}" if known else "it has none"
+            raise ValueError(f"{entry.name} has no option '{place}'; {has}") from None
+        raise ValueError(": ".join(filter(None, [entry.name, place, first["msg"]]))) from None
     return {**asked, "options": options.model_dump(mode="json")}
 
 

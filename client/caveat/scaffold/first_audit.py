@@ -273,7 +273,7 @@ def _about_tolerance(concept: str, tolerance: float, settles: float, assumed: fl
         )
     other = "none" if assumed is None else amount(assumed, "sd")
     return (
-        f"{why} `caveat plan audit.yaml`, which runs no model and assumes a spread, says {other}; with the gate's "
+        f"{why} `caveat plan`, which runs no model and assumes a spread, says {other}; with the gate's "
         "report (`--report`) it says how many examples a smaller tolerance needs."
     )
 
