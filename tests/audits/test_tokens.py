@@ -242,3 +242,30 @@ def test_which_of_two_masks_is_asked_back(texts: Bench) -> None:
     with pytest.raises(InvalidInput, match="several masks: attention_mask, encoder_mask") as caught:
         texts.run()
     assert caught.value.pointer == "/targets/next/reduce"
+
+
+def test_an_explanation_by_a_concept_has_its_mean_over_the_same_tokens(texts: Bench) -> None:
+    element = {"concept": "gender", "layer": "embedded", "reduce": "mean"}
+    texts.document |= {"test_concepts": False, "gate": [], "integrity": {"sanity": "none"}}
+    texts.document["explain"] = {
+        "where": {
+            "of": "next",
+            "examples": {"set": "she", "pick": ["line 1", "line 6", "line 9"]},
+            "show": [{"cav_attribution": element}, {"concept_score": {**element, "icons": "others"}}],
+        }
+    }
+
+    def figures(report: Report) -> list[float]:
+        found = []
+        (one,) = report.explanations
+        for panel in one.panels:
+            parts, score = panel.figures
+            assert parts.total == pytest.approx(score.atoms[0].value, rel=1e-5)
+            assert score.icons is not None
+            found += [parts.total, *(atom.value for atom in parts.atoms[:2])]
+            found += [icon.value for icon in score.icons.spectra[0].icons]
+        return found
+
+    short, long = (figures(padded_to(texts, length).run()) for length in (6, 11))
+    assert len(short) > 3 * 3
+    np.testing.assert_allclose(long, short, rtol=1e-4, atol=1e-6)

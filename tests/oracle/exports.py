@@ -105,6 +105,33 @@ class Recurrent(nn.Module):
         return self.head(self.cells(self.enter(x))[0][:, -1])
 
 
+class Frames(nn.Module):
+    """A convolutional network for each frame, and attention over the frames of each example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frame, self.mix, self.head = nn.Conv2d(3, 8, 3, 2, 1), Encoder(), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, frames = x.shape[:2]
+        each = F.relu(self.frame(x.flatten(0, 1))).amax((2, 3))
+        return self.mix(self.head(each).view(n, frames, 6))
+
+
+class Windows(nn.Module):
+    """Attention within windows of a sequence, as in Swin transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.head = nn.Linear(6, 8), nn.Linear(8, 4)
+        self.within = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True, activation="gelu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, _ = x.shape
+        windows = self.enter(x).view(n, length // 4, 4, 8).flatten(0, 1)
+        return self.head(self.within(windows).view(n, length, 8).mean(1))
+
+
 IMAGES, SEQUENCES = (2, 3, 32, 32), (2, 5, 6)
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "ResNet": (Residual, IMAGES),
@@ -115,6 +142,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "decoder (GPT)": (lambda: Encoder(causal=True), SEQUENCES),
     "LSTM": (Recurrent, SEQUENCES),
     "GRU": (lambda: Recurrent(nn.GRU), SEQUENCES),
+    "frames": (Frames, (2, 4, *IMAGES[1:])),
+    "windows (Swin)": (Windows, (2, 12, 6)),
 }
 
 

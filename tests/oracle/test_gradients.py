@@ -46,12 +46,16 @@ def test_light_architectures_agree_with_torch(name: str) -> None:
 
 
 def test_exports_agree_with_torch_and_with_differences() -> None:
+    merged = []
     for name, content, feeds, target, cosine in exported():
         model = load(content)
         layers = [layer.tensor for layer in list_layers(model, target) if layer.auditable]
         checks = check_gradients(model, layers[::2], [target], feeds, seed=0, directions=3)
         assert [check for check in checks if not check.ok] == [], name
         assert cosine is None or cosine(model) > 0.9999, name
+        if any(model.rows.get(layer, 1) > 1 for layer in layers):
+            merged.append(name)
+    assert merged == [f"{name}, {by}" for name in ("frames", "windows (Swin)") for by in ("TorchScript", "dynamo")]
 
 
 def test_no_backend_case_is_wrong() -> None:

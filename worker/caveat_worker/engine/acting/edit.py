@@ -19,9 +19,10 @@ import onnx.shape_inference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from caveat_worker.engine.autodiff.by_example import own_rows, shape_by_example
 from caveat_worker.engine.autodiff.channels import channels_of
 from caveat_worker.engine.autodiff.differentiate import expose
-from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.model import USUAL, Model
 from caveat_worker.engine.autodiff.noise import noises, runs
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
@@ -76,9 +77,17 @@ def edited(
     InvalidInput for tensors that no operator of the file's main graph gives, for quantised models, and for edits that
     do not fit the layer.
     """
-    shape = _shape(model, tensor)
-    channel = channels_of(model, tensor, len(shape))
+    shape, rows = _shape(model, tensor), own_rows(model, tensor) or USUAL
+    of_layer = channels_of(model, tensor, len(shape_by_example(model, tensor) or ()))
+    channel = rows.order(len(shape))[of_layer - (rows.count > 1)]
     _check_fits(tensor, shape, edit, channel)
+    if rows.count > 1 and isinstance(edit, ScaledDirections) and edit.vectors.ndim > 2:
+        raise InvalidInput(
+            "layer-not-editable",
+            f"Layer '{tensor}' has several rows for each example, and the direction takes them together; the model "
+            "computes them apart.",
+            "Take a direction that all rows share: audit the layer with `reduce: mean`.",
+        )
     opset = _check_file(proto, tensor)
     if edit.factor == 1:
         return None
@@ -91,7 +100,7 @@ def edited(
     before = _fresh(f"{tensor}/before_edit", taken)
     graph.node[position].output[slot] = before
     writer = _Writer(f"{tensor}/edit", opset, taken, _type_of(proto, tensor, model))
-    writer.write(before, tensor, shape, edit, channel)
+    writer.write(before, tensor, shape, edit, channel, rows.axis)
     for offset, node in enumerate(writer.nodes, 1):
         graph.node.insert(position + offset, node)
     graph.initializer.extend(writer.constants)
@@ -104,7 +113,7 @@ def check_edit(before: Model, after: Model, tensor: str, edit: Edit) -> float:
 
     Raises InvalidInput where the model does not run on noise, or where the difference is over `TOLERANCE`.
     """
-    channel = channels_of(before, tensor, len(_shape(before, tensor)))
+    channel = channels_of(before, tensor, len(shape_by_example(before, tensor) or ()))
     sessions = [open_session(expose(one, [tensor]), threads=1, optimise=False) for one in (before, after)]
     feeds, found = next(runs(sessions[0], noises(before.ir)), (None, {}))
     if feeds is None:
@@ -145,14 +154,16 @@ class _Writer:
         self._prefix, self._opset, self._taken, self._narrow = prefix, opset, taken, dtype if dtype in _HALF else None
         self._dtype: type = np.float64 if dtype == TensorProto.DOUBLE else np.float32
 
-    def write(self, source: str, result: str, shape: Sequence[int | str | None], edit: Edit, channel: int) -> None:
-        """Writes an edit from one tensor to another."""
+    def write(
+        self, source: str, result: str, shape: Sequence[int | str | None], edit: Edit, channel: int, examples: int
+    ) -> None:
+        """Writes an edit from one tensor to another, by its axes of channels and of examples."""
         at = source if self._narrow is None else self._node("Cast", source, to=TensorProto.FLOAT)
         if isinstance(edit, ScaledChannels):
             at = self._node("Mul", at, self._constant(_gains(edit, shape, self._dtype, channel)))
         else:
             for vector, origin in zip(*edit.basis(), strict=True):
-                at = self._scaled(at, *_placed(vector, len(shape), channel), origin, edit.factor)
+                at = self._scaled(at, *_placed(vector, len(shape), channel, examples), origin, edit.factor)
         if self._narrow is not None:
             at = self._node("Cast", at, to=self._narrow)
         self.nodes[-1].output[0] = result
@@ -179,10 +190,10 @@ class _Writer:
         return name
 
 
-def _placed(vector: Float64Array, rank: int, channel: int) -> tuple[Float64Array, list[int]]:
+def _placed(vector: Float64Array, rank: int, channel: int, examples: int = 0) -> tuple[Float64Array, list[int]]:
     """A direction as it is multiplied with a batch, and the axes that its inner product sums over."""
     if vector.ndim == rank - 1 and (vector.ndim > 1 or rank == 2):
-        return vector[None], list(range(1, rank))
+        return np.expand_dims(vector, examples), [axis for axis in range(rank) if axis != examples]
     return vector.reshape([-1 if axis == channel else 1 for axis in range(rank)]), [channel]
 
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from caveat_worker.engine.acting.directions import Direction
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
+from caveat_worker.engine.autodiff.by_example import shape_by_example
 from caveat_worker.engine.autodiff.channels import channels_of
 from caveat_worker.engine.autodiff.differentiate import differentiate
 from caveat_worker.engine.autodiff.model import Model
@@ -16,7 +17,6 @@ from caveat_worker.engine.autodiff.target import Target
 from caveat_worker.engine.autodiff.tokens import mask_of_layer, write_reduced
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.onnx.graph import Graph, prune
-from caveat_worker.engine.onnx.values import shape_of_value
 
 
 @dataclass(frozen=True)
@@ -92,16 +92,16 @@ def _read(builder: GraphBuilder, value: ir.Value) -> Tensor:
 
 def _mask(builder: GraphBuilder, graph: ir.Graph, model: Model, one: Watched, channel: int) -> Tensor | None:
     """The input that tells the tokens of a layer from padding, over which the audit had its mean."""
-    value = model.value(one.tensor)
-    shape = None if value is None or one.reduce == "flatten" else shape_of_value(value)
-    mask = mask_of_layer(model, shape or (), channel)
-    return next((builder.read(value) for value in graph.inputs if value.name == mask), None)
+    shape = None if one.reduce == "flatten" else shape_by_example(model, one.tensor)
+    name = mask_of_layer(model, shape or (), channel)
+    mask = next((builder.read(value) for value in graph.inputs if value.name == name), None)
+    return None if mask is None else op.Flatten(mask, axis=1)
 
 
 def _score(a: Tensor, one: Watched, channel: int, mask: Tensor | None) -> Tensor:
     v = _placed(a, one, channel)
     if mask is not None:
-        along = write_reduced(op.ReduceSum(a * v, [channel], keepdims=0), "mean", mask)
+        along = write_reduced(_by_token(a * v, channel), "mean", mask)
     elif one.reduce == "flatten":
         along = op.ReduceSum(a * v, [*range(1, a.rank)], keepdims=0)
     else:
@@ -111,8 +111,13 @@ def _score(a: Tensor, one: Watched, channel: int, mask: Tensor | None) -> Tensor
 
 def _sensitivity(g: Tensor, one: Watched, channel: int, mask: Tensor | None) -> Tensor:
     if mask is not None:
-        return write_reduced(op.ReduceSum(g * _placed(g, one, channel), [channel], keepdims=0), "sum", mask) * one.step
+        return write_reduced(_by_token(g * _placed(g, one, channel), channel), "sum", mask) * one.step
     return op.ReduceSum(g * _placed(g, one, channel), [*range(1, g.rank)], keepdims=0) * one.step
+
+
+def _by_token(products: Tensor, channel: int) -> Tensor:
+    """The sum over channels at each token [n, tokens]."""
+    return op.Flatten(op.ReduceSum(products, [channel], keepdims=0), axis=1)
 
 
 def _placed(like: Tensor, one: Watched, channel: int) -> Tensor:

@@ -84,6 +84,12 @@ def side_by_side(plan: Plan, threads: int, provider: Provider) -> tuple[int, int
 
 
 def numbers_in(shape: Sequence[int | str | None], sizes: Mapping[Any, int] | None = None) -> int:
-    """How many numbers one example of a tensor has, where some axes that the model leaves open have known sizes."""
+    """How many numbers one example of a tensor has, where some axes that the model leaves open have known sizes.
+
+    Of a first axis of `4*batch`, an example has four rows.
+    """
     known = sizes or {}
-    return int(np.prod([size if isinstance(size, int) else known.get(size, UNKNOWN_SIZE) for size in shape[1:]]))
+    first = shape[0] if shape and isinstance(shape[0], str) else ""
+    rows = [int(factor) for factor in first.split("*") if factor.isdigit()]
+    others = [size if isinstance(size, int) else known.get(size, UNKNOWN_SIZE) for size in shape[1:]]
+    return int(np.prod([*rows, *others]))

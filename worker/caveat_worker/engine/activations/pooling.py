@@ -43,13 +43,13 @@ def features(shape: Sequence[int | str | None], reduce: str, channels: int) -> i
 
 
 def marked(values: Mapping[str, NDArray[Any]], mask: str | None) -> Mask | None:
-    """The places that a mask among a model's inputs marks, and all those of an example of which it marks none.
+    """The places [n, tokens] that a mask among a model's inputs marks, and all those of an example with none marked.
 
     None without a mask, or where it is not read.
     """
     if mask is None or mask not in values:
         return None
-    found: Mask = values[mask] != 0
+    found: Mask = (values[mask] != 0).reshape(len(values[mask]), -1)
     return found | ~found.any(axis=1, keepdims=True)
 
 
@@ -78,8 +78,8 @@ def moved(
     everywhere = step.reshape([-1 if axis == channels else 1 for axis in range(activations.ndim)])
     if not _tells(mask, _positions(activations, channels)):
         return activations + everywhere
-    at = np.expand_dims(mask, channels)  # [n, tokens] of a layer [n, tokens, channels] or [n, channels, tokens]
-    return np.where(at, activations + everywhere, activations)
+    sizes = [1 if axis == channels else size for axis, size in enumerate(activations.shape)]
+    return np.where(mask.reshape(sizes), activations + everywhere, activations)
 
 
 def reduced_gradient(

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.by_example import own_rows, shape_by_example
+from caveat_worker.engine.autodiff.model import USUAL, Model
 from caveat_worker.engine.onnx.values import shape_of_value
 
 _SECOND = {
@@ -47,21 +48,36 @@ Order = tuple[int, ...]
 
 
 def channel_axis(model: Model, tensor: str) -> int | None:
-    """The axis of a tensor [n, …] that holds its channels; None where no operator says so.
+    """The axis of a layer [n, …] that holds its channels; None where no operator says so.
+
+    Of a tensor that has its examples elsewhere than usual, operators see its own axes, and the last one counts where
+    none tells.
+    """
+    rows, rank = own_rows(model, tensor) or USUAL, len(shape_by_example(model, tensor) or ())
+    own = channels_in_place(model, tensor)
+    if rank < 3 or own == rows.axis:
+        return None
+    if own is None:
+        return None if rows == USUAL else rank - 1
+    return own + (own < rows.axis) + (rows.count > 1)
+
+
+def channels_in_place(model: Model, tensor: str) -> int | None:
+    """The same of a tensor's own axes, wherever its examples are.
 
     The nearest operator decides: those that make or read the tensor before those that are one operator further away.
     """
     start = model.value(tensor)
-    rank = 0 if start is None else len(shape_of_value(start) or ())
-    if start is None or rank < 3:
+    if start is None:
         return None
+    rank = len(shape_of_value(start) or ())
     found: dict[ir.Value, Order] = {start: tuple(range(rank))}
     queue = deque(found)
     while queue:
         value = queue.popleft()
         told = next(_told(value, rank), None)
         if told is not None:
-            return found[value][told] or None
+            return found[value][told]
         for other, order in _beside(value, found[value]):
             if other not in found:
                 found[other] = order

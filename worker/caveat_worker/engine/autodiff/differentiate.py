@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from caveat_worker.engine.autodiff.backward import Blocked, Cotangent, backward
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, ref
+from caveat_worker.engine.autodiff.by_example import group_by_example
 from caveat_worker.engine.autodiff.chosen_scores import chosen_scores
-from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.model import USUAL, Model
 from caveat_worker.engine.autodiff.reference import write_reference
 from caveat_worker.engine.autodiff.rules import VJP, Table
 from caveat_worker.engine.autodiff.shapes import ones_like
@@ -24,7 +25,7 @@ from caveat_worker.engine.onnx.graph import Graph, prune
 def expose(model: Model, tensors: Sequence[str]) -> Graph:
     """The forward graph with these tensors as its only outputs; raises `InvalidInput` for unknown names."""
     names = [find_layer(model, tensor) for tensor in tensors]
-    forward = copy_of(model)
+    forward = _by_example(model, names)
     return Graph(prune(forward.ir, [_value(forward, name) for name in dict.fromkeys(names)]))
 
 
@@ -49,7 +50,8 @@ def differentiate(
     """
     chosen = dict.fromkeys(find_layer(model, layer) for layer in layers)
     resolved = [resolve_target(model, target) for target in targets]
-    copy = copy_of(model)
+    others = dict.fromkeys(find_layer(model, tensor) for tensor in also)
+    copy = _by_example(model, [*chosen, *others])
     graph = copy.ir.graph
     nodes = list(graph)
     builder = GraphBuilder(graph)
@@ -66,7 +68,7 @@ def differentiate(
                 raise _no_gradient(model, one.target, layer, cotangent)
             shape = _value(copy, layer).shape
             outputs.append(_output(builder, f"gradient/{one.target.name}/{layer}", cotangent, shape))
-    outputs += [_value(copy, name) for name in dict.fromkeys(find_layer(model, tensor) for tensor in also)]
+    outputs += [_value(copy, name) for name in others]
     graph.extend(builder.nodes)
     return Graph(prune(copy.ir, outputs))
 
@@ -79,7 +81,8 @@ def vjp(model: Model, upper: str, lowers: Sequence[str], *, rules: Table = VJP, 
     layers, and for layers that no gradient reaches.
     """
     chosen = list(dict.fromkeys(find_layer(model, lower) for lower in lowers))
-    copy = copy_of(model)
+    others = dict.fromkeys(find_layer(model, tensor) for tensor in also)
+    copy = _by_example(model, [find_layer(model, upper), *chosen, *others])
     nodes, builder = list(copy.ir.graph), GraphBuilder(copy.ir.graph)
     top = _value(copy, find_layer(model, upper))
     seed = ir.Value(name=f"seed/{top.name}", shape=top.shape, type=top.type)
@@ -92,7 +95,7 @@ def vjp(model: Model, upper: str, lowers: Sequence[str], *, rules: Table = VJP, 
         if not isinstance(cotangent, Tensor):
             raise _no_path(upper, name, cotangent)
         outputs.append(_output(builder, f"gradient/{name}", cotangent, source.shape))
-    outputs += [_value(copy, name) for name in dict.fromkeys(find_layer(model, tensor) for tensor in also)]
+    outputs += [_value(copy, name) for name in others]
     copy.ir.graph.extend(builder.nodes)
     return Graph(prune(copy.ir, outputs))
 
@@ -121,14 +124,14 @@ def cut_at(model: Model, layer: str, targets: Sequence[Target], *, scores: bool 
 def opened_at(model: Model, layer: str) -> Model:
     """A copy of the model in which the layer's tensor is an input instead of a node's output."""
     name = find_layer(model, layer)
-    copy = copy_of(model)
+    copy = _by_example(model, [name])
     value = _value(copy, name)
     if not value.is_graph_input():
         entry = ir.Value(name=name, shape=value.shape, type=value.type)
         value.name = f"{name}/computed"
         value.replace_all_uses_with(entry, replace_graph_outputs=True)
         copy.ir.graph.inputs.append(entry)
-    return copy
+    return replace(copy, rows=model.rows | {name: USUAL})
 
 
 def gradient_state(model: Model, target: Target, tensors: Sequence[str]) -> dict[str, str | None]:
@@ -206,6 +209,13 @@ def write_value(
 def copy_of(model: Model) -> Model:
     """A copy of the model that has its own nodes and shares the weights."""
     return replace(model, ir=model.ir.clone())
+
+
+def _by_example(model: Model, tensors: Sequence[str]) -> Model:
+    """A copy of the model in which the tensors have the shapes that they have as layers."""
+    copy = copy_of(model)
+    group_by_example(copy, tensors)
+    return copy
 
 
 def _value(model: Model, name: str) -> ir.Value:

@@ -10,13 +10,12 @@ import numpy as np
 import onnx_ir as ir
 
 from caveat_worker.engine.autodiff.backward import of_numbers, reached_from, read_by
-from caveat_worker.engine.autodiff.differentiate import expose, gradient_state
-from caveat_worker.engine.autodiff.model import Model
-from caveat_worker.engine.autodiff.noise import UNUSUAL_BATCH, noises, runs
+from caveat_worker.engine.autodiff.by_example import rows_of_examples, shape_of_layer
+from caveat_worker.engine.autodiff.differentiate import gradient_state
+from caveat_worker.engine.autodiff.model import USUAL, Model
 from caveat_worker.engine.autodiff.opaque import float_inputs, is_opaque, values_between
 from caveat_worker.engine.autodiff.target import Target, resolve_target
 from caveat_worker.engine.base.errors import InvalidInput
-from caveat_worker.engine.onnx.session import open_session
 from caveat_worker.engine.onnx.values import Dim, shape_of_value
 
 INPUT = "Input"
@@ -64,8 +63,8 @@ def list_layers(
     layers = []
     scores = model.value(resolved.tensor)
     varying = reached_from(of_numbers(nodes), [v for v in model.ir.graph.inputs if not v.is_initializer()])
-    not_batch_first = _not_batch_first(model, [output for output, _ in candidates] + ([scores] if scores else []))
-    if resolved.tensor in not_batch_first and model.symbolic_batch:
+    rows = rows_of_examples(model, [output for output, _ in candidates] + ([scores] if scores else []))
+    if rows.get(resolved.tensor) != USUAL and model.symbolic_batch:
         raise InvalidInput(
             NO_ROW_FOR_EACH_EXAMPLE,
             f"The scores of target '{target.name}' have no row for each example: the first axis of tensor "
@@ -77,12 +76,12 @@ def list_layers(
         reason = state.get(name, "No gradient reaches it: its values pass through integers.")
         if name in external:
             reason = None
-        shape = shape_of_value(output) or ()
+        shape = shape_of_layer(model, output) or ()
         if output not in varying:
             reason = "It is the same for every example: it depends on the sizes of the inputs alone."
         if reason is None and output.shape is None:
             reason = "Its shape could not be inferred."
-        if reason is None and name in not_batch_first:
+        if reason is None and (rows[name] is None or (rows[name] != USUAL and name in external)):
             reason = "Its first axis is not the batch."
         layers.append(Layer(name, operator, shape, depth.get(name, 0), reason is None, reason))
     return tuple(layers)
@@ -154,25 +153,6 @@ def _only_input(model: Model, target: Target) -> list[str]:
     inputs = float_inputs(model, target)
     found = list_layers(model, target, inputs) if len(inputs) == 1 else ()
     return [layer.tensor for layer in found if layer.auditable]
-
-
-def _not_batch_first(model: Model, values: Sequence[ir.Value]) -> set[str]:
-    """The tensors whose first axis is not the batch, by their shapes, or by a run on noise where shapes are unknown."""
-    batch = model.inputs[0].shape[0] if model.inputs and model.inputs[0].shape else None
-    found, open_names = set(), []
-    for value in values:
-        shape, name = shape_of_value(value), value.name or ""
-        if shape is not None and (not shape or (isinstance(shape[0], int) and shape[0] != batch)):
-            found.add(name)
-        elif shape is None or shape[0] is None or shape[0] != batch:
-            open_names.append(name)
-    if open_names:
-        session = open_session(expose(model, open_names), threads=1, optimise=False)
-        _, outputs = next(runs(session, noises(model.ir, batch=UNUSUAL_BATCH)), ({}, {}))
-        tensors = {name: one for name, one in outputs.items() if isinstance(one, np.ndarray)}  # no sequences of tensors
-        found |= {name for name in outputs if name not in tensors}
-        found |= {name for name, array in tensors.items() if not array.ndim or len(array) != UNUSUAL_BATCH}
-    return found
 
 
 def _necks(model: Model, target: str) -> set[ir.Value]:

@@ -27,6 +27,24 @@ def rounds_by_batch(model: onnx_ir.Model) -> bool:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Where a tensor has what is an example's own."""
+
+    axis: int
+    """Along which examples follow each other."""
+    count: int
+    """How many places of that axis each has, one behind the other."""
+
+    def order(self, rank: int) -> tuple[int, ...]:
+        """The axes of a tensor with that one first."""
+        return (self.axis, *(axis for axis in range(rank) if axis != self.axis))
+
+
+USUAL = Rows(0, 1)
+"""One row for each example."""
+
+
+@dataclass(frozen=True)
 class Model:
     """A checked model: functions inlined, constants lifted, opset 18 or later, shapes inferred."""
 
@@ -44,6 +62,8 @@ class Model:
     """Each list of class names that the file holds, in the order of an output's scores."""
     weights: tuple[str, ...] = ()
     """The inputs of its graph that stand for weights, which no example changes."""
+    rows: dict[str, Rows | None] = field(default_factory=dict, repr=False, compare=False)
+    """Where tensors have their examples, by name, as far as it has been tried; None for nowhere."""
 
     @property
     def runs_alone(self) -> bool:

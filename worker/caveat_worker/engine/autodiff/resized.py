@@ -27,4 +27,4 @@ def resized(model: Model, entry: str, sizes: Sequence[int | None], layer: str) -
     forget_shapes(cut)
     infer_shapes(cut)
     inputs = tuple(describe_value(one) for one in cut.graph.inputs if not one.is_initializer())
-    return replace(copy, ir=cut, inputs=inputs, outputs=tuple(map(describe_value, cut.graph.outputs)))
+    return replace(copy, ir=cut, inputs=inputs, outputs=tuple(map(describe_value, cut.graph.outputs)), rows={})

@@ -18,15 +18,20 @@ LAST = "last"
 INT64 = int(ir.DataType.INT64)
 
 
-def mask_of(model: Model, tokens: Dim) -> str | None:
-    """The input [n, tokens] that tells tokens from padding, by its name; None if no single one has as many places."""
-    found = [one.name for one in _masks(model) if tokens is not None and one.shape[1] == tokens]
+def mask_of(model: Model, *places: Dim) -> str | None:
+    """The input [n, tokens] that tells tokens from padding, by its name; None if no single one has as many places.
+
+    Or [n, texts, tokens], of examples of several texts.
+    """
+    found = [one.name for one in _masks(model, len(places)) if None not in places and one.shape[1:] == places]
     return found[0] if len(found) == 1 else None
 
 
 def mask_of_layer(model: Model, shape: Sequence[Dim], channels: int) -> str | None:
-    """The mask of a layer's tokens, if it has one axis of them beside those of the examples and of the channels."""
-    return mask_of(model, shape[3 - channels]) if len(shape) == 3 else None
+    """The mask of a layer's tokens: of its one axis beside the examples' and the channels', or of two, of texts."""
+    if len(shape) == 3:
+        return mask_of(model, shape[3 - channels])
+    return mask_of(model, *shape[1:3]) if len(shape) == 4 and channels == 3 else None
 
 
 def mask_of_last(model: Model, tokens: Dim) -> str | None:
@@ -45,9 +50,9 @@ def mask_of_last(model: Model, tokens: Dim) -> str | None:
     return mask_of(model, tokens) or (masks[0] if masks else None)
 
 
-def _masks(model: Model) -> list[TensorInfo]:
-    """Inputs [n, tokens] that are called masks; one of padding marks what is none of the text."""
-    names = [(one, one.name.lower().rstrip("_.0123456789")) for one in model.inputs if len(one.shape) == 2]
+def _masks(model: Model, axes: int = 1) -> list[TensorInfo]:
+    """Inputs [n, tokens], or of more axes, that are called masks; one of padding marks what is none of the text."""
+    names = [(one, one.name.lower().rstrip("_.0123456789")) for one in model.inputs if len(one.shape) == 1 + axes]
     return [one for one, name in names if name.endswith("mask") and "pad" not in name]
 
 

@@ -27,11 +27,11 @@ def cost(options: CavOptions, shapes: Shapes) -> int:
 def cav_attribution(runs: Runs, x: AnyArray, options: CavOptions) -> Attributed:
     """What each position [n, *positions] adds to the concept score; `rest` is what none accounts for."""
     before, cav = runs.passes, runs.direction(options.concept, options.layer, options.reduce)
-    products: Float64Array = (runs.activations(x, options.layer) - cav.origin) * cav.v
+    products: Float64Array = (runs.activations(x, options.layer) - cav.origin) * cav.here
     scores = products.reshape(len(x), -1).sum(1)
     checks = [encoded(cav, options)]
     if options.at == "input":
-        seed = cav.v[None].astype(np.float32)
+        seed = cav.here[None].astype(np.float32)
         gradient = np.concatenate([runs.pull(options.layer, seed, INPUT, x[[row]]) for row in range(len(x))])
         products = runs.activations(x, INPUT).astype(float) * gradient
         checks.append(not_flat(gradient))

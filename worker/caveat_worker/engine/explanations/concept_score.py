@@ -24,7 +24,7 @@ def cost(options: ConceptScoreOptions, shapes: Shapes) -> int:
 def concept_score(runs: Runs, x: AnyArray, options: ConceptScoreOptions) -> Attributed:
     """Σ (h - h̄)·v [n, 1]; `parts` has v and h̄, by which icons order other examples."""
     before, cav = runs.passes, runs.direction(options.concept, options.layer, options.reduce)
-    scores = ((runs.activations(x, options.layer) - cav.origin) * cav.v).reshape(len(x), -1).sum(1)
+    scores = ((runs.activations(x, options.layer) - cav.origin) * cav.here).reshape(len(x), -1).sum(1)
     of_cav = CavOptions(concept=options.concept, layer=options.layer, reduce=options.reduce)
     return Attributed(
         scores[:, None],

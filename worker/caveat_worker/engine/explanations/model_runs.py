@@ -10,19 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caveat_worker.engine.activations.batches import BATCH_BYTES, LARGEST_BATCH, numbers_in
+from caveat_worker.engine.activations.pooling import Mask, marked
 from caveat_worker.engine.autodiff.biases import bias_part
+from caveat_worker.engine.autodiff.by_example import shape_by_example
+from caveat_worker.engine.autodiff.channels import channels_of
 from caveat_worker.engine.autodiff.differentiate import cut_at, differentiate, expose, find_layer, opened_at, vjp
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.redrawn import with_weights_as_inputs
 from caveat_worker.engine.autodiff.rules import COMPARES, TABLES
 from caveat_worker.engine.autodiff.target import Target, resolve_target
+from caveat_worker.engine.autodiff.tokens import mask_of_layer
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.explanations.atoms import channel_axis
@@ -128,6 +132,12 @@ class OpenModel:
         if name not in self.layouts:
             self.layouts[name] = layout_of(self.model, name)
         return self.layouts[name]
+
+    def marks(self, layer: str, feeds: Mapping[str, AnyArray]) -> Mask | None:
+        """Which positions of a layer are tokens [n, positions], by the mask among the model's inputs; None for all."""
+        name = find_layer(self.model, layer)
+        shape = shape_by_example(self.model, name) or ()
+        return marked(feeds, mask_of_layer(self.model, shape, channels_of(self.model, name, len(shape))))
 
     def batch(self, *, gradient: bool, feeds: Feeds | None = None) -> int:
         """How many examples one batch may have, where axes that the model leaves open are as long as in feeds."""
@@ -282,7 +292,9 @@ class ModelRuns:
         """The CAV of a concept at a layer, in units of the reference set's spread along it."""
         if self.directions is None:
             raise ValueError("runs have no concepts of their own; whoever opens them sets `directions`")
-        return self.directions(self.opened, concept, layer, reduce)
+        found = self.directions(self.opened, concept, layer, reduce)
+        marks = self.opened.marks(layer, self.others) if reduce == "mean" else None
+        return found if marks is None or found.v.shape[:1] != marks.shape[1:] else replace(found, tokens=marks[0])
 
     def labelled(self, examples: str, labels: str) -> Labelled:
         """A labelled example set at the model's last affine layer."""

@@ -13,7 +13,8 @@ from math import ceil
 
 import onnx_ir as ir
 
-from caveat_worker.engine.autodiff.model import Model
+from caveat_worker.engine.autodiff.by_example import own_rows, shape_by_example
+from caveat_worker.engine.autodiff.model import USUAL, Model
 from caveat_worker.engine.onnx.values import shape_of_value
 
 
@@ -56,6 +57,8 @@ def receptive_field(model: Model, tensor: str, at: str) -> Axes:
     start, end = model.value(at), model.value(tensor)
     if start is None or end is None:
         return ()
+    if own_rows(model, tensor) not in (USUAL, None):  # what each of an example's rows sees is not looked into
+        return (None,) * len(shape_by_example(model, tensor) or ())
     seen: dict[ir.Value, Axes] = {start: tuple(Sees(axis) for axis in range(len(shape_of_value(start) or ())))}
     for node in model.ir.graph:
         if end in seen:

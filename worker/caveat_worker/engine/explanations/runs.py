@@ -33,6 +33,15 @@ class Direction:
     """What held-out accuracy reaches with shuffled labels in 1 of 20 cases."""
     examples: int
     """How many examples it is from."""
+    tokens: NDArray[np.bool_] | None = None
+    """Which positions of the explained text are no padding, where the direction is that of a mean over those."""
+
+    @property
+    def here(self) -> Float64Array:
+        """`v` at the explained example: with a mean over its tokens in place of all positions."""
+        if self.tokens is None:
+            return self.v
+        return np.asarray(self.v * (self.tokens * (len(self.tokens) / self.tokens.sum()))[:, None])
 
 
 @dataclass(frozen=True, eq=False)

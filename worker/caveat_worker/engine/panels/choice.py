@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caveat_spec.explanations import FOLDER
+from caveat_worker.engine.activations.pooling import Mask
 from caveat_worker.engine.autodiff.differentiate import differentiate, expose, find_layer
 from caveat_worker.engine.autodiff.target import resolve_target
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array
@@ -151,10 +152,18 @@ def at_layer(
     opened: OpenModel, source: Source, examples: str, layer: str, rows: Sequence[int] | None = None
 ) -> Iterator[tuple[Sequence[int], AnyArray]]:
     """Positions of a set and a layer's activations there [n, …], as explanations see them."""
+    for some, a, _ in at_tokens(opened, source, examples, layer, rows):
+        yield some, a
+
+
+def at_tokens(
+    opened: OpenModel, source: Source, examples: str, layer: str, rows: Sequence[int] | None = None
+) -> Iterator[tuple[Sequence[int], AnyArray, Mask | None]]:
+    """The same, and which positions of the layer are tokens [n, positions]; None where no mask tells."""
     name = find_layer(opened.model, layer)
     session = opened.session("layer", name, graph=lambda: expose(opened.model, [name]))
     for some, fed in in_batches(opened, source, examples, rows):
-        yield some, opened.layout(layer).seen(np.asarray(session.run(fed)[name]))
+        yield some, opened.layout(layer).seen(np.asarray(session.run(fed)[name])), opened.marks(layer, fed)
 
 
 def label_values(source: Source, examples: str, labels: str) -> list[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from caveat_worker.engine.activations.collected import generator
 from caveat_worker.engine.activations.feature_space import AnyProducts
 from caveat_worker.engine.activations.gram import inner_products
+from caveat_worker.engine.activations.pooling import Mask, over_positions
 from caveat_worker.engine.activations.requirements import Plan
 from caveat_worker.engine.base.arrays import AnyArray, Float32Array, Float64Array
 from caveat_worker.engine.base.errors import error_context
@@ -19,10 +20,10 @@ from caveat_worker.engine.concepts.cav import Residual, direction, residual
 from caveat_worker.engine.concepts.concept_test import cav_of
 from caveat_worker.engine.concepts.fit_problem import ConceptData, Settings, fit_problem_of
 from caveat_worker.engine.concepts.linear_probe import encoding
-from caveat_worker.engine.explanations.atoms import channel_axis
+from caveat_worker.engine.explanations.atoms import by_position, channel_axis
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.runs import Direction
-from caveat_worker.engine.panels.choice import Source, at_layer
+from caveat_worker.engine.panels.choice import Source, at_tokens
 from caveat_worker.engine.panels.concept_rows import Row, concept_rows, rows_to_fit
 
 
@@ -106,8 +107,8 @@ class Directions:
         features, shape = None, ()
         for examples in dict.fromkeys(examples for examples, _ in rows):
             wanted = {row: number for number, (of, row) in enumerate(rows) if of == examples}
-            for some, a in at_layer(opened, self.source, examples, layer, [*wanted]):
-                flat = _mean_over_positions(a) if reduce == "mean" else a.reshape(len(a), -1)
+            for some, a, marks in at_tokens(opened, self.source, examples, layer, [*wanted]):
+                flat = _mean(a, marks) if reduce == "mean" else a.reshape(len(a), -1)
                 if features is None:
                     features, shape = self.store.scratch((len(rows), flat.shape[1]), np.float32), a.shape[1:]
                 features[[wanted[row] for row in some]] = flat
@@ -145,12 +146,9 @@ class Directions:
         return left.lifted(cav_of(replace(data, k=left.k), self._settings))
 
 
-def _mean_over_positions(a: AnyArray) -> AnyArray:
-    """Activations [n, …] as one number for each channel [n, channels]; those without positions as they are."""
-    axis = channel_axis(a.shape)
-    if axis is None:
-        return a.reshape(len(a), -1)
-    return np.asarray(a.mean(tuple(one for one in range(1, a.ndim) if one != axis), dtype=np.float64))
+def _mean(a: AnyArray, marks: Mask | None) -> AnyArray:
+    """Activations [n, …] as one number for each channel [n, channels], over the positions that are tokens."""
+    return over_positions(by_position(a).astype(np.float64), "mean", marks)
 
 
 def _in_shape(v: Float64Array, origin: Float64Array, found: ConceptLayer, *, examples: int) -> Direction:

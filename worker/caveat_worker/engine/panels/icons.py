@@ -13,6 +13,7 @@ import numpy as np
 
 from caveat_spec.explained import Figure, Icon, Icons, Spectrum
 from caveat_worker.engine.activations.requirements import Plan
+from caveat_worker.engine.autodiff.by_example import shape_by_example
 from caveat_worker.engine.autodiff.differentiate import find_layer
 from caveat_worker.engine.base.arrays import AnyArray, Float64Array, Indices
 from caveat_worker.engine.base.errors import InvalidInput
@@ -22,7 +23,6 @@ from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.receptive_field import Axes, Sees, receptive_field
 from caveat_worker.engine.explanations.runs import INPUT
 from caveat_worker.engine.onnx.session import Provider
-from caveat_worker.engine.onnx.values import shape_of_value
 from caveat_worker.engine.panels.choice import Source, at_layer
 from caveat_worker.engine.panels.kept import part_key
 from caveat_worker.engine.panels.planned import PlannedElement
@@ -65,10 +65,16 @@ class Responses:
 
 
 def of_concept(v: Float64Array, origin: Float64Array) -> Measure:
-    """Each example's concept score, and the position that has most of it."""
+    """Each example's concept score, and the position that has most of it.
+
+    A direction that is the same at every position is that of a mean, which is over the tokens of each text.
+    """
+    of_mean = v.ndim == 2 and bool((v == v[:1]).all())
 
     def measured(a: AnyArray, tokens: Indices | None) -> tuple[Float64Array, Indices]:
         products = summed_over_channels((a - origin) * v).reshape(len(a), -1)
+        if of_mean and tokens is not None:
+            products *= (np.arange(len(v)) < tokens[:, None]) * (len(v) / tokens[:, None])
         places = products.argmax(1) if channel_axis(a.shape) is not None else np.zeros(len(a), np.intp)
         return products.sum(1)[:, None], places[:, None]
 
@@ -120,7 +126,7 @@ def tokens_of(opened: OpenModel, source: Source, examples: str, row: int, layer:
     """How many positions of an example are tokens; None where a layer has no position for each token and padding."""
     if not opened.entry.embeds:
         return None
-    ends = [shape_of_value(value) or () for value in map(opened.model.value, (layer, opened.entry.names[0])) if value]
+    ends = [shape_by_example(opened.model, name) or () for name in (layer, opened.entry.names[0])]
     if len({shape[1] for shape in ends if len(shape) == 3}) != 1 or any(len(shape) != 3 for shape in ends):
         return None
     return len(next(iter(source.parts(examples, row).values()), ()))

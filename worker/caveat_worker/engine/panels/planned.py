@@ -22,6 +22,7 @@ from caveat_spec.explanations import (
 )
 from caveat_spec.maps import LARGEST_MAPS, NUMBER_BYTES
 from caveat_worker.engine.activations.requirements import Plan
+from caveat_worker.engine.autodiff.by_example import shape_by_example
 from caveat_worker.engine.autodiff.differentiate import find_layer, gradient_state, opened_at, vjp
 from caveat_worker.engine.autodiff.layers import choose_layers
 from caveat_worker.engine.autodiff.model import Model
@@ -35,7 +36,6 @@ from caveat_worker.engine.explanations.layout import layout_of
 from caveat_worker.engine.explanations.model_runs import OpenModel
 from caveat_worker.engine.explanations.runs import INPUT
 from caveat_worker.engine.explanations.sanity import MODELS
-from caveat_worker.engine.onnx.values import shape_of_value
 from caveat_worker.engine.panels.concept_rows import rows_to_fit
 from caveat_worker.engine.panels.maps import too_large
 
@@ -601,8 +601,7 @@ def shape_seen(model: Model, layer: str) -> tuple[int, ...]:
 
 def _seen(model: Model, tensor: str) -> Sequence[int | str | None]:
     """A tensor's shape as explanations see it."""
-    value = model.value(tensor)
-    return layout_of(model, tensor).sizes(() if value is None else shape_of_value(value) or ())
+    return layout_of(model, tensor).sizes(shape_by_example(model, tensor) or ())
 
 
 def _sizes(shape: Sequence[int | str | None]) -> tuple[int, ...]:
