@@ -53,9 +53,9 @@ def test_exports_agree_with_torch_and_with_differences() -> None:
         checks = check_gradients(model, layers[::2], [target], feeds, seed=0, directions=3)
         assert [check for check in checks if not check.ok] == [], name
         assert cosine is None or cosine(model) > 0.9999, name
-        if any(model.rows.get(layer, 1) > 1 for layer in layers):
+        if any(rows is not None and rows.count > 1 for rows in model.rows.values()):
             merged.append(name)
-    assert merged == [f"{name}, {by}" for name in ("frames", "windows (Swin)") for by in ("TorchScript", "dynamo")]
+    assert {f"{name}, {by}" for name in ("frames", "windows (Swin)") for by in ("TorchScript", "dynamo")} <= {*merged}
 
 
 def test_no_backend_case_is_wrong() -> None:

@@ -23,6 +23,7 @@ _ROUNDING = 16 * float(np.finfo(np.float32).eps)  # of h: the error that float32
 _NOISY = 10  # tolerances: differences that rounding might put off by more decide nothing; it mostly takes a tenth
 _HOPELESS = {8: 10.0, 32: 1.0}
 """Points → tolerances: a gradient that is off by more with so many points, beyond rounding, is wrong."""
+_INSIDE = 4  # times the rounding of h: what is lost inside a network may be more, and longer segments tell
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,8 @@ def best_agreements(segments: Segments, targets: Sequence[str], tolerance: float
             value, expected = f"value/{name}", derivatives[f"gradient/{name}/{segments.layer}"]
             found = _agreement(above[value], below[value], expected, step, skip_lost=last)
             best[name] = _better(best.get(name), found, tolerance)
-            hopeless = found.residual - found.rounding > _HOPELESS.get(attempt.points, np.inf) * tolerance
+            beyond = found.residual - _INSIDE * found.rounding
+            hopeless = beyond > _HOPELESS.get(attempt.points, np.inf) * tolerance
             if found.within(tolerance) or hopeless:
                 best[name] = found
                 still.remove(name)
