@@ -323,3 +323,31 @@ def test_a_monitoring_model_leaves_the_padding_of_an_examples_texts_out() -> Non
     (embedded,) = open_session(expose(model, ["embedded"]), threads=1).run(feeds).values()
     along = np.array([(texts[real] @ watched.vector).mean() for texts, real in zip(embedded, marks, strict=True)])
     np.testing.assert_allclose(found[score_name("rise", "embedded@mean")], (along - 0.25) / 2, rtol=1e-4)
+
+
+def test_scores_of_which_the_file_says_what_they_are_not_are_refused(sensors: Bench) -> None:
+    """Declared as [1, length], and [length, 1, classes] of examples that are longer than the noise."""
+    n, rng = helper.make_node, np.random.default_rng(4)
+    graph = helper.make_graph(
+        [
+            n("Transpose", ["x"], ["ordered"], perm=[1, 0, 2]),
+            n("Slice", ["ordered", "from", "to"], ["later"]),
+            n("MatMul", ["later", "first"], ["product"]),
+            n("Tanh", ["product"], ["hidden"]),
+            n("MatMul", ["hidden", "head"], ["scores"]),
+        ],
+        "steps",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, "T", STEPS])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, "length"])],
+        [
+            numpy_helper.from_array(rng.normal(size=(STEPS, WIDTH)).astype(np.float32), "first"),
+            numpy_helper.from_array(rng.normal(size=(WIDTH, CLASSES)).astype(np.float32), "head"),
+            numpy_helper.from_array(np.array([1]), "from"),
+            numpy_helper.from_array(np.array([99]), "to"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, sensors.folder / "model.onnx")
+    sensors.document["layers"] = ["hidden"]
+    with pytest.raises(InvalidInput, match="have no row for each example: tensor 'scores' is 2 x 1 x 4 for 1 example"):
+        sensors.run()

@@ -6,7 +6,7 @@ them goes through the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -37,7 +37,7 @@ from caveat_worker.engine.activations.constant_layers import constant_layers
 from caveat_worker.engine.activations.pooling import marked, reduced, reduced_gradient, scores
 from caveat_worker.engine.activations.requirements import Plan, SetRequirements
 from caveat_worker.engine.activations.target_values import reduced_value
-from caveat_worker.engine.autodiff.differentiate import differentiate
+from caveat_worker.engine.autodiff.differentiate import differentiate, expose
 from caveat_worker.engine.autodiff.external_gradients import refuse_wrong
 from caveat_worker.engine.autodiff.gradient_check import (
     GradientCheck,
@@ -46,6 +46,7 @@ from caveat_worker.engine.autodiff.gradient_check import (
     readers,
 )
 from caveat_worker.engine.autodiff.layers import NO_ROW_FOR_EACH_EXAMPLE
+from caveat_worker.engine.autodiff.noise import runs
 from caveat_worker.engine.autodiff.rules import TABLES
 from caveat_worker.engine.autodiff.segments import Rows
 from caveat_worker.engine.base.arrays import Float32Array
@@ -243,11 +244,25 @@ def _run_batch(
     """A batch of an example set with what the model makes of it, in its turn."""
     session, name, batch = one
     with turn:
-        found = session.run(plan.feeds(batch.values))
+        try:
+            found = session.run(plan.feeds(batch.values))
+        except InvalidInput:  # the file may say of its scores what they are not, and gradients rely on that
+            _check_scores(plan, plan.needs[name].gradients, batch)
+            raise
     for target in plan.needs[name].gradients:
         _check_rows(plan, target, found[f"value/{target}"], len(batch.names))
     _check_finite(found, name, batch)
     return name, batch, found
+
+
+def _check_scores(plan: Plan, targets: Collection[str], batch: Batch) -> None:
+    """Raises InvalidInput where scores, computed alone, do not have a row for each example."""
+    tensors = {target: plan.resolved[target].tensor for target in targets}
+    if tensors:
+        session = open_session(expose(plan.model, [*tensors.values()]), threads=1, optimise=False)
+        for _, found in runs(session, [plan.feeds(batch.values)]):
+            for target, tensor in tensors.items():
+                _check_rows(plan, target, found[tensor], len(batch.names))
 
 
 def _check_rows(plan: Plan, target: str, raw: NDArray[Any], examples: int) -> None:

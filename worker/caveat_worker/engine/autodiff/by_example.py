@@ -51,10 +51,10 @@ def rows_of_examples(model: Model, values: Iterable[ir.Value]) -> dict[str, Rows
 
 
 def _told(model: Model, value: ir.Value) -> Rows | None:
-    """Where a tensor has its examples by its shape, if that is the usual place."""
+    """Where a tensor has its examples by its shape, if that is the usual place; of a fixed batch, sizes do not tell."""
     shape, batch = shape_of_value(value), _batch(model)
-    usual = value.is_graph_input() or shape is None or (len(shape) > 0 and shape[0] == batch is not None)
-    return USUAL if usual else None
+    first = shape[0] if shape and model.symbolic_batch else None
+    return USUAL if value.is_graph_input() or shape is None or first == batch is not None else None
 
 
 def _batch(model: Model) -> Dim:

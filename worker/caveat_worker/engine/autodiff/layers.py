@@ -110,9 +110,13 @@ def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, 
     if is_opaque(model, target):
         open_layers = [layer for layer in open_layers if not _holds_as_few(layer, resolved.classes)]
     values = {layer.tensor: model.value(layer.tensor) for layer in open_layers}
+    open_layers = [layer for layer in open_layers if not _is_on_its_way(model, layer, values[layer.tensor])]
     necks, affine = _necks(model, logits), _affine_heads(model, logits)
+    as_fed = _rearranged_inputs(model)
     nonlinear = [
-        layer.tensor for layer in open_layers if layer.op not in _REPEATS and values[layer.tensor] not in affine
+        layer.tensor
+        for layer in open_layers
+        if layer.op not in _REPEATS and values[layer.tensor] not in affine and values[layer.tensor] not in as_fed
     ]
     through = [name for name in nonlinear if values[name] in necks]
     sums = [name for name in through if not _continues(values[name], _BIASED)]
@@ -120,11 +124,27 @@ def choose_layers(model: Model, target: Target, at_most: int = 4) -> tuple[str, 
     joins = [name for name in blocks if _joins(values[name], values_between(model, logits))]
     if joins and blocks[-1] not in joins:
         joins.append(blocks[-1])  # the last block, although no other branch joins it
-    straight = [layer.tensor for layer in open_layers if values[layer.tensor] in necks]
+    straight = [layer.tensor for layer in open_layers if values[layer.tensor] in necks - as_fed]
     rest = nonlinear or straight or [layer.tensor for layer in open_layers]
     candidates = (joins if len(joins) > 2 else blocks or sums or rest) or _only_input(model, target)
     spread = np.linspace(0.3 if len(candidates) > at_most else 0, 1, min(at_most, len(candidates)))
     return tuple(candidates[i] for i in np.unique((spread * (len(candidates) - 1)).round().astype(int)))
+
+
+def _is_on_its_way(model: Model, layer: Layer, value: ir.Value | None) -> bool:
+    """Whether states of a cell, or what has been rearranged, are rearranged again until the batch is first."""
+    readers = of_numbers(value.consumers()) if value is not None else []
+    unusual = model.rows.get(layer.tensor, USUAL) != USUAL and layer.op in _REARRANGES | _RECURRENT
+    return unusual and len(readers) == 1 and readers[0].op_type in _REARRANGES and readers[0].inputs[0] is value
+
+
+def _rearranged_inputs(model: Model) -> set[ir.Value]:
+    """The values that are inputs by another name, in another order or shape."""
+    found = set(model.ir.graph.inputs)
+    for node in model.ir.graph:
+        if node.op_type in _REARRANGES and node.inputs[0] in found:
+            found.update(node.outputs)
+    return found
 
 
 def _behind_all_columns(model: Model, target: str, layers: Sequence[Layer]) -> list[Layer]:
@@ -156,8 +176,12 @@ def _only_input(model: Model, target: Target) -> list[str]:
 
 
 def _necks(model: Model, target: str) -> set[ir.Value]:
-    """The values on every path from the inputs to the target: those that at some point are the only live value."""
-    between = values_between(model, target)
+    """The values on every path from the inputs to the target: those that at some point are the only live value.
+
+    Sizes of inputs do not count, which a model may read to its end.
+    """
+    inputs = [value for value in model.ir.graph.inputs if not value.is_initializer()]
+    between = values_between(model, target) & reached_from(of_numbers(model.ir.graph), inputs)
     last_use = {x: i for i, node in enumerate(model.ir.graph) for x in read_by(node)}
     alive = {v for v in model.ir.graph.inputs if v in between}
     necks = set()
@@ -171,6 +195,8 @@ def _necks(model: Model, target: str) -> set[ir.Value]:
 _CONTINUES = _ACTIVATIONS | {"BatchNormalization"}
 _BIASED = {"Add", "Div", "Mul", "Sub"}  # with a constant
 _REPEATS = {"Cast", "Dropout", "Identity"}
+_RECURRENT = {"GRU", "LSTM", "RNN"}
+_REARRANGES = _REPEATS | {"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _AFFINE = {
     "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Conv", "DequantizeLinear", "Dropout", "Flatten",
     "Gemm", "GlobalAveragePool", "Identity", "MatMul", "Mul", "Div", "QuantizeLinear", "ReduceMean", "ReduceSum",
