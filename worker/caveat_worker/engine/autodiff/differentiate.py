@@ -23,7 +23,7 @@ from caveat_worker.engine.onnx.graph import Graph, prune
 
 
 def expose(model: Model, tensors: Sequence[str]) -> Graph:
-    """The forward graph with these tensors as its only outputs; raises `InvalidInput` for unknown names."""
+    """The forward graph with these tensors, batch first, as its outputs; raises `InvalidInput` for unknown names."""
     names = [find_layer(model, tensor) for tensor in tensors]
     forward = _by_example(model, names)
     return Graph(prune(forward.ir, [_value(forward, name) for name in dict.fromkeys(names)]))
