@@ -30,7 +30,6 @@ from caveat_worker.engine.base.errors import InvalidInput, error_context
 from caveat_worker.engine.data_checks import required_to_check
 from caveat_worker.engine.methods import Method
 from caveat_worker.engine.onnx.graph import TensorInfo
-from caveat_worker.engine.onnx.values import Dim
 from caveat_worker.engine.without_layers import sentences_without_layers
 
 
@@ -106,13 +105,13 @@ def make_plan(
     )
 
 
-def _mask(audit: Audit, model: Model, layer: LayerChoice, shape: Sequence[Dim], channels: int) -> str | None:
+def _mask(audit: Audit, model: Model, layer: Layer) -> str | None:
     """The input that tells a layer's tokens from padding, where it is reduced over them."""
     if layer.reduce in ("mean", "max"):
-        return mask_of_layer(model, shape, channels)
+        return mask_of_layer(model, layer.tensor)
     if layer.reduce != LAST:
         return None
-    mask = mask_of_last(model, shape[3 - channels])
+    mask = mask_of_last(model, layer.shape[3 - layer.channels])
     _check_ends(audit, mask)
     return mask
 
@@ -308,7 +307,7 @@ def _layers(audit: Audit, model: Model, targets: list[Target], external: Externa
         )
         with error_context(pointer):
             features(layer.shape, layer.reduce, layer.channels)
-            mask = _mask(audit, model, choice, layer.shape, layer.channels)
+            mask = _mask(audit, model, layer)
         planned.append(replace(layer, mask=mask))
     return tuple(planned)
 

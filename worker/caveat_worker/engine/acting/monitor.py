@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from caveat_worker.engine.acting.directions import Direction
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
-from caveat_worker.engine.autodiff.by_example import shape_by_example
 from caveat_worker.engine.autodiff.channels import channels_of
 from caveat_worker.engine.autodiff.differentiate import differentiate
 from caveat_worker.engine.autodiff.model import Model
@@ -71,7 +70,7 @@ def monitoring_graph(model: Model, watched: Sequence[Watched], targets: Sequence
     for one in watched:
         activations = _read(builder, values[one.tensor])
         channel = channels_of(model, one.tensor, activations.rank)
-        mask = _mask(builder, graph.graph, model, one, channel)
+        mask = _mask(builder, graph.graph, model, one)
         found = {score_name(one.concept, one.layer): _score(activations, one, channel, mask)}
         for target in targets:
             gradient = _read(builder, values[f"gradient/{target.name}/{one.tensor}"])
@@ -90,10 +89,9 @@ def _read(builder: GraphBuilder, value: ir.Value) -> Tensor:
     return tensor
 
 
-def _mask(builder: GraphBuilder, graph: ir.Graph, model: Model, one: Watched, channel: int) -> Tensor | None:
+def _mask(builder: GraphBuilder, graph: ir.Graph, model: Model, one: Watched) -> Tensor | None:
     """The input that tells the tokens of a layer from padding, over which the audit had its mean."""
-    shape = None if one.reduce == "flatten" else shape_by_example(model, one.tensor)
-    name = mask_of_layer(model, shape or (), channel)
+    name = None if one.reduce == "flatten" else mask_of_layer(model, one.tensor)
     mask = next((builder.read(value) for value in graph.inputs if value.name == name), None)
     return None if mask is None else op.Flatten(mask, axis=1)
 

@@ -14,7 +14,7 @@ from caveat_worker.engine.activations.requirements import Plan, SetRequirements
 from caveat_worker.engine.autodiff.backward import of_numbers, reached_from
 from caveat_worker.engine.base.threads import split_threads
 from caveat_worker.engine.onnx.session import Provider
-from caveat_worker.engine.onnx.values import shape_of_value
+from caveat_worker.engine.onnx.values import factors_of, shape_of_value
 
 BATCH_BYTES = 128 * 2**20
 """Memory that the tensors of one batch may take while the model runs."""
@@ -89,7 +89,6 @@ def numbers_in(shape: Sequence[int | str | None], sizes: Mapping[Any, int] | Non
     Of a first axis of `4*batch`, an example has four rows.
     """
     known = sizes or {}
-    first = shape[0] if shape and isinstance(shape[0], str) else ""
-    rows = [int(factor) for factor in first.split("*") if factor.isdigit()]
+    rows = [factor for factor in factors_of(shape[0] if shape else None) if isinstance(factor, int)]
     others = [size if isinstance(size, int) else known.get(size, UNKNOWN_SIZE) for size in shape[1:]]
     return int(np.prod([*rows, *others]))

@@ -16,41 +16,34 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from caveat_worker.engine.autodiff.builder import GraphBuilder, Tensor, op
-from caveat_worker.engine.autodiff.model import USUAL, Model, Rows, rounds_by_batch
-from caveat_worker.engine.autodiff.noise import noises, runs
+from caveat_worker.engine.autodiff.model import USUAL, Model, Placement
+from caveat_worker.engine.autodiff.noise import by_rounding, noises, runs
 from caveat_worker.engine.autodiff.shapes import size_of, transpose
 from caveat_worker.engine.base.arrays import Float64Array
 from caveat_worker.engine.onnx.graph import Graph, prune
 from caveat_worker.engine.onnx.session import Feeds, open_session
-from caveat_worker.engine.onnx.values import Dim, shape_of_value
+from caveat_worker.engine.onnx.values import Dim, factors_of, shape_of_value
 
 _EXAMPLES = 3
 """Of noise: as few as runs take that no two are changed in together."""
-_EXACT, _QUANTISED = 1e-3, 0.1
-"""By how much of the largest row one may differ that is of no changed example: by rounding, also to integers."""
 _CLEARER = 3
-"""How many times as much as those a row of a changed example has to differ."""
+"""How many times as much as a row of an unchanged example one of a changed example has to differ."""
 
 
-def rows_of_examples(model: Model, values: Iterable[ir.Value]) -> dict[str, Rows | None]:
+def rows_of_examples(model: Model, values: Iterable[ir.Value]) -> dict[str, Placement | None]:
     """Where each tensor has its examples, by name; None where that is nowhere.
 
-    By the tensors' shapes, and on noise where those do not tell. The model remembers what has been tried.
+    By the tensors' shapes, and on noise where those do not tell. The model remembers what it was asked.
     """
-    found, left = {}, []
-    for value in values:
-        name = value.name or ""
-        told = None if name in model.rows else _told(model, value)
-        if name in model.rows or told is not None:
-            found[name] = model.rows.get(name, told)
-        else:
-            left.append(value)
-    if left:
+    named = {value.name or "": value for value in values}
+    unknown = {name: value for name, value in named.items() if name not in model.rows}
+    model.rows.update({name: told for name, value in unknown.items() if (told := _told(model, value)) is not None})
+    if left := [value for name, value in unknown.items() if name not in model.rows]:
         model.rows.update(_tried(model, left))
-    return found | {value.name or "": model.rows[value.name or ""] for value in left}
+    return {name: model.rows[name] for name in named}
 
 
-def _told(model: Model, value: ir.Value) -> Rows | None:
+def _told(model: Model, value: ir.Value) -> Placement | None:
     """Where a tensor has its examples by its shape, if that is the usual place; of a fixed batch, sizes do not tell."""
     shape, batch = shape_of_value(value), _batch(model)
     first = shape[0] if shape and model.symbolic_batch else None
@@ -61,7 +54,7 @@ def _batch(model: Model) -> Dim:
     return model.inputs[0].shape[0] if model.inputs and model.inputs[0].shape else None
 
 
-def own_rows(model: Model, tensor: str) -> Rows | None:
+def own_rows(model: Model, tensor: str) -> Placement | None:
     """`rows_of_examples` of one tensor."""
     value = model.value(tensor)
     return None if value is None else rows_of_examples(model, [value])[value.name or ""]
@@ -91,10 +84,11 @@ def group_by_example(model: Model, tensors: Iterable[str]) -> None:
     What read such a tensor reads it as it was.
     """
     graph = model.ir.graph
-    for name in dict.fromkeys(tensors):
-        value, shape, rows = model.value(name), shape_by_example(model, name), own_rows(model, name)
-        maker = None if value is None else value.producer()
-        if value is None or maker is None or shape is None or rows is None or rows == USUAL:
+    values = {name: value for name in tensors if (value := model.value(name)) is not None}
+    placed = rows_of_examples(model, values.values())
+    for name, value in values.items():
+        maker, rows, shape = value.producer(), placed[name], shape_of_layer(model, value)
+        if maker is None or rows is None or rows == USUAL or shape is None:
             continue
         readers, builder = list(value.uses()), GraphBuilder(graph, prefix=f"{name}/by_example")
         value.name = f"{name}/rows"
@@ -119,7 +113,7 @@ def _sizes(ahead: Sequence[Tensor | int], like: Tensor, axis: int) -> Tensor:
     return op.Concat(*first, *(size_of(like, one) for one in range(axis, like.rank)), axis=0)
 
 
-def _tried(model: Model, values: Sequence[ir.Value]) -> dict[str, Rows | None]:
+def _tried(model: Model, values: Sequence[ir.Value]) -> dict[str, Placement | None]:
     """`rows_of_examples` on noise: along the likeliest axis of each tensor, and along others where that is not it."""
     axes = {value: _likely_axes(value, _batch(model)) for value in values}
     found = _tried_along(model, {value: some[:1] for value, some in axes.items()})
@@ -135,7 +129,7 @@ def _likely_axes(value: ir.Value, batch: Dim) -> list[int]:
     return sorted(likely, key=lambda axis: (shape[axis] != batch, str(batch) not in str(shape[axis]), axis))
 
 
-def _tried_along(model: Model, axes: Mapping[ir.Value, Sequence[int]]) -> dict[str, Rows | None]:
+def _tried_along(model: Model, axes: Mapping[ir.Value, Sequence[int]]) -> dict[str, Placement | None]:
     """The same along these axes; of a model that runs on no noise, the usual place where no size contradicts it."""
     copy = model.ir.clone()
     made = {value.name: value for node in copy.graph for value in node.outputs}
@@ -144,7 +138,7 @@ def _tried_along(model: Model, axes: Mapping[ir.Value, Sequence[int]]) -> dict[s
         if value.name in made:
             x = Tensor(builder, made[value.name])
             traces[value] = {axis: _trace(x, axis) for axis in some}
-    found: dict[str, Rows | None] = dict.fromkeys(value.name or "" for value in axes)
+    found: dict[str, Placement | None] = dict.fromkeys(value.name or "" for value in axes)
     outputs = [trace for of_axes in traces.values() for trace in of_axes.values()]
     if not outputs:
         return found
@@ -156,7 +150,7 @@ def _tried_along(model: Model, axes: Mapping[ir.Value, Sequence[int]]) -> dict[s
         return {name: None if isinstance(size, int) or "*" in str(size) else USUAL for name, size in sizes.items()}
     changed = _codes(len(next(iter(feeds.values()))))
     after = [outputs for _, outputs in runs(session, (_with_others(feeds, these) for these in changed))]
-    tolerance = _QUANTISED if rounds_by_batch(model.ir) else _EXACT
+    tolerance = by_rounding(model.ir)
     for value, of_axes in traces.items() if len(after) == len(changed) else ():
         names = {axis: trace.name or "" for axis, trace in of_axes.items()}
         changes = {axis: np.array([_changes(before[one], run[one]) for run in after]) for axis, one in names.items()}
@@ -170,7 +164,7 @@ def _trace(x: Tensor, axis: int) -> ir.Value:
 
     Both differ where a layer has been normalised to one mean and one variance.
     """
-    rows = op.Flatten(transpose(x, Rows(axis, 1).order(x.rank)), axis=1)
+    rows = op.Flatten(transpose(x, Placement(axis, 1).order(x.rank)), axis=1)
     return op.Concat(op.ReduceL1(rows, [1], keepdims=1), op.ReduceLogSumExp(rows, [1], keepdims=1), axis=1).value
 
 
@@ -203,7 +197,7 @@ def _changes(before: NDArray[Any], after: NDArray[Any]) -> Float64Array:
 
 def _rows(
     changes: Mapping[int, Float64Array], changed: NDArray[np.bool_], tolerance: float, *, lenient: bool
-) -> Rows | None:
+) -> Placement | None:
     """Where the examples are, by the changes [runs, places] along each axis, of those that were changed.
 
     `changed` [runs, examples] are those. One row for each along the first axis is taken for their own also where the
@@ -215,7 +209,7 @@ def _rows(
         count, rest = divmod(along.shape[1], examples)
         if rest or not count:
             continue
-        by_example, rows = along.reshape(*changed.shape, count).max(axis=2), Rows(axis, count)
+        by_example, rows = along.reshape(*changed.shape, count).max(axis=2), Placement(axis, count)
         still, moved = by_example[~changed].max(initial=0), by_example[changed].min()
         if rows == USUAL and (lenient or still <= tolerance):
             return rows
@@ -226,8 +220,6 @@ def _rows(
 
 def _beside(size: Dim, batch: Dim) -> Dim:
     """What a size such as `4*batch` is times the batch; None where that cannot be read from it."""
-    factors = [one.strip() for one in size.split("*")] if isinstance(size, str) else []
-    others = [one for one in factors if one != batch]
-    if len(factors) != 2 or len(others) != 1:
-        return None
-    return int(others[0]) if others[0].isdigit() else others[0]
+    factors = factors_of(size)
+    others = [factor for factor in factors if factor != batch]
+    return others[0] if len(factors) == 2 and len(others) == 1 else None

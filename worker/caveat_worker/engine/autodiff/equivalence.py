@@ -9,14 +9,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 
-from caveat_worker.engine.autodiff.model import DRAWS, OLDEST_OPSET, rounds_by_batch
-from caveat_worker.engine.autodiff.noise import UNUSUAL_BATCH, noise_for, noises, runs
+from caveat_worker.engine.autodiff.model import DRAWS, OLDEST_OPSET
+from caveat_worker.engine.autodiff.noise import QUANTISED, UNUSUAL_BATCH, by_rounding, noise_for, noises, runs
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.graph import Graph
 from caveat_worker.engine.onnx.session import Session, open_session
 from caveat_worker.engine.onnx.values import HALF_PRECISION, constant_of
 
-_EXACT, _QUANTISED = 1e-3, 0.1  # relative to the largest score: rounding of float32, and to integers
 _PLATT = 6e-3
 """How near to a sigmoid the runtime's search for the probabilities of an SVM's classes ends: it stops at 5e-3."""
 
@@ -168,7 +167,7 @@ def examples_interact(model: ir.Model, session: Session) -> bool:
     Batches of one size are compared, so that no other kernel is at work. Only outputs of numbers with one row for each
     example count, and only changes beyond rounding.
     """
-    tolerance = _QUANTISED if rounds_by_batch(model) else _EXACT
+    tolerance = by_rounding(model)
     for feeds, outputs in runs(session, noises(model, batch=UNUSUAL_BATCH, seed=3)):
         for _, exchanged in runs(session, [{name: _with_other_neighbours(values) for name, values in feeds.items()}]):
             return any(
@@ -227,5 +226,5 @@ def _agree(parts: Sequence[object], whole: object, rounded: bool = False, search
     if not np.issubdtype(whole.dtype, np.floating):
         return bool((joined == whole).all())
     largest = np.abs(joined, where=np.isfinite(joined), out=np.zeros_like(joined)).max(initial=0)
-    near = max(_QUANTISED * largest if rounded else 1e-4 * (1 + largest), _PLATT if searched else 0.0)
+    near = max(QUANTISED * largest if rounded else 1e-4 * (1 + largest), _PLATT if searched else 0.0)
     return bool(np.allclose(joined, whole, rtol=1e-3, atol=near, equal_nan=True))

@@ -27,7 +27,7 @@ def rounds_by_batch(model: onnx_ir.Model) -> bool:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Placement:
     """Where a tensor has what is an example's own."""
 
     axis: int
@@ -40,7 +40,7 @@ class Rows:
         return (self.axis, *(axis for axis in range(rank) if axis != self.axis))
 
 
-USUAL = Rows(0, 1)
+USUAL = Placement(0, 1)
 """One row for each example."""
 
 
@@ -62,7 +62,7 @@ class Model:
     """Each list of class names that the file holds, in the order of an output's scores."""
     weights: tuple[str, ...] = ()
     """The inputs of its graph that stand for weights, which no example changes."""
-    rows: dict[str, Rows | None] = field(default_factory=dict, repr=False, compare=False)
+    rows: dict[str, Placement | None] = field(default_factory=dict, repr=False, compare=False)
     """Where tensors have their examples, by name, as far as it has been tried; None for nowhere."""
 
     @property

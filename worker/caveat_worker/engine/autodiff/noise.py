@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from caveat_worker.engine.autodiff.model import rounds_by_batch
 from caveat_worker.engine.base.errors import InvalidInput
 from caveat_worker.engine.onnx.columns import InputColumn, input_columns
 from caveat_worker.engine.onnx.session import Feeds, Session
@@ -19,6 +20,8 @@ Run: TypeAlias = tuple[Feeds, dict[str, NDArray[Any]]]
 
 UNUSUAL_BATCH = 5
 """A batch size that no other axis is likely to have."""
+EXACT, QUANTISED = 1e-3, 0.1
+"""By how much rounding may change numbers, relative to the largest: of float32, and to integers."""
 _WORDS = ("one", "two")
 _SIZES = (2, 32, 64, 224, 640)  # tried for dimensions that are not fixed; detectors need multiples of their strides
 
@@ -39,6 +42,11 @@ def runs(session: Session, candidates: Iterable[Feeds]) -> Iterator[Run]:
         except InvalidInput:  # too small for its poolings, perhaps
             continue
         yield feeds, outputs
+
+
+def by_rounding(model: ir.Model) -> float:
+    """By how much an example's numbers may change beside others, relative to the largest, by rounding alone."""
+    return QUANTISED if rounds_by_batch(model) else EXACT
 
 
 def noise_for(model: ir.Model, *, batch: int = 2, size: int = 2, seed: int = 0) -> Feeds | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 
 from caveat_worker.engine.autodiff.builder import Tensor, op
+from caveat_worker.engine.autodiff.by_example import shape_by_example
+from caveat_worker.engine.autodiff.channels import channels_of
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.shapes import size_of
 from caveat_worker.engine.base.errors import InvalidInput
@@ -27,8 +27,10 @@ def mask_of(model: Model, *places: Dim) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def mask_of_layer(model: Model, shape: Sequence[Dim], channels: int) -> str | None:
+def mask_of_layer(model: Model, tensor: str) -> str | None:
     """The mask of a layer's tokens: of its one axis beside the examples' and the channels', or of two, of texts."""
+    shape = shape_by_example(model, tensor) or ()
+    channels = channels_of(model, tensor, len(shape))
     if len(shape) == 3:
         return mask_of(model, shape[3 - channels])
     return mask_of(model, *shape[1:3]) if len(shape) == 4 and channels == 3 else None

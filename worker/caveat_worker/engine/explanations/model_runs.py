@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from caveat_worker.engine.activations.batches import BATCH_BYTES, LARGEST_BATCH, numbers_in
 from caveat_worker.engine.activations.pooling import Mask, marked
 from caveat_worker.engine.autodiff.biases import bias_part
-from caveat_worker.engine.autodiff.by_example import shape_by_example
-from caveat_worker.engine.autodiff.channels import channels_of
 from caveat_worker.engine.autodiff.differentiate import cut_at, differentiate, expose, find_layer, opened_at, vjp
 from caveat_worker.engine.autodiff.model import Model
 from caveat_worker.engine.autodiff.redrawn import with_weights_as_inputs
@@ -135,9 +133,10 @@ class OpenModel:
 
     def marks(self, layer: str, feeds: Mapping[str, AnyArray]) -> Mask | None:
         """Which positions of a layer are tokens [n, positions], by the mask among the model's inputs; None for all."""
-        name = find_layer(self.model, layer)
-        shape = shape_by_example(self.model, name) or ()
-        return marked(feeds, mask_of_layer(self.model, shape, channels_of(self.model, name, len(shape))))
+        key = ("mask", layer)
+        if key not in self.kept:
+            self.kept[key] = mask_of_layer(self.model, find_layer(self.model, layer))
+        return marked(feeds, self.kept[key])
 
     def batch(self, *, gradient: bool, feeds: Feeds | None = None) -> int:
         """How many examples one batch may have, where axes that the model leaves open are as long as in feeds."""

@@ -14,6 +14,12 @@ LOWERED_FROM = "caveat.lowered_from"
 HALF_PRECISION = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
+def factors_of(size: Dim) -> tuple[int | str, ...]:
+    """The factors of a size such as `4*batch`; none of one that is a number or unknown."""
+    parts = [part.strip() for part in size.split("*")] if isinstance(size, str) else []
+    return tuple(int(part) if part.isdigit() else part for part in parts)
+
+
 def shape_of_value(value: ir.Value) -> tuple[Dim, ...] | None:
     """The dimensions of a graph's value; None if its rank is unknown."""
     if value.shape is None:
